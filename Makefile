@@ -1,0 +1,40 @@
+# Everything runs in a virtual environment that the first target to need it sets up.
+#   make demo    deploy the bundled network
+#   make test    run the tests
+#   make check   lint and types
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LAVA := lava-nc==0.10.0
+
+.PHONY: setup demo test lint types check clean
+
+setup: $(READY)
+
+# Lava's last release pins NumPy 1 and Python 3.10 in its metadata but runs on newer ones (see
+# docs/decisions/0002-lava.md), so it is installed without its dependencies, after them.
+$(READY): pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lava,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python $(LAVA)
+	touch $@
+
+demo: $(READY)
+	$(BIN)/osbc-deploy --target loihi2-sim
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

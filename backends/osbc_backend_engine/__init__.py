@@ -1,0 +1,39 @@
+"""The core's own integer engine as a backend."""
+
+from __future__ import annotations
+
+from osbc_deploy._version import __version__
+from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.backends import Availability, BackendRun
+from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.progress import Progress
+
+__all__ = ["BACKEND", "EngineBackend"]
+
+
+class EngineBackend:
+    """Runs on the integer engine; needs nothing but the core, and no time limit."""
+
+    name = "engine"
+    summary = "vectorized integer engine of the core"
+
+    def availability(self) -> Availability:
+        """Return that it is always there."""
+        return Availability(True, f"osbc-deploy {__version__}")
+
+    def run(
+        self,
+        network: FixedPointNetwork,
+        spikes: SpikeArray,
+        *,
+        time_limit: float,
+        progress: Progress,
+    ) -> BackendRun:
+        """Run samples; see :class:`osbc_deploy.backends.Backend`."""
+        names = [p.name for p in network.populations]
+        done = run(network, spikes, record=names, progress=progress, title="engine backend")
+        return BackendRun(done.spikes, done.output)
+
+
+BACKEND = EngineBackend()

@@ -1,0 +1,33 @@
+"""Array types and the read-only rule that all frozen data of the package follows."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BoolArray", "FloatArray", "IntArray", "SpikeArray", "frozen"]
+
+FloatArray: TypeAlias = NDArray[np.floating[Any]]
+IntArray: TypeAlias = NDArray[np.integer[Any]]
+BoolArray: TypeAlias = NDArray[np.bool_]
+SpikeArray: TypeAlias = NDArray[np.uint8]
+
+
+def frozen(array: Any, dtype: Any = None) -> NDArray[Any]:
+    """Return `array` as a read-only, C-contiguous array that no one else can write.
+
+    Parameters
+    ----------
+    array : array_like
+        Values; copied unless already read-only, contiguous and of `dtype`.
+    dtype : dtype, optional
+        Wanted dtype; the array's own by default.
+    """
+    given = np.asarray(array, dtype=dtype)
+    if not given.flags.writeable and given.flags.c_contiguous:
+        return given
+    copy = np.array(given, order="C", copy=True)
+    copy.flags.writeable = False
+    return copy

@@ -1,0 +1,232 @@
+"""Fixed-point networks on disk: arrays as safetensors, the rest as JSON, nothing executable.
+
+A folder is written under a temporary name, synced and renamed, so it is there whole or not at
+all. Reading trusts nothing: names, dtypes, shapes and ranges are checked before use.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.network import (
+    FixedConv,
+    FixedDense,
+    FixedPointNetwork,
+    FixedPopulation,
+    FixedProjection,
+)
+
+__all__ = ["FORMAT", "check_replaceable", "new_folder", "read_network", "write_network"]
+
+FORMAT = "osbc-deploy/network/1"
+MANIFEST = "network.json"
+ARRAYS = "network.safetensors"
+
+_STATE = ("du", "dv", "vth", "bias_mant", "bias_exp", "u_init", "v_init", "v_scale", "v_offset")
+
+
+def check_replaceable(path: Path, *, marker: str = MANIFEST) -> None:
+    """Refuse a path that holds something this program did not write.
+
+    Raises
+    ------
+    UsageError
+        When `path` is a file, or a folder with content but without `marker`.
+    """
+    ours = path.is_dir() and ((path / marker).is_file() or not any(path.iterdir()))
+    if path.exists() and not ours:
+        raise UsageError(
+            f"{path}: exists and was not written by osbc-deploy. Choose another output folder."
+        )
+
+
+@contextmanager
+def new_folder(path: Path, *, marker: str = MANIFEST) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` when the block ends well.
+
+    An existing folder is replaced only if it holds `marker`, that is, if we wrote it.
+
+    Raises
+    ------
+    UsageError
+        When something else is at `path`, or it cannot be written.
+    """
+    check_replaceable(path, marker=marker)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error
+    try:
+        yield work
+        for file in work.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        work.chmod(0o755)
+        if path.exists():
+            old = work.with_name(work.name + ".old")
+            path.rename(old)
+            work.rename(path)
+            shutil.rmtree(old)
+        else:
+            work.rename(path)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def write_network(network: FixedPointNetwork, folder: Path) -> None:
+    """Write a network's manifest and arrays into an existing folder."""
+    from safetensors.numpy import save_file
+
+    arrays: dict[str, NDArray[Any]] = {}
+    for population in network.populations:
+        for name in _STATE:
+            arrays[f"population.{population.name}.{name}"] = getattr(population, name)
+    for projection in network.projections:
+        arrays[f"projection.{projection.name}.weight"] = projection.connection.weight
+    save_file({name: np.array(array) for name, array in arrays.items()}, folder / ARRAYS)
+    manifest = {
+        "format": FORMAT,
+        "input_shape": network.input_shape,
+        "readout": network.readout,
+        "formats": asdict(network.formats),
+        "populations": [
+            {"name": p.name, "shape": p.shape, "spiking": p.spiking} for p in network.populations
+        ],
+        "projections": [_describe(p) for p in network.projections],
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _describe(projection: FixedProjection) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": projection.name,
+        "pre": projection.pre,
+        "post": projection.post,
+        "weight_bits": projection.weight_bits,
+        "weight_exp": projection.weight_exp,
+        "kind": "dense",
+    }
+    connection = projection.connection
+    if isinstance(connection, FixedConv):
+        entry |= {
+            "kind": "conv",
+            "stride": connection.stride,
+            "padding": connection.padding,
+            "dilation": connection.dilation,
+            "groups": connection.groups,
+        }
+    return entry
+
+
+def read_network(folder: Path) -> FixedPointNetwork:
+    """Read and check a network.
+
+    Raises
+    ------
+    ArtefactError
+        When anything is missing, of the wrong kind, or inconsistent.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        arrays = load_file(folder / ARRAYS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ArtefactError(
+            f"{folder}: is no network of osbc-deploy ({error}). Deploy again to write it."
+        ) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ArtefactError(
+            f"{folder}: format {_shown(manifest)} is not {FORMAT}. Deploy again with this version."
+        )
+    try:
+        return _build(manifest, arrays)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ArtefactError(
+            f"{folder}: inconsistent network ({type(error).__name__}: {error}). "
+            "Deploy again to write it."
+        ) from error
+
+
+def _shown(manifest: Any) -> str:
+    return repr(manifest.get("format")) if isinstance(manifest, dict) else "of the manifest"
+
+
+def _build(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FixedPointNetwork:
+    given = dict(manifest["formats"])
+    given["weight_bits"] = tuple(int(b) for b in given["weight_bits"])
+    if set(given) != {f.name for f in fields(NumberFormats)}:
+        raise ValueError("number formats are incomplete")
+    formats = NumberFormats(**given)
+    populations = []
+    for entry in manifest["populations"]:
+        shape = _ints(entry["shape"])
+        size = math.prod(shape)
+        state = {}
+        for name in _STATE:
+            array = arrays[f"population.{entry['name']}.{name}"]
+            if array.shape != (size,) or array.dtype.kind not in "if":
+                raise ValueError(f"{entry['name']}.{name} has shape {array.shape}, needed {size}")
+            state[name] = array
+        populations.append(
+            FixedPopulation(
+                name=str(entry["name"]), shape=shape, spiking=bool(entry["spiking"]), **state
+            )
+        )
+    projections = [_read_projection(entry, arrays) for entry in manifest["projections"]]
+    if [p.post for p in projections] != [p.name for p in populations]:
+        raise ValueError("projections and populations do not match")
+    if manifest["readout"] not in ("sum", "last", "max"):
+        raise ValueError(f"readout {manifest['readout']!r}")
+    return FixedPointNetwork(
+        _ints(manifest["input_shape"]),
+        tuple(populations),
+        tuple(projections),
+        formats,
+        manifest["readout"],
+    )
+
+
+def _read_projection(
+    entry: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> FixedProjection:
+    weight = arrays[f"projection.{entry['name']}.weight"]
+    dimensions = {"dense": 2, "conv": 4}[entry["kind"]]
+    if weight.ndim != dimensions or weight.dtype != np.int16:
+        raise ValueError(f"{entry['name']}.weight is {weight.dtype} {weight.shape}")
+    connection: FixedDense | FixedConv = FixedDense(weight)
+    if entry["kind"] == "conv":
+        pairs = {key: _ints(entry[key]) for key in ("stride", "padding", "dilation")}
+        connection = FixedConv(weight, groups=int(entry["groups"]), **pairs)  # type: ignore[arg-type]
+    return FixedProjection(
+        str(entry["name"]),
+        str(entry["pre"]),
+        str(entry["post"]),
+        connection,
+        int(entry["weight_bits"]),
+        int(entry["weight_exp"]),
+    )
+
+
+def _ints(values: Any) -> tuple[int, ...]:
+    numbers = tuple(int(v) for v in values)
+    if any(n < 0 for n in numbers):
+        raise ValueError(f"negative size in {numbers}")
+    return numbers

@@ -1,0 +1,88 @@
+"""Entry point of ``osbc-deploy``: groups the commands and turns errors into exit codes.
+
+Nothing heavy is imported here; every command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from osbc_deploy._version import __version__
+from osbc_deploy.cli.deploy import deploy_command
+from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
+from osbc_deploy.errors import OsbcError
+
+__all__ = ["cli", "main"]
+
+EXIT_CODES = """\b
+Exit codes:
+  0   ok
+  1   a bug in osbc-deploy
+  2   wrong usage, configuration, target, or a backend that cannot run
+  3   the model is not supported (every offender is listed)
+  4   does not fit the chip
+  5   backend and engine disagree
+  6   data, weights or artefact broken or not trusted
+  130 interrupted
+"""
+
+
+class DefaultGroup(click.Group):
+    """A group whose default command is ``deploy``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Insert the default command where the user named none."""
+        own = {"--help", "-h", "--version"}
+        if args and args[0] not in self.commands and args[0] not in own:
+            args = ["deploy", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=DefaultGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+)
+@click.version_option(__version__, prog_name="osbc-deploy")
+def cli() -> None:
+    r"""Fit a trained spiking network to a neuromorphic chip.
+
+    \b
+    osbc-deploy --target loihi2-sim
+        deploys the bundled trained network on the bundled data
+    osbc-deploy MODEL --weights FILE --target loihi2-sim --calibration DATA
+        deploys yours; 'osbc-deploy deploy --help' lists all options
+    """
+
+
+cli.add_command(deploy_command)
+cli.add_command(targets_group)
+cli.add_command(backends_command)
+cli.add_command(doctor_command)
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Run the command line and exit with the documented code."""
+    try:
+        code = cli.main(args=argv, prog_name="osbc-deploy", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except OsbcError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output went away, as with "| head".
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

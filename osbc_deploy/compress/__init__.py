@@ -1,0 +1,17 @@
+"""Optimal Spiking Brain Compression: prune and quantize for the membrane potential."""
+
+from osbc_deploy.compress.network import (
+    METHODS,
+    CompressedNetwork,
+    CompressedProjection,
+    CompressionOptions,
+    compress,
+)
+
+__all__ = [
+    "METHODS",
+    "CompressedNetwork",
+    "CompressedProjection",
+    "CompressionOptions",
+    "compress",
+]

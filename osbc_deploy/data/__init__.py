@@ -1,0 +1,1 @@
+"""Samples: spike rasters with labels, from files, datasets and the bundled digits."""

@@ -1,0 +1,359 @@
+"""The whole pipeline, from a trained module to a report, as one function.
+
+``import -> calibrate and compress -> lower -> map -> run -> report``; each stage takes frozen data
+and returns the next. The command line is a thin shell around :func:`deploy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from osbc_deploy.arrays import IntArray
+from osbc_deploy.artefact import new_folder, write_network
+from osbc_deploy.backends import Backend, load_backend
+from osbc_deploy.chip.partition import Mapping as ChipMapping
+from osbc_deploy.chip.partition import map_network
+from osbc_deploy.chip.target import Target, load_target
+from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
+from osbc_deploy.data.samples import Samples
+from osbc_deploy.deviations import Deviation
+from osbc_deploy.errors import BackendError, UnsupportedModelError, UsageError
+from osbc_deploy.fixedpoint.engine import EngineRun, run
+from osbc_deploy.fixedpoint.lower import Lowered, lower
+from osbc_deploy.frontends.references import as_samples, load_object, load_weights
+from osbc_deploy.network.graph import Network, Readout
+from osbc_deploy.network.simulate import decode, simulate
+from osbc_deploy.progress import SILENT, Progress
+
+__all__ = ["Accuracy", "Deployment", "Fidelity", "deploy"]
+
+READOUTS = ("sum", "last", "max")
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of samples classified right, in [0, 1]; None where the data has no labels.
+
+    Attributes
+    ----------
+    float_, compressed, fixed_point : float or None
+        Of the float network, with compressed weights in floating point, and in integers.
+    agreement : float
+        Share of samples that get the same class in integers as in floating point.
+    samples : int
+    data : str
+        Name of the samples.
+    """
+
+    float_: float | None
+    compressed: float | None
+    fixed_point: float | None
+    agreement: float
+    samples: int
+    data: str
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How the target's backend compares with the engine.
+
+    Attributes
+    ----------
+    backend : str or None
+        None when no comparison was asked for.
+    samples : int
+    compared_spikes : int
+        Spike-or-no-spike decisions compared, of every spiking population.
+    mismatched_spikes : int
+    compared_potentials, mismatched_potentials : int
+        The same for the potentials of a readout.
+    """
+
+    backend: str | None
+    samples: int = 0
+    compared_spikes: int = 0
+    mismatched_spikes: int = 0
+    compared_potentials: int = 0
+    mismatched_potentials: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether every bit compared was the same."""
+        return self.mismatched_spikes == 0 and self.mismatched_potentials == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Deployment:
+    """Everything a deployment produced.
+
+    Attributes
+    ----------
+    target : Target
+    network : Network
+        The float network as imported.
+    compressed : CompressedNetwork
+    lowered : Lowered
+        Holds the fixed-point network.
+    mapping : ChipMapping
+    accuracy : Accuracy
+    fidelity : Fidelity
+    activity : dict
+        Of every population on the evaluated samples.
+    provenance : dict
+        Model, data and their fingerprints.
+    """
+
+    target: Target
+    network: Network
+    compressed: CompressedNetwork
+    lowered: Lowered
+    mapping: ChipMapping
+    accuracy: Accuracy
+    fidelity: Fidelity
+    activity: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the network fits the chip."""
+        return self.mapping.fits
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """Everything that was done differently from the plain request."""
+        imported = tuple(Deviation("import", self.network.source, n) for n in self.network.notes)
+        return imported + self.compressed.deviations + self.lowered.deviations + self._run_notes()
+
+    def _run_notes(self) -> tuple[Deviation, ...]:
+        return tuple(
+            Deviation(
+                "run",
+                name,
+                f"the current wrapped {seen.wraps} times and the potential "
+                f"saturated {seen.saturations} times on the evaluated samples",
+            )
+            for name, seen in self.activity.items()
+            if seen.wraps or seen.saturations
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Return the report as plain data; see ``osbc_deploy/report/schema.json``."""
+        from osbc_deploy.report.build import build_report
+
+        return build_report(self)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fixed-point network and the report into a folder, whole or not at all."""
+        import json
+
+        with new_folder(Path(folder)) as work:
+            write_network(self.lowered.network, work)
+            text = json.dumps(self.report(), indent=1) + "\n"
+            (work / "report.json").write_text(text, encoding="utf-8")
+
+
+def deploy(
+    module: Any,
+    calibration: Any,
+    *,
+    target: str = "loihi2-sim",
+    test: Any = None,
+    weights: str | Path | None = None,
+    sparsity: float = 0.9,
+    bits: int = 4,
+    method: str = "osbc",
+    readout: Readout = "sum",
+    backend: str | None = None,
+    backend_samples: int = 16,
+    time_limit: float = 600.0,
+    progress: Progress = SILENT,
+) -> Deployment:
+    """Compress a trained network and deploy it on a chip.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or str
+        A norse stack, or ``package.module:factory``.
+    calibration : Samples, path, str, array or Dataset
+        Typical input, spikes (n, T, ...); a hundred samples do.
+    target : str
+        Name of a target, or the path of its TOML file.
+    test : like `calibration`, optional
+        Labelled samples to evaluate; the calibration samples by default.
+    weights : path, optional
+        A safetensors state dict to load into `module`.
+    sparsity, bits, method
+        See :class:`CompressionOptions`.
+    readout : {"sum", "last", "max"}
+        How the output over time becomes a class.
+    backend : str, optional
+        Another backend than the target's.
+    backend_samples : int
+        Samples run on the backend and compared with the engine, spike by spike; 0 for none.
+    time_limit : float
+        Seconds the backend may take.
+    progress : Progress
+
+    Returns
+    -------
+    Deployment
+
+    Raises
+    ------
+    OsbcError
+        With the branch's meaning; see :mod:`osbc_deploy.errors`.
+    """
+    if readout not in READOUTS:
+        raise UsageError(f"readout: {readout!r} is none of {', '.join(READOUTS)}.")
+    if backend_samples < 0:
+        raise UsageError(f"backend samples: {backend_samples} is negative; 0 or more are allowed.")
+    if not time_limit > 0:
+        raise UsageError(f"time limit: {time_limit:g} s must be more than 0.")
+    chip = load_target(target)
+    options = CompressionOptions(
+        sparsity=sparsity, bits=bits, method=method, scale_groups=chip.core.caps.neuron_groups.value
+    )
+    runner = _ready_backend(backend or chip.backend) if backend_samples else None
+    typical = as_samples(calibration, "calibration")
+    evaluated = typical if test is None else as_samples(test, "test")
+    if evaluated.input_shape != typical.input_shape:
+        raise UsageError(
+            f"test: samples have shape {evaluated.input_shape}, the calibration "
+            f"samples {typical.input_shape}. Give both the same."
+        )
+    network = _import(module, weights, typical)
+    compressed = compress(network, typical.spikes, options, progress=progress)
+    lowered = lower(
+        compressed, typical.spikes, chip.number_formats, readout=readout, progress=progress
+    )
+    mapping = map_network(lowered.network, chip)
+    accuracy, engine = _evaluate(compressed, lowered, evaluated, readout, progress)
+    fidelity = Fidelity(None)
+    if runner is not None:
+        fidelity = _compare(runner, lowered, evaluated.take(backend_samples), time_limit, progress)
+    return Deployment(
+        target=chip,
+        network=network,
+        compressed=compressed,
+        lowered=lowered,
+        mapping=mapping,
+        accuracy=accuracy,
+        fidelity=fidelity,
+        activity=engine.activity,
+        provenance={
+            "model": network.source,
+            "model_sha256": _fingerprint(network),
+            "calibration": {
+                "name": typical.name,
+                "samples": len(typical),
+                "sha256": typical.fingerprint(),
+            },
+            "steps": evaluated.steps,
+        },
+    )
+
+
+def _ready_backend(name: str) -> Backend:
+    """Load a backend and make sure it can run, before hours are spent on its input."""
+    backend = load_backend(name)
+    availability = backend.availability()
+    if not availability.ok:
+        raise BackendError(
+            f"backend {name!r}: cannot run here ({availability.detail}). "
+            f"{availability.remedy} Or skip the comparison with "
+            "--backend-samples 0, or use --backend engine."
+        )
+    return backend
+
+
+def _import(module: Any, weights: str | Path | None, samples: Samples) -> Network:
+    # norse and torch take seconds to import; bad options should fail before that.
+    from torch import nn
+
+    from osbc_deploy.frontends.norse import SUPPORTED, read_norse
+
+    name = module if isinstance(module, str) else type(module).__name__
+    found = load_object(module) if isinstance(module, str) else module
+    if not isinstance(found, nn.Module):
+        raise UnsupportedModelError(
+            f"{name}: is a {type(found).__name__}, not a torch.nn.Module",
+            remedy=f"Return a norse stack; supported: {SUPPORTED}.",
+        )
+    if weights is not None:
+        load_weights(found, Path(weights))
+    return read_norse(found, samples.input_shape, source=name)
+
+
+def _evaluate(
+    compressed: CompressedNetwork,
+    lowered: Lowered,
+    samples: Samples,
+    readout: Readout,
+    progress: Progress,
+) -> tuple[Accuracy, EngineRun]:
+    before = simulate(
+        compressed.original, samples.spikes, progress=progress, title="evaluate float"
+    )
+    after = simulate(
+        compressed.network, samples.spikes, progress=progress, title="evaluate compressed"
+    )
+    fixed = run(lowered.network, samples.spikes, progress=progress, title="evaluate fixed point")
+    classes = [decode(r.output, readout) for r in (before, after, fixed)]
+    shares = [_share(c, samples.labels) for c in classes]
+    accuracy = Accuracy(
+        float_=shares[0],
+        compressed=shares[1],
+        fixed_point=shares[2],
+        agreement=float(np.mean(classes[0] == classes[2])),
+        samples=len(samples),
+        data=samples.name,
+    )
+    return accuracy, fixed
+
+
+def _share(classes: IntArray, labels: IntArray | None) -> float | None:
+    return None if labels is None else float(np.mean(classes == labels))
+
+
+def _compare(
+    backend: Backend, lowered: Lowered, samples: Samples, time_limit: float, progress: Progress
+) -> Fidelity:
+    """Run samples on the backend and on the engine and count every bit that differs."""
+    network = lowered.network
+    theirs = backend.run(network, samples.spikes, time_limit=time_limit, progress=progress)
+    spiking = [p.name for p in network.populations if p.spiking]
+    ours = run(network, samples.spikes, record=spiking)
+    readout = not network.output.spiking
+    return Fidelity(
+        backend=backend.name,
+        samples=len(samples),
+        compared_spikes=sum(ours.spikes[name].size for name in spiking),
+        mismatched_spikes=sum(
+            int(np.count_nonzero(ours.spikes[name] != theirs.spikes[name])) for name in spiking
+        ),
+        compared_potentials=ours.output.size if readout else 0,
+        mismatched_potentials=int(np.count_nonzero(ours.output != theirs.output)) if readout else 0,
+    )
+
+
+def _fingerprint(network: Network) -> str:
+    """Return a SHA-256 of the float network: its shapes, weights and neurons."""
+    import hashlib
+
+    digest = hashlib.sha256(repr((network.input_shape, network.dtype)).encode())
+    for projection in network.projections:
+        connection = projection.connection
+        layout = {k: v for k, v in vars(connection).items() if k not in ("weight", "bias")}
+        digest.update(repr((projection.name, projection.pool, sorted(layout.items()))).encode())
+        digest.update(connection.weight.tobytes())
+        digest.update(b"" if connection.bias is None else connection.bias.tobytes())
+    for population in network.populations:
+        digest.update(repr((population.shape, type(population.neuron).__name__)).encode())
+        for value in population.neuron.parameters.values():
+            digest.update(np.asarray(value, np.float64).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""Every error a user can cause, and the exit code each branch ends with.
+
+::
+
+    OsbcError                     1
+    ├── UsageError                2   a command line, option or configuration that makes no sense
+    │   └── TargetError           2   a target description that cannot be found, read or believed
+    ├── UnsupportedModelError     3   a network, or a part of it, that cannot be represented
+    ├── FitError                  4   the network does not fit the chip, or a budget is exceeded
+    ├── FidelityError             5   backend and engine disagree, or an accuracy gate failed
+    ├── ArtefactError             6   data, weights or an artefact that is broken or not trusted
+    └── BackendError              2   a backend that is missing, broken or out of time
+
+A message reads ``<thing>: <what is wrong> (<got>), <limit> (<allowed>). <what to do>``.
+Code 0 is success, 1 is a bug of ours, 130 an interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "ArtefactError",
+    "BackendError",
+    "FidelityError",
+    "FitError",
+    "OsbcError",
+    "TargetError",
+    "UnsupportedModelError",
+    "UsageError",
+]
+
+
+class OsbcError(Exception):
+    """Root of all errors that have a cause outside this program."""
+
+    exit_code = 1
+
+
+class UsageError(OsbcError):
+    """An option, argument or configuration value is out of its range."""
+
+    exit_code = 2
+
+
+class TargetError(UsageError):
+    """A target description is unknown, unreadable or inconsistent."""
+
+
+class UnsupportedModelError(OsbcError):
+    """Parts of a model cannot be represented.
+
+    Attributes
+    ----------
+    offenders : tuple of str
+        One line for every unsupported part, each with its place in the model.
+    """
+
+    exit_code = 3
+
+    def __init__(self, summary: str, offenders: Sequence[str] = (), remedy: str = "") -> None:
+        self.summary = summary
+        self.offenders = tuple(offenders)
+        self.remedy = remedy
+        lines = [summary, *(f"  - {line}" for line in self.offenders)]
+        if remedy:
+            lines.append(remedy)
+        super().__init__("\n".join(lines))
+
+
+class FitError(OsbcError):
+    """The network exceeds the chip or a budget."""
+
+    exit_code = 4
+
+
+class FidelityError(OsbcError):
+    """Two simulations that must agree do not, or an accuracy gate failed."""
+
+    exit_code = 5
+
+
+class ArtefactError(OsbcError):
+    """A file is broken, holds the wrong kind of data, or cannot be trusted."""
+
+    exit_code = 6
+
+
+class BackendError(OsbcError):
+    """A backend is not installed, failed, or ran out of time."""
+
+    exit_code = 2

@@ -1,0 +1,1 @@
+"""Frontends: turn a trained model of another framework into a float network, or refuse."""

@@ -1,0 +1,441 @@
+"""Read trained norse modules natively.
+
+The modules themselves are read, not norse's NIR export, which writes time constants multiplied
+by the time step once too often. The stack is walked in order; BatchNorm and poolings of currents
+are folded in float64, dropout is dropped, and everything that has no exact counterpart is listed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import norse.torch as norse
+import numpy as np
+import torch
+from norse.torch.functional.reset import reset_subtract, reset_value
+from norse.torch.module.leaky_integrator_box import LIBoxCell
+from torch import nn
+
+from osbc_deploy.arrays import FloatArray
+from osbc_deploy.errors import ArtefactError, UnsupportedModelError
+from osbc_deploy.network.graph import (
+    INPUT,
+    AvgPool,
+    Conv,
+    Dense,
+    Network,
+    Pair,
+    Population,
+    Projection,
+    Shape,
+)
+from osbc_deploy.network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Neuron
+
+__all__ = ["SUPPORTED", "read_norse"]
+
+SUPPORTED = (
+    "Linear, Conv2d (zero padding), BatchNorm1d/2d after them, AvgPool2d, Flatten, Dropout, "
+    "Identity, LIFBoxCell, LIFCell, LIF, IAFCell, IAF, LIBoxCell, LICell, LI, LILinearCell, Lift, "
+    "SequentialState, Sequential"
+)
+
+_CONTAINERS = (norse.SequentialState, nn.Sequential)
+_CELLS = (norse.LIFBoxCell, norse.LIFCell, norse.IAFCell, LIBoxCell, norse.LICell)
+_OVER_TIME = (norse.LIF, norse.LI, norse.IAF)
+_DROPPED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
+
+
+def read_norse(module: nn.Module, input_shape: Shape, *, source: str = "") -> Network:
+    """Turn a norse stack into a float network that computes what norse computes.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A `SequentialState` or `Sequential`, nested as deep as one likes.
+    input_shape : tuple of int
+        Shape of one time step of one sample, such as (2, 34, 34).
+    source : str
+        Name of the model for the report.
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    UnsupportedModelError
+        With every module that cannot be represented, and where it is.
+    ArtefactError
+        When a weight is NaN or infinite.
+    """
+    if type(module) not in _CONTAINERS:
+        raise UnsupportedModelError(
+            f"{type(module).__name__}: the order in which a custom module calls its layers cannot "
+            "be read from the module",
+            remedy="Return a norse.torch.SequentialState (or nn.Sequential) of the layers instead; "
+            f"supported: {SUPPORTED}.",
+        )
+    _check_finite(module)
+    reader = _Reader(shape=tuple(input_shape), current=None)
+    for path, layer in _walk(module, ""):
+        reader.read(path, layer)
+    reader.end()
+    if reader.offenders:
+        raise UnsupportedModelError(
+            f"model: {len(reader.offenders)} part(s) cannot be represented",
+            reader.offenders,
+            f"Supported: {SUPPORTED}.",
+        )
+    doubles = [p.dtype == torch.float64 for p in module.parameters()]
+    return Network(
+        input_shape=tuple(input_shape),
+        populations=tuple(reader.populations),
+        projections=tuple(reader.projections),
+        dtype="float64" if any(doubles) else "float32",
+        source=source or type(module).__name__,
+        notes=tuple(reader.notes),
+    )
+
+
+def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        place = f"{path}.{name}" if path else name
+        if type(child) in _CONTAINERS:
+            yield from _walk(child, place)
+        else:
+            yield place, child
+
+
+def _check_finite(module: nn.Module) -> None:
+    bad = [
+        name
+        for name, value in module.state_dict().items()
+        if value.is_floating_point() and not torch.isfinite(value).all()
+    ]
+    if bad:
+        raise ArtefactError(
+            f"weights: NaN or infinite values in {', '.join(bad)}. Train again or load another "
+            "checkpoint."
+        )
+
+
+@dataclass
+class _Reader:
+    """Walks the stack and holds the linear map that waits for its neurons."""
+
+    shape: Shape
+    current: Dense | Conv | None
+    """The connection since the last population, or None."""
+    pre: str = INPUT
+    path: str = ""
+    pool: AvgPool | None = None
+    over_time: bool | None = None
+    populations: list[Population] = field(default_factory=list)
+    projections: list[Projection] = field(default_factory=list)
+    offenders: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def read(self, path: str, layer: Any) -> None:
+        """Take one layer of the stack."""
+        if type(layer) is norse.Lift:
+            self._mode(path, layer, over_time=True)
+            layer = layer.lifted_module
+            if type(layer) in _CONTAINERS:
+                for inner, child in _walk(layer, path):
+                    self._read(inner, child)
+                return
+        elif type(layer) in _OVER_TIME:
+            self._mode(path, layer, over_time=True)
+        elif type(layer) in (*_CELLS, norse.LILinearCell):
+            self._mode(path, layer, over_time=False)
+        self._read(path, layer)
+
+    def end(self) -> None:
+        """Check that nothing is left over at the end of the stack."""
+        if self.current is not None or self.pool is not None:
+            self._refuse(
+                self.path or "end",
+                "the stack ends in a linear layer; end it with a "
+                "spiking cell or a leaky integrator (LIBoxCell, LICell)",
+            )
+        elif not self.populations and not self.offenders:
+            self._refuse("model", "holds no neurons")
+        for population in self.populations[:-1]:
+            if not population.neuron.spiking:
+                self._refuse(
+                    population.name,
+                    "a leaky integrator sends potentials, not spikes; it "
+                    "can only be the last layer",
+                )
+
+    def _refuse(self, path: str, why: str) -> None:
+        self.offenders.append(f"{path}: {why}")
+
+    def _mode(self, path: str, layer: nn.Module, *, over_time: bool) -> None:
+        if self.over_time is None:
+            self.over_time = over_time
+        elif self.over_time != over_time:
+            self._refuse(
+                path,
+                f"{type(layer).__name__} mixes modules that loop over time (LIF, "
+                "LI, IAF, Lift) with cells that take one time step",
+            )
+
+    def _read(self, path: str, layer: Any) -> None:
+        kind = type(layer)
+        if kind in _DROPPED:
+            if kind is not nn.Identity:
+                self.notes.append(f"{path}: {kind.__name__} dropped (inactive after training)")
+        elif kind is nn.Flatten:
+            self._flatten(path, layer)
+        elif kind is nn.AvgPool2d:
+            self._average(path, layer)
+        elif kind is nn.Linear:
+            self._linear(path, layer.weight, layer.bias)
+        elif kind is nn.Conv2d:
+            self._convolution(path, layer)
+        elif kind in (nn.BatchNorm1d, nn.BatchNorm2d):
+            self._batch_norm(path, layer)
+        elif kind is norse.LILinearCell:
+            self._linear(path, layer.input_weights, None)
+            self._neurons(path, _neuron(layer))
+        elif kind in _CELLS or kind in _OVER_TIME:
+            try:
+                neuron = _neuron(layer)
+            except ValueError as why:
+                self._refuse(path, f"{kind.__name__}: {why}")
+                neuron = None
+            self._neurons(path, neuron)
+        else:
+            self._refuse(path, f"{kind.__name__} is not supported")
+
+    def _flatten(self, path: str, layer: Any) -> None:
+        first = (1, 2) if self.over_time is None else (2,) if self.over_time else (1,)
+        if layer.start_dim not in first or layer.end_dim != -1:
+            self._refuse(
+                path,
+                f"Flatten(start_dim={layer.start_dim}, end_dim={layer.end_dim}) "
+                f"flattens other axes than the sample's own; use start_dim={first[-1]}",
+            )
+        if isinstance(self.current, Conv):
+            self._refuse(path, "Flatten between a Conv2d and its neurons; put it after the neurons")
+        # Dense reads its source flattened, so only the shape that later layers see changes.
+        self.shape = (math.prod(self.shape),)
+
+    def _average(self, path: str, layer: Any) -> None:
+        pool = AvgPool(
+            kernel=_pair(layer.kernel_size),
+            stride=_pair(layer.stride),
+            padding=_pair(layer.padding),
+            divisor=layer.divisor_override or 0,
+        )
+        if layer.ceil_mode or (pool.padding != (0, 0) and not layer.count_include_pad):
+            self._refuse(path, "AvgPool2d with ceil_mode, or padding left out of the average")
+        elif len(self.shape) != 3:
+            self._refuse(path, f"AvgPool2d needs (C, H, W), got {self.shape}")
+        elif min(pool.output_shape(self.shape)) < 1:
+            self._refuse(path, f"AvgPool2d{pool.kernel} is larger than its input {self.shape}")
+        elif self.pool is not None:
+            self._refuse(path, "two AvgPool2d in a row; use one of the product size")
+        elif isinstance(self.current, Conv):
+            self._pool_current(path, self.current, pool)
+        else:
+            self.pool = pool
+            self.path = path
+            self.shape = pool.output_shape(self.shape)
+
+    def _pool_current(self, path: str, conv: Conv, pool: AvgPool) -> None:
+        if pool.padding != (0, 0):
+            self._refuse(path, "AvgPool2d with padding after a convolution")
+            return
+        self.notes.append(f"{path}: AvgPool2d folded into the convolution {self.path}")
+        self.current = pooled_convolution(conv, pool)
+        self.shape = pool.output_shape(self.shape)
+
+    def _starts(self, path: str, layer: str) -> bool:
+        if self.current is None:
+            self.path = path
+            return True
+        self._refuse(
+            path,
+            f"{layer} follows {self.path} with no neurons between; merge the two or "
+            "put a spiking cell between them",
+        )
+        return False
+
+    def _linear(self, path: str, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        if not self._starts(path, "Linear"):
+            self.shape = (weight.shape[0],)
+            return
+        if self.shape != (weight.shape[1],):
+            hint = "; put a Flatten before it" if len(self.shape) > 1 else ""
+            self._refuse(path, f"Linear takes {weight.shape[1]} inputs, gets {self.shape}{hint}")
+        self.current = Dense(_array(weight), None if bias is None else _array(bias))
+        self.shape = (weight.shape[0],)
+
+    def _convolution(self, path: str, layer: Any) -> None:
+        if not self._starts(path, "Conv2d"):
+            return
+        if isinstance(layer.padding, str):
+            reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+            if layer.padding == "same" and any(r % 2 for r in reach):
+                self._refuse(path, "Conv2d(padding='same') with an even kernel pads one side more")
+            padding = (0, 0) if layer.padding == "valid" else (reach[0] // 2, reach[1] // 2)
+        else:
+            padding = _pair(layer.padding)
+        if layer.padding_mode != "zeros":
+            self._refuse(path, f"Conv2d(padding_mode={layer.padding_mode!r}); only 'zeros'")
+        conv = Conv(
+            _array(layer.weight),
+            None if layer.bias is None else _array(layer.bias),
+            _pair(layer.stride),
+            padding,
+            _pair(layer.dilation),
+            layer.groups,
+        )
+        self.current = conv
+        if len(self.shape) != 3 or self.shape[0] != layer.in_channels:
+            self._refuse(path, f"Conv2d takes ({layer.in_channels}, H, W), gets {self.shape}")
+            self.shape = (layer.out_channels, 1, 1)
+            return
+        shape = conv.output_shape(self.shape)
+        if min(shape) < 1:
+            self._refuse(
+                path, f"Conv2d: kernel {layer.kernel_size} is larger than its input {self.shape}"
+            )
+        self.shape = shape
+
+    def _batch_norm(self, path: str, layer: Any) -> None:
+        name = type(layer).__name__
+        if layer.running_mean is None:
+            self._refuse(path, f"{name} without running statistics cannot be folded")
+        elif self.current is None:
+            self._refuse(path, f"{name} must follow a Conv2d or Linear directly")
+        elif len(self.current.weight) != layer.num_features:
+            self._refuse(
+                path,
+                f"{name}({layer.num_features}) does not match the "
+                f"{len(self.current.weight)} outputs of {self.path}",
+            )
+        else:
+            self.notes.append(f"{path}: {name} folded into {self.path}")
+            self.current = fold_batch_norm(self.current, layer)
+
+    def _neurons(self, path: str, neuron: Neuron | None) -> None:
+        connection, compressible = self.current, True
+        name = self.path
+        if connection is None and self.pool is not None and len(self.shape) == 3:
+            # A pooling that feeds neurons is a depthwise convolution of constant weights.
+            connection, compressible = _pooling_weights(self.pool, self.shape[0]), False
+            self.pool = None
+        if connection is None:
+            self._refuse(path, "neurons with no weighted layer in front of them")
+            return
+        if neuron is None:
+            self.current = self.pool = None
+            return
+        for parameter, value in neuron.parameters.items():
+            try:
+                fits = np.broadcast_shapes(value.shape, self.shape) == self.shape
+            except ValueError:
+                fits = False
+            if not fits:
+                self._refuse(
+                    path,
+                    f"{parameter} of shape {value.shape} does not broadcast to the "
+                    f"neurons {self.shape}",
+                )
+        self.populations.append(Population(path, self.shape, neuron))
+        self.projections.append(
+            Projection(name, self.pre, path, connection, self.pool, compressible)
+        )
+        self.pre, self.current, self.pool = path, None, None
+
+
+def _neuron(layer: Any) -> Neuron:
+    """Return the neuron of a norse cell; ValueError says what has no counterpart."""
+    kind, p, dt = type(layer), layer.p, layer.dt
+    if kind in (norse.IAFCell, norse.IAF):
+        return IF(_array(p.v_th), _array(p.v_reset))
+    alpha_v = _array(dt * p.tau_mem_inv)
+    v_leak = _array(p.v_leak)
+    if kind is LIBoxCell:
+        return LI(alpha_v, v_leak)
+    if kind is norse.LIFBoxCell:
+        resets = {reset_value: "zero", reset_subtract: "subtract"}
+        if p.reset_method not in resets:
+            raise ValueError("its reset_method is neither reset_value nor reset_subtract")
+        return LIF(alpha_v, v_leak, _array(p.v_th), _array(p.v_reset), resets[p.reset_method])
+    alpha_u = _array(dt * p.tau_syn_inv)
+    if kind in (norse.LICell, norse.LI, norse.LILinearCell):
+        return CubaLI(alpha_u, alpha_v, v_leak)
+    return CubaLIF(alpha_u, alpha_v, v_leak, _array(p.v_th), _array(p.v_reset))
+
+
+def fold_batch_norm(connection: Dense | Conv, norm: Any) -> Dense | Conv:
+    """Fold inference-time batch normalization into weights and bias (in float64)."""
+    dtype = connection.weight.dtype
+    variance = _array(norm.running_var).astype(np.float64)
+    factor = 1.0 / np.sqrt(variance + norm.eps)
+    if norm.weight is not None:
+        factor = factor * _array(norm.weight)
+    offset = -_array(norm.running_mean).astype(np.float64) * factor
+    if norm.bias is not None:
+        offset = offset + _array(norm.bias)
+    if connection.bias is not None:
+        offset = offset + connection.bias * factor
+    shape = (-1,) + (1,) * (connection.weight.ndim - 1)
+    weight = connection.weight * factor.reshape(shape)
+    return replace(connection, weight=weight.astype(dtype), bias=offset.astype(dtype))
+
+
+def pooled_convolution(conv: Conv, pool: AvgPool) -> Conv:
+    """Return the single convolution equal to `conv` followed by an average pooling.
+
+    Pooling averages the currents of shifted windows, so the kernels add up at their shifts:
+    kernel ``d (k - 1) + 1 + s (p - 1)``, stride ``s`` times the pooling's.
+    """
+    out, channels, kh, kw = conv.weight.shape
+    size = [
+        d * (k - 1) + 1 + s * (p - 1)
+        for d, k, s, p in zip(conv.dilation, (kh, kw), conv.stride, pool.kernel, strict=True)
+    ]
+    kernel = np.zeros((out, channels, *size))
+    for i in range(pool.kernel[0]):
+        for j in range(pool.kernel[1]):
+            y, x = i * conv.stride[0], j * conv.stride[1]
+            window = kernel[
+                :,
+                :,
+                y : y + conv.dilation[0] * (kh - 1) + 1 : conv.dilation[0],
+                x : x + conv.dilation[1] * (kw - 1) + 1 : conv.dilation[1],
+            ]
+            window += conv.weight
+    share = pool.kernel[0] * pool.kernel[1] / pool.divisor
+    return Conv(
+        weight=(kernel / pool.divisor).astype(conv.weight.dtype),
+        bias=None if conv.bias is None else (conv.bias * share).astype(conv.bias.dtype),
+        stride=(conv.stride[0] * pool.stride[0], conv.stride[1] * pool.stride[1]),
+        padding=conv.padding,
+        groups=conv.groups,
+    )
+
+
+def _pooling_weights(pool: AvgPool, channels: int) -> Conv:
+    weight = np.full((channels, 1, *pool.kernel), 1.0 / pool.divisor, np.float32)
+    return Conv(weight, None, pool.stride, pool.padding, groups=channels)
+
+
+def _array(value: Any) -> FloatArray:
+    if not isinstance(value, torch.Tensor):
+        return np.asarray(value, np.float64)
+    array: FloatArray = value.detach().cpu().numpy()
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+
+def _pair(value: Any) -> Pair:
+    first, second = value if isinstance(value, tuple) else (value, value)
+    return int(first), int(second)

@@ -1,0 +1,147 @@
+"""Resolve what a user names on the command line: models, weights and datasets."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from osbc_deploy.data.samples import Samples, check_samples, load_npz, samples_from_dataset
+from osbc_deploy.errors import ArtefactError, UsageError
+
+__all__ = ["as_samples", "load_object", "load_weights"]
+
+FORM = "package.module:factory or path/to/file.py:factory"
+
+
+def load_object(reference: str) -> Any:
+    """Import ``package.module:name`` or ``path/to/file.py:name`` and call it if callable.
+
+    The current directory is searched for packages, as ``python -m`` does.
+
+    Raises
+    ------
+    UsageError
+        When the module or the name does not exist, or the user's code raises.
+    """
+    place, _, name = reference.rpartition(":")
+    if not place or not name.isidentifier():
+        raise UsageError(f"{reference}: is not of the form {FORM}.")
+    try:
+        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{reference}: importing it failed ({_brief(error)}). It is searched from "
+            f"{os.getcwd()} and the Python path."
+        ) from error
+    if not hasattr(module, name):
+        raise UsageError(
+            f"{reference}: {place} has no '{name}'. Name a function that returns the object."
+        )
+    found = getattr(module, name)
+    if not callable(found) or (hasattr(found, "state_dict") and not isinstance(found, type)):
+        return found
+    try:
+        return found()
+    except Exception as error:
+        raise UsageError(
+            f"{reference}: calling it failed ({_brief(error)}). It is called without arguments."
+        ) from error
+
+
+def _import_module(name: str) -> Any:
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return importlib.import_module(name)
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file. Give {FORM}.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: not a Python file.")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _brief(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def as_samples(given: Any, name: str) -> Samples:
+    """Turn whatever names or holds samples into checked samples.
+
+    Parameters
+    ----------
+    given : Samples, path, str, tuple, array or Dataset
+        An .npz file, ``package.module:factory``, a pair ``(spikes, labels)``, an array of spikes
+        or a torch Dataset of ``(spikes (T, ...), label)``; a factory may return any of these.
+    name : str
+        What to call the data in an error.
+    """
+    if isinstance(given, Samples):
+        return given
+    if isinstance(given, os.PathLike):
+        return load_npz(Path(given))
+    if isinstance(given, str):
+        if ":" not in given or given.endswith(".npz"):
+            return load_npz(Path(given))
+        return as_samples(load_object(given), given)
+    if isinstance(given, tuple) and len(given) == 2:
+        return check_samples(name, *given)
+    if hasattr(given, "spikes"):
+        return check_samples(name, given.spikes, getattr(given, "labels", None))
+    if hasattr(given, "ndim"):
+        return check_samples(name, given)
+    return samples_from_dataset(name, given)
+
+
+def load_weights(module: Any, path: Path) -> None:
+    """Load a safetensors state dict into a torch module, strictly.
+
+    Raises
+    ------
+    UsageError
+        When the file does not exist.
+    ArtefactError
+        When it is no safetensors file, or its names or shapes are not the module's.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file. Give the weights as .safetensors.")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtefactError(
+            f"{path}: not a safetensors file ({_brief(error)}). Pickled checkpoints are never "
+            "loaded; convert yours with safetensors.torch.save_file(model.state_dict(), path)."
+        ) from error
+    own = module.state_dict()
+    faults = [f"missing {name}" for name in own if name not in state]
+    faults += [f"unknown {name}" for name in state if name not in own]
+    faults += [
+        f"{name} has shape {tuple(state[name].shape)}, needed {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if faults:
+        listed = "\n".join(f"  - {fault}" for fault in faults)
+        raise ArtefactError(
+            f"{path}: does not match the model:\n{listed}\nGive the weights of this architecture."
+        )
+    module.load_state_dict(state)

@@ -1,0 +1,1 @@
+"""The report: one structure, shown in the terminal or written as JSON."""
