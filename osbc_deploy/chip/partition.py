@@ -136,9 +136,9 @@ def map_network(network: FixedPointNetwork, target: Target) -> Mapping:
             projection, population, network.shape_of(projection.pre), to_convolution, target
         )
         chosen = _fewest(layer, caps, target.chip.cores.value)
+        first = len(cores)
         cores.extend(
-            Core(len(cores) + i, population.name, *description)
-            for i, description in enumerate(chosen)
+            Core(first + i, population.name, *description) for i, description in enumerate(chosen)
         )
     return Mapping(tuple(cores), target.chip.cores.value, caps, target.core.word_bits.value)
 

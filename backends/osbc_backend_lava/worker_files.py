@@ -1,0 +1,4 @@
+"""Names of the files that parent and worker exchange."""
+
+INPUT = "input.npz"
+OUTPUT = "output.npz"
