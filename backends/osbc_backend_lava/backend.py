@@ -149,7 +149,7 @@ def _session(command: list[str], errors: IO[bytes]) -> Iterator[subprocess.Popen
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     # The worker finds the packages where this process found them, installed or not.
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    worker = subprocess.Popen(
+    worker = subprocess.Popen(  # noqa: S603 - our own module in our own interpreter
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -142,7 +142,7 @@ def main() -> int:
         # Populations may be named anything, so arrays are stored by number.
         np.savez(partial, **{f"p{i}": results[name] for i, name in enumerate(names)})
         os.replace(partial, folder / OUTPUT)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, the parent reads it in the log
         traceback.print_exc()
         return 1
     return 0

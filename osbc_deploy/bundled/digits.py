@@ -3,9 +3,9 @@
 scikit-learn's 1797 digits (Alpaydin, Kaynak 1998, 8x8 pixels) are drawn on a small sensor that
 moves along the three sides of a triangle, as the camera that recorded N-MNIST did (Orchard,
 Jayawant, Cohen, Thakor 2015). Each pixel compares the logarithm of its intensity with the level
-of its last event and fires ON or OFF when the difference exceeds its contrast threshold (Lichtsteiner,
-Posch, Delbruck 2008); thresholds differ between pixels and there is background activity. Events
-are binned into T binary frames.
+of its last event and fires ON or OFF when the difference exceeds its contrast threshold
+(Lichtsteiner, Posch, Delbruck 2008); thresholds differ between pixels and there is background
+activity. Events are binned into T binary frames.
 """
 
 from __future__ import annotations
@@ -73,8 +73,7 @@ def digits_events(split: str, seed: int = 0) -> EventData:
     Parameters
     ----------
     split : {"train", "calibration", "test"}
-        997, 400 and 400 of the digits would be the shares of a larger set; here calibration has
-        20 and test 40 digits of every class, train the rest.
+        Calibration has 20 and test 40 digits of every class, train the remaining 1197.
     seed : int
         Of the camera: pixel thresholds and background activity. The split does not depend on it.
 
@@ -168,4 +167,5 @@ def _log_intensity(images: FloatArray, offset: FloatArray) -> FloatArray:
 def _interpolation(size: int, shift: float) -> FloatArray:
     """Return weights (size, 8) of linear interpolation from digit pixels to sensor pixels."""
     center = (np.arange(size) - (size - 1) / 2.0 - shift) / _PIXEL + 3.5
-    return np.clip(1.0 - np.abs(center[:, None] - np.arange(8)[None]), 0.0, None)
+    distance = np.abs(center[:, None] - np.arange(8)[None])
+    return np.asarray(np.clip(1.0 - distance, 0.0, None))

@@ -338,10 +338,10 @@ def _dead_last(path: Path, W: FloatArray, dead: BoolArray) -> Path:
     on_dead = dead[path.order]
     size = np.abs(np.take_along_axis(W, path.order, axis=1))
     # Values below every live one, still ordered by magnitude.
-    value = np.where(on_dead, -1.0 / (1.0 + size), path.value)
-    order = np.argsort(-value, axis=1, kind="stable")
+    drop = np.where(on_dead, -1.0 / (1.0 + size), path.drop)
+    order = np.lexsort((np.where(on_dead, -drop, 0.0), on_dead), axis=1)
     return Path(
-        np.take_along_axis(path.order, order, axis=1), np.take_along_axis(value, order, axis=1)
+        np.take_along_axis(path.order, order, axis=1), np.take_along_axis(drop, order, axis=1)
     )
 
 

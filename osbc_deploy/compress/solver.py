@@ -95,12 +95,20 @@ class Path:
     ----------
     order : ndarray of int (rows, k)
         Columns, most valuable first.
-    value : ndarray (rows, k)
-        Loss that keeping the weight avoids; never grows along a row.
+    drop : ndarray (rows, k)
+        By how much the loss falls when the weight joins those before it.
     """
 
     order: IntArray
-    value: FloatArray
+    drop: FloatArray
+
+    @property
+    def value(self) -> FloatArray:
+        """What keeping each weight is worth: at least as much as any weight that comes later.
+
+        A row keeps a prefix of its order, so a weight also pays for what it opens the way to.
+        """
+        return np.maximum.accumulate(self.drop[:, ::-1], axis=1)[:, ::-1]
 
 
 def eliminate(W: FloatArray, H: FloatArray) -> Path:
@@ -117,14 +125,12 @@ def eliminate(W: FloatArray, H: FloatArray) -> Path:
     rows, n = W.shape
     Hinv = np.linalg.inv(H)
     order = np.empty((rows, n), np.int64)
-    value = np.empty((rows, n))
+    rise = np.empty((rows, n))
     batch = max(1, WORKSPACE // (2 * 8 * n * n))
     for start in range(0, rows, batch):
         part = slice(start, min(start + batch, rows))
-        order[part], value[part] = _eliminate_batch(W[part], Hinv)
-    # Removed last is worth most; a later removal can never be cheaper than the one before it.
-    value = np.maximum.accumulate(value, axis=1)
-    return Path(order[:, ::-1].copy(), value[:, ::-1].copy())
+        order[part], rise[part] = _eliminate_batch(W[part], Hinv)
+    return Path(order[:, ::-1].copy(), rise[:, ::-1].copy())
 
 
 def _eliminate_batch(W: FloatArray, Hinv: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -132,7 +138,7 @@ def _eliminate_batch(W: FloatArray, Hinv: FloatArray) -> tuple[IntArray, FloatAr
     w = W.astype(np.float64)
     inverse = np.repeat(Hinv[None], rows, axis=0)
     order = np.empty((rows, n), np.int64)
-    value = np.empty((rows, n))
+    rise = np.empty((rows, n))
     alive = np.ones((rows, n), bool)
     each = np.arange(rows)
     for step in range(n):
@@ -142,10 +148,10 @@ def _eliminate_batch(W: FloatArray, Hinv: FloatArray) -> tuple[IntArray, FloatAr
         column = inverse[each, p] / np.sqrt(diagonal[each, p])[:, None]
         w -= (w[each, p] / column[each, p])[:, None] * column
         inverse -= column[:, :, None] * column[:, None, :]
-        order[:, step], value[:, step] = p, score[each, p]
+        order[:, step], rise[:, step] = p, score[each, p]
         alive[each, p] = False
         w[each, p] = 0.0
-    return order, value
+    return order, rise
 
 
 def select_forward(W: FloatArray, H: FloatArray, k: int) -> Path:
@@ -162,12 +168,12 @@ def select_forward(W: FloatArray, H: FloatArray, k: int) -> Path:
     """
     rows, n = W.shape
     order = np.empty((rows, k), np.int64)
-    value = np.empty((rows, k))
+    drop = np.empty((rows, k))
     batch = max(1, WORKSPACE // (8 * n * (k + 4)))
     for start in range(0, rows, batch):
         part = slice(start, min(start + batch, rows))
-        order[part], value[part] = _forward_batch(W[part], H, k)
-    return Path(order, np.minimum.accumulate(value, axis=1))
+        order[part], drop[part] = _forward_batch(W[part], H, k)
+    return Path(order, drop)
 
 
 def _forward_batch(W: FloatArray, H: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
@@ -177,7 +183,7 @@ def _forward_batch(W: FloatArray, H: FloatArray, k: int) -> tuple[IntArray, Floa
     tiny = 1e-12 * np.diagonal(H)
     factor = np.empty((rows, k, n))
     order = np.empty((rows, k), np.int64)
-    value = np.empty((rows, k))
+    drop = np.empty((rows, k))
     each = np.arange(rows)
     for step in range(k):
         score = np.where(d > tiny, c * c / np.maximum(d, tiny), -1.0)
@@ -189,8 +195,8 @@ def _forward_batch(W: FloatArray, H: FloatArray, k: int) -> tuple[IntArray, Floa
         d -= column * column
         d[each, p] = 0.0
         factor[:, step] = column
-        order[:, step], value[:, step] = p, np.maximum(score[each, p], 0.0)
-    return order, value
+        order[:, step], drop[:, step] = p, np.maximum(score[each, p], 0.0)
+    return order, drop
 
 
 def allocate(paths: Sequence[Path], keep: int) -> list[IntArray]:

@@ -83,10 +83,17 @@ def read_norse(module: nn.Module, input_shape: Shape, *, source: str = "") -> Ne
     for path, layer in _walk(module, ""):
         reader.read(path, layer)
     reader.end()
-    if reader.offenders:
+    if reader.data_fault and not reader.offenders:
+        raise ArtefactError(
+            f"data: samples of shape {tuple(input_shape)} per time step do not fit the model "
+            f"({reader.mismatches[0]}). Give spikes (n, T, ...) in the shape it was trained on."
+        )
+    faults = reader.offenders + reader.mismatches
+    if faults:
         raise UnsupportedModelError(
-            f"model: {len(reader.offenders)} part(s) cannot be represented",
-            reader.offenders,
+            f"model: {len(faults)} part(s) cannot be represented for input of shape "
+            f"{tuple(input_shape)}",
+            faults,
             f"Supported: {SUPPORTED}.",
         )
     doubles = [p.dtype == torch.float64 for p in module.parameters()]
@@ -133,9 +140,14 @@ class _Reader:
     path: str = ""
     pool: AvgPool | None = None
     over_time: bool | None = None
+    data_fault: bool = False
+    """Whether the first weighted layer does not take input of this shape."""
     populations: list[Population] = field(default_factory=list)
     projections: list[Projection] = field(default_factory=list)
     offenders: list[str] = field(default_factory=list)
+    """What cannot be represented."""
+    mismatches: list[str] = field(default_factory=list)
+    """Layers that do not take the shape they get; one mismatch brings others after it."""
     notes: list[str] = field(default_factory=list)
 
     def read(self, path: str, layer: Any) -> None:
@@ -173,6 +185,9 @@ class _Reader:
 
     def _refuse(self, path: str, why: str) -> None:
         self.offenders.append(f"{path}: {why}")
+
+    def _mismatch(self, path: str, why: str) -> None:
+        self.mismatches.append(f"{path}: {why}")
 
     def _mode(self, path: str, layer: nn.Module, *, over_time: bool) -> None:
         if self.over_time is None:
@@ -235,9 +250,9 @@ class _Reader:
         if layer.ceil_mode or (pool.padding != (0, 0) and not layer.count_include_pad):
             self._refuse(path, "AvgPool2d with ceil_mode, or padding left out of the average")
         elif len(self.shape) != 3:
-            self._refuse(path, f"AvgPool2d needs (C, H, W), got {self.shape}")
+            self._mismatch(path, f"AvgPool2d needs (C, H, W), got {self.shape}")
         elif min(pool.output_shape(self.shape)) < 1:
-            self._refuse(path, f"AvgPool2d{pool.kernel} is larger than its input {self.shape}")
+            self._mismatch(path, f"AvgPool2d{pool.kernel} is larger than its input {self.shape}")
         elif self.pool is not None:
             self._refuse(path, "two AvgPool2d in a row; use one of the product size")
         elif isinstance(self.current, Conv):
@@ -271,8 +286,9 @@ class _Reader:
             self.shape = (weight.shape[0],)
             return
         if self.shape != (weight.shape[1],):
+            self.data_fault |= self.pre == INPUT
             hint = "; put a Flatten before it" if len(self.shape) > 1 else ""
-            self._refuse(path, f"Linear takes {weight.shape[1]} inputs, gets {self.shape}{hint}")
+            self._mismatch(path, f"Linear takes {weight.shape[1]} inputs, gets {self.shape}{hint}")
         self.current = Dense(_array(weight), None if bias is None else _array(bias))
         self.shape = (weight.shape[0],)
 
@@ -298,12 +314,13 @@ class _Reader:
         )
         self.current = conv
         if len(self.shape) != 3 or self.shape[0] != layer.in_channels:
-            self._refuse(path, f"Conv2d takes ({layer.in_channels}, H, W), gets {self.shape}")
+            self.data_fault |= self.pre == INPUT
+            self._mismatch(path, f"Conv2d takes ({layer.in_channels}, H, W), gets {self.shape}")
             self.shape = (layer.out_channels, 1, 1)
             return
         shape = conv.output_shape(self.shape)
         if min(shape) < 1:
-            self._refuse(
+            self._mismatch(
                 path, f"Conv2d: kernel {layer.kernel_size} is larger than its input {self.shape}"
             )
         self.shape = shape

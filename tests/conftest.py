@@ -1,0 +1,21 @@
+"""Fixtures and small builders shared by the tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from osbc_deploy.chip.target import load_target
+from osbc_deploy.fixedpoint.formats import NumberFormats
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def formats() -> NumberFormats:
+    return load_target("loihi2").number_formats

@@ -1,0 +1,197 @@
+"""Lowering: the integers fire as the compressed float network does, and say where they cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import norse.torch as norse
+import numpy as np
+import pytest
+import torch
+from norse.torch.functional.reset import reset_subtract
+from norse.torch.module.leaky_integrator_box import LIBoxCell
+from osbc_deploy.compress import CompressionOptions, compress
+from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.lower import lower
+from osbc_deploy.frontends.norse import read_norse
+from osbc_deploy.network.simulate import simulate
+from torch import nn
+
+T = 30
+
+
+def box(**changes: float) -> Any:
+    values = {"tau_mem_inv": 400.0, "v_leak": 0.0, "v_reset": 0.0, **changes}
+    return norse.LIFBoxCell(
+        norse.LIFBoxParameters(**{k: torch.tensor(v) for k, v in values.items()})
+    )
+
+
+def cuba(**changes: float) -> Any:
+    values = {"tau_mem_inv": 500.0, "tau_syn_inv": 300.0, "v_leak": 0.0, "v_reset": 0.0, **changes}
+    return norse.LIFCell(norse.LIFParameters(**{k: torch.tensor(v) for k, v in values.items()}))
+
+
+def both(model: nn.Module, shape: tuple[int, ...], formats: NumberFormats, **options: Any) -> Any:
+    """Return float and fixed-point runs of the compressed network, and the lowering."""
+    torch.manual_seed(2)
+    network = read_norse(model.eval(), shape)
+    rng = np.random.default_rng(0)
+    spikes = (rng.random((16, T, *shape)) < 0.3).astype(np.uint8)
+    compressed = compress(network, spikes, CompressionOptions(**options))
+    lowered = lower(compressed, spikes, formats)
+    names = [p.name for p in network.populations]
+    return (
+        simulate(compressed.network, spikes, record=names),
+        run(lowered.network, spikes, record=names),
+        lowered,
+    )
+
+
+def linear(n_in: int, n_out: int, gain: float, *, bias: bool = True) -> nn.Linear:
+    torch.manual_seed(n_in)
+    layer = nn.Linear(n_in, n_out, bias=bias)
+    with torch.no_grad():
+        layer.weight.mul_(gain)
+    return layer
+
+
+NEURONS = {
+    "box": lambda: box(),
+    "box with leak and reset potentials": lambda: box(v_leak=0.2, v_reset=-0.15),
+    "cuba with bias in its current": lambda: cuba(),
+    "cuba with potentials": lambda: cuba(v_leak=0.1, v_reset=-0.3),
+    "integrate and fire": lambda: norse.IAFCell(),
+}
+
+
+@pytest.mark.parametrize("name", NEURONS)
+@pytest.mark.parametrize("bits", [8, 4, 2, 1])
+def test_spikes_are_those_of_the_compressed_float_network(
+    name: str, bits: int, formats: NumberFormats
+) -> None:
+    model = norse.SequentialState(linear(20, 40, 4.0), NEURONS[name]())
+    before, after, _ = both(model, (20,), formats, sparsity=0.3, bits=bits)
+    rate = before.rates["1"]
+    assert 0.02 < rate < 0.9
+    # Thresholds, biases and decays are rounded, so a few near ties may turn out differently.
+    assert np.mean(before.spikes["1"] != after.spikes["1"]) < 0.02 * rate + 5e-4
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        lambda: LIBoxCell(),
+        lambda: norse.LICell(),
+    ],
+)
+def test_readout_potentials_scale_back_to_the_float_ones(cell: Any, formats: Any) -> None:
+    model = norse.SequentialState(linear(20, 30, 4.0), box(), linear(30, 5, 2.0), cell())
+    before, after, lowered = both(model, (20,), formats, sparsity=0.0, bits=8)
+    output = lowered.network.output
+    restored = after.output * output.v_scale + output.v_offset
+    assert np.abs(restored - before.output).max() < 0.02 * np.abs(before.output).max()
+    # Potentials are compared with each other on the chip, so they need one scale.
+    assert len(np.unique(output.v_scale)) == 1
+
+
+@pytest.mark.parametrize(
+    ("pool", "conv"),
+    [
+        (nn.AvgPool2d(2), nn.Conv2d(4, 6, 3, padding=1)),
+        (nn.AvgPool2d(2), nn.Conv2d(4, 6, 3, stride=2, dilation=2, groups=2)),
+        (nn.AvgPool2d((3, 2)), nn.Conv2d(4, 6, (2, 3))),
+    ],
+)
+def test_pooling_is_merged_exactly(pool: Any, conv: Any, formats: NumberFormats) -> None:
+    torch.manual_seed(0)
+    first = nn.Conv2d(2, 4, 3, padding=1, bias=False)
+    with torch.no_grad():
+        first.weight.mul_(5)
+        conv.weight.abs_().mul_(3)
+    model = norse.SequentialState(
+        first,
+        box(),
+        pool,
+        conv,
+        box(),
+        nn.AvgPool2d((2, 1)),
+        nn.Flatten(),
+        nn.LazyLinear(9),
+        cuba(),
+    )
+    with torch.no_grad():
+        model(torch.zeros(1, 2, 18, 16))
+        model[7].weight.abs_().mul_(3)
+    before, after, _ = both(model, (2, 18, 16), formats, sparsity=0.2, bits=8)
+    for name in ("1", "4", "8"):
+        assert before.rates[name] > 0.005
+        same = before.spikes[name].reshape(after.spikes[name].shape) == after.spikes[name]
+        assert np.mean(~same) < 0.03 * before.rates[name] + 5e-4
+
+
+def test_registers_stay_in_range_and_use_it(formats: NumberFormats) -> None:
+    model = norse.SequentialState(linear(20, 40, 4.0), cuba(), linear(40, 10, 4.0), box())
+    _, after, lowered = both(model, (20,), formats, sparsity=0.5, bits=4)
+    for population, projection in zip(
+        lowered.network.populations, lowered.network.projections, strict=True
+    ):
+        assert population.vth.min() >= 0
+        assert population.vth.max() <= 131071
+        assert np.abs(population.bias_mant).max() <= 4095
+        assert population.bias_exp.min() >= 0
+        assert population.bias_exp.max() <= 7
+        assert 0 <= population.du.min() <= population.du.max() <= 4095
+        assert 0 <= population.dv.min() <= population.dv.max() <= 4095
+        assert -7 <= projection.weight_exp <= 7
+        weight = projection.connection.weight
+        assert (weight % 2 ** (9 - projection.weight_bits) == 0).all()
+        assert -256 <= weight.min() <= weight.max() <= 254
+        # Good use: no register could be doubled for all neurons at once.
+        assert after.activity[population.name].v_peak * 3.1 > 2**23 or population.vth.max() > 2**15
+        assert len(np.unique(population.vth)) <= 8
+    assert not lowered.deviations
+
+
+def test_a_leak_longer_than_the_register_is_clipped_and_said(formats: NumberFormats) -> None:
+    model = norse.SequentialState(linear(20, 10, 4.0), box(tau_mem_inv=1000.0))
+    _, _, lowered = both(model, (20,), formats, sparsity=0.0, bits=8)
+    assert any("dv clipped to 0..4095" in d.message for d in lowered.deviations)
+
+
+def test_an_enormous_threshold_is_clipped_and_said(formats: NumberFormats) -> None:
+    model = norse.SequentialState(linear(20, 10, 0.01), box(v_th=1000.0))
+    _, _, lowered = both(model, (20,), formats, sparsity=0.0, bits=8)
+    text = " ".join(d.message for d in lowered.deviations)
+    assert "vth clipped to 131071" in text
+    assert "no neuron fires" in text
+
+
+def test_one_bit_weights_are_stored_in_two_and_said(formats: NumberFormats) -> None:
+    model = norse.SequentialState(linear(20, 10, 4.0), box())
+    _, _, lowered = both(model, (20,), formats, sparsity=0.5, bits=1)
+    assert lowered.network.projections[0].weight_bits == 2
+    assert any("stored in 2 bits" in d.message for d in lowered.deviations)
+
+
+def test_neurons_the_chip_lacks_are_listed(formats: NumberFormats) -> None:
+    parameters = norse.LIFBoxParameters(
+        tau_mem_inv=torch.tensor(400.0), reset_method=reset_subtract
+    )
+    model = norse.SequentialState(
+        linear(20, 10, 4.0), norse.LIFBoxCell(parameters), linear(10, 5, 4.0), box(v_th=-0.5)
+    )
+    with pytest.raises(UnsupportedModelError) as caught:
+        both(model, (20,), formats)
+    assert "1: reset by subtraction" in str(caught.value)
+    assert "3: v_threshold lies below v_reset" in str(caught.value)
+
+
+def test_a_pooling_that_cannot_be_merged_is_refused(formats: NumberFormats) -> None:
+    model = norse.SequentialState(
+        nn.Conv2d(2, 4, 3), box(), nn.AvgPool2d(3, stride=2), nn.Conv2d(4, 4, 3, padding=1), box()
+    )
+    with pytest.raises(UnsupportedModelError, match="tile their input"):
+        both(model, (2, 12, 12), formats)
