@@ -29,6 +29,9 @@ __all__ = ["Core", "Mapping", "map_network"]
 
 Range = tuple[int, int]
 
+_PATIENCE = 4
+"""How many times the chip's cores are tried one by one."""
+
 
 @dataclass(frozen=True)
 class Core:
@@ -179,13 +182,13 @@ class _Layer:
     def cuts(self, lower: int, available: int) -> Iterator[list[tuple[Range, ...]]]:
         """Yield ways to cut the population, fewest pieces first, fewest replicated axons next."""
         shape = self.population.shape
-        # Beyond what the chip has, a few coarse steps suffice to say how much is missing.
-        counts = list(range(lower, min(available, self.population.size) + 1))
-        more = available
-        while more < self.population.size:
-            more = min(2 * more, self.population.size)
-            counts.append(more)
-        for count in counts or [min(lower, self.population.size)]:
+        size = self.population.size
+        # Every count while the chip could be several times as large; beyond that, a few coarse
+        # steps suffice to say how much is missing.
+        counts = list(range(lower, min(_PATIENCE * available, size) + 1)) or [min(lower, size)]
+        while counts[-1] < size:
+            counts.append(min(2 * counts[-1], size))
+        for count in counts:
             for parts in _factorizations(count, shape):
                 axes = [_even(size, part) for size, part in zip(shape, parts, strict=True)]
                 yield _product(axes)

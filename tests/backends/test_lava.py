@@ -1,0 +1,269 @@
+"""Lava's simulator and the engine give the same bits; a worker that hangs leaves nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import osbc_backend_lava.backend as lava
+import pytest
+from osbc_deploy.errors import BackendError
+from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.network import (
+    FixedConv,
+    FixedDense,
+    FixedPointNetwork,
+    FixedPopulation,
+    FixedProjection,
+)
+from osbc_deploy.progress import SILENT
+
+T = 14
+
+
+def registers(
+    name: str,
+    shape: tuple[int, ...],
+    rng: Any,
+    *,
+    vth: int,
+    spiking: bool = True,
+    moving: bool = True,
+) -> FixedPopulation:
+    """Neurons with random registers, decays at their extremes among them."""
+    size = int(np.prod(shape))
+    bias = rng.integers(-4095, 4096, size) if moving else np.zeros(size, int)
+    start = 2**16 if moving else 1
+    return FixedPopulation(
+        name,
+        shape,
+        du=rng.choice([0, 1, 900, 2500, 4095], size),
+        dv=rng.choice([0, 3, 800, 4095], size),
+        vth=rng.integers(0, vth, size) if spiking else np.full(size, 131071),
+        bias_mant=bias,
+        bias_exp=rng.integers(0, 6, size),
+        u_init=rng.integers(-start + 1, start, size),
+        v_init=rng.integers(-start + 1, start, size),
+        spiking=spiking,
+        v_scale=np.ones(size),
+        v_offset=np.zeros(size),
+    )
+
+
+def mantissas(shape: tuple[int, ...], bits: int, rng: Any) -> np.ndarray:
+    top = 2 ** (bits - 1)
+    return rng.integers(-top, top, shape) << (9 - bits)
+
+
+def network(
+    input_shape: tuple[int, ...], formats: NumberFormats, *layers: Any
+) -> FixedPointNetwork:
+    projections, pre = [], "input"
+    for connection, bits, exponent, post in layers:
+        projections.append(
+            FixedProjection(f"to.{post.name}", pre, post.name, connection, bits, exponent)
+        )
+        pre = post.name
+    return FixedPointNetwork(
+        input_shape, tuple(layer[3] for layer in layers), tuple(projections), formats, "sum"
+    )
+
+
+def compare(net: FixedPointNetwork, spikes: np.ndarray) -> Any:
+    names = [p.name for p in net.populations]
+    ours = run(net, spikes, record=names)
+    theirs = lava.BACKEND.run(net, spikes, time_limit=120, progress=SILENT)
+    for name in ours.spikes:
+        assert np.array_equal(ours.spikes[name], theirs.spikes[name]), name
+    assert np.array_equal(ours.output, theirs.output)
+    assert sum(s.sum() for s in ours.spikes.values()) > 0
+    return ours
+
+
+@pytest.mark.parametrize("moving", [True, False])
+def test_dense_networks_of_all_widths(moving: bool, formats: NumberFormats) -> None:
+    rng = np.random.default_rng(moving)
+    layers = [
+        (
+            FixedDense(mantissas((25, 12), 8, rng)),
+            8,
+            -1,
+            registers("a", (25,), rng, vth=2000, moving=moving),
+        ),
+        (
+            FixedDense(mantissas((20, 25), 4, rng)),
+            4,
+            1,
+            registers("b.0", (20,), rng, vth=3000, moving=moving),
+        ),
+        (
+            FixedDense(mantissas((9, 20), 2, rng)),
+            2,
+            -3,
+            registers("c", (9,), rng, vth=0, spiking=False, moving=moving),
+        ),
+    ]
+    spikes = (rng.random((3, T, 12)) < 0.4).astype(np.uint8)
+    compare(network((12,), formats, *layers), spikes)
+
+
+def test_convolutions_with_every_asymmetry(formats: NumberFormats) -> None:
+    rng = np.random.default_rng(5)
+    first = FixedConv(mantissas((6, 2, 3, 2), 4, rng), (2, 1), (1, 0), (1, 2), 1)
+    second = FixedConv(mantissas((4, 3, 2, 3), 8, rng), (1, 2), (0, 1), (2, 1), 2)
+    spikes = (rng.random((2, T, 2, 9, 7)) < 0.4).astype(np.uint8)
+    # (9 + 2 - 2 - 1) / 2 + 1 = 5 rows, 7 - 2 = 5 columns; then 5 - 2 = 3 and (5 + 2 - 3) / 2 + 1.
+    layers = [
+        (first, 4, 2, registers("a", (6, 5, 5), rng, vth=4000)),
+        (second, 8, -1, registers("b", (4, 3, 3), rng, vth=2500)),
+        (FixedDense(mantissas((5, 36), 3, rng)), 3, 0, registers("c", (5,), rng, vth=900)),
+    ]
+    compare(network((2, 9, 7), formats, *layers), spikes)
+
+
+def test_wrap_and_saturation(formats: NumberFormats) -> None:
+    rng = np.random.default_rng(8)
+    layers = [
+        (FixedDense(mantissas((40, 6), 8, rng)), 8, 6, registers("a", (40,), rng, vth=131071)),
+        (
+            FixedDense(mantissas((10, 40), 8, rng)),
+            8,
+            2,
+            registers("b", (10,), rng, vth=0, spiking=False),
+        ),
+    ]
+    spikes = (rng.random((2, 30, 6)) < 0.7).astype(np.uint8)
+    seen = compare(network((6,), formats, *layers), spikes).activity
+    assert seen["a"].wraps > 0
+    assert seen["a"].saturations > 0
+
+
+@pytest.fixture
+def tiny(formats: NumberFormats) -> tuple[FixedPointNetwork, np.ndarray]:
+    rng = np.random.default_rng(1)
+    net = network(
+        (3,),
+        formats,
+        (FixedDense(mantissas((4, 3), 8, rng)), 8, 0, registers("a", (4,), rng, vth=90)),
+    )
+    return net, np.ones((1, 4, 3), np.uint8)
+
+
+def stub(tmp_path: Path, body: str) -> lava.LavaBackend:
+    """A backend whose worker is a script of ours."""
+    script = tmp_path / "stub.py"
+    script.write_text(textwrap.dedent(body))
+    backend = lava.LavaBackend()
+    backend.command = (sys.executable, str(script))
+    return backend
+
+
+def running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+HANGS = """
+    import pathlib, signal, subprocess, sys, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    pathlib.Path({pids!r}).write_text(f"{{child.pid}}")
+    time.sleep(300)
+"""
+
+
+def test_a_worker_that_hangs_is_ended_with_all_its_processes(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lava, "_GRACE", 0.3)
+    pids = tmp_path / "pids"
+    backend = stub(tmp_path, HANGS.format(pids=str(pids)))
+    before = set(Path("/dev/shm").iterdir()) if Path("/dev/shm").exists() else set()
+    with pytest.raises(BackendError, match=r"not done after 1\.5 s, the time limit"):
+        backend.run(*tiny, time_limit=1.5, progress=SILENT)
+    assert not running(int(pids.read_text()))
+    assert not before or set(Path("/dev/shm").iterdir()) <= before
+
+
+def test_a_worker_that_fails_is_named_with_its_cause(tiny: Any, tmp_path: Path) -> None:
+    backend = stub(tmp_path, "raise ValueError('out of cheese')")
+    with pytest.raises(BackendError, match="code 1 .*out of cheese"):
+        backend.run(*tiny, time_limit=30, progress=SILENT)
+
+
+def test_the_worker_ends_when_its_parent_dies(tiny: Any, tmp_path: Path) -> None:
+    # The parent is killed outright while the worker sleeps inside Lava's place.
+    script = tmp_path / "worker.py"
+    script.write_text(
+        textwrap.dedent("""
+        import os, pathlib, sys, threading, time
+        from osbc_backend_lava.worker import _end_with_parent
+        pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        time.sleep(300)
+    """)
+    )
+    parent = tmp_path / "parent.py"
+    parent.write_text(
+        textwrap.dedent("""
+        import subprocess, sys, time
+        subprocess.Popen([sys.executable, *sys.argv[1:]], stdin=subprocess.PIPE,
+                         start_new_session=True)
+        time.sleep(300)
+    """)
+    )
+    pid_file = tmp_path / "pid"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    process = subprocess.Popen(
+        [sys.executable, str(parent), str(script), str(pid_file)], env=environment
+    )
+    wait_for(lambda: pid_file.exists() and pid_file.read_text() != "")
+    worker = int(pid_file.read_text())
+    assert running(worker)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not running(worker))
+
+
+def wait_for(condition: Any, limit: float = 30.0) -> None:
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_without_lava_the_remedy_is_named(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "lava" else found(name, *rest),
+    )
+    state = lava.BACKEND.availability()
+    assert not state.ok
+    assert "lava-nc" in state.detail
+    with pytest.raises(BackendError, match="ignore-requires-python lava-nc"):
+        lava.BACKEND.run(*tiny, time_limit=5, progress=SILENT)
+
+
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="only under NumPy 2")
+def test_maps_beyond_lavas_limit_are_refused(formats: NumberFormats) -> None:
+    rng = np.random.default_rng(2)
+    conv = FixedConv(mantissas((1, 1, 3, 3), 8, rng), (1, 1), (1, 1), (1, 1), 1)
+    net = network((1, 3, 130), formats, (conv, 8, 0, registers("a", (1, 3, 130), rng, vth=90)))
+    with pytest.raises(BackendError, match=r"to\.a convolves maps of 3x130.* 127"):
+        lava.BACKEND.run(net, np.ones((1, 2, 1, 3, 130), np.uint8), time_limit=5, progress=SILENT)
