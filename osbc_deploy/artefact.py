@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
+    INPUT,
     FixedConv,
     FixedDense,
     FixedPointNetwork,
@@ -158,7 +159,7 @@ def read_network(folder: Path) -> FixedPointNetwork:
         )
     try:
         return _build(manifest, arrays)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise ArtefactError(
             f"{folder}: inconsistent network ({type(error).__name__}: {error}). "
             "Deploy again to write it."
@@ -191,8 +192,7 @@ def _build(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> F
             )
         )
     projections = [_read_projection(entry, arrays) for entry in manifest["projections"]]
-    if [p.post for p in projections] != [p.name for p in populations]:
-        raise ValueError("projections and populations do not match")
+    _check_graph(_ints(manifest["input_shape"]), populations, projections)
     if manifest["readout"] not in ("sum", "last", "max"):
         raise ValueError(f"readout {manifest['readout']!r}")
     return FixedPointNetwork(
@@ -202,6 +202,23 @@ def _build(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> F
         formats,
         manifest["readout"],
     )
+
+
+def _check_graph(
+    input_shape: tuple[int, ...],
+    populations: list[FixedPopulation],
+    projections: list[FixedProjection],
+) -> None:
+    """Check that every population is fed by the one before it, in the shapes they have."""
+    if not populations or len(populations) != len(projections):
+        raise ValueError(f"{len(projections)} projections into {len(populations)} populations")
+    pre, shape = INPUT, input_shape
+    for projection, population in zip(projections, populations, strict=True):
+        if (projection.pre, projection.post) != (pre, population.name):
+            raise ValueError(f"{projection.name} leads from {projection.pre} to {projection.post}")
+        if projection.connection.output_shape(shape) != population.shape:
+            raise ValueError(f"{projection.name} does not take {shape} to {population.shape}")
+        pre, shape = population.name, population.shape
 
 
 def _read_projection(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.fixedpoint.formats import NumberFormats
 

@@ -126,7 +126,7 @@ def deploy_command(
         import numpy as np
         import torch
 
-        from osbc_deploy.deploy import deploy
+        from osbc_deploy.pipeline import deploy
 
         # Old-style seeding on purpose: it reaches the code of models and datasets.
         np.random.seed(seed % 2**32)

@@ -134,32 +134,31 @@ def load_npz(path: Path) -> Samples:
             "package.module:factory for a dataset."
         )
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ArtefactError(
-                    f"{path}: not an .npz archive. Save it with "
-                    "numpy.savez(path, spikes=..., labels=...)."
-                )
-            names = list(archive.files)
-            if "spikes" not in names:
-                raise ArtefactError(
-                    f"{path}: holds no array 'spikes' (found: "
-                    f"{', '.join(names) or 'nothing'}). Save it with "
-                    "numpy.savez(path, spikes=..., labels=...)."
-                )
-            spikes = archive["spikes"]
-            labels = archive["labels"] if "labels" in names else None
-    except (ValueError, OSError, EOFError, AttributeError) as error:
-        raise ArtefactError(
-            f"{path}: cannot be read as .npz without pickle ({error}). Save plain "
-            "numeric arrays with numpy.savez."
-        ) from error
+        with path.open("rb") as file:
+            spikes, labels = _arrays(path, np.load(file, allow_pickle=False))
+    except ArtefactError:
+        raise
     except Exception as error:
-        # zipfile and zlib raise their own kinds for a damaged archive.
-        if isinstance(error, ArtefactError):
-            raise
-        raise ArtefactError(f"{path}: damaged archive ({error}). Write it again.") from error
+        # zipfile, zlib and numpy each raise their own kinds for a damaged archive.
+        raise ArtefactError(
+            f"{path}: cannot be read as .npz without pickle ({error}). Save plain numeric arrays "
+            "with numpy.savez."
+        ) from error
     return check_samples(str(path), spikes, labels)
+
+
+def _arrays(path: Path, archive: Any) -> tuple[Any, Any]:
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ArtefactError(
+            f"{path}: not an .npz archive. Save it with numpy.savez(path, spikes=..., labels=...)."
+        )
+    with archive:
+        if "spikes" not in archive.files:
+            raise ArtefactError(
+                f"{path}: holds no array 'spikes' (found: {', '.join(archive.files) or 'nothing'})."
+                " Save it with numpy.savez(path, spikes=..., labels=...)."
+            )
+        return archive["spikes"], archive["labels"] if "labels" in archive.files else None
 
 
 def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> Samples:

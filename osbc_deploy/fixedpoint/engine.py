@@ -30,7 +30,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedPopulation,
     FixedProjection,
 )
-from osbc_deploy.network.graph import Shape, window_count
+from osbc_deploy.network.graph import Shape
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["Activity", "EngineRun", "accumulate", "integrate", "run"]
@@ -179,10 +179,10 @@ def accumulate(
 
 def _correlate(conv: FixedConv, frames: FloatArray, weight: FloatArray) -> FloatArray:
     """Cross-correlate frames (m, C, H, W), one matrix product for each kernel offset."""
-    m, _, height, width = frames.shape
+    m, channels, height, width = frames.shape
     out, per_group, kh, kw = weight.shape
     (sh, sw), (ph, pw), (dh, dw) = conv.stride, conv.padding, conv.dilation
-    rows, cols = window_count(height, kh, sh, ph, dh), window_count(width, kw, sw, pw, dw)
+    _, rows, cols = conv.output_shape((channels, height, width))
     padded = np.pad(frames.transpose(0, 2, 3, 1), ((0, 0), (ph, ph), (pw, pw), (0, 0)))
     total = np.zeros((m, rows, cols, out), frames.dtype)
     share = out // conv.groups

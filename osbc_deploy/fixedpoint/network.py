@@ -10,9 +10,10 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.network.graph import Pair, Readout, Shape
+from osbc_deploy.network.graph import INPUT, Pair, Readout, Shape, window_count
 
 __all__ = [
+    "INPUT",
     "FixedConnection",
     "FixedConv",
     "FixedDense",
@@ -31,6 +32,12 @@ class FixedDense:
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", frozen(self.weight, np.int16))
 
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result; ValueError for a source of another size."""
+        if math.prod(shape) != self.weight.shape[1]:
+            raise ValueError(f"weights for {self.weight.shape[1]} inputs, source of {shape}")
+        return (len(self.weight),)
+
 
 @dataclass(frozen=True, eq=False)
 class FixedConv:
@@ -44,6 +51,16 @@ class FixedConv:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", frozen(self.weight, np.int16))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return (c_out, rows, columns); ValueError for a source that does not fit."""
+        channels, height, width = shape
+        out, per_group, kh, kw = self.weight.shape
+        if channels != per_group * self.groups or out % self.groups:
+            raise ValueError(f"{per_group} channels in {self.groups} groups, source of {shape}")
+        (sh, sw), (ph, pw), (dh, dw) = self.stride, self.padding, self.dilation
+        rows, cols = window_count(height, kh, sh, ph, dh), window_count(width, kw, sw, pw, dw)
+        return out, rows, cols
 
 
 FixedConnection: TypeAlias = FixedDense | FixedConv

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from osbc_deploy._version import __version__
 
 if TYPE_CHECKING:
-    from osbc_deploy.deploy import Deployment
+    from osbc_deploy.pipeline import Deployment
 
 __all__ = ["SCHEMA", "build_report", "json_schema"]
 

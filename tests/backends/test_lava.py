@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import osbc_backend_lava.backend as lava
 import pytest
+
+import osbc_backend_lava.backend as lava
 from osbc_deploy.errors import BackendError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from osbc_deploy.chip.memory import axon_words, conv_words, neuron_groups
 from osbc_deploy.chip.target import load_target
 

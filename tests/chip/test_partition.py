@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from osbc_deploy.chip.partition import map_network
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.fixedpoint.network import (

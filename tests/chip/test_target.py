@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from osbc_deploy.chip.target import load_target, target_names
 from osbc_deploy.errors import TargetError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from osbc_deploy.compress.hessian import membrane_hessian, membrane_kernel
 from osbc_deploy.network.graph import AvgPool, Conv, Dense, Projection
 from osbc_deploy.network.neurons import IF, LIF, CubaLIF, Neuron

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from osbc_deploy.compress.budget import lamps_budget, lamps_scores
 from osbc_deploy.compress.quantize import choose_scales, levels, quantize_rows, round_to_grid
 from osbc_deploy.compress.solver import (

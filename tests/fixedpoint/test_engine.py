@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from osbc_deploy.errors import FidelityError
 from osbc_deploy.fixedpoint.engine import accumulate, run
 from osbc_deploy.fixedpoint.formats import NumberFormats

@@ -10,6 +10,8 @@ import pytest
 import torch
 from norse.torch.functional.reset import reset_subtract
 from norse.torch.module.leaky_integrator_box import LIBoxCell
+from torch import nn
+
 from osbc_deploy.compress import CompressionOptions, compress
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.engine import run
@@ -17,7 +19,6 @@ from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.lower import lower
 from osbc_deploy.frontends.norse import read_norse
 from osbc_deploy.network.simulate import simulate
-from torch import nn
 
 T = 30
 
@@ -59,11 +60,11 @@ def linear(n_in: int, n_out: int, gain: float, *, bias: bool = True) -> nn.Linea
 
 
 NEURONS = {
-    "box": lambda: box(),
+    "box": box,
     "box with leak and reset potentials": lambda: box(v_leak=0.2, v_reset=-0.15),
-    "cuba with bias in its current": lambda: cuba(),
+    "cuba with bias in its current": cuba,
     "cuba with potentials": lambda: cuba(v_leak=0.1, v_reset=-0.3),
-    "integrate and fire": lambda: norse.IAFCell(),
+    "integrate and fire": norse.IAFCell,
 }
 
 
@@ -83,8 +84,8 @@ def test_spikes_are_those_of_the_compressed_float_network(
 @pytest.mark.parametrize(
     "cell",
     [
-        lambda: LIBoxCell(),
-        lambda: norse.LICell(),
+        LIBoxCell,
+        norse.LICell,
     ],
 )
 def test_readout_potentials_scale_back_to_the_float_ones(cell: Any, formats: Any) -> None:

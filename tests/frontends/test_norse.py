@@ -11,10 +11,11 @@ import torch
 from norse.torch.functional.leaky_integrator_box import LIBoxParameters
 from norse.torch.functional.reset import reset_subtract
 from norse.torch.module.leaky_integrator_box import LIBoxCell
+from torch import nn
+
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError
 from osbc_deploy.frontends.norse import read_norse
 from osbc_deploy.network.simulate import simulate
-from torch import nn
 
 T, N = 25, 6
 

@@ -1,0 +1,318 @@
+"""The command line as its users meet it: a process, its exit code, stdout and stderr."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from osbc_deploy.report.build import json_schema
+
+FAST = ["--target", "loihi2-sim", "--backend", "engine"]
+
+MODEL = """
+    import norse.torch as norse
+    import numpy as np
+    import torch
+    from torch import nn
+
+    def net():
+        torch.manual_seed(0)
+        layers = norse.SequentialState(
+            nn.Conv2d(2, 6, 3, padding=1), norse.LIFCell(), nn.AvgPool2d(2), nn.Flatten(),
+            nn.Linear(96, 12), norse.IAFCell(), nn.Linear(12, 4), norse.LICell(),
+        )
+        with torch.no_grad():
+            for p in layers.parameters():
+                p.mul_(6)
+        return layers
+
+    def unsupported():
+        return norse.SequentialState(nn.Linear(4, 3), nn.ReLU(), norse.LSNNCell())
+
+    def number():
+        return 3
+
+    def fails():
+        raise RuntimeError("no weights today")
+
+    class Data(torch.utils.data.Dataset):
+        def __len__(self):
+            return 12
+        def __getitem__(self, i):
+            rng = np.random.default_rng(i)
+            return torch.tensor(rng.random((10, 2, 8, 8)) < 0.3).float(), i % 4
+"""
+
+
+def osbc(*args: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "osbc_deploy", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        timeout=240,
+    )
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Path:
+    """A folder outside the repository with a user's model and data."""
+    (tmp_path / "mymodel.py").write_text(textwrap.dedent(MODEL))
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "data.npz", spikes=rng.random((10, 8, 2, 8, 8)) < 0.3, labels=np.arange(10) % 4
+    )
+    return tmp_path
+
+
+def test_a_users_network_deploys_on_lava_by_command_line(user: Path) -> None:
+    done = osbc(
+        "mymodel:net",
+        "--target",
+        "loihi2-sim",
+        "--calibration",
+        "data.npz",
+        "--sparsity",
+        "0.5",
+        "--backend-samples",
+        "3",
+        "-o",
+        "out",
+        "--json",
+        cwd=user,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    jsonschema.validate(report, json_schema())
+    assert report["fits"]
+    assert report["fidelity"]["backend"] == "lava"
+    assert report["fidelity"]["samples"] == 3
+    assert report["fidelity"]["compared_spikes"] == 3 * 8 * (6 * 64 + 12)
+    assert report["fidelity"]["mismatched_spikes"] == 0
+    assert report["fidelity"]["mismatched_potentials"] == 0
+    assert report["accuracy"]["samples"] == 10
+    assert 0.45 < report["compression"]["sparsity"] < 0.6
+    assert json.loads((user / "out" / "report.json").read_text()) == report
+    assert sorted(p.name for p in (user / "out").iterdir()) == [
+        "network.json",
+        "network.safetensors",
+        "report.json",
+    ]
+
+
+def test_a_file_a_dataset_and_weights_work_too(user: Path) -> None:
+    state = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import mymodel; from safetensors.torch import save_file; m = mymodel.net();"
+            "save_file({k: v / 2 for k, v in m.state_dict().items()}, 'w.safetensors')",
+        ],
+        cwd=user,
+        check=True,
+    )
+    assert state.returncode == 0
+    done = osbc(
+        f"{user / 'mymodel.py'}:net",
+        *FAST,
+        "--weights",
+        user / "w.safetensors",
+        "--calibration",
+        f"{user / 'mymodel.py'}:Data",
+        "--method",
+        "obc",
+        "--bits",
+        8,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "FITS" in done.stdout
+    assert "0 of" in done.stdout
+
+
+def test_the_bundled_network_is_the_default_and_json_is_json(tmp_path: Path) -> None:
+    done = osbc(*FAST, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    jsonschema.validate(report, json_schema())
+    accuracy = report["accuracy"]
+    assert accuracy["samples"] == 400
+    assert accuracy["float"] >= 0.95
+    assert accuracy["fixed_point"] >= accuracy["float"] - 0.015
+    assert report["compression"]["sparsity"] >= 0.9
+    assert all(layer["bits"] == 4 for layer in report["compression"]["layers"])
+    assert report["fits"]
+    total = sum(core["resources"]["total"]["used"] for core in report["cores"])
+    assert report["memory"]["deployed_bytes"] == total * 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_do_not_depend_on_the_run(user: Path) -> None:
+    runs = [
+        osbc("mymodel:net", *FAST, "--calibration", "data.npz", "--json", cwd=user).stdout
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1] != ""
+
+
+def test_a_chip_that_is_too_small_exits_with_4_and_says_why(user: Path) -> None:
+    (user / "tiny.toml").write_text(
+        'schema = 1\nname = "tiny"\ninherits = "loihi2"\n[sources]\nme = "a test"\n'
+        '[chip]\ncores = { value = 2, unit = "cores", grade = "assumed", source = "me" }\n'
+    )
+    done = osbc("mymodel:net", "--target", "tiny.toml", "--calibration", "data.npz", cwd=user)
+    assert done.returncode == 4
+    assert "3 cores needed, 2 available (1 over)" in done.stderr
+    assert "DOES NOT FIT" in done.stdout
+
+
+def break_weights(user: Path) -> None:
+    code = (
+        "import mymodel; from safetensors.torch import save_file;"
+        "save_file(mymodel.net().state_dict(), 'w.safetensors')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=user, check=True)
+    state = load_file(user / "w.safetensors")
+    state["0.weight"][0, 0, 0, 0] = np.nan
+    save_file(state, user / "nan.safetensors")
+    save_file({"a": np.zeros(3)}, user / "other.safetensors")
+    (user / "pickle.pt").write_bytes(b"\x80\x04K\x01.")
+
+
+def bad_data(user: Path) -> None:
+    spikes = np.load(user / "data.npz")["spikes"]
+    np.savez(user / "zeros.npz", spikes=np.zeros_like(spikes))
+    np.savez(user / "t0.npz", spikes=spikes[:, :0])
+    np.savez(user / "text.npz", spikes=np.array([[["a"]]]))
+    np.savez(user / "shape.npz", spikes=spikes[:, :, :1])
+    np.savez(user / "counts.npz", spikes=3 * spikes)
+    (user / "bad.toml").write_text("schema = [")
+
+
+NET = ("mymodel:net", "--target", "loihi2")
+DATA = ("--calibration", "data.npz")
+
+BAD = [
+    (("mymodel:unsupported", *NET[1:], *DATA), 3, ["1: ReLU", "2: LSNNCell"]),
+    (("mymodel:number", *NET[1:], *DATA), 3, ["int", "torch.nn.Module"]),
+    (("mymodel:fails", *NET[1:], *DATA), 2, ["no weights today"]),
+    (("mymodel:nothing", *NET[1:], *DATA), 2, ["nothing"]),
+    (("nomodule:net", *NET[1:], *DATA), 2, ["nomodule"]),
+    (("gibberish", *NET[1:], *DATA), 2, ["package.module:factory"]),
+    (NET, 2, ["--calibration"]),
+    (("--target", "loihi2", *DATA), 2, ["--calibration", "MODEL"]),
+    ((*NET, "--calibration", "missing.npz"), 2, ["missing.npz", "no such file"]),
+    ((*NET, "--calibration", "text.npz"), 6, ["not numbers"]),
+    ((*NET, "--calibration", "t0.npz"), 6, ["T is 0"]),
+    ((*NET, "--calibration", "zeros.npz"), 6, ["all spikes are 0"]),
+    ((*NET, "--calibration", "shape.npz"), 6, ["(1, 8, 8)", "(2, H, W)"]),
+    ((*NET, "--calibration", "counts.npz"), 6, ["from 0 to 3"]),
+    ((*NET, *DATA, "--test", "shape.npz"), 2, ["test", "(1, 8, 8)"]),
+    ((*NET, *DATA, "--weights", "nan.safetensors"), 6, ["0.weight", "NaN"]),
+    ((*NET, *DATA, "--weights", "other.safetensors"), 6, ["missing 0.weight", "unknown a"]),
+    ((*NET, *DATA, "--weights", "pickle.pt"), 6, ["never loaded"]),
+    ((*NET, *DATA, "--weights", "gone.safetensors"), 2, ["no such file"]),
+    ((*NET, *DATA, "--bits", "0"), 2, ["bits: 0", "1 to 8"]),
+    ((*NET, *DATA, "--bits", "9"), 2, ["bits: 9", "1 to 8"]),
+    ((*NET, *DATA, "--sparsity", "1.2"), 2, ["1.2", "0 <= sparsity < 1"]),
+    ((*NET, *DATA, "--sparsity", "nan"), 2, ["nan"]),
+    ((*NET, *DATA, "--method", "luck"), 2, ["luck"]),
+    ((*NET, *DATA, "--backend", "nowhere"), 2, ["nowhere", "engine, lava"]),
+    ((*NET, *DATA, "--backend-samples", "-1"), 2, ["-1"]),
+    ((*NET, *DATA, "--time-limit", "0"), 2, ["time limit"]),
+    (("mymodel:net", "--target", "loihi7", *DATA), 2, ["loihi7", "loihi2-sim"]),
+    (("mymodel:net", "--target", "bad.toml", *DATA), 2, ["bad.toml", "TOML"]),
+    (("mymodel:net", *DATA), 2, ["--target"]),
+    ((*NET, *DATA, "-o", "mymodel.py"), 2, ["not written by osbc-deploy"]),
+    ((*NET, *DATA, "--config", "bad.toml"), 2, ["bad.toml"]),
+    ((*NET, *DATA, "--nonsense"), 2, ["--nonsense"]),
+    (
+        ("mymodel:net", "--target", "loihi2-sim", "--time-limit", "0.2", *DATA),
+        2,
+        ["0.2 s", "--time-limit"],
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "mymodel.py").write_text(textwrap.dedent(MODEL))
+    rng = np.random.default_rng(0)
+    np.savez(folder / "data.npz", spikes=rng.random((10, 8, 2, 8, 8)) < 0.3)
+    bad_data(folder)
+    break_weights(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    BAD,
+    ids=lambda v: " ".join(map(str, v)) if isinstance(v, tuple) else None,
+)
+def test_bad_input_gets_one_message_its_code_and_leaves_nothing(
+    args: tuple[str, ...], code: int, words: list[str], broken: Path
+) -> None:
+    before = {p.name for p in broken.iterdir()}
+    output = [] if "-o" in args else ["-o", "out"]
+    done = osbc(*args, *output, cwd=broken)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    for word in words:
+        assert word in done.stderr
+    assert {p.name for p in broken.iterdir()} - {"__pycache__"} <= before
+
+
+def test_options_can_come_from_a_file(user: Path) -> None:
+    (user / "osbc.toml").write_text(
+        '[deploy]\ntarget = "loihi2"\ncalibration = "data.npz"\nbits = 3\nbackend-samples = 0\n'
+    )
+    done = osbc("mymodel:net", "--config", "osbc.toml", "--json", "--bits", "5", cwd=user)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["compression"]["requested"]["bits"] == 5
+    assert report["fidelity"]["backend"] is None
+    (user / "osbc.toml").write_text("[deploy]\ncolour = 3\n")
+    done = osbc("mymodel:net", "--config", "osbc.toml", cwd=user)
+    assert done.returncode == 2
+    assert "colour" in done.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from osbc_deploy.cli.main import cli\n"
+        "try: cli.main(['--help'], prog_name='osbc-deploy')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'norse', 'lava', 'scipy', 'rich', 'pydantic', 'sklearn'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
+    assert "Exit codes" in done.stdout
+    assert "--target" in done.stdout
+
+
+def test_info_commands() -> None:
+    listed = osbc("targets", "list", "--json")
+    assert {t["name"] for t in json.loads(listed.stdout)} >= {"loihi2", "loihi2-sim"}
+    shown = osbc("targets", "show", "loihi2-sim")
+    assert "core.pool_words" in shown.stdout
+    assert "derived" in shown.stdout
+    backends = json.loads(osbc("backends", "--json").stdout)
+    assert {b["name"]: b["ok"] for b in backends} == {"engine": True, "lava": True}
+    doctor = osbc("doctor")
+    assert doctor.returncode == 0
+    assert "lava-nc 0.10.0" in doctor.stdout
+    assert osbc("targets", "show", "loihi9").returncode == 2
+    assert osbc("--version").stdout.startswith("osbc-deploy, version ")

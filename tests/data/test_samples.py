@@ -1,0 +1,117 @@
+"""Samples are checked at the door, whatever form they come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from osbc_deploy.data.samples import check_samples, load_npz, samples_from_dataset
+from osbc_deploy.errors import ArtefactError, OsbcError, UsageError
+from osbc_deploy.frontends.references import as_samples
+
+GOOD = np.zeros((4, 5, 2, 3), np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32, np.float64])
+def test_numbers_of_any_kind_are_taken(dtype: Any) -> None:
+    samples = check_samples("x", np.ones((4, 5, 2), dtype), [0, 1, 2, 3])
+    assert samples.spikes.dtype == np.uint8
+    assert samples.spikes.all()
+    assert samples.labels is not None
+    assert samples.labels.dtype == np.int64
+    assert (samples.steps, samples.input_shape, len(samples)) == (5, (2,), 4)
+
+
+@pytest.mark.parametrize(
+    ("spikes", "labels", "words"),
+    [
+        (np.array([["a"]]), None, "not numbers"),
+        (np.zeros((3, 4)), None, r"shape \(3, 4\)"),
+        (np.zeros((3, 0, 2)), None, "T is 0"),
+        (np.zeros((0, 3, 2)), None, "n is 0"),
+        (np.full((1, 2, 3), np.nan), None, "NaN"),
+        (np.full((1, 2, 3), 2), None, "range from 2 to 2"),
+        (np.full((1, 2, 3), -1), None, "0 or 1"),
+        (np.full((1, 2, 3), 0.5), None, "0 or 1"),
+        (GOOD, [1, 2], r"labels have shape \(2,\)"),
+        (GOOD, [0.5, 1, 2, 3], "whole numbers"),
+        (GOOD, [-1, 1, 2, 3], "0 or more"),
+        (GOOD, ["a", "b", "c", "d"], "whole numbers"),
+    ],
+)
+def test_what_is_wrong_is_named(spikes: Any, labels: Any, words: str) -> None:
+    with pytest.raises(ArtefactError, match=words) as caught:
+        check_samples("mine", spikes, labels)
+    assert str(caught.value).startswith("mine: ")
+
+
+def test_npz_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, spikes=GOOD, labels=np.arange(4))
+    assert load_npz(path).labels is not None
+    np.savez(path, other=GOOD)
+    with pytest.raises(ArtefactError, match="found: other"):
+        load_npz(path)
+    np.savez(path, spikes=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ArtefactError, match="without pickle"):
+        load_npz(path)
+    for content in (b"", b"PK\x03\x04 broken", b"\x80\x04K\x01."):
+        path.write_bytes(content)
+        with pytest.raises(ArtefactError, match=r"x\.npz"):
+            load_npz(path)
+    np.savez(path, spikes=GOOD)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ArtefactError, match=r"x\.npz"):
+        load_npz(path)
+    np.save(tmp_path / "y.npy", GOOD)
+    with pytest.raises(ArtefactError, match="not an .npz"):
+        load_npz(tmp_path / "y.npy")
+    with pytest.raises(UsageError, match="no such file"):
+        load_npz(tmp_path / "z.npz")
+
+
+class Items(torch.utils.data.Dataset):
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+def test_datasets() -> None:
+    raster = torch.ones(5, 2)
+    labelled = samples_from_dataset("d", Items([(raster, 1), (raster, torch.tensor(2))]))
+    assert labelled.labels is not None
+    assert labelled.labels.tolist() == [1, 2]
+    assert samples_from_dataset("d", Items([raster, raster])).labels is None
+    for items, words in (
+        ([], "empty"),
+        ([(raster, 1), (raster[:3], 1)], r"sample 1 has shape \(3, 2\)"),
+        ([(raster, 1), raster], "no label"),
+    ):
+        with pytest.raises(ArtefactError, match=words):
+            samples_from_dataset("d", Items(items))
+    with pytest.raises(ArtefactError, match="int is not a dataset"):
+        samples_from_dataset("d", 3)
+
+
+@pytest.mark.parametrize("given", [GOOD, (GOOD, np.arange(4)), check_samples("x", GOOD)])
+def test_any_holder_of_samples_will_do(given: Any) -> None:
+    assert len(as_samples(given, "x")) == 4
+
+
+@pytest.mark.parametrize(
+    "reference", ["nope.module:f", "osbc_deploy.bundled.digits:nope", "a b:c d", "missing.py:f"]
+)
+def test_references_that_lead_nowhere_are_named(reference: str) -> None:
+    with pytest.raises(OsbcError) as caught:
+        as_samples(reference, "x")
+    assert caught.value.exit_code == 2
+    assert reference.split(":", maxsplit=1)[0] in str(caught.value)

@@ -1,0 +1,127 @@
+"""Artefacts are whole or absent, and nothing in them is trusted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from osbc_deploy.artefact import new_folder, read_network, write_network
+from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.network import (
+    FixedConv,
+    FixedDense,
+    FixedPointNetwork,
+    FixedPopulation,
+    FixedProjection,
+)
+
+
+@pytest.fixture
+def network(formats: Any, rng: Any) -> FixedPointNetwork:
+    def neurons(name: str, shape: tuple[int, ...], spiking: bool) -> FixedPopulation:
+        size = int(np.prod(shape))
+        draw = lambda top: rng.integers(0, top, size)  # noqa: E731
+        return FixedPopulation(
+            name,
+            shape,
+            draw(4096),
+            draw(4096),
+            draw(900),
+            draw(50),
+            draw(8),
+            draw(99),
+            draw(99),
+            spiking,
+            rng.random(size),
+            rng.random(size),
+        )
+
+    conv = FixedConv(2 * rng.integers(-9, 9, (4, 1, 3, 2)), (2, 1), (1, 0), (1, 1), 2)
+    dense = FixedDense(2 * rng.integers(-9, 9, (3, 4 * 3 * 4)))
+    return FixedPointNetwork(
+        (2, 5, 5),
+        (neurons("a.0", (4, 3, 4), True), neurons("b", (3,), False)),
+        (
+            FixedProjection("x.0", "input", "a.0", conv, 8, 2),
+            FixedProjection("y", "a.0", "b", dense, 4, -1),
+        ),
+        formats,
+        "max",
+    )
+
+
+def test_what_is_read_back_computes_the_same(network: Any, tmp_path: Path, rng: Any) -> None:
+    with new_folder(tmp_path / "out") as folder:
+        write_network(network, folder)
+    back = read_network(tmp_path / "out")
+    spikes = (rng.random((3, 9, 2, 5, 5)) < 0.5).astype(np.uint8)
+    assert np.array_equal(run(back, spikes).output, run(network, spikes).output)
+    assert back.readout == "max"
+    assert back.formats == network.formats
+
+
+def edit(folder: Path, change: Any) -> None:
+    manifest = json.loads((folder / "network.json").read_text())
+    change(manifest)
+    (folder / "network.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(format="other/1"),
+        lambda m: m.pop("formats"),
+        lambda m: m["formats"].update(extra=1),
+        lambda m: m["populations"][0].update(shape=[4, 3, 5]),
+        lambda m: m["populations"][0].update(shape=[-4, -3, 4]),
+        lambda m: m["populations"].pop(),
+        lambda m: m["projections"][0].update(kind="lambda"),
+        lambda m: m["projections"][0].update(name="../y"),
+        lambda m: m["projections"][0].update(stride="x"),
+        lambda m: m["projections"][0].update(stride=[1]),
+        lambda m: m["projections"][1].update(pre="nowhere"),
+        lambda m: m["projections"][1].update(kind="conv"),
+        lambda m: m.update(input_shape=[7]),
+        lambda m: m.update(readout="guess"),
+    ],
+)
+def test_a_tampered_manifest_is_refused(network: Any, tmp_path: Path, change: Any) -> None:
+    with new_folder(tmp_path / "out") as folder:
+        write_network(network, folder)
+    edit(tmp_path / "out", change)
+    with pytest.raises(ArtefactError, match="out: "):
+        read_network(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["network.json", "network.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"[1]"])
+def test_damaged_files_are_refused(network: Any, tmp_path: Path, name: str, content: bytes) -> None:
+    with new_folder(tmp_path / "out") as folder:
+        write_network(network, folder)
+    (tmp_path / "out" / name).write_bytes(content)
+    with pytest.raises(ArtefactError, match="Deploy again"):
+        read_network(tmp_path / "out")
+
+
+def test_a_failed_write_leaves_what_was_there(network: Any, tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out") as folder:
+        write_network(network, folder)
+    before = sorted((p.name, p.read_bytes()) for p in (tmp_path / "out").iterdir())
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "out") as folder:
+        (folder / "network.json").write_text(f"half {1 / 0}")
+    assert sorted((p.name, p.read_bytes()) for p in (tmp_path / "out").iterdir()) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_folders_of_others_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years")
+    for path in (tmp_path / "thesis", tmp_path / "thesis" / "chapter.tex"):
+        with pytest.raises(UsageError, match="not written by osbc-deploy"), new_folder(path):
+            pass
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years"
