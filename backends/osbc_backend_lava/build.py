@@ -8,18 +8,18 @@ Imported in the worker only, after :func:`osbc_backend_lava.compatibility.prepar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lava.proc.conv.process import Conv
 from lava.proc.dense.process import Dense
 from lava.proc.io.sink import Read
-from lava.proc.io.sink import RingBuffer as Sink
-from lava.proc.io.source import RingBuffer as Source
-from lava.proc.lif.process import LIF
+from lava.proc.lif.process import LIF, LIFReset
 from lava.utils.weightutils import SignMode
 from numpy.typing import NDArray
 
+from osbc_backend_lava.streams import Player, Recorder
 from osbc_deploy.fixedpoint.network import (
     FixedConv,
     FixedPointNetwork,
@@ -27,33 +27,25 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 
-__all__ = ["Layer", "Model", "build", "from_lava", "to_lava"]
+__all__ = ["Layer", "build", "from_lava", "to_lava"]
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """The Lava processes of one population."""
+    """The Lava processes of one population; `probe` reads the potentials of a readout."""
 
     population: FixedPopulation
     connection: Any
     neurons: Any
-    sink: Any
+    raster: Path | None
     probe: Any
 
     @property
     def buffer(self) -> Any:
         """The variable that holds the activation to be delivered in the next step."""
         return getattr(self.connection, "a_buff", None) or self.connection.a_buf
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """A whole network in Lava."""
-
-    source: Any
-    layers: tuple[Layer, ...]
 
 
 def to_lava(values: Array, shape: tuple[int, ...]) -> Array:
@@ -68,29 +60,45 @@ def from_lava(values: Array, shape: tuple[int, ...]) -> Array:
     return np.ascontiguousarray(ordered).reshape(*values.shape[: -len(shape)], -1)
 
 
-def build(network: FixedPointNetwork, length: int) -> Model:
-    """Build and connect the processes for samples of `length` Lava steps."""
-    shape = _lava_shape(network.input_shape)
-    source = Source(data=np.zeros((*shape, length), np.int32))
-    port = source.s_out
+def build(
+    network: FixedPointNetwork, source: Path, steps: int, reset_interval: int | None
+) -> tuple[Layer, ...]:
+    """Build and connect the processes.
+
+    Parameters
+    ----------
+    network : FixedPointNetwork
+    source : Path
+        The .npy file with the input, laid out as Lava has it; rasters are recorded beside it.
+    steps : int
+        Lava steps that will be run in all.
+    reset_interval : int or None
+        Set all states to 0 so often, each population one step after the one before it.
+    """
+    player = Player(path=source, shape=_lava_shape(network.input_shape))
+    port = player.s_out
     layers = []
-    for projection, population in zip(network.projections, network.populations, strict=True):
+    for delay, (projection, population) in enumerate(
+        zip(network.projections, network.populations, strict=True), start=1
+    ):
         connection = _connection(projection, network.shape_of(projection.pre))
-        neurons = _neurons(population)
+        neurons = _neurons(population, reset_interval, delay)
         if port.shape != connection.s_in.shape:
             port = port.reshape(connection.s_in.shape)
         port.connect(connection.s_in)
         connection.a_out.connect(neurons.a_in)
-        sink = probe = None
+        raster = probe = None
         if population.spiking:
-            sink = Sink(shape=neurons.s_out.shape, buffer=length)
-            neurons.s_out.connect(sink.a_in)
+            shape = neurons.s_out.shape
+            raster = source.with_name(f"raster{delay}.npy")
+            np.save(raster, np.zeros((steps, *shape), np.uint8))
+            neurons.s_out.connect(Recorder(path=raster, shape=shape).a_in)
         else:
-            probe = Read(buffer=length)
+            probe = Read(buffer=steps)
             probe.connect_var(neurons.v)
-        layers.append(Layer(population, connection, neurons, sink, probe))
+        layers.append(Layer(population, connection, neurons, raster, probe))
         port = neurons.s_out
-    return Model(source, tuple(layers))
+    return tuple(layers)
 
 
 def _lava_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -132,17 +140,21 @@ def _convolution(
     )
 
 
-def _neurons(population: FixedPopulation) -> Any:
+def _neurons(population: FixedPopulation, reset_interval: int | None, delay: int) -> Any:
     def per_neuron(values: Array) -> Array:
         return np.ascontiguousarray(to_lava(values.astype(np.int32), population.shape))
 
-    return LIF(
-        shape=_lava_shape(population.shape),
-        u=per_neuron(population.u_init),
-        v=per_neuron(population.v_init),
-        du=per_neuron(population.du),
-        dv=per_neuron(population.dv),
-        vth=per_neuron(population.vth),
-        bias_mant=per_neuron(population.bias_mant),
-        bias_exp=per_neuron(population.bias_exp),
-    )
+    registers = {
+        "shape": _lava_shape(population.shape),
+        "u": per_neuron(population.u_init),
+        "v": per_neuron(population.v_init),
+        "du": per_neuron(population.du),
+        "dv": per_neuron(population.dv),
+        "vth": per_neuron(population.vth),
+        "bias_mant": per_neuron(population.bias_mant),
+        "bias_exp": per_neuron(population.bias_exp),
+    }
+    if reset_interval is None:
+        return LIF(**registers)
+    # Steps count from 1, and population `delay` sees the first input at step 1 + delay.
+    return LIFReset(**registers, reset_interval=reset_interval, reset_offset=1 + delay)

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,20 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 __all__ = ["run"]
 
 
-def run(network: FixedPointNetwork, spikes: np.ndarray[Any, Any]) -> dict[str, Any]:
+def run(network: FixedPointNetwork, spikes: Any, folder: Path) -> dict[str, Any]:
     """Run samples one after the other in one Lava runtime.
 
-    A projection delivers one step later, so population l (from 1) runs l steps behind the input,
-    and a sample of T steps takes T + L Lava steps. Between samples all states are set back;
-    populations that would move before their first input are set again right before it.
+    A projection delivers one step later, so population l (from 1) runs l steps behind the input.
+    Where all neurons start at 0, samples follow each other directly and every population resets
+    itself l steps after a sample began. Where they do not, each sample is followed by L steps of
+    silence and states are set from outside while the runtime is paused.
 
     Parameters
     ----------
     network : FixedPointNetwork
     spikes : ndarray of uint8 (n, T, *input_shape)
+    folder : Path
+        For the files that hold the rasters.
 
     Returns
     -------
@@ -48,42 +52,58 @@ def run(network: FixedPointNetwork, spikes: np.ndarray[Any, Any]) -> dict[str, A
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
 
-    from osbc_backend_lava.build import build
+    from osbc_backend_lava.build import build, from_lava, to_lava
 
     n, steps = spikes.shape[:2]
     depth = len(network.populations)
-    model = build(network, steps + depth)
+    streaming = not any(p.u_init.any() or p.v_init.any() for p in network.populations)
+    period = steps if streaming else steps + depth
+    frames = np.zeros((n, period, int(np.prod(network.input_shape))), np.uint8)
+    frames[:, :steps] = spikes.reshape(n, steps, -1)
+    source = folder / "source.npy"
+    np.save(source, to_lava(frames.reshape(n * period, -1), network.input_shape))
+    total = n * period + depth
+    layers = build(network, source, total, period if streaming else None)
     config = Loihi2SimCfg(select_tag="fixed_pt", loglevel=logging.INFO)
-    results: dict[str, Any] = {
-        p.name: np.zeros((n, steps, p.size), np.uint8 if p.spiking else np.int32)
-        for p in network.populations
-    }
-    last = model.layers[-1].neurons
+    last = layers[-1].neurons
+
+    def play(count: int) -> None:
+        last.run(condition=RunSteps(num_steps=count), run_cfg=config)
+
+    results: dict[str, Any] = {}
     try:
-        # A first step with empty input starts the runtime, which the variables can then reach.
-        last.run(condition=RunSteps(num_steps=steps + depth), run_cfg=config)
         for sample in range(n):
-            _load(model, network, spikes[sample], depth)
-            _play(model, steps, depth, last, RunSteps, config)
-            _collect(model, results, sample, steps)
+            if streaming:
+                play(period)
+            else:
+                _play_paused(layers, period, play, first=sample == 0)
             sys.stdout.write("done\n")
             sys.stdout.flush()
+        play(depth)
+        for delay, layer in enumerate(layers, start=1):
+            rows = np.load(layer.raster) if layer.raster else layer.probe.data.get()
+            rows = rows if layer.raster else np.moveaxis(rows, -1, 0)
+            own = from_lava(rows[delay : delay + n * period], layer.population.shape)
+            kind = np.uint8 if layer.population.spiking else np.int32
+            results[layer.population.name] = own.reshape(n, period, -1)[:, :steps].astype(kind)
     finally:
         last.stop()
     return results
 
 
-def _load(model: Any, network: FixedPointNetwork, raster: Any, depth: int) -> None:
-    """Put one sample into the source and set every state back."""
-    from osbc_backend_lava.build import to_lava
-
-    flat = raster.reshape(len(raster), -1).astype(np.int32)
-    flat = np.concatenate([flat, np.zeros((depth, flat.shape[1]), np.int32)])
-    laid_out = to_lava(flat, network.input_shape)
-    model.source.data.set(np.ascontiguousarray(np.moveaxis(laid_out, 0, -1)))
-    for layer in model.layers:
-        layer.buffer.set(np.zeros(layer.buffer.shape, np.int32))
-        _start(layer)
+def _play_paused(layers: Any, period: int, play: Callable[[int], None], *, first: bool) -> None:
+    """Run one sample; pause to set each moving population right before its first input."""
+    if not first:
+        for layer in layers:
+            layer.buffer.set(np.zeros(layer.buffer.shape, np.int32))
+            _start(layer)
+    done = 0
+    for delay, layer in enumerate(layers, start=1):
+        if not layer.population.starts_silent:
+            play(delay - done)
+            done = delay
+            _start(layer)
+    play(period - done)
 
 
 def _start(layer: Any) -> None:
@@ -96,27 +116,6 @@ def _start(layer: Any) -> None:
         (layer.neurons.v, population.v_init),
     ):
         variable.set(np.ascontiguousarray(to_lava(values.astype(np.int32), population.shape)))
-
-
-def _play(model: Any, steps: int, depth: int, last: Any, condition: Any, config: Any) -> None:
-    """Run one sample; pause where a population has to be started."""
-    done = 0
-    for delay, layer in enumerate(model.layers, start=1):
-        if not layer.population.starts_silent:
-            last.run(condition=condition(num_steps=delay - done), run_cfg=config)
-            done = delay
-            _start(layer)
-    last.run(condition=condition(num_steps=steps + depth - done), run_cfg=config)
-
-
-def _collect(model: Any, results: dict[str, Any], sample: int, steps: int) -> None:
-    from osbc_backend_lava.build import from_lava
-
-    for delay, layer in enumerate(model.layers, start=1):
-        population = layer.population
-        recorder = layer.sink if population.spiking else layer.probe
-        over_time = np.moveaxis(recorder.data.get(), -1, 0)[delay : delay + steps]
-        results[population.name][sample] = from_lava(over_time, population.shape)
 
 
 def _end_with_parent() -> None:
@@ -136,7 +135,7 @@ def main() -> int:
         network = read_network(folder)
         with np.load(folder / INPUT, allow_pickle=False) as archive:
             spikes = archive["spikes"]
-        results = run(network, spikes)
+        results = run(network, spikes, folder)
         names = [p.name for p in network.populations]
         partial = folder / "partial.npz"
         # Populations may be named anything, so arrays are stored by number.

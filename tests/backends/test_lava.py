@@ -38,22 +38,22 @@ def registers(
     *,
     vth: int,
     spiking: bool = True,
-    moving: bool = True,
+    bias: bool = True,
+    start: bool = True,
 ) -> FixedPopulation:
     """Neurons with random registers, decays at their extremes among them."""
     size = int(np.prod(shape))
-    bias = rng.integers(-4095, 4096, size) if moving else np.zeros(size, int)
-    start = 2**16 if moving else 1
+    top = 2**16 if start else 1
     return FixedPopulation(
         name,
         shape,
         du=rng.choice([0, 1, 900, 2500, 4095], size),
         dv=rng.choice([0, 3, 800, 4095], size),
         vth=rng.integers(0, vth, size) if spiking else np.full(size, 131071),
-        bias_mant=bias,
+        bias_mant=rng.integers(-4095, 4096, size) * bias,
         bias_exp=rng.integers(0, 6, size),
-        u_init=rng.integers(-start + 1, start, size),
-        v_init=rng.integers(-start + 1, start, size),
+        u_init=rng.integers(-top + 1, top, size),
+        v_init=rng.integers(-top + 1, top, size),
         spiking=spiking,
         v_scale=np.ones(size),
         v_offset=np.zeros(size),
@@ -90,27 +90,27 @@ def compare(net: FixedPointNetwork, spikes: np.ndarray) -> Any:
     return ours
 
 
-@pytest.mark.parametrize("moving", [True, False])
-def test_dense_networks_of_all_widths(moving: bool, formats: NumberFormats) -> None:
-    rng = np.random.default_rng(moving)
+@pytest.mark.parametrize(("bias", "start"), [(False, False), (True, False), (True, True)])
+def test_dense_networks_of_all_widths(bias: bool, start: bool, formats: NumberFormats) -> None:
+    rng = np.random.default_rng(3)
     layers = [
         (
             FixedDense(mantissas((25, 12), 8, rng)),
             8,
             -1,
-            registers("a", (25,), rng, vth=2000, moving=moving),
+            registers("a", (25,), rng, vth=2000, bias=bias, start=start),
         ),
         (
             FixedDense(mantissas((20, 25), 4, rng)),
             4,
             1,
-            registers("b.0", (20,), rng, vth=3000, moving=moving),
+            registers("b.0", (20,), rng, vth=3000, bias=bias, start=start),
         ),
         (
             FixedDense(mantissas((9, 20), 2, rng)),
             2,
             -3,
-            registers("c", (9,), rng, vth=0, spiking=False, moving=moving),
+            registers("c", (9,), rng, vth=0, spiking=False, bias=bias, start=start),
         ),
     ]
     spikes = (rng.random((3, T, 12)) < 0.4).astype(np.uint8)
