@@ -49,14 +49,14 @@ class DefaultGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="osbc-deploy")
 def cli() -> None:
-    r"""Fit a trained spiking network to a neuromorphic chip.
+    """Fit a trained spiking network to a neuromorphic chip.
 
     \b
     osbc-deploy --target loihi2-sim
         deploys the bundled trained network on the bundled data
     osbc-deploy MODEL --weights FILE --target loihi2-sim --calibration DATA
         deploys yours; 'osbc-deploy deploy --help' lists all options
-    """
+    """  # noqa: D301 - click wants the backspace itself, to keep the lines as they are
 
 
 cli.add_command(deploy_command)

@@ -193,6 +193,15 @@ def _lower_population(
             )
         )
     connection, divisor = expand(projection, weights.codes, shape)
+    if projection.pool is not None:
+        deviations.append(
+            Deviation(
+                "lower",
+                projection.name,
+                f"the pooling before it is merged into its weights: {weights.codes.size} weights "
+                f"become {connection.weight.size}",
+            )
+        )
     mantissa_shift = formats.weight_shift(stored)
     fixed_connection = _shifted(connection, mantissa_shift)
     targets = _targets(projection, population, weights.scale / divisor, formats, deviations)

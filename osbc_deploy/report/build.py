@@ -112,11 +112,13 @@ def _populations(deployment: Deployment) -> list[dict[str, Any]]:
 
 def _core(deployment: Deployment, core: Any) -> dict[str, Any]:
     mapping = deployment.mapping
+    layer = deployment.network.incoming(core.population).name
     used = core.resources.used()
     limiting, share = mapping.limiting(core)
     r = core.resources
     return {
         "core": core.index,
+        "layer": layer,
         "population": core.population,
         "slice": core.slice,
         "neurons": core.neurons,

@@ -81,7 +81,7 @@ def _cores(report: Report) -> Table:
         resources = core["resources"]
         table.add_row(
             str(core["core"]),
-            f"{core['population']}[{core['slice']}]",
+            f"{core['layer']}[{core['slice']}]",
             core["encoding"],
             f"{core['neurons']:,}",
             *(_cell(resources[name]) for name in _COLUMNS),
