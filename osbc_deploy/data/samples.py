@@ -173,7 +173,14 @@ def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> S
         raise ArtefactError(f"{name}: the dataset is empty, at least 1 sample is needed.")
     rasters, labels = [], []
     for index in range(count):
-        item = dataset[index]
+        try:
+            item = dataset[index]
+        except Exception as error:
+            # Whatever the user's own code raises belongs to that sample.
+            raise ArtefactError(
+                f"{name}: reading sample {index} failed ({type(error).__name__}: {error}). Items "
+                "0 to len - 1 must be (spikes (T, ...), label)."
+            ) from error
         raster, label = item if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
         rasters.append(np.asarray(raster))
         labels.append(label)

@@ -502,7 +502,7 @@ def _note_clipping(
         (over_init, f"initial state clipped in {over_init} neurons"),
         (
             over > 1.0,
-            f"the registers hold {HEADROOM / over:.2f} times the peak of calibration, "
+            f"the registers hold {HEADROOM / max(over, 1.0):.2f} times the peak of calibration, "
             f"{HEADROOM:g} times is wanted; unusual input may saturate",
         ),
         (seen.wraps, f"the current wrapped {seen.wraps} times in calibration"),

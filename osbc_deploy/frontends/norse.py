@@ -96,12 +96,14 @@ def read_norse(module: nn.Module, input_shape: Shape, *, source: str = "") -> Ne
             faults,
             f"Supported: {SUPPORTED}.",
         )
-    doubles = [p.dtype == torch.float64 for p in module.parameters()]
+    kinds = {p.dtype for p in module.parameters()}
+    if kinds & {torch.float16, torch.bfloat16}:
+        reader.notes.append("half-precision weights are simulated in float32")
     return Network(
         input_shape=tuple(input_shape),
         populations=tuple(reader.populations),
         projections=tuple(reader.projections),
-        dtype="float64" if any(doubles) else "float32",
+        dtype="float64" if torch.float64 in kinds else "float32",
         source=source or type(module).__name__,
         notes=tuple(reader.notes),
     )
@@ -117,16 +119,26 @@ def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _check_finite(module: nn.Module) -> None:
-    bad = [
+    bad = _bad_parameters(module) + [
         name
         for name, value in module.state_dict().items()
         if value.is_floating_point() and not torch.isfinite(value).all()
     ]
     if bad:
         raise ArtefactError(
-            f"weights: NaN or infinite values in {', '.join(bad)}. Train again or load another "
+            f"model: NaN or infinite values in {', '.join(bad)}. Train again or load another "
             "checkpoint."
         )
+
+
+def _bad_parameters(module: nn.Module) -> list[str]:
+    """Return the neuron parameters that are no numbers; norse keeps them out of the state."""
+    return [
+        f"{place}.p.{name}"
+        for place, layer in module.named_modules()
+        for name, value in (getattr(getattr(layer, "p", None), "_asdict", dict)()).items()
+        if isinstance(value, torch.Tensor | float) and not np.isfinite(_array(value)).all()
+    ]
 
 
 @dataclass
@@ -140,6 +152,10 @@ class _Reader:
     path: str = ""
     pool: AvgPool | None = None
     over_time: bool | None = None
+    gap: bool = False
+    """Whether an unsupported layer stands where a weighted one may have been meant."""
+    lost: bool = False
+    """Whether the shape is unknown, since an unsupported layer may have changed it."""
     data_fault: bool = False
     """Whether the first weighted layer does not take input of this shape."""
     populations: list[Population] = field(default_factory=list)
@@ -187,7 +203,8 @@ class _Reader:
         self.offenders.append(f"{path}: {why}")
 
     def _mismatch(self, path: str, why: str) -> None:
-        self.mismatches.append(f"{path}: {why}")
+        if not self.lost:
+            self.mismatches.append(f"{path}: {why}")
 
     def _mode(self, path: str, layer: nn.Module, *, over_time: bool) -> None:
         if self.over_time is None:
@@ -226,6 +243,7 @@ class _Reader:
             self._neurons(path, neuron)
         else:
             self._refuse(path, f"{kind.__name__} is not supported")
+            self.gap = self.lost = True
 
     def _flatten(self, path: str, layer: Any) -> None:
         first = (1, 2) if self.over_time is None else (2,) if self.over_time else (1,)
@@ -289,6 +307,7 @@ class _Reader:
             self.data_fault |= self.pre == INPUT
             hint = "; put a Flatten before it" if len(self.shape) > 1 else ""
             self._mismatch(path, f"Linear takes {weight.shape[1]} inputs, gets {self.shape}{hint}")
+        self.lost = False
         self.current = Dense(_array(weight), None if bias is None else _array(bias))
         self.shape = (weight.shape[0],)
 
@@ -349,7 +368,9 @@ class _Reader:
             connection, compressible = _pooling_weights(self.pool, self.shape[0]), False
             self.pool = None
         if connection is None:
-            self._refuse(path, "neurons with no weighted layer in front of them")
+            if not self.gap:
+                self._refuse(path, "neurons with no weighted layer in front of them")
+            self.gap = False
             return
         if neuron is None:
             self.current = self.pool = None
@@ -449,8 +470,9 @@ def _pooling_weights(pool: AvgPool, channels: int) -> Conv:
 def _array(value: Any) -> FloatArray:
     if not isinstance(value, torch.Tensor):
         return np.asarray(value, np.float64)
-    array: FloatArray = value.detach().cpu().numpy()
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+    wide = value if value.dtype in (torch.float32, torch.float64) else value.float()
+    array: FloatArray = wide.detach().cpu().numpy()
+    return array
 
 
 def _pair(value: Any) -> Pair:

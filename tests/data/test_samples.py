@@ -98,6 +98,8 @@ def test_datasets() -> None:
     ):
         with pytest.raises(ArtefactError, match=words):
             samples_from_dataset("d", Items(items))
+    with pytest.raises(ArtefactError, match=r"sample 0 failed \(KeyError: 0\)"):
+        samples_from_dataset("d", {"a": 1})
     with pytest.raises(ArtefactError, match="int is not a dataset"):
         samples_from_dataset("d", 3)
 

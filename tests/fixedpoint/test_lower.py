@@ -162,6 +162,16 @@ def test_a_leak_longer_than_the_register_is_clipped_and_said(formats: NumberForm
     assert any("dv clipped to 0..4095" in d.message for d in lowered.deviations)
 
 
+def test_a_readout_without_weights_is_lowered_and_said(formats: NumberFormats) -> None:
+    last = linear(10, 3, 0.0)
+    with torch.no_grad():
+        last.bias.zero_()
+    model = norse.SequentialState(linear(20, 10, 4.0), box(), last, norse.LICell())
+    before, after, _ = both(model, (20,), formats, sparsity=0.0, bits=8)
+    assert not before.output.any()
+    assert not after.output.any()
+
+
 def test_an_enormous_threshold_is_clipped_and_said(formats: NumberFormats) -> None:
     model = norse.SequentialState(linear(20, 10, 0.01), box(v_th=1000.0))
     _, _, lowered = both(model, (20,), formats, sparsity=0.0, bits=8)

@@ -245,6 +245,30 @@ def test_custom_modules_are_refused_with_the_remedy() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_neuron_parameters_that_are_no_numbers_are_refused(bad: float) -> None:
+    model = norse.SequentialState(nn.Linear(4, 3), norse.LIFBoxCell(box(v_th=scalar(bad))))
+    with pytest.raises(ArtefactError, match=r"1\.p\.v_th"):
+        read_norse(model, (4,))
+
+
+def test_an_unsupported_layer_is_one_offender() -> None:
+    model = norse.SequentialState(
+        nn.Bilinear(4, 4, 3), norse.LIFBoxCell(), nn.Linear(3, 2), norse.LICell()
+    )
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_norse(model, (4,))
+    assert caught.value.offenders == ("0: Bilinear is not supported",)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened_and_said(dtype: torch.dtype) -> None:
+    model = norse.SequentialState(nn.Linear(4, 3), norse.LICell()).to(dtype)
+    network = read_norse(model, (4,))
+    assert network.dtype == "float32"
+    assert any("half-precision" in note for note in network.notes)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused(bad: float) -> None:
     model = norse.SequentialState(nn.Linear(4, 3), norse.LICell())
     with torch.no_grad():
