@@ -19,8 +19,9 @@ from norse.torch.functional.reset import reset_subtract, reset_value
 from norse.torch.module.leaky_integrator_box import LIBoxCell
 from torch import nn
 
-from osbc_deploy.arrays import FloatArray
+from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError
+from osbc_deploy.frontends.probe import agrees
 from osbc_deploy.network.graph import (
     INPUT,
     AvgPool,
@@ -48,17 +49,26 @@ _OVER_TIME = (norse.LIF, norse.LI, norse.IAF)
 _DROPPED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
 
 
-def read_norse(module: nn.Module, input_shape: Shape, *, source: str = "") -> Network:
+def read_norse(
+    module: nn.Module,
+    input_shape: Shape,
+    *,
+    source: str = "",
+    samples: SpikeArray | None = None,
+) -> Network:
     """Turn a norse stack into a float network that computes what norse computes.
 
     Parameters
     ----------
     module : torch.nn.Module
-        A `SequentialState` or `Sequential`, nested as deep as one likes.
+        A `SequentialState` or `Sequential`, nested as deep as one likes, or a module of one's own
+        whose layers are called in the order they were registered.
     input_shape : tuple of int
         Shape of one time step of one sample, such as (2, 34, 34).
     source : str
         Name of the model for the report.
+    samples : ndarray of uint8 (n, T, *input_shape), optional
+        A few real samples; a module of one's own must give its output on them.
 
     Returns
     -------
@@ -71,13 +81,6 @@ def read_norse(module: nn.Module, input_shape: Shape, *, source: str = "") -> Ne
     ArtefactError
         When a weight is NaN or infinite.
     """
-    if type(module) not in _CONTAINERS:
-        raise UnsupportedModelError(
-            f"{type(module).__name__}: the order in which a custom module calls its layers cannot "
-            "be read from the module",
-            remedy="Return a norse.torch.SequentialState (or nn.Sequential) of the layers instead; "
-            f"supported: {SUPPORTED}.",
-        )
     _check_finite(module)
     reader = _Reader(shape=tuple(input_shape), current=None)
     for path, layer in _walk(module, ""):
@@ -99,7 +102,7 @@ def read_norse(module: nn.Module, input_shape: Shape, *, source: str = "") -> Ne
     kinds = {p.dtype for p in module.parameters()}
     if kinds & {torch.float16, torch.bfloat16}:
         reader.notes.append("half-precision weights are simulated in float32")
-    return Network(
+    network = Network(
         input_shape=tuple(input_shape),
         populations=tuple(reader.populations),
         projections=tuple(reader.projections),
@@ -107,12 +110,36 @@ def read_norse(module: nn.Module, input_shape: Shape, *, source: str = "") -> Ne
         source=source or type(module).__name__,
         notes=tuple(reader.notes),
     )
+    own = [type(m).__name__ for m in module.modules() if _is_own(m)]
+    return _verified(module, network, own, samples) if own else network
+
+
+def _verified(
+    module: nn.Module, network: Network, own: list[str], samples: SpikeArray | None
+) -> Network:
+    """Accept modules of the user's own only if they compute what was read from them."""
+    how = None if samples is None else agrees(module, network, samples)
+    if how is None:
+        raise UnsupportedModelError(
+            f"{', '.join(sorted(set(own)))}: what was read from the registered layers, in their "
+            "order, does not give the module's own output on the calibration samples",
+            remedy="Return a norse.torch.SequentialState of the layers in the order they are "
+            f"called; supported: {SUPPORTED}.",
+        )
+    note = f"{', '.join(sorted(set(own)))} verified against its own forward ({how})"
+    return replace(network, notes=(*network.notes, note))
+
+
+def _is_own(module: nn.Module) -> bool:
+    """Tell whether a module groups layers in code of the user's own."""
+    package = type(module).__module__.split(".")[0]
+    return package not in ("torch", "norse") and any(True for _ in module.children())
 
 
 def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module.named_children():
         place = f"{path}.{name}" if path else name
-        if type(child) in _CONTAINERS:
+        if type(child) in _CONTAINERS or _is_own(child):
             yield from _walk(child, place)
         else:
             yield place, child
@@ -171,7 +198,7 @@ class _Reader:
         if type(layer) is norse.Lift:
             self._mode(path, layer, over_time=True)
             layer = layer.lifted_module
-            if type(layer) in _CONTAINERS:
+            if type(layer) in _CONTAINERS or _is_own(layer):
                 for inner, child in _walk(layer, path):
                     self._read(inner, child)
                 return

@@ -234,14 +234,59 @@ def test_stacks_without_counterpart_are_refused(layers: list[nn.Module], words: 
         read_norse(norse.SequentialState(*layers), (4,))
 
 
-def test_custom_modules_are_refused_with_the_remedy() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one = nn.Linear(4, 3)
+class Own(nn.Module):
+    """A network as users write it; `style` says how its forward is called."""
 
-    with pytest.raises(UnsupportedModelError, match="SequentialState"):
-        read_norse(Net(), (4,))
+    def __init__(self, style: str) -> None:
+        super().__init__()
+        self.style = style
+        self.one, self.lif = nn.Linear(14, 9), norse.LIFBoxCell(box())
+        self.two, self.out = nn.Linear(9, 4), norse.LICell()
+
+    def step(self, x: torch.Tensor, state: Any) -> Any:
+        a, b = state or (None, None)
+        s, a = self.lif(self.one(x), a)
+        v, b = self.out(self.two(s), b)
+        return v, (a, b)
+
+    def forward(self, x: torch.Tensor, state: Any = None) -> Any:
+        if self.style == "step":
+            return self.step(x, state)
+        outputs = []
+        for frame in x if self.style.startswith("time") else x.transpose(0, 1):
+            v, state = self.step(frame, state)
+            outputs.append(v)
+        stacked = torch.stack(outputs)
+        return stacked.max(0).values if self.style.endswith("max") else stacked
+
+
+class Residual(Own):
+    def step(self, x: torch.Tensor, state: Any) -> Any:
+        v, state = super().step(x, state)
+        return v + 0.1 * self.two(self.one(x)), state
+
+
+@pytest.mark.parametrize("style", ["step", "time", "samples", "time max", "samples max"])
+def test_modules_of_ones_own_are_read_and_verified(style: str) -> None:
+    torch.manual_seed(2)
+    model = Own(style).train()
+    with torch.no_grad():
+        model.one.weight.mul_(4)
+    x = random_input(14)
+    network = read_norse(model, (14,), samples=spikes_of(x))
+    expected = per_step(Own.step.__get__(model), x)  # type: ignore[arg-type]
+    assert np.array_equal(simulate(network, spikes_of(x)).output, expected)
+    assert any("verified" in note for note in network.notes)
+    assert model.training
+
+
+@pytest.mark.parametrize("factory", [lambda: Residual("step"), lambda: Residual("time")])
+def test_modules_that_compute_something_else_are_refused(factory: Any) -> None:
+    torch.manual_seed(2)
+    with pytest.raises(UnsupportedModelError, match=r"(?s)Residual.*SequentialState"):
+        read_norse(factory(), (14,), samples=spikes_of(random_input(14)))
+    with pytest.raises(UnsupportedModelError, match="Residual"):
+        read_norse(factory(), (14,))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
