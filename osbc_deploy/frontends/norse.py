@@ -19,8 +19,14 @@ from norse.torch.functional.reset import reset_subtract, reset_value
 from norse.torch.module.leaky_integrator_box import LIBoxCell
 from torch import nn
 
-from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError
+from osbc_deploy.frontends.folding import (
+    as_array,
+    fold_batch_norm,
+    pooled_convolution,
+    pooling_weights,
+)
 from osbc_deploy.frontends.probe import agrees
 from osbc_deploy.network.graph import (
     INPUT,
@@ -164,7 +170,7 @@ def _bad_parameters(module: nn.Module) -> list[str]:
         f"{place}.p.{name}"
         for place, layer in module.named_modules()
         for name, value in (getattr(getattr(layer, "p", None), "_asdict", dict)()).items()
-        if isinstance(value, torch.Tensor | float) and not np.isfinite(_array(value)).all()
+        if isinstance(value, torch.Tensor | float) and not np.isfinite(as_array(value)).all()
     ]
 
 
@@ -335,7 +341,7 @@ class _Reader:
             hint = "; put a Flatten before it" if len(self.shape) > 1 else ""
             self._mismatch(path, f"Linear takes {weight.shape[1]} inputs, gets {self.shape}{hint}")
         self.lost = False
-        self.current = Dense(_array(weight), None if bias is None else _array(bias))
+        self.current = Dense(as_array(weight), None if bias is None else as_array(bias))
         self.shape = (weight.shape[0],)
 
     def _convolution(self, path: str, layer: Any) -> None:
@@ -351,8 +357,8 @@ class _Reader:
         if layer.padding_mode != "zeros":
             self._refuse(path, f"Conv2d(padding_mode={layer.padding_mode!r}); only 'zeros'")
         conv = Conv(
-            _array(layer.weight),
-            None if layer.bias is None else _array(layer.bias),
+            as_array(layer.weight),
+            None if layer.bias is None else as_array(layer.bias),
             _pair(layer.stride),
             padding,
             _pair(layer.dilation),
@@ -392,7 +398,7 @@ class _Reader:
         name = self.path
         if connection is None and self.pool is not None and len(self.shape) == 3:
             # A pooling that feeds neurons is a depthwise convolution of constant weights.
-            connection, compressible = _pooling_weights(self.pool, self.shape[0]), False
+            connection, compressible = pooling_weights(self.pool, self.shape[0]), False
             self.pool = None
         if connection is None:
             if not self.gap:
@@ -424,82 +430,20 @@ def _neuron(layer: Any) -> Neuron:
     """Return the neuron of a norse cell; ValueError says what has no counterpart."""
     kind, p, dt = type(layer), layer.p, layer.dt
     if kind in (norse.IAFCell, norse.IAF):
-        return IF(_array(p.v_th), _array(p.v_reset))
-    alpha_v = _array(dt * p.tau_mem_inv)
-    v_leak = _array(p.v_leak)
+        return IF(as_array(p.v_th), as_array(p.v_reset))
+    alpha_v = as_array(dt * p.tau_mem_inv)
+    v_leak = as_array(p.v_leak)
     if kind is LIBoxCell:
         return LI(alpha_v, v_leak)
     if kind is norse.LIFBoxCell:
         resets = {reset_value: "zero", reset_subtract: "subtract"}
         if p.reset_method not in resets:
             raise ValueError("its reset_method is neither reset_value nor reset_subtract")
-        return LIF(alpha_v, v_leak, _array(p.v_th), _array(p.v_reset), resets[p.reset_method])
-    alpha_u = _array(dt * p.tau_syn_inv)
+        return LIF(alpha_v, v_leak, as_array(p.v_th), as_array(p.v_reset), resets[p.reset_method])
+    alpha_u = as_array(dt * p.tau_syn_inv)
     if kind in (norse.LICell, norse.LI, norse.LILinearCell):
         return CubaLI(alpha_u, alpha_v, v_leak)
-    return CubaLIF(alpha_u, alpha_v, v_leak, _array(p.v_th), _array(p.v_reset))
-
-
-def fold_batch_norm(connection: Dense | Conv, norm: Any) -> Dense | Conv:
-    """Fold inference-time batch normalization into weights and bias (in float64)."""
-    dtype = connection.weight.dtype
-    variance = _array(norm.running_var).astype(np.float64)
-    factor = 1.0 / np.sqrt(variance + norm.eps)
-    if norm.weight is not None:
-        factor = factor * _array(norm.weight)
-    offset = -_array(norm.running_mean).astype(np.float64) * factor
-    if norm.bias is not None:
-        offset = offset + _array(norm.bias)
-    if connection.bias is not None:
-        offset = offset + connection.bias * factor
-    shape = (-1,) + (1,) * (connection.weight.ndim - 1)
-    weight = connection.weight * factor.reshape(shape)
-    return replace(connection, weight=weight.astype(dtype), bias=offset.astype(dtype))
-
-
-def pooled_convolution(conv: Conv, pool: AvgPool) -> Conv:
-    """Return the single convolution equal to `conv` followed by an average pooling.
-
-    Pooling averages the currents of shifted windows, so the kernels add up at their shifts:
-    kernel ``d (k - 1) + 1 + s (p - 1)``, stride ``s`` times the pooling's.
-    """
-    out, channels, kh, kw = conv.weight.shape
-    size = [
-        d * (k - 1) + 1 + s * (p - 1)
-        for d, k, s, p in zip(conv.dilation, (kh, kw), conv.stride, pool.kernel, strict=True)
-    ]
-    kernel = np.zeros((out, channels, *size))
-    for i in range(pool.kernel[0]):
-        for j in range(pool.kernel[1]):
-            y, x = i * conv.stride[0], j * conv.stride[1]
-            window = kernel[
-                :,
-                :,
-                y : y + conv.dilation[0] * (kh - 1) + 1 : conv.dilation[0],
-                x : x + conv.dilation[1] * (kw - 1) + 1 : conv.dilation[1],
-            ]
-            window += conv.weight
-    share = pool.kernel[0] * pool.kernel[1] / pool.divisor
-    return Conv(
-        weight=(kernel / pool.divisor).astype(conv.weight.dtype),
-        bias=None if conv.bias is None else (conv.bias * share).astype(conv.bias.dtype),
-        stride=(conv.stride[0] * pool.stride[0], conv.stride[1] * pool.stride[1]),
-        padding=conv.padding,
-        groups=conv.groups,
-    )
-
-
-def _pooling_weights(pool: AvgPool, channels: int) -> Conv:
-    weight = np.full((channels, 1, *pool.kernel), 1.0 / pool.divisor, np.float32)
-    return Conv(weight, None, pool.stride, pool.padding, groups=channels)
-
-
-def _array(value: Any) -> FloatArray:
-    if not isinstance(value, torch.Tensor):
-        return np.asarray(value, np.float64)
-    wide = value if value.dtype in (torch.float32, torch.float64) else value.float()
-    array: FloatArray = wide.detach().cpu().numpy()
-    return array
+    return CubaLIF(alpha_u, alpha_v, v_leak, as_array(p.v_th), as_array(p.v_reset))
 
 
 def _pair(value: Any) -> Pair:

@@ -1,0 +1,188 @@
+"""What the registers of a population should hold, and what they can hold."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from osbc_deploy.arrays import FloatArray, IntArray
+from osbc_deploy.deviations import Deviation
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.network import FixedConnection, FixedPopulation
+from osbc_deploy.network.graph import Population, Projection
+
+__all__ = ["RealRegisters", "largest_exponent", "quantized", "real_registers"]
+
+_INT32_LIMIT = 2**31 - 1
+"""Simulators hold activations in 32 bits; no input at all may drive a sum beyond."""
+
+
+@dataclass(frozen=True, eq=False)
+class RealRegisters:
+    """What the registers of one population should hold at exponent m = 0, as real numbers."""
+
+    vth: FloatArray
+    bias: FloatArray
+    u_init: FloatArray
+    v_init: FloatArray
+    v_scale: FloatArray
+    v_offset: FloatArray
+    du: IntArray
+    dv: IntArray
+
+
+def real_registers(
+    projection: Projection,
+    population: Population,
+    scale: FloatArray,
+    formats: NumberFormats,
+    deviations: list[Deviation],
+) -> RealRegisters:
+    """Return the registers that make a population compute what the float neurons do.
+
+    Parameters
+    ----------
+    projection, population
+        Of the float network.
+    scale : ndarray (n_post or c_out,)
+        What a code of 1 stands for.
+    formats : NumberFormats
+    deviations : list of Deviation
+        Takes a note of every decay that had to be clipped.
+    """
+    neuron, dynamics = population.neuron, population.neuron.dynamics()
+    per_neuron = _per_neuron(scale, population)
+    gain = _spread(dynamics.gain, population)
+    parameters = neuron.parameters
+    reset = _spread(parameters.get("v_reset", np.zeros(())), population)
+    bias = projection.connection.bias
+    current = np.zeros(population.size) if bias is None else _per_neuron(bias, population)
+    drive = _spread(dynamics.drive, population)
+    leak = 1.0 - _spread(dynamics.decay_v, population)
+    unit = 2.0**formats.state_shift / per_neuron
+    if neuron.spiking:
+        threshold = _spread(parameters["v_threshold"], population)
+        vth = (threshold - reset) / (gain * per_neuron)
+    else:
+        vth = np.full(population.size, np.nan)
+    unity = formats.decay_unity
+    du = np.full(population.size, unity - formats.decay_u_offset)
+    builds_up = np.zeros(population.size)
+    if dynamics.decay_u is not None:
+        forgotten = 1.0 - _spread(dynamics.decay_u, population)
+        builds_up = current = current / np.where(forgotten > 0, forgotten, 1.0)
+        du = _register(
+            np.rint(unity * forgotten) - formats.decay_u_offset,
+            "du",
+            population,
+            formats,
+            deviations,
+        )
+    dv = _register(np.rint(unity * leak), "dv", population, formats, deviations)
+    return RealRegisters(
+        vth=vth,
+        bias=unit * (current + (drive - leak * reset) / gain),
+        u_init=-unit * builds_up,
+        v_init=unit / gain * (_spread(neuron.v_init, population) - reset),
+        v_scale=gain / unit,
+        v_offset=reset,
+        du=du,
+        dv=dv,
+    )
+
+
+def _register(
+    value: FloatArray,
+    name: str,
+    population: Population,
+    formats: NumberFormats,
+    deviations: list[Deviation],
+) -> IntArray:
+    clipped = np.clip(value, 0, formats.decay_max)
+    count = int(np.count_nonzero(clipped != value))
+    if count:
+        deviations.append(
+            Deviation(
+                "lower",
+                population.name,
+                f"{name} clipped to 0..{formats.decay_max} in {count} neurons (wanted "
+                f"{value.min():g} to {value.max():g})",
+            )
+        )
+    return clipped.astype(np.int64)
+
+
+def largest_exponent(
+    connection: FixedConnection,
+    targets: RealRegisters,
+    population: Population,
+    formats: NumberFormats,
+    stored: int,
+) -> int:
+    """Return the largest m that thresholds, biases, exponent and 32-bit sums allow."""
+    bounds = [float(formats.weight_exp_max + formats.weight_shift(stored))]
+    if population.neuron.spiking and targets.vth.max() > 0:
+        bounds.append(math.log2((formats.vth_max + 0.49) / targets.vth.max()))
+    strongest = np.abs(targets.bias).max()
+    if strongest > 0:
+        bounds.append(math.log2((formats.bias_mant_max << formats.bias_exp_max) / strongest))
+    widest = int(
+        np.abs(connection.weight.astype(np.int64))
+        .reshape(len(connection.weight), -1)
+        .sum(axis=1)
+        .max(initial=0)
+    )
+    if widest:
+        room = (_INT32_LIMIT - formats.state_limit) >> formats.state_shift
+        bounds.append(math.log2(room / widest))
+    return max(0, math.floor(min(bounds)))
+
+
+def quantized(
+    population: Population, targets: RealRegisters, exponent: int, formats: NumberFormats
+) -> FixedPopulation:
+    """Round the registers at exponent m, into the ranges they have."""
+    factor = 2.0**exponent
+    if population.neuron.spiking:
+        vth = np.clip(np.rint(targets.vth * factor), 0, formats.vth_max)
+    else:
+        vth = np.full(population.size, formats.vth_max)
+    mantissa, bias_exp = _bias_registers(targets.bias * factor, formats)
+    limit = formats.state_limit - 1
+    return FixedPopulation(
+        name=population.name,
+        shape=population.shape,
+        du=targets.du,
+        dv=targets.dv,
+        vth=vth.astype(np.int64),
+        bias_mant=mantissa,
+        bias_exp=bias_exp,
+        u_init=np.clip(np.rint(targets.u_init * factor), -limit, limit).astype(np.int64),
+        v_init=np.clip(np.rint(targets.v_init * factor), -limit, limit).astype(np.int64),
+        spiking=population.neuron.spiking,
+        v_scale=targets.v_scale / factor,
+        v_offset=targets.v_offset,
+    )
+
+
+def _bias_registers(bias: FloatArray, formats: NumberFormats) -> tuple[IntArray, IntArray]:
+    """Return mantissa and the smallest exponent that holds each bias."""
+    top = formats.bias_mant_max
+    exponent = np.zeros(bias.shape, np.int64)
+    for candidate in range(1, formats.bias_exp_max + 1):
+        exponent[np.abs(np.rint(bias / 2.0 ** (candidate - 1))) > top] = candidate
+    mantissa = np.clip(np.rint(bias / 2.0**exponent), -top, top).astype(np.int64)
+    return mantissa, np.where(mantissa == 0, 0, exponent)
+
+
+def _spread(value: FloatArray, population: Population) -> FloatArray:
+    """Broadcast a neuron parameter to one number per neuron."""
+    return np.broadcast_to(value.astype(np.float64), population.shape).reshape(-1)
+
+
+def _per_neuron(value: FloatArray, population: Population) -> FloatArray:
+    """Repeat a value per output (channel or neuron) to one number per neuron."""
+    wide = value.astype(np.float64).reshape((-1,) + (1,) * (len(population.shape) - 1))
+    return np.broadcast_to(wide, population.shape).reshape(-1)
