@@ -19,7 +19,7 @@ from typing import IO
 
 import numpy as np
 
-from osbc_backend_lava.worker_files import INPUT, OUTPUT
+from osbc_backend_lava.worker_files import INPUT, OUTPUT, PREFIX
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.artefact import write_network
 from osbc_deploy.backends import Availability, BackendRun
@@ -34,6 +34,8 @@ _REMEDY = (
     "Install it with: pip install 'osbc-deploy[lava]' and then "
     "pip install --no-deps --ignore-requires-python lava-nc==0.10.0."
 )
+_POLL = 0.5
+"""Seconds between looks at whether the worker itself still runs."""
 _GRACE = 3.0
 """Seconds between asking the worker's processes to end and ending them."""
 
@@ -85,8 +87,8 @@ class LavaBackend:
         state = self.availability()
         if not state.ok:
             raise BackendError(f"backend 'lava': cannot run here ({state.detail}). {state.remedy}")
-        _check_sides(network)
-        with tempfile.TemporaryDirectory(prefix="osbc-lava-") as name:
+        _check_convolutions(network)
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
             folder = Path(name)
             write_network(network, folder)
             np.savez(folder / INPUT, spikes=spikes)
@@ -105,9 +107,15 @@ class LavaBackend:
             threading.Thread(target=_forward, args=(worker.stdout, lines), daemon=True).start()
             deadline = time.monotonic() + time_limit
             while True:
+                left = deadline - time.monotonic()
                 try:
-                    line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+                    line = lines.get(timeout=max(0.0, min(_POLL, left)))
                 except queue.Empty:
+                    # Processes it left behind keep its stdout open, so look at the worker, too.
+                    if worker.poll() is not None:
+                        break
+                    if left > 0:
+                        continue
                     raise BackendError(
                         f"backend 'lava': not done after {time_limit:g} s, the time limit. Its "
                         "processes were ended. Compare fewer samples (--backend-samples) or raise "
@@ -128,18 +136,26 @@ class LavaBackend:
             )
 
 
-def _check_sides(network: FixedPointNetwork) -> None:
-    """Refuse maps that Lava's convolution cannot index under NumPy 2."""
+def _check_convolutions(network: FixedPointNetwork) -> None:
+    """Refuse maps that Lava's convolution cannot index under NumPy 2, sides and channels."""
     limit = int(np.iinfo(np.int8).max)
     if np.lib.NumpyVersion(np.__version__) < "2.0.0":
         return
     for projection in network.projections:
         shape = network.shape_of(projection.pre)
-        if isinstance(projection.connection, FixedConv) and max(shape[1:]) > limit:
+        if not isinstance(projection.connection, FixedConv):
+            continue
+        if max(shape[1:]) > limit:
             raise BackendError(
                 f"backend 'lava': layer {projection.name} convolves maps of {shape[1]}x{shape[2]}, "
                 f"Lava's limit under NumPy 2 is {limit} pixels a side. Install numpy<2, or use "
                 "--backend engine."
+            )
+        channels = max(shape[0], len(projection.connection.weight))
+        if channels > limit:
+            raise BackendError(
+                f"backend 'lava': layer {projection.name} convolves {channels} channels, Lava's "
+                f"limit under NumPy 2 is {limit}. Install numpy<2, or use --backend engine."
             )
 
 
@@ -188,7 +204,21 @@ def _alive(worker: subprocess.Popen[str]) -> bool:
         os.killpg(worker.pid, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    return True
+    return _any_runs(worker.pid)
+
+
+def _any_runs(group: int) -> bool:
+    """Tell whether a process group has more than zombies; assume so where /proc cannot tell.
+
+    In a container, orphans that have ended may stay zombies for long: nobody reaps them.
+    """
+    states = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # pid (command, which may hold anything) state parent group ...
+            state, _, of_group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            states += [state] if int(of_group) == group else []
+    return not states or any(state not in "ZX" for state in states)
 
 
 def _forward(stream: IO[str], lines: queue.Queue[str | None]) -> None:

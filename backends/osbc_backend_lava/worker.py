@@ -3,13 +3,15 @@
 Lava starts one operating-system process per Lava process, forks after threads may exist and can
 wait for ever, so it gets a session of its own that the parent can end as a whole. Arrays come and
 go as files in FOLDER; a line on stdout tells of each finished sample. When stdin closes, the
-parent is gone and the whole session ends itself.
+parent is gone and the whole session ends itself, and removes FOLDER if it is a temporary one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from osbc_backend_lava.compatibility import prepare
-from osbc_backend_lava.worker_files import INPUT, OUTPUT
+from osbc_backend_lava.worker_files import INPUT, OUTPUT, PREFIX
 from osbc_deploy.artefact import read_network
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 
@@ -67,39 +69,56 @@ def run(network: FixedPointNetwork, spikes: Any, folder: Path) -> dict[str, Any]
     config = Loihi2SimCfg(select_tag="fixed_pt", loglevel=logging.INFO)
     last = layers[-1].neurons
 
+    last.create_runtime(run_cfg=config)
+    # Lava has no public way to ask; its release is the last one, so this name stays.
+    actors = last.runtime._messaging_infrastructure.actors
+
     def play(count: int) -> None:
-        last.run(condition=RunSteps(num_steps=count), run_cfg=config)
+        try:
+            last.run(condition=RunSteps(num_steps=count), run_cfg=config)
+        except RuntimeError as error:
+            # Lava's own message is how many failed, not why.
+            raise RuntimeError("".join(map(_failure, actors)) or str(error)) from error
 
     results: dict[str, Any] = {}
-    try:
-        for sample in range(n):
-            if streaming:
-                play(period)
-            else:
-                _play_paused(layers, period, play, first=sample == 0)
-            sys.stdout.write("done\n")
-            sys.stdout.flush()
-        play(depth)
-        for delay, layer in enumerate(layers, start=1):
-            rows = np.load(layer.raster) if layer.raster else layer.probe.data.get()
-            rows = rows if layer.raster else np.moveaxis(rows, -1, 0)
-            own = from_lava(rows[delay : delay + n * period], layer.population.shape)
-            kind = np.uint8 if layer.population.spiking else np.int32
-            results[layer.population.name] = own.reshape(n, period, -1)[:, :steps].astype(kind)
-    finally:
-        last.stop()
+    finished = threading.Event()
+    watch = threading.Thread(target=_end_with_actors, args=(actors, finished), daemon=True)
+    watch.start()
+    for sample in range(n):
+        if streaming:
+            play(period)
+        else:
+            _play_paused(layers, period, play, first=sample == 0)
+        sys.stdout.write("done\n")
+        sys.stdout.flush()
+    play(depth)
+    for delay, layer in enumerate(layers, start=1):
+        rows = np.load(layer.raster) if layer.raster else layer.probe.data.get()
+        rows = rows if layer.raster else np.moveaxis(rows, -1, 0)
+        own = from_lava(rows[delay : delay + n * period], layer.population.shape)
+        kind = np.uint8 if layer.population.spiking else np.int32
+        results[layer.population.name] = own.reshape(n, period, -1)[:, :steps].astype(kind)
+    # Only now: after a failure, stopping waits for ever, and the parent ends the session anyway.
+    # It joins the actors, and only one thread may wait for a process.
+    finished.set()
+    watch.join()
+    last.stop()
     return results
 
 
 def _play_paused(layers: Any, period: int, play: Callable[[int], None], *, first: bool) -> None:
-    """Run one sample; pause to set each moving population right before its first input."""
+    """Run one sample; pause to set each population that may move right before its first input."""
     if not first:
         for layer in layers:
             layer.buffer.set(np.zeros(layer.buffer.shape, np.int32))
             _start(layer)
     done = 0
+    moving = False
     for delay, layer in enumerate(layers, start=1):
-        if not layer.population.starts_silent:
+        # What a moving population fires before its start reaches the ones after it, so those
+        # are not silent either.
+        moving = moving or not layer.population.starts_silent
+        if moving:
             play(delay - done)
             done = delay
             _start(layer)
@@ -118,19 +137,45 @@ def _start(layer: Any) -> None:
         variable.set(np.ascontiguousarray(to_lava(values.astype(np.int32), population.shape)))
 
 
-def _end_with_parent() -> None:
-    """Wait for the end of stdin, then end the whole session."""
+def _end_with_actors(actors: Any, finished: threading.Event) -> None:
+    """End the job when one of Lava's processes fails: the others may wait for it for ever."""
+    while not finished.wait(0.2):
+        for actor in list(actors):
+            cause = _failure(actor)
+            if cause:
+                sys.stderr.write(cause)
+                sys.stderr.flush()
+                os._exit(1)
+
+
+def _failure(actor: Any) -> str:
+    """Return why one of Lava's processes failed, empty where it did not."""
+    # Lava joins and closes its processes when one fails; a closed one has no exit code to ask for.
+    with contextlib.suppress(ValueError, OSError):
+        if actor.exception:
+            return str(actor.exception[1])
+        if actor.exitcode:
+            return f"Error: one of Lava's processes ended with code {actor.exitcode}\n"
+    return ""
+
+
+def _end_with_parent(folder: Path) -> None:
+    """Wait for the end of stdin, then remove the temporary folder and end the whole session."""
     # The bare descriptor: a lock of sys.stdin held here would stop every forked child, which
     # closes sys.stdin first thing.
     while os.read(0, 1):
         pass
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    if folder.name.startswith(PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
+    # SIGTERM, which nothing here handles: it ends all but Python's resource tracker, which then
+    # unlinks the shared memory of the others. SIGKILL would end that, too, and leave the memory.
+    os.killpg(os.getpgrp(), signal.SIGTERM)
 
 
 def main() -> int:
     """Run the job in the folder named on the command line."""
     folder = Path(sys.argv[1])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     try:
         network = read_network(folder)
         with np.load(folder / INPUT, allow_pickle=False) as archive:

@@ -13,6 +13,7 @@ import click
 from osbc_deploy._version import __version__
 from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
+from osbc_deploy.cli.reports import check_command, diff_command, report_command
 from osbc_deploy.errors import OsbcError
 
 __all__ = ["cli", "main"]
@@ -23,8 +24,8 @@ Exit codes:
   1   a bug in osbc-deploy
   2   wrong usage, configuration, target, or a backend that cannot run
   3   the model is not supported (every offender is listed)
-  4   does not fit the chip
-  5   backend and engine disagree
+  4   does not fit the chip, or over budget
+  5   backend and engine disagree, or below the accuracy asked
   6   data, weights or artefact broken or not trusted
   130 interrupted
 """
@@ -60,6 +61,9 @@ def cli() -> None:
 
 
 cli.add_command(deploy_command)
+cli.add_command(report_command)
+cli.add_command(check_command)
+cli.add_command(diff_command)
 cli.add_command(targets_group)
 cli.add_command(backends_command)
 cli.add_command(doctor_command)

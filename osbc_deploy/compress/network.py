@@ -98,6 +98,9 @@ class CompressedProjection:
         How the mask was chosen: "none", "magnitude", "elimination" or "forward".
     dead_inputs : int
         Inputs (of one output) never active in calibration.
+    curve : tuple of (float, float)
+        Sparsity and relative loss predicted for it, as far as the selection looked; empty where
+        nothing was selected.
     """
 
     name: str
@@ -108,6 +111,7 @@ class CompressedProjection:
     relative_loss: Mapping[str, float]
     selection: str
     dead_inputs: int
+    curve: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "codes", frozen(self.codes, np.int8))
@@ -267,7 +271,7 @@ def _compress_projection(
         for entry in damped
         if entry.attempts > 1
     )
-    selection, masks = _select(blocks, damped, keep, options.method)
+    selection, masks, curve = _select(blocks, damped, keep, options.method)
     pruned: list[FloatArray]
     if options.method == "magnitude":
         pruned = [W * mask for W, mask in zip(blocks, masks, strict=True)]
@@ -304,21 +308,22 @@ def _compress_projection(
         },
         selection=selection,
         dead_inputs=dead,
+        curve=curve,
     )
 
 
 def _select(
     blocks: FloatArray, damped: Sequence[DampedHessian], keep: int, method: str
-) -> tuple[str, list[BoolArray]]:
-    """Choose the weights to keep, over all rows of the layer together."""
+) -> tuple[str, list[BoolArray], tuple[tuple[float, float], ...]]:
+    """Choose the weights to keep, over all rows of the layer together; add the loss curve."""
     groups, rows, n = blocks.shape
     if keep >= blocks.size:
-        return "none", [np.ones((rows, n), bool) for _ in range(groups)]
+        return "none", [np.ones((rows, n), bool) for _ in range(groups)], ()
     if method == "magnitude":
         order = np.argsort(-np.abs(blocks).ravel(), kind="stable")
         mask = np.zeros(blocks.size, bool)
         mask[order[:keep]] = True
-        return "magnitude", list(mask.reshape(blocks.shape))
+        return "magnitude", list(mask.reshape(blocks.shape)), ()
     if groups * rows * n**3 <= _ELIMINATION_BUDGET:
         selection = "elimination"
         paths = [eliminate(W, d.H) for W, d in zip(blocks, damped, strict=True)]
@@ -329,7 +334,24 @@ def _select(
     # Weights on dead inputs have no effect: they go first, the small ones before the large.
     paths = [_dead_last(path, W, d.dead) for path, W, d in zip(paths, blocks, damped, strict=True)]
     counts = allocate(paths, keep)
-    return selection, [path_mask(path, count, n) for path, count in zip(paths, counts, strict=True)]
+    masks = [path_mask(path, count, n) for path, count in zip(paths, counts, strict=True)]
+    whole = sum(loss(W, 0.0 * W, d.H).sum() for W, d in zip(blocks, damped, strict=True))
+    return selection, masks, _curve(paths, float(whole), blocks.size)
+
+
+def _curve(
+    paths: Sequence[Path], whole: float, size: int, points: int = 41
+) -> tuple[tuple[float, float], ...]:
+    """Return (sparsity, relative loss) along the order in which all rows together are filled."""
+    value = np.concatenate([path.value.ravel() for path in paths])
+    drop = np.concatenate([path.drop.ravel() for path in paths])
+    order = np.argsort(-value, kind="stable")
+    left = whole - np.concatenate([[0.0], np.cumsum(np.maximum(drop[order], 0.0))])
+    sparsity = np.linspace(1.0, 0.0, points)
+    keep = np.rint((1.0 - sparsity) * size).astype(int)
+    inside = keep < len(left)
+    share = np.clip(left[keep[inside]], 0.0, None) / max(whole, 1e-300)
+    return tuple(zip(sparsity[inside].tolist(), share.tolist(), strict=True))
 
 
 def _dead_last(path: Path, W: FloatArray, dead: BoolArray) -> Path:

@@ -74,6 +74,7 @@ def _compression(deployment: Deployment) -> dict[str, Any]:
                 "selection": done.selection,
                 "dead_inputs": done.dead_inputs,
                 "relative_loss": dict(done.relative_loss),
+                "loss_curve": [list(point) for point in done.curve],
             }
         )
     options = compressed.options

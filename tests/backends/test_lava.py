@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import osbc_backend_lava.backend as lava
+from osbc_deploy.artefact import write_network
 from osbc_deploy.errors import BackendError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -117,6 +119,25 @@ def test_dense_networks_of_all_widths(bias: bool, start: bool, formats: NumberFo
     compare(network((12,), formats, *layers), spikes)
 
 
+@pytest.mark.parametrize("after", ["quiet", "readout"])
+def test_silent_populations_after_a_moving_one(after: str, formats: NumberFormats) -> None:
+    # The first one fires on its own before its start, which must not reach the others' states.
+    rng = np.random.default_rng(11)
+    quiet = {"bias": False, "start": False}
+    moving = replace(
+        registers("a", (16,), rng, vth=20, bias=False), v_init=rng.integers(10**4, 10**6, 16)
+    )
+    silent = registers("b", (12,), rng, vth=4000, spiking=after == "quiet", **quiet)
+    still = {name: np.zeros(silent.size) for name in ("u_init", "v_init")}
+    layers = [
+        (FixedDense(mantissas((16, 8), 8, rng)), 8, -1, moving),
+        (FixedDense(mantissas((12, 16), 8, rng)), 8, -1, replace(silent, **still)),
+    ]
+    assert not moving.starts_silent
+    assert layers[1][3].starts_silent
+    compare(network((8,), formats, *layers), (rng.random((3, T, 8)) < 0.4).astype(np.uint8))
+
+
 def test_convolutions_with_every_asymmetry(formats: NumberFormats) -> None:
     rng = np.random.default_rng(5)
     first = FixedConv(mantissas((6, 2, 3, 2), 4, rng), (2, 1), (1, 0), (1, 2), 1)
@@ -205,6 +226,19 @@ def test_a_worker_that_fails_is_named_with_its_cause(tiny: Any, tmp_path: Path) 
         backend.run(*tiny, time_limit=30, progress=SILENT)
 
 
+def test_what_a_dead_worker_leaves_running_does_not_hide_that_it_died(
+    tiny: Any, tmp_path: Path
+) -> None:
+    # The child keeps the worker's stdout open.
+    body = """
+        import subprocess, sys
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+        raise ValueError("out of cheese")
+    """
+    with pytest.raises(BackendError, match="code 1 .*out of cheese"):
+        stub(tmp_path, body).run(*tiny, time_limit=30, progress=SILENT)
+
+
 def test_the_worker_ends_when_its_parent_dies(tiny: Any, tmp_path: Path) -> None:
     # The parent is killed outright while the worker sleeps inside Lava's place.
     script = tmp_path / "worker.py"
@@ -212,8 +246,9 @@ def test_the_worker_ends_when_its_parent_dies(tiny: Any, tmp_path: Path) -> None
         textwrap.dedent("""
         import os, pathlib, sys, threading, time
         from osbc_backend_lava.worker import _end_with_parent
+        folder = pathlib.Path(sys.argv[1]).parent
         pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
         time.sleep(300)
     """)
     )
@@ -238,6 +273,55 @@ def test_the_worker_ends_when_its_parent_dies(tiny: Any, tmp_path: Path) -> None
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_for(lambda: not running(worker))
+    assert pid_file.exists(), "a folder that is not a temporary one of ours was removed"
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm to look at")
+def test_lava_itself_leaves_nothing_when_its_parent_is_killed(
+    formats: NumberFormats, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    quiet = registers("a", (4,), rng, vth=90, bias=False, start=False)
+    folder = tmp_path / "osbc-lava-job"
+    folder.mkdir()
+    net = network((3,), formats, (FixedDense(mantissas((4, 3), 8, rng)), 8, 0, quiet))
+    write_network(net, folder)
+    np.savez(folder / "input.npz", spikes=np.ones((2000, 50, 3), np.uint8))
+    before = set(Path("/dev/shm").iterdir())
+    # The parent hands on the worker's output, so that the first sample is seen here.
+    parent = """
+        import subprocess, sys, time
+        worker = subprocess.Popen([sys.executable, "-m", "osbc_backend_lava.worker", sys.argv[1]],
+                                  stdin=subprocess.PIPE, start_new_session=True)
+        print(worker.pid, flush=True)
+        time.sleep(300)
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(parent), str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        group = int(process.stdout.readline())
+        assert process.stdout.readline().strip() == "done"
+        ours = set(Path("/dev/shm").iterdir()) - before
+        assert ours
+        process.kill()
+        process.wait()
+        wait_for(lambda: not lava._any_runs(group) or not group_exists(group))
+    wait_for(lambda: not ours & set(Path("/dev/shm").iterdir()))
+    assert not folder.exists()
+
+
+def group_exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def wait_for(condition: Any, limit: float = 30.0) -> None:
@@ -268,3 +352,19 @@ def test_maps_beyond_lavas_limit_are_refused(formats: NumberFormats) -> None:
     net = network((1, 3, 130), formats, (conv, 8, 0, registers("a", (1, 3, 130), rng, vth=90)))
     with pytest.raises(BackendError, match=r"to\.a convolves maps of 3x130.* 127"):
         lava.BACKEND.run(net, np.ones((1, 2, 1, 3, 130), np.uint8), time_limit=5, progress=SILENT)
+
+
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="only under NumPy 2")
+def test_channels_beyond_lavas_limit_are_refused_and_a_failing_model_ends_the_run(
+    formats: NumberFormats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(2)
+    conv = FixedConv(mantissas((1, 130, 2, 2), 8, rng), (1, 1), (0, 0), (1, 1), 1)
+    net = network((130, 3, 3), formats, (conv, 8, 0, registers("a", (1, 2, 2), rng, vth=90)))
+    spikes = np.ones((1, 2, 130, 3, 3), np.uint8)
+    with pytest.raises(BackendError, match=r"to\.a convolves 130 channels.* 127"):
+        lava.BACKEND.run(net, spikes, time_limit=5, progress=SILENT)
+    # Unchecked, the model raises inside Lava, whose other processes would wait for it for ever.
+    monkeypatch.setattr(lava, "_check_convolutions", lambda network: None)
+    with pytest.raises(BackendError, match="failed with code 1 .*OverflowError"):
+        lava.BACKEND.run(net, spikes, time_limit=60, progress=SILENT)

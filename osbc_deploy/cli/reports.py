@@ -1,0 +1,197 @@
+"""Commands on finished deployments: report, check, diff; neither torch nor Lava is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from osbc_deploy.cli.options import config_option, json_option
+from osbc_deploy.errors import UsageError
+
+__all__ = ["check_command", "diff_command", "report_command"]
+
+REPORT = click.Path(path_type=Path)
+
+
+@click.command("report")
+@click.argument("path", type=REPORT)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "html"]),
+    default="table",
+    show_default=True,
+    help="What to write.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write to a file instead of stdout.",
+)
+@config_option
+def report_command(path: Path, form: str, output: Path | None) -> int:
+    """Show the report of a deployment (a folder written with -o, or its report.json)."""
+    from osbc_deploy.report.read import read_report
+
+    report = read_report(path)
+    if form == "table":
+        text = _table(report)
+    elif form == "json":
+        text = json.dumps(report, indent=1) + "\n"
+    elif form == "csv":
+        from osbc_deploy.report.formats import cores_csv
+
+        text = cores_csv(report)
+    else:
+        from osbc_deploy.report.page import report_page
+
+        text = report_page(report)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        _write(output, text)
+        click.echo(f"wrote {output}", err=True)
+    return 0
+
+
+def _table(report: dict[str, Any]) -> str:
+    import io
+
+    from rich.console import Console
+
+    from osbc_deploy.report.terminal import print_report
+
+    out = io.StringIO()
+    here = Console()
+    width = here.width if here.is_terminal else 160
+    print_report(report, Console(file=out, width=width, force_terminal=here.is_terminal))
+    return out.getvalue()
+
+
+@click.command("check")
+@click.argument("path", type=REPORT)
+@click.option(
+    "--budget",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE.toml",
+    help="The limits to keep.",
+)
+@click.option("--baseline", type=REPORT, help="Report that growth is measured against.")
+@click.option(
+    "--update-baseline", is_flag=True, help="Make this report the baseline, if it keeps the limits."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "junit", "markdown"]),
+    default="table",
+    show_default=True,
+    help="What to print.",
+)
+@config_option
+def check_command(
+    path: Path, budget: Path, baseline: Path | None, update_baseline: bool, form: str
+) -> int:
+    """Check a deployment against a budget: exit code 4 over budget, 5 below the quality asked."""
+    from osbc_deploy.report.budget import Growth, check_report, read_budget
+    from osbc_deploy.report.read import read_report
+
+    if update_baseline and baseline is None:
+        raise UsageError("--update-baseline: needs --baseline FILE to write to.")
+    limits = read_budget(budget)
+    report = read_report(path)
+    known = None
+    if baseline is not None and not (update_baseline and not baseline.exists()):
+        known = read_report(baseline)
+    if known is None and update_baseline:
+        # The first baseline has nothing before it to grow from.
+        limits = limits.model_copy(update={"growth": Growth()})
+    findings = check_report(report, limits, known)
+    click.echo(_findings(findings, form), nl=False)
+    failed = [f for f in findings if not f.ok]
+    for finding in failed:
+        click.echo(f"over: {finding.name}: {finding.message}", err=True)
+    if failed:
+        return 4 if any(f.kind == "resource" for f in failed) else 5
+    if update_baseline and baseline is not None:
+        _write(baseline, json.dumps(report, indent=1) + "\n")
+        click.echo(f"wrote {baseline}", err=True)
+    return 0
+
+
+def _findings(findings: Sequence[Any], form: str) -> str:
+    from osbc_deploy.report.formats import findings_junit, findings_markdown
+
+    if form == "json":
+        entries = [asdict(f) for f in findings]
+        ok = all(f.ok for f in findings)
+        return json.dumps({"ok": ok, "findings": entries}, indent=1) + "\n"
+    if form == "junit":
+        return findings_junit(findings)
+    if form == "markdown":
+        return findings_markdown(findings)
+    width = max(len(f.name) for f in findings)
+    return "".join(
+        f"{'ok  ' if f.ok else 'FAIL'}  {f.name:<{width}}  {f.message}\n" for f in findings
+    )
+
+
+@click.command("diff")
+@click.argument("before", type=REPORT)
+@click.argument("after", type=REPORT)
+@json_option
+@config_option
+def diff_command(before: Path, after: Path, as_json: bool) -> int:
+    """Show what changed from one deployment to another."""
+    from osbc_deploy.report.difference import difference
+    from osbc_deploy.report.read import read_report
+
+    rows = difference(read_report(before), read_report(after))
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return 0
+    if not rows:
+        click.echo("no difference")
+    for row in rows:
+        change = "" if row["change"] is None else f"({_signed(row['change'])})"
+        click.echo(
+            f"{row['where']:<14} {row['what']:<22} {_shown(row['before']):>14} -> "
+            f"{_shown(row['after']):>14} {change}"
+        )
+    return 0
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return (
+        f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:.4g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+,}" if isinstance(value, int) else f"{value:+.4g}"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error

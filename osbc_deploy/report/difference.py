@@ -1,0 +1,72 @@
+"""What changed between two reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from osbc_deploy.report.measures import layer_measures, totals
+
+__all__ = ["difference"]
+
+Report = Mapping[str, Any]
+
+_LAYER_KEYS = ("cores", "memory_bytes", "nonzero", "bits", "loss", "rate")
+
+
+def difference(before: Report, after: Report) -> list[dict[str, Any]]:
+    """Return every measure that differs.
+
+    Returns
+    -------
+    list of dict
+        ``{"where", "what", "before", "after", "change"}``; `change` is None where one side has no
+        such number (a layer that is new or gone).
+    """
+    rows = [_row("network", key, totals(before)[key], totals(after)[key]) for key in totals(before)]
+    rows += [
+        _row("network", f"accuracy {key}", before["accuracy"][key], after["accuracy"][key])
+        for key in ("float", "compressed", "fixed_point")
+    ]
+    rows.append(
+        _row(
+            "network",
+            "sparsity",
+            before["compression"]["sparsity"],
+            after["compression"]["sparsity"],
+        )
+    )
+    rows.append(
+        _row(
+            "network",
+            "mismatched spikes",
+            before["fidelity"]["mismatched_spikes"],
+            after["fidelity"]["mismatched_spikes"],
+        )
+    )
+    rows += [
+        _row("network", key, before[part][name], after[part][name])
+        for key, part, name in (("target", "target", "name"), ("model", "provenance", "model"))
+    ]
+    rows += _layers(layer_measures(before), layer_measures(after))
+    return [row for row in rows if row["before"] != row["after"]]
+
+
+def _layers(
+    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    for name in dict.fromkeys((*before, *after)):
+        old, new = before.get(name, {}), after.get(name, {})
+        for key in _LAYER_KEYS:
+            yield _row(f"layer {name}", key, old.get(key), new.get(key))
+
+
+def _row(where: str, what: str, before: Any, after: Any) -> dict[str, Any]:
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (before, after))
+    return {
+        "where": where,
+        "what": what,
+        "before": before,
+        "after": after,
+        "change": after - before if numbers else None,
+    }

@@ -1,0 +1,53 @@
+"""Sums over a report that several views of it need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["layer_measures", "totals"]
+
+Report = Mapping[str, Any]
+
+
+def totals(report: Report) -> dict[str, int]:
+    """Return cores and bytes of the whole network."""
+    memory = report["memory"]
+    return {"cores": memory["cores_used"], "memory_bytes": memory["deployed_bytes"]}
+
+
+def layer_measures(report: Report) -> dict[str, dict[str, Any]]:
+    """Return what every layer uses on all of its cores, by layer name, in network order.
+
+    Keys: ``cores``, ``memory_bytes``, ``neurons``, ``synapses``, every resource by its name,
+    ``payload``, ``index``, ``header`` and ``padding`` bits, and ``weights``, ``nonzero``,
+    ``sparsity``, ``bits``, ``loss`` and ``rate`` of the layer itself.
+    """
+    measures: dict[str, dict[str, Any]] = {}
+    for layer, population in zip(
+        report["compression"]["layers"], report["populations"], strict=True
+    ):
+        measures[layer["name"]] = {
+            "cores": 0,
+            "memory_bytes": 0,
+            "neurons": 0,
+            "synapses": 0,
+            "weights": layer["weights"],
+            "nonzero": layer["nonzero"],
+            "sparsity": layer["sparsity"],
+            "bits": layer["bits"],
+            "loss": layer["relative_loss"]["total"],
+            "rate": population["rate"],
+        }
+    for core in report["cores"]:
+        entry = measures[core["layer"]]
+        entry["cores"] += 1
+        entry["memory_bytes"] += core["bytes"]
+        entry["neurons"] += core["neurons"]
+        for name, resource in core["resources"].items():
+            key = f"{name}_used"
+            entry[key] = entry.get(key, 0) + resource["used"]
+        for part, bits in core["synapse_bits"].items():
+            entry[part] = entry.get(part, 0) + bits
+        entry["synapses"] += core["synapses"]
+    return measures

@@ -1,0 +1,125 @@
+"""The report as one self-contained HTML page: no script, no file but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from osbc_deploy.report.measures import layer_measures
+
+__all__ = ["report_page"]
+
+Report = Mapping[str, Any]
+
+_COLUMNS = 20
+"""Cores in a row of the core map."""
+_PARTS = ("payload", "index", "header", "padding")
+
+
+def report_page(report: Report) -> str:
+    """Return the page. Everything from the report is escaped."""
+    import jinja2
+
+    template = files("osbc_deploy.report").joinpath("page.html.j2").read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(template).render(
+        report=report,
+        layers=_layers(report),
+        core_map=_core_map(report),
+        pools=_pools(report),
+        curves=_curves(report),
+    )
+
+
+def _core_map(report: Report) -> list[dict[str, Any]]:
+    """Return one cell for every core of the chip, used or not."""
+    count = max(report["memory"]["cores_available"], len(report["cores"]))
+    cells = []
+    for index in range(count):
+        core = report["cores"][index] if index < len(report["cores"]) else None
+        share = core["limiting_share"] if core else 0.0
+        label = (
+            f"core {index}: {core['layer']}[{core['slice']}], {core['limiting']} {share:.0%}"
+            if core
+            else f"core {index}: free"
+        )
+        cells.append(
+            {
+                "x": index % _COLUMNS,
+                "y": index // _COLUMNS,
+                "label": label,
+                "color": _heat(share) if core else "#eee",
+            }
+        )
+    return cells
+
+
+def _heat(share: float) -> str:
+    """Return a color from green (empty) over yellow to red (full), and purple beyond."""
+    if share > 1.0:
+        return "hsl(290, 70%, 45%)"
+    return f"hsl({(1.0 - share) / 3.0:.3f}turn, 65%, 55%)"
+
+
+def _pools(report: Report) -> list[dict[str, Any]]:
+    """Return, for every core, the stacked use of its pool."""
+    bars = []
+    for core in report["cores"]:
+        resources = core["resources"]
+        limit = resources["total"]["max"]
+        names = [name for name in resources if name != "total"]
+        bars.append(
+            {
+                "label": f"core {core['core']} · layer {core['layer']}",
+                "total": resources["total"]["used"],
+                "limit": limit,
+                "stack": _stack([resources[name]["used"] for name in names], limit, names),
+            }
+        )
+    return bars
+
+
+def _layers(report: Report) -> list[dict[str, Any]]:
+    """Return the measures of every layer with its synapse bits stacked."""
+    measures = layer_measures(report)
+    most = max(sum(m.get(part, 0) for part in _PARTS) for m in measures.values())
+    return [
+        {
+            "name": name,
+            **measure,
+            "stack": _stack([measure.get(part, 0) for part in _PARTS], most, _PARTS),
+            "population": population,
+        }
+        for (name, measure), population in zip(measures.items(), report["populations"], strict=True)
+    ]
+
+
+def _stack(values: Sequence[int], limit: int, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the pieces of a bar, in percent of its limit."""
+    pieces, start = [], 0.0
+    for number, (value, name) in enumerate(zip(values, names, strict=True)):
+        width = 100.0 * value / limit if limit else 0.0
+        pieces.append({"x": start, "width": width, "value": value, "name": name, "kind": number})
+        start += width
+    return pieces
+
+
+def _curves(report: Report) -> list[dict[str, Any]]:
+    """Return the loss curve of every layer as an SVG path over sparsity, and where it ended."""
+    curves = []
+    for number, layer in enumerate(report["compression"]["layers"]):
+        points = [
+            (100.0 * sparsity, 100.0 * (1.0 - min(1.0, loss) ** 0.5))
+            for sparsity, loss in layer["loss_curve"]
+        ]
+        if points:
+            path = "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in points)
+            end = (
+                100.0 * layer["sparsity"],
+                100.0 * (1.0 - min(1.0, layer["relative_loss"]["total"]) ** 0.5),
+            )
+            curves.append({"name": layer["name"], "path": path, "end": end, "kind": number % 8})
+    return curves

@@ -1,0 +1,297 @@
+"""Reports read back, compared and held against budgets."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, ClassVar
+from xml.etree import ElementTree
+
+import norse.torch as norse
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import nn
+
+import osbc_deploy
+from osbc_deploy.cli.main import cli
+from osbc_deploy.errors import OsbcError
+from osbc_deploy.report.difference import difference
+from osbc_deploy.report.measures import layer_measures
+from osbc_deploy.report.read import read_report
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    """A real report, as read from JSON."""
+    torch.manual_seed(0)
+    model = norse.SequentialState(
+        nn.Conv2d(2, 6, 3),
+        norse.LIFCell(),
+        nn.Flatten(),
+        nn.Linear(216, 8),
+        norse.LIFBoxCell(),
+        nn.Linear(8, 4),
+        norse.LICell(),
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5)
+    spikes = (np.random.default_rng(0).random((20, 10, 2, 8, 8)) < 0.3).astype(np.uint8)
+    done = osbc_deploy.deploy(
+        model, (spikes, np.arange(20) % 4), target="loihi2", sparsity=0.5, backend_samples=2
+    )
+    plain: dict[str, Any] = json.loads(json.dumps(done.report()))
+    return plain
+
+
+@pytest.fixture
+def files(report: dict[str, Any], tmp_path: Path) -> Path:
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image" / "report.json").write_text(json.dumps(report))
+    return tmp_path
+
+
+def call(*args: Any) -> Result:
+    """Run a command in this process; errors of ours come back as the exception."""
+    result = CliRunner().invoke(cli, [str(a) for a in args], standalone_mode=False)
+    if result.exception is not None and not isinstance(result.exception, OsbcError):
+        raise result.exception
+    return result
+
+
+def check(files: Path, budget: str, *args: Any) -> Result:
+    (files / "budget.toml").write_text("schema = 1\n" + budget)
+    return call("check", files / "image", "--budget", files / "budget.toml", *args)
+
+
+def test_measures_are_sums_over_the_cores(report: dict[str, Any]) -> None:
+    measures = layer_measures(report)
+    assert list(measures) == ["0", "3", "5"]
+    assert sum(m["memory_bytes"] for m in measures.values()) == report["memory"]["deployed_bytes"]
+    assert sum(m["cores"] for m in measures.values()) == len(report["cores"])
+    assert measures["0"]["neurons"] == 6 * 6 * 6
+    for layer in measures.values():
+        bits = sum(layer[part] for part in ("payload", "index", "header", "padding"))
+        assert bits == layer["synapses_used"] * 64
+
+
+@pytest.mark.parametrize(
+    ("budget", "code", "words"),
+    [
+        ("", 0, ["fits loihi2"]),
+        ("[budget]\ncores = 3\nmemory_bytes = 10_000_000", 0, ["cores", "3 of 3"]),
+        ("[budget]\ncores = 2", 4, ["3 of 2, 1 over"]),
+        ("[budget]\nmemory_bytes = 100", 4, ["memory", "over"]),
+        ("[budget]\naccuracy_floor = 1.0", 5, ["short"]),
+        ("[budget]\naccuracy_drop = 1.0", 0, ["lost, at most 100.00%"]),
+        ("[budget]\nmismatched_spikes = 0", 0, ["mismatched spikes"]),
+        ("[budget]\ncores = 2\naccuracy_floor = 1.0", 4, ["1 over", "short"]),
+        ("[resources]\ntotal = 0.9", 0, ["core 0 total"]),
+        ("[resources]\naxon_map = 0.001", 4, ["core 0 axon_map"]),
+        ("[layers.3]\ncores = 0", 4, ["layer 3 cores", "1 of 0, 1 over"]),
+        ("[layers.5]\nmemory_bytes = 100_000", 0, ["layer 5 memory"]),
+    ],
+)
+def test_budgets(budget: str, code: int, words: list[str], files: Path) -> None:
+    done = check(files, budget)
+    assert done.return_value == code, done.output
+    for word in words:
+        assert word in done.output
+
+
+def test_growth_is_measured_against_the_baseline(files: Path, report: dict[str, Any]) -> None:
+    smaller = copy.deepcopy(report)
+    smaller["memory"]["deployed_bytes"] = int(report["memory"]["deployed_bytes"] / 1.1)
+    smaller["memory"]["cores_used"] -= 1
+    smaller["accuracy"]["fixed_point"] = min(1.0, report["accuracy"]["fixed_point"] + 0.25)
+    base = files / "base.json"
+    base.write_text(json.dumps(smaller))
+    assert check(files, "[growth]\nmemory = 0.2\ncores = 1", "--baseline", base).return_value == 0
+    assert check(files, "[growth]\nmemory = 0.05", "--baseline", base).return_value == 4
+    assert check(files, "[growth]\ncores = 0", "--baseline", base).return_value == 4
+    assert check(files, "[growth]\naccuracy_drop = 0.2", "--baseline", base).return_value == 5
+    assert check(files, "[growth]\naccuracy_drop = 0.25", "--baseline", base).return_value == 0
+
+
+def test_the_baseline_is_renewed_only_by_a_report_that_passes(files: Path) -> None:
+    base = files / "base.json"
+    options = ("--baseline", base, "--update-baseline")
+    assert check(files, "[budget]\ncores = 1", *options).return_value == 4
+    assert not base.exists()
+    assert check(files, "[growth]\ncores = 0", *options).return_value == 0
+    assert read_report(base) == read_report(files / "image")
+    assert not list(files.glob(".*"))
+
+
+@pytest.mark.parametrize("form", ["table", "json", "junit", "markdown"])
+def test_every_format_names_the_failure(form: str, files: Path) -> None:
+    done = check(files, "[budget]\ncores = 2\nmemory_bytes = 10_000_000", "--format", form)
+    assert done.return_value == 4
+    text = done.stdout
+    if form == "json":
+        parsed = json.loads(text)
+        assert not parsed["ok"]
+        assert [f["name"] for f in parsed["findings"] if not f["ok"]] == ["cores"]
+    elif form == "junit":
+        suite = ElementTree.fromstring(text)  # noqa: S314 - our own output
+        assert (suite.get("tests"), suite.get("failures")) == ("3", "1")
+        failure = suite.find("testcase/failure")
+        assert failure is not None
+        assert failure.get("message") == "3 of 2, 1 over"
+    else:
+        assert "FAIL" in text
+        assert "3 of 2, 1 over" in text
+
+
+@pytest.mark.parametrize(
+    ("budget", "args", "words"),
+    [
+        ("[budget]\ncolor = 3", (), "budget.color"),
+        ("[budget]\ncores = -1", (), "greater than or equal"),
+        ("[budget]\naccuracy_floor = 95", (), "less than or equal"),
+        ("[layers.9]\ncores = 1", (), "known: 0, 3, 5"),
+        ("[resources]\nmagic = 0.5", (), "known: axon_in"),
+        ("[growth]\ncores = 0", (), "baseline"),
+        ("[budget", (), "not valid TOML"),
+        ("", ("--update-baseline",), "--baseline"),
+    ],
+)
+def test_bad_budgets_are_named(budget: str, args: tuple[str, ...], words: str, files: Path) -> None:
+    done = check(files, budget, *args)
+    assert isinstance(done.exception, OsbcError)
+    assert done.exception.exit_code == 2
+    assert words in str(done.exception)
+
+
+def test_a_baseline_of_another_target_or_schema_is_refused(
+    files: Path, report: dict[str, Any]
+) -> None:
+    base = files / "base.json"
+    base.write_text(json.dumps({**report, "target": {**report["target"], "name": "other"}}))
+    done = check(files, "", "--baseline", base)
+    assert "of target other, the report of loihi2" in str(done.exception)
+    base.write_text(json.dumps({**report, "schema": "osbc-deploy/report/99"}))
+    done = check(files, "", "--baseline", base)
+    assert isinstance(done.exception, OsbcError)
+    assert done.exception.exit_code == 6
+
+
+def corrupt(report: dict[str, Any], how: str) -> str:
+    broken = copy.deepcopy(report)
+    if how == "text":
+        return "{"
+    if how == "list":
+        return "[]"
+    if how == "missing":
+        del broken["cores"]
+    elif how == "negative":
+        broken["cores"][0]["bytes"] = -1
+    elif how == "extra":
+        broken["memory"]["surprise"] = 1
+    return json.dumps(broken)
+
+
+@pytest.mark.parametrize("how", ["text", "list", "missing", "negative", "extra"])
+def test_corrupted_reports_are_refused(how: str, files: Path, report: dict[str, Any]) -> None:
+    (files / "image" / "report.json").write_text(corrupt(report, how))
+    for command in (("report", files / "image"), ("diff", files / "image", files / "image")):
+        done = call(*command)
+        assert isinstance(done.exception, OsbcError)
+        assert done.exception.exit_code == 6
+
+
+def test_difference_lists_what_changed_and_nothing_else(report: dict[str, Any]) -> None:
+    assert difference(report, report) == []
+    after = copy.deepcopy(report)
+    after["compression"]["layers"][1]["bits"] = 3
+    after["memory"]["deployed_bytes"] += 80
+    after["accuracy"]["float"] = None
+    rows = {(r["where"], r["what"]): r for r in difference(report, after)}
+    assert rows["network", "memory_bytes"]["change"] == 80
+    assert rows["layer 3", "bits"]["change"] == -1
+    assert rows["network", "accuracy float"]["change"] is None
+    assert len(rows) == 3
+
+
+def test_a_layer_that_is_new_is_in_the_difference(report: dict[str, Any]) -> None:
+    before = copy.deepcopy(report)
+    before["compression"]["layers"].pop()
+    before["populations"].pop()
+    before["cores"] = [c for c in before["cores"] if c["layer"] != "5"]
+    rows = [r for r in difference(before, report) if r["where"] == "layer 5"]
+    assert rows
+    assert all(r["before"] is None and r["change"] is None for r in rows)
+
+
+def test_report_formats(files: Path, report: dict[str, Any]) -> None:
+    table = call("report", files / "image").output
+    assert "FITS" in table
+    assert "0[0:6, 0:6, 0:6]" in table
+    rows = list(
+        csv.DictReader(io.StringIO(call("report", files / "image", "--format", "csv").output))
+    )
+    assert [int(r["bytes"]) for r in rows] == [c["bytes"] for c in report["cores"]]
+    assert int(rows[0]["total_max"]) == report["cores"][0]["resources"]["total"]["max"]
+    written = call("report", files / "image", "--format", "json", "-o", files / "copy.json")
+    assert written.return_value == 0
+    assert json.loads((files / "copy.json").read_text()) == report
+    assert call("diff", files / "image", files / "copy.json").output == "no difference\n"
+    assert isinstance(call("report", files / "gone").exception, OsbcError)
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text, and checks that tags nest."""
+
+    VOID: ClassVar[set[str]] = {"meta", "rect", "path", "circle", "br"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID or (tag == "rect" and self.stack[-1:] == ["svg"]):
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_self_contained_and_escapes_what_it_shows(
+    files: Path, report: dict[str, Any]
+) -> None:
+    hostile = copy.deepcopy(report)
+    hostile["provenance"]["model"] = "<script>alert(1)</script>"
+    hostile["excesses"] = ["chip: <b>over</b>"]
+    hostile["fits"] = False
+    (files / "image" / "report.json").write_text(json.dumps(hostile))
+    text = call("report", files / "image", "--format", "html").output
+    page = Page()
+    page.feed(text)
+    assert page.stack == []
+    assert "script" not in page.tags
+    assert "<script>alert(1)</script>" in page.text
+    assert "chip: <b>over</b>" in page.text
+    assert "DOES NOT FIT" in page.text
+    assert not {name for name, _ in page.attributes} & {"src", "href", "onload", "onclick"}
+    assert "http" not in text.replace("http-equiv", "")
+    # One cell for every core of the chip; a bar for every core in use and every layer.
+    assert page.tags.count("svg") == 1 + len(report["cores"]) + 3 + 1
+    assert f"{report['memory']['deployed_bytes']:,} B" in page.text
