@@ -2,8 +2,8 @@
 
 A core holds neurons of one population. A dense population is cut into consecutive slices of equal
 size, as the compiler does; a convolution into tiles of rows, columns and channels. The smallest
-number of cores is taken for which every slice fits; where no cut fits, the finest is reported with
-what it exceeds.
+number of cores is taken for which every slice fits, then the fewest replicated axons, then the best
+balance; where no cut fits, the finest is reported with what it exceeds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.chip.memory import Resources, axon_words, conv_words, neuron_groups
+from osbc_deploy.chip.memory import (
+    Resources,
+    axon_words,
+    conv_words,
+    neuron_groups,
+    record_words,
+)
 from osbc_deploy.chip.target import Target
 from osbc_deploy.fixedpoint.network import (
     FixedConv,
@@ -74,6 +80,8 @@ class Mapping:
     Attributes
     ----------
     cores : tuple of Core
+    lower_bound : int
+        Cores that no way of cutting the populations could do without.
     available : int
         Cores the chip has.
     caps : dict of int
@@ -82,6 +90,7 @@ class Mapping:
     """
 
     cores: tuple[Core, ...]
+    lower_bound: int
     available: int
     caps: dict[str, int]
     word_bits: int
@@ -130,6 +139,7 @@ def map_network(network: FixedPointNetwork, target: Target) -> Mapping:
     """Give every population the cores it needs."""
     caps = target.caps()
     cores: list[Core] = []
+    bound = 0
     for projection, population in zip(network.projections, network.populations, strict=True):
         outgoing = network.outgoing(population.name)
         to_convolution = bool(outgoing) and all(
@@ -138,35 +148,49 @@ def map_network(network: FixedPointNetwork, target: Target) -> Mapping:
         layer = _Layer(
             projection, population, network.shape_of(projection.pre), to_convolution, target
         )
-        chosen = _fewest(layer, caps, target.chip.cores.value)
+        lower = _lower_bound(layer, caps)
+        bound += lower
+        chosen = _fewest(layer, caps, lower, target.chip.cores.value)
         first = len(cores)
         cores.extend(
             Core(first + i, population.name, *description) for i, description in enumerate(chosen)
         )
-    return Mapping(tuple(cores), target.chip.cores.value, caps, target.core.word_bits.value)
+    return Mapping(tuple(cores), bound, target.chip.cores.value, caps, target.core.word_bits.value)
 
 
 _Slice = tuple[tuple[Range, ...], int, int, int, str, Resources]
 
 
-def _fewest(layer: _Layer, caps: dict[str, int], available: int) -> list[_Slice]:
-    """Return the slices of the first cut, from coarse to fine, whose slices all fit."""
+def _fewest(layer: _Layer, caps: dict[str, int], lower: int, available: int) -> list[_Slice]:
+    """Return the slices of the best cut among those with the fewest cores.
+
+    Of all cuts into that many pieces that fit, the one is taken that sends the fewest axons to
+    more than one core, then the one whose fullest core is emptiest. Where nothing fits, the
+    finest cut is returned.
+    """
     slices: list[_Slice] = []
-    for tiles in layer.cuts(_lower_bound(layer, caps), available):
-        slices = [layer.cost(ranges) for ranges in tiles]
-        if all(
-            used <= caps[name]
-            for *_, resources in slices
-            for name, used in resources.used().items()
-        ):
-            break
+    for cuts in layer.cuts(lower, available):
+        fitting = []
+        for tiles in cuts:
+            slices = [layer.cost(ranges) for ranges in tiles]
+            if all(used <= caps[name] for *_, r in slices for name, used in r.used().items()):
+                fitting.append(slices)
+        if fitting:
+            return min(fitting, key=_traffic_and_peak)
     return slices
 
 
+def _traffic_and_peak(slices: list[_Slice]) -> tuple[int, int]:
+    return sum(axons for _, _, axons, *_ in slices), max(r.total for *_, r in slices)
+
+
 def _lower_bound(layer: _Layer, caps: dict[str, int]) -> int:
-    """Return how many cores the neurons alone need, whatever else they cost."""
-    words = layer.population.size * layer.target.memory.neuron_words.value
-    return max(1, -(-words // caps["neuron_state"]))
+    """Return how many cores no cut can do without.
+
+    Cutting never lowers the sum of a resource over the cores (axons and kernels are replicated,
+    records rounded up), so what the uncut layer needs at least, over the capacity, is a bound.
+    """
+    return max(1, *(-(-used // caps[name]) for name, used in layer.least().items()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,19 +203,20 @@ class _Layer:
     to_convolution: bool
     target: Target
 
-    def cuts(self, lower: int, available: int) -> Iterator[list[tuple[Range, ...]]]:
-        """Yield ways to cut the population, fewest pieces first, fewest replicated axons next."""
-        shape = self.population.shape
-        size = self.population.size
+    def cuts(self, lower: int, available: int) -> Iterator[list[list[tuple[Range, ...]]]]:
+        """Yield, for a growing number of pieces, all even cuts of the population into as many."""
+        shape, size = self.population.shape, self.population.size
         # Every count while the chip could be several times as large; beyond that, a few coarse
         # steps suffice to say how much is missing.
-        counts = list(range(lower, min(_PATIENCE * available, size) + 1)) or [min(lower, size)]
+        lower = min(lower, size)
+        counts = list(range(lower, min(_PATIENCE * available, size) + 1)) or [lower]
         while counts[-1] < size:
             counts.append(min(2 * counts[-1], size))
         for count in counts:
-            for parts in _factorizations(count, shape):
-                axes = [_even(size, part) for size, part in zip(shape, parts, strict=True)]
-                yield _product(axes)
+            yield [
+                _product([_even(size, part) for size, part in zip(shape, parts, strict=True)])
+                for parts in _factorizations(count, shape)
+            ]
 
     def cost(self, ranges: tuple[Range, ...]) -> _Slice:
         """Return neurons, axons, synapses, encoding and resources of one slice."""
@@ -221,6 +246,28 @@ class _Layer:
             **bits,
         )
         return ranges, neurons, axons, synapses, encoding, resources
+
+    def least(self) -> dict[str, int]:
+        """Return what the uncut layer needs at least of every resource."""
+        *_, whole = self.cost(tuple((0, size) for size in self.population.shape))
+        used = whole.used()
+        if not isinstance(self.projection.connection, FixedConv):
+            # Slices may differ in encoding, so only what both store counts: the non-zero weights
+            # at the smaller index.
+            nonzero = np.count_nonzero(self.projection.connection.weight, axis=0)
+            nonzero = nonzero[nonzero > 0]
+            rules = self.target.memory
+            index = min(rules.index_bits.value, rules.sparse_record_bits.value)
+            words = record_words(
+                nonzero,
+                self.projection.weight_bits,
+                index,
+                rules.header_bits.value,
+                self.target.core.word_bits.value,
+            )
+            used |= {"axon_in": len(nonzero), "synapses": int(words.sum())}
+            used["total"] = sum(n for name, n in used.items() if name != "total")
+        return used
 
     def _matrix(self, index: IntArray) -> tuple[str, int, int, int, dict[str, int]]:
         """Cost a dense slice in both encodings and return the cheaper one."""
@@ -284,11 +331,7 @@ def _even(size: int, parts: int) -> list[Range]:
 
 
 def _factorizations(count: int, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return the ways to cut an n-dimensional shape into exactly `count` pieces.
-
-    For (channels, rows, columns), cuts of rows come first: they keep the channels together, so
-    that no presynaptic map is sent to more cores than necessary.
-    """
+    """Return the ways to cut an n-dimensional shape into exactly `count` pieces."""
     if len(shape) == 1:
         return [(count,)] if len(_even(shape[0], count)) == count else []
     ways = []
@@ -297,7 +340,7 @@ def _factorizations(count: int, shape: tuple[int, ...]) -> list[tuple[int, ...]]
             first = count // rest
             if len(_even(shape[0], first)) == first:
                 ways.append((first, *tail))
-    return sorted(ways)
+    return ways
 
 
 def _divisors(count: int) -> list[int]:

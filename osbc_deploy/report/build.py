@@ -51,6 +51,7 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
             "word_bits": mapping.word_bits,
             "cores_used": len(mapping.cores),
             "cores_available": mapping.available,
+            "cores_lower_bound": mapping.lower_bound,
             "synapse_payload_bytes": _payload(deployment),
             "assumed": [name for name, fact in target.facts().items() if fact.grade == "assumed"],
         },

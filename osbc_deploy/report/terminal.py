@@ -69,7 +69,8 @@ def _layers(report: Report) -> Table:
 def _cores(report: Report) -> Table:
     table = Table(
         title=f"Cores ({report['memory']['cores_used']} of "
-        f"{report['memory']['cores_available']} used)"
+        f"{report['memory']['cores_available']} used, at least "
+        f"{report['memory']['cores_lower_bound']} needed)"
     )
     table.add_column("core", justify="right")
     for name in ("layer slice", "encoding"):

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from osbc_deploy.chip.partition import map_network
 from osbc_deploy.chip.target import Target, load_target
@@ -121,6 +123,53 @@ def test_axons_towards_a_convolution_are_counted_by_pixel() -> None:
     a, b = population("a", (8, 6, 5)), population("b", (8, 6, 5))
     mapping = map_network(network((8, 6, 5), (conv, a, 4), (conv, b, 4)), TARGET)
     assert [c.resources.axon_map for c in mapping.cores] == [30, 240]
+
+
+def test_of_all_cuts_the_one_with_the_fewest_replicated_axons_is_taken() -> None:
+    # 8 x 40 x 20 neurons need two cores; halving the rows replicates one row pair of the input,
+    # halving the columns two longer ones, halving the channels everything.
+    conv = FixedConv(np.full((8, 4, 3, 3), 2), (1, 1), (1, 1), (1, 1), 1)
+    p = population("a", (8, 40, 20))
+    mapping = map_network(network((4, 40, 20), (conv, p, 4)), TARGET)
+    assert [c.ranges for c in mapping.cores] == [
+        ((0, 8), (0, 20), (0, 20)),
+        ((0, 8), (20, 40), (0, 20)),
+    ]
+    assert [c.axons for c in mapping.cores] == [4 * 21 * 20] * 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_post=st.integers(1, 40),
+    n_pre=st.integers(1, 60),
+    density=st.sampled_from([0.02, 0.3, 1.0]),
+    words=st.sampled_from([30, 60, 200]),
+)
+def test_any_dense_layer_is_covered_once_within_caps_and_no_fewer_cores_would_do(
+    seed: int, n_post: int, n_pre: int, density: float, words: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weight = 2 * rng.integers(1, 100, (n_post, n_pre)) * (rng.random((n_post, n_pre)) < density)
+    p = population("a", (n_post,), 3)
+    target = replace_target_pool(small(synapses=words, neuron_state=15), 4000)
+    mapping = map_network(network((n_pre,), (FixedDense(weight), p, 5)), target)
+    assert (covered(mapping, p) == 1).all()
+    assert mapping.lower_bound <= len(mapping.cores)
+    if mapping.fits:
+        # No even cut into fewer pieces fits, whatever the encoding of each piece.
+        for pieces in range(mapping.lower_bound, len(mapping.cores)):
+            step = -(-n_post // pieces)
+            worst = max(
+                min(slice_words(weight[i : i + step], 5, sparse) for sparse in (True, False))
+                for i in range(0, n_post, step)
+            )
+            assert worst > words or step > 15
+
+
+def slice_words(weight: np.ndarray, bits: int, sparse: bool) -> int:
+    counts = [int(np.count_nonzero(c)) if sparse else len(c) for c in weight.T]
+    return sum(-(-(n * (bits + 12) + 10) // 64) for n in counts if n)
 
 
 def small(**caps: int) -> Target:
