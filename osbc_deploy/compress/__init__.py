@@ -5,6 +5,9 @@ from osbc_deploy.compress.network import (
     CompressedNetwork,
     CompressedProjection,
     CompressionOptions,
+    LayerChoice,
+    Statistics,
+    collect,
     compress,
 )
 
@@ -13,5 +16,8 @@ __all__ = [
     "CompressedNetwork",
     "CompressedProjection",
     "CompressionOptions",
+    "LayerChoice",
+    "Statistics",
+    "collect",
     "compress",
 ]

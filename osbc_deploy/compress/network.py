@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import numpy as np
-
-from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, SpikeArray, frozen
+from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.budget import lamps_budget
-from osbc_deploy.compress.hessian import membrane_hessian, shares_kernel
-from osbc_deploy.compress.quantize import choose_scales, quantize_rows, round_to_grid
-from osbc_deploy.compress.solver import (
-    DampedHessian,
-    Path,
-    allocate,
-    damp,
-    eliminate,
-    least_squares,
-    loss,
-    path_mask,
-    select_forward,
+from osbc_deploy.compress.layer import (
+    CompressedProjection,
+    LayerProblem,
+    prepare_layer,
+    prune_layer,
+    quantize_layer,
 )
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UsageError
-from osbc_deploy.network.graph import INPUT, Conv, Network, Projection
+from osbc_deploy.network.graph import INPUT, Network
 from osbc_deploy.network.simulate import simulate
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["METHODS", "CompressedNetwork", "CompressedProjection", "CompressionOptions", "compress"]
+__all__ = [
+    "METHODS",
+    "CompressedNetwork",
+    "CompressedProjection",
+    "CompressionOptions",
+    "LayerChoice",
+    "Statistics",
+    "collect",
+    "compress",
+]
 
 Method = Literal["osbc", "obc", "magnitude"]
 METHODS: tuple[str, ...] = get_args(Method)
 
-_ELIMINATION_BUDGET = 2e10
-"""Multiplications up to which a layer is pruned by exact elimination (some ten seconds)."""
 
-_FORWARD_MARGIN = 3.0
-"""How many times the layer's average a single row may keep in forward selection."""
+@dataclass(frozen=True)
+class LayerChoice:
+    """Sparsity and bits of one layer, in place of the network's."""
+
+    sparsity: float
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class CompressionOptions:
         Added to the Hessian's diagonal, relative to its mean.
     scale_groups : int
         Different weight scales allowed per layer: the neuron groups of a core.
+    layers : dict of LayerChoice
+        By projection name; layers that are not named share `sparsity` by LAMPS.
     """
 
     sparsity: float = 0.9
@@ -64,6 +69,7 @@ class CompressionOptions:
     method: str = "osbc"
     damping: float = 0.01
     scale_groups: int = 8
+    layers: Mapping[str, LayerChoice] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.sparsity < 1.0:
@@ -77,56 +83,6 @@ class CompressionOptions:
             )
         if self.method not in METHODS:
             raise UsageError(f"method: {self.method!r} is none of {', '.join(METHODS)}.")
-
-
-@dataclass(frozen=True, eq=False)
-class CompressedProjection:
-    """The compressed weights of one projection: ``weight = scale * codes``.
-
-    Attributes
-    ----------
-    name : str
-    codes : ndarray of int8, shape of the weight
-        0 where pruned or rounded to zero.
-    scale : ndarray of float64 (n_post or c_out,)
-    bits : int
-    kept : int
-        Weights kept by pruning (a few of them may have the code 0).
-    relative_loss : dict
-        Loss over that of removing all weights: "pruned", and "total" after quantization.
-    selection : str
-        How the mask was chosen: "none", "magnitude", "elimination" or "forward".
-    dead_inputs : int
-        Inputs (of one output) never active in calibration.
-    curve : tuple of (float, float)
-        Sparsity and relative loss predicted for it, as far as the selection looked; empty where
-        nothing was selected.
-    """
-
-    name: str
-    codes: IntArray
-    scale: FloatArray
-    bits: int
-    kept: int
-    relative_loss: Mapping[str, float]
-    selection: str
-    dead_inputs: int
-    curve: tuple[tuple[float, float], ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "codes", frozen(self.codes, np.int8))
-        object.__setattr__(self, "scale", frozen(self.scale, np.float64))
-
-    @property
-    def weight(self) -> FloatArray:
-        """The weights the codes stand for."""
-        shape = (-1,) + (1,) * (self.codes.ndim - 1)
-        return self.codes * self.scale.reshape(shape)
-
-    @property
-    def nonzero(self) -> int:
-        """Number of weights that are not 0."""
-        return int(np.count_nonzero(self.codes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +121,75 @@ class CompressedNetwork:
         return 1.0 - nonzero / self.original.weights
 
 
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What calibration found: the problem of every projection.
+
+    Attributes
+    ----------
+    problems : tuple of LayerProblem
+        In network order.
+    rates : dict of float
+        Mean spikes per neuron and step, by population.
+    deviations : tuple of Deviation
+    """
+
+    problems: tuple[LayerProblem, ...]
+    rates: Mapping[str, float]
+    deviations: tuple[Deviation, ...]
+
+
+def collect(
+    network: Network,
+    calibration: SpikeArray,
+    options: CompressionOptions,
+    *,
+    batch_size: int = 64,
+    progress: Progress = SILENT,
+) -> Statistics:
+    """Run the calibration samples through the float network and build every layer's Hessian.
+
+    Raises
+    ------
+    ArtefactError
+        When the calibration set holds no spike at all.
+    """
+    if not calibration.any():
+        raise ArtefactError(
+            "calibration: all spikes are 0, at least one active input is needed. "
+            "Check how the events were binned."
+        )
+    run = simulate(
+        network,
+        calibration,
+        record={p.pre for p in network.projections},
+        batch_size=batch_size,
+        progress=progress,
+        title="calibrate",
+    )
+    deviations = [
+        Deviation("compress", name, "no neuron of this population fired in calibration")
+        for name, rate in run.rates.items()
+        if rate == 0.0
+    ]
+    problems = []
+    with task(progress, "Hessians", len(network.projections) * len(calibration)):
+        for projection, population in zip(network.projections, network.populations, strict=True):
+            spikes = calibration if projection.pre == INPUT else run.spikes[projection.pre]
+            problem = prepare_layer(
+                projection, population, spikes, options.method, options.damping, progress.advance
+            )
+            deviations.extend(problem.deviations)
+            problems.append(problem)
+    return Statistics(tuple(problems), run.rates, tuple(deviations))
+
+
 def compress(
     network: Network,
     calibration: SpikeArray,
     options: CompressionOptions | None = None,
     *,
+    statistics: Statistics | None = None,
     batch_size: int = 64,
     progress: Progress = SILENT,
 ) -> CompressedNetwork:
@@ -181,6 +201,8 @@ def compress(
     calibration : ndarray of uint8 (n, T, *input_shape)
         Input spikes the network is typical for; labels are not used.
     options : CompressionOptions, optional
+    statistics : Statistics, optional
+        Of the same network, samples and options, if they were collected already.
     batch_size : int
         Samples simulated side by side.
 
@@ -190,219 +212,42 @@ def compress(
         When the calibration set holds no spike at all.
     """
     options = options or CompressionOptions()
-    if not calibration.any():
-        raise ArtefactError(
-            "calibration: all spikes are 0, at least one active input is needed. "
-            "Check how the events were binned."
-        )
-    sources = {p.pre for p in network.projections}
-    run = simulate(
-        network,
-        calibration,
-        record=sources,
-        batch_size=batch_size,
-        progress=progress,
-        title="calibrate",
+    statistics = statistics or collect(
+        network, calibration, options, batch_size=batch_size, progress=progress
     )
-    deviations = [
-        Deviation("compress", name, "no neuron of this population fired in calibration")
-        for name, rate in run.rates.items()
-        if rate == 0.0
-    ]
-    trained = [p for p in network.projections if p.compressible]
-    budget = (
-        dict(
-            zip(
-                (p.name for p in trained),
-                lamps_budget([p.connection.weight for p in trained], options.sparsity),
-                strict=True,
-            )
-        )
-        if trained
-        else {}
-    )
+    keep = _budget(network, options)
     results = {}
-    with task(progress, "compress", len(network.projections) * len(calibration)):
-        for projection in network.projections:
-            keep = budget.get(projection.name, projection.connection.weight.size)
-            spikes = calibration if projection.pre == INPUT else run.spikes[projection.pre]
-            results[projection.name] = _compress_projection(
-                network, projection, spikes, keep, options, deviations, progress
-            )
-    return CompressedNetwork(network, results, options, tuple(deviations), run.rates)
-
-
-def _compress_projection(
-    network: Network,
-    projection: Projection,
-    spikes: SpikeArray,
-    keep: int,
-    options: CompressionOptions,
-    deviations: list[Deviation],
-    progress: Progress,
-) -> CompressedProjection:
-    connection = projection.connection
-    weight = connection.weight.astype(np.float64)
-    groups = connection.groups if isinstance(connection, Conv) else 1
-    population = next(p for p in network.populations if p.name == projection.post)
-    dynamics = population.neuron.dynamics()
-    if not shares_kernel(dynamics):
-        deviations.append(
-            Deviation(
-                "compress",
-                population.name,
-                "neurons differ in their decays; the Hessian uses the mean",
-            )
-        )
-    hessian = membrane_hessian(
-        projection,
-        None if options.method == "obc" else dynamics,
-        spikes,
-        on_batch=progress.advance,
-    )
-    blocks = weight.reshape(groups, len(weight) // groups, -1)
-    damped = [damp(H, options.damping) for H in hessian]
-    deviations.extend(
-        Deviation(
-            "compress",
-            projection.name,
-            f"Hessian not positive definite; damping raised to {entry.damping:g}",
-        )
-        for entry in damped
-        if entry.attempts > 1
-    )
-    selection, masks, curve = _select(blocks, damped, keep, options.method)
-    pruned: list[FloatArray]
-    if options.method == "magnitude":
-        pruned = [W * mask for W, mask in zip(blocks, masks, strict=True)]
-    else:
-        pruned = [
-            least_squares(W, d.H, mask) for W, d, mask in zip(blocks, damped, masks, strict=True)
-        ]
-    scale = _scales(pruned, masks, damped, options, population.neuron.spiking)
-    scales = scale.reshape(groups, -1)
-    codes = [
-        _quantize(W, d, mask, s, options)
-        for W, d, mask, s in zip(pruned, damped, masks, scales, strict=True)
-    ]
-    quantized = [c * s[:, None] for c, s in zip(codes, scales, strict=True)]
-    dead = sum(int(d.dead.sum()) for d in damped)
-    silent = [i for i, row in enumerate(np.concatenate(codes)) if not row.any()]
-    if silent:
-        deviations.append(
-            Deviation(
-                "compress",
-                projection.name,
-                f"{len(silent)} of {len(weight)} outputs have no weight left",
-            )
-        )
-    return CompressedProjection(
-        name=projection.name,
-        codes=np.concatenate(codes).reshape(weight.shape),
-        scale=scale,
-        bits=options.bits,
-        kept=int(sum(mask.sum() for mask in masks)),
-        relative_loss={
-            "pruned": _relative(blocks, pruned, hessian),
-            "total": _relative(blocks, quantized, hessian),
-        },
-        selection=selection,
-        dead_inputs=dead,
-        curve=curve,
+    with task(progress, "compress", len(statistics.problems)):
+        for problem in statistics.problems:
+            name = problem.projection.name
+            pruned = prune_layer(problem, keep.get(name, problem.size))
+            bits = options.layers[name].bits if name in options.layers else options.bits
+            results[name] = quantize_layer(problem, pruned, bits, options.scale_groups)
+            progress.advance()
+    silent = tuple(_silent_outputs(results))
+    return CompressedNetwork(
+        network, results, options, statistics.deviations + silent, statistics.rates
     )
 
 
-def _select(
-    blocks: FloatArray, damped: Sequence[DampedHessian], keep: int, method: str
-) -> tuple[str, list[BoolArray], tuple[tuple[float, float], ...]]:
-    """Choose the weights to keep, over all rows of the layer together; add the loss curve."""
-    groups, rows, n = blocks.shape
-    if keep >= blocks.size:
-        return "none", [np.ones((rows, n), bool) for _ in range(groups)], ()
-    if method == "magnitude":
-        order = np.argsort(-np.abs(blocks).ravel(), kind="stable")
-        mask = np.zeros(blocks.size, bool)
-        mask[order[:keep]] = True
-        return "magnitude", list(mask.reshape(blocks.shape)), ()
-    if groups * rows * n**3 <= _ELIMINATION_BUDGET:
-        selection = "elimination"
-        paths = [eliminate(W, d.H) for W, d in zip(blocks, damped, strict=True)]
-    else:
-        selection = "forward"
-        most = min(n, int(_FORWARD_MARGIN * keep / (groups * rows)) + 16)
-        paths = [select_forward(W, d.H, most) for W, d in zip(blocks, damped, strict=True)]
-    # Weights on dead inputs have no effect: they go first, the small ones before the large.
-    paths = [_dead_last(path, W, d.dead) for path, W, d in zip(paths, blocks, damped, strict=True)]
-    counts = allocate(paths, keep)
-    masks = [path_mask(path, count, n) for path, count in zip(paths, counts, strict=True)]
-    whole = sum(loss(W, 0.0 * W, d.H).sum() for W, d in zip(blocks, damped, strict=True))
-    return selection, masks, _curve(paths, float(whole), blocks.size)
+def _budget(network: Network, options: CompressionOptions) -> dict[str, int]:
+    """Return how many weights each trained projection keeps."""
+    sizes = {p.name: p.connection.weight.size for p in network.projections if p.compressible}
+    chosen = {
+        name: max(1, sizes[name] - round(options.layers[name].sparsity * sizes[name]))
+        for name in sizes
+        if name in options.layers
+    }
+    shared = [p for p in network.projections if p.compressible and p.name not in chosen]
+    if shared:
+        counts = lamps_budget([p.connection.weight for p in shared], options.sparsity)
+        chosen |= {p.name: count for p, count in zip(shared, counts, strict=True)}
+    return chosen
 
 
-def _curve(
-    paths: Sequence[Path], whole: float, size: int, points: int = 41
-) -> tuple[tuple[float, float], ...]:
-    """Return (sparsity, relative loss) along the order in which all rows together are filled."""
-    value = np.concatenate([path.value.ravel() for path in paths])
-    drop = np.concatenate([path.drop.ravel() for path in paths])
-    order = np.argsort(-value, kind="stable")
-    left = whole - np.concatenate([[0.0], np.cumsum(np.maximum(drop[order], 0.0))])
-    sparsity = np.linspace(1.0, 0.0, points)
-    keep = np.rint((1.0 - sparsity) * size).astype(int)
-    inside = keep < len(left)
-    share = np.clip(left[keep[inside]], 0.0, None) / max(whole, 1e-300)
-    return tuple(zip(sparsity[inside].tolist(), share.tolist(), strict=True))
-
-
-def _dead_last(path: Path, W: FloatArray, dead: BoolArray) -> Path:
-    if not dead.any():
-        return path
-    on_dead = dead[path.order]
-    size = np.abs(np.take_along_axis(W, path.order, axis=1))
-    # Values below every live one, still ordered by magnitude.
-    drop = np.where(on_dead, -1.0 / (1.0 + size), path.drop)
-    order = np.lexsort((np.where(on_dead, -drop, 0.0), on_dead), axis=1)
-    return Path(
-        np.take_along_axis(path.order, order, axis=1), np.take_along_axis(drop, order, axis=1)
-    )
-
-
-def _scales(
-    pruned: Sequence[FloatArray],
-    masks: Sequence[BoolArray],
-    damped: Sequence[DampedHessian],
-    options: CompressionOptions,
-    spiking: bool,
-) -> FloatArray:
-    # Potentials of a readout are compared with each other, so they must share one scale.
-    groups = options.scale_groups if spiking else 1
-    plain = options.method == "magnitude"
-    importance = np.concatenate(
-        [
-            np.broadcast_to(np.ones(W.shape[1]) if plain else np.diagonal(d.H), W.shape)
-            for W, d in zip(pruned, damped, strict=True)
-        ]
-    )
-    return choose_scales(
-        np.concatenate(pruned), np.concatenate(masks), importance, options.bits, groups
-    )
-
-
-def _quantize(
-    W: FloatArray,
-    damped: DampedHessian,
-    mask: BoolArray,
-    scale: FloatArray,
-    options: CompressionOptions,
-) -> IntArray:
-    if options.method == "magnitude":
-        return (round_to_grid(W, scale[:, None], options.bits) * mask).astype(np.int8)
-    return quantize_rows(W, damped.H, mask, scale, options.bits)
-
-
-def _relative(
-    blocks: Sequence[FloatArray] | FloatArray, changed: Sequence[FloatArray], hessian: FloatArray
-) -> float:
-    lost = sum(loss(W, V, H).sum() for W, V, H in zip(blocks, changed, hessian, strict=True))
-    whole = sum(loss(W, 0.0 * W, H).sum() for W, H in zip(blocks, hessian, strict=True))
-    return float(lost / whole) if whole > 0 else 0.0
+def _silent_outputs(results: Mapping[str, CompressedProjection]) -> Iterator[Deviation]:
+    for name, result in results.items():
+        rows = result.codes.reshape(len(result.codes), -1)
+        count = int((~rows.any(axis=1)).sum())
+        if count:
+            yield Deviation("compress", name, f"{count} of {len(rows)} outputs have no weight left")
