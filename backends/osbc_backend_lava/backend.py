@@ -24,7 +24,7 @@ from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.artefact import write_network
 from osbc_deploy.backends import Availability, BackendRun
 from osbc_deploy.errors import BackendError
-from osbc_deploy.fixedpoint.network import FixedConv, FixedPointNetwork
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.progress import Progress, task
 
 __all__ = ["BACKEND", "LavaBackend"]
@@ -87,7 +87,6 @@ class LavaBackend:
         state = self.availability()
         if not state.ok:
             raise BackendError(f"backend 'lava': cannot run here ({state.detail}). {state.remedy}")
-        _check_convolutions(network)
         with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
             folder = Path(name)
             write_network(network, folder)
@@ -133,29 +132,6 @@ class LavaBackend:
             raise BackendError(
                 f"backend 'lava': failed with code {code} ({_cause(log)}). Run "
                 "'osbc-deploy doctor', or use --backend engine."
-            )
-
-
-def _check_convolutions(network: FixedPointNetwork) -> None:
-    """Refuse maps that Lava's convolution cannot index under NumPy 2, sides and channels."""
-    limit = int(np.iinfo(np.int8).max)
-    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
-        return
-    for projection in network.projections:
-        shape = network.shape_of(projection.pre)
-        if not isinstance(projection.connection, FixedConv):
-            continue
-        if max(shape[1:]) > limit:
-            raise BackendError(
-                f"backend 'lava': layer {projection.name} convolves maps of {shape[1]}x{shape[2]}, "
-                f"Lava's limit under NumPy 2 is {limit} pixels a side. Install numpy<2, or use "
-                "--backend engine."
-            )
-        channels = max(shape[0], len(projection.connection.weight))
-        if channels > limit:
-            raise BackendError(
-                f"backend 'lava': layer {projection.name} convolves {channels} channels, Lava's "
-                f"limit under NumPy 2 is {limit}. Install numpy<2, or use --backend engine."
             )
 
 

@@ -21,6 +21,7 @@ def prepare() -> None:
         _import_var_model()
     if np.lib.NumpyVersion(np.__version__) >= "2.1.0":
         _repair_reshape_port()
+        _widen_convolution_parameters()
 
 
 def _import_var_model() -> None:
@@ -44,6 +45,18 @@ def _import_var_model() -> None:
         import lava.magma.compiler.var_model  # noqa: F401
     finally:
         dataclasses.dataclass = original
+
+
+def _widen_convolution_parameters() -> None:
+    """Keep stride, padding and the like as int32 instead of int8.
+
+    NumPy 2 computes ``int8 + int`` in int8, so maps or channels beyond 127 would overflow.
+    """
+    from lava.magma.core.model.py.type import LavaPyType
+    from lava.proc.conv.models import AbstractPyConvModel
+
+    for name in ("kernel_size", "stride", "padding", "dilation", "groups"):
+        setattr(AbstractPyConvModel, name, LavaPyType(np.ndarray, np.int32, precision=32))
 
 
 def _repair_reshape_port() -> None:
