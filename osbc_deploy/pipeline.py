@@ -7,7 +7,7 @@ and returns the next. The command line is a thin shell around :func:`deploy`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from osbc_deploy.network.graph import Network, Readout
 from osbc_deploy.network.simulate import decode, simulate
 from osbc_deploy.progress import SILENT, Progress
 
-__all__ = ["Accuracy", "Deployment", "Fidelity", "deploy"]
+__all__ = ["Accuracy", "Deployment", "Fidelity", "Job", "deploy", "finish", "prepare"]
 
 READOUTS = ("sum", "last", "max")
 
@@ -211,6 +211,70 @@ def deploy(
     OsbcError
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
+    options = CompressionOptions(sparsity=sparsity, bits=bits, method=method)
+    job = prepare(
+        module,
+        calibration,
+        target=target,
+        test=test,
+        weights=weights,
+        readout=readout,
+        backend=backend,
+        backend_samples=backend_samples,
+        time_limit=time_limit,
+    )
+    options = replace(options, scale_groups=job.scale_groups)
+    compressed = compress(job.network, job.typical.spikes, options, progress=progress)
+    return finish(job, compressed, progress=progress)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything checked and loaded, before any work is done.
+
+    Attributes
+    ----------
+    chip : Target
+    network : Network
+    typical, evaluated : Samples
+        For calibration and for evaluation.
+    readout : {"sum", "last", "max"}
+    runner : Backend or None
+    backend_samples : int
+    time_limit : float
+    """
+
+    chip: Target
+    network: Network
+    typical: Samples
+    evaluated: Samples
+    readout: Readout
+    runner: Backend | None
+    backend_samples: int
+    time_limit: float
+
+    @property
+    def scale_groups(self) -> int:
+        """Different weight scales a layer may have: the neuron groups of a core."""
+        return self.chip.core.caps.neuron_groups.value
+
+
+def prepare(
+    module: Any,
+    calibration: Any,
+    *,
+    target: str = "loihi2-sim",
+    test: Any = None,
+    weights: str | Path | None = None,
+    readout: Readout = "sum",
+    backend: str | None = None,
+    backend_samples: int = 16,
+    time_limit: float = 600.0,
+) -> Job:
+    """Check all options, load target, backend and samples, and import the network.
+
+    Parameters and errors are those of :func:`deploy`.
+    """
     if readout not in READOUTS:
         raise UsageError(f"readout: {readout!r} is none of {', '.join(READOUTS)}.")
     if backend_samples < 0:
@@ -218,9 +282,6 @@ def deploy(
     if not time_limit > 0:
         raise UsageError(f"time limit: {time_limit:g} s must be more than 0.")
     chip = load_target(target)
-    options = CompressionOptions(
-        sparsity=sparsity, bits=bits, method=method, scale_groups=chip.core.caps.neuron_groups.value
-    )
     runner = _ready_backend(backend or chip.backend) if backend_samples else None
     typical = as_samples(calibration, "calibration")
     evaluated = typical if test is None else as_samples(test, "test")
@@ -230,18 +291,27 @@ def deploy(
             f"samples {typical.input_shape}. Give both the same."
         )
     network = _import(module, weights, typical)
-    compressed = compress(network, typical.spikes, options, progress=progress)
+    return Job(chip, network, typical, evaluated, readout, runner, backend_samples, time_limit)
+
+
+def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILENT) -> Deployment:
+    """Lower, map, evaluate and compare a compressed network."""
     lowered = lower(
-        compressed, typical.spikes, chip.number_formats, readout=readout, progress=progress
+        compressed,
+        job.typical.spikes,
+        job.chip.number_formats,
+        readout=job.readout,
+        progress=progress,
     )
-    mapping = map_network(lowered.network, chip)
-    accuracy, engine = _evaluate(compressed, lowered, evaluated, readout, progress)
+    mapping = map_network(lowered.network, job.chip)
+    accuracy, engine = _evaluate(compressed, lowered, job.evaluated, job.readout, progress)
     fidelity = Fidelity(None)
-    if runner is not None:
-        fidelity = _compare(runner, lowered, evaluated.take(backend_samples), time_limit, progress)
+    if job.runner is not None:
+        few = job.evaluated.take(job.backend_samples)
+        fidelity = _compare(job.runner, lowered, few, job.time_limit, progress)
     return Deployment(
-        target=chip,
-        network=network,
+        target=job.chip,
+        network=job.network,
         compressed=compressed,
         lowered=lowered,
         mapping=mapping,
@@ -249,14 +319,14 @@ def deploy(
         fidelity=fidelity,
         activity=engine.activity,
         provenance={
-            "model": network.source,
-            "model_sha256": _fingerprint(network),
+            "model": job.network.source,
+            "model_sha256": _fingerprint(job.network),
             "calibration": {
-                "name": typical.name,
-                "samples": len(typical),
-                "sha256": typical.fingerprint(),
+                "name": job.typical.name,
+                "samples": len(job.typical),
+                "sha256": job.typical.fingerprint(),
             },
-            "steps": evaluated.steps,
+            "steps": job.evaluated.steps,
         },
     )
 

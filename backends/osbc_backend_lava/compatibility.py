@@ -21,7 +21,7 @@ def prepare() -> None:
         _import_var_model()
     if np.lib.NumpyVersion(np.__version__) >= "2.1.0":
         _repair_reshape_port()
-        _widen_convolution_parameters()
+    _widen_convolution_parameters()
 
 
 def _import_var_model() -> None:
@@ -50,7 +50,8 @@ def _import_var_model() -> None:
 def _widen_convolution_parameters() -> None:
     """Keep stride, padding and the like as int32 instead of int8.
 
-    NumPy 2 computes ``int8 + int`` in int8, so maps or channels beyond 127 would overflow.
+    More than 127 groups wrap in int8, and NumPy 2 computes ``int8 + int`` in int8, so larger maps
+    or more channels would overflow.
     """
     from lava.magma.core.model.py.type import LavaPyType
     from lava.proc.conv.models import AbstractPyConvModel

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from osbc_deploy.fixedpoint.network import (
 )
 from osbc_deploy.network.graph import Shape
 
-__all__ = ["Core", "Mapping", "map_network"]
+__all__ = ["Core", "Mapping", "map_network", "map_population"]
 
 Range = tuple[int, int]
 
@@ -137,25 +137,57 @@ class Mapping:
 
 def map_network(network: FixedPointNetwork, target: Target) -> Mapping:
     """Give every population the cores it needs."""
-    caps = target.caps()
     cores: list[Core] = []
     bound = 0
     for projection, population in zip(network.projections, network.populations, strict=True):
         outgoing = network.outgoing(population.name)
-        to_convolution = bool(outgoing) and all(
-            isinstance(p.connection, FixedConv) for p in outgoing
+        part = map_population(
+            projection,
+            population,
+            network.shape_of(projection.pre),
+            target,
+            to_convolution=bool(outgoing)
+            and all(isinstance(p.connection, FixedConv) for p in outgoing),
         )
-        layer = _Layer(
-            projection, population, network.shape_of(projection.pre), to_convolution, target
-        )
-        lower = _lower_bound(layer, caps)
-        bound += lower
-        chosen = _fewest(layer, caps, lower, target.chip.cores.value)
+        bound += part.lower_bound
         first = len(cores)
-        cores.extend(
-            Core(first + i, population.name, *description) for i, description in enumerate(chosen)
-        )
-    return Mapping(tuple(cores), bound, target.chip.cores.value, caps, target.core.word_bits.value)
+        cores.extend(replace(core, index=first + core.index) for core in part.cores)
+    return Mapping(
+        tuple(cores),
+        bound,
+        target.chip.cores.value,
+        target.caps(),
+        target.core.word_bits.value,
+    )
+
+
+def map_population(
+    projection: FixedProjection,
+    population: FixedPopulation,
+    pre_shape: Shape,
+    target: Target,
+    *,
+    to_convolution: bool,
+) -> Mapping:
+    """Give one population the cores it needs, as if it were alone on the chip.
+
+    Parameters
+    ----------
+    projection, population
+        The layer; of the neurons only their number and their groups matter.
+    pre_shape : tuple of int
+    target : Target
+    to_convolution : bool
+        Whether its spikes go to convolutions only, which take one axon entry per pixel.
+    """
+    caps, available = target.caps(), target.chip.cores.value
+    layer = _Layer(projection, population, pre_shape, to_convolution, target)
+    lower = _lower_bound(layer, caps)
+    cores = tuple(
+        Core(i, population.name, *description)
+        for i, description in enumerate(_fewest(layer, caps, lower, available))
+    )
+    return Mapping(cores, lower, available, caps, target.core.word_bits.value)
 
 
 _Slice = tuple[tuple[Range, ...], int, int, int, str, Resources]
