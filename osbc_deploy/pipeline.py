@@ -16,8 +16,8 @@ import numpy as np
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.artefact import new_folder, write_network
 from osbc_deploy.backends import Backend, load_backend
-from osbc_deploy.chip.partition import Mapping as ChipMapping
-from osbc_deploy.chip.partition import map_network
+from osbc_deploy.chip.mapping import Mapping as ChipMapping
+from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
 from osbc_deploy.data.samples import Samples
@@ -256,7 +256,7 @@ class Job:
     @property
     def scale_groups(self) -> int:
         """Different weight scales a layer may have: the neuron groups of a core."""
-        return self.chip.core.caps.neuron_groups.value
+        return self.chip.memory.scale_groups
 
 
 def prepare(

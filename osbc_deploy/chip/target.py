@@ -6,10 +6,12 @@ import hashlib
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from osbc_deploy.chip.facts import Count, Fact, Positive, Strict, facts_of
+from osbc_deploy.chip.memory import MemoryModel
 from osbc_deploy.errors import TargetError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 
@@ -18,76 +20,50 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["CoreCaps", "Fact", "MemoryRules", "Target", "load_target", "target_names"]
+__all__ = ["Target", "larger_targets", "load_target", "target_names"]
 
 SCHEMA = 1
 
-Grade = Literal["published", "derived", "assumed"]
-T = TypeVar("T")
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Fact(_Strict, Generic[T]):
-    """A number of a chip with its unit, evidence grade and source.
+class Chip(Strict):
+    """A system of equal chips.
 
     Attributes
     ----------
-    value : number or list of numbers
-    unit : str
-    grade : {"published", "derived", "assumed"}
-    source : str
-        A key of the target's table of sources.
+    cores, chips : Fact
+        Cores of one chip, and chips.
     """
 
-    value: T
-    unit: str
-    grade: Grade
-    source: str
-
-
-class Chip(_Strict):
-    """What a chip consists of."""
-
     cores: Fact[Positive]
+    chips: Fact[Positive]
 
 
-class CoreCaps(_Strict):
-    """What one core holds of each resource, in the resource's own unit."""
+class Mesh(Strict):
+    """The network between cores; a chip's cores fill its mesh row by row.
 
-    axon_in: Fact[Positive]
-    neuron_groups: Fact[Positive]
-    neuron_state: Fact[Positive]
-    synapses: Fact[Positive]
-    axon_map: Fact[Positive]
-    axon_mem: Fact[Positive]
+    Attributes
+    ----------
+    size : Fact
+        Columns and rows of cores of one chip.
+    chips : Fact
+        Columns and rows of chips.
+    chip_hops : Fact
+        What crossing from one chip to the next counts, in hops inside a chip.
+    """
 
-
-class CoreMemory(_Strict):
-    """A core: its word, the pool all resources share, and the cap of each."""
-
-    word_bits: Fact[Positive]
-    pool_words: Fact[Positive]
-    caps: CoreCaps
-
-
-class MemoryRules(_Strict):
-    """What synapses, axons and neurons cost."""
-
-    index_bits: Fact[Count]
-    header_bits: Fact[Count]
-    conv_odd_row_words: Fact[Count]
-    conv_axon_entries: Fact[Count]
-    neuron_words: Fact[Positive]
-    axon_mem_entries: Fact[Count]
-    sparse_record_bits: Fact[Count]
+    size: Fact[Annotated[list[Positive], Field(min_length=2, max_length=2)]]
+    chips: Fact[Annotated[list[Positive], Field(min_length=2, max_length=2)]]
+    chip_hops: Fact[Positive]
 
 
-class Formats(_Strict):
+class Energy(Strict):
+    """What events cost; only with a source."""
+
+    synaptic_operation: Fact[Annotated[float, Field(gt=0)]]
+    neuron_update: Fact[Annotated[float, Field(gt=0)]] | None = None
+
+
+class Formats(Strict):
     """The widths of the chip's registers; see :class:`NumberFormats`."""
 
     weight_bits: Fact[list[Positive]]
@@ -103,7 +79,7 @@ class Formats(_Strict):
     decay_u_offset: Fact[Count]
 
 
-class Target(_Strict):
+class Target(Strict):
     """A complete chip description.
 
     Attributes
@@ -113,48 +89,75 @@ class Target(_Strict):
         Name of the backend that runs networks for this target.
     sources : dict of str
         What each source key stands for.
-    chip, core, memory, formats
-        The facts.
+    chip, memory
+        The facts; `memory` is one of the models of :mod:`osbc_deploy.chip.memory`.
+    formats : Formats or None
+        None for a chip whose arithmetic is not described: networks are mapped, not run.
+    mesh : Mesh or None
+    energy : Energy or None
     digest : str
         SHA-256 of the files the description was read from.
     """
 
     name: str
     title: str
-    backend: str
+    backend: str = "engine"
     sources: dict[str, str]
     chip: Chip
-    core: CoreMemory
-    memory: MemoryRules
-    formats: Formats
+    memory: MemoryModel
+    formats: Formats | None = None
+    mesh: Mesh | None = None
+    energy: Energy | None = None
     digest: str = ""
 
     @property
     def number_formats(self) -> NumberFormats:
-        """The register widths as plain numbers."""
+        """The register widths as plain numbers.
+
+        Raises
+        ------
+        TargetError
+            When the description has none.
+        """
+        if self.formats is None:
+            raise TargetError(
+                f"target {self.name!r}: describes cores and memory, not arithmetic, so networks "
+                "cannot be lowered to it. Deploy on a target of the Loihi family, then price the "
+                f"result with 'osbc-deploy map FOLDER --target {self.name}'."
+            )
         facts = {name: getattr(self.formats, name).value for name in Formats.model_fields}
         facts["weight_bits"] = tuple(sorted(facts["weight_bits"]))
         return NumberFormats(**facts)
 
-    def caps(self) -> dict[str, int]:
-        """Return the capacity of a core by resource; ``total`` is the shared pool."""
-        caps = {name: getattr(self.core.caps, name).value for name in CoreCaps.model_fields}
-        return {**caps, "total": self.core.pool_words.value}
+    @property
+    def cores(self) -> int:
+        """Cores of all chips."""
+        return self.chip.cores.value * self.chip.chips.value
 
     def facts(self) -> dict[str, Fact[Any]]:
         """Every fact by its dotted name."""
-        return dict(_facts(self, ""))
+        return dict(facts_of(self))
 
-
-def _facts(model: BaseModel, path: str) -> list[tuple[str, Fact[Any]]]:
-    found = []
-    for name in type(model).model_fields:
-        value, place = getattr(model, name), f"{path}.{name}" if path else name
-        if isinstance(value, Fact):
-            found.append((place, value))
-        elif isinstance(value, BaseModel):
-            found.extend(_facts(value, place))
-    return found
+    @model_validator(mode="after")
+    def _consistent(self) -> Target:
+        faults = self.memory.faults(self.cores)
+        if self.mesh is not None:
+            for what, size, least in (
+                ("size", self.mesh.size.value, self.chip.cores.value),
+                ("chips", self.mesh.chips.value, self.chip.chips.value),
+            ):
+                if size[0] * size[1] < least:
+                    faults.append(f"mesh.{what} {size} has fewer places than {least}")
+        unknown = sorted(
+            f"{place} ({fact.source})"
+            for place, fact in self.facts().items()
+            if fact.source not in self.sources
+        )
+        if unknown:
+            faults.append(f"sources that [sources] does not list: {', '.join(unknown)}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
 
 
 def target_names() -> list[str]:
@@ -180,31 +183,21 @@ def load_target(name: str) -> Target:
         target = Target.model_validate({**data, "digest": digest})
     except ValidationError as error:
         faults = "\n".join(
-            f"  - {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+            f"  - {'.'.join(str(part) for part in fault['loc']) or 'target'}: {fault['msg']}"
             for fault in error.errors()
         )
         raise TargetError(
             f"target {name!r}: {error.error_count()} fault(s)\n{faults}\nCompare "
             "with a target that works: osbc-deploy targets show loihi2."
         ) from error
-    unknown = sorted(
-        {
-            f"{place} ({fact.source})"
-            for place, fact in target.facts().items()
-            if fact.source not in target.sources
-        }
-    )
-    if unknown:
-        raise TargetError(
-            f"target {name!r}: sources that [sources] does not list: "
-            f"{', '.join(unknown)}. Add them there."
-        )
-    if target.core.caps.synapses.value > target.core.pool_words.value:
-        raise TargetError(
-            f"target {name!r}: core.caps.synapses ({target.core.caps.synapses.value})"
-            f" exceeds core.pool_words ({target.core.pool_words.value})."
-        )
     return target
+
+
+def larger_targets(target: Target, cores: int) -> list[Target]:
+    """Return the shipped systems of the same cores that have enough of them, smallest first."""
+    systems = [load_target(name) for name in target_names()]
+    fitting = [t for t in systems if t.memory == target.memory and t.cores >= cores]
+    return sorted(fitting, key=lambda t: t.cores)
 
 
 def _merged(name: str, chain: tuple[str, ...]) -> tuple[dict[str, Any], str]:
@@ -251,7 +244,12 @@ def _read(name: str, chain: tuple[str, ...]) -> str:
 
 
 def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with `top` over it; tables merge, a fact is replaced whole."""
+    """Return `base` with `top` over it.
+
+    Tables merge; a fact is replaced whole, and so is a table that names another model.
+    """
+    if top.get("model", base.get("model")) != base.get("model"):
+        return top
     merged = dict(base)
     for key, value in top.items():
         under = merged.get(key)

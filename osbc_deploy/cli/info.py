@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -41,13 +42,21 @@ def list_command(as_json: bool) -> int:
     targets = [load_target(name) for name in target_names()]
     if as_json:
         entries = [
-            {"name": t.name, "title": t.title, "backend": t.backend, "cores": t.chip.cores.value}
+            {
+                "name": t.name,
+                "title": t.title,
+                "backend": t.backend if t.formats else None,
+                "chips": t.chip.chips.value,
+                "cores": t.cores,
+                "memory_model": t.memory.model,
+            }
             for t in targets
         ]
         click.echo(json.dumps(entries, indent=1))
         return 0
     for t in targets:
-        click.echo(f"{t.name:<14} {t.chip.cores.value:>5} cores  {t.title} (backend {t.backend})")
+        use = f"backend {t.backend}" if t.formats else "map only"
+        click.echo(f"{t.name:<14} {t.cores:>7,} cores  {t.title} ({use})")
     return 0
 
 
@@ -71,6 +80,37 @@ def show_command(name: str, as_json: bool) -> int:
     for key, text in target.sources.items():
         click.echo(f"  [{key}] {text}")
     return 0
+
+
+@targets_group.command("validate")
+@click.argument("names", nargs=-1, required=True)
+@json_option
+def validate_command(names: tuple[str, ...], as_json: bool) -> int:
+    """Check target files: keys, types, sources, inheritance, and what must add up.
+
+    Exits with 2 when one of them is broken.
+    """
+    from osbc_deploy.chip.target import load_target
+    from osbc_deploy.errors import TargetError
+
+    entries = []
+    for name in names:
+        try:
+            facts = load_target(name).facts().values()
+        except TargetError as error:
+            entries.append({"target": name, "ok": False, "message": str(error)})
+            continue
+        grades = Counter(fact.grade for fact in facts)
+        text = ", ".join(f"{count} {grade}" for grade, count in sorted(grades.items()))
+        entries.append({"target": name, "ok": True, "message": f"{len(facts)} facts: {text}"})
+    if as_json:
+        click.echo(json.dumps(entries, indent=1))
+    else:
+        for entry in entries:
+            click.echo(
+                f"{'ok  ' if entry['ok'] else 'FAIL'}  {entry['target']}: {entry['message']}"
+            )
+    return 0 if all(entry["ok"] for entry in entries) else 2
 
 
 @click.command("backends")

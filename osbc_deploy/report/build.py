@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from osbc_deploy._version import __version__
 
 if TYPE_CHECKING:
+    from osbc_deploy.chip.mapping import Core
     from osbc_deploy.pipeline import Deployment
 
 __all__ = ["SCHEMA", "build_report", "json_schema"]
@@ -49,7 +50,7 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
             "deployed_bytes": mapping.bytes,
             "deployed_words": mapping.words,
             "word_bits": mapping.word_bits,
-            "cores_used": len(mapping.cores),
+            "cores_used": mapping.cores_used,
             "cores_available": mapping.available,
             "cores_lower_bound": mapping.lower_bound,
             "synapse_payload_bytes": _payload(deployment),
@@ -112,29 +113,23 @@ def _populations(deployment: Deployment) -> list[dict[str, Any]]:
     return entries
 
 
-def _core(deployment: Deployment, core: Any) -> dict[str, Any]:
-    mapping = deployment.mapping
-    layer = deployment.network.incoming(core.population).name
-    used = core.resources.used()
-    limiting, share = mapping.limiting(core)
-    r = core.resources
+def _core(deployment: Deployment, core: Core) -> dict[str, Any]:
+    limiting, share = core.limiting()
+    usage = core.usage
     return {
         "core": core.index,
-        "layer": layer,
+        "layer": deployment.network.incoming(core.population).name,
         "population": core.population,
         "slice": core.slice,
-        "neurons": core.neurons,
-        "axons": core.axons,
-        "synapses": core.synapses,
-        "encoding": core.encoding,
-        "resources": {name: {"used": n, "max": mapping.caps[name]} for name, n in used.items()},
-        "synapse_bits": {
-            "payload": r.payload_bits,
-            "index": r.index_bits,
-            "header": r.header_bits,
-            "padding": r.padding_bits,
+        "neurons": usage.neurons,
+        "axons": usage.axons,
+        "synapses": usage.synapses,
+        "encoding": usage.encoding,
+        "resources": {
+            name: {"used": used, "max": core.limits[name]} for name, used in usage.used.items()
         },
-        "bytes": r.total * mapping.word_bits // 8,
+        "synapse_bits": dict(usage.bits),
+        "bytes": usage.words * deployment.mapping.word_bits // 8,
         "limiting": limiting,
         "limiting_share": share,
     }

@@ -11,12 +11,22 @@ from osbc_deploy.errors import TargetError
 
 
 def test_shipped_targets_load_and_every_number_has_a_source() -> None:
-    assert {"loihi2", "loihi2-sim"} <= set(target_names())
+    assert set(target_names()) == {
+        "hala-point",
+        "kapoho-point",
+        "loihi1",
+        "loihi2",
+        "loihi2-2022",
+        "loihi2-brief",
+        "loihi2-sim",
+        "speck",
+        "xylo-audio2",
+    }
     for name in target_names():
         target = load_target(name)
         assert target.name == name
         facts = target.facts()
-        assert len(facts) > 25
+        assert facts
         for place, fact in facts.items():
             assert target.sources[fact.source], place
             assert fact.grade in ("published", "derived", "assumed")
@@ -32,7 +42,7 @@ def test_a_user_file_inherits_and_overrides(tmp_path: Path) -> None:
     target = load_target(str(file))
     assert target.chip.cores.value == 60
     assert target.backend == "lava"
-    assert target.caps() == load_target("loihi2").caps()
+    assert target.memory.limits() == load_target("loihi2").memory.limits()
     assert target.digest != load_target("loihi2-sim").digest
 
 
@@ -41,7 +51,7 @@ def test_a_user_file_inherits_and_overrides(tmp_path: Path) -> None:
     [
         ("schema = ", "not valid TOML"),
         ('name = "x"', "schema None is not 1"),
-        ('schema = 1\nname = "x"', "backend: Field required"),
+        ('schema = 1\nname = "x"', "memory: Field required"),
         ('schema = 1\nname = "x"\ninherits = "loihi9"', "'loihi9'"),
         ('schema = 1\nname = "x"\ninherits = "loihi2"\ncolor = 3', "color: Extra inputs"),
         (

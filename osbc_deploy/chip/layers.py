@@ -1,0 +1,225 @@
+"""What a memory model is asked about (a slice of a layer) and what it answers (its usage)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+
+from osbc_deploy.arrays import BoolArray, IntArray
+from osbc_deploy.fixedpoint.network import (
+    FixedConnection,
+    FixedConv,
+    FixedPopulation,
+    FixedProjection,
+)
+from osbc_deploy.network.graph import INPUT, Shape
+
+__all__ = ["Afferent", "Layer", "Range", "Ranges", "Usage", "layer_of", "window"]
+
+Range: TypeAlias = tuple[int, int]
+Ranges: TypeAlias = tuple[Range, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Afferent:
+    """A projection as memory sees it.
+
+    Attributes
+    ----------
+    pre : str
+        The population it comes from: ``"input"``, another one, or the layer itself.
+    pre_shape : tuple of int
+    connection : FixedDense or FixedConv
+        Only which weights are zero matters.
+    bits : int
+        Stored bits of a weight.
+    delay_bits : int
+        Stored bits of a synaptic delay.
+    """
+
+    pre: str
+    pre_shape: Shape
+    connection: FixedConnection
+    bits: int
+    delay_bits: int = 0
+
+    @property
+    def pre_size(self) -> int:
+        """Number of presynaptic neurons."""
+        return math.prod(self.pre_shape)
+
+    @cached_property
+    def nonzero(self) -> BoolArray:
+        """Which weights are not zero."""
+        return np.asarray(self.connection.weight != 0)
+
+    def fan_in(self, rows: Range) -> IntArray:
+        """Return the non-zero synapses of each presynaptic neuron into some rows (dense only)."""
+        return np.asarray(np.count_nonzero(self.nonzero[slice(*rows)], axis=0))
+
+    def sources(self, ranges: Ranges, *, stored: bool) -> BoolArray:
+        """Return which presynaptic neurons reach a slice.
+
+        Parameters
+        ----------
+        ranges : tuple of (start, stop)
+        stored : bool
+            Count a dense axon even where all of its weights are zero, as a dense encoding does.
+
+        Returns
+        -------
+        ndarray of bool (pre_size,)
+        """
+        if isinstance(self.connection, FixedConv):
+            seen = np.zeros(self.pre_shape, bool)
+            seen[tuple(slice(*r) for r in window(self.connection, self.pre_shape, ranges))] = True
+            return seen.ravel()
+        if stored:
+            return np.ones(self.pre_size, bool)
+        return np.asarray(self.nonzero[slice(*ranges[0])].any(axis=0))
+
+
+def window(conv: FixedConv, pre_shape: Shape, ranges: Ranges) -> Ranges:
+    """Return the channels, rows and columns of the source that a tile of a convolution sees."""
+    _, per_group, kh, kw = conv.weight.shape
+    share = len(conv.weight) // conv.groups
+    first, last = ranges[0][0] // share, (ranges[0][1] - 1) // share
+    seen = [
+        (
+            max(0, start * stride - padding),
+            min(size, (stop - 1) * stride + dilation * (k - 1) + 1 - padding),
+        )
+        for (start, stop), size, stride, padding, dilation, k in zip(
+            ranges[1:],
+            pre_shape[1:],
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            (kh, kw),
+            strict=True,
+        )
+    ]
+    return ((first * per_group, (last + 1) * per_group), *seen)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A population with everything that projects to it.
+
+    Attributes
+    ----------
+    name : str
+        Of the population.
+    shape : tuple of int
+    afferents : tuple of Afferent
+    decay_sets, threshold_sets, neuron_sets : ndarray of int (n,)
+        Number of the neuron's set of (du, dv), of its threshold, and of all three.
+    biased, spiking, to_convolution, is_output : bool
+        `to_convolution`: its spikes go to convolutions only.
+    fan_out : ndarray of int (n,)
+        Cores that each neuron sends its spikes to; None counts as one.
+    """
+
+    name: str
+    shape: Shape
+    afferents: tuple[Afferent, ...]
+    decay_sets: IntArray
+    threshold_sets: IntArray
+    neuron_sets: IntArray
+    biased: bool = False
+    spiking: bool = True
+    to_convolution: bool = False
+    is_output: bool = False
+    fan_out: IntArray | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return math.prod(self.shape)
+
+    @property
+    def whole(self) -> Ranges:
+        """The uncut layer."""
+        return tuple((0, n) for n in self.shape)
+
+    def neurons(self, values: IntArray, ranges: Ranges) -> IntArray:
+        """Return the values of the neurons of a slice."""
+        tile = values.reshape(self.shape)[tuple(slice(*r) for r in ranges)]
+        return np.asarray(tile.ravel())
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a slice of a layer uses on its core.
+
+    Attributes
+    ----------
+    used : dict of int
+        Of every resource of the memory model.
+    words : int
+        Memory taken, in words.
+    neurons, axons, synapses : int
+        Neurons, distinct presynaptic neurons that reach them, and synapses stored.
+    encoding : str
+        "dense", "sparse" or "conv", joined by "+" where afferents differ.
+    bits : dict of int
+        What the synapse memory consists of: payload, index, header and padding.
+    faults : tuple of str
+        What the chip cannot do at all, however much room there is.
+    """
+
+    used: Mapping[str, int]
+    words: int
+    neurons: int
+    axons: int
+    synapses: int
+    encoding: str
+    bits: Mapping[str, int]
+    faults: tuple[str, ...] = ()
+
+    def excess(self, limits: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """Return what is exceeded: use and limit by resource."""
+        return {
+            name: (used, limits[name]) for name, used in self.used.items() if used > limits[name]
+        }
+
+
+def layer_of(
+    population: FixedPopulation,
+    projections: tuple[tuple[FixedProjection, Shape], ...],
+    *,
+    to_convolution: bool = False,
+    is_output: bool = False,
+) -> Layer:
+    """Return the layer of a population and the projections into it, with their source shapes."""
+    p = population
+    decays = _sets(p.du, p.dv)
+    return Layer(
+        p.name,
+        p.shape,
+        tuple(
+            Afferent(projection.pre or INPUT, shape, projection.connection, projection.weight_bits)
+            for projection, shape in projections
+        ),
+        decay_sets=decays,
+        threshold_sets=_sets(p.vth),
+        neuron_sets=_sets(decays, p.vth),
+        biased=bool(p.bias_mant.any()),
+        spiking=p.spiking,
+        to_convolution=to_convolution,
+        is_output=is_output,
+    )
+
+
+def _sets(*parameters: IntArray) -> IntArray:
+    """Return for each neuron the number of its set of parameters."""
+    number = np.zeros(len(parameters[0]), np.int64)
+    for values in parameters:
+        _, code = np.unique(values, return_inverse=True)
+        _, number = np.unique(number * (code.max(initial=0) + 1) + code, return_inverse=True)
+    return number

@@ -1,0 +1,180 @@
+"""Which slice of which layer lies on which core, and what is exceeded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingOf
+from dataclasses import dataclass
+from functools import cached_property
+
+from osbc_deploy.chip.facts import Fact
+from osbc_deploy.chip.layers import Layer, Ranges, Usage, layer_of
+from osbc_deploy.chip.partition import Assignment, arrange
+from osbc_deploy.chip.target import Target
+from osbc_deploy.fixedpoint.network import FixedConv, FixedPointNetwork
+
+__all__ = ["Core", "Mapping", "layers_of", "map_layers", "map_network"]
+
+
+@dataclass(frozen=True)
+class Core:
+    """A slice of a layer on a core; on some chips, several share one.
+
+    Attributes
+    ----------
+    index : int
+        Number of the core, from 0.
+    population : str
+    ranges : tuple of (start, stop)
+        One per axis of the population's shape.
+    usage : Usage
+    limits : dict of int
+        What the core holds of each resource.
+    """
+
+    index: int
+    population: str
+    ranges: Ranges
+    usage: Usage
+    limits: MappingOf[str, int]
+
+    @property
+    def neurons(self) -> int:
+        """Neurons of the slice."""
+        return self.usage.neurons
+
+    @property
+    def slice(self) -> str:
+        """The ranges as text, such as ``0:50`` or ``0:16, 0:10, 0:20``."""
+        return ", ".join(f"{start}:{stop}" for start, stop in self.ranges)
+
+    def limiting(self) -> tuple[str, float]:
+        """Return the resource closest to its limit, and the share used."""
+        used = self.usage.used
+        name = max(used, key=lambda key: used[key] / self.limits[key])
+        return name, used[name] / self.limits[name]
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """All cores of a network on a target.
+
+    Attributes
+    ----------
+    cores : tuple of Core
+    lower_bound : int
+        Cores that no way of cutting the populations could do without.
+    available, chips : int
+        Cores of all chips, and chips.
+    word_bits : int
+    faults : tuple of str
+        What no room would help: rules of the chip that a layer breaks, and single neurons that
+        exceed a core.
+    """
+
+    cores: tuple[Core, ...]
+    lower_bound: int
+    available: int
+    chips: int
+    word_bits: int
+    faults: tuple[str, ...] = ()
+
+    @cached_property
+    def cores_used(self) -> int:
+        """Number of cores."""
+        return len({core.index for core in self.cores})
+
+    def excesses(self) -> list[str]:
+        """Return one line for every limit exceeded; empty when the network fits."""
+        lines = list(self.faults)
+        if self.cores_used > self.available:
+            where = "chip" if self.chips == 1 else f"{self.chips} chips"
+            lines.append(
+                f"{where}: {self.cores_used} cores needed, {self.available} available "
+                f"({self.cores_used - self.available} over)"
+            )
+        for index, cores in self._by_core().items():
+            names = " + ".join(f"{core.population}[{core.slice}]" for core in cores)
+            for name, limit in cores[0].limits.items():
+                used = sum(core.usage.used[name] for core in cores)
+                if used > limit:
+                    lines.append(
+                        f"core {index} ({names}): {name} {used} exceeds {limit} "
+                        f"({used - limit} over)"
+                    )
+        return lines
+
+    def _by_core(self) -> dict[int, list[Core]]:
+        shared: dict[int, list[Core]] = {}
+        for core in self.cores:
+            shared.setdefault(core.index, []).append(core)
+        return shared
+
+    @property
+    def fits(self) -> bool:
+        """Whether every limit is kept."""
+        return not self.excesses()
+
+    @property
+    def words(self) -> int:
+        """Words of memory used on all cores."""
+        return sum(core.usage.words for core in self.cores)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of memory used on all cores."""
+        return self.words * self.word_bits // 8
+
+
+def map_network(network: FixedPointNetwork, target: Target) -> Mapping:
+    """Give every population of a network the cores it needs."""
+    return map_layers(layers_of(network), target)
+
+
+def layers_of(network: FixedPointNetwork) -> tuple[Layer, ...]:
+    """Return what the memory models need to know of every population, in network order."""
+    layers = []
+    for population in network.populations:
+        outgoing = network.outgoing(population.name)
+        layers.append(
+            layer_of(
+                population,
+                tuple(
+                    (p, network.shape_of(p.pre))
+                    for p in network.projections
+                    if p.post == population.name
+                ),
+                to_convolution=bool(outgoing)
+                and all(isinstance(p.connection, FixedConv) for p in outgoing),
+                is_output=population is network.output,
+            )
+        )
+    return tuple(layers)
+
+
+def map_layers(layers: tuple[Layer, ...], target: Target) -> Mapping:
+    """Give every layer the cores it needs.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        In network order; cores are numbered in it.
+    target : Target
+    """
+    found: list[Assignment] = arrange(layers, target)
+    memory: Fact[int] = target.memory.word_bits
+    cores = []
+    first = 0
+    for layer, part in zip(layers, found, strict=True):
+        for number, (ranges, usage) in enumerate(part.slices):
+            index = first + number if part.core is None else part.core
+            limits = target.memory.core_limits(min(index, target.cores - 1))
+            cores.append(Core(index, layer.name, ranges, usage, limits))
+        first += len(part.slices)
+    return Mapping(
+        tuple(cores),
+        sum(part.lower_bound for part in found),
+        target.cores,
+        target.chip.chips.value,
+        memory.value,
+        tuple(dict.fromkeys(fault for part in found for fault in part.faults)),
+    )

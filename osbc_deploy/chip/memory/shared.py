@@ -1,0 +1,89 @@
+"""A whole network on one core: the memory of Xylo chips."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
+from osbc_deploy.chip.layers import Layer, Ranges, Usage
+from osbc_deploy.fixedpoint.network import FixedConv
+from osbc_deploy.network.graph import INPUT
+
+__all__ = ["SharedCore"]
+
+
+class SharedCaps(Strict):
+    """What the core holds for all layers together."""
+
+    inputs: Fact[Positive]
+    hidden: Fact[Positive]
+    outputs: Fact[Positive]
+
+
+class SharedCore(Strict):
+    """Memory model of one core that all layers share.
+
+    Attributes
+    ----------
+    word_bits : Fact
+    caps : SharedCaps
+        Input channels, hidden neurons and output neurons.
+    synapse_words, neuron_words : Fact
+    """
+
+    arrangement: ClassVar[Literal["together"]] = "together"
+    """All layers lie on the one core."""
+
+    model: Literal["shared"]
+    word_bits: Fact[Positive]
+    caps: SharedCaps
+    synapse_words: Fact[Positive]
+    neuron_words: Fact[Count]
+
+    @property
+    def scale_groups(self) -> int:
+        """Different thresholds, so weight scales: each neuron has its own."""
+        return self.caps.hidden.value
+
+    def limits(self) -> dict[str, int]:
+        """Return the capacity of the core by resource."""
+        return {name: getattr(self.caps, name).value for name in SharedCaps.model_fields}
+
+    def core_limits(self, core: int) -> dict[str, int]:
+        """Return the capacity of one core; all are the same."""
+        del core
+        return self.limits()
+
+    def faults(self, cores: int) -> list[str]:
+        """Return what contradicts itself in a chip of so many cores."""
+        return [f"chip.cores is {cores}; all layers share 1"] * (cores != 1)
+
+    def cost(self, layer: Layer, ranges: Ranges) -> Usage:
+        """Return what a layer adds to the core; `ranges` is the whole layer."""
+        del ranges
+        synapses = sum(a.connection.weight.size for a in layer.afferents)
+        payload = sum(a.connection.weight.size * a.bits for a in layer.afferents)
+        words = int(synapses) * self.synapse_words.value
+        return Usage(
+            {
+                "inputs": sum(a.pre_size for a in layer.afferents if a.pre == INPUT),
+                "hidden": 0 if layer.is_output else layer.size,
+                "outputs": layer.size if layer.is_output else 0,
+            },
+            words=words + layer.size * self.neuron_words.value,
+            neurons=layer.size,
+            axons=sum(a.pre_size for a in layer.afferents),
+            synapses=int(synapses),
+            encoding="dense",
+            bits={
+                "payload": payload,
+                "index": 0,
+                "header": 0,
+                "padding": max(0, words * self.word_bits.value - payload),
+            },
+            faults=tuple(
+                f"{layer.name}: a convolution; this chip connects neurons one by one"
+                for a in layer.afferents
+                if isinstance(a.connection, FixedConv)
+            ),
+        )
