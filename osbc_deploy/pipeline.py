@@ -150,14 +150,23 @@ class Deployment:
 
         return build_report(self)
 
-    def save(self, folder: str | Path) -> None:
-        """Write the fixed-point network and the report into a folder, whole or not at all."""
+    def save(self, folder: str | Path, extra: Mapping[str, str] | None = None) -> None:
+        """Write the fixed-point network and the report into a folder, whole or not at all.
+
+        Parameters
+        ----------
+        folder : path
+        extra : dict of str, optional
+            Texts of further files, by file name.
+        """
         import json
 
         with new_folder(Path(folder)) as work:
             write_network(self.lowered.network, work)
             text = json.dumps(self.report(), indent=1) + "\n"
             (work / "report.json").write_text(text, encoding="utf-8")
+            for name, content in (extra or {}).items():
+                (work / name).write_text(content, encoding="utf-8")
 
 
 def deploy(

@@ -30,7 +30,8 @@ ORDER = [
     "frontends",
     "bundled",
     "report",
-    "deploy",
+    "pipeline",
+    "fit",
     "cli",
 ]
 """Folders and modules in the order in which they may import each other."""

@@ -85,13 +85,19 @@ class Mapping:
 
     def excesses(self) -> list[str]:
         """Return one line for every limit exceeded; empty when the network fits."""
-        lines = list(self.faults)
+        lines = self.misfits()
         if self.cores_used > self.available:
             where = "chip" if self.chips == 1 else f"{self.chips} chips"
-            lines.append(
+            lines.insert(
+                len(self.faults),
                 f"{where}: {self.cores_used} cores needed, {self.available} available "
-                f"({self.cores_used - self.available} over)"
+                f"({self.cores_used - self.available} over)",
             )
+        return lines
+
+    def misfits(self) -> list[str]:
+        """Return one line for every limit exceeded that more cores would not help."""
+        lines = list(self.faults)
         for index, cores in self._by_core().items():
             names = " + ".join(f"{core.population}[{core.slice}]" for core in cores)
             for name, limit in cores[0].limits.items():

@@ -14,7 +14,7 @@ import click
 from osbc_deploy.cli.options import config_option, json_option
 from osbc_deploy.errors import UsageError
 
-__all__ = ["check_command", "diff_command", "report_command"]
+__all__ = ["check_command", "diff_command", "report_command", "write_whole"]
 
 REPORT = click.Path(path_type=Path)
 
@@ -57,7 +57,7 @@ def report_command(path: Path, form: str, output: Path | None) -> int:
     if output is None:
         click.echo(text, nl=False)
     else:
-        _write(output, text)
+        write_whole(output, text)
         click.echo(f"wrote {output}", err=True)
     return 0
 
@@ -123,7 +123,7 @@ def check_command(
     if failed:
         return 4 if any(f.kind == "resource" for f in failed) else 5
     if update_baseline and baseline is not None:
-        _write(baseline, json.dumps(report, indent=1) + "\n")
+        write_whole(baseline, json.dumps(report, indent=1) + "\n")
         click.echo(f"wrote {baseline}", err=True)
     return 0
 
@@ -186,7 +186,7 @@ def _signed(value: float) -> str:
     return f"{value:+,}" if isinstance(value, int) else f"{value:+.4g}"
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     try:

@@ -9,7 +9,7 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, SpikeArray, frozen
 from osbc_deploy.compress.hessian import membrane_hessian, shares_kernel
-from osbc_deploy.compress.quantize import choose_scales, quantize_rows, round_to_grid
+from osbc_deploy.compress.quantize import choose_scales, quantize_widths, round_to_grid
 from osbc_deploy.compress.solver import (
     DampedHessian,
     Path,
@@ -29,6 +29,7 @@ __all__ = [
     "LayerProblem",
     "Pruned",
     "Ranking",
+    "affordable",
     "prepare_layer",
     "prune_layer",
     "quantize_layer",
@@ -188,6 +189,11 @@ class Ranking:
     paths: tuple[Path, ...]
 
 
+def affordable(problem: LayerProblem) -> bool:
+    """Whether a layer is small enough for exact elimination, which ranks all of its weights."""
+    return problem.size * int(problem.blocks.shape[2]) ** 2 <= _ELIMINATION_BUDGET
+
+
 def rank_layer(problem: LayerProblem, keep: int) -> Ranking:
     """Rank the weights so that up to `keep` of them can be chosen."""
     groups, rows, n = problem.blocks.shape
@@ -196,7 +202,7 @@ def rank_layer(problem: LayerProblem, keep: int) -> Ranking:
         order = np.argsort(-np.abs(problem.blocks), axis=2, kind="stable")
         square = np.take_along_axis(problem.blocks**2, order, axis=2)
         return Ranking("magnitude", tuple(Path(o, d) for o, d in zip(order, square, strict=True)))
-    if problem.size * n**2 <= _ELIMINATION_BUDGET:
+    if affordable(problem):
         selection = "elimination"
         paths = [eliminate(W, d.H) for W, d in pairs]
     else:
@@ -285,45 +291,54 @@ def _curve(
 
 
 def quantize_layer(
-    problem: LayerProblem, pruned: Pruned, bits: int, scale_groups: int
-) -> CompressedProjection:
-    """Quantize a pruned layer on the grid the chip stores."""
+    problem: LayerProblem, pruned: Pruned, widths: Sequence[int], scale_groups: int
+) -> list[CompressedProjection]:
+    """Quantize a pruned layer on the grids the chip stores, one for each width."""
     magnitude = problem.method == "magnitude"
-    scale = choose_scales(
-        np.concatenate(pruned.weights),
-        np.concatenate(pruned.masks),
-        np.concatenate(
-            [
-                np.broadcast_to(np.ones(W.shape[1]) if magnitude else np.diagonal(d.H), W.shape)
-                for W, d in zip(pruned.weights, problem.damped, strict=True)
-            ]
-        ),
-        bits,
-        # Potentials of a readout are compared with each other, so they must share one scale.
-        scale_groups if problem.spiking else 1,
+    importance = np.concatenate(
+        [
+            np.broadcast_to(np.ones(W.shape[1]) if magnitude else np.diagonal(d.H), W.shape)
+            for W, d in zip(pruned.weights, problem.damped, strict=True)
+        ]
     )
-    scales = scale.reshape(len(problem.blocks), -1)
-    codes: list[IntArray] = [
-        (round_to_grid(W, s[:, None], bits) * mask).astype(np.int8)
+    weights, masks = np.concatenate(pruned.weights), np.concatenate(pruned.masks)
+    # Potentials of a readout are compared with each other, so they must share one scale.
+    groups = scale_groups if problem.spiking else 1
+    # (widths, groups of the convolution, rows)
+    scales = np.stack(
+        [choose_scales(weights, masks, importance, bits, groups) for bits in widths]
+    ).reshape(len(widths), len(problem.blocks), -1)
+    blocks = [
+        np.stack([round_to_grid(W, s[:, None], b) * mask for s, b in zip(t, widths, strict=True)])
         if magnitude
-        else quantize_rows(W, d.H, mask, s, bits)
-        for W, d, mask, s in zip(pruned.weights, problem.damped, pruned.masks, scales, strict=True)
+        else quantize_widths(W, d.H, mask, list(t), widths)
+        for W, d, mask, t in zip(
+            pruned.weights, problem.damped, pruned.masks, scales.swapaxes(0, 1), strict=True
+        )
     ]
-    quantized = [c * s[:, None] for c, s in zip(codes, scales, strict=True)]
-    return CompressedProjection(
-        name=problem.projection.name,
-        codes=np.concatenate(codes).reshape(problem.projection.connection.weight.shape),
-        scale=scale,
-        bits=bits,
-        kept=int(sum(mask.sum() for mask in pruned.masks)),
-        relative_loss={
-            "pruned": _relative(problem, pruned.weights),
-            "total": _relative(problem, quantized),
-        },
-        selection=pruned.selection,
-        dead_inputs=sum(int(d.dead.sum()) for d in problem.damped),
-        curve=pruned.curve,
-    )
+    lost = _relative(problem, pruned.weights)
+    return [
+        CompressedProjection(
+            name=problem.projection.name,
+            codes=np.concatenate([block[k] for block in blocks]).reshape(
+                problem.projection.connection.weight.shape
+            ),
+            scale=scales[k].reshape(-1),
+            bits=bits,
+            kept=int(sum(mask.sum() for mask in pruned.masks)),
+            relative_loss={
+                "pruned": lost,
+                "total": _relative(
+                    problem,
+                    [b[k] * s[:, None] for b, s in zip(blocks, scales[k], strict=True)],
+                ),
+            },
+            selection=pruned.selection,
+            dead_inputs=sum(int(d.dead.sum()) for d in problem.damped),
+            curve=pruned.curve,
+        )
+        for k, bits in enumerate(widths)
+    ]
 
 
 def _relative(problem: LayerProblem, changed: Sequence[FloatArray]) -> float:

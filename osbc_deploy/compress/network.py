@@ -28,6 +28,7 @@ __all__ = [
     "CompressionOptions",
     "LayerChoice",
     "Statistics",
+    "assemble",
     "collect",
     "compress",
 ]
@@ -222,8 +223,18 @@ def compress(
             name = problem.projection.name
             pruned = prune_layer(problem, keep.get(name, problem.size))
             bits = options.layers[name].bits if name in options.layers else options.bits
-            results[name] = quantize_layer(problem, pruned, bits, options.scale_groups)
+            (results[name],) = quantize_layer(problem, pruned, [bits], options.scale_groups)
             progress.advance()
+    return assemble(network, results, options, statistics)
+
+
+def assemble(
+    network: Network,
+    results: Mapping[str, CompressedProjection],
+    options: CompressionOptions,
+    statistics: Statistics,
+) -> CompressedNetwork:
+    """Return the network with these compressed projections, and what is to be said of them."""
     silent = tuple(_silent_outputs(results))
     return CompressedNetwork(
         network, results, options, statistics.deviations + silent, statistics.rates

@@ -7,11 +7,13 @@ limited and they are chosen together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 
-__all__ = ["choose_scales", "levels", "quantize_rows", "round_to_grid"]
+__all__ = ["choose_scales", "levels", "quantize_rows", "quantize_widths", "round_to_grid"]
 
 _STEPS_PER_OCTAVE = 6
 _OCTAVES = 6
@@ -109,11 +111,30 @@ def quantize_rows(
     *,
     workspace: int = 256 * 1024**2,
 ) -> IntArray:
+    """Quantize to one width; see :func:`quantize_widths`.
+
+    Returns
+    -------
+    ndarray of int8 (rows, n)
+    """
+    return np.asarray(quantize_widths(W, H, mask, [scale], [bits], workspace=workspace)[0])
+
+
+def quantize_widths(
+    W: FloatArray,
+    H: FloatArray,
+    mask: BoolArray,
+    scales: Sequence[FloatArray],
+    widths: Sequence[int],
+    *,
+    workspace: int = 256 * 1024**2,
+) -> IntArray:
     """Quantize weight by weight, the error of each fed forward to the weights still free.
 
     Inputs are visited in order of falling ``H_ii``. On each row's support, with ``U`` the upper
     Cholesky factor of ``(H_SS)^-1``, rounding weight i leaves the error ``e = (w_i - q_i)/U_ii``,
-    and the remaining weights change by ``-e U_i,:`` (Frantar et al. 2022, GPTQ, eq. 2-3).
+    and the remaining weights change by ``-e U_i,:`` (Frantar et al. 2022, GPTQ, eq. 2-3). The
+    factor depends on the support alone, so all widths share it.
 
     Parameters
     ----------
@@ -122,23 +143,25 @@ def quantize_rows(
         Positive definite.
     mask : ndarray of bool (rows, n)
         Weights outside stay 0.
-    scale : ndarray (rows,)
-    bits : int
+    scales : sequence of ndarray (rows,)
+        One for each width.
+    widths : sequence of int
+        Bits, each 1 to 8.
     workspace : int
         Bytes a batch of rows may take.
 
     Returns
     -------
-    ndarray of int8 (rows, n)
+    ndarray of int8 (widths, rows, n)
         Codes; the quantized weight is ``scale * code``.
     """
     rows, n = W.shape
-    codes = np.zeros((rows, n), np.int8)
+    codes = np.zeros((len(widths), rows, n), np.int8)
     by_importance = np.argsort(-np.diagonal(H), kind="stable")
     if mask.all():
         upper = _upper(H[np.ix_(by_importance, by_importance)][None])
-        done = _feed_forward(W[:, by_importance], upper, scale, bits)
-        codes[:, by_importance] = done
+        for k, (scale, bits) in enumerate(zip(scales, widths, strict=True)):
+            codes[k][:, by_importance] = _feed_forward(W[:, by_importance], upper, scale, bits)
         return codes
     ordered = mask[:, by_importance]
     most = int(ordered.sum(axis=1).max(initial=0))
@@ -153,10 +176,11 @@ def quantize_rows(
         columns = by_importance[place]
         block = H[columns[:, :, None], columns[:, None, :]]
         both = inside[:, :, None] & inside[:, None, :]
-        block = np.where(both, block, np.eye(most))
+        upper = _upper(np.where(both, block, np.eye(most)))
         values = np.take_along_axis(W[part], columns, axis=1) * inside
-        done = _feed_forward(values, _upper(block), scale[part], bits) * inside
-        np.put_along_axis(codes[part], columns, done.astype(np.int8), axis=1)
+        for k, (scale, bits) in enumerate(zip(scales, widths, strict=True)):
+            done = _feed_forward(values, upper, scale[part], bits) * inside
+            np.put_along_axis(codes[k, part], columns, done.astype(np.int8), axis=1)
     return codes
 
 

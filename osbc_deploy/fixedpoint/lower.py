@@ -34,6 +34,7 @@ from osbc_deploy.fixedpoint.engine import Activity, accumulate, integrate
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.merge import expand, shifted
 from osbc_deploy.fixedpoint.network import (
+    FixedConnection,
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
@@ -48,7 +49,7 @@ from osbc_deploy.network.graph import Network, Population, Projection, Readout, 
 from osbc_deploy.network.neurons import LIF
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["Lowered", "lower"]
+__all__ = ["Lowered", "lower", "unmeasured"]
 
 HEADROOM = 1.5
 """Registers must hold this many times the largest value that calibration reaches."""
@@ -160,6 +161,64 @@ def _check_features(network: Network) -> None:
         )
 
 
+def unmeasured(
+    projection: Projection,
+    population: Population,
+    weights: CompressedProjection,
+    shape: Shape,
+    formats: NumberFormats,
+) -> tuple[FixedProjection, FixedPopulation]:
+    """Return the integers of a layer as they are before calibration looks for headroom.
+
+    Its memory is that of the lowered layer: only the common exponent may still change.
+    """
+    start = _start(projection, population, weights, shape, formats, [])
+    return start.at(start.ceiling)
+
+
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """A layer whose exponent is still open."""
+
+    projection: Projection
+    population: Population
+    connection: FixedConnection
+    targets: RealRegisters
+    formats: NumberFormats
+    stored: int
+    shift: int
+    ceiling: int
+
+    def at(self, exponent: int) -> tuple[FixedProjection, FixedPopulation]:
+        """Return the layer's integers at an exponent."""
+        projection = FixedProjection(
+            self.projection.name,
+            self.projection.pre,
+            self.projection.post,
+            self.connection,
+            self.stored,
+            exponent - self.shift,
+        )
+        return projection, quantized(self.population, self.targets, exponent, self.formats)
+
+
+def _start(
+    projection: Projection,
+    population: Population,
+    weights: CompressedProjection,
+    shape: Shape,
+    formats: NumberFormats,
+    deviations: list[Deviation],
+) -> _Start:
+    stored = formats.stored_bits(weights.bits)
+    shift = formats.weight_shift(stored)
+    plain, divisor = expand(projection, weights.codes, shape)
+    connection = shifted(plain, shift)
+    targets = real_registers(projection, population, weights.scale / divisor, formats, deviations)
+    ceiling = largest_exponent(connection, targets, population, formats, stored)
+    return _Start(projection, population, connection, targets, formats, stored, shift, ceiling)
+
+
 def _lower_population(
     projection: Projection,
     population: Population,
@@ -170,45 +229,33 @@ def _lower_population(
     batch_size: int,
     deviations: list[Deviation],
 ) -> tuple[FixedProjection, FixedPopulation, SpikeArray, Activity]:
-    stored = formats.stored_bits(weights.bits)
-    if stored != weights.bits:
+    start = _start(projection, population, weights, shape, formats, deviations)
+    if start.stored != weights.bits:
         deviations.append(
             Deviation(
                 "lower",
                 projection.name,
-                f"{weights.bits}-bit weights are stored in {stored} bits on this chip",
+                f"{weights.bits}-bit weights are stored in {start.stored} bits on this chip",
             )
         )
-    connection, divisor = expand(projection, weights.codes, shape)
     if projection.pool is not None:
         deviations.append(
             Deviation(
                 "lower",
                 projection.name,
                 f"the pooling before it is merged into its weights: {weights.codes.size} weights "
-                f"become {connection.weight.size}",
+                f"become {start.connection.weight.size}",
             )
         )
-    mantissa_shift = formats.weight_shift(stored)
-    fixed_connection = shifted(connection, mantissa_shift)
-    targets = real_registers(projection, population, weights.scale / divisor, formats, deviations)
-    ceiling = largest_exponent(connection, targets, population, formats, stored)
-    exponent = ceiling
+    targets = start.targets
+    exponent = start.ceiling
     while True:
-        fixed = quantized(population, targets, exponent, formats)
-        fixed_projection = FixedProjection(
-            projection.name,
-            projection.pre,
-            projection.post,
-            fixed_connection,
-            stored,
-            exponent - mantissa_shift,
-        )
+        fixed_projection, fixed = start.at(exponent)
         spikes, seen = _measure(fixed_projection, fixed, signal, shape, formats, batch_size)
         # The readout's potential must also stay under the largest threshold there is.
         limit = formats.state_limit - (0 if fixed.spiking else 2**formats.state_shift)
         over = max(seen.u_peak, seen.v_peak) * HEADROOM / limit
-        floor = max(0, formats.weight_exp_min + mantissa_shift)
+        floor = max(0, formats.weight_exp_min + start.shift)
         if over <= 1.0 or exponent == floor:
             break
         exponent = max(floor, exponent - max(1, math.ceil(math.log2(over))))

@@ -307,7 +307,7 @@ def test_info_commands() -> None:
     listed = osbc("targets", "list", "--json")
     assert {t["name"] for t in json.loads(listed.stdout)} >= {"loihi2", "loihi2-sim"}
     shown = osbc("targets", "show", "loihi2-sim")
-    assert "core.pool_words" in shown.stdout
+    assert "memory.pool_words" in shown.stdout
     assert "derived" in shown.stdout
     backends = json.loads(osbc("backends", "--json").stdout)
     assert {b["name"]: b["ok"] for b in backends} == {"engine": True, "lava": True}

@@ -1,0 +1,168 @@
+"""What the commands that run a network share: their options, and the network and data to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from osbc_deploy.cli.options import config_option, json_option, quiet_option
+from osbc_deploy.errors import UsageError
+
+__all__ = ["Inputs", "check_inputs", "job_options", "seed_everything"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.argument("model", required=False),
+    click.option(
+        "--target",
+        required=True,
+        metavar="NAME|FILE.toml",
+        help="Chip to deploy on; 'osbc-deploy targets list' shows them.",
+    ),
+    click.option(
+        "--weights",
+        type=click.Path(path_type=Path),
+        metavar="FILE.safetensors",
+        help="Weights to load into MODEL.",
+    ),
+    click.option(
+        "--calibration",
+        metavar="DATA",
+        help="Typical input: .npz with spikes (n, T, ...), or package.module:factory.",
+    ),
+    click.option(
+        "--test",
+        metavar="DATA",
+        help="Labelled input to evaluate; the calibration data by default.",
+    ),
+    click.option(
+        "--method",
+        type=click.Choice(["osbc", "obc", "magnitude"]),
+        default="osbc",
+        show_default=True,
+        help="Membrane Hessian, current Hessian, or magnitude alone.",
+    ),
+    click.option(
+        "--readout",
+        type=click.Choice(["sum", "last", "max"]),
+        default="sum",
+        show_default=True,
+        help="How the output over time becomes a class.",
+    ),
+    click.option("--backend", metavar="NAME", help="Run on another backend than the target's."),
+    click.option(
+        "--backend-samples",
+        type=int,
+        default=16,
+        show_default=True,
+        help="Samples to run on the backend and compare spike by spike.",
+    ),
+    click.option(
+        "--time-limit",
+        type=float,
+        default=600.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long the backend may take.",
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Seed of numpy and torch, and of the bundled data.",
+    ),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Write the integer network and the report here.",
+    ),
+    json_option,
+    quiet_option,
+    config_option,
+)
+
+
+def job_options(command: F) -> F:
+    """Add the model and the options of every command that runs one."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The network and the data to run, by reference until :meth:`load`."""
+
+    model: str | None
+    weights: Path | None
+    calibration: str | None
+    test: str | None
+    seed: int
+
+    def load(self) -> dict[str, Any]:
+        """Return the arguments of :func:`osbc_deploy.deploy`; without a model, what is bundled."""
+        seed_everything(self.seed)
+        if self.model is not None:
+            return {
+                "module": self.model,
+                "calibration": self.calibration,
+                "test": self.test,
+                "weights": self.weights,
+            }
+        from osbc_deploy.bundled.digits import digits_events
+        from osbc_deploy.bundled.models import weights_path
+        from osbc_deploy.data.samples import check_samples
+
+        parts = []
+        for split in ("calibration", "test"):
+            data = digits_events(split, seed=self.seed)
+            parts.append(check_samples(f"digits/{split}", data.spikes, data.labels))
+        return {
+            "module": "osbc_deploy.bundled.models:digits_conv",
+            "calibration": parts[0],
+            "test": parts[1],
+            "weights": weights_path("digits_conv"),
+        }
+
+
+def check_inputs(
+    model: str | None,
+    weights: Path | None,
+    calibration: str | None,
+    test: str | None,
+    seed: int,
+    output: Path | None,
+) -> Inputs:
+    """Refuse combinations that make no sense, before anything heavy is imported."""
+    if model is None:
+        if weights or calibration or test:
+            given = "--weights" if weights else "--calibration" if calibration else "--test"
+            raise UsageError(f"{given}: needs a MODEL. Name yours as package.module:factory.")
+    elif calibration is None:
+        raise UsageError(
+            "--calibration: is missing for MODEL. Give an .npz with spikes (n, T, ...)"
+            " or package.module:factory."
+        )
+    if output is not None:
+        from osbc_deploy.artefact import check_replaceable
+
+        check_replaceable(output)
+    return Inputs(model, weights, calibration, test, seed)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed what models and datasets may draw from."""
+    import numpy as np
+    import torch
+
+    # Old-style seeding on purpose: it reaches the code of models and datasets.
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

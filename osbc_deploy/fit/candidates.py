@@ -1,0 +1,121 @@
+"""Candidates of a layer: compressed for real over a grid, costed with the target's own model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from osbc_deploy.chip.layers import layer_of
+from osbc_deploy.chip.mapping import map_layers
+from osbc_deploy.chip.target import Target
+from osbc_deploy.compress.layer import (
+    CompressedProjection,
+    LayerProblem,
+    affordable,
+    prune_layer,
+    quantize_layer,
+    rank_layer,
+)
+from osbc_deploy.fit.search import Candidate
+from osbc_deploy.fixedpoint.lower import unmeasured
+from osbc_deploy.network.graph import Population, Shape
+from osbc_deploy.progress import Progress
+
+__all__ = ["BITS", "SPARSITIES", "layer_candidates"]
+
+SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
+BITS = (8, 6, 5, 4, 3, 2)
+
+_FORWARD_FROM = 0.5
+"""Forward selection ranks at most this share of a layer; denser candidates keep everything."""
+
+
+def layer_candidates(
+    problem: LayerProblem,
+    population: Population,
+    pre_shape: Shape,
+    target: Target,
+    *,
+    to_convolution: bool,
+    is_output: bool,
+    progress: Progress,
+    sparsities: Sequence[float] = SPARSITIES,
+    bits: Sequence[int] = BITS,
+) -> list[Candidate]:
+    """Compress a layer at every sparsity and width and count what it costs.
+
+    Parameters
+    ----------
+    problem : LayerProblem
+    population : Population
+        The neurons behind the layer.
+    pre_shape : tuple of int
+    target : Target
+    to_convolution, is_output : bool
+        Whether its spikes go to convolutions only, and whether it is the last.
+    progress : Progress
+        Advanced once per sparsity.
+    sparsities, bits : sequence
+        The grid; a layer without trained weights is only tried whole.
+
+    Returns
+    -------
+    list of Candidate
+    """
+    grid = sorted(sparsities) if problem.projection.compressible else [0.0]
+    if not affordable(problem):
+        grid = [s for s in grid if s == 0.0 or s >= _FORWARD_FROM]
+    kept = [max(1, problem.size - round(s * problem.size)) for s in grid]
+    ranking = None
+    found = []
+    for sparsity, keep in zip(grid, kept, strict=True):
+        if ranking is None and keep < problem.size:
+            # The densest comes first, so its ranking holds for all that follow.
+            ranking = rank_layer(problem, keep)
+        pruned = prune_layer(problem, keep, ranking)
+        found += [
+            _costed(
+                problem,
+                projection,
+                population,
+                pre_shape,
+                target,
+                sparsity,
+                to_convolution=to_convolution,
+                is_output=is_output,
+            )
+            for projection in quantize_layer(problem, pruned, bits, target.memory.scale_groups)
+        ]
+        progress.advance()
+    return found
+
+
+def _costed(
+    problem: LayerProblem,
+    weights: CompressedProjection,
+    population: Population,
+    pre_shape: Shape,
+    target: Target,
+    sparsity: float,
+    *,
+    to_convolution: bool,
+    is_output: bool,
+) -> Candidate:
+    projection, fixed = unmeasured(
+        problem.projection, population, weights, pre_shape, target.number_formats
+    )
+    layer = layer_of(
+        fixed, ((projection, pre_shape),), to_convolution=to_convolution, is_output=is_output
+    )
+    mapping = map_layers((layer,), target)
+    misfits = mapping.misfits()
+    limiting = max((core.limiting() for core in mapping.cores), key=lambda pair: pair[1])[0]
+    return Candidate(
+        sparsity=sparsity,
+        bits=weights.bits,
+        cores=mapping.cores_used,
+        words=mapping.words,
+        loss=weights.relative_loss["total"],
+        projection=weights,
+        limiting=limiting,
+        fault=misfits[0] if misfits else "",
+    )

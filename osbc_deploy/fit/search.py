@@ -1,0 +1,157 @@
+"""Choose one candidate for every layer: the Pareto front of cores and memory against loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from osbc_deploy.arrays import FloatArray, IntArray
+from osbc_deploy.compress.network import CompressedProjection
+
+__all__ = ["Candidate", "Plan", "front_over", "pareto_plans"]
+
+MOST_STATES = 4096
+"""Partial plans kept while layers are joined; beyond that, they are thinned evenly by loss."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One way to compress a layer, with what it costs and loses.
+
+    Attributes
+    ----------
+    sparsity : float
+    bits : int
+    cores : int
+    words : int
+        Words of memory on those cores.
+    loss : float
+        Membrane loss relative to removing the layer, quantization included.
+    projection : CompressedProjection
+        The weights themselves.
+    limiting : str
+        The resource that comes closest to its limit.
+    fault : str
+        Why the target cannot hold the layer this way; empty where it can.
+    """
+
+    sparsity: float
+    bits: int
+    cores: int
+    words: int
+    loss: float
+    projection: CompressedProjection
+    limiting: str
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One candidate for every layer.
+
+    Attributes
+    ----------
+    choices : dict of Candidate
+        By layer name.
+    """
+
+    choices: Mapping[str, Candidate]
+
+    @property
+    def cores(self) -> int:
+        """Cores of all layers."""
+        return sum(c.cores for c in self.choices.values())
+
+    @property
+    def words(self) -> int:
+        """Words of all layers."""
+        return sum(c.words for c in self.choices.values())
+
+    @property
+    def loss(self) -> float:
+        """Sum of the layers' relative losses."""
+        return sum(c.loss for c in self.choices.values())
+
+
+def pareto_plans(candidates: Mapping[str, Sequence[Candidate]]) -> list[Plan]:
+    """Return the plans that no other plan beats in cores, words and loss at once.
+
+    Layers are joined one after the other and beaten partial plans dropped, which is exact as all
+    three are sums; only more than `MOST_STATES` partial plans are thinned.
+
+    Parameters
+    ----------
+    candidates : dict of sequence of Candidate
+        By layer name; those with a fault are left out.
+
+    Returns
+    -------
+    list of Plan
+        By loss, the lowest first; empty when some layer has no candidate without a fault.
+    """
+    names = list(candidates)
+    usable = {name: [c for c in candidates[name] if not c.fault] for name in names}
+    if not all(usable.values()):
+        return []
+    cores, words, loss = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1)
+    back: list[tuple[IntArray, IntArray]] = []
+    for name in names:
+        options = usable[name]
+        all_cores = (cores[:, None] + np.array([c.cores for c in options])).ravel()
+        all_words = (words[:, None] + np.array([c.words for c in options])).ravel()
+        all_loss = (loss[:, None] + np.array([c.loss for c in options])).ravel()
+        keep = _unbeaten(all_cores, all_words, all_loss)
+        back.append((keep // len(options), keep % len(options)))
+        cores, words, loss = all_cores[keep], all_words[keep], all_loss[keep]
+    return [_trace(names, usable, back, end) for end in range(len(loss))]
+
+
+def _unbeaten(cores: IntArray, words: IntArray, loss: FloatArray) -> IntArray:
+    """Return the points no other is at least as good as in everything, by loss."""
+    kept: list[int] = []
+    # From the fewest cores up, `floor` is the front of words against loss of all before.
+    floor_words, floor_loss = np.zeros(0), np.zeros(0)
+    for count in np.unique(cores):
+        group = np.flatnonzero(cores == count)
+        group = group[np.lexsort((loss[group], words[group]))]
+        best = np.minimum.accumulate(loss[group])
+        falls = np.ones(len(group), bool)
+        falls[1:] = best[1:] < best[:-1]
+        group = group[falls]
+        position = np.searchsorted(floor_words, words[group], side="right")
+        below = np.concatenate([[np.inf], floor_loss])[position]
+        group = group[loss[group] < below]
+        kept.extend(group.tolist())
+        merged_words = np.concatenate([floor_words, words[group]])
+        merged_loss = np.concatenate([floor_loss, loss[group]])
+        order = np.lexsort((merged_loss, merged_words))
+        floor_words = merged_words[order]
+        floor_loss = np.minimum.accumulate(merged_loss[order])
+    keep = np.array(kept)[np.argsort(loss[kept], kind="stable")]
+    if len(keep) > MOST_STATES:
+        keep = keep[np.unique(np.linspace(0, len(keep) - 1, MOST_STATES).round().astype(int))]
+    return np.asarray(keep)
+
+
+def _trace(
+    names: Sequence[str],
+    usable: Mapping[str, Sequence[Candidate]],
+    back: Sequence[tuple[IntArray, IntArray]],
+    end: int,
+) -> Plan:
+    chosen = {}
+    for name, (previous, option) in zip(reversed(names), reversed(back), strict=True):
+        chosen[name] = usable[name][int(option[end])]
+        end = int(previous[end])
+    return Plan({name: chosen[name] for name in names})
+
+
+def front_over(plans: Iterable[Plan], resource: str) -> list[Plan]:
+    """Return the plans unbeaten in one resource ("cores" or "words") and loss, cheapest first."""
+    front: list[Plan] = []
+    for plan in sorted(plans, key=lambda p: (getattr(p, resource), p.loss, p.words)):
+        if not front or plan.loss < front[-1].loss:
+            front.append(plan)
+    return front
