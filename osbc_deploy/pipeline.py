@@ -17,8 +17,10 @@ from osbc_deploy.arrays import IntArray
 from osbc_deploy.artefact import new_folder, write_network
 from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.mapping import Mapping as ChipMapping
-from osbc_deploy.chip.mapping import map_network
+from osbc_deploy.chip.mapping import layers_of, map_layers
+from osbc_deploy.chip.place import Placement, place
 from osbc_deploy.chip.target import Target, load_target
+from osbc_deploy.chip.traffic import Operations, operations, traffic
 from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.deviations import Deviation
@@ -26,7 +28,7 @@ from osbc_deploy.errors import BackendError, UnsupportedModelError, UsageError
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.fixedpoint.lower import Lowered, lower
 from osbc_deploy.frontends.references import as_samples, load_object, load_weights
-from osbc_deploy.network.graph import Network, Readout
+from osbc_deploy.network.graph import INPUT, Network, Readout
 from osbc_deploy.network.simulate import decode, simulate
 from osbc_deploy.progress import SILENT, Progress
 
@@ -103,6 +105,10 @@ class Deployment:
     lowered : Lowered
         Holds the fixed-point network.
     mapping : ChipMapping
+    placement : Placement or None
+        None for a chip without a mesh, or when it does not fit.
+    operations : dict of Operations
+        Synaptic operations of a calibration sample, by population.
     accuracy : Accuracy
     fidelity : Fidelity
     activity : dict
@@ -116,6 +122,8 @@ class Deployment:
     compressed: CompressedNetwork
     lowered: Lowered
     mapping: ChipMapping
+    placement: Placement | None
+    operations: Mapping[str, Operations]
     accuracy: Accuracy
     fidelity: Fidelity
     activity: Mapping[str, Any]
@@ -312,7 +320,13 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         readout=job.readout,
         progress=progress,
     )
-    mapping = map_network(lowered.network, job.chip)
+    layers = layers_of(lowered.network)
+    mapping = map_layers(layers, job.chip)
+    spikes = {
+        INPUT: np.count_nonzero(job.typical.spikes, axis=(0, 1)).ravel() / len(job.typical),
+        **{name: seen.counts / len(job.typical) for name, seen in lowered.activity.items()},
+    }
+    placement = place(traffic(mapping, layers, spikes), job.chip)
     accuracy, engine = _evaluate(compressed, lowered, job.evaluated, job.readout, progress)
     fidelity = Fidelity(None)
     if job.runner is not None:
@@ -324,6 +338,8 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         compressed=compressed,
         lowered=lowered,
         mapping=mapping,
+        placement=placement,
+        operations=operations(mapping, layers, spikes),
         accuracy=accuracy,
         fidelity=fidelity,
         activity=engine.activity,

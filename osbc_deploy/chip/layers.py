@@ -123,6 +123,8 @@ class Layer:
         `to_convolution`: its spikes go to convolutions only.
     fan_out : ndarray of int (n,)
         Cores that each neuron sends its spikes to; None counts as one.
+    title : str
+        What users know it as: the name of its weights.
     """
 
     name: str
@@ -136,6 +138,10 @@ class Layer:
     to_convolution: bool = False
     is_output: bool = False
     fan_out: IntArray | None = None
+    title: str = ""
+
+    def __str__(self) -> str:
+        return f"layer {self.title or self.name}"
 
     @property
     def size(self) -> int:
@@ -213,6 +219,7 @@ def layer_of(
         spiking=p.spiking,
         to_convolution=to_convolution,
         is_output=is_output,
+        title=projections[0][0].name,
     )
 
 

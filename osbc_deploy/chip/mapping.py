@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from osbc_deploy.chip.facts import Fact
 from osbc_deploy.chip.layers import Layer, Ranges, Usage, layer_of
@@ -23,7 +24,8 @@ class Core:
     ----------
     index : int
         Number of the core, from 0.
-    population : str
+    population, layer : str
+        The neurons, and the weights in front of them.
     ranges : tuple of (start, stop)
         One per axis of the population's shape.
     usage : Usage
@@ -33,6 +35,7 @@ class Core:
 
     index: int
     population: str
+    layer: str
     ranges: Ranges
     usage: Usage
     limits: MappingOf[str, int]
@@ -46,6 +49,28 @@ class Core:
     def slice(self) -> str:
         """The ranges as text, such as ``0:50`` or ``0:16, 0:10, 0:20``."""
         return ", ".join(f"{start}:{stop}" for start, stop in self.ranges)
+
+    def as_dict(self, word_bits: int) -> dict[str, Any]:
+        """Return the core as plain data, with its resources and what limits it."""
+        limiting, share = self.limiting()
+        usage = self.usage
+        return {
+            "core": self.index,
+            "layer": self.layer,
+            "population": self.population,
+            "slice": self.slice,
+            "neurons": usage.neurons,
+            "axons": usage.axons,
+            "synapses": usage.synapses,
+            "encoding": usage.encoding,
+            "resources": {
+                name: {"used": used, "max": self.limits[name]} for name, used in usage.used.items()
+            },
+            "synapse_bits": dict(usage.bits),
+            "bytes": usage.words * word_bits // 8,
+            "limiting": limiting,
+            "limiting_share": share,
+        }
 
     def limiting(self) -> tuple[str, float]:
         """Return the resource closest to its limit, and the share used."""
@@ -99,7 +124,7 @@ class Mapping:
         """Return one line for every limit exceeded that more cores would not help."""
         lines = list(self.faults)
         for index, cores in self._by_core().items():
-            names = " + ".join(f"{core.population}[{core.slice}]" for core in cores)
+            names = " + ".join(f"layer {core.layer}[{core.slice}]" for core in cores)
             for name, limit in cores[0].limits.items():
                 used = sum(core.usage.used[name] for core in cores)
                 if used > limit:
@@ -108,6 +133,13 @@ class Mapping:
                         f"({used - limit} over)"
                     )
         return lines
+
+    def by_population(self) -> dict[str, list[Core]]:
+        """Return the cores of every population."""
+        found: dict[str, list[Core]] = {}
+        for core in self.cores:
+            found.setdefault(core.population, []).append(core)
+        return found
 
     def _by_core(self) -> dict[int, list[Core]]:
         shared: dict[int, list[Core]] = {}
@@ -174,7 +206,7 @@ def map_layers(layers: tuple[Layer, ...], target: Target) -> Mapping:
         for number, (ranges, usage) in enumerate(part.slices):
             index = first + number if part.core is None else part.core
             limits = target.memory.core_limits(min(index, target.cores - 1))
-            cores.append(Core(index, layer.name, ranges, usage, limits))
+            cores.append(Core(index, layer.name, layer.title or layer.name, ranges, usage, limits))
         first += len(part.slices)
     return Mapping(
         tuple(cores),

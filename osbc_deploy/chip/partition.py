@@ -121,7 +121,7 @@ def cut(layer: Layer, memory: Splitting) -> Assignment:
             for name, (used, limit) in single.excess(limits).items()
         )
         fault = (
-            f"{layer.name}: a core cannot hold neuron {neuron} alone: {text}. Prune its inputs, "
+            f"{layer}: a core cannot hold neuron {neuron} alone: {text}. Prune its inputs, "
             "use fewer bits, or put a smaller layer before it"
         )
         coarse = tuple(

@@ -14,7 +14,7 @@ from osbc_deploy._version import __version__
 from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
-from osbc_deploy.cli.reports import check_command, diff_command, report_command
+from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
 from osbc_deploy.errors import OsbcError
 
 __all__ = ["cli", "main"]
@@ -66,6 +66,7 @@ cli.add_command(fit_command)
 cli.add_command(report_command)
 cli.add_command(check_command)
 cli.add_command(diff_command)
+cli.add_command(map_command)
 cli.add_command(targets_group)
 cli.add_command(backends_command)
 cli.add_command(doctor_command)

@@ -1,4 +1,4 @@
-"""Commands on finished deployments: report, check, diff; neither torch nor Lava is imported."""
+"""Commands on finished deployments: report, check, diff, map; no torch, no Lava is imported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 from osbc_deploy.cli.options import config_option, json_option
 from osbc_deploy.errors import UsageError
 
-__all__ = ["check_command", "diff_command", "report_command", "write_whole"]
+__all__ = ["check_command", "diff_command", "map_command", "report_command", "write_whole"]
 
 REPORT = click.Path(path_type=Path)
 
@@ -143,6 +143,57 @@ def _findings(findings: Sequence[Any], form: str) -> str:
     return "".join(
         f"{'ok  ' if f.ok else 'FAIL'}  {f.name:<{width}}  {f.message}\n" for f in findings
     )
+
+
+@click.command("map")
+@click.argument("path", type=REPORT)
+@click.option(
+    "--target",
+    required=True,
+    metavar="NAME|FILE.toml",
+    help="Chip to count for; it need not be the one deployed on.",
+)
+@json_option
+@config_option
+def map_command(path: Path, target: str, as_json: bool) -> int:
+    """Count what a deployed network (a folder written with -o) takes on any chip.
+
+    The integers are taken as they are, so poolings stay merged into weights; nothing is run.
+    Exit code 4 when the network does not fit.
+    """
+    from osbc_deploy.artefact import read_network
+    from osbc_deploy.chip.mapping import map_network
+    from osbc_deploy.chip.target import load_target
+
+    chip = load_target(target)
+    mapping = map_network(read_network(path), chip)
+    cores = [core.as_dict(mapping.word_bits) for core in mapping.cores]
+    if as_json:
+        summary = {
+            "schema": "osbc-deploy/map/1",
+            "target": {"name": chip.name, "title": chip.title, "sha256": chip.digest},
+            "fits": mapping.fits,
+            "excesses": mapping.excesses(),
+            "cores_used": mapping.cores_used,
+            "cores_available": mapping.available,
+            "cores_lower_bound": mapping.lower_bound,
+            "bytes": mapping.bytes,
+            "cores": cores,
+        }
+        click.echo(json.dumps(summary, indent=1))
+    else:
+        from rich.console import Console
+
+        from osbc_deploy.report.terminal import cores_table
+
+        title = f"{chip.title}: {mapping.cores_used} of {mapping.available:,} cores"
+        console = Console()
+        (console if console.is_terminal else Console(width=160)).print(cores_table(cores, title))
+        click.echo(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
+        click.echo(f"verdict: {'FITS' if mapping.fits else 'DOES NOT FIT'} {chip.name}")
+    for excess in mapping.excesses():
+        click.echo(f"over: {excess}", err=True)
+    return 0 if mapping.fits else 4
 
 
 @click.command("diff")

@@ -52,8 +52,8 @@ def front_svg(result: FitResult) -> str:
         label.text = words
 
     for power in range(low, high + 1):
-        line = {"x1": str(_LEFT), "x2": str(_WIDTH - 20), "stroke": "#ddd"}
-        ElementTree.SubElement(svg, "line", y1=f"{y(power):.1f}", y2=f"{y(power):.1f}", **line)
+        path = f"M{_LEFT} {y(power):.1f} H{_WIDTH - 20}"
+        ElementTree.SubElement(svg, "path", d=path, stroke="#ddd")
         text(_LEFT - 6, y(power) + 4, f"1e{power}", "end")
     for value in (first, (first + last) / 2, last):
         text(x(value), _HEIGHT - _BOTTOM + 18, f"{value:,.0f}")

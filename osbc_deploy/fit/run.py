@@ -252,11 +252,7 @@ def _shape_of(network: Network, name: str) -> tuple[int, ...]:
 
 
 def _no_plan(allowed: Mapping[str, Sequence[Candidate]], chip: Target) -> str:
-    lines = [
-        f"  - layer {name}: {found[-1].fault}"
-        for name, found in allowed.items()
-        if all(c.fault for c in found)
-    ]
+    lines = [f"  - {found[-1].fault}" for found in allowed.values() if all(c.fault for c in found)]
     return (
         f"no sparsity up to the one allowed, and none of the bits, fits {chip.name}:\n"
         + "\n".join(lines)

@@ -8,7 +8,7 @@ arithmetic is in 64-bit integers.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from osbc_deploy.progress import SILENT, Progress, task
 __all__ = ["Activity", "EngineRun", "accumulate", "integrate", "run"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activity:
     """What the neurons of a population went through.
 
@@ -47,6 +47,8 @@ class Activity:
         Largest magnitudes, before wrapping and saturation.
     wraps, saturations : int
         Times a current wrapped or a potential was clipped.
+    counts : ndarray of int (n,)
+        Spikes of each neuron; empty before the first sample.
     """
 
     spikes: int = 0
@@ -55,6 +57,7 @@ class Activity:
     v_peak: int = 0
     wraps: int = 0
     saturations: int = 0
+    counts: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __add__(self, other: Activity) -> Activity:
         return Activity(
@@ -64,6 +67,7 @@ class Activity:
             max(self.v_peak, other.v_peak),
             self.wraps + other.wraps,
             self.saturations + other.saturations,
+            self.counts + other.counts if len(self.counts) else other.counts,
         )
 
     @property
@@ -257,7 +261,8 @@ def integrate(
             saturations += int(np.count_nonzero(raw_v != v))
         v = np.where(fired, 0, v)
         spikes[:, t], potentials[:, t] = fired, v
-    part = Activity(int(np.count_nonzero(spikes)), spikes.size, u_peak, v_peak, wraps, saturations)
+    counts = np.count_nonzero(spikes, axis=(0, 1))
+    part = Activity(int(counts.sum()), spikes.size, u_peak, v_peak, wraps, saturations, counts)
     return spikes, potentials, part
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "build_report", "json_schema"]
 
-SCHEMA = "osbc-deploy/report/1"
+SCHEMA = "osbc-deploy/report/2"
 
 
 def json_schema() -> dict[str, Any]:
@@ -54,8 +54,14 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
             "cores_available": mapping.available,
             "cores_lower_bound": mapping.lower_bound,
             "synapse_payload_bytes": _payload(deployment),
-            "assumed": [name for name, fact in target.facts().items() if fact.grade == "assumed"],
+            "assumed": [
+                name
+                for name, fact in target.facts().items()
+                if fact.grade == "assumed" and name.startswith("memory.")
+            ],
         },
+        "placement": _placement(deployment),
+        "operations": _operations(deployment),
         "deviations": [asdict(deviation) for deviation in deployment.deviations],
     }
 
@@ -114,24 +120,46 @@ def _populations(deployment: Deployment) -> list[dict[str, Any]]:
 
 
 def _core(deployment: Deployment, core: Core) -> dict[str, Any]:
-    limiting, share = core.limiting()
-    usage = core.usage
+    place = deployment.placement
+    where = None
+    if place is not None:
+        where = [int(axis[core.index]) for axis in (place.chip, place.x, place.y)]
+    return {**core.as_dict(deployment.mapping.word_bits), "place": where}
+
+
+def _placement(deployment: Deployment) -> dict[str, Any] | None:
+    """Return spikes times hops of a calibration sample, or None where cores have no place."""
+    place, mesh = deployment.placement, deployment.target.mesh
+    if place is None or mesh is None:
+        return None
     return {
-        "core": core.index,
-        "layer": deployment.network.incoming(core.population).name,
-        "population": core.population,
-        "slice": core.slice,
-        "neurons": usage.neurons,
-        "axons": usage.axons,
-        "synapses": usage.synapses,
-        "encoding": usage.encoding,
-        "resources": {
-            name: {"used": used, "max": core.limits[name]} for name, used in usage.used.items()
-        },
-        "synapse_bits": dict(usage.bits),
-        "bytes": usage.words * deployment.mapping.word_bits // 8,
-        "limiting": limiting,
-        "limiting_share": share,
+        "mesh": mesh.size.value,
+        "chips_used": int(place.chip.max()) + 1,
+        "spike_hops": place.spike_hops,
+        "layer_order": place.layer_order,
+        "random_order": place.random_order,
+    }
+
+
+def _operations(deployment: Deployment) -> dict[str, Any]:
+    """Return the events of a calibration sample, and their energy where the target states it."""
+    target, network = deployment.target, deployment.lowered.network
+    performed = sum(o.performed for o in deployment.operations.values())
+    updates = sum(p.size for p in network.populations) * deployment.provenance["steps"]
+    energy = None
+    if target.energy is not None:
+        synaptic, neuron = target.energy.synaptic_operation, target.energy.neuron_update
+        energy = {
+            "picojoules": performed * synaptic.value
+            + (0.0 if neuron is None else updates * neuron.value),
+            "grade": synaptic.grade,
+            "source": target.sources[synaptic.source],
+        }
+    return {
+        "synaptic": performed,
+        "useful": sum(o.useful for o in deployment.operations.values()),
+        "neuron_updates": updates,
+        "energy": energy,
     }
 
 

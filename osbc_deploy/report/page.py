@@ -13,7 +13,7 @@ __all__ = ["report_page"]
 Report = Mapping[str, Any]
 
 _COLUMNS = 20
-"""Cores in a row of the core map."""
+"""Cores in a row of the core map where they have no place."""
 _PARTS = ("payload", "index", "header", "padding")
 
 
@@ -35,26 +35,41 @@ def report_page(report: Report) -> str:
 
 
 def _core_map(report: Report) -> list[dict[str, Any]]:
-    """Return one cell for every core of the chip, used or not."""
-    count = max(report["memory"]["cores_available"], len(report["cores"]))
-    cells = []
-    for index in range(count):
-        core = report["cores"][index] if index < len(report["cores"]) else None
+    """Return the cells of every chip in use: its mesh with the cores in their places.
+
+    Cores without a place are listed in order, the free cores of the chip after them.
+    """
+    placement = report["placement"]
+    if placement is None:
+        count = max(report["memory"]["cores_available"], len(report["cores"]))
+        count = min(count, 2 * len(report["cores"]) + _COLUMNS)
+        places = [(0, k % _COLUMNS, k // _COLUMNS) for k in range(count)]
+        where = dict(zip(places, report["cores"], strict=False))
+    else:
+        width, height = placement["mesh"]
+        chips = sorted({core["place"][0] for core in report["cores"]})
+        places = [(chip, x, y) for chip in chips for y in range(height) for x in range(width)]
+        where = {tuple(core["place"]): core for core in report["cores"]}
+    found: dict[int, list[dict[str, Any]]] = {}
+    for chip, x, y in places:
+        core = where.get((chip, x, y))
         share = core["limiting_share"] if core else 0.0
         label = (
-            f"core {index}: {core['layer']}[{core['slice']}], {core['limiting']} {share:.0%}"
+            f"core {core['core']}: {core['layer']}[{core['slice']}], {core['limiting']} {share:.0%}"
             if core
-            else f"core {index}: free"
+            else "free"
         )
-        cells.append(
-            {
-                "x": index % _COLUMNS,
-                "y": index // _COLUMNS,
-                "label": label,
-                "color": _heat(share) if core else "#eee",
-            }
-        )
-    return cells
+        cell = {"x": x, "y": y, "label": label, "color": _heat(share) if core else "#eee"}
+        found.setdefault(chip, []).append(cell)
+    return [
+        {
+            "chip": chip,
+            "cells": cells,
+            "width": 21 * (1 + max(c["x"] for c in cells)),
+            "height": 21 * (1 + max(c["y"] for c in cells)),
+        }
+        for chip, cells in found.items()
+    ]
 
 
 def _heat(share: float) -> str:
@@ -65,16 +80,17 @@ def _heat(share: float) -> str:
 
 
 def _pools(report: Report) -> list[dict[str, Any]]:
-    """Return, for every core, the stacked use of its pool."""
+    """Return, for every core, the stacked use of its pool, or of what limits it most."""
     bars = []
     for core in report["cores"]:
         resources = core["resources"]
-        limit = resources["total"]["max"]
-        names = [name for name in resources if name != "total"]
+        whole = "total" if "total" in resources else core["limiting"]
+        names = [n for n in resources if n != whole] if whole == "total" else [whole]
+        limit = resources[whole]["max"]
         bars.append(
             {
                 "label": f"core {core['core']} · layer {core['layer']}",
-                "total": resources["total"]["used"],
+                "total": resources[whole]["used"],
                 "limit": limit,
                 "stack": _stack([resources[name]["used"] for name in names], limit, names),
             }

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["print_report"]
+__all__ = ["cores_table", "print_report"]
 
 Report = Mapping[str, Any]
 
 _COLUMNS = {
-    "axon_in": "axons in",
-    "neuron_groups": "groups",
-    "neuron_state": "state words",
-    "synapses": "synapse words",
-    "axon_map": "axon map",
-    "total": "total",
+    "axon_in": "AxonIn",
+    "neuron_groups": "NeuronGr",
+    "neuron_state": "Neurons",
+    "synapses": "Synapses",
+    "axon_map": "AxonMap",
+    "axon_mem": "AxonMem",
+    "total": "Total",
 }
+"""The names that the compiler of Loihi 2 prints; other resources keep theirs."""
 
 
 def print_report(report: Report, console: Console) -> None:
     """Print a report: layers, cores, totals, accuracy, fidelity, deviations and the verdict."""
     console.print(_layers(report))
     console.print(_cores(report))
-    for line in (_memory(report), _accuracy(report), _fidelity(report)):
+    lines = [_memory(report), *_activity(report), _accuracy(report), _fidelity(report)]
+    for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     for deviation in report["deviations"]:
         console.print(
@@ -39,8 +43,10 @@ def print_report(report: Report, console: Console) -> None:
 
 def _layers(report: Report) -> Table:
     table = Table(title=f"{report['provenance']['model']} on {report['target']['name']}")
+    cores = Counter(core["layer"] for core in report["cores"])
     for name in (
         "layer",
+        "cores",
         "weights",
         "non-zero",
         "sparsity",
@@ -55,6 +61,7 @@ def _layers(report: Report) -> Table:
         rate = population["rate"]
         table.add_row(
             layer["name"],
+            str(cores[layer["name"]]),
             f"{layer['weights']:,}",
             f"{layer['nonzero']:,}",
             f"{layer['sparsity']:.1%}",
@@ -67,30 +74,38 @@ def _layers(report: Report) -> Table:
 
 
 def _cores(report: Report) -> Table:
-    table = Table(
-        title=f"Cores ({report['memory']['cores_used']} of "
-        f"{report['memory']['cores_available']} used, at least "
-        f"{report['memory']['cores_lower_bound']} needed)"
+    return cores_table(
+        report["cores"],
+        f"Cores ({report['memory']['cores_used']} of {report['memory']['cores_available']} used, "
+        f"at least {report['memory']['cores_lower_bound']} needed)",
     )
+
+
+def cores_table(cores: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Return the use of every resource of every core."""
+    names = list(cores[0]["resources"])
+    table = Table(title=title)
     table.add_column("core", justify="right")
     for name in ("layer slice", "encoding"):
         table.add_column(name)
-    for name in ("neurons", *_COLUMNS.values(), "bytes"):
-        table.add_column(name, justify="right")
+    for name in (*names, "bytes"):
+        table.add_column(_label(name), justify="right")
     table.add_column("limiting")
-    for core in report["cores"]:
-        resources = core["resources"]
+    for core in cores:
         table.add_row(
             str(core["core"]),
             f"{core['layer']}[{core['slice']}]",
             core["encoding"],
-            f"{core['neurons']:,}",
-            *(_cell(resources[name]) for name in _COLUMNS),
+            *(_cell(core["resources"][name]) for name in names),
             f"{core['bytes']:,}",
-            f"{_COLUMNS.get(core['limiting'], core['limiting'])} {core['limiting_share']:.0%}",
+            f"{_label(core['limiting'])} {core['limiting_share']:.0%}",
             style="red" if core["limiting_share"] > 1 else None,
         )
     return table
+
+
+def _label(resource: str) -> str:
+    return _COLUMNS.get(resource, resource.replace("_", " "))
 
 
 def _cell(resource: Mapping[str, int]) -> str:
@@ -108,6 +123,24 @@ def _memory(report: Report) -> str:
     if memory["assumed"]:
         text += f" (assumed: {', '.join(memory['assumed'])})"
     return text
+
+
+def _activity(report: Report) -> list[str]:
+    operations, placement = report["operations"], report["placement"]
+    text = f"operations: {operations['synaptic']:,.0f} synaptic a sample"
+    if operations["useful"] < operations["synaptic"]:
+        text += f" ({operations['useful']:,.0f} on non-zero weights)"
+    text += f", {operations['neuron_updates']:,} neuron updates"
+    energy = operations["energy"]
+    if energy is not None:
+        text += f"; {energy['picojoules'] / 1e6:,.2f} uJ ({energy['grade']}: {energy['source']})"
+    lines = [text]
+    if placement is not None and placement["layer_order"] > 0:
+        lines.append(
+            f"placement: {placement['spike_hops']:,.0f} spikes x hops a sample, in layer order "
+            f"{placement['layer_order']:,.0f}, in random order {placement['random_order']:,.0f}"
+        )
+    return lines
 
 
 def _accuracy(report: Report) -> str:
@@ -156,7 +189,7 @@ def _verdict(report: Report, console: Console) -> None:
         + verdict
         + Text(
             f" {report['target']['name']}, {memory['cores_used']} of {memory['cores_available']} "
-            f"cores, fullest is core {worst['core']} ({worst['limiting']} "
+            f"cores, fullest is core {worst['core']} ({_label(worst['limiting'])} "
             f"{worst['limiting_share']:.0%})"
         ),
         soft_wrap=True,

@@ -254,7 +254,7 @@ class TestSpeck:
         mapping = map_network(
             network((2, 9, 9), (conv, population("a", (2, 3, 3)), 8)), self.TARGET
         )
-        assert mapping.excesses() == ["a: stride 3, 1, 2, 4, 8 are possible"]
+        assert mapping.excesses() == ["layer to a: stride 3, 1, 2, 4, 8 are possible"]
         layers = [(FixedDense(np.eye(4)), population(f"p{i}", (4,)), 8) for i in range(11)]
         mapping = map_network(network((4,), *layers), self.TARGET)
         assert mapping.excesses() == ["chip: 11 cores needed, 9 available (2 over)"]

@@ -288,7 +288,7 @@ def test_what_no_cut_can_help_is_said_with_neuron_resource_and_remedy() -> None:
     mapping = map_network(net, small(axon_in=40))
     assert not mapping.fits
     assert (
-        "a: a core cannot hold neuron 0 alone: axon_in 50 exceeds 40 (10 over)"
+        "layer to a: a core cannot hold neuron 0 alone: axon_in 50 exceeds 40 (10 over)"
         in (mapping.excesses()[0])
     )
     assert "Prune its inputs" in mapping.excesses()[0]

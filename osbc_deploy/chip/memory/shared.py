@@ -82,7 +82,7 @@ class SharedCore(Strict):
                 "padding": max(0, words * self.word_bits.value - payload),
             },
             faults=tuple(
-                f"{layer.name}: a convolution; this chip connects neurons one by one"
+                f"{layer}: a convolution; this chip connects neurons one by one"
                 for a in layer.afferents
                 if isinstance(a.connection, FixedConv)
             ),

@@ -84,20 +84,20 @@ class Tables(Strict):
         """Return what a layer uses on its core; `ranges` is the whole layer."""
         del ranges
         (afferent, *more) = layer.afferents
-        faults = [
-            f"{layer.name}: {len(more) + 1} projections into one layer, 1 is possible"
-        ] * bool(more)
+        faults = [f"{layer}: {len(more) + 1} projections into one layer, 1 is possible"] * bool(
+            more
+        )
         inputs, outputs, kernel, stride, padding, groups = _as_convolution(afferent, layer)
         if groups > 1:
-            faults.append(f"{layer.name}: a convolution in {groups} groups, 1 is possible")
+            faults.append(f"{layer}: a convolution in {groups} groups, 1 is possible")
         allowed = self.strides.value
         faults += [
-            f"{layer.name}: stride {s}, {', '.join(map(str, allowed))} are possible"
+            f"{layer}: stride {s}, {', '.join(map(str, allowed))} are possible"
             for s in sorted(set(stride) - set(allowed))
         ]
         sets = len(np.unique(layer.neuron_sets))
         if sets > 1:
-            faults.append(f"{layer.name}: {sets} different neurons in one layer, 1 is possible")
+            faults.append(f"{layer}: {sets} different neurons in one layer, 1 is possible")
         channels, features = inputs[0], outputs[0]
         used = {
             "kernel": channels << (_bits(kernel[0] * kernel[1]) + _bits(features)),
