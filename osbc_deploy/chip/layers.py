@@ -24,6 +24,9 @@ __all__ = ["Afferent", "Layer", "Range", "Ranges", "Usage", "layer_of", "window"
 Range: TypeAlias = tuple[int, int]
 Ranges: TypeAlias = tuple[Range, ...]
 
+_BLOCK = 64
+"""Rows counted together."""
+
 
 @dataclass(frozen=True, eq=False)
 class Afferent:
@@ -58,9 +61,26 @@ class Afferent:
         """Which weights are not zero."""
         return np.asarray(self.connection.weight != 0)
 
+    @cached_property
+    def _counted(self) -> IntArray:
+        """Non-zero weights of each presynaptic neuron in the rows before every block."""
+        weight = self.connection.weight
+        starts = np.arange(0, len(weight), _BLOCK)
+        blocks = [np.count_nonzero(weight[start : start + _BLOCK], axis=0) for start in starts]
+        return np.cumsum([np.zeros_like(blocks[0]), *blocks], axis=0, dtype=np.int32)
+
     def fan_in(self, rows: Range) -> IntArray:
         """Return the non-zero synapses of each presynaptic neuron into some rows (dense only)."""
-        return np.asarray(np.count_nonzero(self.nonzero[slice(*rows)], axis=0))
+        weight = self.connection.weight
+        # Whole blocks were counted once; only the rows beside them are looked at.
+        found = []
+        for end in rows:
+            block = (end + _BLOCK // 2) // _BLOCK
+            block = min(block, len(self._counted) - 1)
+            edge = min(block * _BLOCK, len(weight))
+            beside = np.count_nonzero(weight[min(edge, end) : max(edge, end)], axis=0)
+            found.append(self._counted[block] + (beside if end > edge else -beside))
+        return np.asarray(found[1] - found[0])
 
     def sources(self, ranges: Ranges, *, stored: bool) -> BoolArray:
         """Return which presynaptic neurons reach a slice.
@@ -81,7 +101,7 @@ class Afferent:
             return seen.ravel()
         if stored:
             return np.ones(self.pre_size, bool)
-        return np.asarray(self.nonzero[slice(*ranges[0])].any(axis=0))
+        return np.asarray(self.fan_in(ranges[0]) > 0)
 
 
 def window(conv: FixedConv, pre_shape: Shape, ranges: Ranges) -> Ranges:

@@ -27,8 +27,8 @@ Splitting = Records | Chunks
 
 _EXHAUSTIVE_PAIRS = 2000
 """Up to so many possible slices of a dense layer, the best cut is found exactly."""
-_BALANCE_STEPS = 12
-"""Halvings in the search for the emptiest fullest core."""
+_BALANCE = 32
+"""The fullest core of a dense layer is at most a 32nd fuller than it needs to be."""
 
 
 @dataclass(frozen=True)
@@ -169,17 +169,21 @@ def _linear(
         if all(fits(usage) for _, usage in even):
             options.append(even)
             break
-    # The lowest peak that still needs no more slices lies between the mean and that of `filled`.
-    low, high = 0, max(usage.words for _, usage in filled)
-    for _ in range(_BALANCE_STEPS):
+    # Slices as even as these can hardly be evened out; otherwise the lowest peak that needs no
+    # more of them is looked for by halving.
+    count = min(len(slices) for slices in options)
+    options = [slices for slices in options if len(slices) == count]
+    low = min(sum(usage.words for _, usage in slices) for slices in options) // count
+    high = min(max(usage.words for _, usage in slices) for slices in options)
+    while high - low > max(1, high // _BALANCE):
         middle = (low + high) // 2
-        trial = _filled(layer, memory, fits, most_words=middle, most_slices=len(filled))
+        trial = _filled(layer, memory, fits, most_words=middle, most_slices=count)
         if trial:
             options.append(trial)
             high = middle
         else:
             low = middle
-    return min(options, key=lambda slices: (len(slices), *_by_traffic(slices)))
+    return min(options, key=_by_traffic)
 
 
 def _filled(
