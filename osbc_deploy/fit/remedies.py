@@ -54,19 +54,39 @@ class Remedy:
 
 
 def remedies(
-    plan: Plan, candidates: Mapping[str, Sequence[Candidate]], resource: str
+    plan: Plan, candidates: Mapping[str, Sequence[Candidate]], resource: str, excess: int
 ) -> list[Remedy]:
-    """Return for each layer the change that saves most for the loss it adds, the best first."""
-    found = []
+    """Return for each layer the change that saves most for its loss, and the least that suffices.
+
+    Parameters
+    ----------
+    plan : Plan
+    candidates : dict of sequence of Candidate
+    resource : {"cores", "words"}
+    excess : int
+        What has to be saved.
+
+    Returns
+    -------
+    list of Remedy
+        Those that suffice alone first, then by loss for what they save.
+    """
+
+    def price(remedy: Remedy) -> float:
+        return max(remedy.loss, 0.0) / remedy.saves(resource)
+
+    found: list[Remedy] = []
     for name, before in plan.choices.items():
         options = [
             Remedy(name, before, after)
             for after in candidates[name]
             if not after.fault and getattr(after, resource) < getattr(before, resource)
         ]
-        if options:
-            found.append(min(options, key=lambda r: (max(r.loss, 0.0) / r.saves(resource), r.loss)))
-    found.sort(key=lambda r: max(r.loss, 0.0) / r.saves(resource))
+        enough = [r for r in options if r.saves(resource) >= excess]
+        for choice in (min(options, key=price, default=None), min(enough, key=price, default=None)):
+            if choice is not None and choice not in found:
+                found.append(choice)
+    found.sort(key=lambda r: (r.saves(resource) < excess, price(r)))
     return found[:_SHOWN]
 
 
@@ -104,7 +124,9 @@ def advice(
             f"{needed:,} B needed at least, {allowed:,} B allowed ({needed - allowed:,} over)",
             f"most are layer {name}'s: {round(largest.words * per_word):,} B",
         ]
-    changes = [r.text(resource, per_word) for r in remedies(plan, candidates, resource)]
+    changes = [
+        r.text(resource, per_word) for r in remedies(plan, candidates, resource, actual - limit)
+    ]
     lines += changes or ["no sparsity or bits of any layer help; make layers smaller"]
     if resource == "cores" and actual > target.cores:
         larger = larger_targets(target, actual)
