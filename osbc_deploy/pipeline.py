@@ -299,6 +299,7 @@ def prepare(
     if not time_limit > 0:
         raise UsageError(f"time limit: {time_limit:g} s must be more than 0.")
     chip = load_target(target)
+    _ = chip.number_formats  # without them nothing could be lowered; say so before any work
     runner = _ready_backend(backend or chip.backend) if backend_samples else None
     typical = as_samples(calibration, "calibration")
     evaluated = typical if test is None else as_samples(test, "test")

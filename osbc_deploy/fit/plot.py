@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["front_svg"]
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 400, 70, 50
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 400, 70, 36, 50
 
 
 def front_svg(result: FitResult) -> str:
@@ -35,7 +35,7 @@ def front_svg(result: FitResult) -> str:
         return _LEFT + (value - first) / (last - first) * (_WIDTH - _LEFT - 20)
 
     def y(value: float) -> float:
-        return 20 + (high - value) / (high - low) * (_HEIGHT - _BOTTOM - 20)
+        return _TOP + (high - value) / (high - low) * (_HEIGHT - _BOTTOM - _TOP)
 
     svg = ElementTree.Element(
         "svg",

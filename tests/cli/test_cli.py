@@ -174,6 +174,55 @@ def test_a_chip_that_is_too_small_exits_with_4_and_says_why(user: Path) -> None:
     assert done.returncode == 4
     assert "3 cores needed, 2 available (1 over)" in done.stderr
     assert "DOES NOT FIT" in done.stdout
+    assert "'osbc-deploy fit' with the same arguments" in done.stderr
+    assert "loihi2 has 120 cores" in done.stderr
+
+
+def test_fit_finds_a_plan_for_a_budget_or_says_what_is_over(user: Path) -> None:
+    common = ("mymodel:net", "--target", "loihi2", "--calibration", "data.npz")
+    done = osbc("fit", *common, "--cores", 3, "-o", "out", "--plot", "f.svg", "--json", cwd=user)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    jsonschema.validate(found["report"], json_schema())
+    assert found["schema"] == "osbc-deploy/fit/1"
+    assert found["as_predicted"]
+    assert found["chosen"]["cores"] == 3
+    stored = json.loads((user / "out" / "fit.json").read_text())
+    assert stored == {name: value for name, value in found.items() if name != "report"}
+    assert (user / "f.svg").read_text().startswith("<svg")
+    over = osbc("fit", *common, "--cores", 2, cwd=user)
+    assert over.returncode == 4
+    assert "3 cores needed at least, 2 allowed (1 over)" in over.stderr
+    table = osbc("fit", *common, "--max-accuracy-drop", 0.5, "-o", "out", cwd=user)
+    assert table.returncode == 0, table.stderr
+    assert "Least loss for memory" in table.stdout
+    assert "as predicted" in table.stdout
+
+
+def test_a_deployed_network_is_counted_on_other_chips(user: Path) -> None:
+    done = osbc(
+        "mymodel:net", *FAST, "--calibration", "data.npz", "--backend-samples", 0, "-o", "out",
+        cwd=user,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((user / "out" / "report.json").read_text())
+    same = osbc("map", "out", "--target", "loihi2", "--json", cwd=user)
+    assert same.returncode == 0, same.stderr
+    counted = json.loads(same.stdout)
+    assert counted["cores_used"] == report["memory"]["cores_used"]
+    assert counted["bytes"] == report["memory"]["deployed_bytes"]
+    for core in report["cores"]:
+        del core["place"]
+    assert counted["cores"] == report["cores"]
+    first = osbc("map", "out", "--target", "loihi1", cwd=user)
+    assert first.returncode == 0
+    assert "FITS loihi1" in first.stdout
+    speck = osbc("map", "out", "--target", "speck", cwd=user)
+    assert speck.returncode == 4
+    assert "different neurons in one layer" in speck.stderr
+    broken = (user / "out" / "network.safetensors").read_bytes()
+    (user / "out" / "network.safetensors").write_bytes(broken[:-100])
+    assert osbc("map", "out", "--target", "loihi2", cwd=user).returncode == 6
 
 
 def break_weights(user: Path) -> None:
@@ -232,7 +281,11 @@ BAD = [
     ((*NET, *DATA, "--time-limit", "0"), 2, ["time limit"]),
     (("mymodel:net", "--target", "loihi7", *DATA), 2, ["loihi7", "loihi2-sim"]),
     (("mymodel:net", "--target", "bad.toml", *DATA), 2, ["bad.toml", "TOML"]),
+    (("mymodel:net", "--target", "speck", *DATA), 2, ["speck", "not arithmetic"]),
     (("mymodel:net", *DATA), 2, ["--target"]),
+    (("fit", *NET, *DATA, "--cores", "0"), 2, ["cores: 0"]),
+    (("fit", *NET, *DATA, "--bits", "four"), 2, ["'four'", "2,3,4,8"]),
+    (("fit", *NET, *DATA, "--max-accuracy-drop", "2"), 2, ["outside 0 to 1"]),
     ((*NET, *DATA, "-o", "mymodel.py"), 2, ["not written by osbc-deploy"]),
     ((*NET, *DATA, "--config", "bad.toml"), 2, ["bad.toml"]),
     ((*NET, *DATA, "--nonsense"), 2, ["--nonsense"]),
@@ -315,4 +368,8 @@ def test_info_commands() -> None:
     assert doctor.returncode == 0
     assert "lava-nc 0.10.0" in doctor.stdout
     assert osbc("targets", "show", "loihi9").returncode == 2
+    valid = osbc("targets", "validate", "loihi1", "speck")
+    assert valid.returncode == 0
+    assert valid.stdout.count("ok  ") == 2
+    assert osbc("targets", "validate", "loihi1", "loihi9").returncode == 2
     assert osbc("--version").stdout.startswith("osbc-deploy, version ")
