@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from osbc_deploy.chip.target import load_target, target_names
+from osbc_deploy.chip.target import larger_targets, load_target, target_names
 from osbc_deploy.errors import TargetError
 
 
@@ -78,6 +78,28 @@ def test_a_circle_of_inheritance_is_named(tmp_path: Path) -> None:
     file.write_text(f'schema = 1\nname = "a"\ninherits = "{file}"')
     with pytest.raises(TargetError, match="circle"):
         load_target(str(file))
+
+
+def test_systems_that_are_large_enough_are_found_and_none_beyond_the_largest() -> None:
+    chip = load_target("loihi2")
+    assert [t.name for t in larger_targets(chip, 500)] == ["kapoho-point", "hala-point"]
+    assert [t.name for t in larger_targets(chip, 140_544)] == ["hala-point"]
+    assert larger_targets(chip, 140_545) == []
+
+
+def test_what_contradicts_itself_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    fact = '{{ value = {}, unit = "x", grade = "assumed", source = "brief" }}'
+    head = 'schema = 1\nname = "bad"\ntitle = "bad"\n'
+    for text, words in (
+        ('inherits = "loihi2"\n[memory]\npool_words = ' + fact.format(100), "exceeds memory.pool"),
+        ('inherits = "loihi2"\n[mesh]\nsize = ' + fact.format([2, 3]), "fewer places than 120"),
+        ('inherits = "loihi2"\n[memory]\nmodel = "shared"', "memory.shared"),
+        ('inherits = "loihi2"\n[memory.caps]\nkernel = ' + fact.format(3), "kernel: Extra"),
+    ):
+        file.write_text(head + text)
+        with pytest.raises(TargetError, match=words):
+            load_target(str(file))
 
 
 def test_unknown_names_list_the_known_ones() -> None:
