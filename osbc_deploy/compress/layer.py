@@ -30,6 +30,7 @@ __all__ = [
     "Pruned",
     "Ranking",
     "affordable",
+    "forward_work",
     "prepare_layer",
     "prune_layer",
     "quantize_layer",
@@ -194,9 +195,19 @@ def affordable(problem: LayerProblem) -> bool:
     return problem.size * int(problem.blocks.shape[2]) ** 2 <= _ELIMINATION_BUDGET
 
 
+def forward_work(problem: LayerProblem, keep: int) -> float:
+    """Return the multiplications of a forward selection from which `keep` weights are chosen."""
+    return float(problem.size) * _forward_depth(problem, keep) ** 2
+
+
+def _forward_depth(problem: LayerProblem, keep: int) -> int:
+    """Return how many weights of each row a forward selection looks at."""
+    groups, rows, n = problem.blocks.shape
+    return int(min(n, int(_FORWARD_MARGIN * keep / (groups * rows)) + 16))
+
+
 def rank_layer(problem: LayerProblem, keep: int) -> Ranking:
     """Rank the weights so that up to `keep` of them can be chosen."""
-    groups, rows, n = problem.blocks.shape
     pairs = list(zip(problem.blocks, problem.damped, strict=True))
     if problem.method == "magnitude":
         order = np.argsort(-np.abs(problem.blocks), axis=2, kind="stable")
@@ -207,7 +218,7 @@ def rank_layer(problem: LayerProblem, keep: int) -> Ranking:
         paths = [eliminate(W, d.H) for W, d in pairs]
     else:
         selection = "forward"
-        most = min(n, int(_FORWARD_MARGIN * keep / (groups * rows)) + 16)
+        most = _forward_depth(problem, keep)
         paths = [select_forward(W, d.H, most) for W, d in pairs]
     # Weights on dead inputs have no effect: they go first, the small ones before the large.
     return Ranking(

@@ -11,6 +11,7 @@ from osbc_deploy.compress.layer import (
     CompressedProjection,
     LayerProblem,
     affordable,
+    forward_work,
     prune_layer,
     quantize_layer,
     rank_layer,
@@ -20,13 +21,13 @@ from osbc_deploy.fixedpoint.lower import unmeasured
 from osbc_deploy.network.graph import Population, Shape
 from osbc_deploy.progress import Progress
 
-__all__ = ["BITS", "SPARSITIES", "layer_candidates"]
+__all__ = ["BITS", "SPARSITIES", "affordable_sparsities", "layer_candidates"]
 
 SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 BITS = (8, 6, 5, 4, 3, 2)
 
-_FORWARD_FROM = 0.5
-"""Forward selection ranks at most this share of a layer; denser candidates keep everything."""
+_FORWARD_WORK = 2e11
+"""Multiplications a layer's ranking may take (about half a minute)."""
 
 
 def layer_candidates(
@@ -61,10 +62,8 @@ def layer_candidates(
     -------
     list of Candidate
     """
-    grid = sorted(sparsities) if problem.projection.compressible else [0.0]
-    if not affordable(problem):
-        grid = [s for s in grid if s == 0.0 or s >= _FORWARD_FROM]
-    kept = [max(1, problem.size - round(s * problem.size)) for s in grid]
+    grid = affordable_sparsities(problem, sparsities)
+    kept = [_keep(problem, s) for s in grid]
     ranking = None
     found = []
     for sparsity, keep in zip(grid, kept, strict=True):
@@ -87,6 +86,25 @@ def layer_candidates(
         ]
         progress.advance()
     return found
+
+
+def affordable_sparsities(
+    problem: LayerProblem, sparsities: Sequence[float] = SPARSITIES
+) -> list[float]:
+    """Return the sparsities a layer is tried at, the densest first.
+
+    A layer too large for exact elimination is ranked from the empty side, which takes the longer
+    the more is kept; the sparsities whose ranking would take too long are left out, but never 0.
+    """
+    grid = sorted(sparsities) if problem.projection.compressible else [0.0]
+    if affordable(problem):
+        return grid
+    work = {s: forward_work(problem, _keep(problem, s)) for s in grid}
+    return [s for s in grid if s == 0.0 or work[s] <= _FORWARD_WORK]
+
+
+def _keep(problem: LayerProblem, sparsity: float) -> int:
+    return max(1, problem.size - round(sparsity * problem.size))
 
 
 def _costed(

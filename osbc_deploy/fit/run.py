@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from osbc_deploy.compress.network import (
     assemble,
     collect,
 )
+from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import FitError, UsageError
-from osbc_deploy.fit.candidates import BITS, SPARSITIES, layer_candidates
+from osbc_deploy.fit.candidates import BITS, SPARSITIES, affordable_sparsities, layer_candidates
 from osbc_deploy.fit.remedies import advice
 from osbc_deploy.fit.search import Candidate, Plan, front_over, pareto_plans
 from osbc_deploy.network.graph import Conv, Network, Readout
@@ -208,6 +209,8 @@ time_limit, progress
         time_limit=time_limit,
     )
     statistics = collect(job.network, job.typical.spikes, options, progress=progress)
+    notes = tuple(_left_out(statistics))
+    statistics = replace(statistics, deviations=statistics.deviations + notes)
     candidates = _candidates(job, statistics, progress)
     allowed = {
         name: [c for c in found if c.bits in bits and c.sparsity <= max_sparsity]
@@ -224,6 +227,19 @@ time_limit, progress
         plan = _smallest(feasible, job, options, statistics, budget.accuracy_drop, progress)
     deployment = finish(job, _compressed(plan, job, options, statistics), progress=progress)
     return FitResult(budget, plan, tuple(front_over(plans, resource)), resource, deployment)
+
+
+def _left_out(statistics: Statistics) -> Iterator[Deviation]:
+    """Say which points of the grid were too costly to try."""
+    for problem in statistics.problems:
+        missing = set(SPARSITIES) - set(affordable_sparsities(problem))
+        if missing and problem.projection.compressible:
+            yield Deviation(
+                "compress",
+                problem.projection.name,
+                f"too large to rank densely, so fit did not try {min(missing):.0%} to "
+                f"{max(missing):.0%} sparsity",
+            )
 
 
 def _candidates(job: Job, statistics: Statistics, progress: Progress) -> dict[str, list[Candidate]]:

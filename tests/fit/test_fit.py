@@ -195,6 +195,20 @@ def test_what_cannot_be_kept_names_layer_excess_and_remedies(call: Any) -> None:
         call(accuracy_drop=0.0, bits=[2], labels=False)
 
 
+def test_what_takes_too_long_to_rank_is_left_out_and_said(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if both budgets of work were those of a much smaller machine.
+    monkeypatch.setattr("osbc_deploy.compress.layer._ELIMINATION_BUDGET", 1e5)
+    monkeypatch.setattr("osbc_deploy.fit.candidates._FORWARD_WORK", 3e7)
+    done = call(cores=3)
+    assert done.as_predicted
+    notes = [d.message for d in done.deployment.deviations if d.subject == "0"]
+    assert "too large to rank densely, so fit did not try 30% to 85% sparsity" in notes
+    tried = {plan.choices["0"].sparsity for plan in done.front}
+    assert not tried & {0.3, 0.5, 0.6, 0.7, 0.8, 0.85}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
