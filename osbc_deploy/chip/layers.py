@@ -19,10 +19,13 @@ from osbc_deploy.fixedpoint.network import (
 )
 from osbc_deploy.network.graph import INPUT, Shape
 
-__all__ = ["Afferent", "Layer", "Range", "Ranges", "Usage", "layer_of", "window"]
+__all__ = ["PARTS", "Afferent", "Layer", "Range", "Ranges", "Usage", "layer_of", "window"]
 
 Range: TypeAlias = tuple[int, int]
 Ranges: TypeAlias = tuple[Range, ...]
+
+PARTS = ("payload", "index", "header", "padding")
+"""What synapse memory consists of."""
 
 _BLOCK = 64
 """Rows counted together."""

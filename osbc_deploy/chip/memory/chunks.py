@@ -15,12 +15,10 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
-from osbc_deploy.chip.layers import Afferent, Layer, Ranges, Usage, window
+from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Usage, window
 from osbc_deploy.fixedpoint.network import FixedConv
 
 __all__ = ["Chunks"]
-
-PARTS = ("payload", "index", "header", "padding")
 
 
 class ChunkCaps(Strict):
