@@ -215,7 +215,7 @@ def _start(
     plain, divisor = expand(projection, weights.codes, shape)
     connection = shifted(plain, shift)
     targets = real_registers(projection, population, weights.scale / divisor, formats, deviations)
-    ceiling = largest_exponent(connection, targets, population, formats, stored)
+    ceiling = largest_exponent(plain, targets, population, formats, stored)
     return _Start(projection, population, connection, targets, formats, stored, shift, ceiling)
 
 

@@ -121,7 +121,10 @@ def largest_exponent(
     formats: NumberFormats,
     stored: int,
 ) -> int:
-    """Return the largest m that thresholds, biases, exponent and 32-bit sums allow."""
+    """Return the largest m that thresholds, biases, exponent and 32-bit sums allow.
+
+    `connection` holds plain codes, not yet shifted to where the chip stores them.
+    """
     bounds = [float(formats.weight_exp_max + formats.weight_shift(stored))]
     if population.neuron.spiking and targets.vth.max() > 0:
         bounds.append(math.log2((formats.vth_max + 0.49) / targets.vth.max()))

@@ -156,6 +156,15 @@ def test_registers_stay_in_range_and_use_it(formats: NumberFormats) -> None:
     assert not lowered.deviations
 
 
+def test_a_wide_layer_of_few_bits_uses_its_registers_too(formats: NumberFormats) -> None:
+    # Only the sum that reaches the neuron must fit in 32 bits; how far two-bit codes are shifted
+    # inside the weight does not count.
+    model = norse.SequentialState(linear(1500, 20, 8.0, bias=False), box())
+    _, after, lowered = both(model, (1500,), formats, sparsity=0.0, bits=2)
+    (population,) = lowered.network.populations
+    assert after.activity[population.name].v_peak * 3.1 > 2**23 or population.vth.max() > 2**15
+
+
 def test_a_leak_longer_than_the_register_is_clipped_and_said(formats: NumberFormats) -> None:
     model = norse.SequentialState(linear(20, 10, 4.0), box(tau_mem_inv=1000.0))
     _, _, lowered = both(model, (20,), formats, sparsity=0.0, bits=8)
