@@ -142,7 +142,7 @@ class Layer:
     afferents : tuple of Afferent
     decay_sets, threshold_sets, neuron_sets : ndarray of int (n,)
         Number of the neuron's set of (du, dv), of its threshold, and of all three.
-    biased, spiking, to_convolution, is_output : bool
+    biased, to_convolution, is_output : bool
         `to_convolution`: its spikes go to convolutions only.
     fan_out : ndarray of int (n,)
         Cores that each neuron sends its spikes to; None counts as one.
@@ -157,7 +157,6 @@ class Layer:
     threshold_sets: IntArray
     neuron_sets: IntArray
     biased: bool = False
-    spiking: bool = True
     to_convolution: bool = False
     is_output: bool = False
     fan_out: IntArray | None = None
@@ -239,7 +238,6 @@ def layer_of(
         threshold_sets=_sets(p.vth),
         neuron_sets=_sets(decays, p.vth),
         biased=bool(p.bias_mant.any()),
-        spiking=p.spiking,
         to_convolution=to_convolution,
         is_output=is_output,
         title=projections[0][0].name,

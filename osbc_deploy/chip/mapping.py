@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from osbc_deploy.chip.facts import Fact
 from osbc_deploy.chip.layers import Layer, Ranges, Usage, layer_of
-from osbc_deploy.chip.partition import Assignment, arrange
+from osbc_deploy.chip.partition import arrange
 from osbc_deploy.chip.target import Target
 from osbc_deploy.fixedpoint.network import FixedConv, FixedPointNetwork
 
@@ -198,8 +197,7 @@ def map_layers(layers: tuple[Layer, ...], target: Target) -> Mapping:
         In network order; cores are numbered in it.
     target : Target
     """
-    found: list[Assignment] = arrange(layers, target)
-    memory: Fact[int] = target.memory.word_bits
+    found = arrange(layers, target)
     cores = []
     first = 0
     for layer, part in zip(layers, found, strict=True):
@@ -213,6 +211,6 @@ def map_layers(layers: tuple[Layer, ...], target: Target) -> Mapping:
         sum(part.lower_bound for part in found),
         target.cores,
         target.chip.chips.value,
-        memory.value,
+        target.memory.word_bits.value,
         tuple(dict.fromkeys(fault for part in found for fault in part.faults)),
     )

@@ -36,9 +36,7 @@ def traffic(
     csr_array (cores, cores)
         Row: source.
     """
-    by_layer = {
-        layer.name: [c for c in mapping.cores if c.population == layer.name] for layer in layers
-    }
+    by_layer = mapping.by_population()
     owner = {}
     for layer in layers:
         place = np.empty(layer.shape, np.int64)
@@ -94,9 +92,9 @@ def operations(
         Of every neuron, by population; the input's under ``"input"``.
     """
     found = {}
+    by_layer = mapping.by_population()
     for layer in layers:
         performed = useful = 0.0
-        cores = mapping.by_population()[layer.name]
         for afferent in layer.afferents:
             fired = spikes[afferent.pre]
             if isinstance(afferent.connection, FixedConv):
@@ -105,7 +103,7 @@ def operations(
                 )
                 useful += float(fired @ _conv_fan_out(afferent, afferent.connection, stored=False))
                 continue
-            for core in cores:
+            for core in by_layer[layer.name]:
                 nonzero = float(fired @ afferent.fan_in(core.ranges[0]))
                 useful += nonzero
                 stored = core.usage.encoding != "sparse"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.job import check_inputs, job_options
 
 if TYPE_CHECKING:
@@ -65,13 +66,9 @@ def deploy_command(
 
 def show_report(report: dict[str, Any]) -> None:
     """Print a report as tables."""
-    from rich.console import Console
-
     from osbc_deploy.report.terminal import print_report
 
-    console = Console()
-    # Output that is piped or redirected is not squeezed into 80 columns.
-    print_report(report, console if console.is_terminal else Console(width=160))
+    print_report(report, table_console())
 
 
 def exit_code(deployment: Deployment) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.deploy import exit_code, show_report
 from osbc_deploy.cli.job import check_inputs, job_options
 from osbc_deploy.errors import UsageError
@@ -114,7 +115,6 @@ def fit_command(
 
 
 def _show_front(result: FitResult) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     per_word = result.deployment.target.memory.word_bits.value / 8
@@ -133,8 +133,7 @@ def _show_front(result: FitResult) -> None:
             f"{plan.loss:.4f}",
             *(f"{c.sparsity:.0%} {c.bits} bit" for c in plan.choices.values()),
         )
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+    table_console().print(table)
     built = "as predicted" if result.as_predicted else "NOT as predicted"
     click.echo(
         f"built: {result.deployment.mapping.cores_used} cores, "

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.options import config_option, json_option
 from osbc_deploy.errors import UsageError
 
@@ -65,14 +66,10 @@ def report_command(path: Path, form: str, output: Path | None) -> int:
 def _table(report: dict[str, Any]) -> str:
     import io
 
-    from rich.console import Console
-
     from osbc_deploy.report.terminal import print_report
 
     out = io.StringIO()
-    here = Console()
-    width = here.width if here.is_terminal else 160
-    print_report(report, Console(file=out, width=width, force_terminal=here.is_terminal))
+    print_report(report, table_console(out))
     return out.getvalue()
 
 
@@ -182,13 +179,10 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
         }
         click.echo(json.dumps(summary, indent=1))
     else:
-        from rich.console import Console
-
         from osbc_deploy.report.terminal import cores_table
 
         title = f"{chip.title}: {mapping.cores_used} of {mapping.available:,} cores"
-        console = Console()
-        (console if console.is_terminal else Console(width=160)).print(cores_table(cores, title))
+        table_console().print(cores_table(cores, title))
         click.echo(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
         click.echo(f"verdict: {'FITS' if mapping.fits else 'DOES NOT FIT'} {chip.name}")
     for excess in mapping.excesses():

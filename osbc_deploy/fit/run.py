@@ -24,7 +24,7 @@ from osbc_deploy.errors import FitError, UsageError
 from osbc_deploy.fit.candidates import BITS, SPARSITIES, affordable_sparsities, layer_candidates
 from osbc_deploy.fit.remedies import advice
 from osbc_deploy.fit.search import Candidate, Plan, front_over, pareto_plans
-from osbc_deploy.network.graph import Conv, Network, Readout
+from osbc_deploy.network.graph import Conv, Readout
 from osbc_deploy.network.simulate import decode, simulate
 from osbc_deploy.pipeline import Deployment, Job, finish, prepare
 from osbc_deploy.progress import SILENT, Progress, task
@@ -252,7 +252,7 @@ def _candidates(job: Job, statistics: Statistics, progress: Progress) -> dict[st
             found[projection.name] = layer_candidates(
                 problem,
                 population,
-                _shape_of(network, projection.pre),
+                network.shape_of(projection.pre),
                 job.chip,
                 to_convolution=bool(following)
                 and all(isinstance(p.connection, Conv) for p in following),
@@ -260,11 +260,6 @@ def _candidates(job: Job, statistics: Statistics, progress: Progress) -> dict[st
                 progress=progress,
             )
     return found
-
-
-def _shape_of(network: Network, name: str) -> tuple[int, ...]:
-    shapes = {p.name: p.shape for p in network.populations}
-    return shapes.get(name, network.input_shape)
 
 
 def _no_plan(allowed: Mapping[str, Sequence[Candidate]], chip: Target) -> str:
@@ -312,11 +307,8 @@ def _within(
 def _compressed(
     plan: Plan, job: Job, options: CompressionOptions, statistics: Statistics
 ) -> CompressedNetwork:
-    chosen = CompressionOptions(
-        sparsity=options.sparsity,
-        bits=options.bits,
-        method=options.method,
-        damping=options.damping,
+    chosen = replace(
+        options,
         scale_groups=job.scale_groups,
         layers={name: LayerChoice(c.sparsity, c.bits) for name, c in plan.choices.items()},
     )
