@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from osbc_deploy.fixedpoint.network import (
 )
 from osbc_deploy.network.graph import INPUT, Shape
 
-__all__ = ["PARTS", "Afferent", "Layer", "Range", "Ranges", "Usage", "layer_of", "window"]
+__all__ = ["PARTS", "Afferent", "Layer", "Range", "Ranges", "Stored", "Usage", "layer_of", "window"]
 
 Range: TypeAlias = tuple[int, int]
 Ranges: TypeAlias = tuple[Range, ...]
@@ -181,6 +181,30 @@ class Layer:
         return np.asarray(tile.ravel())
 
 
+class Stored(NamedTuple):
+    """The synapses of one afferent on a core.
+
+    Attributes
+    ----------
+    encoding : {"dense", "sparse", "conv"}
+    words : int
+        Of synapse memory.
+    entries : int
+        Entries for incoming axons.
+    axons, synapses : int
+        See :class:`Usage`.
+    bits : dict of int
+        What the words consist of, by the names of `PARTS`.
+    """
+
+    encoding: str
+    words: int
+    entries: int
+    axons: int
+    synapses: int
+    bits: Mapping[str, int]
+
+
 @dataclass(frozen=True)
 class Usage:
     """What a slice of a layer uses on its core.
@@ -209,6 +233,21 @@ class Usage:
     encoding: str
     bits: Mapping[str, int]
     faults: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, used: Mapping[str, int], words: int, neurons: int, stored: Sequence[Stored]
+    ) -> Usage:
+        """Return the usage of a slice from what its afferents store."""
+        return cls(
+            used,
+            words,
+            neurons,
+            axons=sum(part.axons for part in stored),
+            synapses=sum(part.synapses for part in stored),
+            encoding="+".join(dict.fromkeys(part.encoding for part in stored)),
+            bits={name: sum(part.bits[name] for part in stored) for name in PARTS},
+        )
 
     def excess(self, limits: Mapping[str, int]) -> dict[str, tuple[int, int]]:
         """Return what is exceeded: use and limit by resource."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
-from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Usage, window
+from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage, window
 from osbc_deploy.fixedpoint.network import FixedConv
 
 __all__ = ["Chunks"]
@@ -108,10 +108,10 @@ class Chunks(Strict):
         """Return what a slice of a layer uses on its core."""
         neurons = math.prod(stop - start for start, stop in ranges)
         parts = [self._afferent(a, ranges, neurons) for a in layer.afferents]
-        words = sum(p[1] for p in parts)
+        words = sum(p.words for p in parts)
         used = {
             "neurons": neurons,
-            "axon_in": sum(p[2] for p in parts),
+            "axon_in": sum(p.entries for p in parts),
             "axon_out": neurons
             if layer.fan_out is None
             else int(layer.neurons(layer.fan_out, ranges).sum()),
@@ -119,15 +119,7 @@ class Chunks(Strict):
             "decay_profiles": len(np.unique(layer.neurons(layer.decay_sets, ranges))),
             "vth_profiles": len(np.unique(layer.neurons(layer.threshold_sets, ranges))),
         }
-        return Usage(
-            used,
-            words=words,
-            neurons=neurons,
-            axons=sum(p[3] for p in parts),
-            synapses=sum(p[4] for p in parts),
-            encoding="+".join(dict.fromkeys(p[0] for p in parts)),
-            bits={name: sum(p[5][name] for p in parts) for name in PARTS},
-        )
+        return Usage.of(used, words, neurons, parts)
 
     def least(self, layer: Layer) -> dict[str, int]:
         """Return what the slices of any cut together use at least of every resource."""
@@ -142,10 +134,8 @@ class Chunks(Strict):
         used["synapses"] = sum(-(-int(n.sum()) * bits // word) for n, bits in counts)
         return used
 
-    def _afferent(
-        self, afferent: Afferent, ranges: Ranges, neurons: int
-    ) -> tuple[str, int, int, int, int, dict[str, int]]:
-        """Return encoding, words, axon entries, axons, synapses and composition."""
+    def _afferent(self, afferent: Afferent, ranges: Ranges, neurons: int) -> Stored:
+        """Return what one afferent stores, in the cheaper encoding."""
         if isinstance(afferent.connection, FixedConv):
             return self._conv(afferent, afferent.connection, ranges)
         n_pre, bits, delay = afferent.pre_size, afferent.bits, afferent.delay_bits
@@ -155,8 +145,9 @@ class Chunks(Strict):
         nonzero = nonzero[nonzero > 0]
         sparse = self._axons(nonzero, bits, self.index_bits(neurons), delay)
         if sparse[0] < dense[0]:
-            return "sparse", sparse[0], len(nonzero), len(nonzero), int(nonzero.sum()), sparse[1]
-        return "dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1]
+            axons = len(nonzero)
+            return Stored("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
+        return Stored("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
 
     def _axons(
         self, synapses: IntArray, bits: int, index: int, delay: int
@@ -169,9 +160,7 @@ class Chunks(Strict):
         parts = dict(zip(PARTS, (payload, count * index, header, padding), strict=True))
         return total // self.word_bits.value, parts
 
-    def _conv(
-        self, afferent: Afferent, conv: FixedConv, ranges: Ranges
-    ) -> tuple[str, int, int, int, int, dict[str, int]]:
+    def _conv(self, afferent: Afferent, conv: FixedConv, ranges: Ranges) -> Stored:
         """Cost a tile: one kernel set for every border pattern and page, one axon per pixel.
 
         Neurons are numbered with the channel fastest, as in nengo-loihi's channels-last order.
@@ -211,7 +200,7 @@ class Chunks(Strict):
             words, count = words + more, count + size * atoms
             bits = {name: bits[name] + parts[name] for name in bits}
         axons = pixels * (c1 - c0)
-        return "conv", words, pixels, axons, count, bits
+        return Stored("conv", words, pixels, axons, count, bits)
 
 
 def _taps(

@@ -14,7 +14,7 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
-from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Usage, window
+from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage, window
 from osbc_deploy.fixedpoint.network import FixedConv
 
 __all__ = ["Records"]
@@ -99,24 +99,16 @@ class Records(Strict):
         pixels = math.prod(stop - start for start, stop in ranges[1:])
         groups = len(np.unique(layer.neurons(layer.neuron_sets, ranges)))
         used = {
-            "axon_in": sum(p[2] for p in parts),
+            "axon_in": sum(p.entries for p in parts),
             "neuron_groups": groups,
             "neuron_state": neurons * self.neuron_words.value,
-            "synapses": sum(p[1] for p in parts),
+            "synapses": sum(p.words for p in parts),
             # Towards a convolution the channel travels in the spike: one entry per pixel.
             "axon_map": pixels if layer.to_convolution else neurons,
             "axon_mem": self.axon_mem_entries.value,
         }
         total = sum(used.values())
-        return Usage(
-            {**used, "total": total},
-            words=total,
-            neurons=neurons,
-            axons=sum(p[3] for p in parts),
-            synapses=sum(p[4] for p in parts),
-            encoding="+".join(dict.fromkeys(p[0] for p in parts)),
-            bits={name: sum(p[5][name] for p in parts) for name in PARTS},
-        )
+        return Usage.of({**used, "total": total}, total, neurons, parts)
 
     def least(self, layer: Layer) -> dict[str, int]:
         """Return what the slices of any cut together use at least of every resource."""
@@ -187,10 +179,8 @@ class Records(Strict):
         padding = words * self.word_bits.value - payload - index - header
         return dict(zip(PARTS, (payload, index, header, padding), strict=True))
 
-    def _afferent(
-        self, afferent: Afferent, ranges: Ranges
-    ) -> tuple[str, int, int, int, int, dict[str, int]]:
-        """Return encoding, words, axon entries, axons, synapses and composition."""
+    def _afferent(self, afferent: Afferent, ranges: Ranges) -> Stored:
+        """Return what one afferent stores, in the cheaper encoding."""
         if isinstance(afferent.connection, FixedConv):
             return self._conv(afferent, afferent.connection, ranges)
         rows = ranges[0][1] - ranges[0][0]
@@ -201,12 +191,11 @@ class Records(Strict):
         sparse = self.axon_words(nonzero, bits, sparse=True, delay_bits=delay)
         # An axon without synapses on the core needs no entry either, so both columns count.
         if sparse[0] + len(nonzero) < dense[0] + n_pre:
-            return "sparse", sparse[0], len(nonzero), len(nonzero), int(nonzero.sum()), sparse[1]
-        return "dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1]
+            axons = len(nonzero)
+            return Stored("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
+        return Stored("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
 
-    def _conv(
-        self, afferent: Afferent, conv: FixedConv, ranges: Ranges
-    ) -> tuple[str, int, int, int, int, dict[str, int]]:
+    def _conv(self, afferent: Afferent, conv: FixedConv, ranges: Ranges) -> Stored:
         """Cost a tile: its kernels once, whatever the number of pixels."""
         _, per_group, kh, kw = conv.weight.shape
         start, stop = ranges[0]
@@ -220,4 +209,4 @@ class Records(Strict):
         seen = window(conv, afferent.pre_shape, ranges)
         axons = math.prod(stop - start for start, stop in seen)
         synapses = (stop - start) * per_group * kh * kw
-        return "conv", words, self.conv_axon_entries.value, axons, synapses, bits
+        return Stored("conv", words, self.conv_axon_entries.value, axons, synapses, bits)
