@@ -8,42 +8,27 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from collections.abc import Iterator
 
 import numpy as np
+from _synthetic import dense_stack
 
 from osbc_deploy.chip.mapping import layers_of, map_layers
 from osbc_deploy.chip.place import place
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.chip.traffic import traffic
-from osbc_deploy.fixedpoint.network import (
-    FixedDense,
-    FixedPointNetwork,
-    FixedPopulation,
-    FixedProjection,
-)
 
 
-def synthetic(layers: int, size: int, fan_in: int, seed: int = 0) -> FixedPointNetwork:
-    """Return a stack of equal layers; every neuron has `fan_in` random inputs in 8 bits."""
+def random_weights(layers: int, size: int, fan_in: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Yield the weights of equal layers; every neuron has `fan_in` random inputs."""
     rng = np.random.default_rng(seed)
-    zero, one = np.zeros(size, np.int32), np.ones(size)
-    populations, projections, pre = [], [], "input"
-    for number in range(layers):
+    for _ in range(layers):
         # Random distances between neighbors give rows of exactly `fan_in` distinct inputs.
         steps = rng.random((size, fan_in + 1)).cumsum(axis=1)
         chosen = (steps[:, :-1] / steps[:, -1:] * (size - fan_in)).astype(int) + np.arange(fan_in)
         weight = np.zeros((size, size), np.int16)
         np.put_along_axis(weight, chosen, np.int16(2), axis=1)
-        name = f"p{number}"
-        projections.append(FixedProjection(f"w{number}", pre, name, FixedDense(weight), 8, 0))
-        populations.append(
-            FixedPopulation(
-                name, (size,), zero, zero, zero + 100, zero, zero, zero, zero, True, one, zero
-            )
-        )
-        pre = name
-    formats = load_target("hala-point").number_formats
-    return FixedPointNetwork((size,), tuple(populations), tuple(projections), formats, "sum")
+        yield weight
 
 
 def main() -> None:
@@ -55,7 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     target = load_target(args.target)
     start = time.perf_counter()
-    network = synthetic(args.layers, args.size, args.fan_in)
+    network = dense_stack(random_weights(args.layers, args.size, args.fan_in))
     built = time.perf_counter()
     synapses = sum(p.nonzero for p in network.projections)
     print(

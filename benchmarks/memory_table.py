@@ -8,11 +8,10 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+from _synthetic import dense_stack
 
-from osbc_deploy.chip.layers import layer_of
-from osbc_deploy.chip.mapping import map_layers
+from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.target import Target, load_target
-from osbc_deploy.fixedpoint.network import FixedDense, FixedPopulation, FixedProjection
 
 SHAPE = (2312, 800, 10)
 
@@ -30,28 +29,7 @@ def weights(sparsity: float, seed: int = 0) -> list[np.ndarray]:
 
 def cost(sparsity: float, bits: int, target: Target) -> tuple[int, int]:
     """Return cores and words."""
-    layers = []
-    for number, weight in enumerate(weights(sparsity)):
-        size = len(weight)
-        zero = np.zeros(size, np.int32)
-        population = FixedPopulation(
-            f"p{number}",
-            (size,),
-            zero,
-            zero,
-            zero + 100,
-            zero,
-            zero,
-            zero,
-            zero,
-            True,
-            np.ones(size),
-            np.zeros(size),
-        )
-        pre = "input" if number == 0 else f"p{number - 1}"
-        projection = FixedProjection(f"w{number}", pre, f"p{number}", FixedDense(weight), bits, 0)
-        layers.append(layer_of(population, ((projection, (weight.shape[1],)),)))
-    mapping = map_layers(tuple(layers), target)
+    mapping = map_network(dense_stack(weights(sparsity), bits), target)
     assert mapping.fits
     return mapping.cores_used, mapping.words
 

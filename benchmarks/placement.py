@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from _synthetic import dense_stack
 
 from osbc_deploy.bundled.digits import digits_events
 from osbc_deploy.bundled.models import weights_path
@@ -16,43 +17,19 @@ from osbc_deploy.chip.place import place
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.chip.traffic import traffic
 from osbc_deploy.data.samples import check_samples
-from osbc_deploy.fixedpoint.network import (
-    FixedDense,
-    FixedPointNetwork,
-    FixedPopulation,
-    FixedProjection,
-)
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.pipeline import deploy
 
 
 def hundred_layers(seed: int) -> FixedPointNetwork:
     """Return 100 dense layers of 50 to 400 neurons, 30 % of the weights kept, 8 bits."""
     rng = np.random.default_rng(seed)
-    populations, projections, pre, inputs = [], [], "input", 200
-    for number in range(100):
+    weights, inputs = [], 200
+    for _ in range(100):
         size = int(rng.integers(50, 400))
-        zero = np.zeros(size, np.int32)
-        weight = FixedDense(2 * (rng.random((size, inputs)) < 0.3))
-        projections.append(FixedProjection(f"w{number}", pre, f"p{number}", weight, 8, 0))
-        populations.append(
-            FixedPopulation(
-                f"p{number}",
-                (size,),
-                zero,
-                zero,
-                zero + 100,
-                zero,
-                zero,
-                zero,
-                zero,
-                True,
-                np.ones(size),
-                np.zeros(size),
-            )
-        )
-        pre, inputs = f"p{number}", size
-    formats = load_target("loihi2").number_formats
-    return FixedPointNetwork((200,), tuple(populations), tuple(projections), formats, "sum")
+        weights.append(2 * (rng.random((size, inputs)) < 0.3))
+        inputs = size
+    return dense_stack(weights)
 
 
 def row(name: str, target: str, network: FixedPointNetwork, spikes: dict[str, np.ndarray]) -> str:
