@@ -22,11 +22,12 @@ from osbc_deploy.chip.place import Placement, place
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.chip.traffic import Operations, operations, traffic
 from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
+from osbc_deploy.compress.rows import DEFAULT_MEMORY
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import BackendError, UnsupportedModelError, UsageError
 from osbc_deploy.fixedpoint.engine import EngineRun, run
-from osbc_deploy.fixedpoint.lower import Lowered, lower
+from osbc_deploy.fixedpoint.lower import Lowered, check_features, lower
 from osbc_deploy.frontends.references import as_samples, load_object, load_weights
 from osbc_deploy.network.graph import INPUT, Network, Readout
 from osbc_deploy.network.simulate import decode, simulate
@@ -187,6 +188,12 @@ def deploy(
     sparsity: float = 0.9,
     bits: int = 4,
     method: str = "osbc",
+    budget: str = "lamps",
+    pattern: str = "weights",
+    mixed: bool = False,
+    tune: bool = True,
+    solver_memory: int = DEFAULT_MEMORY,
+    resume: str | Path | None = None,
     readout: Readout = "sum",
     backend: str | None = None,
     backend_samples: int = 16,
@@ -207,8 +214,12 @@ def deploy(
         Labelled samples to evaluate; the calibration samples by default.
     weights : path, optional
         A safetensors state dict to load into `module`.
-    sparsity, bits, method
+    sparsity, bits, method, budget, pattern, mixed, tune
         See :class:`CompressionOptions`.
+    solver_memory : int
+        Bytes that the solver's working memory may take.
+    resume : path, optional
+        A folder for finished layers; a run that was killed goes on from there.
     readout : {"sum", "last", "max"}
         How the output over time becomes a class.
     backend : str, optional
@@ -228,7 +239,16 @@ def deploy(
     OsbcError
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
-    options = CompressionOptions(sparsity=sparsity, bits=bits, method=method)
+    options = CompressionOptions(
+        sparsity=sparsity,
+        bits=bits,
+        method=method,
+        budget=budget,
+        pattern=pattern,
+        mixed=mixed,
+        tune=tune,
+        memory=solver_memory,
+    )
     job = prepare(
         module,
         calibration,
@@ -241,7 +261,7 @@ def deploy(
         time_limit=time_limit,
     )
     options = replace(options, scale_groups=job.scale_groups)
-    compressed = compress(job.network, job.typical.spikes, options, progress=progress)
+    compressed = compress(job.network, job.typical.spikes, options, state=resume, progress=progress)
     return finish(job, compressed, progress=progress)
 
 
@@ -309,6 +329,7 @@ def prepare(
             f"samples {typical.input_shape}. Give both the same."
         )
     network = _import(module, weights, typical)
+    check_features(network)
     return Job(chip, network, typical, evaluated, readout, runner, backend_samples, time_limit)
 
 
@@ -346,7 +367,7 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         activity=engine.activity,
         provenance={
             "model": job.network.source,
-            "model_sha256": _fingerprint(job.network),
+            "model_sha256": job.network.fingerprint(),
             "calibration": {
                 "name": job.typical.name,
                 "samples": len(job.typical),
@@ -439,21 +460,3 @@ def _compare(
         compared_potentials=ours.output.size if readout else 0,
         mismatched_potentials=int(np.count_nonzero(ours.output != theirs.output)) if readout else 0,
     )
-
-
-def _fingerprint(network: Network) -> str:
-    """Return a SHA-256 of the float network: its shapes, weights and neurons."""
-    import hashlib
-
-    digest = hashlib.sha256(repr((network.input_shape, network.dtype)).encode())
-    for projection in network.projections:
-        connection = projection.connection
-        layout = {k: v for k, v in vars(connection).items() if k not in ("weight", "bias")}
-        digest.update(repr((projection.name, projection.pool, sorted(layout.items()))).encode())
-        digest.update(connection.weight.tobytes())
-        digest.update(b"" if connection.bias is None else connection.bias.tobytes())
-    for population in network.populations:
-        digest.update(repr((population.shape, type(population.neuron).__name__)).encode())
-        for value in population.neuron.parameters.values():
-            digest.update(np.asarray(value, np.float64).tobytes())
-    return digest.hexdigest()

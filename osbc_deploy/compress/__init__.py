@@ -1,6 +1,7 @@
 """Optimal Spiking Brain Compression: prune and quantize for the membrane potential."""
 
 from osbc_deploy.compress.network import (
+    BUDGETS,
     METHODS,
     CompressedNetwork,
     CompressedProjection,
@@ -12,6 +13,7 @@ from osbc_deploy.compress.network import (
 )
 
 __all__ = [
+    "BUDGETS",
     "METHODS",
     "CompressedNetwork",
     "CompressedProjection",

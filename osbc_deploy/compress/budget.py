@@ -1,14 +1,24 @@
-"""How many weights every layer keeps: LAMPS scores, cut at one global level."""
+"""How many weights and bits every layer gets, for one number that is asked of the network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray
+from osbc_deploy.compress.ranking import Ranking
 
-__all__ = ["lamps_budget", "lamps_scores"]
+__all__ = [
+    "global_budget",
+    "lamps_budget",
+    "lamps_scores",
+    "mixed_widths",
+    "uniform_budget",
+]
+
+_MOST_CHOICES = 5000
+"""Choices carried from layer to layer; more differ in too little to matter."""
 
 
 def lamps_scores(weight: FloatArray) -> FloatArray:
@@ -47,3 +57,77 @@ def lamps_budget(weights: Sequence[FloatArray], sparsity: float) -> list[int]:
     best = np.concatenate([np.arange(len(score)) == score.argmax() for score in scores])
     order = np.lexsort((-np.concatenate(scores), ~best))[:keep]
     return [max(1, int(count)) for count in np.bincount(layer[order], minlength=len(scores))]
+
+
+def uniform_budget(sizes: Sequence[int], sparsity: float) -> list[int]:
+    """Return how many weights each layer keeps when all have the same sparsity, at least 1."""
+    return [max(1, size - round(sparsity * size)) for size in sizes]
+
+
+def global_budget(
+    rankings: Sequence[Ranking], wholes: Sequence[float], sizes: Sequence[int], sparsity: float
+) -> list[int]:
+    """Return how many weights each layer keeps so that the sum of relative losses is least.
+
+    Weights of all layers are taken in the order of what they are worth, each layer's losses
+    measured by its loss without any weight; a layer keeps at least 1.
+
+    Parameters
+    ----------
+    rankings : sequence of Ranking
+        With paths deep enough: what they do not hold is not kept.
+    wholes : sequence of float
+        Loss of each layer without any weight.
+    sizes : sequence of int
+        Weights of each layer.
+    sparsity : float
+    """
+    keep = max(sum(sizes) - round(sparsity * sum(sizes)), len(sizes))
+    worth, layer = [], []
+    for number, (ranking, whole) in enumerate(zip(rankings, wholes, strict=True)):
+        values = np.concatenate([path.value.ravel() for path in ranking.paths])
+        values = np.sort(values / max(whole, 1e-300))[::-1]
+        values[0] = np.inf
+        worth.append(values)
+        layer.append(np.full(len(values), number))
+    chosen = np.argsort(-np.concatenate(worth), kind="stable")[:keep]
+    counts = np.bincount(np.concatenate(layer)[chosen], minlength=len(sizes))
+    return [int(count) for count in counts]
+
+
+def mixed_widths(
+    losses: Sequence[Mapping[int, float]], weights: Sequence[int], average: float
+) -> list[int]:
+    """Return the bits of every layer, `average` bits a weight or less, of least total loss.
+
+    All choices that no other beats in both memory and loss are carried from layer to layer.
+
+    Parameters
+    ----------
+    losses : sequence of dict
+        Relative loss of each layer by its bits.
+    weights : sequence of int
+        Weights each layer stores.
+    average : float
+        Bits per weight over all layers.
+    """
+    room = average * sum(weights)
+    # What the layers still to come need at least.
+    least = [min(found) * count for found, count in zip(losses, weights, strict=True)]
+    rest = sum(least)
+    front: list[tuple[int, float, tuple[int, ...]]] = [(0, 0.0, ())]
+    for found, count, needed in zip(losses, weights, least, strict=True):
+        rest -= needed
+        joined = sorted(
+            (used + bits * count, lost + more, (*chosen, bits))
+            for used, lost, chosen in front
+            for bits, more in found.items()
+            if used + bits * count + rest <= room
+        )
+        front = []
+        for choice in joined:
+            if not front or choice[1] < front[-1][1]:
+                front.append(choice)
+        # Thousands of near-equal choices add nothing; the best of all stays.
+        front = front[:: len(front) // _MOST_CHOICES + 1] + front[-1:]
+    return list(front[-1][2])

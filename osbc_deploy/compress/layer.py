@@ -1,26 +1,28 @@
-"""Compress one projection: statistics once, then any sparsity and bits from them."""
+"""Compress the weights into one population: statistics once, then any sparsity and bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, SpikeArray, frozen
-from osbc_deploy.compress.hessian import membrane_hessian, shares_kernel
-from osbc_deploy.compress.quantize import choose_scales, quantize_widths, round_to_grid
-from osbc_deploy.compress.solver import (
-    DampedHessian,
-    Path,
-    allocate,
-    damp,
-    eliminate,
-    least_squares,
-    loss,
-    path_mask,
-    select_forward,
+from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, frozen
+from osbc_deploy.compress.damping import DampedHessian, damp
+from osbc_deploy.compress.hessian import Moments
+from osbc_deploy.compress.paths import Path, allocate, path_mask
+from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
+from osbc_deploy.compress.quantize import (
+    choose_scales,
+    promising,
+    quantize_rows,
+    round_to_grid,
+    search_scales,
 )
+from osbc_deploy.compress.ranking import Ranking, rank_rows
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.support import least_squares, loss
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.network.graph import Conv, Population, Projection
 
@@ -28,20 +30,15 @@ __all__ = [
     "CompressedProjection",
     "LayerProblem",
     "Pruned",
-    "Ranking",
-    "affordable",
-    "forward_work",
-    "prepare_layer",
+    "pose",
     "prune_layer",
     "quantize_layer",
     "rank_layer",
 ]
 
-_ELIMINATION_BUDGET = 2e10
-"""Multiplications up to which a layer is pruned by exact elimination (some ten seconds)."""
 
-_FORWARD_MARGIN = 3.0
-"""How many times the layer's average a single row may keep in forward selection."""
+_STILL = 1e-9
+"""Share of an input's mean square that must be variation for it to be more than a bias."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +57,24 @@ class CompressedProjection:
     relative_loss : dict
         Loss over that of removing all weights: "pruned", and "total" after quantization.
     selection : str
-        How the mask was chosen: "none", "magnitude", "elimination" or "forward".
+        How the mask was chosen: "none", "magnitude", "elimination", "hybrid", "forward", or the
+        pattern it has.
     dead_inputs : int
         Inputs (of one output) never active in calibration.
+    damping : float
+        Added to the Hessian's diagonal, relative to its mean.
     curve : tuple of (float, float)
         Sparsity and relative loss predicted for it, as far as the selection looked; empty where
         nothing was selected.
+    bias : ndarray of float64 (n_post or c_out,) or None
+        In place of the projection's own, where it was recalibrated.
+    threshold : float
+        What the distance from reset to threshold of the neurons behind it is multiplied by.
+    tried : dict of float
+        Error of the network's output on held-out calibration samples, by variant tried; the first
+        is the plain one.
+    chosen : str
+        The variant taken.
     """
 
     name: str
@@ -76,11 +85,18 @@ class CompressedProjection:
     relative_loss: Mapping[str, float]
     selection: str
     dead_inputs: int
+    damping: float = 0.0
     curve: tuple[tuple[float, float], ...] = ()
+    bias: FloatArray | None = None
+    threshold: float = 1.0
+    tried: Mapping[str, float] = field(default_factory=dict)
+    chosen: str = "plain"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "codes", frozen(self.codes, np.int8))
         object.__setattr__(self, "scale", frozen(self.scale, np.float64))
+        if self.bias is not None:
+            object.__setattr__(self, "bias", frozen(self.bias, np.float64))
 
     @property
     def weight(self) -> FloatArray:
@@ -96,148 +112,162 @@ class CompressedProjection:
 
 @dataclass(frozen=True, eq=False)
 class LayerProblem:
-    """A projection's weights with the Hessian of what they see.
+    """Weights to be approximated, with the Hessian of what they see.
 
     Attributes
     ----------
-    projection : Projection
+    afferents : tuple of Projection
+        Into one population; their inputs are stacked.
     spiking : bool
-        Whether the neurons behind it fire; a readout's potentials must share one scale.
+        Whether the neurons behind them fire; a readout's potentials must share one scale.
     method : str
         "osbc", "obc" or "magnitude".
-    blocks : ndarray (groups, rows, fan_in)
-        The weights, one block for each group of a convolution.
+    blocks : ndarray of float64 (groups, rows, fan_in)
+        What to approximate, one block for each group of a convolution.
     hessian : ndarray (groups, fan_in, fan_in)
     damped : tuple of DampedHessian
+    moments : Moments
+    original : ndarray (groups, rows, fan_in)
+        The float weights; other than `blocks` under the cross term.
+    free_bias : bool
+        Whether the bias makes up for what the weights leave.
     deviations : tuple of Deviation
     """
 
-    projection: Projection
+    afferents: tuple[Projection, ...]
     spiking: bool
     method: str
     blocks: FloatArray
     hessian: FloatArray
     damped: tuple[DampedHessian, ...]
+    moments: Moments
+    original: FloatArray
+    free_bias: bool
     deviations: tuple[Deviation, ...]
+
+    @property
+    def name(self) -> str:
+        """Names of the projections."""
+        return " + ".join(p.name for p in self.afferents)
 
     @property
     def size(self) -> int:
         """Number of weights."""
         return int(self.blocks.size)
 
+    @property
+    def compressible(self) -> bool:
+        """Whether these weights were trained."""
+        return all(p.compressible for p in self.afferents)
 
-def prepare_layer(
-    projection: Projection,
+    @cached_property
+    def whole(self) -> float:
+        """The loss of removing all weights, damping included."""
+        pairs = zip(self.blocks, self.damped, strict=True)
+        return sum(
+            (float(loss(W[:, d.live], np.zeros(len(d.live)), d.H).sum()) for W, d in pairs), 0.0
+        )
+
+
+def pose(
+    afferents: Sequence[Projection],
     population: Population,
-    spikes: SpikeArray,
-    method: str,
-    damping: float,
-    on_batch: Callable[[int], None] = lambda samples: None,
+    moments: Moments,
+    *,
+    method: str = "osbc",
+    damping: float = 0.01,
+    free_bias: bool = False,
 ) -> LayerProblem:
-    """Collect what the compression of one projection needs.
+    r"""State the problem of one population's weights.
+
+    Without a cross term the weights themselves are approximated. With it, what is approximated is
+    :math:`w^* = (H' + \lambda)^{-1} (C + \lambda) w`, the weights that bring the float network's
+    potential back from the spikes that arrive now. A free bias `b` leaves the problem by
+    completing the square: with `a` the drift, the Hessian becomes :math:`H - a a^T / E[2 m m]`.
 
     Parameters
     ----------
-    projection : Projection
+    afferents : sequence of Projection
     population : Population
-        The neurons behind it.
-    spikes : ndarray of uint8 (n, T, *pre shape)
+        The neurons behind them.
+    moments : Moments
     method : str
     damping : float
         Relative to the mean diagonal.
-    on_batch : callable
-        Told the number of samples after each batch.
+    free_bias : bool
+        Whether the bias may be changed with the weights.
     """
-    connection = projection.connection
-    weight = connection.weight.astype(np.float64)
-    groups = connection.groups if isinstance(connection, Conv) else 1
-    dynamics = population.neuron.dynamics()
-    hessian = membrane_hessian(
-        projection, None if method == "obc" else dynamics, spikes, on_batch=on_batch
+    groups = len(moments.hessian)
+    stacked = np.concatenate(
+        [
+            p.connection.weight.astype(np.float64).reshape(
+                groups, len(p.connection.weight) // groups, -1
+            )
+            for p in afferents
+        ],
+        axis=2,
     )
+    hessian, cross = moments.hessian, moments.cross
+    if free_bias:
+        hessian = hessian - _outer(moments.drift, moments.drift) / moments.constant
+        if cross is not None:
+            cross = cross - _outer(moments.drift, moments.float_drift) / moments.constant
+        # An input that never varies leaves nothing but rounding: the bias can take its place.
+        left, whole = (np.diagonal(H, axis1=1, axis2=2) for H in (hessian, moments.hessian))
+        still = left <= _STILL * whole
+        hessian[still[:, :, None] | still[:, None, :]] = 0.0
     damped = tuple(damp(H, damping) for H in hessian)
+    blocks = stacked
+    if cross is not None and method != "magnitude":
+        blocks = np.stack(
+            [
+                _centre(W, C, H, d)
+                for W, C, H, d in zip(stacked, cross, hessian, damped, strict=True)
+            ]
+        )
     deviations = [
         Deviation(
             "compress",
-            projection.name,
+            afferents[0].name,
             f"Hessian not positive definite; damping raised to {entry.damping:g}",
         )
         for entry in damped
         if entry.attempts > 1
     ]
-    if not shares_kernel(dynamics):
-        text = "neurons differ in their decays; the Hessian uses the mean"
-        deviations.append(Deviation("compress", population.name, text))
-    blocks = weight.reshape(groups, len(weight) // groups, -1)
     return LayerProblem(
-        projection, population.neuron.spiking, method, blocks, hessian, damped, tuple(deviations)
+        tuple(afferents),
+        population.neuron.spiking,
+        method,
+        blocks,
+        hessian,
+        damped,
+        moments,
+        stacked,
+        free_bias,
+        tuple(deviations),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Ranking:
-    """The order in which a layer's weights are worth keeping.
-
-    Attributes
-    ----------
-    selection : str
-        "magnitude", "elimination" or "forward".
-    paths : tuple of Path
-        One for each group.
-    """
-
-    selection: str
-    paths: tuple[Path, ...]
+def _outer(a: FloatArray, b: FloatArray) -> FloatArray:
+    return np.asarray(a[:, :, None] * b[:, None, :])
 
 
-def affordable(problem: LayerProblem) -> bool:
-    """Whether a layer is small enough for exact elimination, which ranks all of its weights."""
-    return problem.size * int(problem.blocks.shape[2]) ** 2 <= _ELIMINATION_BUDGET
+def _centre(W: FloatArray, C: FloatArray, H: FloatArray, d: DampedHessian) -> FloatArray:
+    centre = np.array(W, np.float64)
+    # What damping added pulls towards the weights as they were.
+    pull = np.diagonal(d.H) - np.diagonal(H)[d.live]
+    right = (W @ C.T)[:, d.live] + pull * W[:, d.live]
+    centre[:, d.live] = np.linalg.solve(d.H, right.T).T
+    return centre
 
 
-def forward_work(problem: LayerProblem, keep: int) -> float:
-    """Return the multiplications of a forward selection from which `keep` weights are chosen."""
-    return float(problem.size) * _forward_depth(problem, keep) ** 2
-
-
-def _forward_depth(problem: LayerProblem, keep: int) -> int:
-    """Return how many weights of each row a forward selection looks at."""
-    groups, rows, n = problem.blocks.shape
-    return int(min(n, int(_FORWARD_MARGIN * keep / (groups * rows)) + 16))
-
-
-def rank_layer(problem: LayerProblem, keep: int) -> Ranking:
+def rank_layer(problem: LayerProblem, keep: int, space: Workspace | None = None) -> Ranking:
     """Rank the weights so that up to `keep` of them can be chosen."""
-    pairs = list(zip(problem.blocks, problem.damped, strict=True))
     if problem.method == "magnitude":
         order = np.argsort(-np.abs(problem.blocks), axis=2, kind="stable")
         square = np.take_along_axis(problem.blocks**2, order, axis=2)
         return Ranking("magnitude", tuple(Path(o, d) for o, d in zip(order, square, strict=True)))
-    if affordable(problem):
-        selection = "elimination"
-        paths = [eliminate(W, d.H) for W, d in pairs]
-    else:
-        selection = "forward"
-        most = _forward_depth(problem, keep)
-        paths = [select_forward(W, d.H, most) for W, d in pairs]
-    # Weights on dead inputs have no effect: they go first, the small ones before the large.
-    return Ranking(
-        selection,
-        tuple(_dead_last(p, W, d.dead) for p, (W, d) in zip(paths, pairs, strict=True)),
-    )
-
-
-def _dead_last(path: Path, W: FloatArray, dead: BoolArray) -> Path:
-    if not dead.any():
-        return path
-    on_dead = dead[path.order]
-    size = np.abs(np.take_along_axis(W, path.order, axis=1))
-    # Values below every live one, still ordered by magnitude.
-    drop = np.where(on_dead, -1.0 / (1.0 + size), path.drop)
-    order = np.lexsort((np.where(on_dead, -drop, 0.0), on_dead), axis=1)
-    return Path(
-        np.take_along_axis(path.order, order, axis=1), np.take_along_axis(drop, order, axis=1)
-    )
+    return rank_rows(problem.blocks, problem.damped, keep, space or Workspace())
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,98 +291,226 @@ class Pruned:
     curve: tuple[tuple[float, float], ...]
 
 
-def prune_layer(problem: LayerProblem, keep: int, ranking: Ranking | None = None) -> Pruned:
-    """Keep the `keep` most valuable weights and give them their best values."""
+def prune_layer(
+    problem: LayerProblem,
+    keep: int,
+    ranking: Ranking | None = None,
+    *,
+    pattern: Pattern | None = None,
+    space: Workspace | None = None,
+) -> Pruned:
+    """Keep the `keep` most valuable weights and give them their best values.
+
+    Parameters
+    ----------
+    problem : LayerProblem
+    keep : int
+        A pattern of whole inputs or outputs keeps the number of them that comes closest; N:M
+        keeps what it says.
+    ranking : Ranking, optional
+        If the layer was ranked before, for at least as many.
+    pattern : Pattern
+    space : Workspace
+    """
     n = problem.blocks.shape[2]
-    if keep >= problem.size:
+    pattern = pattern or Pattern()
+    curve: tuple[tuple[float, float], ...] = ()
+    if keep >= problem.size and pattern.kind != "n:m":
         everything = tuple(np.ones(W.shape, bool) for W in problem.blocks)
         return Pruned("none", everything, tuple(problem.blocks), ())
-    ranking = ranking or rank_layer(problem, keep)
-    counts = allocate(ranking.paths, keep)
-    masks = tuple(path_mask(p, c, n) for p, c in zip(ranking.paths, counts, strict=True))
+    if pattern.kind == "weights":
+        ranking = ranking or rank_layer(problem, keep, space)
+        selection = ranking.selection
+        counts = allocate(ranking.paths, keep)
+        masks = tuple(path_mask(p, c, n) for p, c in zip(ranking.paths, counts, strict=True))
+        if problem.method != "magnitude":
+            curve = ranking.curve(problem.whole, problem.size)
+    else:
+        selection = str(pattern)
+        masks = _patterned(problem, keep, pattern, space)
     if problem.method == "magnitude":
         kept = tuple(W * mask for W, mask in zip(problem.blocks, masks, strict=True))
-        return Pruned(ranking.selection, masks, kept, ())
-    solved = tuple(
-        least_squares(W, d.H, mask)
-        for W, d, mask in zip(problem.blocks, problem.damped, masks, strict=True)
-    )
-    return Pruned(ranking.selection, masks, solved, _curve(problem, ranking))
+        return Pruned(selection, masks, kept, ())
+    solved = []
+    for W, d, mask in zip(problem.blocks, problem.damped, masks, strict=True):
+        best = W * mask
+        best[:, d.live] = least_squares(W[:, d.live], d.H, mask[:, d.live], space)
+        solved.append(best)
+    return Pruned(selection, masks, tuple(solved), curve)
 
 
-def _curve(
-    problem: LayerProblem, ranking: Ranking, points: int = 41
-) -> tuple[tuple[float, float], ...]:
-    """Return (sparsity, relative loss) along the order in which all rows together are filled."""
-    paths, size = ranking.paths, problem.size
-    whole = float(
-        sum(
-            loss(W, 0.0 * W, d.H).sum() for W, d in zip(problem.blocks, problem.damped, strict=True)
-        )
-    )
-    value = np.concatenate([path.value.ravel() for path in paths])
-    drop = np.concatenate([path.drop.ravel() for path in paths])
-    order = np.argsort(-value, kind="stable")
-    left = whole - np.concatenate([[0.0], np.cumsum(np.maximum(drop[order], 0.0))])
-    sparsity = np.linspace(1.0, 0.0, points)
-    keep = np.rint((1.0 - sparsity) * size).astype(int)
-    inside = keep < len(left)
-    share = np.clip(left[keep[inside]], 0.0, None) / max(whole, 1e-300)
-    return tuple(zip(sparsity[inside].tolist(), share.tolist(), strict=True))
+def _patterned(
+    problem: LayerProblem, keep: int, pattern: Pattern, space: Workspace | None
+) -> tuple[BoolArray, ...]:
+    pairs = list(zip(problem.blocks, problem.damped, strict=True))
+    if pattern.kind == "n:m":
+        return tuple(n_of_m_mask(W, d.H, d.live, pattern, space) for W, d in pairs)
+    rows, n = problem.blocks.shape[1:]
+    by_input = pattern.kind == "inputs"
+    unit = _channel_columns(problem) if by_input else 1
+    found = [
+        input_order(W, _with_dead(d), unit) if by_input else output_order(W, _with_dead(d))
+        for W, d in pairs
+    ]
+    # A unit also pays for what it opens the way to, as in Path.value.
+    worth = np.stack([np.maximum.accumulate(drop[::-1])[::-1] for _, drop in found])
+    size = rows * unit if by_input else n
+    count = max(1, round(keep / size))
+    chosen = np.zeros(worth.size, bool)
+    chosen[np.argsort(-worth.ravel(), kind="stable")[:count]] = True
+    masks = np.zeros(problem.blocks.shape, bool)
+    for g, (order, _) in enumerate(found):
+        stay = order[chosen.reshape(worth.shape)[g]]
+        if by_input:
+            masks[g].reshape(rows, -1, unit)[:, stay] = True
+        else:
+            masks[g, stay] = True
+    return tuple(masks)
+
+
+def _channel_columns(problem: LayerProblem) -> int:
+    """Return the columns that belong to one input neuron or channel."""
+    found = {
+        int(np.prod(p.connection.weight.shape[2:])) if isinstance(p.connection, Conv) else 1
+        for p in problem.afferents
+    }
+    return found.pop() if len(found) == 1 else 1
+
+
+def _with_dead(d: DampedHessian) -> FloatArray:
+    """Return the Hessian of all inputs; the dead ones have the damping alone."""
+    least = max(float(np.diagonal(d.H).min(initial=1.0)) * 1e-9, 1e-300)
+    H = np.eye(d.inputs) * least
+    H[np.ix_(d.live, d.live)] = d.H
+    return H
 
 
 def quantize_layer(
-    problem: LayerProblem, pruned: Pruned, widths: Sequence[int], scale_groups: int
-) -> list[CompressedProjection]:
-    """Quantize a pruned layer on the grids the chip stores, one for each width."""
+    problem: LayerProblem,
+    pruned: Pruned,
+    widths: Sequence[int],
+    scale_groups: int,
+    space: Workspace | None = None,
+) -> list[tuple[CompressedProjection, ...]]:
+    """Quantize a pruned layer on the grids the chip stores.
+
+    Returns
+    -------
+    list of tuple of CompressedProjection
+        One tuple for each width, with a projection for each afferent.
+    """
+    # Potentials of a readout are compared with each other, so they must share one scale.
+    groups = scale_groups if problem.spiking else 1
+    results = []
+    for bits in widths:
+        scale, blocks = _quantized(problem, pruned, bits, groups, space)
+        results.append(_projections(problem, pruned, bits, scale, blocks))
+    return results
+
+
+def _quantized(
+    problem: LayerProblem, pruned: Pruned, bits: int, groups: int, space: Workspace | None
+) -> tuple[FloatArray, IntArray]:
+    """Return scales (groups, rows) and codes (groups, rows, fan_in)."""
     magnitude = problem.method == "magnitude"
+    shape = problem.blocks.shape
+    weights, masks = np.concatenate(pruned.weights), np.concatenate(pruned.masks)
     importance = np.concatenate(
         [
-            np.broadcast_to(np.ones(W.shape[1]) if magnitude else np.diagonal(d.H), W.shape)
+            np.broadcast_to(_importance(d, magnitude=magnitude), W.shape)
             for W, d in zip(pruned.weights, problem.damped, strict=True)
         ]
     )
-    weights, masks = np.concatenate(pruned.weights), np.concatenate(pruned.masks)
-    # Potentials of a readout are compared with each other, so they must share one scale.
-    groups = scale_groups if problem.spiking else 1
-    # (widths, groups of the convolution, rows)
-    scales = np.stack(
-        [choose_scales(weights, masks, importance, bits, groups) for bits in widths]
-    ).reshape(len(widths), len(problem.blocks), -1)
-    blocks = [
-        np.stack([round_to_grid(W, s[:, None], b) * mask for s, b in zip(t, widths, strict=True)])
-        if magnitude
-        else quantize_widths(W, d.H, mask, list(t), widths)
-        for W, d, mask, t in zip(
-            pruned.weights, problem.damped, pruned.masks, scales.swapaxes(0, 1), strict=True
-        )
-    ]
-    lost = _relative(problem, pruned.weights)
-    return [
-        CompressedProjection(
-            name=problem.projection.name,
-            codes=np.concatenate([block[k] for block in blocks]).reshape(
-                problem.projection.connection.weight.shape
-            ),
-            scale=scales[k].reshape(-1),
-            bits=bits,
-            kept=int(sum(mask.sum() for mask in pruned.masks)),
-            relative_loss={
-                "pruned": lost,
-                "total": _relative(
-                    problem,
-                    [b[k] * s[:, None] for b, s in zip(blocks, scales[k], strict=True)],
+    candidates, errors = search_scales(weights, masks, importance, bits)
+    if magnitude:
+        scale = choose_scales(candidates, errors, groups)
+        rounded = (round_to_grid(weights, scale[:, None], bits) * masks).astype(np.int8)
+        return scale.reshape(shape[:2]), rounded.reshape(shape)
+    candidates = promising(candidates, errors)
+    lives = list(zip(pruned.weights, pruned.masks, problem.damped, strict=True))
+    tried = [np.full(shape[1], c) for c in candidates]
+    errors = np.concatenate(
+        [
+            quantize_rows(
+                W[:, d.live],
+                d.H,
+                mask[:, d.live],
+                tried,
+                [bits] * len(tried),
+                space,
+                polish=False,
+            )[1].T
+            for W, mask, d in lives
+        ]
+    )
+    scale = choose_scales(candidates, errors, groups).reshape(shape[:2])
+    codes = np.zeros(shape, np.int8)
+    for g, (W, mask, d) in enumerate(lives):
+        # Weights on dead inputs change no potential: the nearest code is all there is to say.
+        codes[g] = round_to_grid(W, scale[g, :, None], bits) * mask
+        found, _ = quantize_rows(W[:, d.live], d.H, mask[:, d.live], [scale[g]], [bits], space)
+        codes[g][:, d.live] = found[0]
+    return scale, codes
+
+
+def _importance(d: DampedHessian, *, magnitude: bool) -> FloatArray:
+    if magnitude:
+        return np.ones(d.inputs)
+    importance = np.zeros(d.inputs)
+    importance[d.live] = np.diagonal(d.H)
+    return importance
+
+
+def _projections(
+    problem: LayerProblem, pruned: Pruned, bits: int, scale: FloatArray, codes: IntArray
+) -> tuple[CompressedProjection, ...]:
+    dequantized = codes * scale[:, :, None]
+    losses = {
+        "pruned": _relative(problem, pruned.weights),
+        "total": _relative(problem, dequantized),
+    }
+    bias = _bias(problem, dequantized)
+    found, start = [], 0
+    for number, projection in enumerate(problem.afferents):
+        connection = projection.connection
+        part = slice(start, start + connection.fan_in)
+        start = part.stop
+        found.append(
+            CompressedProjection(
+                name=projection.name,
+                codes=codes[:, :, part].reshape(connection.weight.shape),
+                scale=scale.reshape(-1),
+                bits=bits,
+                kept=int(sum(mask[:, part].sum() for mask in pruned.masks)),
+                relative_loss=losses,
+                selection=pruned.selection,
+                dead_inputs=sum(
+                    part.stop
+                    - part.start
+                    - int(((d.live >= part.start) & (d.live < part.stop)).sum())
+                    for d in problem.damped
                 ),
-            },
-            selection=pruned.selection,
-            dead_inputs=sum(int(d.dead.sum()) for d in problem.damped),
-            curve=pruned.curve,
+                damping=max(d.damping for d in problem.damped),
+                curve=pruned.curve,
+                bias=bias if number == 0 else None,
+            )
         )
-        for k, bits in enumerate(widths)
-    ]
+    return tuple(found)
 
 
-def _relative(problem: LayerProblem, changed: Sequence[FloatArray]) -> float:
+def _bias(problem: LayerProblem, weights: FloatArray) -> FloatArray | None:
+    """Return the bias that leaves no drift between the potentials, or None where it is fixed."""
+    if not problem.free_bias:
+        return None
+    moments = problem.moments
+    drift = np.einsum("gri,gi->gr", problem.original, moments.float_drift)
+    drift -= np.einsum("gri,gi->gr", weights, moments.drift)
+    own = problem.afferents[0].connection.bias
+    start = 0.0 if own is None else own.astype(np.float64)
+    return np.asarray(start + drift.reshape(-1) / moments.constant)
+
+
+def _relative(problem: LayerProblem, changed: Sequence[FloatArray] | FloatArray) -> float:
     pairs = list(zip(problem.blocks, problem.hessian, strict=True))
     lost = sum(loss(W, V, H).sum() for (W, H), V in zip(pairs, changed, strict=True))
     whole = sum(loss(W, 0.0 * W, H).sum() for W, H in pairs)

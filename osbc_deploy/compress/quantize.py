@@ -7,16 +7,28 @@ limited and they are chosen together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.linalg import cholesky
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.support import loss, support_blocks, supports
 
-__all__ = ["choose_scales", "levels", "quantize_rows", "quantize_widths", "round_to_grid"]
+__all__ = ["choose_scales", "levels", "quantize_rows", "round_to_grid", "search_scales"]
 
 _STEPS_PER_OCTAVE = 6
 _OCTAVES = 6
+_MOST_CANDIDATES = 12
+"""Scales tried with error feedback; a range of two octaves."""
+
+_BLOCK = 64
+_POLISH = 3
+"""Rounds of single-code improvements after feedback; the third rarely finds any."""
+
+_SHARED_ROWS = 256
+"""Rows of a batch that share one factor."""
 
 
 def levels(bits: int) -> int:
@@ -35,14 +47,10 @@ def round_to_grid(w: FloatArray, scale: FloatArray, bits: int) -> FloatArray:
     return np.clip(np.rint(w / scale), -top, top)
 
 
-def choose_scales(
-    W: FloatArray, mask: BoolArray, importance: FloatArray, bits: int, groups: int
-) -> FloatArray:
-    """Choose the scale of every row from at most `groups` different values.
-
-    The error of rounding to nearest, weighted by `importance`, is tabulated for a geometric range
-    of candidate scales; candidates are then added one by one, and exchanged while that helps, so
-    that the sum over rows of each row's best error is least.
+def search_scales(
+    W: FloatArray, mask: BoolArray, importance: FloatArray, bits: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return candidate scales and every row's error when rounded to nearest on them.
 
     Parameters
     ----------
@@ -53,18 +61,17 @@ def choose_scales(
         Weight of each squared error: the diagonal of the Hessian.
     bits : int
         1 to 8.
-    groups : int
-        Number of different scales allowed, at least 1.
 
     Returns
     -------
-    ndarray (rows,)
-        Positive scales.
+    candidates : ndarray (c,)
+        Positive, geometric, the largest first.
+    errors : ndarray (rows, c)
     """
     kept = np.where(mask, np.abs(W), 0.0)
     largest = float(kept.max(initial=0.0))
     if largest == 0.0:
-        return np.ones(len(W))
+        return np.ones(1), np.zeros((len(W), 1))
     count = _STEPS_PER_OCTAVE * _OCTAVES
     top = largest / levels(bits)
     candidates = top * 2.0 ** (-np.arange(count) / _STEPS_PER_OCTAVE)
@@ -73,7 +80,37 @@ def choose_scales(
     for k, scale in enumerate(candidates):
         rounded = round_to_grid(W, scale, bits) * scale
         errors[:, k] = (weighting * (W - rounded) ** 2).sum(axis=1)
-    chosen = _codebook(errors, min(groups, len(W)))
+    return candidates, errors
+
+
+def promising(candidates: FloatArray, errors: FloatArray) -> FloatArray:
+    """Return the few candidates worth trying with error feedback: where most rows are best off."""
+    best = errors.argmin(axis=1)
+    count = min(_MOST_CANDIDATES, len(candidates))
+    middle = int(np.median(best))
+    # Feedback prefers slightly smaller scales than rounding: it can afford to clip.
+    first = int(np.clip(middle - count // 3, 0, len(candidates) - count))
+    return candidates[first : first + count]
+
+
+def choose_scales(candidates: FloatArray, errors: FloatArray, groups: int) -> FloatArray:
+    """Choose the scale of every row from at most `groups` different values.
+
+    Candidates are added one by one, and exchanged while that helps, so that the sum over rows of
+    each row's best error is least.
+
+    Parameters
+    ----------
+    candidates : ndarray (c,)
+    errors : ndarray (rows, c)
+    groups : int
+        Number of different scales allowed, at least 1.
+
+    Returns
+    -------
+    ndarray (rows,)
+    """
+    chosen = _codebook(errors, min(groups, len(errors)))
     return np.asarray(candidates[chosen[errors[:, chosen].argmin(axis=1)]])
 
 
@@ -106,35 +143,23 @@ def quantize_rows(
     W: FloatArray,
     H: FloatArray,
     mask: BoolArray,
-    scale: FloatArray,
-    bits: int,
-    *,
-    workspace: int = 256 * 1024**2,
-) -> IntArray:
-    """Quantize to one width; see :func:`quantize_widths`.
-
-    Returns
-    -------
-    ndarray of int8 (rows, n)
-    """
-    return np.asarray(quantize_widths(W, H, mask, [scale], [bits], workspace=workspace)[0])
-
-
-def quantize_widths(
-    W: FloatArray,
-    H: FloatArray,
-    mask: BoolArray,
     scales: Sequence[FloatArray],
     widths: Sequence[int],
+    space: Workspace | None = None,
     *,
-    workspace: int = 256 * 1024**2,
-) -> IntArray:
-    """Quantize weight by weight, the error of each fed forward to the weights still free.
+    polish: bool = True,
+) -> tuple[IntArray, FloatArray]:
+    """Quantize weight by weight, the error of each made up for by the weights still free.
 
-    Inputs are visited in order of falling ``H_ii``. On each row's support, with ``U`` the upper
-    Cholesky factor of ``(H_SS)^-1``, rounding weight i leaves the error ``e = (w_i - q_i)/U_ii``,
-    and the remaining weights change by ``-e U_i,:`` (Frantar et al. 2022, GPTQ, eq. 2-3). The
-    factor depends on the support alone, so all widths share it.
+    Inputs are visited in order of falling ``H_ii``. With ``R^T R`` the Cholesky factorization of
+    `H` on a row's support in the opposite order, a weight's code is the nearest to
+
+    ``w_i + sum_j R_ij (w_j - q_j) / R_ii``, j the weights done already,
+
+    which is what GPTQ's updates (Frantar, Ashkboos, Hoefler, Alistarh 2022) amount to, without an
+    inverse: the nearest-plane walk of Babai 1986. The factor depends on the support alone, so all
+    scales and widths share it. At last single codes move to where the loss is least, given all
+    others, until none does (coordinate descent).
 
     Parameters
     ----------
@@ -144,55 +169,138 @@ def quantize_widths(
     mask : ndarray of bool (rows, n)
         Weights outside stay 0.
     scales : sequence of ndarray (rows,)
-        One for each width.
+        One for each result wanted.
     widths : sequence of int
-        Bits, each 1 to 8.
-    workspace : int
-        Bytes a batch of rows may take.
+        Bits of each, 1 to 8.
+    space : Workspace
+    polish : bool
+        Whether to improve single codes at the end.
 
     Returns
     -------
-    ndarray of int8 (widths, rows, n)
-        Codes; the quantized weight is ``scale * code``.
+    codes : ndarray of int8 (results, rows, n)
+        The quantized weight is ``scale * code``.
+    losses : ndarray (results, rows)
+        Against `W` where `mask` holds; 0 elsewhere.
     """
+    space = space or Workspace()
     rows, n = W.shape
     codes = np.zeros((len(widths), rows, n), np.int8)
-    by_importance = np.argsort(-np.diagonal(H), kind="stable")
-    if mask.all():
-        upper = _upper(H[np.ix_(by_importance, by_importance)][None])
-        for k, (scale, bits) in enumerate(zip(scales, widths, strict=True)):
-            codes[k][:, by_importance] = _feed_forward(W[:, by_importance], upper, scale, bits)
-        return codes
-    ordered = mask[:, by_importance]
-    most = int(ordered.sum(axis=1).max(initial=0))
-    if most == 0:
-        return codes
-    batch = max(1, workspace // (3 * 8 * most * most))
-    for start in range(0, rows, batch):
-        part = slice(start, min(start + batch, rows))
-        # A stable sort of "not kept" lists each row's support first, in order of importance.
-        place = np.argsort(~ordered[part], axis=1, kind="stable")[:, :most]
-        inside = np.take_along_axis(ordered[part], place, axis=1)
-        columns = by_importance[place]
-        block = H[columns[:, :, None], columns[:, None, :]]
-        both = inside[:, :, None] & inside[:, None, :]
-        upper = _upper(np.where(both, block, np.eye(most)))
+    lost = np.zeros((len(widths), rows))
+    # Falling importance is walked from the end of the rising order.
+    rising = np.argsort(np.diagonal(H), kind="stable")
+    grids = list(zip(scales, widths, strict=True))
+    if mask.all() and n:
+        ordered = H[np.ix_(rising, rising)]
+        factor = cholesky(ordered)
+
+        def together(batch: slice) -> None:
+            for start in range(batch.start * _SHARED_ROWS, batch.stop * _SHARED_ROWS, _SHARED_ROWS):
+                part = slice(start, min(start + _SHARED_ROWS, rows))
+                values = W[part][:, rising]
+                for k, (scale, bits) in enumerate(grids):
+                    q = _walk_shared(values, factor, scale[part], bits)
+                    if polish:
+                        q = _polish_shared(values, ordered, q, scale[part], bits)
+                    codes[k, part][:, rising] = q
+                    lost[k, part] = loss(values, q * scale[part, None], ordered)
+
+        space.batches(together, -(-rows // _SHARED_ROWS), 64 * _SHARED_ROWS * n)
+        return codes, lost
+    by_size = np.argsort(mask.sum(axis=1), kind="stable")
+    most = int(mask.sum(axis=1).max(initial=0))
+
+    def apart(batch: slice) -> None:
+        part = by_size[batch]
+        place, inside = supports(mask[part][:, rising])
+        columns = rising[place]
+        block = support_blocks(H, columns, inside)
+        factor = np.swapaxes(np.linalg.cholesky(block), 1, 2)
         values = np.take_along_axis(W[part], columns, axis=1) * inside
-        for k, (scale, bits) in enumerate(zip(scales, widths, strict=True)):
-            done = _feed_forward(values, upper, scale[part], bits) * inside
-            np.put_along_axis(codes[k, part], columns, done.astype(np.int8), axis=1)
+        for k, (scale, bits) in enumerate(grids):
+            q = _walk(values, factor, scale[part], bits) * inside
+            if polish:
+                q = _polish(values, block, q, scale[part], bits, inside)
+            error = values - q * scale[part, None]
+            lost[k, part] = np.einsum("ri,ri->r", np.matmul(block, error[..., None])[..., 0], error)
+            codes[k, part[:, None], columns] = np.where(inside, q, 0.0)
+
+    if most:
+        space.batches(apart, rows, 32 * most * most)
+    return codes, lost
+
+
+def _walk_shared(W: FloatArray, R: FloatArray, scale: FloatArray, bits: int) -> FloatArray:
+    """Return codes for rows that share the upper factor `R`, from the last column to the first."""
+    n = W.shape[1]
+    codes, error = np.zeros_like(W), np.zeros_like(W)
+    for end in range(n, 0, -_BLOCK):
+        start = max(0, end - _BLOCK)
+        done = error[:, end:] @ R[start:end, end:].T
+        for i in range(end - 1, start - 1, -1):
+            fed = done[:, i - start] + error[:, i + 1 : end] @ R[i, i + 1 : end]
+            codes[:, i] = round_to_grid(W[:, i] + fed / R[i, i], scale, bits)
+            error[:, i] = W[:, i] - codes[:, i] * scale
     return codes
 
 
-def _upper(H: FloatArray) -> FloatArray:
-    return np.asarray(np.swapaxes(np.linalg.cholesky(np.linalg.inv(H)), -1, -2))
+def _walk(W: FloatArray, R: FloatArray, scale: FloatArray, bits: int) -> FloatArray:
+    """Return codes for rows with a factor each, from the last column to the first."""
+    codes, error = np.zeros_like(W), np.zeros_like(W)
+    for i in range(W.shape[1] - 1, -1, -1):
+        fed = np.einsum("rj,rj->r", error[:, i + 1 :], R[:, i, i + 1 :])
+        codes[:, i] = round_to_grid(W[:, i] + fed / R[:, i, i], scale, bits)
+        error[:, i] = W[:, i] - codes[:, i] * scale
+    return codes
 
 
-def _feed_forward(W: FloatArray, U: FloatArray, scale: FloatArray, bits: int) -> FloatArray:
-    w = W.astype(np.float64)
-    codes = np.zeros_like(w)
-    for i in range(w.shape[1]):
-        codes[:, i] = round_to_grid(w[:, i], scale, bits)
-        error = (w[:, i] - codes[:, i] * scale) / U[:, i, i]
-        w[:, i:] -= error[:, None] * U[:, i, i:]
+def _polish_shared(
+    W: FloatArray, H: FloatArray, codes: FloatArray, scale: FloatArray, bits: int
+) -> FloatArray:
+    def pull(i: int, rows: IntArray, change: FloatArray) -> FloatArray:
+        return np.asarray(change[:, None] * H[i])
+
+    slope = (W - codes * scale[:, None]) @ H
+    diagonal = np.broadcast_to(np.diagonal(H), W.shape)
+    return _descend(slope, diagonal, codes, scale, bits, np.ones(W.shape, bool), pull)
+
+
+def _polish(
+    W: FloatArray,
+    H: FloatArray,
+    codes: FloatArray,
+    scale: FloatArray,
+    bits: int,
+    inside: BoolArray,
+) -> FloatArray:
+    def pull(i: int, rows: IntArray, change: FloatArray) -> FloatArray:
+        return np.asarray(change[:, None] * H[rows, i])
+
+    slope = np.matmul(H, (W - codes * scale[:, None])[..., None])[..., 0]
+    return _descend(slope, np.einsum("rii->ri", H), codes, scale, bits, inside, pull)
+
+
+def _descend(
+    slope: FloatArray,
+    diagonal: FloatArray,
+    codes: FloatArray,
+    scale: FloatArray,
+    bits: int,
+    inside: BoolArray,
+    pull: Callable[[int, IntArray, FloatArray], FloatArray],
+) -> FloatArray:
+    """Move one code at a time to its best place; `slope` is ``H (w - scale q)`` of every row."""
+    codes = codes.copy()
+    for _ in range(_POLISH):
+        moved = False
+        for i in range(codes.shape[1]):
+            here = codes[:, i]
+            wanted = round_to_grid(scale * here + slope[:, i] / diagonal[:, i], scale, bits)
+            rows = np.flatnonzero((wanted != here) & inside[:, i])
+            if len(rows):
+                moved = True
+                slope[rows] -= pull(i, rows, scale[rows] * (wanted - here)[rows])
+                codes[rows, i] = wanted[rows]
+        if not moved:
+            break
     return codes

@@ -10,12 +10,11 @@ from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.layer import (
     CompressedProjection,
     LayerProblem,
-    affordable,
-    forward_work,
     prune_layer,
     quantize_layer,
     rank_layer,
 )
+from osbc_deploy.compress.ranking import ranking_work
 from osbc_deploy.fit.search import Candidate
 from osbc_deploy.fixedpoint.lower import unmeasured
 from osbc_deploy.network.graph import Population, Shape
@@ -26,8 +25,8 @@ __all__ = ["BITS", "SPARSITIES", "affordable_sparsities", "layer_candidates"]
 SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 BITS = (8, 6, 5, 4, 3, 2)
 
-_FORWARD_WORK = 2e11
-"""Multiplications a layer's ranking may take (about half a minute)."""
+_RANKING_WORK = 3e12
+"""Multiplications a layer's ranking may take (some two minutes on two cores)."""
 
 
 def layer_candidates(
@@ -82,7 +81,7 @@ def layer_candidates(
                 to_convolution=to_convolution,
                 is_output=is_output,
             )
-            for projection in quantize_layer(problem, pruned, bits, target.memory.scale_groups)
+            for (projection,) in quantize_layer(problem, pruned, bits, target.memory.scale_groups)
         ]
         progress.advance()
     return found
@@ -93,14 +92,12 @@ def affordable_sparsities(
 ) -> list[float]:
     """Return the sparsities a layer is tried at, the densest first.
 
-    A layer too large for exact elimination is ranked from the empty side, which takes the longer
-    the more is kept; the sparsities whose ranking would take too long are left out, but never 0.
+    The more is kept of a large layer, the longer its ranking takes; the sparsities that would take
+    too long are left out, but never 0.
     """
-    grid = sorted(sparsities) if problem.projection.compressible else [0.0]
-    if affordable(problem):
-        return grid
-    work = {s: forward_work(problem, _keep(problem, s)) for s in grid}
-    return [s for s in grid if s == 0.0 or work[s] <= _FORWARD_WORK]
+    grid = sorted(sparsities) if problem.compressible else [0.0]
+    work = {s: ranking_work(problem.blocks, problem.damped, _keep(problem, s)) for s in grid}
+    return [s for s in grid if s == 0.0 or work[s] <= _RANKING_WORK]
 
 
 def _keep(problem: LayerProblem, sparsity: float) -> int:
@@ -118,9 +115,8 @@ def _costed(
     to_convolution: bool,
     is_output: bool,
 ) -> Candidate:
-    projection, fixed = unmeasured(
-        problem.projection, population, weights, pre_shape, target.number_formats
-    )
+    (source,) = problem.afferents
+    projection, fixed = unmeasured(source, population, weights, pre_shape, target.number_formats)
     layer = layer_of(
         fixed, ((projection, pre_shape),), to_convolution=to_convolution, is_output=is_output
     )

@@ -233,10 +233,10 @@ def _left_out(statistics: Statistics) -> Iterator[Deviation]:
     """Say which points of the grid were too costly to try."""
     for problem in statistics.problems:
         missing = set(SPARSITIES) - set(affordable_sparsities(problem))
-        if missing and problem.projection.compressible:
+        if missing and problem.compressible:
             yield Deviation(
                 "compress",
-                problem.projection.name,
+                problem.name,
                 f"too large to rank densely, so fit did not try {min(missing):.0%} to "
                 f"{max(missing):.0%} sparsity",
             )
@@ -247,7 +247,7 @@ def _candidates(job: Job, statistics: Statistics, progress: Progress) -> dict[st
     found = {}
     with task(progress, "candidates", len(statistics.problems) * len(SPARSITIES)):
         for problem, population in zip(statistics.problems, network.populations, strict=True):
-            projection = problem.projection
+            (projection,) = problem.afferents
             following = [p for p in network.projections if p.pre == population.name]
             found[projection.name] = layer_candidates(
                 problem,

@@ -49,7 +49,7 @@ from osbc_deploy.network.graph import Network, Population, Projection, Readout, 
 from osbc_deploy.network.neurons import LIF
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["Lowered", "lower", "unmeasured"]
+__all__ = ["Lowered", "check_features", "lower", "unmeasured"]
 
 HEADROOM = 1.5
 """Registers must hold this many times the largest value that calibration reaches."""
@@ -99,8 +99,8 @@ def lower(
     UnsupportedModelError
         When neurons need a feature the chip lacks, all of them listed.
     """
-    network = compressed.original
-    _check_features(network)
+    network = compressed.network
+    check_features(network)
     deviations: list[Deviation] = []
     populations, projections = [], []
     activity = {}
@@ -123,9 +123,20 @@ def lower(
     return Lowered(fixed_network, tuple(deviations), activity)
 
 
-def _check_features(network: Network) -> None:
+def check_features(network: Network) -> None:
+    """Make sure the chip has what the network's neurons need.
+
+    Raises
+    ------
+    UnsupportedModelError
+        With every offender.
+    """
     offenders = []
     for population in network.populations:
+        afferents = network.afferents(population.name)
+        if len(afferents) > 1:
+            names = ", ".join(p.name for p in afferents)
+            offenders.append(f"{population.name}: is fed by several projections ({names})")
         neuron = population.neuron
         if isinstance(neuron, LIF) and neuron.reset != "zero":
             offenders.append(
@@ -145,8 +156,8 @@ def _check_features(network: Network) -> None:
                     f"{population.name}: the {name} decay per step is outside 0 to 1; "
                     "dt is longer than the time constant"
                 )
-        bias = network.incoming(population.name).connection.bias
-        if dynamics.decay_u is not None and (dynamics.decay_u == 1).any() and bias is not None:
+        biased = any(p.connection.bias is not None for p in afferents)
+        if dynamics.decay_u is not None and (dynamics.decay_u == 1).any() and biased:
             offenders.append(
                 f"{population.name}: a bias into a synaptic current that never decays "
                 "grows without limit"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -187,10 +188,18 @@ class Projection:
     pool: AvgPool | None = None
     compressible: bool = True
 
+    @property
+    def recurrent(self) -> bool:
+        """Whether the population feeds itself; its spikes then arrive a step late."""
+        return self.pre == self.post
+
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A feed-forward spiking network in floating point.
+    """A spiking network in floating point.
+
+    Activity flows from population to population in their order; a population may also feed itself
+    (recurrent), and hear several others (a residual addition).
 
     Attributes
     ----------
@@ -199,7 +208,7 @@ class Network:
     populations : tuple of Population
         In the order activity flows; the last one is the output.
     projections : tuple of Projection
-        One into each population, in the same order.
+        In the order of the populations they end in. Currents of several into one are added.
     dtype : str
         "float32" or "float64": the precision the model was trained and is simulated in.
     source : str
@@ -237,16 +246,55 @@ class Network:
             return self.input_shape
         return next(p.shape for p in self.populations if p.name == name)
 
-    def incoming(self, name: str) -> Projection:
-        """Return the projection into a population."""
-        return next(p for p in self.projections if p.post == name)
+    def afferents(self, name: str) -> tuple[Projection, ...]:
+        """Return the projections into a population."""
+        return tuple(p for p in self.projections if p.post == name)
 
-    def with_weights(self, weights: Mapping[str, FloatArray]) -> Network:
-        """Return the same network with other weights for the projections named."""
+    def incoming(self, name: str) -> Projection:
+        """Return the only projection into a population."""
+        (projection,) = self.afferents(name)
+        return projection
+
+    def precedes(self, name: str, population: str) -> bool:
+        """Whether activity reaches `population` after `name`, or is its own."""
+        order = [INPUT, *(p.name for p in self.populations)]
+        return order.index(name) <= order.index(population)
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of shapes, weights and neurons."""
+        digest = hashlib.sha256(repr((self.input_shape, self.dtype)).encode())
+        for projection in self.projections:
+            connection = projection.connection
+            layout = {k: v for k, v in vars(connection).items() if k not in ("weight", "bias")}
+            ends = (projection.name, projection.pre, projection.post, projection.pool)
+            digest.update(repr((ends, sorted(layout.items()))).encode())
+            digest.update(connection.weight.tobytes())
+            digest.update(b"" if connection.bias is None else connection.bias.tobytes())
+        for population in self.populations:
+            digest.update(repr((population.shape, type(population.neuron).__name__)).encode())
+            for value in population.neuron.parameters.values():
+                digest.update(np.asarray(value, np.float64).tobytes())
+        return digest.hexdigest()
+
+    def with_weights(
+        self, weights: Mapping[str, FloatArray], biases: Mapping[str, FloatArray] | None = None
+    ) -> Network:
+        """Return the same network with other weights, and biases, for the projections named."""
+        changes: dict[str, dict[str, Any]] = {}
+        for field, values in (("weight", weights), ("bias", biases or {})):
+            for name, value in values.items():
+                changes.setdefault(name, {})[field] = value
         projections = tuple(
-            replace(p, connection=replace(p.connection, weight=weights[p.name]))
-            if p.name in weights
+            replace(p, connection=replace(p.connection, **changes[p.name]))
+            if p.name in changes
             else p
             for p in self.projections
         )
         return replace(self, projections=projections)
+
+    def with_neurons(self, neurons: Mapping[str, Neuron]) -> Network:
+        """Return the same network with other neurons in the populations named."""
+        populations = tuple(
+            replace(p, neuron=neurons[p.name]) if p.name in neurons else p for p in self.populations
+        )
+        return replace(self, populations=populations)

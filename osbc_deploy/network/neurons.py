@@ -21,10 +21,11 @@ torch tensors and on numpy arrays alike; `where` is the select function of the a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from typing_extensions import Self
 
 from osbc_deploy.arrays import FloatArray, frozen
 
@@ -79,6 +80,12 @@ class Neuron:
     def v_init(self) -> FloatArray:
         """Membrane potential before the first step."""
         raise NotImplementedError
+
+    def with_threshold(self, factor: float) -> Self:
+        """Return these neurons with the distance from reset to threshold times `factor`."""
+        p = self.parameters
+        threshold = p["v_reset"] + factor * (p["v_threshold"] - p["v_reset"])
+        return replace(self, v_threshold=threshold)  # type: ignore[call-arg]
 
     def dynamics(self) -> LinearDynamics:
         """Return the linear system of this neuron."""

@@ -6,14 +6,14 @@ framework the network came from, so the spikes are the framework's spikes and no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
-from osbc_deploy.network.graph import INPUT, Conv, Network, Projection, Readout
+from osbc_deploy.network.graph import INPUT, Conv, Network, Population, Projection, Readout
 from osbc_deploy.progress import SILENT, Progress, task
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def simulate(
     spikes: SpikeArray,
     *,
     record: Collection[str] = (),
+    given: Mapping[str, SpikeArray] | None = None,
+    until: str | None = None,
     batch_size: int = 64,
     progress: Progress = SILENT,
     title: str = "float network",
@@ -59,6 +61,11 @@ def simulate(
         Input spikes, 0 or 1.
     record : collection of str
         Populations whose spikes are kept; ``"input"`` is allowed.
+    given : dict of ndarray of uint8, each (n, T, *population shape), optional
+        Spikes of populations that are taken as they are and not simulated.
+    until : str, optional
+        The last population to simulate, whose activity is the run's output; the network's own by
+        default.
     batch_size : int
         Samples simulated side by side.
 
@@ -69,34 +76,44 @@ def simulate(
     import torch
 
     dtype = getattr(torch, network.dtype)
+    known = {INPUT: spikes, **(given or {})}
+    last = until or network.output.name
+    populations = _up_to(network, last, known)
     n, steps = spikes.shape[:2]
     kept: dict[str, SpikeArray] = {
         p.name: np.empty((n, steps, *p.shape), np.uint8)
-        for p in network.populations
+        for p in populations
         if p.name in record and p.neuron.spiking
     }
-    output = np.empty((n, steps, *network.output.shape), network.dtype)
-    fired = {p.name: 0 for p in network.populations if p.neuron.spiking}
+    output = np.empty((n, steps, *network.shape_of(last)), network.dtype)
+    fired = {p.name: 0 for p in populations if p.neuron.spiking}
     with torch.no_grad(), task(progress, title, n):
         for start in range(0, n, batch_size):
             rows = slice(start, min(start + batch_size, n))
-            activity = torch.from_numpy(np.moveaxis(spikes[rows], 1, 0).astype(network.dtype))
-            for population in network.populations:
-                projection = network.incoming(population.name)
-                activity = _population(projection, population, activity, dtype)
+            activity: dict[str, torch.Tensor] = {}
+            for population in populations:
+                afferents = network.afferents(population.name)
+                for name in {p.pre for p in afferents} & known.keys() - activity.keys():
+                    raster = np.moveaxis(known[name][rows], 1, 0).astype(network.dtype)
+                    activity[name] = torch.from_numpy(raster)
+                answer = _population(afferents, population, activity, dtype)
+                activity[population.name] = answer
                 if population.name in fired:
-                    fired[population.name] += int(torch.count_nonzero(activity))
+                    fired[population.name] += int(torch.count_nonzero(answer))
                 if population.name in kept:
-                    raster = activity.to(torch.uint8).numpy()
-                    kept[population.name][rows] = np.moveaxis(raster, 0, 1)
-            output[rows] = np.moveaxis(activity.numpy(), 0, 1)
+                    kept[population.name][rows] = np.moveaxis(answer.to(torch.uint8).numpy(), 0, 1)
+            output[rows] = np.moveaxis(activity[last].numpy(), 0, 1)
             progress.advance(rows.stop - rows.start)
-    rates = {
-        p.name: fired[p.name] / (n * steps * p.size) for p in network.populations if p.name in fired
-    }
+    rates = {p.name: fired[p.name] / (n * steps * p.size) for p in populations if p.name in fired}
     if INPUT in record:
         kept[INPUT] = spikes
     return FloatRun(spikes=kept, output=output, rates=rates)
+
+
+def _up_to(network: Network, last: str, known: Collection[str]) -> list[Population]:
+    """Return the populations to simulate, those known excepted, in the order activity flows."""
+    names = [p.name for p in network.populations]
+    return [p for p in network.populations[: names.index(last) + 1] if p.name not in known]
 
 
 def decode(output: FloatArray | IntArray, readout: Readout) -> IntArray:
@@ -116,27 +133,41 @@ def decode(output: FloatArray | IntArray, readout: Readout) -> IntArray:
 
 
 def _population(
-    projection: Projection, population: Any, activity: torch.Tensor, dtype: torch.dtype
+    afferents: Sequence[Projection],
+    population: Population,
+    activity: Mapping[str, torch.Tensor],
+    dtype: torch.dtype,
 ) -> torch.Tensor:
     """Return the activity (T, n, *shape) of one population for its input over all time."""
     import torch
 
-    connection = projection.connection
-    weight = torch.tensor(np.array(connection.weight), dtype=dtype)
-    bias = None if connection.bias is None else torch.tensor(np.array(connection.bias), dtype=dtype)
+    def tensor(array: FloatArray) -> torch.Tensor:
+        return torch.tensor(np.array(array), dtype=dtype)
+
+    maps = []
+    for projection in afferents:
+        connection = projection.connection
+        bias = None if connection.bias is None else tensor(connection.bias)
+        maps.append((projection, tensor(connection.weight), bias))
     neuron = population.neuron
-    parameters = {
-        name: torch.tensor(np.array(v), dtype=dtype) for name, v in neuron.parameters.items()
-    }
-    batch = activity.shape[1]
-    v_init = torch.tensor(np.array(neuron.v_init), dtype=dtype)
+    parameters = {name: tensor(v) for name, v in neuron.parameters.items()}
+    sources = [activity[p.pre] for p in afferents if not p.recurrent]
+    steps, batch = sources[0].shape[:2]
     state: dict[str, Any] = {
         "u": torch.zeros((batch, *population.shape), dtype=dtype),
-        "v": v_init.expand(batch, *population.shape).clone(),
+        "v": tensor(neuron.v_init).expand(batch, *population.shape).clone(),
     }
-    result = torch.empty((activity.shape[0], batch, *population.shape), dtype=dtype)
-    for t, source in enumerate(activity):
-        x = _current(projection, source, weight, bias)
+    result = torch.empty((steps, batch, *population.shape), dtype=dtype)
+    for t in range(steps):
+        x = None
+        for projection, weight, bias in maps:
+            if not projection.recurrent:
+                source = activity[projection.pre][t]
+            else:
+                # A population hears itself a step late.
+                source = result[t - 1] if t else torch.zeros_like(result[0])
+            current = _current(projection, source, weight, bias)
+            x = current if x is None else x + current
         answer, state = neuron.step(parameters, state, x, torch.where)
         result[t] = answer
     return result

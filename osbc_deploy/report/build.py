@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "build_report", "json_schema"]
 
-SCHEMA = "osbc-deploy/report/2"
+SCHEMA = "osbc-deploy/report/3"
 
 
 def json_schema() -> dict[str, Any]:
@@ -81,6 +81,11 @@ def _compression(deployment: Deployment) -> dict[str, Any]:
                 "bits": done.bits,
                 "selection": done.selection,
                 "dead_inputs": done.dead_inputs,
+                "damping": done.damping,
+                "variant": done.chosen,
+                "tried": dict(done.tried),
+                "threshold": done.threshold,
+                "bias_recalibrated": done.bias is not None,
                 "relative_loss": dict(done.relative_loss),
                 "loss_curve": [list(point) for point in done.curve],
             }
@@ -88,7 +93,10 @@ def _compression(deployment: Deployment) -> dict[str, Any]:
     options = compressed.options
     return {
         "method": options.method,
-        "requested": {"sparsity": options.sparsity, "bits": options.bits},
+        "requested": {
+            name: getattr(options, name)
+            for name in ("sparsity", "bits", "budget", "pattern", "mixed", "tune", "damping")
+        },
         "sparsity": compressed.sparsity,
         "layers": layers,
     }

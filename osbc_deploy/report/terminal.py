@@ -53,9 +53,12 @@ def _layers(report: Report) -> Table:
         "bits",
         "loss",
         "selection",
+        "variant",
         "spikes/step",
     ):
-        table.add_column(name, justify="left" if name in ("layer", "selection") else "right")
+        table.add_column(
+            name, justify="left" if name in ("layer", "selection", "variant") else "right"
+        )
     layers = report["compression"]["layers"]
     for layer, population in zip(layers, report["populations"], strict=True):
         rate = population["rate"]
@@ -68,6 +71,7 @@ def _layers(report: Report) -> Table:
             str(layer["bits"]),
             f"{layer['relative_loss']['total']:.4f}",
             layer["selection"],
+            layer["variant"],
             "readout" if rate is None else f"{rate:.4f}",
         )
     return table

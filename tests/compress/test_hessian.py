@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from osbc_deploy.compress.hessian import membrane_hessian, membrane_kernel
+from osbc_deploy.compress.hessian import membrane_kernel, membrane_moments
 from osbc_deploy.network.graph import AvgPool, Conv, Dense, Projection
 from osbc_deploy.network.neurons import IF, LIF, CubaLIF, Neuron
 
@@ -57,9 +57,9 @@ def test_dense_hessian_is_2_mx_mx(name: str, rng: np.random.Generator) -> None:
     X = pooled.numpy().reshape(5, 9, 8)
     expected = sum(2 * (M @ x).T @ (M @ x) for x in X) / (5 * 9)
     for batch in (1, 2, 16):
-        H = membrane_hessian(projection, dynamics, spikes, batch_size=batch)
+        H = membrane_moments([projection], dynamics, [spikes], batch_size=batch).hessian
         assert np.allclose(H[0], expected, rtol=1e-12)
-    current = membrane_hessian(projection, None, spikes)
+    current = membrane_moments([projection], None, [spikes]).hessian
     assert np.allclose(current[0], sum(2 * x.T @ x for x in X) / 45, rtol=1e-12)
 
 
@@ -70,7 +70,7 @@ def test_convolution_hessian_is_over_patches(rng: np.random.Generator) -> None:
     M = membrane_kernel(dynamics, 6)
     trace = np.einsum("ts,nschw->ntchw", M, spikes).reshape(18, 4, 7, 5)
     unfolded = torch.nn.functional.unfold(torch.tensor(trace), (3, 2), (1, 2), (1, 1), (2, 1))
-    H = membrane_hessian(Projection("p", "input", "a", conv), dynamics, spikes)
+    H = membrane_moments([Projection("p", "input", "a", conv)], dynamics, [spikes]).hessian
     for group in range(2):
         x = unfolded.numpy()[:, group * 12 : (group + 1) * 12].transpose(0, 2, 1).reshape(-1, 12)
         assert np.allclose(H[group], 2 * x.T @ x / len(x), rtol=1e-12)
@@ -81,7 +81,7 @@ def test_loss_predicted_is_loss_measured_on_the_membrane(rng: np.random.Generato
     W, W2 = rng.normal(size=(2, 5, 10))
     dynamics = neurons()["LIF"].dynamics()
     M = membrane_kernel(dynamics, 8)
-    H = membrane_hessian(Projection("p", "input", "a", Dense(W)), dynamics, spikes)[0]
+    H = membrane_moments([Projection("p", "input", "a", Dense(W))], dynamics, [spikes]).hessian[0]
     predicted = np.einsum("ri,ij,rj->", W - W2, H, W - W2)
     measured = sum(np.sum((M @ x @ (W - W2).T) ** 2) for x in spikes.astype(float))
     assert np.isclose(predicted * (4 * 8) / 2, measured, rtol=1e-10)

@@ -1,0 +1,150 @@
+"""Masks with a structure hardware can use: N of M, whole inputs, whole outputs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.selection import eliminate_to_pattern
+from osbc_deploy.errors import UsageError
+
+__all__ = ["Pattern", "input_order", "n_of_m_mask", "output_order"]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which weights are removed together.
+
+    Attributes
+    ----------
+    kind : {"weights", "n:m", "inputs", "outputs"}
+        Single weights; at most N of every M consecutive inputs of an output; whole input neurons
+        or channels; whole output neurons or channels.
+    n, m : int
+        Of "n:m".
+    """
+
+    kind: str = "weights"
+    n: int = 0
+    m: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        """Read ``weights``, ``inputs``, ``outputs`` or N:M such as ``2:4``.
+
+        Raises
+        ------
+        UsageError
+        """
+        if text in ("weights", "inputs", "outputs"):
+            return cls(text)
+        found = re.fullmatch(r"(\d+):(\d+)", text)
+        if not found or not 0 < int(found[1]) < int(found[2]):
+            raise UsageError(
+                f"pattern: {text!r} is none of weights, inputs, outputs, or N:M with 0 < N < M, "
+                "such as 2:4."
+            )
+        return cls("n:m", int(found[1]), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}" if self.kind == "n:m" else self.kind
+
+
+def n_of_m_mask(
+    W: FloatArray,
+    H: FloatArray,
+    live: IntArray,
+    pattern: Pattern,
+    space: Workspace | None = None,
+) -> BoolArray:
+    """Keep at most N of every M consecutive inputs, by elimination within that limit.
+
+    Parameters
+    ----------
+    W : ndarray (rows, n)
+    H : ndarray (m, m)
+        Of the live inputs, positive definite.
+    live : ndarray of int (m,)
+    pattern : Pattern
+        Of kind "n:m".
+    space : Workspace
+
+    Returns
+    -------
+    ndarray of bool (rows, n)
+        Weights on dead inputs are kept, the larger first, where the live ones leave room.
+    """
+    rows, n = W.shape
+    group = np.arange(n) // pattern.m
+    # Without effect on the loss, weights on dead inputs are worth less than any other.
+    rank = np.where(np.isin(np.arange(n), live), 2.0 + np.max(np.abs(W), initial=0.0), np.abs(W))
+    if len(live):
+        removed = eliminate_to_pattern(W[:, live], H, group[live], pattern.n, space)
+        np.put_along_axis(rank, live[removed.order], -1.0, axis=1)
+    wide = -n % pattern.m
+    padded = np.pad(rank, ((0, 0), (0, wide)), constant_values=-1.0)
+    folded = padded.reshape(rows, -1, pattern.m)
+    place = np.argsort(np.argsort(-folded, axis=2, kind="stable"), axis=2)
+    return np.asarray(((place < pattern.n) & (folded >= 0.0)).reshape(rows, -1)[:, :n])
+
+
+def input_order(W: FloatArray, H: FloatArray, unit: int) -> tuple[IntArray, FloatArray]:
+    """Order whole inputs by how much the layer misses them, removing the least missed in turn.
+
+    All rows lose the same columns, so one inverse serves them all: a unit u costs
+    ``sum_r w_u^T (Hinv_uu)^-1 w_u`` (Frantar, Singh, Alistarh 2022, eq. 5, summed over rows).
+
+    Parameters
+    ----------
+    W : ndarray (rows, n)
+    H : ndarray (n, n)
+        Positive definite.
+    unit : int
+        Columns that belong to one input neuron or channel.
+
+    Returns
+    -------
+    order : ndarray of int (n / unit,)
+        Units, the most valuable first.
+    drop : ndarray (n / unit,)
+        By how much the loss of all rows falls when the unit joins those before it.
+    """
+    rows, n = W.shape
+    count = n // unit
+    w = np.array(W, np.float64).reshape(rows, count, unit)
+    inverse = np.linalg.inv(H)
+    alive = np.ones(count, bool)
+    order, rise = np.empty(count, np.int64), np.empty(count)
+    for step in range(count - 1, -1, -1):
+        blocks = inverse.reshape(count, unit, count, unit)
+        own = blocks[np.arange(count), :, np.arange(count)]
+        own[~alive] = np.eye(unit)
+        solved = np.linalg.solve(own, w.transpose(1, 2, 0))
+        cost = np.einsum("rcu,cur->c", w, solved)
+        cost[~alive] = np.inf
+        p = int(cost.argmin())
+        order[step], rise[step] = p, cost[p]
+        columns = inverse[:, p * unit : (p + 1) * unit]
+        w -= (columns @ solved[p]).T.reshape(rows, count, unit)
+        inverse -= columns @ np.linalg.solve(own[p], columns.T)
+        alive[p] = False
+        w[:, p] = 0.0
+    return order, rise
+
+
+def output_order(W: FloatArray, H: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Order whole outputs by the potential they have, ``w^T H w``.
+
+    Returns
+    -------
+    order : ndarray of int (rows,)
+        The most valuable first.
+    drop : ndarray (rows,)
+    """
+    worth = np.einsum("ri,ri->r", W @ H, W)
+    order = np.argsort(-worth, kind="stable")
+    return order, worth[order]

@@ -1,0 +1,194 @@
+"""Rank the weights of a layer, in the way that costs least."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from osbc_deploy.arrays import FloatArray, IntArray
+from osbc_deploy.compress.damping import DampedHessian
+from osbc_deploy.compress.paths import Path, allocate
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.selection import (
+    eliminate,
+    elimination_bytes,
+    elimination_work,
+    hybrid_work,
+    select_forward,
+    select_hybrid,
+)
+
+__all__ = ["Ranking", "rank_rows", "ranking_work", "ranks_all"]
+
+_EXACT_WORK = 3e9
+"""Multiplications up to which all weights are ranked whatever is kept (a fraction of a second)."""
+
+_HYBRID_WORK = 1e14
+"""Multiplications up to which a forward selection is gone over again (about an hour)."""
+
+_DEPTH = 1.5
+"""How many times the layer's average a row may keep before it is looked at more deeply."""
+
+_SPARE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The order in which a layer's weights are worth keeping.
+
+    Attributes
+    ----------
+    selection : str
+        "magnitude", "elimination", "hybrid" or "forward".
+    paths : tuple of Path
+        One for each group.
+    """
+
+    selection: str
+    paths: tuple[Path, ...]
+
+    def curve(self, whole: float, size: int, points: int = 41) -> tuple[tuple[float, float], ...]:
+        """Return (sparsity, relative loss) along the order in which all rows together are filled.
+
+        Parameters
+        ----------
+        whole : float
+            Loss without any weight.
+        size : int
+            Number of weights.
+        points : int
+        """
+        value = np.concatenate([path.value.ravel() for path in self.paths])
+        drop = np.concatenate([path.drop.ravel() for path in self.paths])
+        order = np.argsort(-value, kind="stable")
+        left = whole - np.concatenate([[0.0], np.cumsum(np.maximum(drop[order], 0.0))])
+        sparsity = np.linspace(1.0, 0.0, points)
+        keep = np.rint((1.0 - sparsity) * size).astype(int)
+        # Elimination looks at all weights; beyond those the others looked at nothing is known.
+        known = len(order) if self.selection == "elimination" else np.count_nonzero(value)
+        inside = keep <= known
+        share = np.clip(left[keep[inside]], 0.0, None) / max(whole, 1e-300)
+        return tuple(zip(sparsity[inside].tolist(), share.tolist(), strict=True))
+
+
+def ranks_all(blocks: FloatArray, damped: Sequence[DampedHessian], memory: int) -> bool:
+    """Whether a layer is small enough for exact elimination, which ranks all of its weights."""
+    return _exact_work(blocks, damped) <= _EXACT_WORK and _fits(damped, memory)
+
+
+def ranking_work(blocks: FloatArray, damped: Sequence[DampedHessian], keep: int) -> float:
+    """Return the multiplications it takes to rank a layer for `keep` weights."""
+    exact = _exact_work(blocks, damped)
+    return exact if exact <= _EXACT_WORK else min(exact, _hybrid_work(blocks, damped, keep))
+
+
+def rank_rows(
+    blocks: FloatArray, damped: Sequence[DampedHessian], keep: int, space: Workspace
+) -> Ranking:
+    """Rank the weights of all groups so that up to `keep` of them can be chosen.
+
+    Parameters
+    ----------
+    blocks : ndarray (groups, rows, fan_in)
+    damped : sequence of DampedHessian
+        One for each group.
+    keep : int
+    space : Workspace
+
+    Returns
+    -------
+    Ranking
+    """
+    exact, hybrid = _exact_work(blocks, damped), _hybrid_work(blocks, damped, keep)
+    pairs = list(zip(blocks, damped, strict=True))
+    if _fits(damped, space.memory) and exact <= max(_EXACT_WORK, hybrid):
+        paths = [eliminate(W[:, d.live], d.H, space) for W, d in pairs]
+        return Ranking(
+            "elimination",
+            tuple(_dead_last(p, W, d) for p, (W, d) in zip(paths, pairs, strict=True)),
+        )
+    selection, select = (
+        ("hybrid", select_hybrid) if hybrid <= _HYBRID_WORK else ("forward", select_forward)
+    )
+    return Ranking(selection, _deep_enough(pairs, keep, select, space))
+
+
+def _exact_work(blocks: FloatArray, damped: Sequence[DampedHessian]) -> float:
+    return sum(elimination_work(blocks.shape[1], len(d.live)) for d in damped)
+
+
+def _hybrid_work(blocks: FloatArray, damped: Sequence[DampedHessian], keep: int) -> float:
+    groups, rows, n = blocks.shape
+    depth = _depth(keep / (groups * rows), n)
+    return sum(hybrid_work(rows, len(d.live), min(depth, len(d.live))) for d in damped)
+
+
+def _fits(damped: Sequence[DampedHessian], memory: int) -> bool:
+    return max(elimination_bytes(len(d.live)) for d in damped) <= memory
+
+
+def _depth(average: float, n: int) -> int:
+    return min(n, int(_DEPTH * average) + _SPARE)
+
+
+def _deep_enough(
+    pairs: Sequence[tuple[FloatArray, DampedHessian]],
+    keep: int,
+    select: Callable[[FloatArray, FloatArray, int, Workspace], Path],
+    space: Workspace,
+) -> tuple[Path, ...]:
+    """Look at more weights of those rows that would keep all that were looked at."""
+    total = sum(len(W) for W, _ in pairs)
+    depths = [np.full(len(W), min(_depth(keep / total, W.shape[1]), len(d.live))) for W, d in pairs]
+    todo = [np.arange(len(W)) for W, _ in pairs]
+    paths = [Path(np.empty((len(W), 0), np.int64), np.empty((len(W), 0))) for W, _ in pairs]
+    while any(len(rows) for rows in todo):
+        for g, (W, d) in enumerate(pairs):
+            if len(todo[g]):
+                depth = int(depths[g][todo[g]].max())
+                found = select(W[todo[g]][:, d.live], d.H, depth, space)
+                paths[g] = _merged(paths[g], todo[g], found, d)
+        counts = allocate(paths, keep)
+        for g, (_, d) in enumerate(pairs):
+            short = (counts[g] >= depths[g]) & (depths[g] < len(d.live))
+            todo[g] = np.flatnonzero(short)
+            depths[g] = np.where(short, np.minimum(2 * depths[g], len(d.live)), depths[g])
+    return tuple(paths)
+
+
+def _merged(path: Path, rows: IntArray, found: Path, d: DampedHessian) -> Path:
+    """Replace rows of a path; all rows are filled up with columns that were not looked at."""
+    width = max(path.order.shape[1], found.order.shape[1])
+    count = len(path.order)
+    order = np.empty((count, width), np.int64)
+    drop = np.zeros((count, width))
+    for old, into in ((path, np.setdiff1d(np.arange(count), rows)), (found, rows)):
+        picked = old is found
+        columns = d.live[old.order] if picked else old.order[into]
+        have = columns.shape[1]
+        order[into, :have] = columns
+        drop[into, :have] = old.drop if picked else old.drop[into]
+        if have < width:
+            absent = np.ones((len(into), d.inputs), bool)
+            np.put_along_axis(absent, columns, False, axis=1)
+            absent[:, np.setdiff1d(np.arange(d.inputs), d.live)] = False
+            rest = np.argsort(~absent, axis=1, kind="stable")[:, : width - have]
+            order[into, have:] = rest
+    return Path(order, drop)
+
+
+def _dead_last(path: Path, W: FloatArray, d: DampedHessian) -> Path:
+    """Return the path among all inputs; the dead ones come last, the larger weights first."""
+    order = d.live[path.order]
+    if not d.dead:
+        return Path(order, path.drop)
+    dead = np.setdiff1d(np.arange(d.inputs), d.live)
+    size = np.abs(W[:, dead])
+    by_size = np.argsort(-size, axis=1, kind="stable")
+    worth = -1.0 / (1.0 + np.take_along_axis(size, by_size, axis=1))
+    return Path(
+        np.concatenate([order, dead[by_size]], axis=1),
+        np.concatenate([path.drop, worth], axis=1),
+    )

@@ -1,0 +1,70 @@
+"""Rows of a layer are independent problems: share them among the cores, within a memory budget."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from threadpoolctl import threadpool_limits
+
+__all__ = ["DEFAULT_MEMORY", "Workspace"]
+
+T = TypeVar("T")
+
+DEFAULT_MEMORY = 2 * 1024**3
+"""Bytes of working memory, unless told otherwise."""
+
+_CACHED_ROWS = 4
+"""Rows worked on at a time where each has a matrix of its own: more only leave the cache."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What the solver may use of the machine.
+
+    Attributes
+    ----------
+    memory : int
+        Bytes that all threads together may take for the matrices of their rows. At least one row
+        is worked on, so a single row that is larger exceeds it.
+    threads : int
+        0 for one per core.
+    on_rows : callable
+        Told the number of rows after each batch; called from several threads.
+    """
+
+    memory: int = DEFAULT_MEMORY
+    threads: int = 0
+    on_rows: Callable[[int], None] = lambda rows: None
+
+    def batches(self, work: Callable[[slice], T], rows: int, row_bytes: int) -> list[T]:
+        """Run `work` on batches of rows and return the results in the rows' order.
+
+        Each thread calls BLAS single-threaded on matrices of its own, so a result does not depend
+        on the number of threads, and on the size of the batches only by rounding.
+        """
+        threads = self.threads or _cores()
+        size = max(1, min(_CACHED_ROWS, self.memory // max(1, threads * row_bytes)))
+        threads = max(1, min(threads, self.memory // max(1, size * row_bytes)))
+        parts = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+        def run(part: slice) -> T:
+            result = work(part)
+            self.on_rows(part.stop - part.start)
+            return result
+
+        with threadpool_limits(limits=1, user_api="blas"):
+            if threads == 1 or len(parts) == 1:
+                return [run(part) for part in parts]
+            with ThreadPoolExecutor(threads) as pool:
+                return list(pool.map(run, parts))
+
+
+def _cores() -> int:
+    """Return the cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,207 @@
+"""The state of a compression on disk, so that one that was killed goes on where it was.
+
+Every finished population is one file, written under another name, synced and renamed: whatever
+the moment of death, a file is there whole or not at all. The folder belongs to one network, one
+set of samples, one set of options and one version of this program; for anything else it is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from osbc_deploy.compress.layer import CompressedProjection
+from osbc_deploy.deviations import Deviation
+from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.network.graph import Projection
+
+__all__ = ["State"]
+
+FORMAT = "osbc-deploy/state/1"
+_MANIFEST = "state.json"
+
+Layer = tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]
+
+
+class State:
+    """A folder of finished layers.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    belongs_to : dict of str
+        What the state depends on, by the name a user knows it by.
+
+    Raises
+    ------
+    UsageError
+        When the folder holds the state of something else, or other files.
+    ArtefactError
+        When the state is broken.
+    """
+
+    def __init__(self, folder: Path, belongs_to: Mapping[str, str]) -> None:
+        self._folder = folder
+        path = folder / _MANIFEST
+        if path.is_file():
+            _check_manifest(path, belongs_to)
+            return
+        # Temporary files of a run that was killed are no content.
+        if folder.exists() and (
+            not folder.is_dir() or any(not _ours(entry) for entry in folder.iterdir())
+        ):
+            raise UsageError(
+                f"{folder}: exists and is no state of osbc-deploy. Choose another folder."
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            manifest = {"format": FORMAT, "belongs_to": dict(belongs_to)}
+            _write(path, json.dumps(manifest, indent=1).encode())
+        except OSError as error:
+            raise UsageError(f"{folder}: cannot be written ({error.strerror}).") from error
+
+    def load_plan(self) -> dict[str, Any] | None:
+        """Return what was planned for all layers, if it was."""
+        path = self._folder / "plan.json"
+        if not path.is_file():
+            return None
+        try:
+            plan: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise _broken(path, error) from error
+        return plan
+
+    def save_plan(self, plan: Mapping[str, Any]) -> None:
+        """Keep what is planned for all layers."""
+        _write(self._folder / "plan.json", json.dumps(plan).encode())
+
+    def load(self, population: str, afferents: Sequence[Projection]) -> Layer | None:
+        """Return a finished population, or None.
+
+        Raises
+        ------
+        ArtefactError
+            When its file is broken.
+        """
+        path = self._path(population)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about = json.loads(file.metadata()["layer"])
+                layers = tuple(
+                    _read(file, number, entry, projection)
+                    for number, (entry, projection) in enumerate(
+                        zip(about["projections"], afferents, strict=True)
+                    )
+                )
+                return layers, tuple(Deviation(**d) for d in about["deviations"])
+        except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+            raise _broken(path, error) from error
+
+    def save(
+        self,
+        population: str,
+        layers: Sequence[CompressedProjection],
+        deviations: Sequence[Deviation],
+    ) -> None:
+        """Keep a finished population."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for number, layer in enumerate(layers):
+            arrays[f"{number}.codes"] = layer.codes
+            arrays[f"{number}.scale"] = layer.scale
+            if layer.bias is not None:
+                arrays[f"{number}.bias"] = layer.bias
+        about = {
+            "projections": [_plain(layer) for layer in layers],
+            "deviations": [asdict(d) for d in deviations],
+        }
+        _write(self._path(population), save(arrays, {"layer": json.dumps(about)}))
+
+    def _path(self, population: str) -> Path:
+        # Names come from a user's model; only their bytes are safe in a file name.
+        return self._folder / f"layer-{population.encode().hex()}.safetensors"
+
+
+def _ours(entry: Path) -> bool:
+    return entry.name.startswith(".state-")
+
+
+def _check_manifest(path: Path, wanted: Mapping[str, str]) -> None:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        known = dict(found["belongs_to"])
+        version = found["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _broken(path, error) from error
+    if version != FORMAT:
+        raise UsageError(
+            f"{path.parent}: state of format {version!r}, this program writes {FORMAT!r}. "
+            "Choose another folder."
+        )
+    other = [name for name, value in wanted.items() if known.get(name) != value]
+    if other:
+        raise UsageError(
+            f"{path.parent}: holds the state of another run; changed since: {', '.join(other)}. "
+            "Go on with what it was, or choose another folder."
+        )
+
+
+def _plain(layer: CompressedProjection) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "bits": layer.bits,
+        "kept": layer.kept,
+        "relative_loss": dict(layer.relative_loss),
+        "selection": layer.selection,
+        "dead_inputs": layer.dead_inputs,
+        "damping": layer.damping,
+        "curve": [list(point) for point in layer.curve],
+        "threshold": layer.threshold,
+        "tried": dict(layer.tried),
+        "chosen": layer.chosen,
+    }
+
+
+def _read(
+    file: Any, number: int, about: Mapping[str, Any], projection: Projection
+) -> CompressedProjection:
+    keys = set(file.keys())
+    codes, scale = file.get_tensor(f"{number}.codes"), file.get_tensor(f"{number}.scale")
+    bias = file.get_tensor(f"{number}.bias") if f"{number}.bias" in keys else None
+    shape = projection.connection.weight.shape
+    outputs = (shape[0],)
+    if about["name"] != projection.name or codes.shape != shape or codes.dtype != np.int8:
+        raise ValueError(f"codes {codes.dtype} {codes.shape} are not those of {projection.name}")
+    if scale.shape != outputs or (bias is not None and bias.shape != outputs):
+        raise ValueError(f"scales or biases of {projection.name} have another shape")
+    fields = {**about, "curve": tuple((float(a), float(b)) for a, b in about["curve"])}
+    return CompressedProjection(codes=codes, scale=scale, bias=bias, **fields)
+
+
+def _broken(path: Path, error: Exception) -> ArtefactError:
+    return ArtefactError(f"{path}: cannot be read ({error}). Remove it and start again.")
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=".state-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,285 @@
+"""Compress one population's weights in several ways and keep what serves the output best.
+
+The layers before are compressed already, so other spikes arrive than the weights were trained for.
+What can make up for that is tried on four fifths of the calibration samples and judged on the
+rest by the error of the network's output, the layers behind still being the float network's:
+
+cross term
+    approximate the weights that bring the float potential back from the spikes that arrive now;
+free bias
+    where there is a bias, let it take what the weights leave on average;
+threshold
+    match the float population's mean rate (pruned weights carry less variance, so neurons fire
+    too little).
+
+A variant replaces a simpler one only when its error is smaller by more than the standard error of
+the difference. The winner is solved again on all samples. Labels are not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.compress.hessian import Moments, membrane_moments
+from osbc_deploy.compress.layer import CompressedProjection, LayerProblem, pose
+from osbc_deploy.network.graph import Network, Population, Projection
+from osbc_deploy.network.simulate import simulate
+
+__all__ = ["HELD_OUT", "MIN_HELD_OUT", "Scene", "tune"]
+
+HELD_OUT = 5
+"""Every fifth calibration sample judges."""
+
+MIN_HELD_OUT = 8
+"""Fewer samples cannot tell two variants apart."""
+
+_RATE_SAMPLES = 128
+_RATE_STEPS = 6
+_FACTORS = (0.4, 1.25)
+"""Thresholds are searched between these multiples, to 1 %."""
+
+Solve = Callable[[LayerProblem], tuple[CompressedProjection, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A population between compressed layers before it and float layers behind.
+
+    Attributes
+    ----------
+    network : Network
+        The float network.
+    population : Population
+    calibration : ndarray of uint8 (n, T, *input_shape)
+    before : dict of ndarray of uint8
+        Spikes of the input and of populations before, of the float network.
+    arriving : dict of ndarray of uint8
+        The same with compressed weights.
+    rate : float
+        Mean spikes per neuron and step of this population in the float network.
+    method : str
+    damping : float
+    memory : int
+    on_samples : callable
+        Told the number of samples whose moments are added.
+    """
+
+    network: Network
+    population: Population
+    calibration: SpikeArray
+    before: Mapping[str, SpikeArray]
+    arriving: Mapping[str, SpikeArray]
+    rate: float
+    method: str
+    damping: float
+    memory: int
+    on_samples: Callable[[int], None] = lambda samples: None
+
+    @property
+    def afferents(self) -> tuple[Projection, ...]:
+        """The projections into the population."""
+        return self.network.afferents(self.population.name)
+
+    @property
+    def changed(self) -> bool:
+        """Whether other spikes arrive than in the float network."""
+        return any(
+            self.arriving[p.pre] is not self.before[p.pre]
+            for p in self.afferents
+            if not p.recurrent
+        )
+
+    def moments(self, *, cross: bool, part: slice) -> Moments:
+        """Return the moments of some samples; with a cross term, of the spikes that arrive now."""
+        seen = self.arriving if cross else self.before
+        return membrane_moments(
+            self.afferents,
+            None if self.method == "obc" else self.population.neuron.dynamics(),
+            [_heard(p, seen, part) for p in self.afferents],
+            [_heard(p, self.before, part) for p in self.afferents] if cross else None,
+            memory=self.memory,
+            on_batch=self.on_samples,
+        )
+
+    def problem(self, moments: Moments, *, free_bias: bool) -> LayerProblem:
+        """State the problem of the population's weights."""
+        return pose(
+            self.afferents,
+            self.population,
+            moments,
+            method=self.method,
+            damping=self.damping,
+            free_bias=free_bias,
+        )
+
+    def with_layer(self, layer: Sequence[CompressedProjection]) -> Network:
+        """Return the float network with this population's weights, biases and thresholds."""
+        return adapted(self.network, {p.name: p for p in layer})
+
+
+def adapted(network: Network, layers: Mapping[str, CompressedProjection]) -> Network:
+    """Return a network with the compressed weights, biases and thresholds of some projections."""
+    changed = network.with_weights(
+        {name: p.weight.astype(network.dtype) for name, p in layers.items()},
+        {n: p.bias.astype(network.dtype) for n, p in layers.items() if p.bias is not None},
+    )
+    factors = {q.post: layers[q.name].threshold for q in network.projections if q.name in layers}
+    return changed.with_neurons(
+        {
+            p.name: p.neuron.with_threshold(factors[p.name])
+            for p in network.populations
+            if factors.get(p.name, 1.0) != 1.0
+        }
+    )
+
+
+def _heard(projection: Projection, spikes: Mapping[str, SpikeArray], part: slice) -> SpikeArray:
+    """Return the spikes a projection delivers; a recurrent one delivers them a step late."""
+    raster = spikes[projection.pre][part]
+    if not projection.recurrent:
+        return raster
+    late = np.zeros_like(raster)
+    late[:, 1:] = raster[:, :-1]
+    return late
+
+
+@dataclass(frozen=True)
+class _Variant:
+    cross: bool = False
+    free_bias: bool = False
+    threshold: bool = False
+
+    def __str__(self) -> str:
+        parts = [
+            name
+            for name, on in (
+                ("cross term", self.cross),
+                ("free bias", self.free_bias),
+                ("threshold", self.threshold),
+            )
+            if on
+        ]
+        return " + ".join(parts) or "plain"
+
+
+def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], LayerProblem]:
+    """Try the variants of one population and return the best, solved on all samples.
+
+    Parameters
+    ----------
+    scene : Scene
+        With at least ``HELD_OUT * MIN_HELD_OUT`` samples.
+    solve : callable
+        Prunes and quantizes a problem.
+
+    Returns
+    -------
+    projections : tuple of CompressedProjection
+        With what was tried, the errors relative to the output's mean square.
+    problem : LayerProblem
+        What they solve.
+    """
+    judge = _Judge(scene)
+    moments: dict[bool, tuple[Moments, Moments]] = {}
+    scores: dict[_Variant, FloatArray] = {}
+    for variant in _solved_variants(scene):
+        if variant.cross not in moments:
+            moments[variant.cross] = (
+                _sum(scene, cross=variant.cross, starts=range(HELD_OUT - 1)),
+                scene.moments(cross=variant.cross, part=slice(HELD_OUT - 1, None, HELD_OUT)),
+            )
+        problem = scene.problem(moments[variant.cross][0], free_bias=variant.free_bias)
+        layer = solve(problem)
+        scores[variant] = judge.errors(layer)
+        if _can_shift(scene):
+            scores[replace(variant, threshold=True)] = judge.errors(_matched(scene, layer))
+    best = next(iter(scores))
+    for variant, errors in scores.items():
+        gain = scores[best] - errors
+        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+            best = variant
+    fitted, held = moments[best.cross]
+    problem = scene.problem(fitted + held, free_bias=best.free_bias)
+    layer = solve(problem)
+    if best.threshold:
+        layer = _matched(scene, layer)
+    tried = {str(variant): float(errors.mean()) for variant, errors in scores.items()}
+    return tuple(replace(p, tried=tried, chosen=str(best)) for p in layer), problem
+
+
+def _solved_variants(scene: Scene) -> Iterator[_Variant]:
+    """Yield what needs a solution of its own, the simple before the complex."""
+    if scene.method == "magnitude":
+        yield _Variant()
+        return
+    biases = [False]
+    if any(p.connection.bias is not None for p in scene.afferents):
+        biases.append(True)
+    for cross in (False, True) if scene.changed else (False,):
+        for free_bias in biases:
+            yield _Variant(cross=cross, free_bias=free_bias)
+
+
+def _sum(scene: Scene, *, cross: bool, starts: Sequence[int]) -> Moments:
+    """Return the moments of every sample that does not judge."""
+    parts = [scene.moments(cross=cross, part=slice(s, None, HELD_OUT)) for s in starts]
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def _can_shift(scene: Scene) -> bool:
+    neuron = scene.population.neuron
+    # Subtraction of the threshold would subtract another value too.
+    return neuron.spiking and scene.rate > 0 and getattr(neuron, "reset", "zero") == "zero"
+
+
+class _Judge:
+    """Holds what the errors of all variants are measured against."""
+
+    def __init__(self, scene: Scene) -> None:
+        part = slice(HELD_OUT - 1, None, HELD_OUT)
+        self._scene = scene
+        self._input = scene.calibration[part]
+        self._given = {
+            name: raster[part]
+            for name, raster in scene.arriving.items()
+            if name != scene.population.name
+        }
+        wanted = simulate(scene.network, self._input).output
+        self._wanted = wanted.sum(axis=1, dtype=np.float64).reshape(len(wanted), -1)
+        square = float((self._wanted**2).sum(axis=1).mean())
+        self._unit = square if square > 0 else 1.0
+
+    def errors(self, layer: Sequence[CompressedProjection]) -> FloatArray:
+        """Return the squared error of each held-out sample's output, summed over time."""
+        run = simulate(self._scene.with_layer(layer), self._input, given=self._given)
+        got = run.output.sum(axis=1, dtype=np.float64).reshape(len(run.output), -1)
+        return np.asarray(((got - self._wanted) ** 2).sum(axis=1) / self._unit)
+
+
+def _matched(
+    scene: Scene, layer: tuple[CompressedProjection, ...]
+) -> tuple[CompressedProjection, ...]:
+    """Return the layer with the threshold at which the float population's mean rate is met."""
+    name = scene.population.name
+    few = slice(0, _RATE_SAMPLES)
+    given = {n: r[few] for n, r in scene.arriving.items() if n != name}
+    low, high = np.log(_FACTORS[0]), np.log(_FACTORS[1])
+
+    def at(exponent: float) -> tuple[CompressedProjection, ...]:
+        return tuple(replace(p, threshold=float(np.exp(exponent))) for p in layer)
+
+    for _ in range(_RATE_STEPS):
+        middle = (low + high) / 2
+        run = simulate(
+            scene.with_layer(at(middle)), scene.calibration[few], given=given, until=name
+        )
+        # A higher threshold fires less.
+        low, high = (middle, high) if run.rates[name] > scene.rate else (low, middle)
+    return at((low + high) / 2)

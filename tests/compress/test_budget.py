@@ -1,0 +1,93 @@
+"""How one number asked of the network is shared among its layers."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from osbc_deploy.compress.budget import (
+    global_budget,
+    lamps_budget,
+    lamps_scores,
+    mixed_widths,
+    uniform_budget,
+)
+from osbc_deploy.compress.damping import damp
+from osbc_deploy.compress.paths import allocate, path_mask
+from osbc_deploy.compress.ranking import rank_rows
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.support import least_squares, loss
+from solver_problems import problem
+
+
+def test_lamps_scores_by_hand() -> None:
+    # Squares 1, 4, 9: 1/14, 4/13, 9/9.
+    scores = lamps_scores(np.array([-2.0, 1.0, 3.0]))
+    assert np.allclose(scores, [4 / 13, 1 / 14, 1.0])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    sparsity=st.floats(0, 0.999),
+)
+def test_budget_keeps_the_global_share_and_something_of_every_layer(
+    seed: int, sizes: list[int], sparsity: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    weights = [rng.normal(size=size) * 10 ** rng.uniform(-3, 3) for size in sizes]
+    keep = lamps_budget(weights, sparsity)
+    total = sum(sizes)
+    assert sum(keep) == max(total - round(sparsity * total), len(sizes))
+    assert all(1 <= k <= size for k, size in zip(keep, sizes, strict=True))
+    # Scaling a layer must not matter: that is what the score is for.
+    assert lamps_budget([w * 100 for w in weights[:1]] + weights[1:], sparsity) == keep
+
+
+def test_uniform_budget_by_hand() -> None:
+    assert uniform_budget([10, 1000, 3], 0.9) == [1, 100, 1]
+
+
+def test_global_budget_has_the_least_sum_of_relative_losses() -> None:
+    layers = [problem(1, 4, 8), problem(2, 6, 5)]
+    layers[1] = (layers[1][0] * 1000, layers[1][1])
+    rankings = [rank_rows(W[None], [damp(H, 0.0)], W.size, Workspace()) for W, H in layers]
+    wholes = [float(loss(W, 0 * W, H).sum()) for W, H in layers]
+    sizes = [W.size for W, _ in layers]
+
+    def left(keeps: list[int]) -> float:
+        total = 0.0
+        for (W, H), ranking, whole, keep in zip(layers, rankings, wholes, keeps, strict=True):
+            (counts,) = allocate(ranking.paths, keep)
+            mask = path_mask(ranking.paths[0], counts, W.shape[1])
+            total += loss(W, least_squares(W, H, mask), H).sum() / whole
+        return total
+
+    for sparsity in (0.3, 0.6, 0.9):
+        found = global_budget(rankings, wholes, sizes, sparsity)
+        keep = sum(sizes) - round(sparsity * sum(sizes))
+        assert sum(found) == keep
+        splits = [[k, keep - k] for k in range(1, keep) if k <= sizes[0] and keep - k <= sizes[1]]
+        # The shares come from convex hulls of the paths; a split between corners may beat them.
+        assert left(found) <= min(left(s) for s in splits) * 1.03 + 1e-9
+
+
+@pytest.mark.parametrize("average", [1, 2, 3.5, 6, 8])
+def test_mixed_widths_are_best_within_the_room_there_is(average: float) -> None:
+    losses = [{b: scale * 4.0**-b for b in range(1, 9)} for scale in (1.0, 20.0, 0.1)]
+    weights = [100, 100, 100]
+    found = mixed_widths(losses, weights, average)
+    room = average * 300
+    assert sum(b * w for b, w in zip(found, weights, strict=True)) <= room
+    best = min(
+        sum(f[b] for f, b in zip(losses, bits, strict=True))
+        for bits in itertools.product(range(1, 9), repeat=3)
+        if 100 * sum(bits) <= room
+    )
+    total = sum(f[b] for f, b in zip(losses, found, strict=True))
+    assert total == pytest.approx(best)

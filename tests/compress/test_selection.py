@@ -1,0 +1,273 @@
+"""Selection against brute force, numpy and hand calculations."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from osbc_deploy.compress.damping import damp
+from osbc_deploy.compress.paths import Path, allocate, path_mask
+from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
+from osbc_deploy.compress.ranking import rank_rows
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.selection import eliminate, select_forward, select_hybrid
+from osbc_deploy.compress.support import least_squares, loss
+from osbc_deploy.errors import UsageError
+from solver_problems import Array, best_on, problem
+
+
+def brute_force_removals(w: Array, H: Array, among: tuple[int, ...]) -> list[int]:
+    """Remove the weight whose best replacement by the others is cheapest, again and again."""
+    support, order = among, []
+    while support:
+        costs = {p: best_on(w, H, tuple(i for i in support if i != p)) for p in support}
+        gone = min(costs, key=lambda p: costs[p])
+        order.append(gone)
+        support = tuple(i for i in support if i != gone)
+    return order
+
+
+def brute_force_additions(w: Array, H: Array, count: int) -> list[int]:
+    chosen: tuple[int, ...] = ()
+    while len(chosen) < count:
+        rest = [p for p in range(len(w)) if p not in chosen]
+        chosen = (*chosen, min(rest, key=lambda p: best_on(w, H, (*chosen, p))))
+    return list(chosen)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 8))
+def test_elimination_order_is_brute_force_order(seed: int, n: int) -> None:
+    W, H = problem(seed, 3, n)
+    path = eliminate(W, H)
+    for row in range(3):
+        assert path.order[row, ::-1].tolist() == brute_force_removals(W[row], H, tuple(range(n)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 8), data=st.data())
+def test_forward_and_hybrid_orders_are_brute_force_orders(
+    seed: int, n: int, data: st.DataObject
+) -> None:
+    W, H = problem(seed, 3, n)
+    k = data.draw(st.integers(1, n))
+    forward, hybrid = select_forward(W, H, k), select_hybrid(W, H, k)
+    for row in range(3):
+        chosen = brute_force_additions(W[row], H, k)
+        assert forward.order[row].tolist() == chosen
+        assert hybrid.order[row, ::-1].tolist() == brute_force_removals(W[row], H, tuple(chosen))
+
+
+def step_by_step(W: Array, H: Array) -> tuple[Array, Array]:
+    """Eliminate with the inverse updated at every step (Frantar, Singh, Alistarh 2022, alg. 1)."""
+    order, rise = np.empty(W.shape, int), np.empty(W.shape)
+    for r, row in enumerate(W):
+        w, inverse, alive = row.copy(), np.linalg.inv(H), list(range(len(row)))
+        for step in range(len(row)):
+            p = min(alive, key=lambda i: w[i] ** 2 / inverse[i, i])
+            order[r, step], rise[r, step] = p, w[p] ** 2 / inverse[p, p]
+            w -= w[p] / inverse[p, p] * inverse[:, p]
+            inverse -= np.outer(inverse[:, p], inverse[p]) / inverse[p, p]
+            alive.remove(p)
+    return order[:, ::-1], rise[:, ::-1]
+
+
+def test_blocks_of_removals_give_the_order_of_single_ones() -> None:
+    # More weights than three blocks, so the inverse is updated and compacted on the way.
+    W, H = problem(3, 3, 210)
+    path = eliminate(W, H)
+    order, rise = step_by_step(W, H)
+    assert np.array_equal(path.order, order)
+    assert np.allclose(path.drop, rise, rtol=1e-7)
+
+
+@pytest.mark.parametrize("select", ["eliminate", "forward", "hybrid"])
+def test_drops_add_up_to_the_loss_of_the_rest(select: str) -> None:
+    W, H = problem(2, 5, 90)
+    k = 90 if select == "eliminate" else 50
+    choose = {"forward": select_forward, "hybrid": select_hybrid}
+    path = eliminate(W, H) if select == "eliminate" else choose[select](W, H, k)
+    whole = loss(W, 0 * W, H)
+    for kept in range(0, k + 1, 5):
+        mask = path_mask(path, np.full(5, kept), 90)
+        measured = loss(W, least_squares(W, H, mask), H)
+        predicted = whole - path.drop[:, :kept].sum(axis=1)
+        assert np.allclose(predicted, measured, rtol=1e-6, atol=1e-9 * whole.max())
+    assert (np.diff(path.value, axis=1) <= 0).all()
+    assert (path.value >= path.drop).all()
+
+
+def test_single_precision_candidates_keep_exact_losses() -> None:
+    # Large enough for candidates to be compared in single precision.
+    W, H = problem(5, 64, 500)
+    path = select_hybrid(W, H, 200)
+    mask = path_mask(path, np.full(64, 120), 500)
+    predicted = loss(W, 0 * W, H) - path.drop[:, :120].sum(axis=1)
+    assert np.allclose(predicted, loss(W, least_squares(W, H, mask), H), rtol=1e-6)
+    exact = eliminate(W, H).drop[:, 120:].sum()
+    assert predicted.sum() <= 1.02 * exact
+
+
+def test_no_mask_of_the_same_size_beats_elimination_by_much() -> None:
+    W, H = problem(4, 6, 8)
+    kept = path_mask(eliminate(W, H), np.full(6, 4), 8)
+    ours = loss(W, least_squares(W, H, kept), H)
+    best = [min(best_on(w, H, s) for s in itertools.combinations(range(8), 4)) for w in W]
+    assert (ours >= np.array(best) - 1e-9).all()
+    assert ours.sum() <= 1.3 * sum(best)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 12))
+def test_least_squares_is_numpys(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(40, n))
+    W, mask = rng.normal(size=(4, n)), rng.random((4, n)) < 0.6
+    solved = least_squares(W, x.T @ x, mask)
+    for row in range(4):
+        expected = np.zeros(n)
+        expected[mask[row]] = np.linalg.lstsq(x[:, mask[row]], x @ W[row], rcond=None)[0]
+        assert np.allclose(solved[row], expected, atol=1e-8)
+
+
+def test_loss_is_the_measured_change_of_the_response() -> None:
+    rng = np.random.default_rng(1)
+    x, W, W2 = rng.normal(size=(50, 7)), rng.normal(size=(3, 7)), rng.normal(size=(3, 7))
+    measured = ((x @ (W - W2).T) ** 2).sum(axis=0)
+    assert np.allclose(loss(W, W2, x.T @ x), measured, rtol=1e-10)
+
+
+def test_allocation_takes_the_largest_values_of_all_rows() -> None:
+    W, H = problem(9, 10, 8)
+    W[3] *= 20
+    path = eliminate(W, H)
+    (kept,) = allocate([path], 25)
+    assert kept.sum() == 25
+    assert kept[3] == 8
+    inside = [path.value[r, : kept[r]].min(initial=np.inf) for r in range(10)]
+    outside = [path.value[r, kept[r] :].max(initial=0) for r in range(10)]
+    assert min(inside) >= max(outside)
+
+
+def test_rows_that_want_more_are_looked_at_more_deeply(monkeypatch: pytest.MonkeyPatch) -> None:
+    W, H = problem(10, 40, 120)
+    W[7] *= 50
+    monkeypatch.setattr("osbc_deploy.compress.ranking._EXACT_WORK", 0.0)
+    damped = damp(H, 0.0)
+    ranking = rank_rows(W[None], [damped], 40 * 5, Workspace())
+    assert ranking.selection == "hybrid"
+    (counts,) = allocate(ranking.paths, 40 * 5)
+    # Fifty times its weights make this row worth nearly the whole budget.
+    assert counts[7] > 80
+    assert [len(set(row)) for row in ranking.paths[0].order] == [
+        ranking.paths[0].order.shape[1]
+    ] * 40
+    mask = path_mask(ranking.paths[0], counts, 120)
+    left = (
+        loss(W, 0 * W, H).sum() - ranking.paths[0].drop[mask_order(ranking.paths[0], counts)].sum()
+    )
+    assert np.isclose(left, loss(W, least_squares(W, H, mask), H).sum(), rtol=1e-6)
+
+
+def mask_order(path: Path, counts: Array) -> Array:
+    return np.arange(path.order.shape[1])[None] < counts[:, None]
+
+
+def test_damping_is_raised_and_reported_when_the_hessian_is_singular() -> None:
+    H = np.ones((4, 4))
+    H[3] = H[:, 3] = 0.0
+    fine = damp(H, 0.01)
+    assert fine.attempts == 1
+    assert fine.live.tolist() == [0, 1, 2]
+    assert fine.dead == 1
+    assert np.allclose(fine.H, H[:3, :3] + 0.01 * np.eye(3))
+    bad = np.array([[1.0, 2.0], [2.0, 1.0]])
+    for fraction in (0.01, 0.0):
+        raised = damp(bad, fraction)
+        assert raised.attempts > 1
+        assert raised.damping > 0.01
+        np.linalg.cholesky(raised.H)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 30),
+    m=st.integers(2, 6),
+    dead=st.floats(0, 1),
+    data=st.data(),
+)
+def test_n_of_m_masks_are_valid_and_full(
+    seed: int, n: int, m: int, dead: float, data: st.DataObject
+) -> None:
+    W, H = problem(seed, 3, n)
+    n_of = data.draw(st.integers(1, m - 1))
+    live = np.flatnonzero(np.random.default_rng(seed).random(n) >= dead)
+    mask = n_of_m_mask(W, H[np.ix_(live, live)], live, Pattern("n:m", n_of, m))
+    for start in range(0, n, m):
+        group = mask[:, start : start + m]
+        assert (group.sum(axis=1) == min(n_of, group.shape[1])).all()
+        # Weights on dead inputs only take the places live ones leave.
+        alive = np.isin(np.arange(start, min(start + m, n)), live)
+        assert (group[:, alive].sum(axis=1) == min(n_of, int(alive.sum()))).all()
+
+
+def test_n_of_m_equals_brute_force() -> None:
+    W, H = problem(6, 4, 8)
+    mask = n_of_m_mask(W, H, np.arange(8), Pattern("n:m", 2, 4))
+    for row, w in enumerate(W):
+        support = tuple(range(8))
+        while len(support) > 4:
+            free = [p for p in support if sum(i // 4 == p // 4 for i in support) > 2]
+            gone = min(free, key=lambda p: best_on(w, H, tuple(i for i in support if i != p)))
+            support = tuple(i for i in support if i != gone)
+        assert tuple(np.flatnonzero(mask[row])) == support
+
+
+@pytest.mark.parametrize("unit", [1, 2])
+def test_whole_inputs_leave_in_brute_force_order(unit: int) -> None:
+    W, H = problem(8, 3, 8)
+    order, drop = input_order(W, H, unit)
+    left, gone, losses = list(range(8 // unit)), [], []
+
+    def cost(units: list[int]) -> float:
+        support = tuple(u * unit + i for u in units for i in range(unit))
+        return sum(best_on(w, H, support) for w in W)
+
+    while left:
+        p = min(left, key=lambda u: cost([v for v in left if v != u]))
+        losses.append(cost([v for v in left if v != p]) - cost(left))
+        left.remove(p)
+        gone.append(p)
+    assert order[::-1].tolist() == gone
+    assert np.allclose(drop[::-1], losses, rtol=1e-8)
+
+
+def test_whole_outputs_are_worth_their_potential() -> None:
+    W, H = problem(8, 5, 6)
+    order, drop = output_order(W, H)
+    worth = [w @ H @ w for w in W]
+    assert order.tolist() == sorted(range(5), key=lambda r: -worth[r])
+    assert np.allclose(drop, sorted(worth, reverse=True))
+
+
+@pytest.mark.parametrize("text", ["4:2", "2:2", "0:4", "2:", "blocks", ""])
+def test_a_pattern_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="N:M with 0 < N < M"):
+        Pattern.parse(text)
+
+
+def test_batches_and_threads_change_nothing_but_rounding() -> None:
+    W, H = problem(11, 23, 80)
+    whole = eliminate(W, H)
+    for space in (Workspace(memory=1), Workspace(threads=1), Workspace(threads=3)):
+        part = eliminate(W, H, space)
+        assert np.array_equal(part.order, whole.order)
+        assert np.allclose(part.drop, whole.drop, rtol=1e-9)
+    assert np.array_equal(
+        eliminate(W, H, Workspace(threads=1)).drop, eliminate(W, H, Workspace(threads=2)).drop
+    )

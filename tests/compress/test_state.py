@@ -1,0 +1,137 @@
+"""A compression that is killed goes on and ends with the same bytes; a changed input is refused."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import float_networks as nets
+from osbc_deploy.compress import CompressedNetwork, CompressionOptions, compress
+from osbc_deploy.errors import ArtefactError, UsageError
+
+OPTIONS = CompressionOptions(sparsity=0.7, bits=3)
+
+JOB = """
+import sys
+import float_networks as nets
+import torch
+from osbc_deploy.compress import CompressionOptions, compress
+
+torch.set_num_threads(1)
+net, x = nets.mlp(bias=True), nets.spikes(4, 60, 10, 24)
+print("ready", flush=True)
+options = CompressionOptions(sparsity=0.7, bits=3, mixed=True, budget="global")
+compress(net, x, options, state=sys.argv[1])
+print("done", flush=True)
+"""
+
+
+def run(state: Path, kill_after: float | None = None) -> bool:
+    """Run the job, kill it some seconds after it is ready, and say whether it came to its end."""
+    helpers = Path(nets.__file__).parent
+    env = {**os.environ, "PYTHONPATH": str(helpers)}
+    with subprocess.Popen(
+        [sys.executable, "-c", JOB, str(state)], stdout=subprocess.PIPE, text=True, env=env
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        if kill_after is not None:
+            time.sleep(kill_after)
+            process.send_signal(signal.SIGKILL)
+        return process.stdout.readline() == "done\n"
+
+
+def layers(state: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in state.iterdir() if not p.name.startswith(".")}
+
+
+def test_killed_and_resumed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    start = time.monotonic()
+    assert run(tmp_path / "whole")
+    took = time.monotonic() - start
+    wanted = layers(tmp_path / "whole")
+    assert len(wanted) == 5
+    chance = random.Random(1)  # noqa: S311
+    for _ in range(3):
+        run(tmp_path / "killed", chance.uniform(0.0, took / 2))
+    assert run(tmp_path / "killed")
+    assert layers(tmp_path / "killed") == wanted
+
+
+def same(a: CompressedNetwork, b: CompressedNetwork) -> bool:
+    return a.deviations == b.deviations and all(
+        np.array_equal(p.codes, b.projections[name].codes)
+        and np.array_equal(p.scale, b.projections[name].scale)
+        and (p.bias is None) == (b.projections[name].bias is None)
+        and (p.bias is None or np.array_equal(p.bias, b.projections[name].bias))
+        and (p.threshold, p.tried, p.chosen, p.curve, p.relative_loss)
+        == tuple(
+            getattr(b.projections[name], f)
+            for f in ("threshold", "tried", "chosen", "curve", "relative_loss")
+        )
+        for name, p in a.projections.items()
+    )
+
+
+def test_finished_layers_are_taken_from_the_state(tmp_path: Path) -> None:
+    net, x = nets.mlp(bias=True), nets.spikes(4, 60, 10, 24)
+    folder = tmp_path / "state"
+    first = compress(net, x, OPTIONS, state=folder)
+    before = layers(folder)
+    assert same(first, compress(net, x, OPTIONS))
+    for name in list(before)[:2]:
+        if name.startswith("layer-"):
+            (folder / name).unlink()
+    again = compress(net, x, OPTIONS, state=folder)
+    assert same(first, again)
+    assert layers(folder) == before
+
+
+def test_a_changed_input_is_refused_by_name(tmp_path: Path) -> None:
+    net, x = nets.mlp(), nets.spikes(4, 60, 10, 24)
+    folder = tmp_path / "state"
+    compress(net, x, OPTIONS, state=folder)
+    before = layers(folder)
+    other = x.copy()
+    other[0, 0, 0] ^= 1
+    for changed, name in (
+        ((nets.mlp(1), x, OPTIONS), "model"),
+        ((net, other, OPTIONS), "calibration"),
+        ((net, x, CompressionOptions(sparsity=0.6, bits=3)), "options"),
+    ):
+        with pytest.raises(UsageError, match=f"another run; changed since: {name}"):
+            compress(*changed, state=folder)
+    assert layers(folder) == before
+    # How it is computed is no part of what is computed.
+    compress(net, x, CompressionOptions(sparsity=0.7, bits=3, threads=1), state=folder)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="is no state of osbc-deploy"):
+        compress(nets.mlp(), nets.spikes(4, 5, 10, 24), OPTIONS, state=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "garbage", "shape"])
+def test_a_broken_state_is_refused(tmp_path: Path, damage: str) -> None:
+    net, x = nets.mlp(), nets.spikes(4, 5, 10, 24)
+    compress(net, x, OPTIONS, state=tmp_path / "s")
+    files = sorted((tmp_path / "s").glob("layer-*"))
+    content = files[0].read_bytes()
+    if damage == "truncate":
+        files[0].write_bytes(content[: len(content) // 2])
+    elif damage == "garbage":
+        files[0].write_bytes(b"\x80\x04garbage" * 9)
+    else:
+        files[0].write_bytes(files[1].read_bytes())
+    with pytest.raises(ArtefactError, match="cannot be read"):
+        compress(net, x, OPTIONS, state=tmp_path / "s")
