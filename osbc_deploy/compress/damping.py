@@ -48,11 +48,11 @@ class DampedHessian:
         return self.inputs - len(self.live)
 
 
-def damp(H: FloatArray, fraction: float = 0.01) -> DampedHessian:
+def damp(H: FloatArray, fraction: float = 0.03) -> DampedHessian:
     """Take dead inputs out of `H` and damp the rest until its Cholesky factor exists.
 
-    Damping keeps a solution near the original weights where calibration says little; 1 % of the
-    mean diagonal is what Frantar, Ashkboos, Hoefler, Alistarh 2022 (GPTQ) use.
+    Damping keeps a solution near the original weights where calibration says little (Frantar,
+    Ashkboos, Hoefler, Alistarh 2022, GPTQ, who add 1 % of the mean diagonal).
 
     Parameters
     ----------

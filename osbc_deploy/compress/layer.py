@@ -175,7 +175,7 @@ def pose(
     moments: Moments,
     *,
     method: str = "osbc",
-    damping: float = 0.01,
+    damping: float = 0.03,
     free_bias: bool = False,
 ) -> LayerProblem:
     r"""State the problem of one population's weights.

@@ -217,8 +217,9 @@ def quantize_rows(
         block = support_blocks(H, columns, inside)
         factor = np.swapaxes(np.linalg.cholesky(block), 1, 2)
         values = np.take_along_axis(W[part], columns, axis=1) * inside
+        walked = _walk(values, factor, [(scale[part], bits) for scale, bits in grids])
         for k, (scale, bits) in enumerate(grids):
-            q = _walk(values, factor, scale[part], bits) * inside
+            q = walked[k] * inside
             if polish:
                 q = _polish(values, block, q, scale[part], bits, inside)
             error = values - q * scale[part, None]
@@ -226,7 +227,7 @@ def quantize_rows(
             codes[k, part[:, None], columns] = np.where(inside, q, 0.0)
 
     if most:
-        space.batches(apart, rows, 32 * most * most)
+        space.batches(apart, rows, 32 * most * most + 16 * len(grids) * most)
     return codes, lost
 
 
@@ -244,13 +245,16 @@ def _walk_shared(W: FloatArray, R: FloatArray, scale: FloatArray, bits: int) -> 
     return codes
 
 
-def _walk(W: FloatArray, R: FloatArray, scale: FloatArray, bits: int) -> FloatArray:
-    """Return codes for rows with a factor each, from the last column to the first."""
-    codes, error = np.zeros_like(W), np.zeros_like(W)
+def _walk(W: FloatArray, R: FloatArray, grids: Sequence[tuple[FloatArray, int]]) -> FloatArray:
+    """Return codes (grids, rows, n) for rows with a factor each, from the last column on."""
+    codes = np.zeros((len(grids), *W.shape))
+    error = np.zeros_like(codes)
     for i in range(W.shape[1] - 1, -1, -1):
-        fed = np.einsum("rj,rj->r", error[:, i + 1 :], R[:, i, i + 1 :])
-        codes[:, i] = round_to_grid(W[:, i] + fed / R[:, i, i], scale, bits)
-        error[:, i] = W[:, i] - codes[:, i] * scale
+        fed = np.einsum("grj,rj->gr", error[:, :, i + 1 :], R[:, i, i + 1 :])
+        wanted = W[:, i] + fed / R[:, i, i]
+        for k, (scale, bits) in enumerate(grids):
+            codes[k, :, i] = round_to_grid(wanted[k], scale, bits)
+            error[k, :, i] = W[:, i] - codes[k, :, i] * scale
     return codes
 
 

@@ -17,8 +17,10 @@ T = TypeVar("T")
 DEFAULT_MEMORY = 2 * 1024**3
 """Bytes of working memory, unless told otherwise."""
 
-_CACHED_ROWS = 4
-"""Rows worked on at a time where each has a matrix of its own: more only leave the cache."""
+_CACHED_BYTES = 32 * 1024**2
+"""Working memory of a batch: more only leaves the cache, fewer rows cost calls."""
+
+_FEWEST_ROWS, _MOST_ROWS = 4, 256
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Workspace:
         on the number of threads, and on the size of the batches only by rounding.
         """
         threads = self.threads or _cores()
-        size = max(1, min(_CACHED_ROWS, self.memory // max(1, threads * row_bytes)))
+        wanted = min(_MOST_ROWS, max(_FEWEST_ROWS, _CACHED_BYTES // max(1, row_bytes)))
+        size = max(1, min(wanted, self.memory // max(1, threads * row_bytes)))
         threads = max(1, min(threads, self.memory // max(1, size * row_bytes)))
         parts = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 

@@ -199,8 +199,8 @@ def test_what_takes_too_long_to_rank_is_left_out_and_said(
     call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if both budgets of work were those of a much smaller machine.
-    monkeypatch.setattr("osbc_deploy.compress.layer._ELIMINATION_BUDGET", 1e5)
-    monkeypatch.setattr("osbc_deploy.fit.candidates._FORWARD_WORK", 3e7)
+    monkeypatch.setattr("osbc_deploy.compress.ranking._EXACT_WORK", 1e5)
+    monkeypatch.setattr("osbc_deploy.fit.candidates._RANKING_WORK", 4e7)
     done = call(cores=3)
     assert done.as_predicted
     notes = [d.message for d in done.deployment.deviations if d.subject == "0"]
