@@ -23,21 +23,22 @@ from numpy.typing import NDArray
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
-    INPUT,
     FixedConv,
     FixedDense,
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
 )
+from osbc_deploy.fixedpoint.ranges import faults
 
 __all__ = ["FORMAT", "check_replaceable", "new_folder", "read_network", "write_network"]
 
-FORMAT = "osbc-deploy/network/1"
+FORMAT = "osbc-deploy/network/2"
 MANIFEST = "network.json"
 ARRAYS = "network.safetensors"
 
 _STATE = ("du", "dv", "vth", "bias_mant", "bias_exp", "u_init", "v_init", "v_scale", "v_offset")
+_POPULATION = ("spiking", "reset", "reset_interval", "reset_offset")
 
 
 def check_replaceable(path: Path, *, marker: str = MANIFEST) -> None:
@@ -99,7 +100,10 @@ def write_network(network: FixedPointNetwork, folder: Path) -> None:
         for name in _STATE:
             arrays[f"population.{population.name}.{name}"] = getattr(population, name)
     for projection in network.projections:
-        arrays[f"projection.{projection.name}.weight"] = projection.connection.weight
+        connection = projection.connection
+        arrays[f"projection.{projection.name}.weight"] = connection.weight
+        if isinstance(connection, FixedDense) and connection.delay is not None:
+            arrays[f"projection.{projection.name}.delay"] = connection.delay
     save_file({name: np.array(array) for name, array in arrays.items()}, folder / ARRAYS)
     manifest = {
         "format": FORMAT,
@@ -107,7 +111,8 @@ def write_network(network: FixedPointNetwork, folder: Path) -> None:
         "readout": network.readout,
         "formats": asdict(network.formats),
         "populations": [
-            {"name": p.name, "shape": p.shape, "spiking": p.spiking} for p in network.populations
+            {"name": p.name, "shape": p.shape} | {key: getattr(p, key) for key in _POPULATION}
+            for p in network.populations
         ],
         "projections": [_describe(p) for p in network.projections],
     }
@@ -121,6 +126,8 @@ def _describe(projection: FixedProjection) -> dict[str, Any]:
         "post": projection.post,
         "weight_bits": projection.weight_bits,
         "weight_exp": projection.weight_exp,
+        "sign": projection.sign,
+        "graded": projection.graded,
         "kind": "dense",
     }
     connection = projection.connection
@@ -188,37 +195,28 @@ def _build(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> F
             state[name] = array
         populations.append(
             FixedPopulation(
-                name=str(entry["name"]), shape=shape, spiking=bool(entry["spiking"]), **state
+                name=str(entry["name"]),
+                shape=shape,
+                spiking=bool(entry["spiking"]),
+                reset=entry["reset"],
+                reset_interval=int(entry["reset_interval"]),
+                reset_offset=int(entry["reset_offset"]),
+                **state,
             )
         )
     projections = [_read_projection(entry, arrays) for entry in manifest["projections"]]
-    _check_graph(_ints(manifest["input_shape"]), populations, projections)
     if manifest["readout"] not in ("sum", "last", "max"):
         raise ValueError(f"readout {manifest['readout']!r}")
-    return FixedPointNetwork(
+    network = FixedPointNetwork(
         _ints(manifest["input_shape"]),
         tuple(populations),
         tuple(projections),
         formats,
         manifest["readout"],
     )
-
-
-def _check_graph(
-    input_shape: tuple[int, ...],
-    populations: list[FixedPopulation],
-    projections: list[FixedProjection],
-) -> None:
-    """Check that every population is fed by the one before it, in the shapes they have."""
-    if not populations or len(populations) != len(projections):
-        raise ValueError(f"{len(projections)} projections into {len(populations)} populations")
-    pre, shape = INPUT, input_shape
-    for projection, population in zip(projections, populations, strict=True):
-        if (projection.pre, projection.post) != (pre, population.name):
-            raise ValueError(f"{projection.name} leads from {projection.pre} to {projection.post}")
-        if projection.connection.output_shape(shape) != population.shape:
-            raise ValueError(f"{projection.name} does not take {shape} to {population.shape}")
-        pre, shape = population.name, population.shape
+    if wrong := faults(network):
+        raise ValueError("; ".join(wrong[:3]))
+    return network
 
 
 def _read_projection(
@@ -228,10 +226,13 @@ def _read_projection(
     dimensions = {"dense": 2, "conv": 4}[entry["kind"]]
     if weight.ndim != dimensions or weight.dtype != np.int16:
         raise ValueError(f"{entry['name']}.weight is {weight.dtype} {weight.shape}")
-    connection: FixedDense | FixedConv = FixedDense(weight)
+    delay = arrays.get(f"projection.{entry['name']}.delay")
+    connection: FixedDense | FixedConv
     if entry["kind"] == "conv":
         pairs = {key: _ints(entry[key]) for key in ("stride", "padding", "dilation")}
         connection = FixedConv(weight, groups=int(entry["groups"]), **pairs)  # type: ignore[arg-type]
+    else:
+        connection = FixedDense(weight, delay)
     return FixedProjection(
         str(entry["name"]),
         str(entry["pre"]),
@@ -239,6 +240,8 @@ def _read_projection(
         connection,
         int(entry["weight_bits"]),
         int(entry["weight_exp"]),
+        entry["sign"],
+        bool(entry["graded"]),
     )
 
 

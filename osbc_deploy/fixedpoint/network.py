@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -20,17 +21,42 @@ __all__ = [
     "FixedPointNetwork",
     "FixedPopulation",
     "FixedProjection",
+    "Reset",
+    "Sign",
 ]
+
+Sign: TypeAlias = Literal["mixed", "excitatory", "inhibitory"]
+Reset: TypeAlias = Literal["zero", "subtract"]
 
 
 @dataclass(frozen=True, eq=False)
 class FixedDense:
-    """Weight mantissas (n_post, n_pre) of a fully connected projection."""
+    """A projection from all neurons to all, most of which may be zero.
+
+    Attributes
+    ----------
+    weight : ndarray of int16 (n_post, n_pre)
+        Mantissas.
+    delay : ndarray of uint8 (n_post, n_pre) or None
+        Steps that each synapse delivers late, on top of the one that every projection takes.
+    """
 
     weight: IntArray
+    delay: IntArray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", frozen(self.weight, np.int16))
+        if self.delay is not None:
+            if np.shape(self.delay) != self.weight.shape:
+                raise ValueError(
+                    f"delays of shape {np.shape(self.delay)}, weights {self.weight.shape}"
+                )
+            object.__setattr__(self, "delay", frozen(self.delay, np.uint8))
+
+    @property
+    def longest_delay(self) -> int:
+        """The largest delay of a synapse."""
+        return 0 if self.delay is None else int(self.delay.max(initial=0))
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape of the result; ValueError for a source of another size."""
@@ -41,7 +67,10 @@ class FixedDense:
 
 @dataclass(frozen=True, eq=False)
 class FixedConv:
-    """Weight mantissas (c_out, c_in / groups, kh, kw) of a cross-correlation, zero padded."""
+    """Weight mantissas (c_out, c_in / groups, kh, kw) of a cross-correlation, zero padded.
+
+    Its sum wraps to the width of a state register.
+    """
 
     weight: IntArray
     stride: Pair
@@ -51,6 +80,11 @@ class FixedConv:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", frozen(self.weight, np.int16))
+
+    @property
+    def longest_delay(self) -> int:
+        """0: convolutions have no delays."""
+        return 0
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return (c_out, rows, columns); ValueError for a source that does not fit."""
@@ -73,13 +107,19 @@ class FixedProjection:
     Attributes
     ----------
     name, pre, post : str
+        `post` may be `pre`, or a population before it: a recurrent projection.
     connection : FixedDense or FixedConv
-        Mantissas on the mixed-sign grid of `weight_bits`: multiples of
-        ``2^(weight_mantissa_bits - weight_bits + 1)``.
+        Mantissas on the grid of `weight_bits`: multiples of
+        ``2^(weight_mantissa_bits - weight_bits)``, twice that where signs are mixed.
     weight_bits : int
         Bits each synapse is stored in.
     weight_exp : int
-        Exponent of the sum.
+        Exponent of the sum, with delays of the sum of each delay.
+    sign : {"mixed", "excitatory", "inhibitory"}
+        Which signs the synapses can store; one sign for all leaves them a bit more.
+    graded : bool
+        The spikes carry a value, which the weights are multiplied with; otherwise anything that
+        is not 0 counts as 1. Only the input sends graded spikes.
     """
 
     name: str
@@ -88,6 +128,12 @@ class FixedProjection:
     connection: FixedConnection
     weight_bits: int
     weight_exp: int
+    sign: Sign = "mixed"
+    graded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sign not in get_args(Sign):
+            raise ValueError(f"{self.name}: sign {self.sign!r}")
 
     @property
     def nonzero(self) -> int:
@@ -112,6 +158,11 @@ class FixedPopulation:
         False for a readout whose potential is the answer.
     v_scale, v_offset : ndarray of float64 (n,)
         ``v_float = v_scale * v + v_offset``: how the integers relate to the float network.
+    reset : {"zero", "subtract"}
+        What a spike does to the potential: set it to 0, or take the threshold away.
+    reset_interval, reset_offset : int
+        Set u and v to 0 before every step t (from 0) with ``t % interval == offset % interval``;
+        an interval of 0 never does.
     """
 
     name: str
@@ -126,8 +177,13 @@ class FixedPopulation:
     spiking: bool
     v_scale: FloatArray
     v_offset: FloatArray
+    reset: Reset = "zero"
+    reset_interval: int = 0
+    reset_offset: int = 0
 
     def __post_init__(self) -> None:
+        if self.reset not in get_args(Reset):
+            raise ValueError(f"{self.name}: reset {self.reset!r}")
         for name in ("du", "dv", "vth", "bias_mant", "bias_exp", "u_init", "v_init"):
             object.__setattr__(self, name, frozen(getattr(self, name), np.int32))
         for name in ("v_scale", "v_offset"):
@@ -146,11 +202,13 @@ class FixedPopulation:
 
 @dataclass(frozen=True, eq=False)
 class FixedPointNetwork:
-    """A feed-forward network in the chip's integers.
+    """A network in the chip's integers.
 
-    Time is each population's own: step t of a population is the step that sees the spikes its
-    source fired at t. On the chip a projection delivers one step later, so population l (from 1)
-    runs l steps behind the input; a population that does not start silent must be started then.
+    Time is each population's own: step t of a population is the step that sees the spikes which
+    the population before it fired at t. On the chip a projection delivers one step later, so a
+    population runs its `depth` (the longest way from the input) steps behind the input; one that
+    does not start silent must be started then. Delays are the chip's; :meth:`latency` turns them
+    into own time.
 
     Attributes
     ----------
@@ -158,7 +216,7 @@ class FixedPointNetwork:
     populations : tuple of FixedPopulation
         In the order activity flows; the last is the output.
     projections : tuple of FixedProjection
-        One into each population, in the same order.
+        At least one into each population from before it.
     formats : NumberFormats
     readout : str
         "sum", "last" or "max" over time of the output's spikes or potentials.
@@ -169,6 +227,54 @@ class FixedPointNetwork:
     projections: tuple[FixedProjection, ...]
     formats: NumberFormats
     readout: Readout
+
+    def __post_init__(self) -> None:
+        self._check_graph()
+
+    def _check_graph(self) -> None:
+        names = [INPUT, *(p.name for p in self.populations)]
+        if len(names) < 2 or len(set(names)) != len(names):
+            raise ValueError(f"populations {names[1:]}: at least one is needed, all named apart")
+        order = {name: number for number, name in enumerate(names)}
+        fed = {INPUT}
+        for projection in self.projections:
+            pre, post = projection.pre, projection.post
+            if pre not in order or order.get(post, 0) == 0:
+                raise ValueError(f"{projection.name} leads from {pre} to {post}")
+            shape = projection.connection.output_shape(self.shape_of(pre))
+            if shape != self.shape_of(post):
+                raise ValueError(f"{projection.name} does not take {pre} to {post}")
+            if order[pre] < order[post]:
+                fed.add(post)
+        if missing := [name for name in names if name not in fed]:
+            raise ValueError(f"nothing before {', '.join(missing)} projects to it")
+        for projection in self.projections:
+            delay = getattr(projection.connection, "delay", None)
+            soonest = self.latency(projection) + int(0 if delay is None else delay.min(initial=0))
+            needed = int(order[projection.pre] >= order[projection.post])
+            if soonest < needed:
+                raise ValueError(
+                    f"{projection.name} delivers {needed - soonest} steps before the other "
+                    "projections; its synapses need longer delays"
+                )
+
+    @cached_property
+    def depth(self) -> dict[str, int]:
+        """Steps that each population runs behind the input, by name."""
+        depth = {INPUT: 0}
+        for population in self.populations:
+            before = [p.pre for p in self.afferents(population.name) if p.pre in depth]
+            depth[population.name] = 1 + max((depth[pre] for pre in before), default=0)
+        return depth
+
+    def latency(self, projection: FixedProjection) -> int:
+        """Return after how many steps of own time a projection without delays delivers.
+
+        0 between neighbours: both count the steps since the sample reached them. 1 from a
+        population to itself. A projection that skips populations is early by the populations
+        skipped, which is negative here and must be made up for by its delays.
+        """
+        return 1 + self.depth[projection.pre] - self.depth[projection.post]
 
     @property
     def output(self) -> FixedPopulation:
@@ -183,3 +289,36 @@ class FixedPointNetwork:
     def outgoing(self, name: str) -> tuple[FixedProjection, ...]:
         """Return the projections out of a population."""
         return tuple(p for p in self.projections if p.pre == name)
+
+    def afferents(self, name: str) -> tuple[FixedProjection, ...]:
+        """Return the projections into a population."""
+        return tuple(p for p in self.projections if p.post == name)
+
+    def blocks(self) -> tuple[tuple[int, int], ...]:
+        """Return ranges of populations that must be stepped together, in order.
+
+        Without recurrence each is one population.
+        """
+        order = {p.name: number for number, p in enumerate(self.populations)}
+        reach = {number: number for number in order.values()}
+        for projection in self.projections:
+            first, last = order[projection.post], order.get(projection.pre, -1)
+            if last >= first:
+                reach[first] = max(reach[first], last)
+        found, start = [], 0
+        while start < len(self.populations):
+            stop, number = start + 1, start
+            while number < stop:
+                stop = max(stop, reach[number] + 1)
+                number += 1
+            found.append((start, stop))
+            start = stop
+        return tuple(found)
+
+    def is_recurrent(self, start: int, stop: int) -> bool:
+        """Tell whether a block of :meth:`blocks` feeds back to itself."""
+        names = [p.name for p in self.populations[start:stop]]
+        return any(
+            p.pre in names and p.post in names and names.index(p.pre) >= names.index(p.post)
+            for p in self.projections
+        )
