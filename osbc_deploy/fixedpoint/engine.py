@@ -1,270 +1,136 @@
-"""The integer engine: runs a fixed-point network, many samples side by side, bit for bit.
-
-Sums of weights are taken by matrix products in floating point, which is exact because every
-partial sum is an integer below the mantissa's limit (checked for each projection); all state
-arithmetic is in 64-bit integers.
-"""
+"""The integer engine: runs a fixed-point network on samples, bit for bit as the chip does."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
-from osbc_deploy.errors import FidelityError
-from osbc_deploy.fixedpoint.arithmetic import (
-    decay,
-    effective_bias,
-    out_of_range,
-    saturate,
-    shift,
-    wrap_accumulator,
-    wrap_current,
-)
-from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.fixedpoint.network import (
-    FixedConv,
-    FixedPointNetwork,
-    FixedPopulation,
-    FixedProjection,
-)
-from osbc_deploy.network.graph import Shape
+from osbc_deploy.arrays import IntArray
+from osbc_deploy.errors import UsageError
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.fixedpoint.plain import run_plain
+from osbc_deploy.fixedpoint.record import Activity, EngineRun, Traces
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["Activity", "EngineRun", "accumulate", "integrate", "run"]
+T = TypeVar("T", bound=np.generic)
 
+__all__ = ["Activity", "EngineRun", "Kernels", "run"]
 
-@dataclass(frozen=True, eq=False)
-class Activity:
-    """What the neurons of a population went through.
-
-    Attributes
-    ----------
-    spikes, neuron_steps : int
-    u_peak, v_peak : int
-        Largest magnitudes, before wrapping and saturation.
-    wraps, saturations : int
-        Times a current wrapped or a potential was clipped.
-    counts : ndarray of int (n,)
-        Spikes of each neuron; empty before the first sample.
-    """
-
-    spikes: int = 0
-    neuron_steps: int = 0
-    u_peak: int = 0
-    v_peak: int = 0
-    wraps: int = 0
-    saturations: int = 0
-    counts: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def __add__(self, other: Activity) -> Activity:
-        return Activity(
-            self.spikes + other.spikes,
-            self.neuron_steps + other.neuron_steps,
-            max(self.u_peak, other.u_peak),
-            max(self.v_peak, other.v_peak),
-            self.wraps + other.wraps,
-            self.saturations + other.saturations,
-            self.counts + other.counts if len(self.counts) else other.counts,
-        )
-
-    @property
-    def rate(self) -> float:
-        """Mean spikes per neuron and step."""
-        return self.spikes / self.neuron_steps if self.neuron_steps else 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class EngineRun:
-    """What a run recorded.
-
-    Attributes
-    ----------
-    spikes : dict of ndarray of uint8 (n, T, size)
-        Of the populations asked for.
-    output : ndarray of int32 (n, T, size)
-        Spikes of the output population, or its potentials if it is a readout.
-    activity : dict of Activity
-        By population.
-    """
-
-    spikes: Mapping[str, SpikeArray]
-    output: IntArray
-    activity: Mapping[str, Activity]
+Kernels: TypeAlias = Literal["compiled", "plain"]
 
 
 def run(
     network: FixedPointNetwork,
-    spikes: SpikeArray,
+    spikes: IntArray,
     *,
     record: Collection[str] = (),
+    states: Collection[str] = (),
+    kernels: Kernels = "compiled",
     batch_size: int = 32,
+    threads: int | None = None,
+    strict: bool = True,
     progress: Progress = SILENT,
     title: str = "fixed-point engine",
 ) -> EngineRun:
     """Run samples through a fixed-point network.
 
+    The result depends on none of `kernels`, `batch_size` and `threads`.
+
     Parameters
     ----------
     network : FixedPointNetwork
-    spikes : ndarray of uint8 (n, T, *input_shape)
+    spikes : ndarray of uint8 (n, T, *input_shape), or of int32 for a graded input
     record : collection of str
         Populations whose spikes are kept.
+    states : collection of str
+        Populations whose u and v are kept.
+    kernels : {"compiled", "plain"}
+        The compiled engine, or the NumPy code that specifies it.
     batch_size : int
-        Samples side by side; the result does not depend on it.
+        Samples side by side in the plain engine, and between two signs of progress.
+    threads : int, optional
+        Of the compiled engine; the processor's cores by default.
+    strict : bool
+        Refuse currents out of the register's range; lowering looks at them instead.
 
     Raises
     ------
     FidelityError
         When a current leaves the range that one wrap of the register can represent.
+    UsageError
+        For samples of another shape than the network's input.
     """
+    if spikes.ndim < 3 or spikes.shape[2:] != network.input_shape:
+        raise UsageError(
+            f"samples: have shape {spikes.shape}, the network takes (n, T, "
+            f"{', '.join(map(str, network.input_shape))}). Give samples of that shape."
+        )
     n, steps = spikes.shape[:2]
-    kept = {
-        p.name: np.empty((n, steps, p.size), np.uint8)
-        for p in network.populations
-        if p.name in record and p.spiking
-    }
-    output = np.empty((n, steps, network.output.size), np.int32)
-    activity = {p.name: Activity() for p in network.populations}
-    with task(progress, title, n):
+    signal = spikes.reshape(n, steps, -1)
+    sizes = {p.name: p.size for p in network.populations}
+    out = network.output
+
+    def rasters(names: Collection[str], count: int, dtype: type[T]) -> dict[str, NDArray[T]]:
+        return {
+            name: np.empty((count, steps, sizes[name]), dtype) for name in sizes if name in names
+        }
+
+    kept = rasters(
+        [p.name for p in network.populations if p.name in record and p.spiking], n, np.uint8
+    )
+    u = rasters(states, n, np.int32)
+    v = rasters(states if out.spiking else {*states, out.name}, n, np.int32)
+    output: IntArray = np.empty((n, steps, out.size), np.int32) if out.spiking else v[out.name]
+    activity = {name: Activity() for name in sizes}
+    with task(progress, title, n), _workers(network, signal, kernels, threads, strict) as work:
         for start in range(0, n, batch_size):
             rows = slice(start, min(start + batch_size, n))
-            signal = spikes[rows]
-            for projection, population in zip(
-                network.projections, network.populations, strict=True
-            ):
-                a = accumulate(
-                    projection, signal, network.shape_of(projection.pre), network.formats
-                )
-                fired, potential, part = integrate(population, a, network.formats)
-                activity[population.name] += part
-                if population.name in kept:
-                    kept[population.name][rows] = fired
-                signal = fired
-            output[rows] = fired if network.output.spiking else potential
-            progress.advance(rows.stop - rows.start)
-    return EngineRun(kept, output, activity)
+            count = rows.stop - rows.start
+            fired = rasters([name for name in sizes if name not in kept], count, np.uint8)
+            fired |= {name: array[rows] for name, array in kept.items()}
+            traces = Traces(
+                fired, {k: a[rows] for k, a in u.items()}, {k: a[rows] for k, a in v.items()}
+            )
+            for seen in work(signal[rows], traces):
+                activity = {name: total + seen[name] for name, total in activity.items()}
+            if out.spiking:
+                output[rows] = fired[out.name]
+            progress.advance(count)
+    return EngineRun(kept, u, {name: v[name] for name in v if name in states}, output, activity)
 
 
-def accumulate(
-    projection: FixedProjection, spikes: SpikeArray, shape: Shape, formats: NumberFormats
-) -> IntArray:
-    """Return the activations that a projection delivers.
-
-    Parameters
-    ----------
-    projection : FixedProjection
-    spikes : ndarray of uint8 (n, T, ...)
-        Presynaptic spikes.
-    shape : tuple of int
-        Shape of the presynaptic population.
-    formats : NumberFormats
-
-    Returns
-    -------
-    ndarray of int64 (n, T, post size)
-    """
-    n, steps = spikes.shape[:2]
-    connection = projection.connection
-    weight = connection.weight.astype(np.int64)
-    widest = int(np.abs(weight).reshape(len(weight), -1).sum(axis=1).max(initial=0))
-    exact = np.dtype(np.float32 if widest < 2**24 else np.float64)
-    frames = spikes.reshape(n * steps, *shape)
-    if isinstance(connection, FixedConv):
-        total = _correlate(connection, frames.astype(exact), weight.astype(exact))
-        a = wrap_accumulator(shift(total.astype(np.int64), projection.weight_exp), formats)
-    else:
-        product = frames.reshape(n * steps, -1).astype(exact) @ weight.T.astype(exact)
-        a = shift(product.astype(np.int64), projection.weight_exp)
-    return a.reshape(n, steps, -1)
+Work: TypeAlias = Callable[[IntArray, Traces], Iterable[dict[str, Activity]]]
 
 
-def _correlate(conv: FixedConv, frames: FloatArray, weight: FloatArray) -> FloatArray:
-    """Cross-correlate frames (m, C, H, W), one matrix product for each kernel offset."""
-    m, channels, height, width = frames.shape
-    out, per_group, kh, kw = weight.shape
-    (sh, sw), (ph, pw), (dh, dw) = conv.stride, conv.padding, conv.dilation
-    _, rows, cols = conv.output_shape((channels, height, width))
-    padded = np.pad(frames.transpose(0, 2, 3, 1), ((0, 0), (ph, ph), (pw, pw), (0, 0)))
-    total = np.zeros((m, rows, cols, out), frames.dtype)
-    share = out // conv.groups
-    for group in range(conv.groups):
-        inputs = slice(group * per_group, (group + 1) * per_group)
-        outputs = slice(group * share, (group + 1) * share)
-        for i in range(kh):
-            for j in range(kw):
-                kernel = weight[outputs, :, i, j].T
-                if not kernel.any():
-                    continue
-                window = padded[
-                    :,
-                    i * dh : i * dh + sh * (rows - 1) + 1 : sh,
-                    j * dw : j * dw + sw * (cols - 1) + 1 : sw,
-                    inputs,
-                ]
-                total[..., outputs] += window @ kernel
-    return np.ascontiguousarray(total.transpose(0, 3, 1, 2)).reshape(m, -1)
+@contextmanager
+def _workers(
+    network: FixedPointNetwork,
+    signal: IntArray,
+    kernels: Kernels,
+    threads: int | None,
+    strict: bool,
+) -> Iterator[Work]:
+    """Yield the function that runs a batch and tells what each sample, or all, went through."""
+    if kernels == "plain":
+        yield lambda batch, traces: [run_plain(network, batch, traces, strict=strict)]
+        return
+    # Imported here: numba takes half a second, which reading a network need not.
+    from osbc_deploy.fixedpoint.compiled import Plan
 
+    graded = any(p.graded for p in network.projections)
+    plan = Plan(network, int(np.abs(signal.astype(np.int64)).max(initial=0)) if graded else 1)
+    with ThreadPoolExecutor(max_workers=threads or os.cpu_count()) as pool:
 
-def integrate(
-    population: FixedPopulation, a: IntArray, formats: NumberFormats, *, strict: bool = True
-) -> tuple[SpikeArray, IntArray, Activity]:
-    """Run the neurons of one population on their activations.
+        def work(batch: IntArray, traces: Traces) -> Iterable[dict[str, Activity]]:
+            return pool.map(
+                lambda sample: plan.run(batch[sample], sample, traces, strict=strict),
+                range(len(batch)),
+            )
 
-    Parameters
-    ----------
-    population : FixedPopulation
-    a : ndarray of int64 (n, T, size)
-    strict : bool
-        Refuse currents out of the register's range; lowering looks at them instead.
-
-    Returns
-    -------
-    spikes : ndarray of uint8 (n, T, size)
-    potentials : ndarray of int32 (n, T, size)
-        After the reset.
-    activity : Activity
-    """
-    n, steps, _ = a.shape
-    unity = formats.decay_unity
-    kept_u = unity - (population.du.astype(np.int64) + formats.decay_u_offset)
-    kept_v = unity - population.dv.astype(np.int64)
-    bias = effective_bias(population.bias_mant, population.bias_exp)
-    threshold = population.vth.astype(np.int64) << formats.state_shift
-    holds_current = bool(kept_u.any())
-    u: IntArray = np.repeat(population.u_init.astype(np.int64)[None], n, axis=0)
-    v: IntArray = np.repeat(population.v_init.astype(np.int64)[None], n, axis=0)
-    spikes = np.empty(a.shape, np.uint8)
-    potentials = np.empty(a.shape, np.int32)
-    u_peak = v_peak = wraps = saturations = 0
-    for t in range(steps):
-        x = a[:, t] << formats.state_shift
-        raw_u = decay(u, kept_u, formats.decay_bits) + x if holds_current else x
-        u = wrap_current(raw_u, formats)
-        raw_v = decay(v, kept_v, formats.decay_bits) + u + bias
-        v = saturate(raw_v, formats)
-        fired = v > threshold
-        u_peak = max(u_peak, _peak(raw_u))
-        v_peak = max(v_peak, _peak(raw_v))
-        if u_peak > formats.state_limit:
-            wraps += int(np.count_nonzero(raw_u != u))
-            if strict and out_of_range(u, formats).any():
-                raise FidelityError(
-                    f"{population.name}: synaptic current reaches {u_peak}, one wrap of the "
-                    f"{formats.state_bits}-bit register brings back {2 * formats.state_limit}. "
-                    "The input drives the layer beyond the chip's range; calibrate on samples "
-                    "like it."
-                )
-        if v_peak >= formats.state_limit:
-            saturations += int(np.count_nonzero(raw_v != v))
-        v = np.where(fired, 0, v)
-        spikes[:, t], potentials[:, t] = fired, v
-    counts = np.count_nonzero(spikes, axis=(0, 1))
-    part = Activity(int(counts.sum()), spikes.size, u_peak, v_peak, wraps, saturations, counts)
-    return spikes, potentials, part
-
-
-def _peak(values: IntArray) -> int:
-    return max(int(values.max(initial=0)), -int(values.min(initial=0)))
+        yield work

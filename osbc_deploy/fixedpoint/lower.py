@@ -22,7 +22,7 @@ starts with the current ``-b / (1 - d)``, which decays away: the sum is the same
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.network import CompressedNetwork, CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.fixedpoint.engine import Activity, accumulate, integrate
+from osbc_deploy.fixedpoint.engine import Activity, run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.merge import expand, shifted
 from osbc_deploy.fixedpoint.network import (
@@ -45,7 +45,7 @@ from osbc_deploy.fixedpoint.registers import (
     quantized,
     real_registers,
 )
-from osbc_deploy.network.graph import Network, Population, Projection, Readout, Shape
+from osbc_deploy.network.graph import INPUT, Network, Population, Projection, Readout, Shape
 from osbc_deploy.network.neurons import LIF
 from osbc_deploy.progress import SILENT, Progress, task
 
@@ -282,13 +282,18 @@ def _measure(
     formats: NumberFormats,
     batch_size: int,
 ) -> tuple[SpikeArray, Activity]:
-    spikes, seen = [], Activity()
-    for start in range(0, len(signal), batch_size):
-        a = accumulate(projection, signal[start : start + batch_size], shape, formats)
-        fired, _, part = integrate(population, a, formats, strict=False)
-        spikes.append(fired)
-        seen += part
-    return np.concatenate(spikes), seen
+    """Run one layer on the spikes before it, whatever its registers make of them."""
+    alone = FixedPointNetwork(
+        shape, (population,), (replace(projection, pre=INPUT),), formats, "sum"
+    )
+    done = run(
+        alone,
+        signal.reshape(*signal.shape[:2], *shape),
+        record=[population.name],
+        batch_size=batch_size,
+        strict=False,
+    )
+    return done.spikes.get(population.name, signal[:0]), done.activity[population.name]
 
 
 def _note_clipping(

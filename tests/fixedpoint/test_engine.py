@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from osbc_deploy.errors import FidelityError
-from osbc_deploy.fixedpoint.engine import accumulate, run
+from osbc_deploy.errors import FidelityError, UsageError
+from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     FixedConv,
@@ -55,9 +56,10 @@ def one_layer(
     return FixedPointNetwork((weight.shape[1],), (population,), (projection,), formats, "sum")
 
 
+@pytest.mark.parametrize("kernels", ["compiled", "plain"])
 @pytest.mark.parametrize("exponent", [-1, 0, 3])
 def test_lif_equals_the_equations(
-    exponent: int, formats: NumberFormats, rng: np.random.Generator
+    exponent: int, kernels: Any, formats: NumberFormats, rng: np.random.Generator
 ) -> None:
     size, n_pre, steps = 60, 8, 40
     weight = 2 * rng.integers(-128, 128, (size, n_pre))
@@ -71,19 +73,28 @@ def test_lif_equals_the_equations(
         "v_init": rng.integers(-(2**22), 2**22, size),
     }
     spikes = (rng.random((3, steps, n_pre)) < 0.5).astype(np.uint8)
-    fires = run(one_layer(weight, exponent, registers, formats, True), spikes).output
-    potential = run(one_layer(weight, exponent, registers, formats, False), spikes).output
+    fires = run(one_layer(weight, exponent, registers, formats, True), spikes, kernels=kernels)
+    readout = run(
+        one_layer(weight, exponent, registers, formats, False),
+        spikes,
+        states=["a"],
+        kernels=kernels,
+    )
     for sample in range(3):
         for j in range(size):
             total = [int(weight[j] @ x) for x in spikes[sample].astype(int)]
             a = [t << exponent if exponent >= 0 else t >> -exponent for t in total]
-            s, _, v = reference(a, {k: int(r[j]) for k, r in registers.items()})
-            assert fires[sample, :, j].tolist() == s
-            assert potential[sample, :, j].tolist() == v
-    assert 0 < fires.mean() < 1
+            s, u, v = reference(a, {k: int(r[j]) for k, r in registers.items()})
+            assert fires.output[sample, :, j].tolist() == s
+            assert readout.output[sample, :, j].tolist() == v
+            assert readout.u["a"][sample, :, j].tolist() == u
+    assert 0 < fires.output.mean() < 1
 
 
-def test_current_wraps_potential_saturates_and_both_are_counted(formats: NumberFormats) -> None:
+@pytest.mark.parametrize("kernels", ["compiled", "plain"])
+def test_current_wraps_potential_saturates_and_both_are_counted(
+    kernels: Any, formats: NumberFormats
+) -> None:
     # 254 * 2^9 * 64 = 8323072 in the first step; the second wraps to a large negative current.
     weight = np.array([[254], [254]])
     registers = {
@@ -97,7 +108,7 @@ def test_current_wraps_potential_saturates_and_both_are_counted(formats: NumberF
     }
     network = one_layer(weight, 9, registers, formats, True)
     spikes = np.ones((1, 6, 1), np.uint8)
-    done = run(network, spikes, record=["a"])
+    done = run(network, spikes, record=["a"], kernels=kernels)
     for j in range(2):
         s, u, v = reference([254 << 9] * 6, {k: int(r[j]) for k, r in registers.items()})
         assert done.spikes["a"][0, :, j].tolist() == s
@@ -109,17 +120,20 @@ def test_current_wraps_potential_saturates_and_both_are_counted(formats: NumberF
     assert done.activity["a"].saturations > 0
 
 
-def test_a_current_beyond_one_wrap_is_refused(formats: NumberFormats) -> None:
+@pytest.mark.parametrize("kernels", ["compiled", "plain"])
+def test_a_current_beyond_one_wrap_is_refused(kernels: Any, formats: NumberFormats) -> None:
     registers = {k: [0] for k in ("dv", "bias_mant", "bias_exp", "u_init", "v_init")}
     network = one_layer(
         np.full((1, 4), 254), 10, {"du": [4095], "vth": [5], **registers}, formats, True
     )
     with pytest.raises(FidelityError, match="a: synaptic current reaches"):
-        run(network, np.ones((1, 2, 4), np.uint8))
+        run(network, np.ones((1, 2, 4), np.uint8), kernels=kernels)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 7])
-def test_batches_do_not_matter(batch: int, formats: NumberFormats, rng: Any) -> None:
+@pytest.mark.parametrize(("batch", "threads"), [(1, 1), (2, 3), (7, 2)])
+def test_batches_and_threads_do_not_matter(
+    batch: int, threads: int, formats: NumberFormats, rng: Any
+) -> None:
     weight = 2 * rng.integers(-100, 100, (20, 9))
     ones = np.ones(20, int)
     registers = {
@@ -133,22 +147,49 @@ def test_batches_do_not_matter(batch: int, formats: NumberFormats, rng: Any) -> 
     }
     network = one_layer(weight, 0, registers, formats, True)
     spikes = (rng.random((7, 12, 9)) < 0.4).astype(np.uint8)
-    assert np.array_equal(
-        run(network, spikes, batch_size=batch).output, run(network, spikes).output
-    )
+    plain = run(network, spikes, kernels="plain", batch_size=batch)
+    compiled = run(network, spikes, batch_size=batch, threads=threads)
+    assert np.array_equal(plain.output, compiled.output)
+    assert plain.output.any()
+    assert plain.activity["a"].spikes == compiled.activity["a"].spikes
+    assert np.array_equal(plain.activity["a"].counts, compiled.activity["a"].counts)
+    assert plain.activity["a"].u_peak == compiled.activity["a"].u_peak
 
 
+def memoryless(
+    connection: Any, exponent: int, shape: Any, size: int, formats: NumberFormats, **options: Any
+) -> FixedPointNetwork:
+    """A layer whose u is 64 times its activation: no decay is kept, nothing fires."""
+    zero, ones = np.zeros(size, int), np.ones(size)
+    post = connection.output_shape(shape)
+    population = FixedPopulation(
+        "a", post, zero + 4095, zero + 4095, zero + 131071, zero, zero, zero, zero, True,
+        ones, ones,
+    )  # fmt: skip
+    projection = FixedProjection("p", "input", "a", connection, 8, exponent, **options)
+    return FixedPointNetwork(shape, (population,), (projection,), formats, "sum")
+
+
+KERNELS = pytest.mark.parametrize("kernels", ["compiled", "plain"])
+
+
+@KERNELS
 @pytest.mark.parametrize(
     ("stride", "padding", "dilation", "groups"),
     [((1, 1), (0, 0), (1, 1), 1), ((2, 1), (1, 2), (1, 2), 2), ((3, 2), (2, 0), (2, 1), 1)],
 )
 def test_convolution_is_torchs(
-    stride: Any, padding: Any, dilation: Any, groups: int, formats: NumberFormats, rng: Any
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    kernels: Any,
+    formats: NumberFormats,
+    rng: Any,
 ) -> None:
     weight = 2 * rng.integers(-127, 128, (6, 4 // groups, 3, 2))
     spikes = (rng.random((2, 3, 4, 9, 8)) < 0.4).astype(np.uint8)
     conv = FixedConv(weight, stride, padding, dilation, groups)
-    a = accumulate(FixedProjection("p", "input", "a", conv, 8, -1), spikes, (4, 9, 8), formats)
     expected = torch.nn.functional.conv2d(
         torch.tensor(spikes).flatten(0, 1).double(),
         torch.tensor(weight / 2),
@@ -158,13 +199,99 @@ def test_convolution_is_torchs(
         dilation,
         groups,
     )
+    network = memoryless(conv, -1, (4, 9, 8), expected[0].numel(), formats)
+    a = run(network, spikes, states=["a"], kernels=kernels).u["a"] // 64
     assert np.array_equal(a.reshape(6, -1), expected.flatten(1).numpy().astype(int))
 
 
-def test_sums_beyond_single_precision_stay_exact(formats: NumberFormats) -> None:
-    # 70001 weights of 254 and one of 2 need 25 bits: float32 would lose the last.
-    weight = np.full((1, 70002), 254)
-    weight[0, 0] = 2
-    projection = FixedProjection("p", "input", "a", FixedDense(weight), 8, 0)
-    a = accumulate(projection, np.ones((1, 1, 70002), np.uint8), (70002,), formats)
-    assert a[0, 0, 0] == 254 * 70001 + 2
+@KERNELS
+@pytest.mark.parametrize("exponent", [-3, -1, 2])
+def test_every_delay_is_summed_and_shifted_on_its_own(
+    exponent: int, kernels: Any, formats: NumberFormats, rng: Any
+) -> None:
+    weight = 2 * rng.integers(-127, 128, (5, 7))
+    delay = rng.integers(0, 4, (5, 7))
+    spikes = (rng.random((1, 12, 7)) < 0.5).astype(np.uint8)
+    network = memoryless(FixedDense(weight, delay), exponent, (7,), 5, formats)
+    a = run(network, spikes, states=["a"], kernels=kernels).u["a"][0] // 64
+    for t in range(12):
+        for i in range(5):
+            total = 0
+            for d in range(4):
+                if t >= d:
+                    part = sum(
+                        int(weight[i, j])
+                        for j in range(7)
+                        if delay[i, j] == d and spikes[0, t - d, j]
+                    )
+                    total += part << exponent if exponent >= 0 else part >> -exponent
+            assert a[t, i] == total
+
+
+@KERNELS
+def test_graded_input_is_multiplied(kernels: Any, formats: NumberFormats, rng: Any) -> None:
+    weight = 2 * rng.integers(-127, 128, (5, 7))
+    values = rng.integers(-9, 10, (2, 6, 7)).astype(np.int32)
+    graded = memoryless(FixedDense(weight), 0, (7,), 5, formats, graded=True)
+    binary = memoryless(FixedDense(weight), 0, (7,), 5, formats)
+    found = run(graded, values, states=["a"], kernels=kernels).u["a"] // 64
+    assert np.array_equal(found, values @ weight.T)
+    found = run(binary, values, states=["a"], kernels=kernels).u["a"] // 64
+    assert np.array_equal(found, (values != 0) @ weight.T)
+
+
+@KERNELS
+def test_recurrent_spikes_arrive_a_step_later(kernels: Any, formats: NumberFormats) -> None:
+    # One spike goes round a ring of three; each neuron fires when the one before it has.
+    ring = 200 * np.roll(np.eye(3, dtype=int), 1, axis=0)
+    network = memoryless(FixedDense(200 * np.eye(3, dtype=int)), 0, (3,), 3, formats)
+    population = replace(network.populations[0], vth=np.full(3, 100))
+    network = replace(
+        network,
+        populations=(population,),
+        projections=(
+            *network.projections,
+            FixedProjection("r", "a", "a", FixedDense(ring), 8, 0),
+        ),
+    )
+    spikes = np.zeros((1, 7, 3), np.uint8)
+    spikes[0, 0, 0] = 1
+    fired = run(network, spikes, kernels=kernels).output[0]
+    assert fired.argmax(axis=1).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert fired.sum() == 7
+
+
+@KERNELS
+def test_subtractive_and_timed_resets(kernels: Any, formats: NumberFormats) -> None:
+    # The potential gains 64 * 50 a step, the threshold is 64 * 120.
+    network = memoryless(FixedDense(np.array([[50]])), 0, (1,), 1, formats)
+    population = replace(network.populations[0], dv=[0], vth=[120])
+    spikes = np.ones((1, 10, 1), np.uint8)
+
+    def potentials(**changes: Any) -> list[int]:
+        net = replace(network, populations=(replace(population, **changes),))
+        return [v // 64 for v in run(net, spikes, states=["a"], kernels=kernels).v["a"].ravel()]
+
+    assert potentials() == [50, 100, 0, 50, 100, 0, 50, 100, 0, 50]
+    assert potentials(reset="subtract") == [50, 100, 30, 80, 10, 60, 110, 40, 90, 20]
+    assert potentials(reset_interval=4, reset_offset=5) == [50, 50, 100, 0, 50, 50, 100, 0, 50, 50]
+
+
+@KERNELS
+def test_sums_beyond_single_precision_stay_exact(kernels: Any, formats: NumberFormats) -> None:
+    # 70001 weights of 255 and one of 113 are 128 * 139456, just beyond 2^24: single precision
+    # cannot tell this from the sum without a weight of 1.
+    weight = np.full((1, 70003), 255)
+    weight[0, :2] = 113, 1
+    weight[0, 0] -= 1
+    network = memoryless(FixedDense(weight), -7, (70003,), 1, formats, sign="excitatory")
+    spikes = np.ones((1, 2, 70003), np.uint8)
+    spikes[0, 1, 1] = 0
+    u = run(network, spikes, states=["a"], kernels=kernels).u["a"].ravel()
+    assert u.tolist() == [139456 * 64 - 2**24, 139455 * 64 - 2**24]
+
+
+def test_samples_of_another_shape_are_refused(formats: NumberFormats) -> None:
+    network = memoryless(FixedDense(np.ones((2, 3))), 0, (3,), 2, formats)
+    with pytest.raises(UsageError, match=r"the network takes \(n, T, 3\)"):
+        run(network, np.ones((1, 2, 4), np.uint8))

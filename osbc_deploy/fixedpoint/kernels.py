@@ -1,0 +1,351 @@
+"""The inner loops of the compiled engine (numba; machine code is cached between runs).
+
+They compute what :mod:`osbc_deploy.fixedpoint.plain` states, one sample at a time and driven by
+events: only spikes cost anything on their way through a projection. All arithmetic is in integers.
+The interpreter's lock is not held, so samples run on several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+
+__all__ = [
+    "combine",
+    "find_events",
+    "find_row_events",
+    "neurons",
+    "push_conv",
+    "push_delayed",
+    "push_dense",
+    "push_sparse",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _compiled(function: F) -> F:
+    compiled: F = numba.njit(function, nogil=True, cache=True)
+    return compiled
+
+
+@_compiled
+def find_events(flat: Any, words: Any, n: int, ptr: Any, index: Any) -> None:
+    """List the active neurons of every step.
+
+    Parameters
+    ----------
+    flat : ndarray of uint8 (T * n,)
+        Spikes, step after step.
+    words : ndarray of uint64 (T * n // 8,)
+        The same memory, so that eight silent neurons are passed over at once.
+    n : int
+        Neurons.
+    ptr : ndarray of int64 (T + 1,)
+        Filled in: where the events of each step start.
+    index : ndarray of int64 (T * n + 1,)
+        Filled in: active neurons, rising within a step.
+    """
+    count = 0
+    for k in range(len(words) + 1):
+        if k < len(words):
+            if words[k] == 0:
+                continue
+            last = 8 * k + 8
+        else:
+            last = len(flat)
+        for place in range(8 * k, last):
+            # Written always and counted only where it holds: cheaper than a branch.
+            index[count] = place
+            count += flat[place] != 0
+    step = 0
+    end = n
+    ptr[0] = 0
+    for e in range(count):
+        while index[e] >= end:
+            step += 1
+            ptr[step] = e
+            end += n
+        index[e] -= end - n
+    ptr[step + 1 :] = count
+
+
+@_compiled
+def find_row_events(row: Any, ptr: Any, index: Any) -> None:
+    """List the active neurons of one step, ``row`` (n,); see :func:`find_events`."""
+    count = 0
+    for j in range(len(row)):
+        if row[j] != 0:
+            index[count] = j
+            count += 1
+    ptr[0] = 0
+    ptr[1] = count
+
+
+@_compiled
+def push_sparse(
+    ptr: Any,
+    index: Any,
+    value: Any,
+    first: int,
+    latency: int,
+    start: Any,
+    post: Any,
+    weight: Any,
+    out: Any,
+) -> None:
+    """Add the synapses of active neurons to the sums of the neurons they reach.
+
+    Parameters
+    ----------
+    ptr, index
+        Events of the steps from `first` on.
+    value : ndarray of int32 (n_pre,) of one step, or (T, n_pre), or None
+        What graded spikes carry.
+    first, latency : int
+        Events of step ``first + k`` arrive at step ``first + k + latency``.
+    start : ndarray of int64 (n_pre + 1,)
+    post, weight : ndarray (synapses,)
+        Synapses by presynaptic neuron.
+    out : ndarray (T, n_post)
+        Added to.
+    """
+    for k in range(len(ptr) - 1):
+        t = first + k + latency
+        if t >= len(out):
+            break
+        row = out[t]
+        for e in range(ptr[k], ptr[k + 1]):
+            pre = index[e]
+            if value is None:
+                for s in range(start[pre], start[pre + 1]):
+                    # Unsigned indices spare the test for negative ones, which count from the end.
+                    row[np.uint64(post[np.uint64(s)])] += weight[np.uint64(s)]
+            else:
+                factor = value[first + k, pre]
+                for s in range(start[pre], start[pre + 1]):
+                    row[np.uint64(post[np.uint64(s)])] += weight[np.uint64(s)] * factor
+
+
+@_compiled
+def push_delayed(
+    ptr: Any,
+    index: Any,
+    value: Any,
+    first: int,
+    latency: int,
+    start: Any,
+    post: Any,
+    weight: Any,
+    delay: Any,
+    out: Any,
+) -> None:
+    """Add synapses with a delay each, `delay` (synapses,); see :func:`push_sparse`."""
+    for k in range(len(ptr) - 1):
+        for e in range(ptr[k], ptr[k + 1]):
+            pre = index[e]
+            for s in range(start[pre], start[pre + 1]):
+                t = first + k + latency + delay[s]
+                if t < len(out):
+                    if value is None:
+                        out[t, post[s]] += weight[s]
+                    else:
+                        out[t, post[s]] += weight[s] * value[first + k, pre]
+
+
+@_compiled
+def push_dense(
+    ptr: Any, index: Any, value: Any, first: int, latency: int, rows: Any, out: Any
+) -> None:
+    """Add whole rows of weights, `rows` (n_pre, n_post); see :func:`push_sparse`."""
+    n = rows.shape[1]
+    for k in range(len(ptr) - 1):
+        t = first + k + latency
+        if t >= len(out):
+            break
+        total = out[t]
+        e = ptr[k]
+        # Four at a time: the sums are read and written less often.
+        while value is None and e + 4 <= ptr[k + 1]:
+            w0, w1, w2, w3 = (
+                rows[index[e]],
+                rows[index[e + 1]],
+                rows[index[e + 2]],
+                rows[index[e + 3]],
+            )
+            for j in range(n):
+                total[j] += w0[j] + w1[j] + w2[j] + w3[j]
+            e += 4
+        while e < ptr[k + 1]:
+            row = rows[index[e]]
+            factor = 1 if value is None else value[first + k, index[e]]
+            for j in range(n):
+                total[j] += row[j] * factor
+            e += 1
+
+
+@_compiled
+def push_conv(
+    ptr: Any,
+    index: Any,
+    value: Any,
+    first: int,
+    latency: int,
+    kernel: Any,
+    source: Any,
+    result: Any,
+    geometry: Any,
+    out: Any,
+) -> None:
+    """Add the kernels around active neurons; see :func:`push_sparse`.
+
+    Parameters
+    ----------
+    kernel : ndarray (c_in, kh, kw, c_out / groups)
+    source, result : tuple of int
+        (c_in, rows, columns) and (c_out, rows, columns).
+    geometry : tuple of int
+        Stride, padding and dilation by rows and columns, and groups.
+    out : ndarray (T, rows * columns * c_out)
+        Channels last.
+    """
+    _, height, width = source
+    channels, rows, cols = result
+    sh, sw, ph, pw, dh, dw, groups = geometry
+    c_in, kh, kw, share = kernel.shape
+    per_group = c_in // groups
+    for k in range(len(ptr) - 1):
+        t = first + k + latency
+        if t >= len(out):
+            break
+        total = out[t]
+        for e in range(ptr[k], ptr[k + 1]):
+            place = index[e]
+            c, y, x = place // (height * width), place // width % height, place % width
+            base = c // per_group * share
+            factor = 1 if value is None else value[first + k, place]
+            for i in range(kh):
+                down = y + ph - i * dh
+                if down < 0 or down % sh != 0 or down // sh >= rows:
+                    continue
+                for j in range(kw):
+                    right = x + pw - j * dw
+                    if right < 0 or right % sw != 0 or right // sw >= cols:
+                        continue
+                    at = (down // sh * cols + right // sw) * channels + base
+                    target = total[at : at + share]
+                    tap = kernel[c, i, j]
+                    for o in range(share):
+                        target[o] += tap[o] * factor
+
+
+@_compiled
+def combine(
+    partial: Any, begin: int, end: int, exponent: int, wrap: int, channels: int, out: Any
+) -> None:
+    """Shift sums right, wrap them, bring channels to the front, and add them to `out`.
+
+    Parameters
+    ----------
+    partial : ndarray (T, n)
+        Sums, channels last.
+    begin, end : int
+        Steps.
+    exponent : int
+        Places to shift right, 0 or more.
+    wrap : int
+        Half the range of a wrapping sum; 0 for one that does not wrap.
+    channels : int
+        1 where the order is the same.
+    out : ndarray (T, n)
+    """
+    places = partial.shape[1] // channels
+    for t in range(begin, end):
+        for p in range(places):
+            for c in range(channels):
+                total = np.int64(partial[t, p * channels + c]) >> exponent
+                if wrap:
+                    total = ((total + wrap) & (2 * wrap - 1)) - wrap
+                out[t, c * places + p] += total
+
+
+@_compiled
+def neurons(
+    a: Any,
+    begin: int,
+    end: int,
+    registers: Any,
+    state: Any,
+    seen: Any,
+    widths: Any,
+    resets: Any,
+    spikes: Any,
+    currents: Any,
+    potentials: Any,
+) -> None:
+    """Run the neurons of a population for the steps from `begin` to `end`.
+
+    Parameters
+    ----------
+    a : ndarray (T, n)
+        Activations.
+    begin, end : int
+    registers : tuple of four ndarrays of int64 (n,)
+        Share of u kept, share of v kept, bias, threshold (aligned with the state).
+    state : tuple of two ndarrays of int64 (n,)
+        u and v; changed.
+    seen : tuple of five ndarrays of int64 (n,)
+        Peaks of u and v before wrapping and saturation, wraps, saturations, spikes; changed.
+    widths : tuple of int
+        Bits of a decay, left shift of an activation, half the range of a state.
+    resets : tuple of int
+        Whether a spike subtracts the threshold, interval and offset of timed resets.
+    spikes : ndarray of uint8 (T, n)
+        Written.
+    currents, potentials : ndarray of int32 (T, n) or None
+        Written unless None.
+    """
+    decay_bits, shift, limit = widths
+    subtract, interval, offset = resets
+    rounding = (1 << decay_bits) - 1
+    kept_u, kept_v, bias, threshold = registers
+    u, v = state
+    u_peak, v_peak, wraps, saturations, counts = seen
+    n = len(u)
+    for t in range(begin, end):
+        if interval and t % interval == offset % interval:
+            u[:] = 0
+            v[:] = 0
+        row = a[t]
+        fires = spikes[t]
+        for j in range(n):
+            decayed = u[j] * kept_u[j]
+            raw_u = (decayed + (rounding & (decayed >> 63)) >> decay_bits) + (
+                np.int64(row[j]) << shift
+            )
+            u_peak[j] = max(u_peak[j], abs(raw_u))
+            new_u = raw_u
+            if raw_u > limit:
+                new_u = raw_u - 2 * limit
+            elif raw_u <= -limit:
+                new_u = raw_u + 2 * limit
+            wraps[j] += raw_u != new_u
+            decayed = v[j] * kept_v[j]
+            raw_v = (decayed + (rounding & (decayed >> 63)) >> decay_bits) + new_u + bias[j]
+            v_peak[j] = max(v_peak[j], abs(raw_v))
+            new_v = min(max(raw_v, 1 - limit), limit - 1)
+            saturations[j] += raw_v != new_v
+            fired = new_v > threshold[j]
+            fires[j] = fired
+            counts[j] += fired
+            u[j] = new_u
+            v[j] = (new_v - threshold[j] if subtract else 0) if fired else new_v
+        if currents is not None:
+            for j in range(n):
+                currents[t, j] = u[j]
+        if potentials is not None:
+            for j in range(n):
+                potentials[t, j] = v[j]
