@@ -2,6 +2,7 @@
 #   make demo    deploy the bundled network
 #   make test    run the tests
 #   make check   lint and types
+#   make conformance   500 random networks on the engine and on Lava, bit by bit (minutes)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LAVA := lava-nc==0.10.0
 
-.PHONY: setup demo test lint types check clean
+.PHONY: setup demo test lint types check conformance clean
 
 setup: $(READY)
 
@@ -35,6 +36,9 @@ types: $(READY)
 	$(BIN)/mypy
 
 check: lint types
+
+conformance: $(READY)
+	$(BIN)/python benchmarks/conformance.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -6,8 +6,8 @@ group ``osbc_deploy.backends``. The core never imports one by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Protocol
 
@@ -49,10 +49,17 @@ class BackendRun:
         Of every spiking population.
     output : ndarray of int32 (n, T, size)
         Spikes of the output population, or its potentials if it is a readout.
+    u, v : dict of ndarray of int32 (n, T, size)
+        Of the populations whose states were asked for.
+    restarts : int
+        Times the backend hung and was started again; its results are what they would have been.
     """
 
     spikes: Mapping[str, SpikeArray]
     output: IntArray
+    u: Mapping[str, IntArray] = field(default_factory=dict)
+    v: Mapping[str, IntArray] = field(default_factory=dict)
+    restarts: int = 0
 
 
 class Backend(Protocol):
@@ -72,12 +79,17 @@ class Backend(Protocol):
     def run(
         self,
         network: FixedPointNetwork,
-        spikes: SpikeArray,
+        spikes: IntArray,
         *,
         time_limit: float,
         progress: Progress,
+        states: Collection[str] = (),
     ) -> BackendRun:
-        """Run samples (n, T, *input_shape); BackendError after `time_limit` seconds."""
+        """Run samples (n, T, *input_shape), spikes of uint8 or a graded input of int32.
+
+        `states` names the populations whose u and v are wanted. BackendError after `time_limit`
+        seconds.
+        """
 
 
 def backend_names() -> list[str]:

@@ -78,6 +78,8 @@ class Fidelity:
     mismatched_spikes : int
     compared_potentials, mismatched_potentials : int
         The same for the potentials of a readout.
+    restarts : int
+        Times the backend hung and was started again.
     """
 
     backend: str | None
@@ -86,6 +88,7 @@ class Fidelity:
     mismatched_spikes: int = 0
     compared_potentials: int = 0
     mismatched_potentials: int = 0
+    restarts: int = 0
 
     @property
     def exact(self) -> bool:
@@ -142,7 +145,11 @@ class Deployment:
         return imported + self.compressed.deviations + self.lowered.deviations + self._run_notes()
 
     def _run_notes(self) -> tuple[Deviation, ...]:
-        return tuple(
+        hung = self.fidelity.restarts
+        restarted = (
+            Deviation("run", self.fidelity.backend or "", f"hung {hung} times and was restarted"),
+        )
+        return (restarted if hung else ()) + tuple(
             Deviation(
                 "run",
                 name,
@@ -459,4 +466,5 @@ def _compare(
         ),
         compared_potentials=ours.output.size if readout else 0,
         mismatched_potentials=int(np.count_nonzero(ours.output != theirs.output)) if readout else 0,
+        restarts=theirs.restarts,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from osbc_deploy._version import __version__
-from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.arrays import IntArray
 from osbc_deploy.backends import Availability, BackendRun
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
@@ -25,15 +27,18 @@ class EngineBackend:
     def run(
         self,
         network: FixedPointNetwork,
-        spikes: SpikeArray,
+        spikes: IntArray,
         *,
         time_limit: float,
         progress: Progress,
+        states: Collection[str] = (),
     ) -> BackendRun:
         """Run samples; see :class:`osbc_deploy.backends.Backend`."""
         names = [p.name for p in network.populations]
-        done = run(network, spikes, record=names, progress=progress, title="engine backend")
-        return BackendRun(done.spikes, done.output)
+        done = run(
+            network, spikes, record=names, states=states, progress=progress, title="engine backend"
+        )
+        return BackendRun(done.spikes, done.output, done.u, done.v)
 
 
 BACKEND = EngineBackend()

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from osbc_backend_lava.worker_files import INPUT, OUTPUT, PREFIX
-from osbc_deploy.arrays import SpikeArray
+from osbc_backend_lava.layout import INPUT, OPTIONS, PREFIX, Schedule, trace_path
+from osbc_deploy.arrays import IntArray
 from osbc_deploy.artefact import write_network
 from osbc_deploy.backends import Availability, BackendRun
 from osbc_deploy.errors import BackendError
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
-from osbc_deploy.progress import Progress, task
+from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["BACKEND", "LavaBackend"]
+__all__ = ["BACKEND", "Job", "LavaBackend"]
 
 _NEEDED = {"lava": "lava-nc", "asteval": "asteval", "networkx": "networkx"}
 _REMEDY = (
@@ -36,6 +39,12 @@ _REMEDY = (
 )
 _POLL = 0.5
 """Seconds between looks at whether the worker itself still runs."""
+_STALL = 120.0
+"""Seconds without a step after which the worker is taken to hang."""
+_ATTEMPTS = 3
+"""Times in a row that it may hang before it has answered one more sample."""
+_SPARSE_BELOW = 0.05
+"""Density below which Lava's Sparse is faster than its Dense (measured)."""
 _GRACE = 3.0
 """Seconds between asking the worker's processes to end and ending them."""
 
@@ -71,42 +80,51 @@ class LavaBackend:
     def run(
         self,
         network: FixedPointNetwork,
-        spikes: SpikeArray,
+        spikes: IntArray,
         *,
         time_limit: float,
         progress: Progress,
+        states: Collection[str] = (),
     ) -> BackendRun:
         """Run samples; see :class:`osbc_deploy.backends.Backend`.
 
         Raises
         ------
         BackendError
-            When Lava is missing, fails, takes longer than `time_limit` seconds, or cannot
-            represent a layer.
+            When Lava is missing, fails, takes longer than `time_limit` seconds, stands still
+            again and again, or cannot represent a layer.
         """
+        return self.run_many([Job(network, spikes, states)], time_limit, progress)[0]
+
+    def run_many(
+        self, jobs: Sequence[Job], time_limit: float, progress: Progress = SILENT
+    ) -> list[BackendRun]:
+        """Run several networks in one child process; errors are those of :meth:`run`."""
         state = self.availability()
         if not state.ok:
             raise BackendError(f"backend 'lava': cannot run here ({state.detail}). {state.remedy}")
-        with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
-            folder = Path(name)
-            write_network(network, folder)
-            np.savez(folder / INPUT, spikes=spikes)
-            with task(progress, "Lava", len(spikes)):
-                self._supervise(folder, time_limit, progress)
-            with np.load(folder / OUTPUT, allow_pickle=False) as archive:
-                arrays = [archive[f"p{i}"] for i in range(len(network.populations))]
-        named = dict(zip((p.name for p in network.populations), arrays, strict=True))
-        spiking = {p.name: named[p.name] for p in network.populations if p.spiking}
-        return BackendRun(spiking, named[network.output.name].astype(np.int32))
+        total = sum(len(job.spikes) for job in jobs)
+        with (
+            tempfile.TemporaryDirectory(prefix=PREFIX) as name,
+            task(progress, "Lava", total),
+        ):
+            session = _Run(Path(name), jobs, time.monotonic() + time_limit, time_limit, progress)
+            while session.left:
+                self._attempt(session)
+            return session.results()
 
-    def _supervise(self, folder: Path, time_limit: float, progress: Progress) -> None:
-        log = folder / "log.txt"
-        with log.open("wb") as errors, _session([*self.command, str(folder)], errors) as worker:
+    def _attempt(self, session: _Run) -> None:
+        """Run what is left in a new child process, until it ends or stands still."""
+        names = session.prepare()
+        log = session.root / "log.txt"
+        command = [*self.command, str(session.root), *names]
+        with log.open("wb") as errors, _session(command, errors) as worker:
             lines: queue.Queue[str | None] = queue.Queue()
             threading.Thread(target=_forward, args=(worker.stdout, lines), daemon=True).start()
-            deadline = time.monotonic() + time_limit
+            moved = time.monotonic()
             while True:
-                left = deadline - time.monotonic()
+                now = time.monotonic()
+                left = min(session.deadline - now, moved + _STALL - now)
                 try:
                     line = lines.get(timeout=max(0.0, min(_POLL, left)))
                 except queue.Empty:
@@ -115,24 +133,182 @@ class LavaBackend:
                         break
                     if left > 0:
                         continue
-                    raise BackendError(
-                        f"backend 'lava': not done after {time_limit:g} s, the time limit. Its "
-                        "processes were ended. Compare fewer samples (--backend-samples) or raise "
-                        "--time-limit."
-                    ) from None
+                    session.stalled()
+                    return
                 if line is None:
                     break
-                if line.strip() == "done":
-                    progress.advance()
+                if session.heard(line):
+                    moved = time.monotonic()
             try:
-                code = worker.wait(timeout=max(0.1, deadline - time.monotonic()))
+                code = worker.wait(timeout=max(0.1, session.deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 code = -1
-        if code != 0 or not (folder / OUTPUT).is_file():
+        if code != 0 or session.left:
             raise BackendError(
                 f"backend 'lava': failed with code {code} ({_cause(log)}). Run "
                 "'osbc-deploy doctor', or use --backend engine."
             )
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One network to run.
+
+    Attributes
+    ----------
+    network : FixedPointNetwork
+    spikes : ndarray of uint8 or int32 (n, T, *input_shape)
+    states : collection of str
+        Populations whose u and v are wanted.
+    sparse_below : float
+        Density below which Lava's Sparse is taken instead of its Dense.
+    """
+
+    network: FixedPointNetwork
+    spikes: IntArray
+    states: Collection[str] = ()
+    sparse_below: float = _SPARSE_BELOW
+
+
+class _Run:
+    """The jobs of one call: what is done, what is left, and where its files are."""
+
+    def __init__(
+        self,
+        root: Path,
+        jobs: Sequence[Job],
+        deadline: float,
+        time_limit: float,
+        progress: Progress,
+    ) -> None:
+        self.root, self.jobs, self.progress = root, jobs, progress
+        self.deadline, self.time_limit = deadline, time_limit
+        self.parts: list[list[dict[str, IntArray]]] = [[] for _ in jobs]
+        self.done = [0] * len(jobs)
+        self.restarts = self.in_vain = 0
+        self.shown = 0
+        self.steps: dict[str, int] = {}
+        self.finished: set[str] = set()
+        self.numbers: dict[str, int] = {}
+
+    @property
+    def left(self) -> bool:
+        """Whether samples remain to be run."""
+        return any(done < len(job.spikes) for done, job in zip(self.done, self.jobs, strict=True))
+
+    def prepare(self) -> list[str]:
+        """Write what is left for a new child process; return the names of its jobs."""
+        self.steps, self.finished, self.numbers = {}, set(), {}
+        for number, job in enumerate(self.jobs):
+            if self.done[number] == len(job.spikes):
+                continue
+            name = f"{number}.{self.restarts}"
+            folder = self.root / name
+            folder.mkdir()
+            write_network(job.network, folder)
+            np.savez(folder / INPUT, spikes=job.spikes[self.done[number] :])
+            options = {"states": sorted(job.states), "sparse_below": job.sparse_below}
+            (folder / OPTIONS).write_text(json.dumps(options), encoding="utf-8")
+            self.numbers[name] = number
+        return list(self.numbers)
+
+    def heard(self, line: str) -> bool:
+        """Take a line of the worker; tell whether it says that something moved."""
+        name, _, what = line.strip().partition(" ")
+        if name not in self.numbers:
+            return False
+        if what == "finished":
+            self.collect(name, len(self.jobs[self.numbers[name]].spikes))
+            return True
+        if not what.isdigit() or int(what) <= self.steps.get(name, 0):
+            return False
+        self.steps[name] = int(what)
+        shown = sum(
+            self.done[number] + self._answered(other)
+            for other, number in self.numbers.items()
+            if other not in self.finished
+        ) + sum(done for number, done in enumerate(self.done) if number not in self._running())
+        self._show(shown)
+        return True
+
+    def _running(self) -> set[int]:
+        return {n for name, n in self.numbers.items() if name not in self.finished}
+
+    def _show(self, samples: int) -> None:
+        self.progress.advance(max(0, samples - self.shown))
+        self.shown = max(self.shown, samples)
+
+    def _answered(self, name: str) -> int:
+        job = self.jobs[self.numbers[name]]
+        schedule = Schedule.of(job.network, job.spikes.shape[1])
+        rest = len(job.spikes) - self.done[self.numbers[name]]
+        return min(rest, schedule.finished(self.steps.get(name, 0)))
+
+    def collect(self, name: str, until: int) -> None:
+        """Read the samples up to number `until` of a job from its traces."""
+        number = self.numbers[name]
+        job, folder = self.jobs[number], self.root / name
+        count = until - self.done[number]
+        schedule = Schedule.of(job.network, job.spikes.shape[1])
+        part = {}
+        for index, population in enumerate(job.network.populations):
+            for trace in "suv":
+                path = trace_path(folder, index, trace)
+                if path.is_file():
+                    rows = np.load(path, mmap_mode="r", allow_pickle=False)
+                    depth = job.network.depth[population.name]
+                    part[f"{trace}.{population.name}"] = schedule.rows(
+                        rows, population, depth, count
+                    )
+        self.parts[number].append(part)
+        self.done[number] = until
+        self.finished.add(name)
+        shutil.rmtree(folder)
+        if not self.left:
+            self._show(sum(self.done))
+
+    def stalled(self) -> None:
+        """Keep what is done, and go on with the rest unless that makes no sense.
+
+        Raises
+        ------
+        BackendError
+            At the time limit, or when nothing moved in several attempts.
+        """
+        if time.monotonic() >= self.deadline:
+            raise BackendError(
+                f"backend 'lava': not done after {self.time_limit:g} s, the time limit. Its "
+                "processes were ended. Compare fewer samples (--backend-samples) or raise "
+                "--time-limit."
+            )
+        before = sum(self.done)
+        for name, number in self.numbers.items():
+            answered = self._answered(name) if name not in self.finished else 0
+            if answered:
+                self.collect(name, self.done[number] + answered)
+        self.restarts += 1
+        self.in_vain = 0 if sum(self.done) > before else self.in_vain + 1
+        if self.in_vain == _ATTEMPTS:
+            raise BackendError(
+                f"backend 'lava': stood still for {_STALL:g} s, {_ATTEMPTS} times in a row. Run "
+                "'osbc-deploy doctor', or use --backend engine."
+            )
+
+    def results(self) -> list[BackendRun]:
+        """Return what every job computed."""
+        return [self._result(number, job) for number, job in enumerate(self.jobs)]
+
+    def _result(self, number: int, job: Job) -> BackendRun:
+        keys = self.parts[number][0]
+        whole = {key: np.concatenate([p[key] for p in self.parts[number]]) for key in keys}
+        out = job.network.output
+        return BackendRun(
+            spikes={key[2:]: whole[key] for key in keys if key[0] == "s"},
+            output=whole[f"{'s' if out.spiking else 'v'}.{out.name}"].astype(np.int32),
+            u={key[2:]: whole[key] for key in keys if key[0] == "u"},
+            v={key[2:]: whole[key] for key in keys if key[0] == "v" and key[2:] in job.states},
+            restarts=self.restarts,
+        )
 
 
 @contextlib.contextmanager

@@ -7,119 +7,160 @@ Imported in the worker only, after :func:`osbc_backend_lava.compatibility.prepar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lava.proc.conv.process import Conv
-from lava.proc.dense.process import Dense
-from lava.proc.io.sink import Read
-from lava.proc.lif.process import LIF, LIFReset
+from lava.proc.dense.process import DelayDense, Dense
+from lava.proc.sparse.process import DelaySparse, Sparse
 from lava.utils.weightutils import SignMode
-from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
-from osbc_backend_lava.streams import Player, Recorder
+from osbc_backend_lava.layout import Array, Schedule, lava_shape, to_lava, trace_path
+from osbc_backend_lava.neurons import TracedLIF, TracedLIFReset
+from osbc_backend_lava.streams import Player
 from osbc_deploy.fixedpoint.network import (
+    INPUT,
     FixedConv,
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
 )
 
-__all__ = ["Layer", "build", "from_lava", "to_lava"]
+__all__ = ["Layer", "build"]
 
-Array = NDArray[Any]
+_SIGNS = {
+    "mixed": SignMode.MIXED,
+    "excitatory": SignMode.EXCITATORY,
+    "inhibitory": SignMode.INHIBITORY,
+}
+_MESSAGE_BITS = 24
+"""Any number above 0 tells Lava that spikes are graded; it does not look at their width."""
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """The Lava processes of one population; `probe` reads the potentials of a readout."""
+    """The Lava processes of one population, and the connections that its spikes go out by."""
 
     population: FixedPopulation
-    connection: Any
+    depth: int
     neurons: Any
-    raster: Path | None
-    probe: Any
+    outgoing: tuple[Any, ...]
 
-    @property
-    def buffer(self) -> Any:
-        """The variable that holds the activation to be delivered in the next step."""
-        return getattr(self.connection, "a_buff", None) or self.connection.a_buf
-
-
-def to_lava(values: Array, shape: tuple[int, ...]) -> Array:
-    """Lay out values (..., size) of a population of `shape` as Lava has them."""
-    values = values.reshape(*values.shape[:-1], *shape)
-    return values.swapaxes(-1, -3) if len(shape) == 3 else values
-
-
-def from_lava(values: Array, shape: tuple[int, ...]) -> Array:
-    """Undo :func:`to_lava`: return values (..., size) in the population's own order."""
-    ordered = values.swapaxes(-1, -3) if len(shape) == 3 else values
-    return np.ascontiguousarray(ordered).reshape(*values.shape[: -len(shape)], -1)
+    def forget(self) -> None:
+        """Take back what is on its way from this population."""
+        for connection in self.outgoing:
+            buffer = getattr(connection, "a_buff", None) or connection.a_buf
+            buffer.set(np.zeros(buffer.shape, np.int32))
 
 
 def build(
-    network: FixedPointNetwork, source: Path, steps: int, reset_interval: int | None
-) -> tuple[Layer, ...]:
+    network: FixedPointNetwork,
+    source: Path,
+    schedule: Schedule,
+    samples: int,
+    *,
+    states: list[str],
+    sparse_below: float,
+) -> tuple[tuple[Layer, ...], tuple[Any, ...]]:
     """Build and connect the processes.
 
     Parameters
     ----------
     network : FixedPointNetwork
     source : Path
-        The .npy file with the input, laid out as Lava has it; rasters are recorded beside it.
-    steps : int
-        Lava steps that will be run in all.
-    reset_interval : int or None
-        Set all states to 0 so often, each population one step after the one before it.
+        The .npy file with the input, laid out as Lava has it; traces are written beside it.
+    schedule : Schedule
+    samples : int
+    states : list of str
+        Populations whose u and v are traced.
+    sparse_below : float
+        Density below which Lava's Sparse is taken instead of its Dense.
+
+    Returns
+    -------
+    layers : tuple of Layer
+        In network order.
+    from_input : tuple
+        Connections that the input goes out by.
     """
-    player = Player(path=source, shape=_lava_shape(network.input_shape))
-    port = player.s_out
-    layers = []
-    for delay, (projection, population) in enumerate(
-        zip(network.projections, network.populations, strict=True), start=1
-    ):
-        connection = _connection(projection, network.shape_of(projection.pre))
-        neurons = _neurons(population, reset_interval, delay)
+    player = Player(path=source, shape=lava_shape(network.input_shape))
+    folder, steps = source.parent, schedule.total(samples)
+    neurons = {}
+    for number, population in enumerate(network.populations):
+        traces = {}
+        for name in {
+            "s" if population.spiking else "v",
+            *("uv" if population.name in states else ""),
+        }:
+            path = trace_path(folder, number, name)
+            kind = np.uint8 if name == "s" else np.int32
+            shape = (steps, *lava_shape(population.shape))
+            np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+            traces[name] = str(path)
+        neurons[population.name] = _neurons(
+            population, schedule, network.depth[population.name], traces
+        )
+    ports = {name: process.s_out for name, process in neurons.items()}
+    ports[INPUT] = player.s_out
+    outgoing: dict[str, list[Any]] = {name: [] for name in ports}
+    for projection in network.projections:
+        connection = _connection(projection, network.shape_of(projection.pre), sparse_below)
+        port, post = ports[projection.pre], neurons[projection.post]
         if port.shape != connection.s_in.shape:
             port = port.reshape(connection.s_in.shape)
         port.connect(connection.s_in)
-        connection.a_out.connect(neurons.a_in)
-        raster = probe = None
-        if population.spiking:
-            shape = neurons.s_out.shape
-            raster = source.with_name(f"raster{delay}.npy")
-            np.save(raster, np.zeros((steps, *shape), np.uint8))
-            neurons.s_out.connect(Recorder(path=raster, shape=shape).a_in)
-        else:
-            probe = Read(buffer=steps)
-            probe.connect_var(neurons.v)
-        layers.append(Layer(population, connection, neurons, raster, probe))
-        port = neurons.s_out
-    return tuple(layers)
-
-
-def _lava_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[::-1] if len(shape) == 3 else shape
-
-
-def _connection(projection: FixedProjection, pre_shape: tuple[int, ...]) -> Any:
-    connection = projection.connection
-    if isinstance(connection, FixedConv):
-        return _convolution(projection, connection, pre_shape)
-    weight = to_lava(connection.weight.astype(np.int32), pre_shape)
-    return Dense(
-        weights=np.ascontiguousarray(weight).reshape(len(weight), -1),
-        weight_exp=projection.weight_exp,
-        num_weight_bits=projection.weight_bits,
-        sign_mode=SignMode.MIXED,
+        connection.a_out.connect(post.a_in)
+        outgoing[projection.pre].append(connection)
+    layers = tuple(
+        Layer(p, network.depth[p.name], neurons[p.name], tuple(outgoing[p.name]))
+        for p in network.populations
     )
+    return layers, tuple(outgoing[INPUT])
+
+
+def _connection(
+    projection: FixedProjection, pre_shape: tuple[int, ...], sparse_below: float
+) -> Any:
+    connection = projection.connection
+    message_bits = _MESSAGE_BITS if projection.graded else 0
+    if isinstance(connection, FixedConv):
+        return _convolution(projection, connection, pre_shape, message_bits)
+    shape = (len(connection.weight), math.prod(pre_shape))
+
+    def laid_out(values: Array) -> Array:
+        return np.ascontiguousarray(to_lava(values, pre_shape)).reshape(shape)
+
+    weight = laid_out(connection.weight.astype(np.int32))
+    settings = {
+        "weight_exp": projection.weight_exp,
+        "num_weight_bits": projection.weight_bits,
+        "sign_mode": _SIGNS[projection.sign],
+        "num_message_bits": message_bits,
+    }
+    sparse = np.count_nonzero(weight) < sparse_below * weight.size
+    if connection.delay is None:
+        if sparse:
+            return Sparse(weights=csr_matrix(weight), **settings)
+        return Dense(weights=weight, **settings)
+    delay = laid_out(connection.delay.astype(np.int64))
+    longest = int(delay.max(initial=0))
+    if sparse:
+        # Lava asks for a delay wherever there is a weight, and for none elsewhere.
+        places = weight != 0
+        delays = csr_matrix((delay[places], np.nonzero(places)), shape=weight.shape)
+        return DelaySparse(weights=csr_matrix(weight), delays=delays, max_delay=longest, **settings)
+    return DelayDense(weights=weight, delays=delay, max_delay=longest, **settings)
 
 
 def _convolution(
-    projection: FixedProjection, connection: FixedConv, pre_shape: tuple[int, ...]
+    projection: FixedProjection,
+    connection: FixedConv,
+    pre_shape: tuple[int, ...],
+    message_bits: int,
 ) -> Any:
     # Conv ignores the exponent, so it goes into the weights; that is exact both ways, because
     # mantissas are multiples of every power of two that a negative exponent takes away.
@@ -137,15 +178,18 @@ def _convolution(
         padding=connection.padding[::-1],
         dilation=connection.dilation[::-1],
         groups=connection.groups,
+        num_message_bits=message_bits,
     )
 
 
-def _neurons(population: FixedPopulation, reset_interval: int | None, delay: int) -> Any:
+def _neurons(
+    population: FixedPopulation, schedule: Schedule, depth: int, traces: dict[str, str]
+) -> Any:
     def per_neuron(values: Array) -> Array:
         return np.ascontiguousarray(to_lava(values.astype(np.int32), population.shape))
 
-    registers = {
-        "shape": _lava_shape(population.shape),
+    settings = {
+        "shape": lava_shape(population.shape),
         "u": per_neuron(population.u_init),
         "v": per_neuron(population.v_init),
         "du": per_neuron(population.du),
@@ -153,8 +197,16 @@ def _neurons(population: FixedPopulation, reset_interval: int | None, delay: int
         "vth": per_neuron(population.vth),
         "bias_mant": per_neuron(population.bias_mant),
         "bias_exp": per_neuron(population.bias_exp),
+        "traces": traces,
+        "subtract": population.reset == "subtract",
     }
-    if reset_interval is None:
-        return LIF(**registers)
-    # Steps count from 1, and population `delay` sees the first input at step 1 + delay.
-    return LIFReset(**registers, reset_interval=reset_interval, reset_offset=1 + delay)
+    # Lava's steps count from 1, and a population sees the first input at step 1 + depth.
+    if schedule.streaming:
+        return TracedLIFReset(**settings, reset_interval=schedule.period, reset_offset=1 + depth)
+    if population.reset_interval:
+        return TracedLIFReset(
+            **settings,
+            reset_interval=population.reset_interval,
+            reset_offset=1 + depth + population.reset_offset,
+        )
+    return TracedLIF(**settings)

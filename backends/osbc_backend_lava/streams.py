@@ -1,8 +1,7 @@
-"""Lava processes that play and record rasters from and to files.
+"""The Lava process that plays the input from a file.
 
 Lava hands a variable's elements over one message at a time, which for a raster takes longer than
-the simulation; a memory-mapped file does not. Only these two ends are ours; neurons and synapses
-are Lava's own.
+the simulation; a memory-mapped file does not.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from typing import Any
 import numpy as np
 from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.model import PyLoihiProcessModel
-from lava.magma.core.model.py.ports import PyInPort, PyOutPort
+from lava.magma.core.model.py.ports import PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
-from lava.magma.core.process.ports.ports import InPort, OutPort
+from lava.magma.core.process.ports.ports import OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-__all__ = ["Player", "Recorder"]
+__all__ = ["Player"]
 
 
 class Player(AbstractProcess):  # type: ignore[misc]
@@ -29,14 +28,6 @@ class Player(AbstractProcess):  # type: ignore[misc]
     def __init__(self, *, path: Path, shape: tuple[int, ...]) -> None:
         super().__init__(path=str(path))
         self.s_out = OutPort(shape=shape)
-
-
-class Recorder(AbstractProcess):  # type: ignore[misc]
-    """Writes what it receives to row ``time_step - 1`` of an existing .npy file."""
-
-    def __init__(self, *, path: Path, shape: tuple[int, ...]) -> None:
-        super().__init__(path=str(path))
-        self.a_in = InPort(shape=shape)
 
 
 @implements(proc=Player, protocol=LoihiProtocol)
@@ -56,20 +47,3 @@ class PlayerModel(PyLoihiProcessModel):  # type: ignore[misc]
         index = self.time_step - 1
         row = self.rows[index] if index < len(self.rows) else np.zeros_like(self.rows[0])
         self.s_out.send(row.astype(np.int32))
-
-
-@implements(proc=Recorder, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class RecorderModel(PyLoihiProcessModel):  # type: ignore[misc]
-    """Records in the process that Lava starts for it."""
-
-    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
-
-    def __init__(self, proc_params: dict[str, Any]) -> None:
-        super().__init__(proc_params)
-        self.rows = np.load(proc_params["path"], mmap_mode="r+", allow_pickle=False)
-
-    def run_spk(self) -> None:
-        """Write one row; the parent reads it through the same file after the step."""
-        self.rows[self.time_step - 1] = self.a_in.recv()

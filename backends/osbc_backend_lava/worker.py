@@ -1,14 +1,16 @@
-"""The child process that runs Lava: ``python -m osbc_backend_lava.worker FOLDER``.
+"""The child process that runs Lava: ``python -m osbc_backend_lava.worker FOLDER JOB...``.
 
 Lava starts one operating-system process per Lava process, forks after threads may exist and can
 wait for ever, so it gets a session of its own that the parent can end as a whole. Arrays come and
-go as files in FOLDER; a line on stdout tells of each finished sample. When stdin closes, the
-parent is gone and the whole session ends itself, and removes FOLDER if it is a temporary one.
+go as files in FOLDER/JOB; lines on stdout tell how many steps of which job are done, so that the
+parent sees when nothing moves, and can read what is finished. When stdin closes, the parent is
+gone and the whole session ends itself, and removes FOLDER if it is a temporary one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -16,119 +18,117 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from osbc_backend_lava.compatibility import prepare
-from osbc_backend_lava.worker_files import INPUT, OUTPUT, PREFIX
+from osbc_backend_lava.layout import INPUT, OPTIONS, PREFIX, Schedule, to_lava
 from osbc_deploy.artefact import read_network
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 
 __all__ = ["run"]
 
+_SLICE = 64
+"""Steps between two signs of life."""
 
-def run(network: FixedPointNetwork, spikes: Any, folder: Path) -> dict[str, Any]:
-    """Run samples one after the other in one Lava runtime.
 
-    A projection delivers one step later, so population l (from 1) runs l steps behind the input.
-    Where all neurons start at 0, samples follow each other directly and every population resets
-    itself l steps after a sample began. Where they do not, each sample is followed by L steps of
-    silence and states are set from outside while the runtime is paused.
+def run(
+    network: FixedPointNetwork, spikes: Any, folder: Path, options: dict[str, Any], job: str = ""
+) -> None:
+    """Run samples one after the other in one Lava runtime, writing traces into `folder`.
 
     Parameters
     ----------
     network : FixedPointNetwork
-    spikes : ndarray of uint8 (n, T, *input_shape)
+    spikes : ndarray of uint8 or int32 (n, T, *input_shape)
     folder : Path
-        For the files that hold the rasters.
-
-    Returns
-    -------
-    dict of ndarray (n, T, size)
-        Spikes (uint8) of each spiking population, potentials (int32) of a readout, by name.
+    options : dict
+        ``states`` and ``sparse_below`` of :func:`osbc_backend_lava.build.build`.
+    job : str
+        What lines on stdout name.
     """
     prepare()
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
 
-    from osbc_backend_lava.build import build, from_lava, to_lava
+    from osbc_backend_lava.build import build
 
     n, steps = spikes.shape[:2]
-    depth = len(network.populations)
-    streaming = not any(p.u_init.any() or p.v_init.any() for p in network.populations)
-    period = steps if streaming else steps + depth
-    frames = np.zeros((n, period, int(np.prod(network.input_shape))), np.uint8)
+    schedule = Schedule.of(network, steps)
+    frames = np.zeros((n, schedule.period, int(np.prod(network.input_shape))), spikes.dtype)
     frames[:, :steps] = spikes.reshape(n, steps, -1)
     source = folder / "source.npy"
-    np.save(source, to_lava(frames.reshape(n * period, -1), network.input_shape))
-    total = n * period + depth
-    layers = build(network, source, total, period if streaming else None)
+    np.save(source, to_lava(frames.reshape(n * schedule.period, -1), network.input_shape))
+    layers, from_input = build(network, source, schedule, n, **options)
     config = Loihi2SimCfg(select_tag="fixed_pt", loglevel=logging.INFO)
     last = layers[-1].neurons
 
     last.create_runtime(run_cfg=config)
     # Lava has no public way to ask; its release is the last one, so this name stays.
     actors = last.runtime._messaging_infrastructure.actors
+    done = 0
 
     def play(count: int) -> None:
-        try:
-            last.run(condition=RunSteps(num_steps=count), run_cfg=config)
-        except RuntimeError as error:
-            # Lava's own message is how many failed, not why.
-            raise RuntimeError("".join(map(_failure, actors)) or str(error)) from error
+        nonlocal done
+        while count:
+            part = min(count, _SLICE)
+            try:
+                last.run(condition=RunSteps(num_steps=part), run_cfg=config)
+            except RuntimeError as error:
+                # Lava's own message is how many failed, not why.
+                raise RuntimeError("".join(map(_failure, actors)) or str(error)) from error
+            done += part
+            count -= part
+            _say(f"{job} {done}")
 
-    results: dict[str, Any] = {}
     finished = threading.Event()
     watch = threading.Thread(target=_end_with_actors, args=(actors, finished), daemon=True)
     watch.start()
-    for sample in range(n):
-        if streaming:
-            play(period)
-        else:
-            _play_paused(layers, period, play, first=sample == 0)
-        sys.stdout.write("done\n")
-        sys.stdout.flush()
-    play(depth)
-    for delay, layer in enumerate(layers, start=1):
-        rows = np.load(layer.raster) if layer.raster else layer.probe.data.get()
-        rows = rows if layer.raster else np.moveaxis(rows, -1, 0)
-        own = from_lava(rows[delay : delay + n * period], layer.population.shape)
-        kind = np.uint8 if layer.population.spiking else np.int32
-        results[layer.population.name] = own.reshape(n, period, -1)[:, :steps].astype(kind)
+    if schedule.streaming:
+        play(schedule.total(n))
+    else:
+        for sample in range(n):
+            _play_paused(layers, from_input, schedule.period, play, first=sample == 0)
+        play(schedule.depth)
     # Only now: after a failure, stopping waits for ever, and the parent ends the session anyway.
     # It joins the actors, and only one thread may wait for a process.
     finished.set()
     watch.join()
     last.stop()
-    return results
 
 
-def _play_paused(layers: Any, period: int, play: Callable[[int], None], *, first: bool) -> None:
-    """Run one sample; pause to set each population that may move right before its first input."""
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _play_paused(layers: Any, from_input: Any, period: int, play: Any, *, first: bool) -> None:
+    """Run one sample; where neurons move on their own, pause to start each in its time."""
     if not first:
+        for connection in from_input:
+            buffer = getattr(connection, "a_buff", None) or connection.a_buf
+            buffer.set(np.zeros(buffer.shape, np.int32))
         for layer in layers:
-            layer.buffer.set(np.zeros(layer.buffer.shape, np.int32))
+            layer.forget()
             _start(layer)
     done = 0
-    moving = False
-    for delay, layer in enumerate(layers, start=1):
-        # What a moving population fires before its start reaches the ones after it, so those
-        # are not silent either.
-        moving = moving or not layer.population.starts_silent
-        if moving:
-            play(delay - done)
-            done = delay
-            _start(layer)
+    if not all(layer.population.starts_silent for layer in layers):
+        for depth in sorted({layer.depth for layer in layers}):
+            play(depth - done)
+            done = depth
+            for layer in layers:
+                # What is fired before a population's start must reach nobody, before or after it.
+                if layer.depth >= depth:
+                    layer.forget()
+                if layer.depth == depth:
+                    _start(layer)
     play(period - done)
 
 
 def _start(layer: Any) -> None:
     """Set a population to its initial state."""
-    from osbc_backend_lava.build import to_lava
-
     population = layer.population
     for variable, values in (
         (layer.neurons.u, population.u_init),
@@ -173,19 +173,18 @@ def _end_with_parent(folder: Path) -> None:
 
 
 def main() -> int:
-    """Run the job in the folder named on the command line."""
-    folder = Path(sys.argv[1])
-    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
+    """Run the jobs named on the command line, one after the other."""
+    root = Path(sys.argv[1])
+    threading.Thread(target=_end_with_parent, args=(root,), daemon=True).start()
     try:
-        network = read_network(folder)
-        with np.load(folder / INPUT, allow_pickle=False) as archive:
-            spikes = archive["spikes"]
-        results = run(network, spikes, folder)
-        names = [p.name for p in network.populations]
-        partial = folder / "partial.npz"
-        # Populations may be named anything, so arrays are stored by number.
-        np.savez(partial, **{f"p{i}": results[name] for i, name in enumerate(names)})
-        os.replace(partial, folder / OUTPUT)
+        for job in sys.argv[2:]:
+            folder = root / job
+            network = read_network(folder)
+            options = json.loads((folder / OPTIONS).read_text(encoding="utf-8"))
+            with np.load(folder / INPUT, allow_pickle=False) as archive:
+                spikes = archive["spikes"]
+            run(network, spikes, folder, options, job)
+            _say(f"{job} finished")
     except BaseException:  # noqa: BLE001 - whatever it is, the parent reads it in the log
         traceback.print_exc()
         return 1

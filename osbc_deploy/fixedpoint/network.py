@@ -54,6 +54,11 @@ class FixedDense:
             object.__setattr__(self, "delay", frozen(self.delay, np.uint8))
 
     @property
+    def shortest_delay(self) -> int:
+        """The smallest delay of a synapse."""
+        return 0 if self.delay is None or not self.delay.size else int(self.delay.min())
+
+    @property
     def longest_delay(self) -> int:
         """The largest delay of a synapse."""
         return 0 if self.delay is None else int(self.delay.max(initial=0))
@@ -80,6 +85,11 @@ class FixedConv:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", frozen(self.weight, np.int16))
+
+    @property
+    def shortest_delay(self) -> int:
+        """0: convolutions have no delays."""
+        return 0
 
     @property
     def longest_delay(self) -> int:
@@ -249,8 +259,7 @@ class FixedPointNetwork:
         if missing := [name for name in names if name not in fed]:
             raise ValueError(f"nothing before {', '.join(missing)} projects to it")
         for projection in self.projections:
-            delay = getattr(projection.connection, "delay", None)
-            soonest = self.latency(projection) + int(0 if delay is None else delay.min(initial=0))
+            soonest = self.latency(projection) + projection.connection.shortest_delay
             needed = int(order[projection.pre] >= order[projection.post])
             if soonest < needed:
                 raise ValueError(

@@ -220,6 +220,52 @@ def test_a_worker_that_hangs_is_ended_with_all_its_processes(
     assert not before or set(Path("/dev/shm").iterdir()) <= before
 
 
+HANGS_ONCE = """
+    import os, pathlib, sys, time
+    from osbc_backend_lava import worker
+    seen = pathlib.Path({seen!r})
+    attempt = len(seen.read_text()) if seen.exists() else 0
+    seen.write_text("x" * (attempt + 1))
+    say = worker._say
+    def say_and_hang(line):
+        say(line)
+        if attempt < {hangs} and line.split()[1] != "finished" and int(line.split()[1]) >= {step}:
+            time.sleep(300)
+    worker._SLICE = 2
+    worker._say = say_and_hang
+    os._exit(worker.main())
+"""
+
+
+@pytest.mark.parametrize("step", [2, 15])
+def test_a_run_that_hangs_goes_on_where_it_stood(
+    step: int, formats: NumberFormats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lava, "_STALL", 5.0)
+    rng = np.random.default_rng(4)
+    weight = mantissas((6, 5), 8, rng)
+    post = registers("a", (6,), rng, vth=400, start=False)
+    net = network((5,), formats, (FixedDense(weight), 8, 0, post))
+    spikes = (rng.random((4, 6, 5)) < 0.5).astype(np.uint8)
+    # Steps 1 to 7 answer the first sample of six steps, 8 to 13 the second, and so on.
+    backend = stub(tmp_path, HANGS_ONCE.format(seen=str(tmp_path / "seen"), hangs=1, step=step))
+    theirs = backend.run(net, spikes, time_limit=60, progress=SILENT, states=["a"])
+    ours = run(net, spikes, record=["a"], states=["a"])
+    assert theirs.restarts == 1
+    assert np.array_equal(ours.spikes["a"], theirs.spikes["a"])
+    assert np.array_equal(ours.v["a"], theirs.v["a"])
+    assert ours.output.any()
+
+
+def test_a_run_that_never_moves_is_given_up(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lava, "_STALL", 2.0)
+    backend = stub(tmp_path, HANGS_ONCE.format(seen=str(tmp_path / "seen"), hangs=99, step=0))
+    with pytest.raises(BackendError, match="stood still for 2 s, 3 times in a row"):
+        backend.run(*tiny, time_limit=60, progress=SILENT)
+
+
 def test_a_worker_that_fails_is_named_with_its_cause(tiny: Any, tmp_path: Path) -> None:
     backend = stub(tmp_path, "raise ValueError('out of cheese')")
     with pytest.raises(BackendError, match="code 1 .*out of cheese"):
@@ -283,16 +329,18 @@ def test_lava_itself_leaves_nothing_when_its_parent_is_killed(
     rng = np.random.default_rng(1)
     quiet = registers("a", (4,), rng, vth=90, bias=False, start=False)
     folder = tmp_path / "osbc-lava-job"
-    folder.mkdir()
+    job = folder / "0"
+    job.mkdir(parents=True)
     net = network((3,), formats, (FixedDense(mantissas((4, 3), 8, rng)), 8, 0, quiet))
-    write_network(net, folder)
-    np.savez(folder / "input.npz", spikes=np.ones((2000, 50, 3), np.uint8))
+    write_network(net, job)
+    np.savez(job / "input.npz", spikes=np.ones((2000, 50, 3), np.uint8))
+    (job / "options.json").write_text('{"states": [], "sparse_below": 0}')
     before = set(Path("/dev/shm").iterdir())
-    # The parent hands on the worker's output, so that the first sample is seen here.
+    # The parent hands on the worker's output, so that the first steps are seen here.
     parent = """
         import subprocess, sys, time
-        worker = subprocess.Popen([sys.executable, "-m", "osbc_backend_lava.worker", sys.argv[1]],
-                                  stdin=subprocess.PIPE, start_new_session=True)
+        command = [sys.executable, "-m", "osbc_backend_lava.worker", sys.argv[1], "0"]
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         print(worker.pid, flush=True)
         time.sleep(300)
     """
@@ -306,7 +354,7 @@ def test_lava_itself_leaves_nothing_when_its_parent_is_killed(
     ) as process:
         assert process.stdout is not None
         group = int(process.stdout.readline())
-        assert process.stdout.readline().strip() == "done"
+        assert process.stdout.readline().strip() == "0 64"
         ours = set(Path("/dev/shm").iterdir()) - before
         assert ours
         process.kill()

@@ -1,0 +1,67 @@
+"""Lava's LIF neurons, with two things added: they write traces, and may reset by subtraction.
+
+Everything else, and so the arithmetic, is Lava's own: the models inherit its bit-accurate ones and
+override the one method that it calls between firing and sending.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from lava.proc.lif.models import PyLifModelBitAcc, PyLifResetModelBitAcc
+from lava.proc.lif.process import LIF, LIFReset
+
+__all__ = ["TracedLIF", "TracedLIFReset"]
+
+
+class TracedLIF(LIF):  # type: ignore[misc]
+    """Lava's LIF with `traces` (paths of .npy files by "s", "u", "v") and `subtract`."""
+
+    def __init__(self, *, traces: dict[str, str], subtract: bool, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.proc_params["traces"], self.proc_params["subtract"] = traces, subtract
+
+
+class TracedLIFReset(LIFReset):  # type: ignore[misc]
+    """Lava's LIFReset with the same."""
+
+    def __init__(self, *, traces: dict[str, str], subtract: bool, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.proc_params["traces"], self.proc_params["subtract"] = traces, subtract
+
+
+class _Traced:
+    """What is added to both models."""
+
+    def __init__(self, proc_params: dict[str, Any]) -> None:
+        super().__init__(proc_params)  # type: ignore[call-arg]
+        self.files = {
+            name: np.load(path, mmap_mode="r+", allow_pickle=False)
+            for name, path in proc_params["traces"].items()
+        }
+        self.subtract: bool = proc_params["subtract"]
+
+    def reset_voltage(self, spike_vector: Any) -> None:
+        """Reset what fired, and write the step down."""
+        if self.subtract:
+            threshold = np.broadcast_to(self.effective_vth, self.v.shape)  # type: ignore[attr-defined]
+            self.v[spike_vector] -= threshold[spike_vector]  # type: ignore[attr-defined]
+        else:
+            super().reset_voltage(spike_vector)  # type: ignore[misc]
+        row = self.time_step - 1  # type: ignore[attr-defined]
+        for name, values in (("s", spike_vector), ("u", self.u), ("v", self.v)):  # type: ignore[attr-defined]
+            if name in self.files:
+                self.files[name][row] = values
+
+
+class TracedLIFModel(_Traced, PyLifModelBitAcc):  # type: ignore[misc]
+    """Lava's bit-accurate LIF; its decorator would refuse a model that inherits one."""
+
+    implements_process = TracedLIF
+
+
+class TracedLIFResetModel(_Traced, PyLifResetModelBitAcc):  # type: ignore[misc]
+    """Lava's bit-accurate LIF that sets its states to 0 at intervals."""
+
+    implements_process = TracedLIFReset

@@ -1,0 +1,1 @@
+"""Write a fixed-point network for what runs it: firmware, chip images, NetX."""

@@ -1,0 +1,84 @@
+"""Random networks: engine, plain specification and Lava agree in every s, u and v.
+
+The long version is ``make conformance``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from osbc_backend_lava.backend import BACKEND, Job
+from osbc_backend_lava.compatibility import prepare
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.ranges import on_grid
+from random_networks import Case, collect, differences, engine_states
+
+NETWORKS = 36
+
+
+@pytest.fixture(scope="module")
+def drawn(formats: NumberFormats) -> list[Case]:
+    return collect(NETWORKS, formats)[0]
+
+
+def test_the_networks_cover_what_there_is(drawn: list[Case]) -> None:
+    features = {feature for case in drawn for feature in case.features}
+    assert {"dense", "conv", "delays", "stride", "groups", "excitatory", "inhibitory"} <= features
+    assert {"recurrent", "skip", "subtractive reset", "timed reset", "graded input"} <= features
+    seen = [a for case in drawn for a in engine_states(case).activity.values()]
+    assert sum(a.wraps for a in seen) > 0
+    assert sum(a.saturations for a in seen) > 0
+
+
+def test_compiled_and_plain_engine_agree(drawn: list[Case]) -> None:
+    for case in drawn:
+        ours = engine_states(case, batch_size=2, threads=3)
+        plain = engine_states(case, kernels="plain", batch_size=3)
+        assert not wrong(differences(case, ours, plain)), case.features
+        for name, seen in ours.activity.items():
+            expected = plain.activity[name]
+            assert (seen.u_peak, seen.v_peak, seen.wraps, seen.saturations) == (
+                (expected.u_peak, expected.v_peak, expected.wraps, expected.saturations)
+            )
+            assert np.array_equal(seen.counts, expected.counts)
+
+
+def test_engine_and_lava_agree_in_two_sessions_at_once(drawn: list[Case]) -> None:
+    def compare(start: int) -> None:
+        few = drawn[start::2]
+        # The second session takes Lava's Sparse for everything.
+        jobs = [
+            Job(c.network, c.spikes, [p.name for p in c.network.populations], (0.05, 2.0)[start])
+            for c in few
+        ]
+        for case, theirs in zip(few, BACKEND.run_many(jobs, 300.0), strict=True):
+            assert not wrong(differences(case, engine_states(case), theirs)), case.features
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        list(pool.map(compare, range(2)))
+
+
+def wrong(found: Counter[str]) -> dict[str, int]:
+    return {name: count for name, count in found.items() if name.endswith("differ") and count}
+
+
+def test_the_weight_grid_is_lavas(formats: NumberFormats) -> None:
+    prepare()
+    from lava.utils.weightutils import SignMode, clip_weights, truncate_weights
+
+    modes: dict[Any, Any] = {
+        "mixed": SignMode.MIXED,
+        "excitatory": SignMode.EXCITATORY,
+        "inhibitory": SignMode.INHIBITORY,
+    }
+    raw = np.arange(-300, 301)
+    for sign, mode in modes.items():
+        one = {"mixed": raw, "excitatory": raw[raw >= 0], "inhibitory": raw[raw <= 0]}[sign]
+        for bits in range(1, 9):
+            theirs = truncate_weights(clip_weights(one.copy(), mode, num_bits=8), mode, bits)
+            assert np.array_equal(on_grid(one, bits, sign, formats), theirs), (sign, bits)

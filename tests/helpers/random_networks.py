@@ -1,0 +1,293 @@
+"""Random fixed-point networks: everything that engine, Lava and the exports must agree on."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from osbc_deploy.errors import FidelityError
+from osbc_deploy.fixedpoint.engine import EngineRun, run
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.network import (
+    FixedConv,
+    FixedDense,
+    FixedPointNetwork,
+    FixedPopulation,
+    FixedProjection,
+)
+from osbc_deploy.fixedpoint.ranges import faults, on_grid
+
+SIGNS = ("mixed", "excitatory", "inhibitory")
+DECAYS_U = (-1, 0, 1, 900, 2048, 4094, 4095)
+DECAYS_V = (0, 1, 300, 2048, 4095, 4096)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A network, samples for it, and what is special about it."""
+
+    network: FixedPointNetwork
+    spikes: np.ndarray
+    features: tuple[str, ...]
+
+
+@st.composite
+def cases(draw: Callable[..., Any], formats: NumberFormats) -> Case:
+    """A network of 1 to 4 populations with 1 to 3 samples."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    features = [draw(st.sampled_from(["calm", "calm", "strong", "extreme"]))]
+    # Nothing that keeps samples from following each other directly in Lava.
+    chain = draw(st.integers(0, 2)) == 0
+    convolutions = draw(st.integers(0, 2))
+    depth = draw(st.integers(max(1, convolutions), 4))
+    shape: tuple[int, ...] = (
+        tuple(draw(st.tuples(st.integers(1, 3), st.integers(4, 8), st.integers(4, 8))))
+        if convolutions
+        else (draw(st.integers(1, 24)),)
+    )
+    input_shape = shape
+    graded = draw(st.integers(0, 7)) == 0
+    if graded:
+        features.append("graded input")
+    populations: list[FixedPopulation] = []
+    projections: list[FixedProjection] = []
+    for number in range(depth):
+        pre = populations[-1].name if populations else "input"
+        make = _conv if number < convolutions else _dense
+        connection, extra, found = make(draw, rng, shape, formats, features[0], chain=chain)
+        features += found
+        shape = connection.output_shape(shape)
+        name = f"p{number}"
+        projections.append(
+            FixedProjection(
+                f"{pre} to {name}", pre, name, connection, graded=graded and not number, **extra
+            )
+        )
+        last = number == depth - 1
+        population, found = _population(
+            draw, rng, name, shape, features[0], readout=last, chain=chain
+        )
+        features += found
+        populations.append(population)
+    if not chain:
+        _more_projections(draw, rng, input_shape, populations, projections, formats, features)
+    network = FixedPointNetwork(input_shape, tuple(populations), tuple(projections), formats, "sum")
+    assert faults(network) == []
+    n, steps = draw(st.integers(1, 3)), draw(st.integers(3, 24))
+    spikes = (rng.random((n, steps, *input_shape)) < draw(st.sampled_from([0.05, 0.3, 0.8]))) + 0
+    if graded:
+        spikes = spikes * rng.integers(-20, 21, spikes.shape)
+    return Case(network, spikes.astype(np.int32 if graded else np.uint8), tuple(features))
+
+
+def _settings(
+    draw: Callable[..., Any], formats: NumberFormats, regime: str, *, lowest: int
+) -> dict[str, Any]:
+    bits = draw(st.sampled_from(formats.weight_bits[1:]))
+    sign = draw(st.sampled_from(SIGNS if bits < 8 else SIGNS[:1] * 2 + SIGNS[1:]))
+    # A convolution's exponent goes into its weights, which must not lose bits.
+    floor = max(formats.weight_exp_min, -(8 - bits + (sign == "mixed")) if lowest else -7)
+    top = {"calm": 0, "strong": 4, "extreme": 7}[regime]
+    return {
+        "weight_bits": bits,
+        "sign": sign,
+        "weight_exp": draw(st.integers(min(floor, top), top)),
+    }
+
+
+def _weights(
+    draw: Callable[..., Any], rng: Any, shape: Any, extra: dict[str, Any], formats: NumberFormats
+) -> np.ndarray:
+    density = draw(st.sampled_from([1.0, 0.4, 0.05]))
+    raw = rng.integers(-300, 300, shape) * (rng.random(shape) < density)
+    return on_grid(raw, extra["weight_bits"], extra["sign"], formats)
+
+
+def _dense(
+    draw: Callable[..., Any],
+    rng: Any,
+    shape: Any,
+    formats: NumberFormats,
+    regime: str,
+    *,
+    chain: bool,
+) -> tuple[FixedDense, dict[str, Any], list[str]]:
+    extra = _settings(draw, formats, regime, lowest=False)
+    size = (draw(st.integers(1, 16)), math.prod(shape))
+    weight = _weights(draw, rng, size, extra, formats)
+    longest = None if chain else draw(st.sampled_from([None, None, None, 1, 4, 62]))
+    found = ["dense", f"{extra['weight_bits']} bits", extra["sign"]]
+    delay = None
+    if longest is not None:
+        delay = rng.integers(0, longest + 1, size)
+        found.append("delays")
+    return FixedDense(weight, delay), extra, found
+
+
+def _conv(
+    draw: Callable[..., Any],
+    rng: Any,
+    shape: Any,
+    formats: NumberFormats,
+    regime: str,
+    *,
+    chain: bool,
+) -> tuple[FixedConv, dict[str, Any], list[str]]:
+    del chain  # convolutions have no delays
+    extra = _settings(draw, formats, regime, lowest=True)
+    channels, height, width = shape
+    groups = draw(st.sampled_from([g for g in (1, 2, 3, channels) if channels % g == 0]))
+    out = groups * draw(st.integers(1, 3))
+    pair = st.tuples(st.integers(1, 2), st.integers(1, 2))
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    stride, dilation = draw(pair), draw(pair)
+    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    # What is left must hold the kernel once.
+    sides = zip((height, width), kernel, padding, dilation, strict=True)
+    if any(side + 2 * p < d * (k - 1) + 1 for side, k, p, d in sides):
+        kernel = (1, 1)
+    weight = _weights(draw, rng, (out, channels // groups, *kernel), extra, formats)
+    found = ["conv", f"{extra['weight_bits']} bits", extra["sign"]]
+    found += ["stride"] * (stride != (1, 1)) + ["dilation"] * (dilation != (1, 1))
+    found += ["padding"] * (padding != (0, 0)) + ["groups"] * (groups > 1)
+    return FixedConv(weight, stride, padding, dilation, groups), extra, found
+
+
+def _population(
+    draw: Callable[..., Any],
+    rng: Any,
+    name: str,
+    shape: Any,
+    regime: str,
+    *,
+    readout: bool,
+    chain: bool,
+) -> tuple[FixedPopulation, list[str]]:
+    size = math.prod(shape)
+    found = []
+
+    def some(values: Any) -> np.ndarray:
+        if draw(st.booleans()):
+            return np.full(size, rng.choice(values))
+        return rng.choice(values, size)
+
+    biased, started = draw(st.booleans()), not chain and draw(st.integers(0, 3)) == 0
+    top = 2**23 if regime == "extreme" else 2**16
+    reset = draw(st.sampled_from(["zero", "zero", "subtract"]))
+    interval = 0 if chain else draw(st.sampled_from([0, 0, 0, 1, 4, 8]))
+    spiking = not (readout and draw(st.integers(0, 2)) == 0)
+    vth = some([0, 40, 900, 8000, 131071]) if spiking else np.full(size, 131071)
+    found += ["bias"] * biased + ["initial state"] * started + ["readout"] * (not spiking)
+    found += ["subtractive reset"] * (reset == "subtract") + ["timed reset"] * (interval > 0)
+    zero = np.zeros(size, int)
+    population = FixedPopulation(
+        name,
+        shape,
+        du=some(DECAYS_U),
+        dv=some(DECAYS_V),
+        vth=vth,
+        bias_mant=rng.integers(-4096, 4096, size) if biased else zero,
+        bias_exp=some(range(8)) if biased else zero,
+        u_init=rng.integers(1 - top, top, size) if started else zero,
+        v_init=rng.integers(1 - top, top, size) if started else zero,
+        spiking=spiking,
+        v_scale=np.ones(size),
+        v_offset=np.zeros(size),
+        reset=reset,
+        reset_interval=interval,
+        reset_offset=draw(st.integers(0, 9)),
+    )
+    return population, found
+
+
+def _more_projections(
+    draw: Callable[..., Any],
+    rng: Any,
+    input_shape: Any,
+    populations: list[FixedPopulation],
+    projections: list[FixedProjection],
+    formats: NumberFormats,
+    features: list[str],
+) -> None:
+    """Add projections that make the network recurrent, or skip a population."""
+    flat = [number for number, p in enumerate(populations) if len(p.shape) == 1]
+
+    def add(pre: int, post: int, soonest: int, feature: str) -> None:
+        extra = _settings(draw, formats, features[0], lowest=False)
+        name, source = populations[post].name, "input" if pre < 0 else populations[pre].name
+        size = populations[post].size
+        before = math.prod(input_shape) if pre < 0 else populations[pre].size
+        weight = _weights(draw, rng, (size, before), extra, formats)
+        late = draw(st.booleans()) or soonest > 0
+        delay = rng.integers(soonest, soonest + 3, weight.shape) if late else None
+        projections.append(
+            FixedProjection(f"{feature} {name}", source, name, FixedDense(weight, delay), **extra)
+        )
+        features.append(feature)
+
+    spiking = [number for number in flat if populations[number].spiking]
+    if spiking and draw(st.integers(0, 3)) == 0:
+        number = draw(st.sampled_from(spiking))
+        add(number, number, 0, "recurrent")
+    back = [n for n in range(1, len(populations)) if n - 1 in flat and n in spiking]
+    if back and draw(st.integers(0, 3)) == 0:
+        number = draw(st.sampled_from(back))
+        add(number, number - 1, 0, "feedback")
+    skipping = [n for n in flat if n > 0]
+    if skipping and draw(st.integers(0, 3)) == 0:
+        number = draw(st.sampled_from(skipping))
+        add(number - 2, number, 1, "skip")
+
+
+def collect(count: int, formats: NumberFormats, start: int = 0) -> tuple[list[Case], Counter[str]]:
+    """Draw `count` networks that the engine accepts, and count those it refuses."""
+    found: list[Case] = []
+    refused: Counter[str] = Counter()
+
+    @seed(start)
+    @settings(
+        max_examples=4 * count + 20,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases(formats))
+    def draw(case: Case) -> None:
+        if len(found) == count:
+            return
+        try:
+            run(case.network, case.spikes, kernels="plain")
+        except FidelityError:
+            refused["current out of range, refused"] += 1
+            return
+        found.append(case)
+
+    draw()
+    return found, refused
+
+
+def engine_states(case: Case, **options: Any) -> EngineRun:
+    """Run the engine and keep everything."""
+    names = [p.name for p in case.network.populations]
+    return run(case.network, case.spikes, record=names, states=names, **options)
+
+
+def differences(case: Case, ours: EngineRun, theirs: Any) -> Counter[str]:
+    """Count compared and differing values of two runs with all states."""
+    counted: Counter[str] = Counter()
+    for kind in ("spikes", "u", "v"):
+        left, right = getattr(ours, kind), getattr(theirs, kind)
+        assert set(left) == set(right), (kind, sorted(left), sorted(right))
+        for name in left:
+            assert left[name].shape == right[name].shape
+            counted[f"{kind} compared"] += left[name].size
+            counted[f"{kind} differ"] += int(np.count_nonzero(left[name] != right[name]))
+    return counted
