@@ -188,7 +188,7 @@ def _neurons(
     def per_neuron(values: Array) -> Array:
         return np.ascontiguousarray(to_lava(values.astype(np.int32), population.shape))
 
-    settings = {
+    settings: dict[str, Any] = {
         "shape": lava_shape(population.shape),
         "u": per_neuron(population.u_init),
         "v": per_neuron(population.v_init),

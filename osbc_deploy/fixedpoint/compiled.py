@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import numpy as np
 from scipy.sparse import csc_array
@@ -28,10 +29,21 @@ from osbc_deploy.fixedpoint.network import (
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
 from osbc_deploy.network.graph import Shape
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "plan_of"]
 
 _DENSE_FROM = 0.08
 """Density from which adding whole rows is faster than following lists (measured)."""
+
+
+_PLANS: WeakKeyDictionary[FixedPointNetwork, dict[int, Plan]] = WeakKeyDictionary()
+
+
+def plan_of(network: FixedPointNetwork, peak: int) -> Plan:
+    """Return the plan of a network, made once as long as the network lives."""
+    plans = _PLANS.setdefault(network, {})
+    if peak not in plans:
+        plans[peak] = Plan(network, peak)
+    return plans[peak]
 
 
 class Plan:
@@ -45,7 +57,8 @@ class Plan:
     """
 
     def __init__(self, network: FixedPointNetwork, peak: int) -> None:
-        self.network = network
+        # Weak, or the cache of plans would keep every network alive.
+        self._network: ReferenceType[FixedPointNetwork] = ref(network)
         self.populations = [_Registers.of(p, network.formats) for p in network.populations]
         order = {p.name: number for number, p in enumerate(network.populations)}
         self.passes = [_passes(p, order[p.post], network, peak) for p in network.projections]
@@ -53,6 +66,14 @@ class Plan:
         # Sums of several projections meet in one place.
         self.dtype = np.int32 if widest * len(network.projections) < 2**31 else np.int64
         self.blocks = [(*block, network.is_recurrent(*block)) for block in network.blocks()]
+
+    @property
+    def network(self) -> FixedPointNetwork:
+        """The network; whoever runs the plan holds it."""
+        network = self._network()
+        if network is None:
+            raise ReferenceError("the network of this plan is gone")
+        return network
 
     def run(
         self, signal: IntArray, sample: int, traces: Traces, *, strict: bool
@@ -184,12 +205,55 @@ def _delayed_tables(weight: IntArray, delay: IntArray) -> tuple[Any, ...]:
 def _conv_tables(conv: FixedConv, weight: IntArray, shape: Shape) -> tuple[Any, ...]:
     out, per_group, kh, kw = weight.shape
     share = out // conv.groups
-    # To (in, kh, kw, out of group): what one spike touches lies together.
+    _, height, width = shape
+    _, rows, cols = conv.output_shape(shape)
+    # To (in, kh, kw reversed, out of group): what one spike touches lies together.
     kernel = weight.reshape(conv.groups, share, per_group, kh, kw).transpose(0, 2, 3, 4, 1)
-    geometry = (*conv.stride, *conv.padding, *conv.dilation, conv.groups)
-    result = tuple(int(x) for x in conv.output_shape(shape))
-    kernel = _narrow(kernel.reshape(conv.groups * per_group, kh, kw, share))
-    return kernel, tuple(int(x) for x in shape), result, tuple(int(x) for x in geometry)
+    kernel = kernel[..., ::-1, :].reshape(conv.groups * per_group, kh, kw * share)
+    start, reached, tap = _reach(
+        height, rows, kh, conv.stride[0], conv.padding[0], conv.dilation[0]
+    )
+    across = _runs(
+        *_reach(width, cols, kw, conv.stride[1], conv.padding[1], conv.dilation[1]),
+        kw,
+        share,
+        out,
+    )
+    sizes = (height, width, cols * out, per_group, share)
+    return _narrow(kernel), (start, reached, tap), across, tuple(int(x) for x in sizes)
+
+
+def _reach(
+    size: int, result: int, taps: int, stride: int, padding: int, dilation: int
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Return which places of the result a place of the source reaches, by which taps."""
+    places, tap = np.indices((size, taps))
+    # From the last tap to the first, so that places rise.
+    tap = tap[:, ::-1]
+    scaled = places + padding - tap * dilation
+    valid = (scaled >= 0) & (scaled % stride == 0) & (scaled // stride < result)
+    start = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
+    return start.astype(np.int64), (scaled // stride)[valid], tap[valid]
+
+
+def _runs(
+    start: IntArray, reached: IntArray, tap: IntArray, taps: int, share: int, channels: int
+) -> tuple[IntArray, ...]:
+    """Join taps that lie side by side both in the kernel and in the result."""
+    reversed_tap = taps - 1 - tap
+    first = np.ones(len(reached), bool)
+    if share == channels:
+        first[1:] = (np.diff(reached) != 1) | (np.diff(reversed_tap) != 1)
+        first[start[:-1][start[:-1] < len(first)]] = True
+    run = np.cumsum(first) - 1
+    length = np.bincount(run, minlength=int(first.sum()))
+    counts = np.concatenate([[0], np.cumsum(first)])
+    return (
+        counts[start].astype(np.int64),
+        (reached[first] * channels).astype(np.int64),
+        (reversed_tap[first] * share).astype(np.int64),
+        (length * share).astype(np.int64),
+    )
 
 
 class _Sample:

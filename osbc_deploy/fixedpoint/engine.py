@@ -121,10 +121,10 @@ def _workers(
         yield lambda batch, traces: [run_plain(network, batch, traces, strict=strict)]
         return
     # Imported here: numba takes half a second, which reading a network need not.
-    from osbc_deploy.fixedpoint.compiled import Plan
+    from osbc_deploy.fixedpoint.compiled import plan_of
 
     graded = any(p.graded for p in network.projections)
-    plan = Plan(network, int(np.abs(signal.astype(np.int64)).max(initial=0)) if graded else 1)
+    plan = plan_of(network, int(np.abs(signal.astype(np.int64)).max(initial=0)) if graded else 1)
     with ThreadPoolExecutor(max_workers=threads or os.cpu_count()) as pool:
 
         def work(batch: IntArray, traces: Traces) -> Iterable[dict[str, Activity]]:

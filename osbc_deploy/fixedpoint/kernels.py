@@ -195,28 +195,32 @@ def push_conv(
     first: int,
     latency: int,
     kernel: Any,
-    source: Any,
-    result: Any,
-    geometry: Any,
+    down: Any,
+    across: Any,
+    sizes: Any,
     out: Any,
 ) -> None:
     """Add the kernels around active neurons; see :func:`push_sparse`.
 
     Parameters
     ----------
-    kernel : ndarray (c_in, kh, kw, c_out / groups)
-    source, result : tuple of int
-        (c_in, rows, columns) and (c_out, rows, columns).
-    geometry : tuple of int
-        Stride, padding and dilation by rows and columns, and groups.
+    kernel : ndarray (c_in, kh, kw * c_out / groups)
+        The taps of a row from the last to the first, so that they lie like what they reach.
+    down : tuple of ndarrays of int64
+        By row of the source: where its entries start; the entries' rows of the result and of the
+        kernel.
+    across : tuple of ndarrays of int64
+        By column of the source: where its entries start; the entries' first places in a row of the
+        result (columns and channels), first places in a row of the kernel, and lengths.
+    sizes : tuple of int
+        Rows and columns of the source, length of a row of the result, and channels of source and
+        result in a group.
     out : ndarray (T, rows * columns * c_out)
         Channels last.
     """
-    _, height, width = source
-    channels, rows, cols = result
-    sh, sw, ph, pw, dh, dw, groups = geometry
-    c_in, kh, kw, share = kernel.shape
-    per_group = c_in // groups
+    height, width, line, per_group, share = sizes
+    row_start, row_out, row_tap = down
+    run_start, run_out, run_tap, run_length = across
     for k in range(len(ptr) - 1):
         t = first + k + latency
         if t >= len(out):
@@ -227,19 +231,13 @@ def push_conv(
             c, y, x = place // (height * width), place // width % height, place % width
             base = c // per_group * share
             factor = 1 if value is None else value[first + k, place]
-            for i in range(kh):
-                down = y + ph - i * dh
-                if down < 0 or down % sh != 0 or down // sh >= rows:
-                    continue
-                for j in range(kw):
-                    right = x + pw - j * dw
-                    if right < 0 or right % sw != 0 or right // sw >= cols:
-                        continue
-                    at = (down // sh * cols + right // sw) * channels + base
-                    target = total[at : at + share]
-                    tap = kernel[c, i, j]
-                    for o in range(share):
-                        target[o] += tap[o] * factor
+            for r in range(row_start[y], row_start[y + 1]):
+                taps = kernel[c, row_tap[r]]
+                start = row_out[r] * line + base
+                for q in range(run_start[x], run_start[x + 1]):
+                    to, tap = start + run_out[q], run_tap[q]
+                    for o in range(run_length[q]):
+                        total[np.uint64(to + o)] += taps[np.uint64(tap + o)] * factor
 
 
 @_compiled
