@@ -171,8 +171,12 @@ def _folded(weight: IntArray, exponent: int) -> tuple[IntArray, int]:
 
 
 def _narrow(weight: IntArray) -> IntArray:
-    fits = np.abs(weight).max(initial=0) < 2**15
-    return np.ascontiguousarray(weight, np.int16 if fits else np.int64)
+    """Return the weights in the smallest type: less to fetch for every spike."""
+    low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
+    for kind in (np.int8, np.int16):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return np.ascontiguousarray(weight, kind)
+    return np.ascontiguousarray(weight, np.int64)
 
 
 def _index_type(size: int) -> type:

@@ -50,26 +50,32 @@ def find_events(flat: Any, words: Any, n: int, ptr: Any, index: Any) -> None:
         Filled in: active neurons, rising within a step.
     """
     count = 0
-    for k in range(len(words) + 1):
-        if k < len(words):
-            if words[k] == 0:
-                continue
-            last = 8 * k + 8
-        else:
-            last = len(flat)
-        for place in range(8 * k, last):
-            # Written always and counted only where it holds: cheaper than a branch.
-            index[count] = place
-            count += flat[place] != 0
     step = 0
     end = n
     ptr[0] = 0
-    for e in range(count):
-        while index[e] >= end:
+    for k in range(len(words)):
+        if words[k] == 0:
+            continue
+        base = 8 * k
+        while base >= end:
             step += 1
-            ptr[step] = e
+            ptr[step] = count
             end += n
-        index[e] -= end - n
+        for place in range(base, base + 8):
+            if place == end:
+                step += 1
+                ptr[step] = count
+                end += n
+            # Written always and counted only where it holds: cheaper than a branch.
+            index[count] = place - end + n
+            count += flat[place] != 0
+    for place in range(8 * len(words), len(flat)):
+        while place >= end:
+            step += 1
+            ptr[step] = count
+            end += n
+        index[count] = place - end + n
+        count += flat[place] != 0
     ptr[step + 1 :] = count
 
 
@@ -168,17 +174,23 @@ def push_dense(
             break
         total = out[t]
         e = ptr[k]
-        # Four at a time: the sums are read and written less often.
-        while value is None and e + 4 <= ptr[k + 1]:
+        # Eight at a time: the sums are read and written less often.
+        while value is None and e + 8 <= ptr[k + 1]:
             w0, w1, w2, w3 = (
                 rows[index[e]],
                 rows[index[e + 1]],
                 rows[index[e + 2]],
                 rows[index[e + 3]],
             )
+            w4, w5, w6, w7 = (
+                rows[index[e + 4]],
+                rows[index[e + 5]],
+                rows[index[e + 6]],
+                rows[index[e + 7]],
+            )
             for j in range(n):
-                total[j] += w0[j] + w1[j] + w2[j] + w3[j]
-            e += 4
+                total[j] += w0[j] + w1[j] + w2[j] + w3[j] + w4[j] + w5[j] + w6[j] + w7[j]
+            e += 8
         while e < ptr[k + 1]:
             row = rows[index[e]]
             factor = 1 if value is None else value[first + k, index[e]]
