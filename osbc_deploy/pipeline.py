@@ -212,7 +212,7 @@ def deploy(
     Parameters
     ----------
     module : torch.nn.Module or str
-        A norse stack, or ``package.module:factory``.
+        A norse stack, ``package.module:factory``, or the path of a NetX file (``.net``).
     calibration : Samples, path, str, array or Dataset
         Typical input, spikes (n, T, ...); a hundred samples do.
     target : str
@@ -404,6 +404,8 @@ def _import(module: Any, weights: str | Path | None, samples: Samples) -> Networ
 
     from osbc_deploy.frontends.norse import SUPPORTED, read_norse
 
+    if isinstance(module, (str, Path)) and Path(module).suffix == ".net":
+        return _import_netx(Path(module), weights, samples)
     name = module if isinstance(module, str) else type(module).__name__
     found = load_object(module) if isinstance(module, str) else module
     if not isinstance(found, nn.Module):
@@ -415,6 +417,20 @@ def _import(module: Any, weights: str | Path | None, samples: Samples) -> Networ
         load_weights(found, Path(weights))
     few = samples.take(_PROBE_SAMPLES).spikes
     return read_norse(found, samples.input_shape, source=name, samples=few)
+
+
+def _import_netx(path: Path, weights: str | Path | None, samples: Samples) -> Network:
+    from osbc_deploy.frontends.netx import read_netx
+
+    if weights is not None:
+        raise UsageError(f"--weights: {path} holds its own weights. Leave the option out.")
+    network = read_netx(path)
+    if network.input_shape != samples.input_shape:
+        raise UsageError(
+            f"calibration: samples have shape {samples.input_shape}, the input of {path} is "
+            f"{network.input_shape}. Give samples of that shape."
+        )
+    return network
 
 
 def _evaluate(

@@ -74,6 +74,7 @@ class Formats(Strict):
     decay_bits: Fact[Positive]
     state_bits: Fact[Positive]
     bias_mant_bits: Fact[Positive]
+    bias_exp_min: Fact[Count]
     bias_exp_max: Fact[Count]
     state_shift: Fact[Count]
     decay_u_offset: Fact[Count]

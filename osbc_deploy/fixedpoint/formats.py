@@ -23,8 +23,8 @@ class NumberFormats:
         Unsigned threshold mantissa, unsigned decays, signed `u` and `v`.
     bias_mant_bits : int
         Signed bias mantissa.
-    bias_exp_max : int
-        Largest left shift of the bias mantissa.
+    bias_exp_min, bias_exp_max : int
+        Smallest and largest left shift of the bias mantissa.
     state_shift : int
         Left shift that aligns activation and threshold with the state.
     decay_u_offset : int
@@ -39,6 +39,7 @@ class NumberFormats:
     decay_bits: int
     state_bits: int
     bias_mant_bits: int
+    bias_exp_min: int
     bias_exp_max: int
     state_shift: int
     decay_u_offset: int

@@ -75,7 +75,7 @@ def _population(p: FixedPopulation, formats: NumberFormats) -> list[str]:
         "dv": (0, formats.decay_unity),
         "vth": (0, formats.vth_max),
         "bias_mant": (-bias, bias - 1),
-        "bias_exp": (0, formats.bias_exp_max),
+        "bias_exp": (formats.bias_exp_min, formats.bias_exp_max),
         "u_init": (-state, state),
         "v_init": (-state, state),
     }

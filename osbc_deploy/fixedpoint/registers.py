@@ -173,11 +173,12 @@ def quantized(
 def _bias_registers(bias: FloatArray, formats: NumberFormats) -> tuple[IntArray, IntArray]:
     """Return mantissa and the smallest exponent that holds each bias."""
     top = formats.bias_mant_max
-    exponent = np.zeros(bias.shape, np.int64)
-    for candidate in range(1, formats.bias_exp_max + 1):
+    least = formats.bias_exp_min
+    exponent = np.full(bias.shape, least, np.int64)
+    for candidate in range(least + 1, formats.bias_exp_max + 1):
         exponent[np.abs(np.rint(bias / 2.0 ** (candidate - 1))) > top] = candidate
     mantissa = np.clip(np.rint(bias / 2.0**exponent), -top, top).astype(np.int64)
-    return mantissa, np.where(mantissa == 0, 0, exponent)
+    return mantissa, np.where(mantissa == 0, least, exponent)
 
 
 def _spread(value: FloatArray, population: Population) -> FloatArray:

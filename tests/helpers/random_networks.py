@@ -72,7 +72,7 @@ def cases(draw: Callable[..., Any], formats: NumberFormats) -> Case:
         )
         last = number == depth - 1
         population, found = _population(
-            draw, rng, name, shape, features[0], readout=last, chain=chain
+            draw, rng, name, shape, features[0], formats, readout=last, chain=chain
         )
         features += found
         populations.append(population)
@@ -94,7 +94,7 @@ def _settings(
     sign = draw(st.sampled_from(SIGNS if bits < 8 else SIGNS[:1] * 2 + SIGNS[1:]))
     # A convolution's exponent goes into its weights, which must not lose bits.
     floor = max(formats.weight_exp_min, -(8 - bits + (sign == "mixed")) if lowest else -7)
-    top = {"calm": 0, "strong": 4, "extreme": 7}[regime]
+    top = min(formats.weight_exp_max, {"calm": 0, "strong": 4, "extreme": 7}[regime])
     return {
         "weight_bits": bits,
         "sign": sign,
@@ -166,11 +166,13 @@ def _population(
     name: str,
     shape: Any,
     regime: str,
+    formats: NumberFormats,
     *,
     readout: bool,
     chain: bool,
 ) -> tuple[FixedPopulation, list[str]]:
     size = math.prod(shape)
+    exponents = range(formats.bias_exp_min, formats.bias_exp_max + 1)
     found = []
 
     def some(values: Any) -> np.ndarray:
@@ -194,7 +196,7 @@ def _population(
         dv=some(DECAYS_V),
         vth=vth,
         bias_mant=rng.integers(-4096, 4096, size) if biased else zero,
-        bias_exp=some(range(8)) if biased else zero,
+        bias_exp=some(exponents) if biased else zero + exponents[0],
         u_init=rng.integers(1 - top, top, size) if started else zero,
         v_init=rng.integers(1 - top, top, size) if started else zero,
         spiking=spiking,
