@@ -31,7 +31,15 @@ from osbc_deploy.fixedpoint.network import (
 )
 from osbc_deploy.fixedpoint.ranges import faults
 
-__all__ = ["FORMAT", "check_replaceable", "new_folder", "read_network", "write_network"]
+__all__ = [
+    "FORMAT",
+    "check_replaceable",
+    "manifest_of",
+    "network_of",
+    "new_folder",
+    "read_network",
+    "write_network",
+]
 
 FORMAT = "osbc-deploy/network/2"
 MANIFEST = "network.json"
@@ -105,7 +113,13 @@ def write_network(network: FixedPointNetwork, folder: Path) -> None:
         if isinstance(connection, FixedDense) and connection.delay is not None:
             arrays[f"projection.{projection.name}.delay"] = connection.delay
     save_file({name: np.array(array) for name, array in arrays.items()}, folder / ARRAYS)
-    manifest = {
+    text = json.dumps(manifest_of(network), indent=1) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def manifest_of(network: FixedPointNetwork) -> dict[str, Any]:
+    """Return everything but the arrays, as plain data."""
+    return {
         "format": FORMAT,
         "input_shape": network.input_shape,
         "readout": network.readout,
@@ -116,7 +130,6 @@ def write_network(network: FixedPointNetwork, folder: Path) -> None:
         ],
         "projections": [_describe(p) for p in network.projections],
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _describe(projection: FixedProjection) -> dict[str, Any]:
@@ -165,7 +178,7 @@ def read_network(folder: Path) -> FixedPointNetwork:
             f"{folder}: format {_shown(manifest)} is not {FORMAT}. Deploy again with this version."
         )
     try:
-        return _build(manifest, arrays)
+        return network_of(manifest, arrays)
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise ArtefactError(
             f"{folder}: inconsistent network ({type(error).__name__}: {error}). "
@@ -177,7 +190,16 @@ def _shown(manifest: Any) -> str:
     return repr(manifest.get("format")) if isinstance(manifest, dict) else "of the manifest"
 
 
-def _build(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FixedPointNetwork:
+def network_of(
+    manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> FixedPointNetwork:
+    """Return the network of a manifest and its arrays, all checked.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, IndexError, ZeroDivisionError
+        When something is missing or inconsistent.
+    """
     given = dict(manifest["formats"])
     given["weight_bits"] = tuple(int(b) for b in given["weight_bits"])
     if set(given) != {f.name for f in fields(NumberFormats)}:
