@@ -42,7 +42,7 @@ def network(formats: Any, rng: Any) -> FixedPointNetwork:
         )
 
     conv = FixedConv(2 * rng.integers(-9, 9, (4, 1, 3, 2)), (2, 1), (1, 0), (1, 1), 2)
-    dense = FixedDense(2 * rng.integers(-9, 9, (3, 4 * 3 * 4)))
+    dense = FixedDense(32 * rng.integers(-8, 8, (3, 4 * 3 * 4)))
     return FixedPointNetwork(
         (2, 5, 5),
         (neurons("a.0", (4, 3, 4), True), neurons("b", (3,), False)),

@@ -28,6 +28,8 @@ ORDER = [
     "artefact",
     "backends",
     "frontends",
+    "export",
+    "stored",
     "bundled",
     "report",
     "pipeline",

@@ -12,6 +12,7 @@ import click
 
 from osbc_deploy._version import __version__
 from osbc_deploy.cli.deploy import deploy_command
+from osbc_deploy.cli.export import export_command
 from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
@@ -67,6 +68,7 @@ cli.add_command(report_command)
 cli.add_command(check_command)
 cli.add_command(diff_command)
 cli.add_command(map_command)
+cli.add_command(export_command)
 cli.add_command(targets_group)
 cli.add_command(backends_command)
 cli.add_command(doctor_command)

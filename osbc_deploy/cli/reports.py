@@ -153,17 +153,19 @@ def _findings(findings: Sequence[Any], form: str) -> str:
 @json_option
 @config_option
 def map_command(path: Path, target: str, as_json: bool) -> int:
-    """Count what a deployed network (a folder written with -o) takes on any chip.
+    """Count what a network takes on any chip: a folder written with -o, a .img or a .net file.
 
     The integers are taken as they are, so poolings stay merged into weights; nothing is run.
     Exit code 4 when the network does not fit.
     """
-    from osbc_deploy.artefact import read_network
     from osbc_deploy.chip.mapping import map_network
     from osbc_deploy.chip.target import load_target
+    from osbc_deploy.stored import read_stored
 
     chip = load_target(target)
-    mapping = map_network(read_network(path), chip)
+    # A chip that is only counted for has no registers; a NetX file then gets Loihi 2's.
+    formats = chip if chip.formats is not None else load_target("loihi2")
+    mapping = map_network(read_stored(path, formats.number_formats), chip)
     cores = [core.as_dict(mapping.word_bits) for core in mapping.cores]
     if as_json:
         summary = {

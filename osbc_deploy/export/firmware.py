@@ -109,7 +109,7 @@ def export_c(
     }  # fmt: skip
     texts = {file: _render(template, values) for file, template in sources.items()}
     texts[f"{name}_weights.c"] = _weights(network, tables, name)
-    golden = _golden(network, crc if samples is None else samples)
+    golden = _golden(network, tables, crc if samples is None else samples)
     texts[f"{name}_selftest.c"] = _render("selftest.c", values | golden)
     parts = {p.name: 0 for p in tables.projections}
     for p in tables.projections:
@@ -186,13 +186,13 @@ def _weights(network: FixedPointNetwork, tables: Tables, name: str) -> str:
     def initializer(table: Table) -> str:
         nonlocal numbers
         if table.data is None:
-            return f"{{0, 0, {table.value}, 0}}"
+            return f"{{0, 0, {table.value}, 1, 0}}"
         kind = ("u" if table.data.dtype.kind == "u" else "") + f"int{8 * table.width}_t"
         arrays.append(
             f"static const {kind} table{numbers}[] = {{{_numbers(table.data.ravel())}}};\n"
         )
         numbers += 1
-        return f"{{table{numbers - 1}, {table.data.size}, 0, {table.width}}}"
+        return f"{{table{numbers - 1}, {table.data.size}, 0, {table.repeat}, {table.width}}}"
 
     def projection(p: ProjectionTables, sums: int) -> str:
         sizes = ("height", "width", "rows", "columns", "c_in", "c_out", "kh", "kw", "groups")
@@ -222,7 +222,8 @@ def _weights(network: FixedPointNetwork, tables: Tables, name: str) -> str:
         parts = ",\n     ".join(initializer(t) for t in q.tables.values())
         populations += (
             f"    /* {_comment(p.name)} */\n"
-            f"    {{{p.size}, {at}, {int(p.reset == 'subtract')}, {interval}, {offset},\n"
+            f"    {{{p.size}, {at}, {int(q.keeps_u)}, {int(p.reset == 'subtract')}, "
+            f"{interval}, {offset},\n"
             f"     {parts}}},\n"
         )
     sizes = [int(np.prod(network.input_shape)), *(p.size for p in network.populations)]
@@ -236,7 +237,7 @@ def _weights(network: FixedPointNetwork, tables: Tables, name: str) -> str:
     )
 
 
-def _golden(network: FixedPointNetwork, source: Any) -> dict[str, Any]:
+def _golden(network: FixedPointNetwork, tables: Tables, source: Any) -> dict[str, Any]:
     """Return the self-test's vectors; `source` is samples or a seed."""
     graded = any(p.graded for p in network.projections)
     if isinstance(source, (int, np.integer)):
@@ -254,8 +255,13 @@ def _golden(network: FixedPointNetwork, source: Any) -> dict[str, Any]:
     flat = spikes.reshape(n * steps, -1)
     states = []
     for sample in range(n):
-        last = [[done.u[k][sample, -1], done.v[k][sample, -1]] for k in names]
-        joined = b"".join(np.asarray(a, "<i4").tobytes() for pair in last for a in pair)
+        kept = [
+            trace[sample, -1]
+            for q in tables.populations
+            for trace in ([done.u[q.population.name]] if q.keeps_u else [])
+            + [done.v[q.population.name]]
+        ]
+        joined = b"".join(np.asarray(a, "<i4").tobytes() for a in kept)
         states.append(zlib.crc32(joined))
     at = np.nonzero(flat)
     values = f"static const int16_t values[] = {{{_numbers(flat[at])}}};\n" if graded else ""

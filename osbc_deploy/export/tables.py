@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults
+from osbc_deploy.network.graph import Shape
 
 __all__ = ["GRADED_LIMIT", "PopulationTables", "ProjectionTables", "Table", "Tables", "lay_out"]
 
@@ -29,10 +30,14 @@ _SUM_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Numbers of 1, 2 or 4 bytes, or one `value` for all where `data` is None."""
+    """Numbers of 1, 2 or 4 bytes, or one `value` for all where `data` is None.
+
+    Each number holds for `repeat` places that follow each other.
+    """
 
     data: IntArray | None
     value: int = 0
+    repeat: int = 1
 
     @property
     def width(self) -> int:
@@ -86,6 +91,18 @@ class PopulationTables:
 
     population: FixedPopulation
     tables: dict[str, Table]
+
+    @property
+    def keeps_u(self) -> bool:
+        """Whether any current outlives its step."""
+        kept = self.tables["kept_u"]
+        return kept.data is not None or kept.value != 0
+
+    @property
+    def state_words(self) -> int:
+        """32-bit words of state: u where it is kept, v, and a byte for each spike."""
+        size = self.population.size
+        return (1 + self.keeps_u) * size + -(-size // 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +163,9 @@ def lay_out(network: FixedPointNetwork) -> Tables:
     populations = tuple(_population(p, network) for p in network.populations)
     word = 1
     states, sums = [], []
-    for p in network.populations:
+    for q in populations:
         states.append(word)
-        word += 2 * p.size + -(-p.size // 4)
+        word += q.state_words
     for part in projections:
         sums.append(word)
         word += part.ring * network.populations[part.post].size
@@ -264,7 +281,15 @@ def _population(p: FixedPopulation, network: FixedPointNetwork) -> PopulationTab
         "u_init": p.u_init,
         "v_init": p.v_init,
     }
-    return PopulationTables(p, {name: _table(v) for name, v in registers.items()})
+    return PopulationTables(p, {name: _per_channel(v, p.shape) for name, v in registers.items()})
+
+
+def _per_channel(values: IntArray, shape: Shape) -> Table:
+    """Return a register once for each channel where a channel's neurons share it."""
+    by_channel = values.reshape(shape[0], -1)
+    if by_channel.shape[1] > 1 and (by_channel == by_channel[:, :1]).all():
+        return replace(_table(by_channel[:, 0]), repeat=by_channel.shape[1])
+    return _table(values)
 
 
 def _table(values: IntArray, *, signed: bool = True, always: bool = False) -> Table:

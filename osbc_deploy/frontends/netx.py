@@ -37,10 +37,12 @@ from osbc_deploy.network.graph import (
 )
 from osbc_deploy.network.neurons import IF, LIF, CubaLIF, Neuron
 
-__all__ = ["BIAS_EXP", "read_netx", "read_netx_fixed", "stored_weights"]
+__all__ = ["BIAS_EXP", "DECAY_UNITY", "read_netx", "read_netx_fixed", "stored_weights"]
 
 BIAS_EXP = 6
 """Exponent that lava-dl's loader gives every bias."""
+DECAY_UNITY = 4096
+"""Decays in a file are parts of this (lava-dl, ``slayer/neuron/cuba.py``: 12 bits)."""
 
 
 def read_netx_fixed(
@@ -351,9 +353,10 @@ def _float_neuron(layer: NetxLayer) -> tuple[float, Neuron]:
     if neuron is None or any(x.size != 1 for x in (neuron.du, neuron.dv)):
         raise ValueError("decays that differ between neurons")
     du, dv = int(neuron.du.reshape(())), int(neuron.dv.reshape(()))
-    if not (-1 <= du <= 4095 and 0 <= dv <= 4095):
-        raise ValueError(f"decays du {du}, dv {dv}, allowed -1 to 4095 and 0 to 4095")
-    forgets, zero = du == 4095, np.zeros(())
+    last = DECAY_UNITY - 1
+    if not (-1 <= du <= last and 0 <= dv <= last):
+        raise ValueError(f"decays du {du}, dv {dv}, allowed -1 to {last} and 0 to {last}")
+    forgets, zero = du == last, np.zeros(())
     threshold = spread(neuron.vth, layer.shape).reshape(layer.shape).astype(np.float64)
     if (threshold == threshold.flat[0]).all():
         threshold = threshold.ravel()[:1].reshape(())
@@ -365,7 +368,7 @@ def _float_neuron(layer: NetxLayer) -> tuple[float, Neuron]:
         raise ValueError("a synaptic current into a membrane without leak")
     if dv == 0:
         return 1.0, IF(threshold, zero)
-    alpha = np.array(dv / 4096)
+    alpha = np.array(dv / DECAY_UNITY)
     if forgets:
-        return dv / 4096, LIF(alpha, zero, threshold, zero)
-    return dv / 4096, CubaLIF(np.array((du + 1) / 4096), alpha, zero, threshold, zero)
+        return dv / DECAY_UNITY, LIF(alpha, zero, threshold, zero)
+    return dv / DECAY_UNITY, CubaLIF(np.array((du + 1) / DECAY_UNITY), alpha, zero, threshold, zero)

@@ -7,11 +7,17 @@
 #define STATE_SHIFT @state_shift@
 #define LIMIT INT32_C(@limit@)
 
-/* The state is an array of int32_t: the step number, then for each population u, v and, a byte
- * each, its spikes; then the sums of each projection, a ring of steps. */
+/* The state is an array of int32_t: the step number, then for each population u (if it is kept), v
+ * and, a byte each, its spikes; then the sums of each projection, a ring of steps. */
 
-static int64_t number(const @name@_table *table, uint32_t i)
+static uint32_t potentials(const @name@_population *n)
 {
+    return n->state + (n->keeps_u ? n->size : 0u);
+}
+
+static int64_t number(const @name@_table *table, uint32_t neuron)
+{
+    uint32_t i = table->repeat > 1u ? neuron / table->repeat : neuron;
     switch (table->bytes) {
     case 1:
         return ((const int8_t *)table->data)[i];
@@ -164,7 +170,7 @@ static void deliver_input(int32_t *state, uint32_t t, const @name@_input *input)
 static void deliver(int32_t *state, uint32_t t, uint32_t number_of_population)
 {
     const @name@_population *n = &@name@_populations[number_of_population];
-    const uint8_t *spikes = (const uint8_t *)(state + n->state + 2u * n->size);
+    const uint8_t *spikes = (const uint8_t *)(state + potentials(n) + n->size);
     uint32_t k, i;
     for (k = 0; k < PROJECTIONS; k++) {
         const @name@_projection *p = &@name@_projections[k];
@@ -203,14 +209,14 @@ static int64_t collect(int32_t *state, uint32_t t, uint32_t population, uint32_t
 static int update(int32_t *state, uint32_t t, uint32_t population)
 {
     const @name@_population *n = &@name@_populations[population];
-    int32_t *u = state + n->state, *v = u + n->size;
+    int32_t *u = state + n->state, *v = state + potentials(n);
     uint8_t *spikes = (uint8_t *)(v + n->size);
     int clear = n->reset_interval != 0u && t % n->reset_interval == n->reset_offset;
     int result = @NAME@_OK;
     uint32_t i;
     for (i = 0; i < n->size; i++) {
         int64_t a = collect(state, t, population, i);
-        int64_t old_u = clear ? 0 : u[i], old_v = clear ? 0 : v[i];
+        int64_t old_u = clear || !n->keeps_u ? 0 : u[i], old_v = clear ? 0 : v[i];
         int64_t threshold = number(&n->threshold, i);
         int64_t new_u = decay(old_u, number(&n->kept_u, i)) + a * ((int64_t)1 << STATE_SHIFT);
         int64_t new_v;
@@ -234,7 +240,9 @@ static int update(int32_t *state, uint32_t t, uint32_t population)
         if (fired) {
             new_v = n->subtract ? new_v - threshold : 0;
         }
-        u[i] = (int32_t)new_u;
+        if (n->keeps_u) {
+            u[i] = (int32_t)new_u;
+        }
         v[i] = (int32_t)new_v;
         spikes[i] = (uint8_t)fired;
     }
@@ -260,8 +268,10 @@ int @name@_reset(void *buffer, size_t bytes)
     for (k = 0; k < POPULATIONS; k++) {
         const @name@_population *n = &@name@_populations[k];
         for (i = 0; i < n->size; i++) {
-            state[n->state + i] = (int32_t)number(&n->u_init, i);
-            state[n->state + n->size + i] = (int32_t)number(&n->v_init, i);
+            if (n->keeps_u) {
+                state[n->state + i] = (int32_t)number(&n->u_init, i);
+            }
+            state[potentials(n) + i] = (int32_t)number(&n->v_init, i);
         }
     }
     return @NAME@_OK;
@@ -285,7 +295,7 @@ int @name@_step(void *buffer, const @name@_input *input, int32_t *output)
         result = part != @NAME@_OK ? part : result;
         deliver(state, t, k);
     }
-    v = state + last->state + last->size;
+    v = state + potentials(last);
     spikes = (const uint8_t *)(v + last->size);
     for (i = 0; i < last->size; i++) {
         output[i] = @NAME@_OUTPUT_IS_POTENTIAL ? v[i] : (int32_t)spikes[i];
@@ -369,9 +379,9 @@ uint32_t @name@_state_crc(const void *buffer)
     unsigned byte;
     for (k = 0; k < POPULATIONS; k++) {
         const @name@_population *n = &@name@_populations[k];
-        for (i = 0; i < 2u * n->size; i++) {
+        for (i = n->state; i < potentials(n) + n->size; i++) {
             for (byte = 0; byte < 4u; byte++) {
-                crc = crc_byte(crc, (uint32_t)state[n->state + i] >> (8u * byte));
+                crc = crc_byte(crc, (uint32_t)state[i] >> (8u * byte));
             }
         }
     }

@@ -55,7 +55,7 @@ int @name@_run(void *state, size_t bytes, const @name@_input *input, uint32_t st
  * @name@_weights.c, every number little-endian, and compare it with @NAME@_CRC32. */
 int @name@_check(void);
 
-/* CRC-32 of u and v of all populations, for tests. */
+/* CRC-32 of v of all populations, and of u where it is kept, for tests. */
 uint32_t @name@_state_crc(const void *state);
 
 /* Check the tables, then run the golden vectors and compare outputs and states. */

@@ -4,11 +4,13 @@
 
 #include "@name@.h"
 
-/* Numbers of one to four bytes; `bytes` 0 stands for one value for all, which is `value`. */
+/* Numbers of one to four bytes, each for `repeat` neurons that follow each other (a channel);
+ * `bytes` 0 stands for one value for all, which is `value`. */
 typedef struct {
     const void *data;
     uint32_t count;
     int32_t value;
+    uint32_t repeat;
     uint8_t bytes;
 } @name@_table;
 
@@ -32,7 +34,7 @@ typedef struct {
 
 typedef struct {
     uint32_t size, state; /* neurons, and where u, v and spikes start */
-    uint8_t subtract;
+    uint8_t keeps_u, subtract; /* without a decay to remember, u has no place in the state */
     uint32_t reset_interval, reset_offset;
     @name@_table kept_u, kept_v, bias, threshold, u_init, v_init;
 } @name@_population;
