@@ -58,7 +58,7 @@ def main() -> None:
                     continue
                 start = time.perf_counter()
                 same = np.array_equal(outputs(export, spikes, options, before), expected)
-                print(f"  {title}: {'equal' if same else 'DIFFERENT'} in {expected.size:,} outputs, "
+                print(f"  {title}: {'equal' if same else 'DIFFERENT'}, {expected.size:,} outputs, "
                       f"{time.perf_counter() - start:.1f} s", flush=True)  # fmt: skip
             print(f"  estimated: tables {export.table_bytes:,} B, RAM {export.state_bytes:,} B")
             for compiler in ("gcc", "arm-none-eabi-gcc"):

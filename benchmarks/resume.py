@@ -55,7 +55,7 @@ def main() -> None:
 
 def run(state: Path, kill_after: float | None = None) -> float:
     """Run the job from when it is ready, and return the seconds it took."""
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(
         [sys.executable, "-c", JOB, str(state)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None

@@ -130,8 +130,10 @@ def _export_c(
     compilers: tuple[str, ...],
 ) -> dict[str, Any]:
     from osbc_deploy.export.firmware import export_c
-    from osbc_deploy.export.footprint import measure
+    from osbc_deploy.export.footprint import check_compiler, measure
 
+    for compiler in compilers:
+        check_compiler(compiler)
     vectors = None
     if samples is not None:
         from osbc_deploy.frontends.references import as_samples

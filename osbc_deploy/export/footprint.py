@@ -11,7 +11,7 @@ from pathlib import Path
 from osbc_deploy.errors import BackendError
 from osbc_deploy.export.firmware import CExport
 
-__all__ = ["FLAGS", "Footprint", "measure"]
+__all__ = ["FLAGS", "Footprint", "check_compiler", "measure"]
 
 FLAGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 _CORTEX_M4 = ("-mcpu=cortex-m4", "-mthumb", "-ffreestanding")
@@ -60,11 +60,7 @@ def measure(export: CExport, compiler: str = "gcc") -> Footprint:
     BackendError
         When the compiler is missing, or refuses the code.
     """
-    prefix = compiler.removesuffix("gcc") if compiler.endswith("gcc") else ""
-    for tool in (compiler, prefix + "size"):
-        if shutil.which(tool) is None:
-            package = "gcc-arm-none-eabi" if "arm" in compiler else "gcc and binutils"
-            raise BackendError(f"{tool}: is not installed. Install {package}.")
+    size_tool = check_compiler(compiler)
     target = _CORTEX_M4 if "arm-none-eabi" in compiler else ()
     code = tables = ram = 0
     with tempfile.TemporaryDirectory() as name:
@@ -73,7 +69,7 @@ def measure(export: CExport, compiler: str = "gcc") -> Footprint:
             source = export.folder / f"{unit}.c"
             _call([compiler, *FLAGS, *target, "-Os", "-c", str(source), "-o", str(built)])
             # One line for each section: its name, size and address.
-            for line in _call([prefix + "size", "-A", str(built)]).splitlines():
+            for line in _call([size_tool, "-A", str(built)]).splitlines():
                 section, _, rest = line.strip().partition(" ")
                 size = rest.split()[0] if rest.split() else ""
                 if not size.isdigit():
@@ -86,6 +82,16 @@ def measure(export: CExport, compiler: str = "gcc") -> Footprint:
                     ram += int(size)
     version = _call([compiler, "--version"]).splitlines()[0]
     return Footprint(compiler, version, code, tables, ram + export.state_bytes)
+
+
+def check_compiler(compiler: str) -> str:
+    """Return the ``size`` beside a compiler; BackendError where one of them is missing."""
+    size_tool = (compiler.removesuffix("gcc") if compiler.endswith("gcc") else "") + "size"
+    for tool in (compiler, size_tool):
+        if shutil.which(tool) is None:
+            package = "gcc-arm-none-eabi" if "arm" in compiler else "gcc and binutils"
+            raise BackendError(f"{tool}: is not installed. Install {package}.")
+    return size_tool
 
 
 def _call(command: list[str]) -> str:

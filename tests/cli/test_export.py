@@ -1,0 +1,128 @@
+"""The export command, on a network deployed through Python."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from osbc_deploy.artefact import new_folder, write_network
+from osbc_deploy.export.firmware import MANIFEST
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from random_networks import collect
+
+
+def osbc(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "osbc_deploy", *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, formats: NumberFormats) -> Path:
+    """A deployed network's folder, without a report."""
+    case = next(c for c in collect(20, formats, start=3)[0] if "calm" in c.features)
+    with new_folder(tmp_path / "out") as work:
+        write_network(case.network, work)
+    return tmp_path
+
+
+def test_a_library_an_image_and_what_they_take(folder: Path) -> None:
+    done = osbc("export", "out", "--format", "c", "-o", "fw", "--name", "net", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "measured with gcc" in done.stdout
+    assert (folder / "fw" / "net.h").is_file()
+    assert (folder / "fw" / MANIFEST).is_file()
+    done = osbc(
+        "export", "out", "--format", "image", "--target", "loihi2", "-o", "net.img", "--json",
+        cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    about = json.loads(done.stdout)
+    assert about["image_bytes"] == (folder / "net.img").stat().st_size
+    mapped = osbc("map", "net.img", "--target", "loihi1", cwd=folder)
+    plain = osbc("map", "out", "--target", "loihi1", cwd=folder)
+    assert mapped.stdout == plain.stdout
+
+
+def test_a_broken_image_ends_with_code_6(folder: Path) -> None:
+    osbc("export", "out", "--format", "image", "--target", "loihi2", "-o", "a.img", cwd=folder)
+    data = bytearray((folder / "a.img").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "a.img").write_bytes(bytes(data))
+    for command in (["map", "a.img", "--target", "loihi2"],
+                    ["export", "a.img", "--format", "c", "-o", "fw"]):  # fmt: skip
+        done = osbc(*command, cwd=folder)
+        assert done.returncode == 6
+        assert "a.img: broken image" in done.stderr
+    assert not (folder / "fw").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--format", "c", "-o", "fw", "--compiler", "nogcc"], 2, "nogcc: is not installed"),
+        (["--format", "c", "-o", "fw", "--name", "9"], 2, "cannot be a prefix"),
+        (["--format", "image", "-o", "a.img"], 2, "--target: is missing"),
+        (["--format", "image", "--target", "loihi2", "-o", "a.bin"], 2, "Name it a.bin.img"),
+        (["--format", "netx", "-o", "a.net", "--samples", "x"], 2, "belong to --format c"),
+        (["--format", "image", "--target", "nochip", "-o", "a.img"], 2, "nochip"),
+    ],
+)
+def test_wrong_usage_names_the_remedy(
+    arguments: list[str], code: int, said: str, folder: Path
+) -> None:
+    done = osbc("export", "out", *arguments, cwd=folder)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [p.name for p in folder.iterdir()] == ["out"]
+
+
+def test_a_net_file_that_is_none_ends_with_code_6(folder: Path) -> None:
+    (folder / "a.net").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
+    np.savez(folder / "data.npz", spikes=np.ones((2, 3, 4), np.uint8))
+    for command in (["map", "a.net", "--target", "loihi2"],
+                    ["a.net", "--target", "loihi2", "--calibration", "data.npz"]):  # fmt: skip
+        done = osbc(*command, cwd=folder)
+        assert done.returncode == 6, done.stderr
+        assert "a.net: is no NetX network" in done.stderr
+
+
+def test_a_net_file_is_compressed_and_written_again(tmp_path: Path) -> None:
+    import h5py
+
+    rng = np.random.default_rng(0)
+    with h5py.File(tmp_path / "a.net", "w") as file:
+        for number, (post, pre) in enumerate([(20, 12), (5, 20)]):
+            layer = file.create_group(f"layer/{number}")
+            layer["type"] = np.array([b"dense"])
+            layer["shape"] = np.array([post])
+            layer["weight"] = rng.integers(-50, 60, (post, pre))
+            for key, value in {"iDecay": 4096, "vDecay": 500, "vThMant": 100}.items():
+                layer[f"neuron/{key}"] = value
+            layer["neuron/type"] = "CUBA"
+    np.savez(tmp_path / "data.npz", spikes=(rng.random((12, 20, 12)) < 0.3).astype(np.uint8))
+    done = osbc(
+        "a.net", "--target", "loihi2-netx", "--calibration", "data.npz", "--sparsity", "0.5",
+        "--bits", "8", "--backend-samples", "2", "-o", "out", "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["fidelity"]["mismatched_spikes"] == 0
+    assert osbc("export", "out", "--format", "netx", "-o", "b.net", cwd=tmp_path).returncode == 0
+    for command in (["out"], ["b.net"]):
+        mapped = osbc("map", *command, "--target", "loihi2", cwd=tmp_path)
+        assert mapped.returncode == 0, mapped.stderr
+    done = osbc(
+        "a.net", "--weights", "w.safetensors", "--target", "loihi2", "--calibration", "data.npz",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "holds its own weights" in done.stderr
