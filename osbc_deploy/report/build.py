@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "build_report", "json_schema"]
 
-SCHEMA = "osbc-deploy/report/3"
+SCHEMA = "osbc-deploy/report/4"
 
 
 def json_schema() -> dict[str, Any]:
