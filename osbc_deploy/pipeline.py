@@ -25,10 +25,10 @@ from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, 
 from osbc_deploy.compress.rows import DEFAULT_MEMORY
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.errors import BackendError, UnsupportedModelError, UsageError
+from osbc_deploy.errors import BackendError, UsageError
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.fixedpoint.lower import Lowered, check_features, lower
-from osbc_deploy.frontends.references import as_samples, load_object, load_weights
+from osbc_deploy.frontends.references import as_samples
 from osbc_deploy.network.graph import INPUT, Network, Readout
 from osbc_deploy.network.simulate import decode, simulate
 from osbc_deploy.progress import SILENT, Progress
@@ -36,9 +36,6 @@ from osbc_deploy.progress import SILENT, Progress
 __all__ = ["Accuracy", "Deployment", "Fidelity", "Job", "deploy", "finish", "prepare"]
 
 READOUTS = ("sum", "last", "max")
-
-_PROBE_SAMPLES = 4
-"""Samples on which a module of the user's own must give the output that was read from it."""
 
 
 @dataclass(frozen=True)
@@ -335,7 +332,10 @@ def prepare(
             f"test: samples have shape {evaluated.input_shape}, the calibration "
             f"samples {typical.input_shape}. Give both the same."
         )
-    network = _import(module, weights, typical)
+    # norse and torch take seconds to import; bad options should fail before that.
+    from osbc_deploy.frontends.importing import import_network
+
+    network = import_network(module, weights, typical)
     check_features(network)
     return Job(chip, network, typical, evaluated, readout, runner, backend_samples, time_limit)
 
@@ -396,41 +396,6 @@ def _ready_backend(name: str) -> Backend:
             "--backend-samples 0, or use --backend engine."
         )
     return backend
-
-
-def _import(module: Any, weights: str | Path | None, samples: Samples) -> Network:
-    # norse and torch take seconds to import; bad options should fail before that.
-    from torch import nn
-
-    from osbc_deploy.frontends.norse import SUPPORTED, read_norse
-
-    if isinstance(module, (str, Path)) and Path(module).suffix == ".net":
-        return _import_netx(Path(module), weights, samples)
-    name = module if isinstance(module, str) else type(module).__name__
-    found = load_object(module) if isinstance(module, str) else module
-    if not isinstance(found, nn.Module):
-        raise UnsupportedModelError(
-            f"{name}: is a {type(found).__name__}, not a torch.nn.Module",
-            remedy=f"Return a norse stack; supported: {SUPPORTED}.",
-        )
-    if weights is not None:
-        load_weights(found, Path(weights))
-    few = samples.take(_PROBE_SAMPLES).spikes
-    return read_norse(found, samples.input_shape, source=name, samples=few)
-
-
-def _import_netx(path: Path, weights: str | Path | None, samples: Samples) -> Network:
-    from osbc_deploy.frontends.netx import read_netx
-
-    if weights is not None:
-        raise UsageError(f"--weights: {path} holds its own weights. Leave the option out.")
-    network = read_netx(path)
-    if network.input_shape != samples.input_shape:
-        raise UsageError(
-            f"calibration: samples have shape {samples.input_shape}, the input of {path} is "
-            f"{network.input_shape}. Give samples of that shape."
-        )
-    return network
 
 
 def _evaluate(

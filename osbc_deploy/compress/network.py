@@ -344,17 +344,14 @@ def _scene(
     progress: Progress,
 ) -> Scene:
     before = {**run.spikes, INPUT: calibration}
+    names = [p.name for p in network.populations]
+    upstream = [INPUT, *names[: names.index(population.name)]]
     return Scene(
         network=network,
         population=population,
         calibration=calibration,
         before=before,
-        # What is not compressed yet, the population itself above all, is taken as it was.
-        arriving={
-            p.pre: arriving.get(p.pre, before[p.pre])
-            for p in network.projections
-            if p.pre in before and network.precedes(p.pre, population.name)
-        },
+        arriving={name: arriving.get(name, before[name]) for name in upstream if name in before},
         rate=run.rates.get(population.name, 0.0),
         method=options.method,
         damping=options.damping,

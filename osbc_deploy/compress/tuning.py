@@ -58,7 +58,7 @@ class Scene:
     before : dict of ndarray of uint8
         Spikes of the input and of populations before, of the float network.
     arriving : dict of ndarray of uint8
-        The same with compressed weights.
+        The same with compressed weights, of the input and the populations before this one.
     rate : float
         Mean spikes per neuron and step of this population in the float network.
     method : str
@@ -90,20 +90,39 @@ class Scene:
         return any(
             self.arriving[p.pre] is not self.before[p.pre]
             for p in self.afferents
-            if not p.recurrent
+            if p.pre in self.arriving
         )
 
     def moments(self, *, cross: bool, part: slice) -> Moments:
         """Return the moments of some samples; with a cross term, of the spikes that arrive now."""
-        seen = self.arriving if cross else self.before
+        # What is not compressed yet, the population itself above all, is taken as it was.
+        seen = {**self.before, **self.arriving} if cross else self.before
         return membrane_moments(
             self.afferents,
             None if self.method == "obc" else self.population.neuron.dynamics(),
-            [_heard(p, seen, part) for p in self.afferents],
-            [_heard(p, self.before, part) for p in self.afferents] if cross else None,
+            [self._heard(p, seen, part) for p in self.afferents],
+            [self._heard(p, self.before, part) for p in self.afferents] if cross else None,
             memory=self.memory,
             on_batch=self.on_samples,
         )
+
+    def _heard(
+        self, projection: Projection, spikes: Mapping[str, SpikeArray], part: slice
+    ) -> SpikeArray:
+        """Return the spikes a projection delivers, when it delivers them."""
+        raster = spikes[projection.pre][part]
+        feedback = self.network.is_feedback(projection)
+        if projection.delay is None and not feedback:
+            return raster
+        flat = raster.reshape(*raster.shape[:2], -1)
+        late = np.full(flat.shape[2], int(feedback))
+        if projection.delay is not None:
+            late += projection.delay
+        arrived = np.zeros_like(flat)
+        for steps in np.unique(late):
+            here = late == steps
+            arrived[:, steps:, here] = flat[:, : flat.shape[1] - steps, here]
+        return arrived.reshape(raster.shape)
 
     def problem(self, moments: Moments, *, free_bias: bool) -> LayerProblem:
         """State the problem of the population's weights."""
@@ -135,16 +154,6 @@ def adapted(network: Network, layers: Mapping[str, CompressedProjection]) -> Net
             if factors.get(p.name, 1.0) != 1.0
         }
     )
-
-
-def _heard(projection: Projection, spikes: Mapping[str, SpikeArray], part: slice) -> SpikeArray:
-    """Return the spikes a projection delivers; a recurrent one delivers them a step late."""
-    raster = spikes[projection.pre][part]
-    if not projection.recurrent:
-        return raster
-    late = np.zeros_like(raster)
-    late[:, 1:] = raster[:, :-1]
-    return late
 
 
 @dataclass(frozen=True)
@@ -236,7 +245,7 @@ def _sum(scene: Scene, *, cross: bool, starts: Sequence[int]) -> Moments:
 def _can_shift(scene: Scene) -> bool:
     neuron = scene.population.neuron
     # Subtraction of the threshold would subtract another value too.
-    return neuron.spiking and scene.rate > 0 and getattr(neuron, "reset", "zero") == "zero"
+    return neuron.spiking and scene.rate > 0 and neuron.reset_rule().kind == "zero"
 
 
 class _Judge:
@@ -246,11 +255,7 @@ class _Judge:
         part = slice(HELD_OUT - 1, None, HELD_OUT)
         self._scene = scene
         self._input = scene.calibration[part]
-        self._given = {
-            name: raster[part]
-            for name, raster in scene.arriving.items()
-            if name != scene.population.name
-        }
+        self._given = {name: raster[part] for name, raster in scene.arriving.items()}
         wanted = simulate(scene.network, self._input).output
         self._wanted = wanted.sum(axis=1, dtype=np.float64).reshape(len(wanted), -1)
         square = float((self._wanted**2).sum(axis=1).mean())
@@ -269,7 +274,7 @@ def _matched(
     """Return the layer with the threshold at which the float population's mean rate is met."""
     name = scene.population.name
     few = slice(0, _RATE_SAMPLES)
-    given = {n: r[few] for n, r in scene.arriving.items() if n != name}
+    given = {n: r[few] for n, r in scene.arriving.items()}
     low, high = np.log(_FACTORS[0]), np.log(_FACTORS[1])
 
     def at(exponent: float) -> tuple[CompressedProjection, ...]:

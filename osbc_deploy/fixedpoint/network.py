@@ -11,7 +11,7 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.network.graph import INPUT, Pair, Readout, Shape, window_count
+from osbc_deploy.network.graph import INPUT, Pair, Readout, Shape, blocks, window_count
 
 __all__ = [
     "INPUT",
@@ -308,21 +308,9 @@ class FixedPointNetwork:
 
         Without recurrence each is one population.
         """
-        order = {p.name: number for number, p in enumerate(self.populations)}
-        reach = {number: number for number in order.values()}
-        for projection in self.projections:
-            first, last = order[projection.post], order.get(projection.pre, -1)
-            if last >= first:
-                reach[first] = max(reach[first], last)
-        found, start = [], 0
-        while start < len(self.populations):
-            stop, number = start + 1, start
-            while number < stop:
-                stop = max(stop, reach[number] + 1)
-                number += 1
-            found.append((start, stop))
-            start = stop
-        return tuple(found)
+        return blocks(
+            [p.name for p in self.populations], [(p.pre, p.post) for p in self.projections]
+        )
 
     def is_recurrent(self, start: int, stop: int) -> bool:
         """Tell whether a block of :meth:`blocks` feeds back to itself."""

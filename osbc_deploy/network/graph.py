@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, frozen
+from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.network.neurons import Neuron
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Projection",
     "Readout",
     "Shape",
+    "blocks",
 ]
 
 Pair: TypeAlias = tuple[int, int]
@@ -37,6 +38,33 @@ INPUT = "input"
 def window_count(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
     """Return how many windows of a convolution or pooling fit along one axis."""
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def blocks(order: Sequence[str], edges: Iterable[tuple[str, str]]) -> tuple[tuple[int, int], ...]:
+    """Return ranges of populations that must be stepped together, in order.
+
+    Parameters
+    ----------
+    order : sequence of str
+        Populations in the order activity flows.
+    edges : iterable of (pre, post)
+        An edge to the same population or one before it is feedback; what it spans is one range.
+    """
+    place = {name: number for number, name in enumerate(order)}
+    reach = list(range(len(order)))
+    for pre, post in edges:
+        first, last = place[post], place.get(pre, -1)
+        if last >= first:
+            reach[first] = max(reach[first], last)
+    found, start = [], 0
+    while start < len(order):
+        stop, number = start + 1, start
+        while number < stop:
+            stop = max(stop, reach[number] + 1)
+            number += 1
+        found.append((start, stop))
+        start = stop
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -179,6 +207,8 @@ class Projection:
         Applied to the spikes before the connection.
     compressible : bool
         False for maps without trained weights (a pooling that feeds neurons directly).
+    delay : ndarray of int (n_pre,) or None
+        Steps that the spikes of each presynaptic neuron arrive late, the pooling after that.
     """
 
     name: str
@@ -187,19 +217,20 @@ class Projection:
     connection: Connection
     pool: AvgPool | None = None
     compressible: bool = True
+    delay: IntArray | None = None
 
-    @property
-    def recurrent(self) -> bool:
-        """Whether the population feeds itself; its spikes then arrive a step late."""
-        return self.pre == self.post
+    def __post_init__(self) -> None:
+        if self.delay is not None:
+            object.__setattr__(self, "delay", frozen(self.delay, np.int64))
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
     """A spiking network in floating point.
 
-    Activity flows from population to population in their order; a population may also feed itself
-    (recurrent), and hear several others (a residual addition).
+    Activity flows from population to population in their order; a population may hear several
+    others (a residual addition), and itself or populations behind it, whose spikes then arrive a
+    step late (feedback).
 
     Attributes
     ----------
@@ -255,10 +286,16 @@ class Network:
         (projection,) = self.afferents(name)
         return projection
 
-    def precedes(self, name: str, population: str) -> bool:
-        """Whether activity reaches `population` after `name`, or is its own."""
+    def is_feedback(self, projection: Projection) -> bool:
+        """Whether a projection leads back, so that its spikes arrive a step late."""
         order = [INPUT, *(p.name for p in self.populations)]
-        return order.index(name) <= order.index(population)
+        return order.index(projection.pre) >= order.index(projection.post)
+
+    def blocks(self) -> tuple[tuple[Population, ...], ...]:
+        """Return the populations in groups that feed back to each other, in order."""
+        edges = [(p.pre, p.post) for p in self.projections]
+        ranges = blocks([p.name for p in self.populations], edges)
+        return tuple(self.populations[start:stop] for start, stop in ranges)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of shapes, weights and neurons."""
@@ -270,6 +307,7 @@ class Network:
             digest.update(repr((ends, sorted(layout.items()))).encode())
             digest.update(connection.weight.tobytes())
             digest.update(b"" if connection.bias is None else connection.bias.tobytes())
+            digest.update(b"" if projection.delay is None else projection.delay.tobytes())
         for population in self.populations:
             digest.update(repr((population.shape, type(population.neuron).__name__)).encode())
             for value in population.neuron.parameters.values():

@@ -78,7 +78,8 @@ def simulate(
     dtype = getattr(torch, network.dtype)
     known = {INPUT: spikes, **(given or {})}
     last = until or network.output.name
-    populations = _up_to(network, last, known)
+    blocks = _up_to(network, last, known)
+    populations = [p for block in blocks for p in block]
     n, steps = spikes.shape[:2]
     kept: dict[str, SpikeArray] = {
         p.name: np.empty((n, steps, *p.shape), np.uint8)
@@ -91,17 +92,16 @@ def simulate(
         for start in range(0, n, batch_size):
             rows = slice(start, min(start + batch_size, n))
             activity: dict[str, torch.Tensor] = {}
-            for population in populations:
-                afferents = network.afferents(population.name)
-                for name in {p.pre for p in afferents} & known.keys() - activity.keys():
+            for block in blocks:
+                for name in _heard(network, block) & known.keys() - activity.keys():
                     raster = np.moveaxis(known[name][rows], 1, 0).astype(network.dtype)
                     activity[name] = torch.from_numpy(raster)
-                answer = _population(afferents, population, activity, dtype)
-                activity[population.name] = answer
-                if population.name in fired:
-                    fired[population.name] += int(torch.count_nonzero(answer))
-                if population.name in kept:
-                    kept[population.name][rows] = np.moveaxis(answer.to(torch.uint8).numpy(), 0, 1)
+                activity |= _block(network, block, activity, dtype)
+            for name, answer in activity.items():
+                if name in fired:
+                    fired[name] += int(torch.count_nonzero(answer))
+                if name in kept:
+                    kept[name][rows] = np.moveaxis(answer.to(torch.uint8).numpy(), 0, 1)
             output[rows] = np.moveaxis(activity[last].numpy(), 0, 1)
             progress.advance(rows.stop - rows.start)
     rates = {p.name: fired[p.name] / (n * steps * p.size) for p in populations if p.name in fired}
@@ -110,10 +110,20 @@ def simulate(
     return FloatRun(spikes=kept, output=output, rates=rates)
 
 
-def _up_to(network: Network, last: str, known: Collection[str]) -> list[Population]:
-    """Return the populations to simulate, those known excepted, in the order activity flows."""
-    names = [p.name for p in network.populations]
-    return [p for p in network.populations[: names.index(last) + 1] if p.name not in known]
+def _up_to(network: Network, last: str, known: Collection[str]) -> list[list[Population]]:
+    """Return the blocks to simulate, without what is known, in the order activity flows."""
+    found = []
+    for block in network.blocks():
+        left = [p for p in block if p.name not in known]
+        if left:
+            found.append(left)
+        if any(p.name == last for p in block):
+            break
+    return found
+
+
+def _heard(network: Network, block: Sequence[Population]) -> set[str]:
+    return {p.pre for population in block for p in network.afferents(population.name)}
 
 
 def decode(output: FloatArray | IntArray, readout: Readout) -> IntArray:
@@ -132,45 +142,67 @@ def decode(output: FloatArray | IntArray, readout: Readout) -> IntArray:
     return np.asarray(evidence.argmax(axis=1))
 
 
-def _population(
-    afferents: Sequence[Projection],
-    population: Population,
+def _block(
+    network: Network,
+    block: Sequence[Population],
     activity: Mapping[str, torch.Tensor],
     dtype: torch.dtype,
-) -> torch.Tensor:
-    """Return the activity (T, n, *shape) of one population for its input over all time."""
+) -> dict[str, torch.Tensor]:
+    """Return the activity (T, n, *shape) of populations that are stepped together."""
     import torch
 
     def tensor(array: FloatArray) -> torch.Tensor:
         return torch.tensor(np.array(array), dtype=dtype)
 
-    maps = []
-    for projection in afferents:
-        connection = projection.connection
-        bias = None if connection.bias is None else tensor(connection.bias)
-        maps.append((projection, tensor(connection.weight), bias))
-    neuron = population.neuron
-    parameters = {name: tensor(v) for name, v in neuron.parameters.items()}
-    sources = [activity[p.pre] for p in afferents if not p.recurrent]
-    steps, batch = sources[0].shape[:2]
-    state: dict[str, Any] = {
-        "u": torch.zeros((batch, *population.shape), dtype=dtype),
-        "v": tensor(neuron.v_init).expand(batch, *population.shape).clone(),
-    }
-    result = torch.empty((steps, batch, *population.shape), dtype=dtype)
+    own = {p.name for p in block}
+    heard = _heard(network, block)
+    steps, batch = next(activity[name].shape[:2] for name in heard - own)
+    result = {p.name: torch.empty((steps, batch, *p.shape), dtype=dtype) for p in block}
+    cells = []
+    for population in block:
+        maps = []
+        for projection in network.afferents(population.name):
+            connection = projection.connection
+            bias = None if connection.bias is None else tensor(connection.bias)
+            source = result[projection.pre] if projection.pre in own else activity[projection.pre]
+            late = _lateness(projection, feedback=network.is_feedback(projection))
+            maps.append((projection, source, late, tensor(connection.weight), bias))
+        neuron = population.neuron
+        zeros = torch.zeros((batch, *population.shape), dtype=dtype)
+        state: dict[str, Any] = dict.fromkeys(neuron.states, zeros)
+        state["v"] = tensor(neuron.v_init).expand(batch, *population.shape).clone()
+        parameters = {name: tensor(v) for name, v in neuron.parameters.items()}
+        cells.append((population, maps, parameters, state))
     for t in range(steps):
-        x = None
-        for projection, weight, bias in maps:
-            if not projection.recurrent:
-                source = activity[projection.pre][t]
-            else:
-                # A population hears itself a step late.
-                source = result[t - 1] if t else torch.zeros_like(result[0])
-            current = _current(projection, source, weight, bias)
-            x = current if x is None else x + current
-        answer, state = neuron.step(parameters, state, x, torch.where)
-        result[t] = answer
+        for number, (population, maps, parameters, state) in enumerate(cells):
+            x = None
+            for projection, source, late, weight, bias in maps:
+                current = _current(projection, _sent(source, t, late), weight, bias)
+                x = current if x is None else x + current
+            answer, after = population.neuron.step(parameters, state, x, torch.where)
+            cells[number] = (population, maps, parameters, after)
+            result[population.name][t] = answer
     return result
+
+
+def _lateness(projection: Projection, *, feedback: bool) -> int | IntArray:
+    """Return the steps that spikes arrive late: one number, or one for each neuron."""
+    if projection.delay is None:
+        return int(feedback)
+    late = projection.delay + int(feedback)
+    return int(late[0]) if len(late) and (late == late[0]).all() else late
+
+
+def _sent(source: torch.Tensor, t: int, late: int | IntArray) -> torch.Tensor:
+    """Return what arrives at step t of activity (T, n, *shape)."""
+    import torch
+
+    if isinstance(late, int):
+        return source[t - late] if t >= late else torch.zeros_like(source[0])
+    flat = source.flatten(2)
+    when = torch.from_numpy(t - late)
+    arrived = flat[when.clamp(min=0), :, torch.arange(len(late))]
+    return (arrived * (when >= 0).to(arrived.dtype)[:, None]).T.reshape(source.shape[1:])
 
 
 def _current(

@@ -33,6 +33,7 @@ STRUCTURES = {
     "deep": nets.mlp(),
     "convolutions": nets.convolutions(),
     "recurrent": nets.recurrent(),
+    "loop": nets.loop(),
     "residual": nets.residual(),
 }
 
@@ -71,32 +72,30 @@ def test_codes_lie_on_the_grid_and_the_budget_is_kept(name: str, tune: bool) -> 
         assert all(np.array_equal(scales[0], scale) for scale in scales)
 
 
-def test_recurrence_and_addition_are_torchs() -> None:
+@pytest.mark.parametrize("net", [nets.recurrent(), nets.residual(), nets.loop()])
+def test_recurrence_addition_and_delays_are_what_they_say(net: Network) -> None:
     x = nets.spikes(5, 3, 9, 12)
-    for net in (nets.recurrent(), nets.residual()):
-        run = simulate(net, x, record={p.name for p in net.populations})
-        for n in range(3):
-            state = {
-                p.name: {"u": 0.0, "v": p.neuron.v_init + np.zeros(p.shape)}
-                for p in net.populations
-            }
-            last = {p.name: np.zeros(p.shape) for p in net.populations}
-            for t in range(9):
-                now = {"input": x[n, t].astype(float)}
-                for p in net.populations:
-                    current = sum(
-                        q.connection.weight @ (last[q.pre] if q.pre == q.post else now[q.pre])
-                        for q in net.afferents(p.name)
-                    )
-                    answer, state[p.name] = p.neuron.step(
-                        p.neuron.parameters, state[p.name], current, np.where
-                    )
-                    now[p.name] = np.asarray(answer, float)
-                last = now
-                if net.output.neuron.spiking:
-                    assert np.array_equal(now[net.output.name], run.output[n, t])
-                else:
-                    assert np.allclose(now[net.output.name], run.output[n, t])
+    run = simulate(net, x, record={p.name for p in net.populations})
+    for n in range(3):
+        state = {
+            p.name: {"u": 0.0, "v": p.neuron.v_init + np.zeros(p.shape)} for p in net.populations
+        }
+        fired = {p.name: np.zeros((9, *p.shape)) for p in net.populations}
+        fired["input"] = x[n].astype(float)
+        for t in range(9):
+            for p in net.populations:
+                current = np.zeros(p.shape)
+                for q in net.afferents(p.name):
+                    late = np.full(q.connection.fan_in, int(net.is_feedback(q)))
+                    late += 0 if q.delay is None else q.delay
+                    arrived = [fired[q.pre][t - d, i] if t >= d else 0 for i, d in enumerate(late)]
+                    current += q.connection.weight @ np.array(arrived, float)
+                answer, state[p.name] = p.neuron.step(
+                    p.neuron.parameters, state[p.name], current, np.where
+                )
+                fired[p.name][t] = np.asarray(answer, float)
+        assert all(np.array_equal(fired[name], run.spikes[name][n]) for name in run.spikes)
+        assert np.allclose(fired[net.output.name], run.output[n])
 
 
 def test_known_populations_are_taken_as_given() -> None:

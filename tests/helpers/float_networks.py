@@ -118,6 +118,25 @@ def residual(seed: int = 0) -> Network:
     )
 
 
+def loop(seed: int = 0) -> Network:
+    """Return two populations that feed back to each other, with delays."""
+    return Network(
+        (12,),
+        (
+            Population("a", (16,), NEURONS["LIF"]),
+            Population("b", (16,), NEURONS["CUBA"]),
+            Population("out", (4,), NEURONS["LI"]),
+        ),
+        (
+            Projection("in", "input", "a", dense(seed, 16, 12), delay=np.arange(12) % 3),
+            Projection("back", "b", "a", dense(seed + 1, 16, 16), delay=np.ones(16, int)),
+            Projection("on", "a", "b", dense(seed + 2, 16, 16)),
+            Projection("read", "b", "out", dense(seed + 3, 4, 16), delay=np.arange(16) % 2),
+        ),
+        dtype="float64",
+    )
+
+
 def spikes(seed: int, *shape: int, rate: float = 0.3) -> np.ndarray:
     return (np.random.default_rng(seed).random(shape) < rate).astype(np.uint8)
 
@@ -134,7 +153,7 @@ def potentials(
     parts = []
     for projection in net.afferents(name):
         source = known.get(projection.pre, x)
-        if projection.recurrent:
+        if net.is_feedback(projection):
             source = np.concatenate([np.zeros_like(source[:, :1]), source[:, :-1]], axis=1)
         connection = replace(projection.connection, weight=weights[projection.name], bias=None)
         population = next(p for p in net.populations if p.name == name)
@@ -144,7 +163,7 @@ def potentials(
         alone = Network(
             source.shape[2:],
             (Population("x", population.shape, _Shown(neuron)),),
-            (Projection("w", "input", "x", connection, projection.pool),),
+            (Projection("w", "input", "x", connection, projection.pool, delay=projection.delay),),
             dtype="float64",
         )
         parts.append(simulate(alone, source).output)
@@ -160,6 +179,7 @@ class _Shown:
         self._neuron = neuron
         self.parameters = neuron.parameters
         self.v_init = neuron.v_init
+        self.states = neuron.states
 
     def step(self, p, state, x, where):  # type: ignore[no-untyped-def]
         _, state = self._neuron.step(p, state, x, where)
