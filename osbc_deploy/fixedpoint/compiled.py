@@ -97,6 +97,7 @@ class _Registers:
             formats.decay_unity - p.dv.astype(np.int64),
             effective_bias(p.bias_mant, p.bias_exp),
             p.vth.astype(np.int64) << formats.state_shift,
+            p.reset_amount.astype(np.int64) << formats.state_shift,
         )
         return cls(p, registers, (p.reset == "subtract", p.reset_interval, p.reset_offset))
 

@@ -158,6 +158,7 @@ class _Neurons:
         self.kept_v = formats.decay_unity - p.dv.astype(np.int64)
         self.bias = effective_bias(p.bias_mant, p.bias_exp)
         self.threshold = p.vth.astype(np.int64) << formats.state_shift
+        self.drop = p.reset_amount.astype(np.int64) << formats.state_shift
         self.u: IntArray = np.repeat(p.u_init.astype(np.int64)[None], n, axis=0)
         self.v: IntArray = np.repeat(p.v_init.astype(np.int64)[None], n, axis=0)
         self.counts = np.zeros(p.size, np.int64)
@@ -181,7 +182,7 @@ class _Neurons:
         if strict and out_of_range(u, formats).any():
             refuse_current(p.name, self.u_peak, formats)
         self.u = u
-        self.v = np.where(fired, v - self.threshold if p.reset == "subtract" else 0, v)
+        self.v = np.where(fired, v - self.drop if p.reset == "subtract" else 0, v)
         return fired.astype(np.uint8), self.u, self.v
 
     def activity(self, steps: int) -> Activity:

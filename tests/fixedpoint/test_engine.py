@@ -274,6 +274,8 @@ def test_subtractive_and_timed_resets(kernels: Any, formats: NumberFormats) -> N
 
     assert potentials() == [50, 100, 0, 50, 100, 0, 50, 100, 0, 50]
     assert potentials(reset="subtract") == [50, 100, 30, 80, 10, 60, 110, 40, 90, 20]
+    dropping = potentials(reset="subtract", drop=[90])
+    assert dropping == [50, 100, 60, 110, 70, 120, 80, 40, 90, 50]
     assert potentials(reset_interval=4, reset_offset=5) == [50, 50, 100, 0, 50, 50, 100, 0, 50, 50]
 
 
