@@ -171,7 +171,7 @@ class FixedPopulation:
     reset : {"zero", "subtract"}
         What a spike does to the potential: set it to 0, or take `drop` away.
     drop : ndarray of int32 (n,) or None
-        In units of the threshold's mantissa; None where it is the threshold.
+        In units of the threshold's mantissa; None where it is the threshold, or not needed.
     reset_interval, reset_offset : int
         Set u and v to 0 before every step t (from 0) with ``t % interval == offset % interval``;
         an interval of 0 never does.
@@ -202,8 +202,8 @@ class FixedPopulation:
         for name in ("v_scale", "v_offset"):
             object.__setattr__(self, name, frozen(getattr(self, name), np.float64))
         if self.drop is not None:
-            same = np.array_equal(self.drop, self.vth)
-            object.__setattr__(self, "drop", None if same else frozen(self.drop, np.int32))
+            idle = self.reset == "zero" or np.array_equal(self.drop, self.vth)
+            object.__setattr__(self, "drop", None if idle else frozen(self.drop, np.int32))
 
     @property
     def reset_amount(self) -> IntArray:
