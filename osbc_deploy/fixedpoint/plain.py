@@ -60,16 +60,17 @@ def run_plain(
     fired: dict[str, IntArray] = {INPUT: signal}
     for population in network.populations:
         fired[population.name] = traces.spikes[population.name]
-    neurons = {p.name: _Neurons(p, n, network.formats) for p in network.populations}
+    run = [p for p in network.populations if p.name not in traces.given]
+    neurons = {p.name: _Neurons(p, n, network.formats) for p in run}
     into = {
         p.name: [
             (q, _parts(q, network.shape_of(q.pre), signal), network.latency(q))
             for q in network.afferents(p.name)
         ]
-        for p in network.populations
+        for p in run
     }
     for t in range(steps):
-        for population in network.populations:
+        for population in run:
             state = neurons[population.name]
             a = np.zeros((n, population.size), np.int64)
             for projection, parts, latency in into[population.name]:
