@@ -133,7 +133,7 @@ def assemble(
     for name in order:
         signal = walk.heard[name]
         populations.append(Population(name, signal.shape, walk.cells[name].neuron))
-        # Those from before it first, so that a bias shared by several is not one of feedback.
+        # What leads back is added to what comes from before, as frameworks do it.
         terms = sorted(
             _merged(signal.terms, said), key=lambda t: t.pre in order[order.index(name) :]
         )

@@ -23,12 +23,19 @@ from osbc_deploy.frontends.nir_options import TimeStep, choose, own_metadata
 from osbc_deploy.network.graph import INPUT, AvgPool, Conv, Dense, Network, Pair, Shape
 from osbc_deploy.network.neurons import nir as families
 
-__all__ = ["SUPPORTED", "read_nir"]
+__all__ = ["SUPPORTED", "is_nir", "read_nir"]
 
 SUPPORTED = (
     "Input, Output, Linear, Affine, Conv1d, Conv2d, Scale, SumPool2d, AvgPool2d, Flatten, Delay, "
     "IF, LIF, CubaLIF, LI, CubaLI, Threshold, and graphs of them"
 )
+
+
+def is_nir(model: Any) -> bool:
+    """Tell whether this is a NIR graph, or the path of one."""
+    if isinstance(model, str | Path):
+        return Path(model).suffix == ".nir"
+    return type(model).__name__ == "NIRGraph" and type(model).__module__.split(".")[0] == "nir"
 
 
 def read_nir(
@@ -129,8 +136,8 @@ class _Translator:
             found[self.named(name)] = Add() if made is None else made
         if self.whole_inputs:
             self.notes.append(
-                f"{', '.join(self.whole_inputs)}: IF with r = 1 adds its whole input in every step, "
-                "as sinabs and norse write it"
+                f"{', '.join(self.whole_inputs)}: IF with r = 1 adds its whole input in every "
+                "step, as sinabs and norse write it"
             )
         return found
 
