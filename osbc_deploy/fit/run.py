@@ -155,6 +155,8 @@ def fit(
     target: str = "loihi2-sim",
     test: Any = None,
     weights: str | Path | None = None,
+    dt: float | None = None,
+    reset: str | None = None,
     bits: Sequence[int] = BITS,
     max_sparsity: float = SPARSITIES[-1],
     method: str = "osbc",
@@ -172,8 +174,8 @@ def fit(
 
     Parameters
     ----------
-    module, calibration, target, test, weights, method, readout, backend, backend_samples, \
-time_limit, progress
+    module, calibration, target, test, weights, dt, reset, method, readout, backend, \
+backend_samples, time_limit, progress
         As of :func:`osbc_deploy.deploy`.
     budget : FitBudget
         The target's cores by default.
@@ -203,6 +205,8 @@ time_limit, progress
         target=target,
         test=test,
         weights=weights,
+        dt=dt,
+        reset=reset,
         readout=readout,
         backend=backend,
         backend_samples=backend_samples,
