@@ -12,6 +12,7 @@ from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.job import check_inputs, job_options
 
 if TYPE_CHECKING:
+    from osbc_deploy.data.datasets import DatasetRequest
     from osbc_deploy.pipeline import Deployment
 
 __all__ = ["deploy_command", "exit_code", "show_report"]
@@ -68,6 +69,7 @@ def deploy_command(
     weights: Path | None,
     calibration: str | None,
     test: str | None,
+    dataset: DatasetRequest | None,
     seed: int,
     output: Path | None,
     as_json: bool,
@@ -81,12 +83,12 @@ def deploy_command(
     """
     from osbc_deploy.cli.progress import Bars
 
-    inputs = check_inputs(model, weights, calibration, test, seed, output)
+    inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
     with Bars(quiet=quiet) as progress:
         # Imported here because torch takes seconds; the bars are already on screen.
         from osbc_deploy.pipeline import deploy
 
-        deployment = deploy(**inputs.load(), target=target, progress=progress, **options)
+        deployment = deploy(**inputs.load(progress), target=target, progress=progress, **options)
         if output is not None:
             deployment.save(output)
     report = deployment.report()
