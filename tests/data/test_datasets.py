@@ -15,11 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
+from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.main import main
-from osbc_deploy.data.datasets import CIFAR10_CLASSES, DatasetRequest, load_dataset
+from osbc_deploy.data.datasets import CIFAR10_CLASSES, DATASETS, DatasetRequest, load_dataset
 from osbc_deploy.data.events import (
     Events,
     bin_events,
@@ -444,3 +446,9 @@ def test_options_that_make_no_sense_together(
             main([command, *options, "--target", "loihi2-sim"])
         assert caught.value.code == UsageError.exit_code
         assert words in capsys.readouterr().err
+
+
+def test_the_command_line_offers_all_data_sets() -> None:
+    offered = next(p for p in deploy_command.params if p.name == "dataset").type
+    assert isinstance(offered, click.Choice)
+    assert list(offered.choices) == list(DATASETS)
