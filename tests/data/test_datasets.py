@@ -455,6 +455,9 @@ def test_a_network_deploys_on_nmnist_by_command_line(
     assert report["accuracy"]["data"] == "nmnist/test"
     assert report["accuracy"]["samples"] == 10
     assert report["accuracy"]["float"] == report["accuracy"]["fixed_point"] == 1.0
+    with pytest.raises(SystemExit) as caught:
+        main([*asked, "--data-root", str(tmp_path), "--backend", "nope"])
+    assert "nope" in capsys.readouterr().err  # before anything is read: the folder is wrong, too
     broken = Path(next(iter(written)))
     broken.write_bytes(b"abc")
     with pytest.raises(SystemExit) as caught:
