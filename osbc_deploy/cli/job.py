@@ -189,12 +189,12 @@ class Inputs:
         if self.dataset is not None:
             from osbc_deploy.data.datasets import load_dataset
 
+            # Read when asked for: target and backend are checked before minutes of reading.
+            read = functools.partial(load_dataset, self.dataset, seed=self.seed, progress=progress)
             return {
                 "module": self.model,
-                "calibration": load_dataset(
-                    self.dataset, "train", seed=self.seed, progress=progress
-                ),
-                "test": load_dataset(self.dataset, "test", seed=self.seed, progress=progress),
+                "calibration": functools.partial(read, "train"),
+                "test": functools.partial(read, "test"),
                 "weights": self.weights,
             }
         if self.model is not None:

@@ -14,6 +14,7 @@ last 10 % test, counted by the number in the file name.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -163,7 +164,16 @@ def load_dataset(
     count = request.samples_per_class if part == "train" else request.test_samples_per_class
     chosen = _chosen(request.name, part, classes, count, seed)
     size = request.size or source.sensor
-    spikes = np.zeros((len(chosen), request.steps, 2, size, size), np.uint8)
+    shape = (len(chosen), request.steps, 2, size, size)
+    try:
+        spikes = np.zeros(shape, np.uint8)
+    except (MemoryError, ValueError) as error:
+        # numpy says ValueError for what no machine could hold.
+        raise UsageError(
+            f"{request.name}: {len(chosen)} {part} samples of {request.steps} steps and {size} x "
+            f"{size} pixels need {math.prod(shape) / 2**30:,.1f} GiB, more than there is. Ask for "
+            "fewer steps, pixels or samples per class."
+        ) from error
     labels = np.zeros(len(chosen), np.int64)
     # Several samples may lie in one file; each is read once.
     places: dict[Path, list[int]] = {}

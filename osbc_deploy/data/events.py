@@ -28,6 +28,8 @@ from osbc_deploy.errors import ArtefactError, UsageError
 __all__ = ["Events", "bin_events", "read_aedat2", "read_aedat3", "read_aedat4", "read_nmnist"]
 
 _AGAIN = "Extract or copy the file again."
+_LONGEST = 2**40
+"""Microseconds, twelve days: stamps further apart are damaged, and would overflow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,7 @@ def bin_events(
     Raises
     ------
     ArtefactError
-        For a recording without events, or with events outside the sensor.
+        For a recording without events, with events outside the sensor, or of impossible length.
     """
     size = size or sensor
     if interval is not None:
@@ -118,6 +120,11 @@ def bin_events(
             "Check --dataset, or extract the file again."
         )
     start, stop = interval or (int(events.t.min()), int(events.t.max()) + 1)
+    if stop - start > _LONGEST:
+        raise ArtefactError(
+            f"{events.name}: its time stamps span {(stop - start) / 1e6:.3g} s, "
+            f"{_LONGEST / 1e6:.3g} s are allowed. {_AGAIN}"
+        )
     step = (events.t - start) * steps // (stop - start)
     frames = np.zeros((steps, 2, size, size), np.uint8)
     frames[step, events.polarity, events.y * size // sensor, events.x * size // sensor] = 1

@@ -206,6 +206,41 @@ def test_a_broken_file_is_named(
     assert str(caught.value).startswith(str(path))
 
 
+@pytest.mark.parametrize(
+    ("read", "content"),
+    [
+        pytest.param(
+            read_aedat2,
+            aedat2_bytes([(dvs128_address(1, 2, 1), 5), (dvs128_address(3, 4, 0), 9)]),
+            id="aedat2",
+        ),
+        pytest.param(
+            read_aedat3, AEDAT3_FULL + packet([(word(9, 9, 0), 7)], overflow=1), id="aedat3"
+        ),
+    ],
+)
+def test_whatever_is_damaged_is_read_or_refused(
+    tmp_path: Path, rng: np.random.Generator, read: Callable[[Path], Events], content: bytes
+) -> None:
+    damaged = [content[:length] for length in range(len(content))]
+    for _ in range(400):
+        changed = bytearray(content)
+        # Mostly behind the header, where the numbers are.
+        changed[-int(rng.integers(1, min(90, len(content)) + 1))] = int(rng.integers(256))
+        damaged.append(bytes(changed))
+    path = tmp_path / "damaged.aedat"
+    refused = 0
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            frames = bin_events(read(path), 5, 128)
+        except ArtefactError as error:
+            refused += str(path) in str(error)
+        else:
+            assert frames.any()
+    assert len(content) // 2 < refused < len(damaged)
+
+
 def test_events_outside_the_sensor_and_none_at_all() -> None:
     column = np.array([34])
     zero = np.zeros(1)
@@ -213,6 +248,9 @@ def test_events_outside_the_sensor_and_none_at_all() -> None:
         bin_events(Events("x", column, zero, zero, zero), 5, 34)
     with pytest.raises(ArtefactError, match="x from 5 to 9 us: holds no events"):
         bin_events(Events("x", zero, zero, zero, zero), 5, 34, interval=(5, 9))
+    two = np.zeros(2)
+    with pytest.raises(ArtefactError, match="span 4.61e.12 s"):
+        bin_events(Events("x", two, two, two, np.array([0, 2**62])), 5, 34)
 
 
 @pytest.mark.skipif(
@@ -345,6 +383,8 @@ def test_gestures_are_cut_out_of_their_recordings(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"steps": 0}, "steps: 0 is less than 1"),
+        ({"steps": 10**15, "samples_per_class": 1}, "need .* GiB, more than there is"),
+        ({"steps": 10**19, "samples_per_class": 1}, "need .* GiB, more than there is"),
         ({"size": 129}, "size: 129 is outside 1 to 128"),
         ({"size": 0}, "size: 0 is outside"),
         ({"samples_per_class": 0}, "samples per class: 0"),
@@ -415,6 +455,9 @@ def test_a_network_deploys_on_nmnist_by_command_line(
     assert report["accuracy"]["data"] == "nmnist/test"
     assert report["accuracy"]["samples"] == 10
     assert report["accuracy"]["float"] == report["accuracy"]["fixed_point"] == 1.0
+    with pytest.raises(SystemExit) as caught:
+        main([*asked, "--data-root", str(tmp_path), "--backend", "nope"])
+    assert "nope" in capsys.readouterr().err  # before anything is read: the folder is wrong, too
     broken = Path(next(iter(written)))
     broken.write_bytes(b"abc")
     with pytest.raises(SystemExit) as caught:
