@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from osbc_deploy.chip.layers import layer_of
 from osbc_deploy.chip.mapping import map_layers
@@ -129,7 +130,8 @@ def _costed(
         cores=mapping.cores_used,
         words=mapping.words,
         loss=weights.relative_loss["total"],
-        projection=weights,
+        # Hundreds of candidates are held at once; only their codes may be needed again.
+        projection=replace(weights, pruned=None),
         limiting=limiting,
         fault=misfits[0] if misfits else "",
     )
