@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from float_networks import mlp, spikes
 
+from float_networks import mlp, spikes
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
 from osbc_deploy.data.samples import Samples, check_samples

@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from float_networks import NEURONS, convolutions, dense, loop, mlp, network, recurrent, residual
 from float_networks import spikes as random_spikes
-from random_networks import collect
-from verified import compressed, job, samples
-
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.lower import lower
 from osbc_deploy.network.graph import Network
 from osbc_deploy.network.simulate import simulate
 from osbc_deploy.verify.cost import trials
 from osbc_deploy.verify.stages import FixedStage, FloatStage, Record, float_stages
+from random_networks import collect
+from verified import compressed, job, samples
 
 NETWORKS = [mlp, convolutions, recurrent, residual, loop]
 
@@ -28,7 +28,10 @@ def test_potentials_are_those_after_each_step(kind: str) -> None:
     net = network((8,), (connection, neuron))
     x = random_spikes(1, 3, 10, 8)
     done = simulate(net, x, record=["p0"], states=["p0"])
-    state = {**dict.fromkeys(neuron.states, np.zeros((3, 6))), "v": np.zeros((3, 6)) + neuron.v_init}
+    state = {
+        **dict.fromkeys(neuron.states, np.zeros((3, 6))),
+        "v": np.zeros((3, 6)) + neuron.v_init,
+    }
     for t in range(10):
         current = x[:, t] @ connection.weight.T.astype(np.float64) + connection.bias
         answer, state = neuron.step(neuron.parameters, state, current, np.where)
