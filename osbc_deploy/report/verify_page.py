@@ -45,7 +45,7 @@ def verify_page(report: Report) -> str:
         stages={stage["name"]: stage for stage in report["stages"]},
         titles=TITLES,
         accuracy=_accuracy_rows(report),
-        steps=[_step(step) for step in report["steps"]],
+        steps=_steps(report["steps"]),
         registers=register_rows(report),
         layers=_layers(report),
         backend="" if report["backend"] is None else backend_text(report["backend"]),
@@ -66,24 +66,30 @@ def _accuracy_rows(report: Report) -> list[list[str]]:
     return rows
 
 
-def _step(step: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rows of a step, each with bars for the mismatch that arrives and its own."""
-    shares = [p["propagated"]["mismatch"] or 0.0 for p in step["populations"]]
-    shares += [(p["isolated"] or {}).get("mismatch") or 0.0 for p in step["populations"]]
-    most = max(shares, default=0.0) or 1.0
-    rows = []
-    for population in step["populations"]:
-        whole = population["propagated"]["mismatch"]
-        own = (population["isolated"] or {}).get("mismatch")
-        rows.append(
+def _steps(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of every step, with bars for the mismatch that arrives and their own.
+
+    All bars have one scale, so that the steps can be compared.
+    """
+    found = []
+    for step in steps:
+        rows = [
             {
-                "name": population["name"],
-                "cells": difference_cells(population),
-                "bar": None if whole is None else 100.0 * whole / most,
-                "own_bar": None if own is None else 100.0 * own / most,
+                "name": p["name"],
+                "cells": difference_cells(p),
+                "bar": p["propagated"]["mismatch"],
+                "own_bar": None if p["isolated"] is None else p["isolated"]["mismatch"],
             }
-        )
-    return {**step, "rows": rows}
+            for p in step["populations"]
+        ]
+        found.append({**step, "rows": rows})
+    bars = [row[key] or 0.0 for step in found for row in step["rows"] for key in ("bar", "own_bar")]
+    most = max(bars, default=0.0) or 1.0
+    for step in found:
+        for row in step["rows"]:
+            for key in ("bar", "own_bar"):
+                row[key] = None if row[key] is None else 100.0 * row[key] / most
+    return found
 
 
 def _layers(report: Report) -> list[dict[str, Any]]:
