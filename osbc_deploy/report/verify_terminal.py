@@ -143,7 +143,9 @@ def percent(value: float | None) -> str:
     """Return a share in percent, with as many digits as small ones need."""
     if value is None:
         return "-"
-    return f"{value:.2%}" if value >= 0.001 or value == 0 else f"{100 * value:.1g}%"
+    if value == 0 or value >= 0.001:
+        return f"{value:.2%}"
+    return f"{100 * value:.1g}%" if value >= 1e-6 else "<0.0001%"
 
 
 def number(value: float | None) -> str:
