@@ -7,7 +7,7 @@ shows the error that arrives, the second the error that is made.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from osbc_deploy.fixedpoint.engine import Activity, run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation
 from osbc_deploy.network.graph import INPUT, Network
 from osbc_deploy.network.simulate import FloatRun, simulate
+from osbc_deploy.verify.alone import alone, heard_from
 
 __all__ = ["FixedStage", "FloatStage", "Record", "Stage", "float_stages"]
 
@@ -117,24 +118,15 @@ class FixedStage:
         return self._record(self.network, spikes, strict=True)
 
     def alone(self, population: str, heard: Record) -> Record | None:
-        """Run one population, unless it hears several others; see :class:`Stage`."""
-        network = self.network
-        afferents = network.afferents(population)
-        sources = {p.pre for p in afferents} - {population}
-        if len(sources) != 1:
+        """Run one population; see :class:`Stage` and :func:`.alone.alone`."""
+        network = alone(self.network, population)
+        if network is None:
             return None
-        (source,) = sources
-        shape = network.shape_of(source)
-        alone = FixedPointNetwork(
-            shape,
-            tuple(p for p in network.populations if p.name == population),
-            tuple(replace(p, pre=INPUT) if p.pre == source else p for p in afferents),
-            network.formats,
-            network.readout,
-        )
-        raster = heard.spikes[source]
+        rasters = [heard.spikes[name] for name in heard_from(self.network, population)]
+        raster = np.concatenate(rasters, axis=2)
+        spikes = raster.reshape(*raster.shape[:2], *network.input_shape)
         # The spikes of another stage may drive it where its own never would.
-        return self._record(alone, raster.reshape(*raster.shape[:2], *shape), strict=False)
+        return self._record(network, spikes, strict=False)
 
     def _record(self, network: FixedPointNetwork, spikes: SpikeArray, *, strict: bool) -> Record:
         names = [p.name for p in network.populations]
