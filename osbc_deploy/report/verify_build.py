@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from osbc_deploy._version import __version__
+from osbc_deploy.artefact import write_network
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
 
 if TYPE_CHECKING:
     from osbc_deploy.verify.bits import BackendComparison
@@ -45,6 +50,7 @@ def build_verification(verification: Verification) -> dict[str, Any]:
             "calibration": dict(deployment.provenance["calibration"]),
             "test": dict(verification.test),
             "steps": deployment.provenance["steps"],
+            "deployed": _deployed(deployment.lowered.network),
         },
         "options": {
             "method": options.method,
@@ -67,6 +73,16 @@ def build_verification(verification: Verification) -> dict[str, Any]:
         "gates": [asdict(finding) for finding in verification.findings],
         "ok": not verification.broken,
     }
+
+
+def _deployed(network: FixedPointNetwork) -> dict[str, str]:
+    """Return the SHA-256 of the files that ``-o`` writes for a network, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_network(network, Path(folder))
+        return {
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in sorted(Path(folder).iterdir())
+        }
 
 
 def _stage(verification: Verification, score: Score) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -113,6 +114,9 @@ def test_everything_is_written_although_a_gate_is_broken(
         "verify.html",
         "verify.json",
     ]
+    for name, digest in report["provenance"]["deployed"].items():
+        assert hashlib.sha256((user / "out" / name).read_bytes()).hexdigest() == digest
+    assert sorted(report["provenance"]["deployed"]) == ["network.json", "network.safetensors"]
     page = (user / "page.html").read_text()
     assert page == (user / "out" / "verify.html").read_text()
     assert "1 OF 1 GATES BROKEN" in page
