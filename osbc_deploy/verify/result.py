@@ -98,8 +98,7 @@ class Step:
     propagated : dict of Difference
         By population, each stage on its own spikes.
     isolated : dict of Difference
-        By population, fed in the second stage with the spikes of the first; one that cannot be
-        run alone (see :func:`.alone.alone`) is left out.
+        By population, fed in the second stage with the spikes of the first.
     """
 
     name: str

@@ -229,8 +229,7 @@ def _compared(
         isolated[name] = {}
         for population in rest:
             alone = by_name[after].alone(population, a)
-            if alone is not None:
-                isolated[name][population] = difference(a, alone, population, rest[population], tau)
+            isolated[name][population] = difference(a, alone, population, rest[population], tau)
     effects = [
         effect(
             reference.output,

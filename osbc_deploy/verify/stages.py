@@ -14,11 +14,10 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
 from osbc_deploy.compress.network import CompressedNetwork
-from osbc_deploy.fixedpoint.engine import Activity, run
+from osbc_deploy.fixedpoint.engine import Activity, EngineRun, run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation
 from osbc_deploy.network.graph import INPUT, Network
 from osbc_deploy.network.simulate import FloatRun, simulate
-from osbc_deploy.verify.alone import alone, heard_from
 
 __all__ = ["FixedStage", "FloatStage", "Record", "Stage", "float_stages"]
 
@@ -64,11 +63,8 @@ class Stage(Protocol):
     def run(self, spikes: SpikeArray) -> Record:
         """Run samples (n, T, *input_shape)."""
 
-    def alone(self, population: str, heard: Record) -> Record | None:
-        """Run one population on what it would have heard from another stage.
-
-        None where this cannot be done.
-        """
+    def alone(self, population: str, heard: Record) -> Record:
+        """Run one population on what it would have heard from another stage."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,23 +111,23 @@ class FixedStage:
 
     def run(self, spikes: SpikeArray) -> Record:
         """Run samples; see :class:`Stage`."""
-        return self._record(self.network, spikes, strict=True)
+        names = [p.name for p in self.network.populations]
+        done = run(self.network, spikes, record=names, states=names)
+        return self._record(done, spikes)
 
-    def alone(self, population: str, heard: Record) -> Record | None:
-        """Run one population; see :class:`Stage` and :func:`.alone.alone`."""
-        network = alone(self.network, population)
-        if network is None:
-            return None
-        rasters = [heard.spikes[name] for name in heard_from(self.network, population)]
-        raster = np.concatenate(rasters, axis=2)
-        spikes = raster.reshape(*raster.shape[:2], *network.input_shape)
+    def alone(self, population: str, heard: Record) -> Record:
+        """Run one population; see :class:`Stage`."""
+        given = {k: raster for k, raster in heard.spikes.items() if k not in (INPUT, population)}
+        raster = heard.spikes[INPUT]
+        spikes = raster.reshape(*raster.shape[:2], *self.network.input_shape)
         # The spikes of another stage may drive it where its own never would.
-        return self._record(network, spikes, strict=False)
+        one = [population]
+        done = run(self.network, spikes, record=one, states=one, given=given, strict=False)
+        return self._record(done, spikes)
 
-    def _record(self, network: FixedPointNetwork, spikes: SpikeArray, *, strict: bool) -> Record:
-        names = [p.name for p in network.populations]
-        done = run(network, spikes, record=names, states=names, strict=strict)
-        potentials = {p.name: _in_float(p, done.v[p.name]) for p in network.populations}
+    def _record(self, done: EngineRun, spikes: SpikeArray) -> Record:
+        populations = {p.name: p for p in self.network.populations}
+        potentials = {name: _in_float(populations[name], v) for name, v in done.v.items()}
         return Record({INPUT: _flat(spikes), **done.spikes}, potentials, done.output, done.activity)
 
 
