@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
 import nir
-import nir_reference
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osbc_deploy.errors import ArtefactError, OsbcError, UnsupportedModelError, UsageError
+import nir_reference
 from osbc_deploy.frontends.nir import read_nir
 from osbc_deploy.network.graph import Network
 from osbc_deploy.network.simulate import simulate
@@ -142,7 +139,10 @@ class Images:
         for number in range(2):
             start = at
             if rng.random() < 0.3:
-                put(f"pre{number}", nir.Scale(np.ones(shape) * rng.uniform(0.5, 2, (shape[0], 1, 1))))
+                put(
+                    f"pre{number}",
+                    nir.Scale(np.ones(shape) * rng.uniform(0.5, 2, (shape[0], 1, 1))),
+                )
             if rng.random() < 0.4 and shape[1] > 1:
                 put(f"pool{number}", pooling(rng))
                 shape = (shape[0], shape[1] // 2, shape[2])

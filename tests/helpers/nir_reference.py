@@ -171,9 +171,7 @@ def _conv1d(node: Any, x: np.ndarray) -> np.ndarray:
 
 
 def _pool(node: Any, x: np.ndarray, divisor: float) -> np.ndarray:
-    (kh, kw), (sy, sx), (py, px) = (
-        _pair(v) for v in (node.kernel_size, node.stride, node.padding)
-    )
+    (kh, kw), (sy, sx), (py, px) = (_pair(v) for v in (node.kernel_size, node.stride, node.padding))
     padded = np.pad(x, ((0, 0), (py, py), (px, px)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(1, 2))
     return windows[:, ::sy, ::sx].sum(axis=(3, 4)) / divisor
