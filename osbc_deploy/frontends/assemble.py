@@ -115,9 +115,10 @@ def assemble(
         With every offender.
     """
     walk = _Walk(graph)
-    order = activity_order(list(walk.heard), walk.edges, INPUT, graph.output)
     offenders = [*faults, *walk.faults]
+    order: list[str] = []
     if not offenders:
+        order = activity_order(list(walk.heard), walk.edges, INPUT, graph.output)
         offenders = _order_faults(graph, order, walk.edges)
     if offenders:
         raise UnsupportedModelError(
