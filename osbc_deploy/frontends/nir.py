@@ -132,8 +132,8 @@ class _Translator:
             if name in ends:
                 continue
             made = self.node(name, node)
-            # A node that is missing must not look like one that is not connected.
-            found[self.named(name)] = Add() if made is None else made
+            if made is not None:
+                found[self.named(name)] = made
         if self.whole_inputs:
             self.notes.append(
                 f"{', '.join(self.whole_inputs)}: IF with r = 1 adds its whole input in every "

@@ -427,6 +427,8 @@ def test_all_offenders_are_listed() -> None:
     for said in ("0: padding 'same'", "1: I is not supported", "2: Flatten(2, -1)",
                  "6: delays of 0.0015", "Supported: Input"):  # fmt: skip
         assert said in text
+    # Nothing is said of what only follows from these.
+    assert len(caught.value.offenders) == 4
     assert caught.value.exit_code == 3
 
 
