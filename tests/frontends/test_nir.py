@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -374,7 +375,7 @@ def test_a_v_reset_tells_how_neurons_are_reset() -> None:
     network = read_nir(chain(w(), lif(v_reset=-0.2)), dt=DT)
     assert network.output.neuron.reset_rule().kind == "zero"
     assert any("reset: zero, since v_reset of 1" in note for note in network.notes)
-    with pytest.raises(UsageError, match=r"--reset: subtract.* 1 .*v_reset"):
+    with pytest.raises(UsageError, match=r"--reset: subtract.*v_reset of 1 is not 0"):
         read_nir(chain(w(), lif(v_reset=-0.2)), dt=DT, reset="subtract")
 
 
@@ -459,6 +460,11 @@ def test_several_inputs_and_outputs_are_refused() -> None:
     assert "2 Output nodes (output, other)" in str(caught.value)
 
 
+def test_a_row_of_a_thousand_linear_nodes_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="too many linear nodes in a row"):
+        read_nir(chain(*[nir.Scale(np.ones(5))] * 3000, w(), lif()), dt=DT, reset="zero")
+
+
 def test_a_loop_without_neurons_is_refused() -> None:
     graph = chain(w(), w(4, 4), lif())
     graph.edges.append(("1", "1"))
@@ -518,6 +524,8 @@ def _huge(file: Any) -> None:
         (_set("node/nodes/1/tau", np.full(3, 1.0)), "1: is no LIF .*same shape"),
         (_set("node/nodes/1/tau", np.full(4, -1.0)), r"1: LIF has tau -1, which must be more"),
         (_set("node/nodes/1/tau", np.zeros(4)), "1: LIF has tau 0"),
+        (_set("node/nodes/input/shape", np.array([1, 2, 3, 4])), r"Input has shape \(1, 2, 3, 4\)"),
+        (_set("node/nodes/input/shape", "text"), "Input"),
         (_set("node/edges", np.array(["a", "b", "c"], object)), "edges are not pairs"),
         (_set("node/edges", np.array([["input", "9"]], object)), "there is no node '9'"),
         (_set("node/nodes/0/weight", np.ones((4, 5), "c8")), "neither numbers nor text"),
@@ -547,6 +555,18 @@ def test_cut_files_are_refused_wherever_they_are_cut(file: Path) -> None:
     for share in range(1, 12):
         file.write_bytes(whole[: len(whole) * share // 12])
         with pytest.raises(OsbcError):
+            read_nir(file, dt=DT, reset="zero")
+
+
+def test_flipped_bytes_never_end_in_a_bug(file: Path) -> None:
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        bad = bytearray(whole)
+        for place in rng.integers(0, len(whole), 8):
+            bad[place] ^= int(rng.integers(1, 256))
+        file.write_bytes(bad)
+        with contextlib.suppress(OsbcError):
             read_nir(file, dt=DT, reset="zero")
 
 
