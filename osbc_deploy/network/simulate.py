@@ -233,7 +233,9 @@ def _sent(source: torch.Tensor, t: int, late: int | IntArray) -> torch.Tensor:
     flat = source.flatten(2)
     when = torch.from_numpy(t - late)
     arrived = flat[when.clamp(min=0), :, torch.arange(len(late))]
-    return (arrived * (when >= 0).to(arrived.dtype)[:, None]).T.reshape(source.shape[1:])
+    # Not a product: what a population has yet to send is memory that may hold anything.
+    arrived = torch.where((when >= 0)[:, None], arrived, torch.zeros_like(arrived))
+    return arrived.T.reshape(source.shape[1:])
 
 
 def _current(
