@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from torch import nn
 
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import UnsupportedModelError, UsageError
-from osbc_deploy.frontends.norse import SUPPORTED, read_norse
 from osbc_deploy.frontends.references import load_object, load_weights
 from osbc_deploy.network.graph import Network
 
 __all__ = ["import_network"]
+
+_NAMES = {"norse": "norse", "snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
+"""Packages whose modules can be read, and what they are called."""
 
 _PROBE_SAMPLES = 4
 """Samples on which a module of the user's own must give the output that was read from it."""
@@ -47,12 +50,35 @@ def import_network(module: Any, weights: str | Path | None, samples: Samples) ->
     if not isinstance(found, nn.Module):
         raise UnsupportedModelError(
             f"{name}: is a {type(found).__name__}, not a torch.nn.Module",
-            remedy=f"Return a norse stack; supported: {SUPPORTED}.",
+            remedy=f"Return a network of {', '.join(_NAMES)} as a torch.nn.Module.",
         )
     if weights is not None:
         load_weights(found, Path(weights))
     few = samples.take(_PROBE_SAMPLES).spikes
-    return read_norse(found, samples.input_shape, source=name, samples=few)
+    return _reader(found, name)(found, samples.input_shape, source=name, samples=few)
+
+
+def _reader(module: nn.Module, name: str) -> Callable[..., Network]:
+    """Return what reads the modules of the framework that a model is made of."""
+    packages = {type(m).__module__.split(".")[0] for m in module.modules()}
+    used = sorted(packages & _NAMES.keys())
+    if len(used) > 1:
+        raise UnsupportedModelError(
+            f"{name}: mixes modules of {' and '.join(_NAMES[p] for p in used)}",
+            remedy="Build it with one of them.",
+        )
+    # A framework is imported only for the user who has it.
+    if used == ["snntorch"]:
+        from osbc_deploy.frontends.snntorch import read_snntorch
+
+        return read_snntorch
+    if used == ["spikingjelly"]:
+        from osbc_deploy.frontends.spikingjelly import read_spikingjelly
+
+        return read_spikingjelly
+    from osbc_deploy.frontends.norse import read_norse
+
+    return read_norse
 
 
 def _from_file(path: Path, weights: str | Path | None, samples: Samples) -> Network:

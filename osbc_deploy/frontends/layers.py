@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from osbc_deploy.frontends.folding import as_array
-from osbc_deploy.network.graph import AvgPool, Conv, Pair
+from osbc_deploy.network.graph import AvgPool, Conv, Pair, Shape
 
-__all__ = ["average_pooling", "convolution"]
+__all__ = ["adaptive_pooling", "average_pooling", "convolution"]
 
 
 def convolution(layer: Any) -> tuple[Conv, list[str]]:
@@ -44,6 +44,26 @@ def average_pooling(layer: Any) -> AvgPool:
     if layer.ceil_mode or (pool.padding != (0, 0) and not layer.count_include_pad):
         raise ValueError("AvgPool2d with ceil_mode, or padding left out of the average")
     return pool
+
+
+def adaptive_pooling(layer: Any, shape: Shape) -> AvgPool:
+    """Return the pooling that an AdaptiveAvgPool2d is for input of a shape.
+
+    ValueError says why it is not the average of windows of one size.
+    """
+    wanted = layer.output_size
+    if not isinstance(wanted, tuple | list):
+        wanted = (wanted, wanted)
+    if len(shape) != 3:
+        raise ValueError(f"AdaptiveAvgPool2d needs (C, H, W), got {shape}")
+    size = [s if w is None else w for w, s in zip(wanted, shape[1:], strict=True)]
+    if any(s % w for w, s in zip(size, shape[1:], strict=True)):
+        raise ValueError(
+            f"AdaptiveAvgPool2d from {shape[1:]} to {tuple(size)} averages windows of several "
+            "sizes; use a size that divides its input, or AvgPool2d"
+        )
+    kernel = (shape[1] // size[0], shape[2] // size[1])
+    return AvgPool(kernel=kernel, stride=kernel)
 
 
 def _pair(value: Any) -> Pair:

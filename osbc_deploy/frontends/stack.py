@@ -24,7 +24,7 @@ from osbc_deploy.frontends.folding import (
     pooled_convolution,
     pooling_weights,
 )
-from osbc_deploy.frontends.layers import average_pooling, convolution
+from osbc_deploy.frontends.layers import adaptive_pooling, average_pooling, convolution
 from osbc_deploy.frontends.probe import Call, agrees
 from osbc_deploy.network.graph import (
     INPUT,
@@ -134,8 +134,10 @@ def read_stack(
         When a weight is NaN or infinite.
     """
     check_finite(module, framework)
-    reader = StackReader(tuple(input_shape), framework, over_time=over_time)
-    for path, layer in framework.walk(module):
+    layers = list(framework.walk(module))
+    last = layers[-1][1] if layers else None
+    reader = StackReader(tuple(input_shape), framework, last=last, over_time=over_time)
+    for path, layer in layers:
         reader.read(path, layer)
     reader.end()
     if reader.data_fault and not reader.offenders:
@@ -220,6 +222,8 @@ class StackReader:
 
     shape: Shape
     framework: Framework
+    last: nn.Module | None = None
+    """The last layer of the stack."""
     current: Dense | Conv | None = None
     """The connection since the last population, or None."""
     pre: str = INPUT
@@ -282,7 +286,9 @@ class StackReader:
         elif kind is nn.Flatten:
             self._flatten(path, layer)
         elif kind is nn.AvgPool2d:
-            self._average(path, layer)
+            self._average(path, layer, average_pooling)
+        elif kind is nn.AdaptiveAvgPool2d:
+            self._average(path, layer, self._adaptive)
         elif kind is nn.Linear:
             self.linear(path, layer.weight, layer.bias)
         elif kind is nn.Conv2d:
@@ -306,9 +312,12 @@ class StackReader:
         # Dense reads its source flattened, so only the shape that later layers see changes.
         self.shape = (math.prod(self.shape),)
 
-    def _average(self, path: str, layer: Any) -> None:
+    def _adaptive(self, layer: Any) -> AvgPool:
+        return adaptive_pooling(layer, self.shape)
+
+    def _average(self, path: str, layer: Any, read: Callable[[Any], AvgPool]) -> None:
         try:
-            pool = average_pooling(layer)
+            pool = read(layer)
         except ValueError as why:
             self.refuse(path, str(why))
             return
