@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.frontends.compose import broadcasts
 from osbc_deploy.frontends.folding import as_array
 from osbc_deploy.frontends.layers import convolution
 from osbc_deploy.frontends.probe import (
@@ -197,12 +198,14 @@ def _recurrent(layer: Any, shape: Shape) -> Connection:
 
 
 def _one_to_one(factor: FloatArray, shape: Shape) -> Connection:
-    if len(shape) == 1 and np.broadcast_shapes(factor.shape, shape) == shape:
+    if len(shape) == 1 and broadcasts(factor.shape, shape):
         return Dense(np.diag(np.broadcast_to(factor, shape)))
-    if factor.size == 1 or factor.shape == (shape[0], 1, 1):
+    if len(shape) == 3 and (factor.size == 1 or factor.shape == (shape[0], 1, 1)):
         weight = np.broadcast_to(factor.reshape(-1, 1, 1, 1), (shape[0], 1, 1, 1))
         return Conv(weight, groups=shape[0])
-    raise ValueError(f"V of shape {factor.shape} is neither one number nor one per channel")
+    raise ValueError(
+        f"V of shape {factor.shape} is neither one number nor one per neuron or channel of {shape}"
+    )
 
 
 def _start(module: nn.Module) -> None:

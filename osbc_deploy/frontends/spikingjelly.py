@@ -6,20 +6,30 @@ sequence (T, N, ...) a call. Both compute the same; what counts is that all laye
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from spikingjelly.activation_based import base, layer, neuron
 from torch import nn
 
 from osbc_deploy.arrays import SpikeArray
-from osbc_deploy.frontends.folding import as_array
 from osbc_deploy.frontends.probe import ONE_CALL, stepped
-from osbc_deploy.frontends.stack import Framework, StackReader, read_stack
+from osbc_deploy.frontends.spikingjelly_graph import is_whole, read_graph, traced
+from osbc_deploy.frontends.spikingjelly_nodes import NODES, TIMELESS, WRAPPED, faults_of, neuron_of
+from osbc_deploy.frontends.stack import (
+    Framework,
+    StackReader,
+    check_finite,
+    dtype_of,
+    read_stack,
+    verified,
+)
 from osbc_deploy.network.graph import Network, Shape
-from osbc_deploy.network.neurons import Neuron
-from osbc_deploy.network.neurons.spikingjelly import IFNode, LIFNode, ParametricLIFNode
+from osbc_deploy.network.simulate import simulate
 
 __all__ = ["SUPPORTED", "read_spikingjelly"]
 
@@ -58,15 +68,70 @@ def read_spikingjelly(
     ArtefactError
         When a weight or parameter is NaN or infinite.
     """
-    modes = [m.step_mode for m in module.modules() if isinstance(m, base.StepModule)]
+    # Containers are of a step mode without saying so.
+    modes = [m.step_mode for m in module.modules() if hasattr(m, "step_mode")]
+    over_time = bool(modes) and modes[0] == "m"
+    if any(_branches(m) for m in module.modules()):
+        network = _read_traced(module, input_shape, samples, source, over_time=over_time)
+        if network is not None:
+            return network
     return read_stack(
         module,
         input_shape,
         _SPIKINGJELLY,
         source=source,
         samples=samples,
-        over_time=bool(modes) and modes[0] == "m",
+        over_time=over_time,
     )
+
+
+def _branches(module: nn.Module) -> bool:
+    """Tell whether a module calls its children in code of its own."""
+    calls = any(True for _ in module.children()) and not is_whole(module)
+    return calls and type(module) not in _SPIKINGJELLY.containers
+
+
+def _read_traced(
+    module: nn.Module,
+    input_shape: Shape,
+    samples: SpikeArray | None,
+    source: str,
+    *,
+    over_time: bool,
+) -> Network | None:
+    """Read what a forward does, or return None where it cannot be traced."""
+    check_finite(module, _SPIKINGJELLY)
+    network = _graph_of(module, input_shape, samples, source, over_time=over_time)
+    if network is None or samples is None:
+        return network
+    # Folded weights round differently, and a spike may hang on that; in double precision none does.
+    double = copy.deepcopy(module).double()
+    wide = _graph_of(double, input_shape, samples, source, over_time=over_time)
+    if wide is None or not simulate(wide, samples).output.any():
+        # The trace is the forward itself; there is nothing to compare where no neuron fires.
+        return network
+    notes = verified(double, wide, _SPIKINGJELLY, [type(module).__name__], samples).notes
+    return replace(network, notes=notes)
+
+
+def _graph_of(
+    module: nn.Module,
+    input_shape: Shape,
+    samples: SpikeArray | None,
+    source: str,
+    *,
+    over_time: bool,
+) -> Network | None:
+    dtype = dtype_of(module)
+    shown = np.zeros((1, 2, *input_shape)) if samples is None else samples[:2, :2]
+    x = torch.from_numpy(np.moveaxis(shown, 1, 0).astype(dtype))
+    _start(module)
+    graph = traced(module, x if over_time else x[0])
+    _start(module)
+    if graph is None:
+        return None
+    source = source or type(module).__name__
+    return read_graph(module, graph, input_shape, dtype=dtype, source=source)
 
 
 def _node(reader: StackReader, path: str, node: Any) -> None:
@@ -75,33 +140,6 @@ def _node(reader: StackReader, path: str, node: Any) -> None:
     for fault in faults:
         reader.refuse(path, f"{type(node).__name__}: {fault}")
     reader.neurons(path, None if faults else neuron_of(node))
-
-
-def faults_of(node: Any) -> list[str]:
-    """Return what of a node has no counterpart."""
-    faults = []
-    values = torch.tensor([-1.0, -1e-6, 0.0, 1e-6, 1.0])
-    with torch.no_grad():
-        fires = node.surrogate_function(values)
-    if not (fires == (values >= 0)).all():
-        faults.append(
-            "its surrogate_function does not fire exactly where v >= v_threshold; set spiking=True"
-        )
-    if node._neuron_precision is not None:
-        faults.append("it computes in mixed precision; build it without")
-    return faults
-
-
-def neuron_of(node: Any) -> Neuron:
-    """Return the neuron of a node."""
-    reset = "subtract" if node.v_reset is None else "zero"
-    threshold, v_reset = as_array(node.v_threshold), as_array(node.v_reset or 0.0)
-    if type(node) is neuron.IFNode:
-        return IFNode(threshold, v_reset, reset)
-    taken = "decayed" if node.decay_input else "added"
-    if type(node) is neuron.LIFNode:
-        return LIFNode(threshold, v_reset, reset, as_array(node.tau), taken)
-    return ParametricLIFNode(threshold, v_reset, reset, as_array(node.w.sigmoid()), taken)
 
 
 def _wrapped(kind: type, reader: StackReader, path: str, wrapped: Any) -> None:
@@ -160,30 +198,12 @@ def _values(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-_WRAPPED = {
-    layer.Linear: nn.Linear,
-    layer.Conv2d: nn.Conv2d,
-    layer.BatchNorm1d: nn.BatchNorm1d,
-    layer.BatchNorm2d: nn.BatchNorm2d,
-    layer.AvgPool2d: nn.AvgPool2d,
-    layer.AdaptiveAvgPool2d: nn.AdaptiveAvgPool2d,
-    layer.Flatten: nn.Flatten,
-    layer.Dropout: nn.Dropout,
-    layer.Dropout2d: nn.Dropout2d,
-}
-_TIMELESS = (
-    nn.Conv2d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-)
 _SPIKINGJELLY = Framework(
     package="spikingjelly",
     readers={
-        **dict.fromkeys((neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode), _node),
-        **{own: partial(_wrapped, kind) for own, kind in _WRAPPED.items()},
-        **{kind: partial(_plain, kind) for kind in _TIMELESS},
+        **dict.fromkeys(NODES, _node),
+        **{own: partial(_wrapped, kind) for own, kind in WRAPPED.items()},
+        **{kind: partial(_plain, kind) for kind in TIMELESS},
         layer.SeqToANNContainer: _container,
         layer.MultiStepContainer: _container,
     },

@@ -38,7 +38,15 @@ from osbc_deploy.network.graph import (
 )
 from osbc_deploy.network.neurons import Neuron
 
-__all__ = ["Framework", "LayerReader", "StackReader", "read_stack"]
+__all__ = [
+    "Framework",
+    "LayerReader",
+    "StackReader",
+    "check_finite",
+    "dtype_of",
+    "read_stack",
+    "verified",
+]
 
 _DROPPED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
 
@@ -153,19 +161,24 @@ def read_stack(
             faults,
             f"Supported: {framework.supported}.",
         )
-    kinds = {p.dtype for p in module.parameters()}
-    if kinds & {torch.float16, torch.bfloat16}:
+    if {p.dtype for p in module.parameters()} & {torch.float16, torch.bfloat16}:
         reader.notes.append("half-precision weights are simulated in float32")
     network = Network(
         input_shape=tuple(input_shape),
         populations=tuple(reader.populations),
         projections=tuple(reader.projections),
-        dtype="float64" if torch.float64 in kinds else "float32",
+        dtype=dtype_of(module),
         source=source or type(module).__name__,
         notes=tuple(reader.notes),
     )
     own = [type(m).__name__ for m in module.modules() if framework.is_own(m)]
     return verified(module, network, framework, own, samples) if own else network
+
+
+def dtype_of(module: nn.Module) -> str:
+    """Return the precision that a module's network is simulated in."""
+    wide = any(p.dtype == torch.float64 for p in module.parameters())
+    return "float64" if wide else "float32"
 
 
 def verified(
@@ -320,6 +333,7 @@ class StackReader:
             pool = read(layer)
         except ValueError as why:
             self.refuse(path, str(why))
+            self.lost = True
             return
         if len(self.shape) != 3:
             self._mismatch(path, f"AvgPool2d needs (C, H, W), got {self.shape}")
