@@ -189,6 +189,8 @@ def deploy(
     target: str = "loihi2-sim",
     test: Any = None,
     weights: str | Path | None = None,
+    dt: float | None = None,
+    reset: str | None = None,
     sparsity: float = 0.9,
     bits: int = 4,
     method: str = "osbc",
@@ -208,8 +210,9 @@ def deploy(
 
     Parameters
     ----------
-    module : torch.nn.Module or str
-        A norse stack, ``package.module:factory``, or the path of a NetX file (``.net``).
+    module : torch.nn.Module, nir.NIRGraph or str
+        A norse stack, ``package.module:factory``, a NIR graph, or the path of a NIR (``.nir``) or
+        NetX file (``.net``).
     calibration : Samples, path, str, array or Dataset
         Typical input, spikes (n, T, ...); a hundred samples do.
     target : str
@@ -218,6 +221,11 @@ def deploy(
         Labelled samples to evaluate; the calibration samples by default.
     weights : path, optional
         A safetensors state dict to load into `module`.
+    dt : float, optional
+        Time step of a NIR graph, which does not hold one, in the unit of its time constants.
+    reset : {"zero", "subtract"}, optional
+        What a spike does in a NIR graph, which does not say: set the potential to ``v_reset``, or
+        take the threshold away.
     sparsity, bits, method, budget, pattern, mixed, tune
         See :class:`CompressionOptions`.
     solver_memory : int
@@ -259,6 +267,8 @@ def deploy(
         target=target,
         test=test,
         weights=weights,
+        dt=dt,
+        reset=reset,
         readout=readout,
         backend=backend,
         backend_samples=backend_samples,
@@ -307,6 +317,8 @@ def prepare(
     target: str = "loihi2-sim",
     test: Any = None,
     weights: str | Path | None = None,
+    dt: float | None = None,
+    reset: str | None = None,
     readout: Readout = "sum",
     backend: str | None = None,
     backend_samples: int = 16,
@@ -335,7 +347,7 @@ def prepare(
     # norse and torch take seconds to import; bad options should fail before that.
     from osbc_deploy.frontends.importing import import_network
 
-    network = import_network(module, weights, typical)
+    network = import_network(module, weights, typical, dt=dt, reset=reset)
     check_features(network)
     return Job(chip, network, typical, evaluated, readout, runner, backend_samples, time_limit)
 

@@ -61,6 +61,13 @@ __all__ = ["deploy_command", "exit_code", "show_report"]
     metavar="FOLDER",
     help="Keep finished layers here, and go on from them when killed.",
 )
+@click.option(
+    "--nir",
+    "nir_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE.nir",
+    help="Write the compressed float network here, as a NIR graph.",
+)
 @job_options
 def deploy_command(
     model: str | None,
@@ -72,16 +79,22 @@ def deploy_command(
     output: Path | None,
     as_json: bool,
     quiet: bool,
+    nir_file: Path | None,
     **options: Any,
 ) -> int:
     """Compress MODEL, lower it to integers, map it on cores, run it, and report.
 
     MODEL is package.module:factory or path/to/file.py:factory, a function that returns a norse
-    stack. Without MODEL the bundled network is deployed on the bundled digits.
+    stack, or a NIR (.nir) or NetX file (.net). Without MODEL the bundled network is deployed on the
+    bundled digits.
     """
     from osbc_deploy.cli.progress import Bars
 
     inputs = check_inputs(model, weights, calibration, test, seed, output)
+    if nir_file is not None:
+        from osbc_deploy.export.nir import check_nir
+
+        check_nir(nir_file)
     with Bars(quiet=quiet) as progress:
         # Imported here because torch takes seconds; the bars are already on screen.
         from osbc_deploy.pipeline import deploy
@@ -89,13 +102,18 @@ def deploy_command(
         deployment = deploy(**inputs.load(), target=target, progress=progress, **options)
         if output is not None:
             deployment.save(output)
+        if nir_file is not None:
+            from osbc_deploy.export.nir import write_nir
+
+            write_nir(deployment.compressed.network, nir_file, dt=options["dt"])
     report = deployment.report()
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:
         show_report(report)
-    if output is not None and not quiet:
-        click.echo(f"wrote {output}", err=True)
+    for path in (output, nir_file):
+        if path is not None and not quiet:
+            click.echo(f"wrote {path}", err=True)
     return exit_code(deployment)
 
 

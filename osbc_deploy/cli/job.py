@@ -31,6 +31,17 @@ _OPTIONS = (
         help="Weights to load into MODEL.",
     ),
     click.option(
+        "--dt",
+        type=float,
+        metavar="SECONDS",
+        help="Time step of a NIR file, in the unit of its time constants.",
+    ),
+    click.option(
+        "--reset",
+        type=click.Choice(["zero", "subtract"]),
+        help="What a spike does in a NIR file: set to v_reset, or take the threshold away.",
+    ),
+    click.option(
         "--calibration",
         metavar="DATA",
         help="Typical input: .npz with spikes (n, T, ...), or package.module:factory.",

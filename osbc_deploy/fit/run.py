@@ -155,6 +155,8 @@ def fit(
     target: str = "loihi2-sim",
     test: Any = None,
     weights: str | Path | None = None,
+    dt: float | None = None,
+    reset: str | None = None,
     bits: Sequence[int] = BITS,
     max_sparsity: float = SPARSITIES[-1],
     method: str = "osbc",
@@ -172,8 +174,8 @@ def fit(
 
     Parameters
     ----------
-    module, calibration, target, test, weights, method, readout, backend, backend_samples, \
-time_limit, progress
+    module, calibration, target, test, weights, dt, reset, method, readout, backend, \
+backend_samples, time_limit, progress
         As of :func:`osbc_deploy.deploy`.
     budget : FitBudget
         The target's cores by default.
@@ -203,6 +205,8 @@ time_limit, progress
         target=target,
         test=test,
         weights=weights,
+        dt=dt,
+        reset=reset,
         readout=readout,
         backend=backend,
         backend_samples=backend_samples,
@@ -247,12 +251,11 @@ def _candidates(job: Job, statistics: Statistics, progress: Progress) -> dict[st
     found = {}
     with task(progress, "candidates", len(statistics.problems) * len(SPARSITIES)):
         for problem, population in zip(statistics.problems, network.populations, strict=True):
-            (projection,) = problem.afferents
             following = [p for p in network.projections if p.pre == population.name]
-            found[projection.name] = layer_candidates(
+            found[problem.afferents[0].name] = layer_candidates(
                 problem,
+                network,
                 population,
-                network.shape_of(projection.pre),
                 job.chip,
                 to_convolution=bool(following)
                 and all(isinstance(p.connection, Conv) for p in following),
@@ -312,7 +315,7 @@ def _compressed(
         scale_groups=job.scale_groups,
         layers={name: LayerChoice(c.sparsity, c.bits) for name, c in plan.choices.items()},
     )
-    results = {name: c.projection for name, c in plan.choices.items()}
+    results = {p.name: p for c in plan.choices.values() for p in c.projections}
     return assemble(job.network, results, chosen, statistics)
 
 

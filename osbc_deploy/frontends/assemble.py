@@ -133,7 +133,10 @@ def assemble(
     for name in order:
         signal = walk.heard[name]
         populations.append(Population(name, signal.shape, walk.cells[name].neuron))
-        terms = _merged(signal.terms, said)
+        # What leads back is added to what comes from before, as frameworks do it.
+        terms = sorted(
+            _merged(signal.terms, said), key=lambda t: t.pre in order[order.index(name) :]
+        )
         for term in terms:
             late = _lateness(term, name, order, depth, said)
             connection, pool = _mapping(term, signal.shape, alone=len(terms) == 1)

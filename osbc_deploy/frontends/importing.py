@@ -10,11 +10,13 @@ from torch import nn
 
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import UnsupportedModelError, UsageError
+from osbc_deploy.frontends.nir import is_nir, read_nir
 from osbc_deploy.frontends.references import load_object, load_weights
 from osbc_deploy.network.graph import Network
 
 __all__ = ["import_network"]
 
+_FILES = (".net", ".nir")
 _NAMES = {"norse": "norse", "snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
 """Packages whose modules can be read, and what they are called."""
 
@@ -22,40 +24,61 @@ _PROBE_SAMPLES = 4
 """Samples on which a module of the user's own must give the output that was read from it."""
 
 
-def import_network(module: Any, weights: str | Path | None, samples: Samples) -> Network:
+def import_network(
+    module: Any,
+    weights: str | Path | None,
+    samples: Samples | None,
+    *,
+    dt: float | None = None,
+    reset: str | None = None,
+) -> Network:
     """Turn a model into a float network.
 
     Parameters
     ----------
-    module : torch.nn.Module, str or path
-        A module, ``package.module:factory``, or a file whose suffix says what it is.
+    module : torch.nn.Module, nir.NIRGraph, str or path
+        A module, ``package.module:factory``, a graph, or a file whose suffix says what it is.
     weights : path or None
         A safetensors state dict to load into a module.
-    samples : Samples
+    samples : Samples or None
         Calibration samples: their shape is the input's, and a module of the user's own must give
-        the output that was read from it on a few of them.
+        the output that was read from it on a few of them. A file needs none.
+    dt, reset
+        What NIR leaves open; see :func:`osbc_deploy.frontends.nir.read_nir`.
 
     Raises
     ------
     UnsupportedModelError
         When it is no model, or parts of it cannot be represented.
     UsageError
-        When weights are given to a file that holds its own, or the samples have another shape.
+        When weights are given to a file that holds its own, the samples have another shape, or
+        `dt` and `reset` do not belong to the model.
     """
-    suffix = Path(module).suffix if isinstance(module, (str, Path)) else ""
-    if suffix == ".net":
-        return _from_file(Path(module), weights, samples)
-    name = module if isinstance(module, str) else type(module).__name__
-    found = load_object(module) if isinstance(module, str) else module
+    found = load_object(module) if isinstance(module, str) and not _is_file(module) else module
+    name = module if isinstance(module, str | Path) else type(module).__name__
+    if is_nir(found):
+        network = read_nir(found, dt=dt, reset=reset, source=str(name))
+        return _checked(network, weights, samples)
+    for option, value in (("--dt", dt), ("--reset", reset)):
+        if value is not None:
+            raise UsageError(
+                f"{option}: only NIR leaves it open, and {name} is no NIR graph. Leave it out."
+            )
+    if isinstance(found, str | Path) and Path(found).suffix == ".net":
+        from osbc_deploy.frontends.netx import read_netx
+
+        return _checked(read_netx(Path(found)), weights, samples)
     if not isinstance(found, nn.Module):
         raise UnsupportedModelError(
             f"{name}: is a {type(found).__name__}, not a torch.nn.Module",
             remedy=f"Return a network of {', '.join(_NAMES)} as a torch.nn.Module.",
         )
+    if samples is None:
+        raise UsageError(f"{name}: a module does not say what input it takes. Give its shape.")
     if weights is not None:
         load_weights(found, Path(weights))
     few = samples.take(_PROBE_SAMPLES).spikes
-    return _reader(found, name)(found, samples.input_shape, source=name, samples=few)
+    return _reader(found, str(name))(found, samples.input_shape, source=str(name), samples=few)
 
 
 def _reader(module: nn.Module, name: str) -> Callable[..., Network]:
@@ -81,15 +104,19 @@ def _reader(module: nn.Module, name: str) -> Callable[..., Network]:
     return read_norse
 
 
-def _from_file(path: Path, weights: str | Path | None, samples: Samples) -> Network:
-    from osbc_deploy.frontends.netx import read_netx
+def _is_file(reference: str) -> bool:
+    return Path(reference).suffix in _FILES
 
+
+def _checked(network: Network, weights: str | Path | None, samples: Samples | None) -> Network:
+    """Return a network that holds its own weights and input shape, if both are meant."""
     if weights is not None:
-        raise UsageError(f"--weights: {path} holds its own weights. Leave the option out.")
-    network = read_netx(path)
-    if network.input_shape != samples.input_shape:
         raise UsageError(
-            f"calibration: samples have shape {samples.input_shape}, the input of {path} is "
-            f"{network.input_shape}. Give samples of that shape."
+            f"--weights: {network.source} holds its own weights. Leave the option out."
+        )
+    if samples is not None and network.input_shape != samples.input_shape:
+        raise UsageError(
+            f"calibration: samples have shape {samples.input_shape}, the input of "
+            f"{network.source} is {network.input_shape}. Give samples of that shape."
         )
     return network
