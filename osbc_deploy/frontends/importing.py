@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ __all__ = ["import_network"]
 _FILES = (".net", ".nir")
 _NAMES = {"norse": "norse", "snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
 """Packages whose modules can be read, and what they are called."""
+
+_OLDEST = {"snntorch": (1, 0), "spikingjelly": (2, 0)}
+"""Versions whose neurons compute what ours repeat; older ones differ in the last bit or more."""
 
 _PROBE_SAMPLES = 4
 """Samples on which a module of the user's own must give the output that was read from it."""
@@ -90,6 +95,8 @@ def _reader(module: nn.Module, name: str) -> Callable[..., Network]:
             f"{name}: mixes modules of {' and '.join(_NAMES[p] for p in used)}",
             remedy="Build it with one of them.",
         )
+    for package in used:
+        _check_version(package, name)
     # A framework is imported only for the user who has it.
     if used == ["snntorch"]:
         from osbc_deploy.frontends.snntorch import read_snntorch
@@ -102,6 +109,18 @@ def _reader(module: nn.Module, name: str) -> Callable[..., Network]:
     from osbc_deploy.frontends.norse import read_norse
 
     return read_norse
+
+
+def _check_version(package: str, name: str) -> None:
+    """Make sure that a framework computes what was read from its code."""
+    needed = _OLDEST.get(package)
+    found = version(package) if needed else ""
+    if needed and tuple(int(part) for part in re.findall(r"\d+", found)[: len(needed)]) < needed:
+        wanted = ".".join(map(str, needed))
+        raise UsageError(
+            f"{name}: is made with {_NAMES[package]} {found}, {wanted} or newer is needed. Update "
+            f"it with: pip install -U 'osbc-deploy[{package}]'"
+        )
 
 
 def _is_file(reference: str) -> bool:

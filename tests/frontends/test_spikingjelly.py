@@ -95,6 +95,31 @@ def test_every_node_gives_spikingjelly_bits(
     equal(model, (n_in,), x, mode)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.data(), st.booleans(), st.sampled_from("sm"), st.integers(0, 2**20))
+def test_convolutions_of_every_shape_give_spikingjelly_bits(
+    data: st.DataObject, wide: bool, mode: str, seed: int
+) -> None:
+    def draw(low: int, high: int) -> int:
+        return data.draw(st.integers(low, high))
+
+    groups = draw(1, 2)
+    n_in, n_out = groups * draw(1, 2), groups * draw(1, 3)
+    kernel, stride = (draw(1, 3), draw(1, 3)), (draw(1, 2), draw(1, 2))
+    padding, dilation = (draw(0, 2), draw(0, 2)), (draw(1, 2), draw(1, 2))
+    shape = (n_in, draw(6, 9), draw(6, 9))
+    conv = layer.Conv2d(n_in, n_out, kernel, stride, padding, dilation, groups, bool(draw(0, 1)))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        conv.weight.normal_()
+    model = nn.Sequential(conv, node(data))
+    x = random_input(seed, *shape)
+    if wide:
+        model, x = model.double(), x.double()
+    functional.set_step_mode(model, mode)
+    equal(model, shape, x, mode)
+
+
 def lively(model: nn.Module, seed: int) -> nn.Module:
     """Give a model weights that make its neurons fire, and statistics to its normalizations."""
     torch.manual_seed(seed)
