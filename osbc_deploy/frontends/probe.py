@@ -8,6 +8,7 @@ module itself gives the same output on real samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,7 +19,15 @@ from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.network.graph import Network
 from osbc_deploy.network.simulate import simulate
 
-__all__ = ["ONE_CALL", "Call", "agrees", "stepped", "stepped_with_state", "stepped_with_states"]
+__all__ = [
+    "ONE_CALL",
+    "Call",
+    "agrees",
+    "evaluated",
+    "stepped",
+    "stepped_with_state",
+    "stepped_with_states",
+]
 
 Call: TypeAlias = Callable[[nn.Module, torch.Tensor], Any]
 """A way of calling a module on input (T, n, ...); its documentation says which, in a few words."""
@@ -59,18 +68,28 @@ def agrees(
     if not ours.any():
         return None
     x = torch.from_numpy(np.moveaxis(spikes, 1, 0).astype(network.dtype))
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
+    with evaluated(module):
+        try:
             for call in calls:
                 for answer in _answers(module, x, call, reset):
                     if any(_same(answer, expected) for expected in _decoded(ours)):
                         return (call.__doc__ or "").rstrip(".").lower()
-    finally:
-        reset(module)
-        module.train(training)
+        finally:
+            reset(module)
     return None
+
+
+@contextmanager
+def evaluated(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode without gradients, and all its parts back afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def stepped_with_state(module: nn.Module, x: torch.Tensor) -> Any:

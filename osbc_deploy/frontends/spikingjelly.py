@@ -123,7 +123,8 @@ def _graph_of(
     over_time: bool,
 ) -> Network | None:
     dtype = dtype_of(module)
-    shown = np.zeros((1, 2, *input_shape)) if samples is None else samples[:2, :2]
+    # Two samples and two steps tell a loop over either from a single call.
+    shown = np.resize(0 if samples is None else samples[:2, :2], (2, 2, *input_shape))
     x = torch.from_numpy(np.moveaxis(shown, 1, 0).astype(dtype))
     _start(module)
     graph = traced(module, x if over_time else x[0])

@@ -23,6 +23,7 @@ from osbc_deploy.frontends.assemble import Cells, Graph, Node, assemble
 from osbc_deploy.frontends.compose import Add, Flatten, Scale, Shift
 from osbc_deploy.frontends.folding import as_array
 from osbc_deploy.frontends.layers import adaptive_pooling, average_pooling, convolution
+from osbc_deploy.frontends.probe import evaluated
 from osbc_deploy.frontends.spikingjelly_nodes import NODES, TIMELESS, WRAPPED, faults_of, neuron_of
 from osbc_deploy.frontends.tracing import place, trace, value
 from osbc_deploy.network.graph import INPUT, Dense, Network, Shape
@@ -32,6 +33,7 @@ __all__ = ["is_whole", "read_graph", "traced"]
 _CONTAINERS = (layer.SeqToANNContainer, layer.MultiStepContainer)
 _WHY = {
     "MaxPool2d": "the largest of several spikes is no weighted sum; use AvgPool2d",
+    "VotingLayer": "averages the answers of several neurons; end the network with those neurons",
     "SpikingSelfAttention": "multiplies spikes by spikes; on the chip only weights do",
     "QKAttention": "multiplies spikes by spikes; on the chip only weights do",
     "TokenQKAttention": "multiplies spikes by spikes; on the chip only weights do",
@@ -57,14 +59,11 @@ def traced(module: nn.Module, x: torch.Tensor) -> fx.Graph | None:
 
     A forward that calls its nodes once for each time step is none, either: it is a loop over time.
     """
-    training = module.training
-    module.eval()
-    try:
-        graph = trace(module, x, is_whole)
-    except Exception:  # noqa: BLE001 - any forward may do anything
-        return None
-    finally:
-        module.train(training)
+    with evaluated(module):
+        try:
+            graph = trace(module, x, is_whole)
+        except Exception:  # noqa: BLE001 - any forward may do anything
+            return None
     called = [n.target for n in graph.nodes if n.op == "call_module"]
     nodes = [t for t in called if isinstance(module.get_submodule(t), base.MemoryModule)]
     return graph if len(set(nodes)) == len(nodes) else None

@@ -144,7 +144,10 @@ def read_stack(
     check_finite(module, framework)
     layers = list(framework.walk(module))
     last = layers[-1][1] if layers else None
-    reader = StackReader(tuple(input_shape), framework, last=last, over_time=over_time)
+    own = [type(m).__name__ for m in module.modules() if framework.is_own(m)]
+    reader = StackReader(
+        tuple(input_shape), framework, last=last, flattens=bool(own), over_time=over_time
+    )
     for path, layer in layers:
         reader.read(path, layer)
     reader.end()
@@ -171,7 +174,6 @@ def read_stack(
         source=source or type(module).__name__,
         notes=tuple(reader.notes),
     )
-    own = [type(m).__name__ for m in module.modules() if framework.is_own(m)]
     return verified(module, network, framework, own, samples) if own else network
 
 
@@ -237,6 +239,8 @@ class StackReader:
     framework: Framework
     last: nn.Module | None = None
     """The last layer of the stack."""
+    flattens: bool = False
+    """Whether code of the user's own may flatten in front of a Linear, which is verified later."""
     current: Dense | Conv | None = None
     """The connection since the last population, or None."""
     pre: str = INPUT
@@ -372,7 +376,9 @@ class StackReader:
         if not self._starts(path, "Linear"):
             self.shape = (weight.shape[0],)
             return
-        if self.shape != (weight.shape[1],):
+        if self.flattens and len(self.shape) > 1 and math.prod(self.shape) == weight.shape[1]:
+            self.notes.append(f"{path}: takes {self.shape} flattened, which no layer says")
+        elif self.shape != (weight.shape[1],):
             self.data_fault |= self.pre == INPUT
             hint = "; put a Flatten before it" if len(self.shape) > 1 else ""
             self._mismatch(path, f"Linear takes {weight.shape[1]} inputs, gets {self.shape}{hint}")

@@ -367,9 +367,11 @@ def test_a_loop_over_time_is_read_and_verified() -> None:
 
 def test_a_network_is_left_in_its_initial_state() -> None:
     model = lively(Residual(), 5).train()
+    model.bn1.eval()
+    modes = [part.training for part in model.modules()]
     functional.set_step_mode(model, "m")
     read_spikingjelly(model, (2, 8, 8), samples=spikes_of(random_input(1, 2, 8, 8)))
-    assert model.training
+    assert [part.training for part in model.modules()] == modes
     assert all(m.v == 0.0 for m in model.modules() if isinstance(m, neuron.BaseNode))
 
 
