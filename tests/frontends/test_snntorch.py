@@ -329,6 +329,38 @@ def test_modules_of_ones_own_are_read_and_verified(style: str) -> None:
         read_snntorch(Other(style), (14,), samples=spikes_of(x))
 
 
+class Convolutional(nn.Module):
+    """Flattens between two layers without saying so in a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.lif1 = nn.Conv2d(2, 4, 3), snn.Leaky(0.7, 0.3)
+        self.fc, self.lif2 = nn.Linear(64, 5), snn.Leaky(0.8, 0.3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        self.lif1.reset_mem()
+        self.lif2.reset_mem()
+        records = []
+        for frame in x:
+            spikes, _ = self.lif1(self.conv(frame))
+            records.append(self.lif2(self.fc(spikes.view(spikes.size(0), -1))))
+        return tuple(torch.stack(record) for record in zip(*records, strict=True))
+
+
+def test_a_forward_may_flatten() -> None:
+    torch.manual_seed(4)
+    model = Convolutional()
+    x = random_input(3, 2, 6, 6)
+    network = read_snntorch(model, (2, 6, 6), samples=spikes_of(x))
+    with torch.no_grad():
+        expected = model(x)[0].transpose(0, 1).numpy()
+    assert np.array_equal(simulate(network, spikes_of(x)).output, expected)
+    assert expected.any()
+    assert any("flattened" in note for note in network.notes)
+    with pytest.raises(UnsupportedModelError, match="put a Flatten before it"):
+        read_snntorch(nn.Sequential(model.conv, model.lif1, model.fc, model.lif2), (2, 6, 6))
+
+
 def test_states_do_not_outlive_the_verification() -> None:
     torch.manual_seed(2)
     model = Own("hidden")

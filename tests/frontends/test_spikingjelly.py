@@ -196,7 +196,7 @@ class Block(nn.Module):
         if self.down is not None:
             x = self.down_sn(self.down(x))
         if self.connect == "ADD":
-            return x + y
+            return torch.add(x, y)
         return x * y if self.connect == "AND" else x * (1.0 - y)
 
 
@@ -237,6 +237,32 @@ def test_a_residual_network_is_imported_and_gives_the_same_spikes(mode: str) -> 
     weights = [p.connection.weight for p in network.afferents("blocks.2.sn1")]
     assert all(np.array_equal(w, weights[0]) for w in weights)
     assert any("verified" in note for note in network.notes)
+
+
+class CurrentBlock(nn.Module):
+    """A residual block that adds in front of its neurons, and scales what it adds."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv, self.bn = conv3(channels, channels), layer.BatchNorm2d(channels)
+        self.sn = neuron.LIFNode(v_threshold=0.7)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        current = self.bn(self.conv(x))
+        if mask is not None:
+            current = current * mask
+        current += 0.5 * x
+        return self.sn(current)
+
+
+def test_currents_are_added_in_front_of_neurons() -> None:
+    first = nn.Sequential(conv3(2, 4), neuron.IFNode())
+    model = nn.Sequential(first, CurrentBlock(4), CurrentBlock(4)).double()
+    functional.set_step_mode(lively(model, 4), "m")
+    x = random_input(6, 2, 7, 7).double()
+    network = equal(model, (2, 7, 7), x, "m")
+    assert {p.pre for p in network.afferents("1.sn")} == {"0.1"}
+    assert min(simulate(network, spikes_of(x)).rates.values()) > 0.01
 
 
 def test_a_residual_network_in_single_precision_is_imported_too() -> None:
