@@ -124,6 +124,33 @@ def test_every_cell_gives_snntorch_bits(
     equal(model, (n_in,), x)
 
 
+@settings(max_examples=80, deadline=None)
+@given(st.data(), st.integers(1, 9), st.booleans(), st.integers(0, 2**20))
+def test_every_state_is_snntorchs_to_the_last_bit(
+    data: st.DataObject, size: int, wide: bool, seed: int
+) -> None:
+    drawn = cell(data, size)
+    model = nn.Sequential(nn.Linear(2, size), drawn, nn.Linear(size, 1), snn.Leaky(0.5))
+    torch.manual_seed(seed)
+    dtype = torch.float64 if wide else torch.float32
+    model.to(dtype)
+    neuron = read_snntorch(model, (2,)).populations[0].neuron
+    p = {name: torch.tensor(np.array(v), dtype=dtype) for name, v in neuron.parameters.items()}
+    state: Any = dict.fromkeys(neuron.states, torch.zeros(N, size, dtype=dtype))
+    heard = torch.zeros(N, size, dtype=dtype)
+    with torch.no_grad():
+        for _ in range(T):
+            current = torch.randn(N, size, dtype=dtype)
+            if neuron.feedback_apart:
+                fired, state = neuron.step(p, state, (current, drawn.recurrent(heard)), torch.where)
+            else:
+                fired, state = neuron.step(p, state, current, torch.where)
+            heard = drawn(current)
+            assert torch.equal(fired, heard.bool())
+            assert torch.equal(state["v"], drawn.mem)
+            assert "u" not in state or torch.equal(state["u"], drawn.syn)
+
+
 def test_convolutions_with_feedback_and_poolings() -> None:
     torch.manual_seed(3)
     model = nn.Sequential(

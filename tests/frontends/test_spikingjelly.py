@@ -95,6 +95,37 @@ def test_every_node_gives_spikingjelly_bits(
     equal(model, (n_in,), x, mode)
 
 
+@settings(max_examples=80, deadline=None)
+@given(st.data(), st.integers(1, 9), st.booleans(), st.integers(0, 2**20))
+def test_every_state_is_spikingjellys_to_the_last_bit(
+    data: st.DataObject, size: int, wide: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    dtype = torch.float64 if wide else torch.float32
+    drawn = node(data)
+    family = read_spikingjelly(nn.Sequential(nn.Linear(2, size), drawn).to(dtype), (2,))
+    neuron_ = family.populations[0].neuron
+    p = {name: torch.tensor(np.array(v), dtype=dtype) for name, v in neuron_.parameters.items()}
+    state: Any = {"v": torch.full((N, size), float(neuron_.v_init), dtype=dtype)}
+    with torch.no_grad():
+        for _ in range(T):
+            # Steps of a quarter reach thresholds exactly, where SpikingJelly fires.
+            current = torch.randn(N, size, dtype=dtype)
+            current = torch.where(torch.rand(N, size) < 0.3, (4 * current).round() / 4, current)
+            fired, state = neuron_.step(p, state, current, torch.where)
+            assert torch.equal(fired, drawn(current).bool())
+            assert torch.equal(state["v"], drawn.v)
+
+
+def test_a_node_fires_exactly_at_its_threshold() -> None:
+    model = nn.Sequential(layer.Linear(1, 2, bias=False), neuron.IFNode(1.0))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[0.5], [0.25]]))
+    network = equal(model, (1,), torch.ones(T, N, 1), "s")
+    output = simulate(network, np.ones((1, 4, 1), np.uint8)).output[0]
+    assert output.T.tolist() == [[0, 1, 0, 1], [0, 0, 0, 1]]
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.data(), st.booleans(), st.sampled_from("sm"), st.integers(0, 2**20))
 def test_convolutions_of_every_shape_give_spikingjelly_bits(
