@@ -12,6 +12,7 @@ from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.job import check_inputs, job_options
 
 if TYPE_CHECKING:
+    from osbc_deploy.data.datasets import DatasetRequest
     from osbc_deploy.pipeline import Deployment
 
 __all__ = ["deploy_command", "exit_code", "show_report"]
@@ -75,6 +76,7 @@ def deploy_command(
     weights: Path | None,
     calibration: str | None,
     test: str | None,
+    dataset: DatasetRequest | None,
     seed: int,
     output: Path | None,
     as_json: bool,
@@ -90,7 +92,7 @@ def deploy_command(
     """
     from osbc_deploy.cli.progress import Bars
 
-    inputs = check_inputs(model, weights, calibration, test, seed, output)
+    inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
     if nir_file is not None:
         from osbc_deploy.export.nir import check_nir
 
@@ -99,7 +101,7 @@ def deploy_command(
         # Imported here because torch takes seconds; the bars are already on screen.
         from osbc_deploy.pipeline import deploy
 
-        deployment = deploy(**inputs.load(), target=target, progress=progress, **options)
+        deployment = deploy(**inputs.load(progress), target=target, progress=progress, **options)
         if output is not None:
             deployment.save(output)
         if nir_file is not None:

@@ -103,7 +103,8 @@ def as_samples(given: Any, name: str) -> Samples:
     ----------
     given : Samples, path, str, tuple, array or Dataset
         An .npz file, ``package.module:factory``, a pair ``(spikes, labels)``, an array of spikes
-        or a torch Dataset of ``(spikes (T, ...), label)``; a factory may return any of these.
+        or a torch Dataset of ``(spikes (T, ...), label)``; a factory, or a function given instead
+        of its name, may return any of these.
     name : str
         What to call the data in an error.
     """
@@ -121,6 +122,8 @@ def as_samples(given: Any, name: str) -> Samples:
         return check_samples(name, given.spikes, getattr(given, "labels", None))
     if hasattr(given, "ndim"):
         return check_samples(name, given)
+    if callable(given) and not hasattr(given, "__getitem__"):
+        return as_samples(given(), name)
     return samples_from_dataset(name, given)
 
 
