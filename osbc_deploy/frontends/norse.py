@@ -24,9 +24,9 @@ from osbc_deploy.network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Neuron
 __all__ = ["SUPPORTED", "read_norse"]
 
 SUPPORTED = (
-    "Linear, Conv2d (zero padding), BatchNorm1d/2d after them, AvgPool2d, Flatten, Dropout, "
-    "Identity, LIFBoxCell, LIFCell, LIF, IAFCell, IAF, LIBoxCell, LICell, LI, LILinearCell, Lift, "
-    "SequentialState, Sequential"
+    "Linear, Conv2d (zero padding), BatchNorm1d/2d after them, AvgPool2d, AdaptiveAvgPool2d onto a "
+    "divisor of its input, Flatten, Dropout, Identity, LIFBoxCell, LIFCell, LIF, IAFCell, IAF, "
+    "LIBoxCell, LICell, LI, LILinearCell, Lift, SequentialState, Sequential"
 )
 
 

@@ -14,8 +14,14 @@ from osbc_deploy.errors import ArtefactError, UsageError
 
 __all__ = ["as_samples", "load_object", "load_weights"]
 
-EXTRAS = ("nir", "snntorch", "spikingjelly")
-"""Packages that an extra of the same name installs."""
+EXTRAS = {
+    "neurobench": "neurobench",
+    "nir": "nir",
+    "snntorch": "snntorch",
+    "spikingjelly": "spikingjelly",
+    "tonic": "datasets",
+}
+"""Packages and the extras that install them."""
 
 FORM = "package.module:factory or path/to/file.py:factory"
 
@@ -65,7 +71,7 @@ def _explain_missing(reference: str, error: Exception) -> None:
     if name in EXTRAS:
         raise UsageError(
             f"{reference}: needs {name}, which is not installed. Add it with: "
-            f"pip install 'osbc-deploy[{name}]'"
+            f"pip install 'osbc-deploy[{EXTRAS[name]}]'"
         ) from error
 
 

@@ -19,7 +19,15 @@ from torch import nn
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.frontends.probe import ONE_CALL, stepped
 from osbc_deploy.frontends.spikingjelly_graph import is_whole, read_graph, traced
-from osbc_deploy.frontends.spikingjelly_nodes import NODES, TIMELESS, WRAPPED, faults_of, neuron_of
+from osbc_deploy.frontends.spikingjelly_nodes import (
+    NODES,
+    NOT_STEPPED,
+    TIMELESS,
+    WRAPPED,
+    faults_of,
+    mode_faults,
+    neuron_of,
+)
 from osbc_deploy.frontends.stack import (
     Framework,
     StackReader,
@@ -105,8 +113,12 @@ def _read_traced(
     if network is None or samples is None:
         return network
     # Folded weights round differently, and a spike may hang on that; in double precision none does.
-    double = copy.deepcopy(module).double()
-    wide = _graph_of(double, input_shape, samples, source, over_time=over_time)
+    try:
+        double = copy.deepcopy(module).double()
+        wide = _graph_of(double, input_shape, samples, source, over_time=over_time)
+    except (RuntimeError, TypeError):
+        # Something of the user's own in it cannot be copied.
+        double, wide = module, network
     if wide is None or not simulate(wide, samples).output.any():
         # The trace is the forward itself; there is nothing to compare where no neuron fires.
         return network
@@ -136,8 +148,7 @@ def _graph_of(
 
 
 def _node(reader: StackReader, path: str, node: Any) -> None:
-    _mode(reader, path, node)
-    faults = faults_of(node)
+    faults = faults_of(node, over_time=bool(reader.over_time))
     for fault in faults:
         reader.refuse(path, f"{type(node).__name__}: {fault}")
     reader.neurons(path, None if faults else neuron_of(node))
@@ -145,8 +156,11 @@ def _node(reader: StackReader, path: str, node: Any) -> None:
 
 def _wrapped(kind: type, reader: StackReader, path: str, wrapped: Any) -> None:
     """Take SpikingJelly's version of a layer, which keeps the time axis from torch's."""
-    _mode(reader, path, wrapped)
-    _without_time(reader, path, wrapped, kind)
+    for fault in mode_faults(wrapped, over_time=bool(reader.over_time)):
+        reader.refuse(path, f"{kind.__name__}: {fault}")
+    over_time, reader.over_time = reader.over_time, False
+    reader.read_torch(path, wrapped, kind)
+    reader.over_time = over_time
 
 
 def _plain(kind: type, reader: StackReader, path: str, plain: Any) -> None:
@@ -163,24 +177,10 @@ def _container(reader: StackReader, path: str, container: nn.Module) -> None:
     """Take a container that calls its children without the time axis."""
     over_time, reader.over_time = reader.over_time, False
     for place, child in _SPIKINGJELLY.walk(container, path):
+        if type(child) in NODES and isinstance(container, layer.SeqToANNContainer):
+            reader.refuse(place, NOT_STEPPED)
         reader.read(place, child)
     reader.over_time = over_time
-
-
-def _without_time(reader: StackReader, path: str, wrapped: Any, kind: type) -> None:
-    over_time, reader.over_time = reader.over_time, False
-    reader.read_torch(path, wrapped, kind)
-    reader.over_time = over_time
-
-
-def _mode(reader: StackReader, path: str, module: Any) -> None:
-    mode = "m" if reader.over_time else "s"
-    if module.step_mode != mode:
-        reader.refuse(
-            path,
-            f"{type(module).__name__} has step_mode {module.step_mode!r} where the network has "
-            f"{mode!r}; call functional.set_step_mode(network, {mode!r})",
-        )
 
 
 def _start(module: nn.Module) -> None:

@@ -9,7 +9,7 @@ has no exact counterpart is listed, all of it, with its place.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +20,19 @@ from torch import fx, nn
 
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.frontends.assemble import Cells, Graph, Node, assemble
-from osbc_deploy.frontends.compose import Add, Flatten, Scale, Shift
+from osbc_deploy.frontends.compose import Add, Flatten, NotComposable, Scale, Shift, result_shape
 from osbc_deploy.frontends.folding import as_array
 from osbc_deploy.frontends.layers import adaptive_pooling, average_pooling, convolution
 from osbc_deploy.frontends.probe import evaluated
-from osbc_deploy.frontends.spikingjelly_nodes import NODES, TIMELESS, WRAPPED, faults_of, neuron_of
+from osbc_deploy.frontends.spikingjelly_nodes import (
+    NODES,
+    NOT_STEPPED,
+    TIMELESS,
+    WRAPPED,
+    faults_of,
+    mode_faults,
+    neuron_of,
+)
 from osbc_deploy.frontends.tracing import place, trace, value
 from osbc_deploy.network.graph import INPUT, Dense, Network, Shape
 
@@ -120,6 +128,8 @@ class _Reader:
     output: str = ""
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    readouts: set[fx.Node] = field(default_factory=set)
+    """Traced nodes whose value is summed over time."""
     lead: int = 0
     """Axes before the sample's own: time and batch, or batch alone."""
 
@@ -164,33 +174,61 @@ class _Reader:
     def _layer(self, node: fx.Node) -> None:
         path = str(node.target)
         found = self.module.get_submodule(path)
-        if isinstance(found, _CONTAINERS):
-            self._add(node, path, Add())
-            shape = self._shape(node.all_input_nodes[0])
-            x = value(node.all_input_nodes[0]).flatten(0, 1)
-            for name, child in found.named_children():
-                self._one(node, f"{path}.{name}", child, shape)
-                with torch.no_grad():
-                    x = child(x)
-                shape = tuple(x.shape[1:])
+        source = node.all_input_nodes[0]
+        if source in self.readouts:
+            self._refuse(node, f"{type(found).__name__} hears a sum over time", path)
             return
         self._add(node, f"{path}.in", Add())
-        self._one(node, path, found, self._shape(node.all_input_nodes[0]))
+        if isinstance(found, _CONTAINERS):
+            self._contained(node, path, found, self._shape(source), found)
+        else:
+            self._one(node, path, found, self._shape(source))
 
-    def _one(self, node: fx.Node, path: str, found: Any, shape: Shape) -> None:
-        """Take one layer for input of a shape."""
+    def _contained(
+        self, node: fx.Node, path: str, container: nn.Module, shape: Shape, outer: nn.Module
+    ) -> Shape:
+        """Take the layers of a container that keeps the time axis from them."""
+        for name, child in container.named_children():
+            place = f"{path}.{name}"
+            if type(child) is nn.Sequential:
+                shape = self._contained(node, place, child, shape, outer)
+                continue
+            if type(child) in NODES and isinstance(outer, layer.SeqToANNContainer):
+                self._refuse(node, NOT_STEPPED, place)
+            before = self.names[node]
+            self._one(node, place, child, shape, inside=True)
+            shape = self._shape_after(before, self.names[node], shape)
+        return shape
+
+    def _shape_after(self, before: str, name: str, shape: Shape) -> Shape:
+        """Return what the operations from one name to another make of a shape."""
+        operation = self.nodes.get(name)
+        if name == before or operation is None or isinstance(operation, Cells):
+            return shape
+        try:
+            return result_shape(operation, shape)
+        except NotComposable:
+            # It is reported with all others when the graph is assembled.
+            return shape
+
+    def _one(
+        self, node: fx.Node, path: str, found: Any, shape: Shape, *, inside: bool = False
+    ) -> None:
+        """Take one layer for input of a shape; `inside` a container it sees no time axis."""
         kind = WRAPPED.get(type(found), type(found))
-        plain = type(found) is kind
-        if plain and kind in TIMELESS and self.lead == 2 and not self._in_container(path):
+        over_time = self.lead == 2 and not inside
+        if type(found) in WRAPPED:
+            for fault in mode_faults(found, over_time=over_time):
+                self._refuse(node, f"{kind.__name__}: {fault}", path)
+        if type(found) is kind and kind in TIMELESS and over_time:
             self._refuse(
                 node,
                 f"torch's {kind.__name__} knows no time axis; use spikingjelly's "
                 f"layer.{kind.__name__}",
                 path,
             )
-            return
-        if type(found) in NODES:
-            faults = faults_of(found)
+        elif type(found) in NODES:
+            faults = faults_of(found, over_time=over_time)
             for fault in faults:
                 self._refuse(node, f"{kind.__name__}: {fault}", path)
             if not faults:
@@ -206,16 +244,8 @@ class _Reader:
         elif kind in (nn.BatchNorm1d, nn.BatchNorm2d):
             self._batch_norm(node, path, found, shape)
         elif kind in (nn.AvgPool2d, nn.AdaptiveAvgPool2d):
-            try:
-                pool = (
-                    average_pooling(found)
-                    if kind is nn.AvgPool2d
-                    else adaptive_pooling(found, shape)
-                )
-                self._follow(node, path, pool)
-            except ValueError as why:
-                self._refuse(node, str(why), path)
-        elif kind is nn.Flatten and self._in_container(path) and found.start_dim == 1:
+            self._average(node, path, found, shape)
+        elif kind is nn.Flatten and inside and found.start_dim == 1:
             self._follow(node, path, Flatten())
         elif kind is nn.Flatten:
             self._reshaped(node, path)
@@ -226,9 +256,16 @@ class _Reader:
             known = f"{kind.__name__} is not supported"
             self._refuse(node, f"{kind.__name__}: {reason}" if reason else known, path)
 
-    def _in_container(self, path: str) -> bool:
-        parent = path.rpartition(".")[0]
-        return bool(parent) and isinstance(self.module.get_submodule(parent), _CONTAINERS)
+    def _average(self, node: fx.Node, path: str, found: Any, shape: Shape) -> None:
+        try:
+            if isinstance(found, nn.AvgPool2d):
+                pool = average_pooling(found)
+            else:
+                pool = adaptive_pooling(found, shape)
+        except ValueError as why:
+            self._refuse(node, str(why), path)
+        else:
+            self._follow(node, path, pool)
 
     def _batch_norm(self, node: fx.Node, path: str, norm: Any, shape: Shape) -> None:
         if norm.running_mean is None:
@@ -274,11 +311,18 @@ class _Reader:
         path = f"{place(node)}.{name}" if place(node) else str(name)
         parts = [a for a in node.args if isinstance(a, fx.Node)]
         numbers = [a for a in node.args if isinstance(a, int | float)]
-        if node.target in _ADDED or name in ("add", "add_"):
+        if self.readouts & set(sources):
+            # Neither a positive factor nor how often it is applied changes which class is largest.
+            if name in ("mul", "truediv", "div") and len(numbers) == 1 and numbers[0] > 0:
+                self.names[node] = self.names[sources[0]]
+                self.readouts.add(node)
+            else:
+                self._refuse(node, f"{name} of a sum over time")
+        elif node.target in _ADDED or name in ("add", "add_"):
             if len(parts) == 2 and not node.kwargs:
                 self._add(node, path, Add())
             else:
-                self._refuse(node, f"{name} of something that is no signal")
+                self._refuse(node, f"{name} of anything but two signals")
         elif node.target in _MULTIPLIED or name in ("mul", "mul_", "matmul", "bmm"):
             if len(parts) == 1 and len(numbers) == 1:
                 self._add(node, path, Scale(np.asarray(float(numbers[0]))))
@@ -291,6 +335,7 @@ class _Reader:
             self._reshaped(node, path)
         elif name in ("mean", "sum") and self._over_time(node):
             self.names[node] = self.names[sources[0]]
+            self.readouts.add(node)
             self.notes.append(f"{path}: over time, left to the readout")
         else:
             self._refuse(node, f"{name} is not supported")
@@ -304,10 +349,9 @@ class _Reader:
         self._follow(node, f"{path}.shift", Shift(np.asarray(-sign * number)))
 
     def _over_time(self, node: fx.Node) -> bool:
-        """Tell whether an operation sums up the time axis, and only the output takes it."""
+        """Tell whether an operation sums up the time axis."""
         given = (*node.args[1:], *node.kwargs.values())
-        ends = all(user.op == "output" for user in node.users)
-        return self.lead == 2 and given in ((0,), ([0],), ((0,),)) and ends
+        return self.lead == 2 and given in ((0,), ([0],), ((0,),))
 
     def _output(self, node: fx.Node) -> None:
         found = node.args[0]
@@ -331,7 +375,7 @@ class _Reader:
         return [pre for pre, post in self.edges if post == name]
 
 
-def _free(name: str, taken: Sequence[str] | dict[str, Any]) -> str:
+def _free(name: str, taken: Container[str]) -> str:
     """Return a name that is not taken: a layer may be called more than once."""
     if name not in taken:
         return name

@@ -12,9 +12,13 @@ from osbc_deploy.frontends.folding import as_array
 from osbc_deploy.network.neurons import Neuron
 from osbc_deploy.network.neurons.spikingjelly import IFNode, LIFNode, ParametricLIFNode
 
-__all__ = ["NODES", "TIMELESS", "WRAPPED", "faults_of", "neuron_of"]
+__all__ = ["NODES", "NOT_STEPPED", "TIMELESS", "WRAPPED", "faults_of", "mode_faults", "neuron_of"]
 
 NODES = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode)
+NOT_STEPPED = (
+    "a node in a SeqToANNContainer takes all time steps at once; put it outside, or use a "
+    "MultiStepContainer"
+)
 WRAPPED = {
     layer.Linear: nn.Linear,
     layer.Conv2d: nn.Conv2d,
@@ -36,9 +40,20 @@ TIMELESS = (
 """Layers of torch that take no time axis beside the batch."""
 
 
-def faults_of(node: Any) -> list[str]:
-    """Return what of a node has no counterpart."""
-    faults = []
+def mode_faults(module: Any, *, over_time: bool) -> list[str]:
+    """Return what is wrong with the step mode of a node or layer where it stands."""
+    mode = "m" if over_time else "s"
+    if module.step_mode == mode:
+        return []
+    return [
+        f"has step_mode {module.step_mode!r} where the network has {mode!r}; call "
+        f"functional.set_step_mode(network, {mode!r})"
+    ]
+
+
+def faults_of(node: Any, *, over_time: bool) -> list[str]:
+    """Return what of a node has no counterpart where time steps come all at once, or singly."""
+    faults = mode_faults(node, over_time=over_time)
     values = torch.tensor([-1.0, -1e-6, 0.0, 1e-6, 1.0])
     with torch.no_grad():
         fires = node.surrogate_function(values)

@@ -102,7 +102,9 @@ class Framework:
         """Yield the layers of a module with their places, in the order they were registered."""
         for name, child in module.named_children():
             place = f"{path}.{name}" if path else name
-            if type(child) in self.containers or self.is_own(child):
+            # Lists are called by code of the user's own, which is verified.
+            listed = isinstance(child, nn.ModuleList | nn.ModuleDict)
+            if type(child) in self.containers or listed or self.is_own(child):
                 yield from self.walk(child, place)
             else:
                 yield place, child

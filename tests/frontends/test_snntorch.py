@@ -405,3 +405,29 @@ def test_parameters_that_are_no_numbers_are_refused() -> None:
     model = nn.Sequential(nn.Linear(4, 3), snn.Leaky(0.9, threshold=float("nan")))
     with pytest.raises(ArtefactError, match=r"1\.threshold"):
         read_snntorch(model, (4,))
+
+
+class Listed(nn.Module):
+    """Keeps its layers in lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for n_in, n_out in ((14, 9), (9, 4)):
+            self.layers += [nn.Linear(n_in, n_out), snn.Leaky(0.9, 0.2, init_hidden=True)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_layers_may_be_in_lists() -> None:
+    torch.manual_seed(6)
+    model = Listed()
+    x = random_input(3, 14)
+    network = read_snntorch(model, (14,), samples=spikes_of(x))
+    assert np.array_equal(
+        simulate(network, spikes_of(x)).output, per_step(nn.Sequential(*model.layers), x)
+    )
+    assert [p.name for p in network.projections] == ["layers.0", "layers.2"]

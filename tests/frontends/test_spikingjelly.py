@@ -377,8 +377,9 @@ def test_step_modes_that_differ_are_refused() -> None:
         layer.Linear(3, 2, step_mode="m"),
         neuron.IFNode(step_mode="s"),
     )
-    with pytest.raises(UnsupportedModelError, match=r"3: IFNode has step_mode 's'"):
-        read_spikingjelly(model, (4,))
+    for module in (model, Voting(model)):
+        with pytest.raises(UnsupportedModelError, match=r"3: IFNode: has step_mode 's'"):
+            read_spikingjelly(module, (4,))
 
 
 def test_uneven_adaptive_pooling_is_refused_with_its_sizes() -> None:
@@ -441,3 +442,51 @@ def test_parameters_that_are_no_numbers_are_refused() -> None:
     model[1].v_threshold = 1.0
     with pytest.raises(ArtefactError, match=r"0\.weight"):
         read_spikingjelly(model, (4,))
+
+
+class Voting(nn.Module):
+    """Answers with a rate; `again` has a layer hear that rate."""
+
+    def __init__(self, body: nn.Module, again: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body, self.again = body, again
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rate = self.body(x).sum(0) / x.shape[0]
+        return rate if self.again is None else self.again(rate)
+
+
+def contained(container: type) -> nn.Module:
+    inner = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4))
+    first = layer.SeqToANNContainer(inner, nn.AvgPool2d(2))
+    last = container(nn.Flatten(), nn.Linear(36, 5), neuron.IFNode(0.5))
+    model = lively(nn.Sequential(first, neuron.IFNode(0.5), last).double(), 7)
+    functional.set_step_mode(model, "m")
+    functional.set_step_mode(last, "s")
+    return model
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_containers_keep_the_time_axis_from_torchs_layers(own: bool) -> None:
+    model = contained(layer.MultiStepContainer)
+    x = random_input(9, 2, 8, 8).double()
+    rates = own_forward(model, x, "m").mean(1)
+    module = Voting(model) if own else model
+    network = read_spikingjelly(module, (2, 8, 8), samples=spikes_of(x))
+    output = simulate(network, spikes_of(x)).output
+    assert np.array_equal(output.mean(1), rates)
+    assert rates.any()
+    assert any("verified" in note for note in network.notes) == own
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_node_that_takes_all_steps_at_once_is_refused(own: bool) -> None:
+    model = contained(layer.SeqToANNContainer)
+    with pytest.raises(UnsupportedModelError, match="takes all time steps at once"):
+        read_spikingjelly(Voting(model) if own else model, (2, 8, 8))
+
+
+def test_a_layer_that_hears_a_rate_is_refused() -> None:
+    model = Voting(contained(layer.MultiStepContainer), nn.Linear(5, 2).double())
+    with pytest.raises(UnsupportedModelError, match="again: Linear hears a sum over time"):
+        read_spikingjelly(model, (2, 8, 8))
