@@ -44,9 +44,9 @@ def deploy_command(
 ) -> int:
     """Compress MODEL, lower it to integers, map it on cores, run it, and report.
 
-    MODEL is package.module:factory or path/to/file.py:factory, a function that returns a norse
-    stack, or a NIR (.nir) or NetX file (.net). Without MODEL the bundled network is deployed on the
-    bundled digits.
+    MODEL is package.module:factory or path/to/file.py:factory, a function that returns a network of
+    norse, snnTorch or SpikingJelly, or a NIR (.nir) or NetX file (.net). Without MODEL the bundled
+    network is deployed on the bundled digits.
     """
     from osbc_deploy.cli.progress import Bars
 

@@ -194,8 +194,9 @@ def _block(
             connection = projection.connection
             bias = None if connection.bias is None else tensor(connection.bias)
             source = result[projection.pre] if projection.pre in own else activity[projection.pre]
-            late = _lateness(projection, feedback=network.is_feedback(projection))
-            maps.append((projection, source, late, tensor(connection.weight), bias))
+            feedback = network.is_feedback(projection)
+            late = _lateness(projection, feedback=feedback)
+            maps.append((projection, source, late, tensor(connection.weight), bias, feedback))
         neuron = population.neuron
         zeros = torch.zeros((batch, *population.shape), dtype=dtype)
         state: dict[str, Any] = dict.fromkeys(neuron.states, zeros)
@@ -204,10 +205,13 @@ def _block(
         cells.append((population, maps, parameters, state))
     for t in range(steps):
         for number, (population, maps, parameters, state) in enumerate(cells):
-            x = None
-            for projection, source, late, weight, bias in maps:
+            apart = population.neuron.feedback_apart
+            sums: list[Any] = [None, None]
+            for projection, source, late, weight, bias, feedback in maps:
                 current = _current(projection, _sent(source, t, late), weight, bias)
-                x = current if x is None else x + current
+                which = int(apart and feedback)
+                sums[which] = current if sums[which] is None else sums[which] + current
+            x = tuple(sums) if apart else sums[0]
             answer, after = population.neuron.step(parameters, state, x, torch.where)
             cells[number] = (population, maps, parameters, after)
             result[population.name][t] = answer
