@@ -194,13 +194,15 @@ def verified(
 ) -> Network:
     """Accept modules of the user's own only if they compute what was read from them."""
     how = None
+    said: list[str] = []
     if samples is not None:
-        how = agrees(module, network, samples, framework.calls, framework.reset)
+        how = agrees(module, network, samples, framework.calls, framework.reset, said)
     names = ", ".join(sorted(set(own)))
     if how is None:
         raise UnsupportedModelError(
             f"{names}: what was read from the registered layers, in their "
             "order, does not give the module's own output on the calibration samples",
+            said,
             remedy=f"{framework.stack}; supported: {framework.supported}.",
         )
     note = f"{names} verified against its own forward ({how})"

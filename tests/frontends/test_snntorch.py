@@ -431,3 +431,22 @@ def test_layers_may_be_in_lists() -> None:
         simulate(network, spikes_of(x)).output, per_step(nn.Sequential(*model.layers), x)
     )
     assert [p.name for p in network.projections] == ["layers.0", "layers.2"]
+
+
+class Demanding(Listed):
+    """Wants to be told how long to run."""
+
+    def forward(self, x: torch.Tensor, *, steps: int) -> torch.Tensor:  # type: ignore[override]
+        raise AssertionError("never called")
+
+
+def test_why_a_module_could_not_be_verified_is_said() -> None:
+    x = spikes_of(random_input(3, 14))
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_snntorch(Demanding(), (14,), samples=x)
+    assert any("one call, time first: raises TypeError" in line for line in caught.value.offenders)
+    assert any("'steps'" in line for line in caught.value.offenders)
+    mute = Listed()
+    mute.layers[3].threshold.fill_(100.0)
+    with pytest.raises(UnsupportedModelError, match="silent"):
+        read_snntorch(mute, (14,), samples=x)
