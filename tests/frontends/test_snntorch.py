@@ -401,6 +401,25 @@ def test_states_do_not_outlive_the_verification() -> None:
     assert not model.lif2.mem.any()
 
 
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        (nn.Sequential(nn.Linear(4, 3), snn.Alpha(0.9, 0.8)), "1: Alpha is not supported"),
+        (snn.Leaky(0.9), "model: neurons with no weighted layer in front of them"),
+    ],
+)
+def test_one_fault_is_one_offender(model: nn.Module, found: str) -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_snntorch(model, (4,))
+    assert caught.value.offenders == (found,)
+
+
+def test_a_lazy_layer_without_weights_is_refused() -> None:
+    model = nn.Sequential(nn.LazyLinear(3), snn.Leaky(0.9))
+    with pytest.raises(ArtefactError, match=r"0\.weight, 0\.bias have no values yet"):
+        read_snntorch(model, (4,))
+
+
 def test_parameters_that_are_no_numbers_are_refused() -> None:
     model = nn.Sequential(nn.Linear(4, 3), snn.Leaky(0.9, threshold=float("nan")))
     with pytest.raises(ArtefactError, match=r"1\.threshold"):
