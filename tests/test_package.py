@@ -34,6 +34,7 @@ ORDER = [
     "report",
     "pipeline",
     "fit",
+    "verify",
     "cli",
 ]
 """Folders and modules in the order in which they may import each other."""

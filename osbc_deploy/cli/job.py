@@ -17,7 +17,7 @@ from osbc_deploy.progress import SILENT, Progress
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
 
-__all__ = ["Inputs", "check_inputs", "job_options", "seed_everything"]
+__all__ = ["Inputs", "check_inputs", "compression_options", "job_options", "seed_everything"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -137,6 +137,59 @@ _OPTIONS = (
 
 
 _OF_A_DATASET = ("data_root", "steps", "size", "samples_per_class", "test_samples_per_class")
+
+_COMPRESSION = (
+    click.option(
+        "--sparsity",
+        type=float,
+        default=0.9,
+        show_default=True,
+        help="Share of weights to remove, 0 <= S < 1.",
+    ),
+    click.option("--bits", type=int, default=4, show_default=True, help="Bits per weight, 1 to 8."),
+    click.option("--mixed", is_flag=True, help="Take --bits as an average, shared for least loss."),
+    click.option(
+        "--budget",
+        type=click.Choice(["lamps", "uniform", "global"]),
+        default="lamps",
+        show_default=True,
+        help="How layers share --sparsity; global is by loss.",
+    ),
+    click.option(
+        "--pattern",
+        default="weights",
+        show_default=True,
+        metavar="weights|N:M|inputs|outputs",
+        help="What is removed together: single weights, all but N of M, whole neurons or channels.",
+    ),
+    click.option(
+        "--tune/--no-tune",
+        default=True,
+        show_default=True,
+        help="Try variants of every layer on held-out calibration samples.",
+    ),
+    click.option(
+        "--solver-memory",
+        type=int,
+        default=2 * 1024**3,
+        show_default=True,
+        metavar="BYTES",
+        help="Working memory of the solver.",
+    ),
+    click.option(
+        "--resume",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Keep finished layers here, and go on from them when killed.",
+    ),
+)
+
+
+def compression_options(command: F) -> F:
+    """Add the options of every command that compresses as it is told."""
+    for option in reversed(_COMPRESSION):
+        command = option(command)
+    return command
 
 
 def job_options(command: F) -> F:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from osbc_deploy.chip.layers import layer_of
 from osbc_deploy.chip.mapping import map_layers
@@ -131,7 +132,8 @@ def _costed(
         cores=mapping.cores_used,
         words=mapping.words,
         loss=projections[0].relative_loss["total"],
-        projections=projections,
+        # Hundreds of candidates are held at once; only their codes may be needed again.
+        projections=tuple(replace(p, pruned=None) for p in projections),
         limiting=limiting,
         fault=misfits[0] if misfits else "",
     )

@@ -71,7 +71,8 @@ class Graph:
     input_shape : tuple of int
         Shape of one time step of input.
     nodes : dict of Cells or Operation
-        By name; ``"input"`` is not among them. What several edges bring to a node is added.
+        By name; ``"input"`` is not among them. What several edges bring to a node is added. Parts
+        that the frontend refused are left out, and what depends on them is not judged.
     edges : sequence of (str, str)
         From node to node; ``"input"`` is where the input's spikes come from.
     output : str
@@ -115,9 +116,10 @@ def assemble(
         With every offender.
     """
     walk = _Walk(graph)
-    order = activity_order(list(walk.heard), walk.edges, INPUT, graph.output)
     offenders = [*faults, *walk.faults]
+    order: list[str] = []
     if not offenders:
+        order = activity_order(list(walk.heard), walk.edges, INPUT, graph.output)
         offenders = _order_faults(graph, order, walk.edges)
     if offenders:
         raise UnsupportedModelError(
@@ -200,10 +202,10 @@ class _Walk:
         self.graph = graph
         self.faults: list[str] = []
         self.notes: list[str] = []
-        needed = ancestors(graph.nodes, graph.edges, graph.output)
-        self._sources: dict[str, list[str]] = {name: [] for name in graph.nodes}
+        needed = ancestors(graph.edges, graph.output)
+        self._sources: dict[str, list[str]] = {}
         for pre, post in graph.edges:
-            self._sources[post].append(pre)
+            self._sources.setdefault(post, []).append(pre)
         self._known: dict[str, _Signal | None] = {}
         self._open: list[str] = []
         cells = {n: node for n, node in graph.nodes.items() if isinstance(node, Cells)}
@@ -227,7 +229,10 @@ class _Walk:
             for name in following.get(pre, ()):
                 if name in shapes or name in failed or name not in needed:
                     continue
-                node = self.graph.nodes[name]
+                node = self.graph.nodes.get(name)
+                if node is None:
+                    failed.add(name)
+                    continue
                 try:
                     if isinstance(node, Cells):
                         shapes[name] = node.shape or shapes[pre]
@@ -304,7 +309,7 @@ class _Walk:
         return _Signal(shape, tuple(terms))
 
     def _arriving(self, name: str) -> _Signal | None:
-        signals = [self._leaving(pre) for pre in self._sources[name]]
+        signals = [self._leaving(pre) for pre in self._sources.get(name, ())]
         known = [s for s in signals if s is not None]
         if len(known) < len(signals) or not known:
             return None

@@ -91,12 +91,17 @@ def read_nir(
             "Give a shorter one."
         )
     translator.check_ends()
-    graph = Graph(translator.input_shape(), nodes, translator.edges(), translator.output())
+    graph = Graph(translator.input_shape(source), nodes, translator.edges(), translator.output())
     notes = [*read.notes, *chosen.notes, *translator.notes]
     try:
         return assemble(
             graph, dtype=_dtype(read), source=source, notes=notes, faults=translator.faults
         )
+    except RecursionError:
+        raise UnsupportedModelError(
+            f"{source}: too many linear nodes in a row",
+            remedy="Merge them, or put neurons between them.",
+        ) from None
     except UnsupportedModelError as error:
         raise UnsupportedModelError(
             error.summary, error.offenders, f"Supported: {SUPPORTED}."
@@ -132,8 +137,8 @@ class _Translator:
             if name in ends:
                 continue
             made = self.node(name, node)
-            # A node that is missing must not look like one that is not connected.
-            found[self.named(name)] = Add() if made is None else made
+            if made is not None:
+                found[self.named(name)] = made
         if self.whole_inputs:
             self.notes.append(
                 f"{', '.join(self.whole_inputs)}: IF with r = 1 adds its whole input in every "
@@ -169,9 +174,14 @@ class _Translator:
                 f"Supported: {SUPPORTED}.",
             )
 
-    def input_shape(self) -> Shape:
-        node = self.model.nodes[self.model.inputs[0]]
-        return _shape(node.input_type["input"])
+    def input_shape(self, source: str) -> Shape:
+        name = self.model.inputs[0]
+        try:
+            return _shape(self.model.nodes[name].input_type["input"])
+        except (ValueError, TypeError) as error:
+            raise ArtefactError(
+                f"{source}: {name}: Input {error}. Export the graph for one sample, without batch."
+            ) from error
 
     def output(self) -> str:
         """Return the neurons that the output node hears."""

@@ -156,8 +156,8 @@ def _reset(model: NirModel, reset: str | None, notes: list[str], missing: list[s
     own = own_metadata(model).get("reset")
     if reset == "subtract" and elsewhere:
         raise UsageError(
-            f"--reset: subtract takes the threshold away, but {', '.join(elsewhere[:4])} "
-            "name(s) a v_reset that is not 0. Use --reset zero, which sets the potential to it."
+            "--reset: subtract takes the threshold away, but the v_reset of "
+            f"{', '.join(elsewhere[:4])} is not 0. Use --reset zero, which sets neurons to it."
         )
     if reset is not None:
         notes.append(f"reset: {reset}, as asked for")

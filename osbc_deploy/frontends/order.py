@@ -7,18 +7,16 @@ from collections.abc import Iterable, Sequence
 __all__ = ["activity_order", "ancestors"]
 
 
-def ancestors(names: Iterable[str], edges: Iterable[tuple[str, str]], last: str) -> set[str]:
-    """Return `last` and all names from which edges lead to it."""
-    known = set(names)
+def ancestors(edges: Iterable[tuple[str, str]], last: str) -> set[str]:
+    """Return `last` and all names from which edges (pre, post) lead to it."""
     before: dict[str, list[str]] = {}
     for pre, post in edges:
         before.setdefault(post, []).append(pre)
     found, waiting = {last}, [last]
     while waiting:
-        for pre in before.get(waiting.pop(), ()):
-            if pre in known and pre not in found:
-                found.add(pre)
-                waiting.append(pre)
+        new = [pre for pre in before.get(waiting.pop(), ()) if pre not in found]
+        found.update(new)
+        waiting += new
     return found
 
 

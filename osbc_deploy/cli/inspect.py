@@ -1,0 +1,191 @@
+"""``osbc-deploy inspect MODEL``: what was understood of a model, before anything is done to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.options import config_option, json_option
+from osbc_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from osbc_deploy.data.samples import Samples
+
+__all__ = ["inspect_command"]
+
+
+@click.command("inspect")
+@click.argument("model")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE.safetensors",
+    help="Weights to load into MODEL.",
+)
+@click.option("--calibration", metavar="DATA", help="Typical input, as for deploying.")
+@click.option(
+    "--shape",
+    metavar="C,H,W",
+    help="Shape of one time step of input, where there is no data; a file knows its own.",
+)
+@click.option(
+    "--dt",
+    type=float,
+    metavar="SECONDS",
+    help="Time step of a NIR file, in the unit of its time constants.",
+)
+@click.option(
+    "--reset",
+    type=click.Choice(["zero", "subtract"]),
+    help="What a spike does in a NIR file: set to v_reset, or take the threshold away.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of numpy and torch.")
+@json_option
+@config_option
+def inspect_command(
+    model: str,
+    weights: Path | None,
+    calibration: str | None,
+    shape: str | None,
+    dt: float | None,
+    reset: str | None,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Show what is understood of MODEL: its layers, its neurons' equations, what is folded.
+
+    MODEL is what deploying takes. Exit code 3 when it cannot be imported, or when the chip lacks
+    something that its neurons need, which is listed.
+    """
+    if calibration is not None and shape is not None:
+        raise UsageError("--shape: the calibration data have one. Give one of the two.")
+    sizes = None if shape is None else _sizes(shape)
+    from osbc_deploy.cli.job import seed_everything
+    from osbc_deploy.frontends.importing import import_network
+    from osbc_deploy.report.describe import describe
+
+    seed_everything(seed)
+    samples = _samples(calibration, sizes)
+    network = import_network(model, weights, samples, dt=dt, reset=reset)
+    found = describe(network)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    else:
+        _show(found)
+    for line in found["unsupported"]:
+        click.echo(f"the chip cannot run: {line}", err=True)
+    return 3 if found["unsupported"] else 0
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    parts = text.replace("x", ",").split(",")
+    if not all(p.strip().isdecimal() and int(p) > 0 for p in parts) or len(parts) > 3:
+        raise UsageError(
+            f"--shape: {text!r} is no shape. Give one to three whole numbers, such as 2,34,34."
+        )
+    return tuple(int(p) for p in parts)
+
+
+def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples | None:
+    """Return the data, or random spikes of a shape, on which own modules can be verified too."""
+    from osbc_deploy.data.samples import check_samples
+    from osbc_deploy.frontends.references import as_samples
+
+    if calibration is not None:
+        return as_samples(calibration, "calibration")
+    if sizes is None:
+        return None
+    import numpy as np
+
+    return check_samples("random spikes", np.random.default_rng(0).random((4, 32, *sizes)) < 0.3)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    console = table_console()
+    shape = _by(found["input_shape"])
+    console.print(
+        f"{found['source']}: input {shape}, {found['neurons']:,} neurons, "
+        f"{found['weights']:,} weights, {found['parameters'] - found['weights']:,} biases, "
+        f"{found['dtype']}",
+        highlight=False,
+        markup=False,
+    )
+    layers = Table(title="Layers")
+    for name in ("layer", "from", "to", "kind", "map", "weights", "biases", "steps late"):
+        layers.add_column(name, justify="right" if name in ("weights", "biases") else "left")
+    for p in found["projections"]:
+        layers.add_row(
+            p["name"],
+            p["from"],
+            p["to"],
+            p["kind"] + ("" if p["compressible"] else ", fixed"),
+            _map(p),
+            f"{p['weights']:,}",
+            f"{p['biases']:,}",
+            _span(p["late"]) + (" (feedback)" if p["feedback"] else ""),
+        )
+    console.print(layers)
+    neurons = Table(title="Neurons")
+    for name in ("population", "shape", "family", "equation", "decay u", "decay v", "gain",
+                 "drive", "threshold", "after a spike"):  # fmt: skip
+        neurons.add_column(name)
+    for p in found["populations"]:
+        neurons.add_row(
+            p["name"],
+            _by(p["shape"]),
+            p["family"],
+            p["equation"],
+            "-" if p["decay_u"] is None else _span(p["decay_u"]),
+            _span(p["decay_v"]),
+            _span(p["gain"]),
+            _span(p["drive"]),
+            _span(p["parameters"]["v_threshold"]) if p["spiking"] else "-",
+            _after(p),
+        )
+    console.print(neurons)
+    for note in found["notes"]:
+        click.echo(f"note: {note}")
+
+
+def _map(p: dict[str, Any]) -> str:
+    """Return what a layer maps, as a chain: pooling, then kernel or matrix."""
+    parts = []
+    if p["pool"]:
+        pool = p["pool"]
+        sums = pool["divisor"] == 1
+        parts.append(f"{'sum' if sums else 'mean'} of {_by(pool['kernel'])} step "
+                     f"{_by(pool['stride'])}, then")  # fmt: skip
+    if p["kind"] == "dense":
+        parts.append(f"{p['weight_shape'][1]} to {p['weight_shape'][0]}")
+    else:
+        parts.append(f"{_by(p['kernel'])} to {p['weight_shape'][0]} channels")
+        plain = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
+        parts += [f"{key} {_by(p[key])}" for key, value in plain.items() if p[key] != value]
+        if p["groups"] != 1:
+            parts.append(f"groups {p['groups']}")
+    return " ".join(parts)
+
+
+def _after(p: dict[str, Any]) -> str:
+    if not p["spiking"]:
+        return "never fires"
+    reset = p["reset"]
+    value = "?" if reset["value"] is None else _span(reset["value"])
+    how = f"v -= {value}" if reset["kind"] == "subtract" else f"v = {value}"
+    return how + (f" ({reset['differs']})" if reset["differs"] else "")
+
+
+def _by(sizes: list[int]) -> str:
+    return "x".join(str(s) for s in sizes)
+
+
+def _span(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{value[0]:.4g} to {value[1]:.4g}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
