@@ -81,7 +81,7 @@ def agrees(
                     answer = call(module, x)
                 except Exception as error:  # noqa: BLE001 - another way of calling may fit
                     first = (str(error).strip() or "no message").splitlines()[0]
-                    said.append(f"{how}: raises {type(error).__name__}: {first[:120]}")
+                    said.append(f"{how}: raises {type(error).__name__}: {first[:100]}")
                     continue
                 for found in _answers(answer):
                     if any(_same(found, expected) for expected in _decoded(ours)):
