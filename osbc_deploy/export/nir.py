@@ -134,7 +134,9 @@ def _offenders(network: Network) -> list[str]:
         dynamics, rule = neuron.dynamics(), neuron.reset_rule()
         if _remembers(population):
             threshold = neuron.parameters["v_threshold"]
-            if rule.differs:
+            if rule.kind == "none":
+                lines.append(f"{name}: a spike leaves the potential as it is; in NIR it resets")
+            elif rule.differs:
                 lines.append(f"{name}: {rule.differs}")
             elif rule.kind == "subtract" and np.any(rule.amount != threshold):
                 lines.append(f"{name}: takes away something else than its threshold")

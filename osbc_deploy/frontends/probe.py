@@ -42,6 +42,7 @@ def agrees(
     spikes: SpikeArray,
     calls: Sequence[Call],
     reset: Callable[[nn.Module], None],
+    said: list[str],
 ) -> str | None:
     """Tell how a module computes what the network computes, or None if it does not.
 
@@ -58,6 +59,8 @@ def agrees(
         The ways of calling it that are tried.
     reset : callable
         Brings the state that the module keeps back to the start; called before and after each.
+    said : list of str
+        Takes what stood in the way: calls that raised an error, or that nothing fires.
 
     Returns
     -------
@@ -66,14 +69,23 @@ def agrees(
     """
     ours = np.moveaxis(simulate(network, spikes).output, 1, 0)
     if not ours.any():
+        said.append("the output is silent on these samples, so there is nothing to compare")
         return None
     x = torch.from_numpy(np.moveaxis(spikes, 1, 0).astype(network.dtype))
     with evaluated(module):
         try:
             for call in calls:
-                for answer in _answers(module, x, call, reset):
-                    if any(_same(answer, expected) for expected in _decoded(ours)):
-                        return (call.__doc__ or "").rstrip(".").lower()
+                how = (call.__doc__ or "").rstrip(".").lower()
+                reset(module)
+                try:
+                    answer = call(module, x)
+                except Exception as error:  # noqa: BLE001 - another way of calling may fit
+                    first = (str(error).strip() or "no message").splitlines()[0]
+                    said.append(f"{how}: raises {type(error).__name__}: {first[:100]}")
+                    continue
+                for found in _answers(answer):
+                    if any(_same(found, expected) for expected in _decoded(ours)):
+                        return how
         finally:
             reset(module)
     return None
@@ -133,15 +145,8 @@ def samples_first(module: nn.Module, x: torch.Tensor) -> Any:
 ONE_CALL: tuple[Call, ...] = (time_first, samples_first)
 
 
-def _answers(
-    module: nn.Module, x: torch.Tensor, call: Call, reset: Callable[[nn.Module], None]
-) -> Iterator[FloatArray]:
-    """Yield all outputs of a call, time first and samples first."""
-    reset(module)
-    try:
-        answer = call(module, x)
-    except Exception:  # noqa: BLE001 - another way of calling may fit
-        return
+def _answers(answer: Any) -> Iterator[FloatArray]:
+    """Yield all tensors that a call answered with, time first and samples first."""
     for part in answer if isinstance(answer, tuple | list) else (answer,):
         if isinstance(part, torch.Tensor):
             values = part.detach().numpy()

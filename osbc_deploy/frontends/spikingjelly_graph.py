@@ -128,6 +128,8 @@ class _Reader:
     output: str = ""
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    refused: set[fx.Node] = field(default_factory=set)
+    """Traced nodes that have no counterpart."""
     readouts: set[fx.Node] = field(default_factory=set)
     """Traced nodes whose value is summed over time."""
     lead: int = 0
@@ -151,6 +153,7 @@ class _Reader:
     def _refuse(self, node: fx.Node, why: str, name: str | None = None) -> None:
         where = name or place(node) or "forward"
         self.faults.append(f"{where}: {why}")
+        self.refused.add(node)
         # What follows is read as if this had changed nothing, so that all faults are found.
         self.names[node] = next((self.names[s] for s in self._sources(node)), INPUT)
 
@@ -357,6 +360,10 @@ class _Reader:
         found = node.args[0]
         while isinstance(found, tuple | list) and found:
             found = found[0]
+        while isinstance(found, fx.Node) and found in self.readouts:
+            found = self._sources(found)[0]
+        if found in self.refused:
+            return
         name = self.names.get(found, "") if isinstance(found, fx.Node) else ""
         last = self.nodes.get(name)
         while isinstance(last, Add | Flatten) and len(heard := self._hears(name)) == 1:

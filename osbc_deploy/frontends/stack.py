@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError
@@ -141,10 +142,11 @@ def read_stack(
     UnsupportedModelError
         With every module that cannot be represented, and where it is.
     ArtefactError
-        When a weight is NaN or infinite.
+        When a weight is NaN, infinite, or not there yet.
     """
     check_finite(module, framework)
-    layers = list(framework.walk(module))
+    alone = type(module) in framework.readers
+    layers = [("model", module)] if alone else list(framework.walk(module))
     last = layers[-1][1] if layers else None
     own = [type(m).__name__ for m in module.modules() if framework.is_own(m)]
     reader = StackReader(
@@ -194,13 +196,15 @@ def verified(
 ) -> Network:
     """Accept modules of the user's own only if they compute what was read from them."""
     how = None
+    said: list[str] = []
     if samples is not None:
-        how = agrees(module, network, samples, framework.calls, framework.reset)
+        how = agrees(module, network, samples, framework.calls, framework.reset, said)
     names = ", ".join(sorted(set(own)))
     if how is None:
         raise UnsupportedModelError(
             f"{names}: what was read from the registered layers, in their "
             "order, does not give the module's own output on the calibration samples",
+            said,
             remedy=f"{framework.stack}; supported: {framework.supported}.",
         )
     note = f"{names} verified against its own forward ({how})"
@@ -215,6 +219,16 @@ def check_finite(module: nn.Module, framework: Framework) -> None:
     ArtefactError
         With the names of all that are not.
     """
+    empty = [
+        name
+        for name, value in (*module.named_parameters(), *module.named_buffers())
+        if is_lazy(value)
+    ]
+    if empty:
+        raise ArtefactError(
+            f"model: {', '.join(empty)} have no values yet. Call the model once with an input, "
+            "which gives lazy layers their shape, and load its weights."
+        )
     bad = [
         f"{place}.{name}"
         for place, layer in module.named_modules()
@@ -252,6 +266,8 @@ class StackReader:
     """Whether torch's own layers see the time axis; None while that is open."""
     gap: bool = False
     """Whether an unsupported layer stands where a weighted one may have been meant."""
+    ended: bool = False
+    """Whether the last layer is an unsupported one."""
     lost: bool = False
     """Whether the shape is unknown, since an unsupported layer may have changed it."""
     data_fault: bool = False
@@ -274,6 +290,9 @@ class StackReader:
 
     def end(self) -> None:
         """Check that nothing is left over at the end of the stack."""
+        if self.ended:
+            # What should have ended the stack is refused already.
+            return
         if self.current is not None or self.pool is not None:
             self.refuse(
                 self.path or "end",
@@ -317,6 +336,7 @@ class StackReader:
         else:
             self.refuse(path, f"{kind.__name__} is not supported")
             self.gap = self.lost = True
+            self.ended = layer is self.last
 
     def _flatten(self, path: str, layer: Any) -> None:
         first = (1, 2) if self.over_time is None else (2,) if self.over_time else (1,)

@@ -164,3 +164,42 @@ def test_frameworks_are_not_mixed() -> None:
     model = nn.Sequential(nn.Linear(16, 8), snn.Leaky(0.9), layer.Linear(8, 4), neuron.IFNode())
     with pytest.raises(UnsupportedModelError, match="snnTorch and SpikingJelly"):
         deployed(model)
+
+
+def test_a_cell_that_never_resets_cannot_be_written_as_nir() -> None:
+    pytest.importorskip("nir")
+    from osbc_deploy.export.nir import nir_graph
+    from osbc_deploy.frontends.snntorch import read_snntorch
+
+    made = network(nn.Sequential, nn.Linear, 1.0, lambda: snn.Leaky(0.75, reset_mechanism="none"))
+    with pytest.raises(UnsupportedModelError, match="1: a spike leaves the potential as it is"):
+        nir_graph(read_snntorch(made, (16,)))
+
+
+class Residual(nn.Module):
+    """Two hidden layers whose spikes are added in front of the last one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.sn1 = layer.Linear(16, 12), neuron.IFNode(0.5)
+        self.fc2, self.sn2 = layer.Linear(12, 12), neuron.LIFNode(2.0, True, 0.3)
+        self.fc3, self.sn3 = layer.Linear(12, 4), neuron.IFNode(0.5, None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.sn1(self.fc1(x))
+        return self.sn3(self.fc3(first + self.sn2(self.fc2(first))))
+
+
+def test_a_residual_network_reaches_the_chip() -> None:
+    torch.manual_seed(2)
+    model = Residual()
+    with torch.no_grad():
+        for linear in (model.fc1, model.fc2, model.fc3):
+            linear.weight.mul_(4)
+    done = osbc_deploy.deploy(
+        model, spikes(), target="loihi2", sparsity=0.0, bits=8, tune=False, backend_samples=0
+    )
+    ends = {(p.pre, p.post) for p in done.network.projections}
+    assert ends == {("input", "sn1"), ("sn1", "sn2"), ("sn1", "sn3"), ("sn2", "sn3")}
+    assert all(activity.spikes for activity in done.activity.values())
+    assert done.accuracy.agreement > 0.8

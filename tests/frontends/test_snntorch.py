@@ -401,6 +401,25 @@ def test_states_do_not_outlive_the_verification() -> None:
     assert not model.lif2.mem.any()
 
 
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        (nn.Sequential(nn.Linear(4, 3), snn.Alpha(0.9, 0.8)), "1: Alpha is not supported"),
+        (snn.Leaky(0.9), "model: neurons with no weighted layer in front of them"),
+    ],
+)
+def test_one_fault_is_one_offender(model: nn.Module, found: str) -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_snntorch(model, (4,))
+    assert caught.value.offenders == (found,)
+
+
+def test_a_lazy_layer_without_weights_is_refused() -> None:
+    model = nn.Sequential(nn.LazyLinear(3), snn.Leaky(0.9))
+    with pytest.raises(ArtefactError, match=r"0\.weight, 0\.bias have no values yet"):
+        read_snntorch(model, (4,))
+
+
 def test_parameters_that_are_no_numbers_are_refused() -> None:
     model = nn.Sequential(nn.Linear(4, 3), snn.Leaky(0.9, threshold=float("nan")))
     with pytest.raises(ArtefactError, match=r"1\.threshold"):
@@ -431,3 +450,22 @@ def test_layers_may_be_in_lists() -> None:
         simulate(network, spikes_of(x)).output, per_step(nn.Sequential(*model.layers), x)
     )
     assert [p.name for p in network.projections] == ["layers.0", "layers.2"]
+
+
+class Demanding(Listed):
+    """Wants to be told how long to run."""
+
+    def forward(self, x: torch.Tensor, *, steps: int) -> torch.Tensor:  # type: ignore[override]
+        raise AssertionError("never called")
+
+
+def test_why_a_module_could_not_be_verified_is_said() -> None:
+    x = spikes_of(random_input(3, 14))
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_snntorch(Demanding(), (14,), samples=x)
+    assert any("one call, time first: raises TypeError" in line for line in caught.value.offenders)
+    assert any("'steps'" in line for line in caught.value.offenders)
+    mute = Listed()
+    mute.layers[3].threshold.fill_(100.0)
+    with pytest.raises(UnsupportedModelError, match="silent"):
+        read_snntorch(mute, (14,), samples=x)

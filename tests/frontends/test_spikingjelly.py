@@ -370,6 +370,15 @@ def test_stacks_without_counterpart_are_refused(
     assert any(words in line for line in offenders(nn.Sequential(*layers), (4,), mode))
 
 
+def test_one_fault_is_one_offender() -> None:
+    model = nn.Sequential(layer.Linear(4, 3), neuron.KLIFNode())
+    assert offenders(model, (4,)) == ("1: KLIFNode is not supported",)
+    (found,) = offenders(Voting(model), (4,), "m")
+    assert found.startswith("body.1: KLIFNode")
+    (found,) = offenders(neuron.IFNode(), (4,))
+    assert found == "model: neurons with no weighted layer in front of them"
+
+
 def test_step_modes_that_differ_are_refused() -> None:
     model = nn.Sequential(
         layer.Linear(4, 3, step_mode="m"),
