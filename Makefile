@@ -9,6 +9,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LAVA := lava-nc==0.10.0
+# What these declare beside what they need would bring another torch (see CONTRIBUTING.md).
+FRAMEWORKS := snntorch spikingjelly neurobench
 
 .PHONY: setup demo test lint types check conformance clean
 
@@ -18,8 +20,9 @@ setup: $(READY)
 # docs/decisions/0002-lava.md), so it is installed without its dependencies, after them.
 $(READY): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lava,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lava,datasets,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python $(LAVA)
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt $(FRAMEWORKS)
 	touch $@
 
 demo: $(READY)

@@ -8,6 +8,7 @@ Test samples are only measured on; what is chosen, is chosen on calibration samp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -49,13 +50,17 @@ def tasks(data: object, only: str):  # type: ignore[no-untyped-def]
         yield saccade(data)  # type: ignore[arg-type]
 
 
-def bench(task: Task, methods: dict[str, CompressionOptions]) -> dict[str, object]:
+def bench(
+    task: Task,
+    methods: dict[str, CompressionOptions],
+    settings: Sequence[tuple[float, int]] = (*PRUNE, *QUANTIZE),
+) -> dict[str, object]:
     meter = Meter(task)
     n = len(task.test)
     print(f"\n{task.name}: float {meter.accuracy:.2%} of {n} test samples")
     results: dict[str, object] = {"float": meter.accuracy, "samples": n}
     rows = []
-    for sparsity, bits in PRUNE + QUANTIZE:
+    for sparsity, bits in settings:
         name = " + ".join(
             part
             for part in (f"{sparsity:.0%}" if sparsity else "", f"{bits} bit" if bits < 8 else "")

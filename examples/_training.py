@@ -1,4 +1,4 @@
-"""Train a bundled network on the training split of the digits; shared by the two scripts."""
+"""Train a network on labelled spikes; shared by the scripts in this folder."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from torch import nn
 
 from osbc_deploy.bundled.digits import EventData, digits_events
 from osbc_deploy.bundled.models import weights_path
+from osbc_deploy.data.samples import Samples
 
 BATCH = 64
 
 
-def _tensors(data: EventData) -> tuple[torch.Tensor, torch.Tensor]:
-    # Time first, as the loop wants it.
-    spikes = torch.tensor(data.spikes.transpose(1, 0, 2, 3, 4)).float()
+def _tensors(data: EventData | Samples) -> tuple[torch.Tensor, torch.Tensor]:
+    # Time first, as the loop wants it; a byte per pixel, as the whole set is held.
+    spikes = torch.tensor(data.spikes).transpose(0, 1)
     return spikes, torch.tensor(data.labels)
 
 
 def evidence(model: nn.Module, spikes: torch.Tensor) -> torch.Tensor:
     """Return the output summed over time, (n, classes), of spikes (T, n, 2, H, W)."""
-    state, total = None, torch.zeros(())
-    for frame in spikes:
+    state, total = None, torch.zeros((), device=spikes.device)
+    for frame in spikes.float():
         output, state = model(frame, state)
         total = total + output
     return total
@@ -38,17 +39,28 @@ def _shifted(spikes: torch.Tensor) -> torch.Tensor:
     return torch.roll(spikes, (dy, dx), dims=(-2, -1))
 
 
-def accuracy(model: nn.Module, data: EventData) -> float:
+def accuracy(model: nn.Module, data: EventData | Samples, device: str = "cpu") -> float:
     """Return the share of samples classified right."""
     spikes, labels = _tensors(data)
     model.eval()
+    right = 0
     with torch.no_grad():
-        return float((evidence(model, spikes).argmax(1) == labels).float().mean())
+        for batch in torch.arange(len(labels)).split(BATCH):
+            classes = evidence(model, spikes[:, batch].to(device)).argmax(1).cpu()
+            right += int((classes == labels[batch]).sum())
+    return right / len(labels)
 
 
-def train(model: nn.Module, epochs: int, rate: float, gain: float) -> None:
+def train(
+    model: nn.Module,
+    data: EventData | Samples,
+    epochs: int,
+    rate: float,
+    gain: float,
+    device: str = "cpu",
+) -> None:
     """Train in place: cross entropy on the summed output, surrogate gradients, AdamW."""
-    spikes, labels = _tensors(digits_events("train"))
+    spikes, labels = _tensors(data)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for epoch in range(epochs):
@@ -56,8 +68,8 @@ def train(model: nn.Module, epochs: int, rate: float, gain: float) -> None:
         running = 0.0
         for batch in torch.randperm(len(labels)).split(BATCH):
             loss = nn.functional.cross_entropy(
-                gain * evidence(model, _shifted(spikes[:, batch])),
-                labels[batch],
+                gain * evidence(model, _shifted(spikes[:, batch].to(device))),
+                labels[batch].to(device),
                 label_smoothing=0.05,
             )
             optimizer.zero_grad()
@@ -68,6 +80,14 @@ def train(model: nn.Module, epochs: int, rate: float, gain: float) -> None:
         print(f"epoch {epoch + 1:3d}/{epochs}  loss {running / len(labels):.4f}", flush=True)
 
 
+def save(model: nn.Module, output: Path) -> None:
+    """Write the weights as safetensors, whole or not at all."""
+    partial = output.with_name(output.name + ".partial")
+    save_file(model.cpu().state_dict(), partial)
+    os.replace(partial, output)
+    print(f"wrote {output} ({output.stat().st_size} bytes)")
+
+
 def main(factory: Callable[[], nn.Module], *, epochs: int, rate: float, gain: float) -> None:
     """Train a factory's network from a fixed seed and write its weights."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -76,10 +96,7 @@ def main(factory: Callable[[], nn.Module], *, epochs: int, rate: float, gain: fl
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(True)
     model = factory()
-    train(model, epochs, rate, gain)
+    train(model, digits_events("train"), epochs, rate, gain)
     for split in ("train", "test"):
         print(f"{split} accuracy {accuracy(model, digits_events(split)):.4f}")
-    partial = output.with_name(output.name + ".partial")
-    save_file(model.state_dict(), partial)
-    os.replace(partial, output)
-    print(f"wrote {output} ({output.stat().st_size} bytes)")
+    save(model, output)

@@ -45,7 +45,10 @@ FORMAT = "osbc-deploy/network/2"
 MANIFEST = "network.json"
 ARRAYS = "network.safetensors"
 
-_STATE = ("du", "dv", "vth", "bias_mant", "bias_exp", "u_init", "v_init", "v_scale", "v_offset")
+_STATE = (
+    "du", "dv", "vth", "reset_amount", "bias_mant", "bias_exp", "u_init", "v_init",
+    "v_scale", "v_offset",
+)  # fmt: skip
 _POPULATION = ("spiking", "reset", "reset_interval", "reset_offset")
 
 
@@ -223,6 +226,7 @@ def network_of(
                 reset=entry["reset"],
                 reset_interval=int(entry["reset_interval"]),
                 reset_offset=int(entry["reset_offset"]),
+                drop=state.pop("reset_amount"),
                 **state,
             )
         )

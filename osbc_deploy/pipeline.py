@@ -211,8 +211,8 @@ def deploy(
     Parameters
     ----------
     module : torch.nn.Module, nir.NIRGraph or str
-        A norse stack, ``package.module:factory``, a NIR graph, or the path of a NIR (``.nir``) or
-        NetX file (``.net``).
+        A network of norse, snnTorch or SpikingJelly, ``package.module:factory``, a NIR graph, or
+        the path of a NIR (``.nir``) or NetX file (``.net``).
     calibration : Samples, path, str, array or Dataset
         Typical input, spikes (n, T, ...); a hundred samples do.
     target : str

@@ -63,7 +63,7 @@ def test_every_method_and_width(spikes: np.ndarray, method: str, bits: int) -> N
     assert report["compression"]["sparsity"] >= 0.59
     assert report["fidelity"]["mismatched_spikes"] == 0
     stored = {1: 2, 3: 3, 7: 8}[bits]
-    assert all(p["weight_bits"] == stored for p in report["populations"])
+    assert all(q["weight_bits"] == stored for p in report["populations"] for q in p["projections"])
     widened = [d for d in report["deviations"] if "stored in" in d["message"]]
     assert bool(widened) == (stored != bits)
 

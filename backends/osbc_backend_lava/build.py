@@ -102,7 +102,11 @@ def build(
             np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
             traces[name] = str(path)
         neurons[population.name] = _neurons(
-            population, schedule, network.depth[population.name], traces
+            population,
+            schedule,
+            network.depth[population.name],
+            traces,
+            network.formats.state_shift,
         )
     ports = {name: process.s_out for name, process in neurons.items()}
     ports[INPUT] = player.s_out
@@ -183,11 +187,16 @@ def _convolution(
 
 
 def _neurons(
-    population: FixedPopulation, schedule: Schedule, depth: int, traces: dict[str, str]
+    population: FixedPopulation,
+    schedule: Schedule,
+    depth: int,
+    traces: dict[str, str],
+    state_shift: int,
 ) -> Any:
     def per_neuron(values: Array) -> Array:
         return np.ascontiguousarray(to_lava(values.astype(np.int32), population.shape))
 
+    drop = population.reset_amount.astype(np.int64) << state_shift
     settings: dict[str, Any] = {
         "shape": lava_shape(population.shape),
         "u": per_neuron(population.u_init),
@@ -198,7 +207,7 @@ def _neurons(
         "bias_mant": per_neuron(population.bias_mant),
         "bias_exp": per_neuron(population.bias_exp),
         "traces": traces,
-        "subtract": population.reset == "subtract",
+        "drop": per_neuron(drop) if population.reset == "subtract" else None,
     }
     # Lava's steps count from 1, and a population sees the first input at step 1 + depth.
     if schedule.streaming:

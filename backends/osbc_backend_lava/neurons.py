@@ -16,19 +16,22 @@ __all__ = ["TracedLIF", "TracedLIFReset"]
 
 
 class TracedLIF(LIF):  # type: ignore[misc]
-    """Lava's LIF with `traces` (paths of .npy files by "s", "u", "v") and `subtract`."""
+    """Lava's LIF with `traces` (paths of .npy files by "s", "u", "v") and `drop`.
 
-    def __init__(self, *, traces: dict[str, str], subtract: bool, **settings: Any) -> None:
+    `drop` is what a spike takes off the potential, per neuron; None resets it to 0.
+    """
+
+    def __init__(self, *, traces: dict[str, str], drop: Any, **settings: Any) -> None:
         super().__init__(**settings)
-        self.proc_params["traces"], self.proc_params["subtract"] = traces, subtract
+        self.proc_params["traces"], self.proc_params["drop"] = traces, drop
 
 
 class TracedLIFReset(LIFReset):  # type: ignore[misc]
     """Lava's LIFReset with the same."""
 
-    def __init__(self, *, traces: dict[str, str], subtract: bool, **settings: Any) -> None:
+    def __init__(self, *, traces: dict[str, str], drop: Any, **settings: Any) -> None:
         super().__init__(**settings)
-        self.proc_params["traces"], self.proc_params["subtract"] = traces, subtract
+        self.proc_params["traces"], self.proc_params["drop"] = traces, drop
 
 
 class _Traced:
@@ -40,13 +43,12 @@ class _Traced:
             name: np.load(path, mmap_mode="r+", allow_pickle=False)
             for name, path in proc_params["traces"].items()
         }
-        self.subtract: bool = proc_params["subtract"]
+        self.drop = proc_params["drop"]
 
     def reset_voltage(self, spike_vector: Any) -> None:
         """Reset what fired, and write the step down."""
-        if self.subtract:
-            threshold = np.broadcast_to(self.effective_vth, self.v.shape)  # type: ignore[attr-defined]
-            self.v[spike_vector] -= threshold[spike_vector]  # type: ignore[attr-defined]
+        if self.drop is not None:
+            self.v[spike_vector] -= self.drop[spike_vector]  # type: ignore[attr-defined]
         else:
             super().reset_voltage(spike_vector)  # type: ignore[misc]
         row = self.time_step - 1  # type: ignore[attr-defined]

@@ -270,12 +270,18 @@ def layer_of(
         p.name,
         p.shape,
         tuple(
-            Afferent(projection.pre or INPUT, shape, projection.connection, projection.weight_bits)
+            Afferent(
+                projection.pre or INPUT,
+                shape,
+                projection.connection,
+                projection.weight_bits,
+                projection.connection.longest_delay.bit_length(),
+            )
             for projection, shape in projections
         ),
         decay_sets=decays,
         threshold_sets=_sets(p.vth),
-        neuron_sets=_sets(decays, p.vth),
+        neuron_sets=_sets(decays, p.vth, p.reset_amount),
         biased=bool(p.bias_mant.any()),
         to_convolution=to_convolution,
         is_output=is_output,

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from osbc_deploy.cli.console import table_console
-from osbc_deploy.cli.job import check_inputs, job_options
+from osbc_deploy.cli.job import check_inputs, compression_options, job_options
 
 if TYPE_CHECKING:
+    from osbc_deploy.data.datasets import DatasetRequest
     from osbc_deploy.pipeline import Deployment
 
 __all__ = ["deploy_command", "exit_code", "show_report"]
@@ -19,55 +20,13 @@ __all__ = ["deploy_command", "exit_code", "show_report"]
 
 @click.command("deploy")
 @click.option(
-    "--sparsity",
-    type=float,
-    default=0.9,
-    show_default=True,
-    help="Share of weights to remove, 0 <= S < 1.",
-)
-@click.option("--bits", type=int, default=4, show_default=True, help="Bits per weight, 1 to 8.")
-@click.option("--mixed", is_flag=True, help="Take --bits as an average, shared for least loss.")
-@click.option(
-    "--budget",
-    type=click.Choice(["lamps", "uniform", "global"]),
-    default="lamps",
-    show_default=True,
-    help="How layers share --sparsity; global is by loss.",
-)
-@click.option(
-    "--pattern",
-    default="weights",
-    show_default=True,
-    metavar="weights|N:M|inputs|outputs",
-    help="What is removed together: single weights, all but N of M, whole neurons or channels.",
-)
-@click.option(
-    "--tune/--no-tune",
-    default=True,
-    show_default=True,
-    help="Try variants of every layer on held-out calibration samples.",
-)
-@click.option(
-    "--solver-memory",
-    type=int,
-    default=2 * 1024**3,
-    show_default=True,
-    metavar="BYTES",
-    help="Working memory of the solver.",
-)
-@click.option(
-    "--resume",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Keep finished layers here, and go on from them when killed.",
-)
-@click.option(
     "--nir",
     "nir_file",
     type=click.Path(path_type=Path),
     metavar="FILE.nir",
     help="Write the compressed float network here, as a NIR graph.",
 )
+@compression_options
 @job_options
 def deploy_command(
     model: str | None,
@@ -75,6 +34,7 @@ def deploy_command(
     weights: Path | None,
     calibration: str | None,
     test: str | None,
+    dataset: DatasetRequest | None,
     seed: int,
     output: Path | None,
     as_json: bool,
@@ -84,13 +44,13 @@ def deploy_command(
 ) -> int:
     """Compress MODEL, lower it to integers, map it on cores, run it, and report.
 
-    MODEL is package.module:factory or path/to/file.py:factory, a function that returns a norse
-    stack, or a NIR (.nir) or NetX file (.net). Without MODEL the bundled network is deployed on the
-    bundled digits.
+    MODEL is package.module:factory or path/to/file.py:factory, a function that returns a network of
+    norse, snnTorch or SpikingJelly, or a NIR (.nir) or NetX file (.net). Without MODEL the bundled
+    network is deployed on the bundled digits.
     """
     from osbc_deploy.cli.progress import Bars
 
-    inputs = check_inputs(model, weights, calibration, test, seed, output)
+    inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
     if nir_file is not None:
         from osbc_deploy.export.nir import check_nir
 
@@ -99,7 +59,7 @@ def deploy_command(
         # Imported here because torch takes seconds; the bars are already on screen.
         from osbc_deploy.pipeline import deploy
 
-        deployment = deploy(**inputs.load(), target=target, progress=progress, **options)
+        deployment = deploy(**inputs.load(progress), target=target, progress=progress, **options)
         if output is not None:
             deployment.save(output)
         if nir_file is not None:

@@ -15,6 +15,7 @@ from osbc_deploy.cli.job import check_inputs, job_options
 from osbc_deploy.errors import UsageError
 
 if TYPE_CHECKING:
+    from osbc_deploy.data.datasets import DatasetRequest
     from osbc_deploy.fit import FitResult, Plan
 
 __all__ = ["fit_command"]
@@ -64,6 +65,7 @@ def fit_command(
     weights: Path | None,
     calibration: str | None,
     test: str | None,
+    dataset: DatasetRequest | None,
     seed: int,
     output: Path | None,
     as_json: bool,
@@ -82,12 +84,14 @@ def fit_command(
     """
     from osbc_deploy.cli.progress import Bars
 
-    inputs = check_inputs(model, weights, calibration, test, seed, output)
+    inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
     with Bars(quiet=quiet) as progress:
         from osbc_deploy.fit import FitBudget, fit
 
         budget = FitBudget(cores, memory, accuracy_drop)
-        result = fit(**inputs.load(), budget=budget, target=target, progress=progress, **options)
+        result = fit(
+            **inputs.load(progress), budget=budget, target=target, progress=progress, **options
+        )
         if output is not None:
             result.save(output)
     if plot is not None:

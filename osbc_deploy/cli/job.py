@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.errors import UsageError
+from osbc_deploy.progress import SILENT, Progress
 
-__all__ = ["Inputs", "check_inputs", "job_options", "seed_everything"]
+if TYPE_CHECKING:
+    from osbc_deploy.data.datasets import DatasetRequest
+
+__all__ = ["Inputs", "check_inputs", "compression_options", "job_options", "seed_everything"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,6 +55,36 @@ _OPTIONS = (
         "--test",
         metavar="DATA",
         help="Labelled input to evaluate; the calibration data by default.",
+    ),
+    click.option(
+        "--dataset",
+        type=click.Choice(["nmnist", "cifar10dvs", "dvs128gesture"]),
+        help="Calibrate and evaluate on a published data set in --data-root.",
+    ),
+    click.option(
+        "--data-root",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="The data set's files as published, extracted; nothing is downloaded.",
+    ),
+    click.option(
+        "--steps", type=int, help="Time steps of a recording of --dataset.  [default: 15]"
+    ),
+    click.option(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="Side of a frame of --dataset; the sensor's by default.",
+    ),
+    click.option(
+        "--samples-per-class",
+        type=int,
+        help="Recordings of each class of --dataset to calibrate on.  [default: 20]",
+    ),
+    click.option(
+        "--test-samples-per-class",
+        type=int,
+        help="Recordings of each class of --dataset to evaluate on; all by default.",
     ),
     click.option(
         "--method",
@@ -101,11 +136,93 @@ _OPTIONS = (
 )
 
 
-def job_options(command: F) -> F:
-    """Add the model and the options of every command that runs one."""
-    for option in reversed(_OPTIONS):
+_OF_A_DATASET = ("data_root", "steps", "size", "samples_per_class", "test_samples_per_class")
+
+_COMPRESSION = (
+    click.option(
+        "--sparsity",
+        type=float,
+        default=0.9,
+        show_default=True,
+        help="Share of weights to remove, 0 <= S < 1.",
+    ),
+    click.option("--bits", type=int, default=4, show_default=True, help="Bits per weight, 1 to 8."),
+    click.option("--mixed", is_flag=True, help="Take --bits as an average, shared for least loss."),
+    click.option(
+        "--budget",
+        type=click.Choice(["lamps", "uniform", "global"]),
+        default="lamps",
+        show_default=True,
+        help="How layers share --sparsity; global is by loss.",
+    ),
+    click.option(
+        "--pattern",
+        default="weights",
+        show_default=True,
+        metavar="weights|N:M|inputs|outputs",
+        help="What is removed together: single weights, all but N of M, whole neurons or channels.",
+    ),
+    click.option(
+        "--tune/--no-tune",
+        default=True,
+        show_default=True,
+        help="Try variants of every layer on held-out calibration samples.",
+    ),
+    click.option(
+        "--solver-memory",
+        type=int,
+        default=2 * 1024**3,
+        show_default=True,
+        metavar="BYTES",
+        help="Working memory of the solver.",
+    ),
+    click.option(
+        "--resume",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Keep finished layers here, and go on from them when killed.",
+    ),
+)
+
+
+def compression_options(command: F) -> F:
+    """Add the options of every command that compresses as it is told."""
+    for option in reversed(_COMPRESSION):
         command = option(command)
     return command
+
+
+def job_options(command: F) -> F:
+    """Add the model and the options of every command that runs one.
+
+    The options of a data set reach the command as one argument, ``dataset``: a
+    :class:`DatasetRequest` or None.
+    """
+
+    @functools.wraps(command)
+    def gathered(*args: Any, dataset: str | None, **options: Any) -> Any:
+        given = {name: options.pop(name) for name in _OF_A_DATASET}
+        return command(*args, dataset=_dataset(dataset, given), **options)
+
+    wrapped: Any = gathered
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[no-any-return]
+
+
+def _dataset(name: str | None, options: dict[str, Any]) -> DatasetRequest | None:
+    given = {option: value for option, value in options.items() if value is not None}
+    if name is None:
+        if given:
+            listed = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+            raise UsageError(f"{listed}: needs --dataset. Name the data set, such as nmnist.")
+        return None
+    root = given.pop("data_root", None)
+    if root is None:
+        raise UsageError(f"--data-root: is missing. Give the folder that holds {name}.")
+    from osbc_deploy.data.datasets import DatasetRequest
+
+    return DatasetRequest(name, root, **given)
 
 
 @dataclass(frozen=True)
@@ -117,10 +234,22 @@ class Inputs:
     calibration: str | None
     test: str | None
     seed: int
+    dataset: DatasetRequest | None = None
 
-    def load(self) -> dict[str, Any]:
+    def load(self, progress: Progress = SILENT) -> dict[str, Any]:
         """Return the arguments of :func:`osbc_deploy.deploy`; without a model, what is bundled."""
         seed_everything(self.seed)
+        if self.dataset is not None:
+            from osbc_deploy.data.datasets import load_dataset
+
+            # Read when asked for: target and backend are checked before minutes of reading.
+            read = functools.partial(load_dataset, self.dataset, seed=self.seed, progress=progress)
+            return {
+                "module": self.model,
+                "calibration": functools.partial(read, "train"),
+                "test": functools.partial(read, "test"),
+                "weights": self.weights,
+            }
         if self.model is not None:
             return {
                 "module": self.model,
@@ -151,22 +280,41 @@ def check_inputs(
     test: str | None,
     seed: int,
     output: Path | None,
+    dataset: DatasetRequest | None = None,
 ) -> Inputs:
     """Refuse combinations that make no sense, before anything heavy is imported."""
     if model is None:
-        if weights or calibration or test:
-            given = "--weights" if weights else "--calibration" if calibration else "--test"
+        given = next(
+            (
+                option
+                for option, value in (
+                    ("--weights", weights),
+                    ("--calibration", calibration),
+                    ("--test", test),
+                    ("--dataset", dataset),
+                )
+                if value
+            ),
+            None,
+        )
+        if given:
             raise UsageError(f"{given}: needs a MODEL. Name yours as package.module:factory.")
+    elif dataset is not None:
+        if calibration or test:
+            raise UsageError(
+                f"--dataset: {dataset.name} holds calibration and test samples. Leave "
+                f"{'--calibration' if calibration else '--test'} out."
+            )
     elif calibration is None:
         raise UsageError(
             "--calibration: is missing for MODEL. Give an .npz with spikes (n, T, ...)"
-            " or package.module:factory."
+            ", package.module:factory, or a --dataset."
         )
     if output is not None:
         from osbc_deploy.artefact import check_replaceable
 
         check_replaceable(output)
-    return Inputs(model, weights, calibration, test, seed)
+    return Inputs(model, weights, calibration, test, seed, dataset)
 
 
 def seed_everything(seed: int) -> None:

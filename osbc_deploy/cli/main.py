@@ -17,6 +17,7 @@ from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
 from osbc_deploy.cli.inspect import inspect_command
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
+from osbc_deploy.cli.verify import verify_command
 from osbc_deploy.errors import OsbcError
 
 __all__ = ["cli", "main"]
@@ -65,6 +66,7 @@ def cli() -> None:
 
 cli.add_command(deploy_command)
 cli.add_command(fit_command)
+cli.add_command(verify_command)
 cli.add_command(inspect_command)
 cli.add_command(report_command)
 cli.add_command(check_command)

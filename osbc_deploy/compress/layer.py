@@ -75,6 +75,8 @@ class CompressedProjection:
         is the plain one.
     chosen : str
         The variant taken.
+    pruned : ndarray, shape and dtype of the weight, or None
+        The weights after pruning and before quantization, where they were kept.
     """
 
     name: str
@@ -91,12 +93,15 @@ class CompressedProjection:
     threshold: float = 1.0
     tried: Mapping[str, float] = field(default_factory=dict)
     chosen: str = "plain"
+    pruned: FloatArray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "codes", frozen(self.codes, np.int8))
         object.__setattr__(self, "scale", frozen(self.scale, np.float64))
         if self.bias is not None:
             object.__setattr__(self, "bias", frozen(self.bias, np.float64))
+        if self.pruned is not None:
+            object.__setattr__(self, "pruned", frozen(self.pruned))
 
     @property
     def weight(self) -> FloatArray:
@@ -470,6 +475,7 @@ def _projections(
         "total": _relative(problem, dequantized),
     }
     bias = _bias(problem, dequantized)
+    unquantized = np.stack(pruned.weights)
     found, start = [], 0
     for number, projection in enumerate(problem.afferents):
         connection = projection.connection
@@ -493,6 +499,9 @@ def _projections(
                 damping=max(d.damping for d in problem.damped),
                 curve=pruned.curve,
                 bias=bias if number == 0 else None,
+                pruned=unquantized[:, :, part]
+                .reshape(connection.weight.shape)
+                .astype(connection.weight.dtype),
             )
         )
     return tuple(found)

@@ -27,7 +27,7 @@ from osbc_deploy.network.graph import Projection
 
 __all__ = ["State"]
 
-FORMAT = "osbc-deploy/state/1"
+FORMAT = "osbc-deploy/state/2"
 _MANIFEST = "state.json"
 
 Layer = tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]
@@ -123,6 +123,8 @@ class State:
             arrays[f"{number}.scale"] = layer.scale
             if layer.bias is not None:
                 arrays[f"{number}.bias"] = layer.bias
+            if layer.pruned is not None:
+                arrays[f"{number}.pruned"] = layer.pruned
         about = {
             "projections": [_plain(layer) for layer in layers],
             "deviations": [asdict(d) for d in deviations],
@@ -186,8 +188,11 @@ def _read(
         raise ValueError(f"codes {codes.dtype} {codes.shape} are not those of {projection.name}")
     if scale.shape != outputs or (bias is not None and bias.shape != outputs):
         raise ValueError(f"scales or biases of {projection.name} have another shape")
+    pruned = file.get_tensor(f"{number}.pruned") if f"{number}.pruned" in keys else None
+    if pruned is not None and pruned.shape != shape:
+        raise ValueError(f"pruned weights of {projection.name} have another shape")
     fields = {**about, "curve": tuple((float(a), float(b)) for a, b in about["curve"])}
-    return CompressedProjection(codes=codes, scale=scale, bias=bias, **fields)
+    return CompressedProjection(codes=codes, scale=scale, bias=bias, pruned=pruned, **fields)
 
 
 def _broken(path: Path, error: Exception) -> ArtefactError:

@@ -71,7 +71,7 @@ AFFERENT = struct.Struct("<HHBBbBBBBBIII")
 graded, axons, synapses, bytes of the records."""
 GEOMETRY = struct.Struct("<3I10HI")
 """Source shape, kernel, stride, padding, dilation, groups, zero, bytes of the kernel."""
-REGISTERS = ("du", "dv", "vth", "bias_mant", "bias_exp", "u_init", "v_init")
+REGISTERS = ("du", "dv", "vth", "reset_amount", "bias_mant", "bias_exp", "u_init", "v_init")
 ENCODINGS = {"sparse": 0, "dense": 1, "conv": 2}
 SIGNS = {"mixed": 0, "excitatory": 1, "inhibitory": 2}
 DELAY_BITS = 6

@@ -124,7 +124,8 @@ def _population_offenders(p: FixedPopulation) -> list[str]:
     lines = []
     bias = effective_bias(p.bias_mant, p.bias_exp)
     top = 1 << 12
-    if (bias % (1 << BIAS_EXP)).any() or (np.abs(bias >> BIAS_EXP) > top - 1).any():
+    held = bias >> BIAS_EXP
+    if (held << BIAS_EXP != bias).any() or held.min() < -top or held.max() > top - 1:
         lines.append(
             f"{p.name}: biases {bias.min()} to {bias.max()}; NetX holds 13 bits times "
             f"{1 << BIAS_EXP}"

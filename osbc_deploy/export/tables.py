@@ -273,11 +273,14 @@ def _dense(
 
 def _population(p: FixedPopulation, network: FixedPointNetwork) -> PopulationTables:
     formats = network.formats
+    beyond = (p.reset_amount.astype(np.int64) - p.vth) * (p.reset == "subtract")
     registers = {
         "kept_u": formats.decay_unity - (p.du.astype(np.int64) + formats.decay_u_offset),
         "kept_v": formats.decay_unity - p.dv.astype(np.int64),
         "bias": effective_bias(p.bias_mant, p.bias_exp),
         "threshold": p.vth.astype(np.int64) << formats.state_shift,
+        # Beyond the threshold: mostly 0, and then no table.
+        "drop": beyond << formats.state_shift,
         "u_init": p.u_init,
         "v_init": p.v_init,
     }

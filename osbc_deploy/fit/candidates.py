@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from osbc_deploy.chip.layers import layer_of
 from osbc_deploy.chip.mapping import map_layers
@@ -17,7 +18,7 @@ from osbc_deploy.compress.layer import (
 from osbc_deploy.compress.ranking import ranking_work
 from osbc_deploy.fit.search import Candidate
 from osbc_deploy.fixedpoint.lower import unmeasured
-from osbc_deploy.network.graph import Population, Shape
+from osbc_deploy.network.graph import Network, Population
 from osbc_deploy.progress import Progress
 
 __all__ = ["BITS", "SPARSITIES", "affordable_sparsities", "layer_candidates"]
@@ -31,8 +32,8 @@ _RANKING_WORK = 3e12
 
 def layer_candidates(
     problem: LayerProblem,
+    network: Network,
     population: Population,
-    pre_shape: Shape,
     target: Target,
     *,
     to_convolution: bool,
@@ -46,9 +47,9 @@ def layer_candidates(
     Parameters
     ----------
     problem : LayerProblem
+    network : Network
     population : Population
         The neurons behind the layer.
-    pre_shape : tuple of int
     target : Target
     to_convolution, is_output : bool
         Whether its spikes go to convolutions only, and whether it is the last.
@@ -72,16 +73,15 @@ def layer_candidates(
         pruned = prune_layer(problem, keep, ranking)
         found += [
             _costed(
-                problem,
-                projection,
+                projections,
+                network,
                 population,
-                pre_shape,
                 target,
                 sparsity,
                 to_convolution=to_convolution,
                 is_output=is_output,
             )
-            for (projection,) in quantize_layer(problem, pruned, bits, target.memory.scale_groups)
+            for projections in quantize_layer(problem, pruned, bits, target.memory.scale_groups)
         ]
         progress.advance()
     return found
@@ -105,31 +105,35 @@ def _keep(problem: LayerProblem, sparsity: float) -> int:
 
 
 def _costed(
-    problem: LayerProblem,
-    weights: CompressedProjection,
+    projections: tuple[CompressedProjection, ...],
+    network: Network,
     population: Population,
-    pre_shape: Shape,
     target: Target,
     sparsity: float,
     *,
     to_convolution: bool,
     is_output: bool,
 ) -> Candidate:
-    (source,) = problem.afferents
-    projection, fixed = unmeasured(source, population, weights, pre_shape, target.number_formats)
+    weights = {p.name: p for p in projections}
+    lowered, fixed = unmeasured(network, population, weights, target.number_formats)
+    shapes = [network.shape_of(p.pre) for p in network.afferents(population.name)]
     layer = layer_of(
-        fixed, ((projection, pre_shape),), to_convolution=to_convolution, is_output=is_output
+        fixed,
+        tuple(zip(lowered, shapes, strict=True)),
+        to_convolution=to_convolution,
+        is_output=is_output,
     )
     mapping = map_layers((layer,), target)
     misfits = mapping.misfits()
     limiting = max((core.limiting() for core in mapping.cores), key=lambda pair: pair[1])[0]
     return Candidate(
         sparsity=sparsity,
-        bits=weights.bits,
+        bits=projections[0].bits,
         cores=mapping.cores_used,
         words=mapping.words,
-        loss=weights.relative_loss["total"],
-        projection=weights,
+        loss=projections[0].relative_loss["total"],
+        # Hundreds of candidates are held at once; only their codes may be needed again.
+        projections=tuple(replace(p, pruned=None) for p in projections),
         limiting=limiting,
         fault=misfits[0] if misfits else "",
     )

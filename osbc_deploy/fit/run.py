@@ -251,12 +251,11 @@ def _candidates(job: Job, statistics: Statistics, progress: Progress) -> dict[st
     found = {}
     with task(progress, "candidates", len(statistics.problems) * len(SPARSITIES)):
         for problem, population in zip(statistics.problems, network.populations, strict=True):
-            (projection,) = problem.afferents
             following = [p for p in network.projections if p.pre == population.name]
-            found[projection.name] = layer_candidates(
+            found[problem.afferents[0].name] = layer_candidates(
                 problem,
+                network,
                 population,
-                network.shape_of(projection.pre),
                 job.chip,
                 to_convolution=bool(following)
                 and all(isinstance(p.connection, Conv) for p in following),
@@ -316,7 +315,7 @@ def _compressed(
         scale_groups=job.scale_groups,
         layers={name: LayerChoice(c.sparsity, c.bits) for name, c in plan.choices.items()},
     )
-    results = {name: c.projection for name, c in plan.choices.items()}
+    results = {p.name: p for c in plan.choices.values() for p in c.projections}
     return assemble(job.network, results, chosen, statistics)
 
 

@@ -29,7 +29,7 @@ class Candidate:
         Words of memory on those cores.
     loss : float
         Membrane loss relative to removing the layer, quantization included.
-    projection : CompressedProjection
+    projections : tuple of CompressedProjection
         The weights themselves.
     limiting : str
         The resource that comes closest to its limit.
@@ -42,7 +42,7 @@ class Candidate:
     cores: int
     words: int
     loss: float
-    projection: CompressedProjection
+    projections: tuple[CompressedProjection, ...]
     limiting: str
     fault: str = ""
 

@@ -97,6 +97,7 @@ class _Registers:
             formats.decay_unity - p.dv.astype(np.int64),
             effective_bias(p.bias_mant, p.bias_exp),
             p.vth.astype(np.int64) << formats.state_shift,
+            p.reset_amount.astype(np.int64) << formats.state_shift,
         )
         return cls(p, registers, (p.reset == "subtract", p.reset_interval, p.reset_offset))
 
@@ -291,12 +292,17 @@ class _Sample:
         return {
             found.population.name: self._activity(number)
             for number, found in enumerate(self.plan.populations)
+            if number in self.seen
         }
 
     def _advance(self, number: int, begin: int, end: int) -> None:
         registers = self.plan.populations[number]
         population = registers.population
         name, size = population.name, population.size
+        spikes = self.traces.spikes[name][self.sample]
+        if name in self.traces.given:
+            self._push(name, spikes, begin, end)
+            return
         if number not in self.state:
             initial = population.u_init, population.v_init
             self.state[number] = tuple(values.astype(np.int64) for values in initial)
@@ -305,7 +311,6 @@ class _Sample:
         for part, partial in self.partial.get(number, ()):
             kernels.combine(partial, begin, end, part.exponent, part.wrap, part.channels, a)
         u, v = self.traces.u.get(name), self.traces.v.get(name)
-        spikes = self.traces.spikes[name][self.sample]
         kernels.neurons(
             a,
             begin,
@@ -330,7 +335,7 @@ class _Sample:
             for projection, parts in zip(
                 self.plan.network.projections, self.plan.passes, strict=True
             )
-            if projection.pre == name
+            if projection.pre == name and projection.post not in self.traces.given
             for part in parts
         ]
         if not chosen:

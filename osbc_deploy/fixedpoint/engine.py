@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Literal, TypeAlias, TypeVar
@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from osbc_deploy.arrays import IntArray
+from osbc_deploy.arrays import IntArray, SpikeArray
 from osbc_deploy.errors import UsageError
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.plain import run_plain
@@ -31,6 +31,7 @@ def run(
     *,
     record: Collection[str] = (),
     states: Collection[str] = (),
+    given: Mapping[str, SpikeArray] | None = None,
     kernels: Kernels = "compiled",
     batch_size: int = 32,
     threads: int | None = None,
@@ -50,6 +51,8 @@ def run(
         Populations whose spikes are kept.
     states : collection of str
         Populations whose u and v are kept.
+    given : dict of ndarray of uint8, each (n, T, ...), optional
+        Spikes of populations that are taken as they are and not run; the output runs.
     kernels : {"compiled", "plain"}
         The compiled engine, or the NumPy code that specifies it.
     batch_size : int
@@ -81,21 +84,29 @@ def run(
             name: np.empty((count, steps, sizes[name]), dtype) for name in sizes if name in names
         }
 
+    known = {
+        name: np.ascontiguousarray(raster, np.uint8).reshape(n, steps, sizes[name])
+        for name, raster in (given or {}).items()
+    }
     kept = rasters(
         [p.name for p in network.populations if p.name in record and p.spiking], n, np.uint8
     )
+    kept |= {name: known[name] for name in kept if name in known}
     u = rasters(states, n, np.int32)
     v = rasters(states if out.spiking else {*states, out.name}, n, np.int32)
     output: IntArray = np.empty((n, steps, out.size), np.int32) if out.spiking else v[out.name]
-    activity = {name: Activity() for name in sizes}
+    activity = {name: Activity() for name in sizes if name not in known}
     with task(progress, title, n), _workers(network, signal, kernels, threads, strict) as work:
         for start in range(0, n, batch_size):
             rows = slice(start, min(start + batch_size, n))
             count = rows.stop - rows.start
-            fired = rasters([name for name in sizes if name not in kept], count, np.uint8)
-            fired |= {name: array[rows] for name, array in kept.items()}
+            fired = rasters([name for name in sizes if name not in kept | known], count, np.uint8)
+            fired |= {name: array[rows] for name, array in (kept | known).items()}
             traces = Traces(
-                fired, {k: a[rows] for k, a in u.items()}, {k: a[rows] for k, a in v.items()}
+                fired,
+                {k: a[rows] for k, a in u.items()},
+                {k: a[rows] for k, a in v.items()},
+                frozenset(known),
             )
             for seen in work(signal[rows], traces):
                 activity = {name: total + seen[name] for name, total in activity.items()}

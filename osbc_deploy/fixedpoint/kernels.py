@@ -303,8 +303,8 @@ def neurons(
     a : ndarray (T, n)
         Activations.
     begin, end : int
-    registers : tuple of four ndarrays of int64 (n,)
-        Share of u kept, share of v kept, bias, threshold (aligned with the state).
+    registers : tuple of five ndarrays of int64 (n,)
+        Share of u kept, share of v kept, bias, threshold and drop (aligned with the state).
     state : tuple of two ndarrays of int64 (n,)
         u and v; changed.
     seen : tuple of five ndarrays of int64 (n,)
@@ -312,7 +312,7 @@ def neurons(
     widths : tuple of int
         Bits of a decay, left shift of an activation, half the range of a state.
     resets : tuple of int
-        Whether a spike subtracts the threshold, interval and offset of timed resets.
+        Whether a spike subtracts the drop, interval and offset of timed resets.
     spikes : ndarray of uint8 (T, n)
         Written.
     currents, potentials : ndarray of int32 (T, n) or None
@@ -321,7 +321,7 @@ def neurons(
     decay_bits, shift, limit = widths
     subtract, interval, offset = resets
     rounding = (1 << decay_bits) - 1
-    kept_u, kept_v, bias, threshold = registers
+    kept_u, kept_v, bias, threshold, drop = registers
     u, v = state
     u_peak, v_peak, wraps, saturations, counts = seen
     n = len(u)
@@ -352,7 +352,7 @@ def neurons(
             fires[j] = fired
             counts[j] += fired
             u[j] = new_u
-            v[j] = (new_v - threshold[j] if subtract else 0) if fired else new_v
+            v[j] = (new_v - drop[j] if subtract else 0) if fired else new_v
         if currents is not None:
             for j in range(n):
                 currents[t, j] = u[j]

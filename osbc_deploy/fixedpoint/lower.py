@@ -17,12 +17,18 @@ the peaks that the calibration samples reach.
 A bias `b` of the current of a CUBA neuron (decay d) builds up as ``b (1 - d^t) / (1 - d)``. The
 chip adds its bias to the membrane, so the neuron gets the end value ``b / (1 - d)`` as bias and
 starts with the current ``-b / (1 - d)``, which decays away: the sum is the same at every step.
+
+Several projections into one population share the scale of its potential. Where poolings before
+them divide by different numbers, the codes take up the difference, as an exponent if it is a power
+of two. A reset by subtraction measures the potential from 0 and takes its amount in the unit of
+the threshold.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,22 +37,14 @@ from osbc_deploy.compress.network import CompressedNetwork, CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.engine import Activity, run
+from osbc_deploy.fixedpoint.features import check_features
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.fixedpoint.merge import expand, shifted
-from osbc_deploy.fixedpoint.network import (
-    FixedConnection,
-    FixedPointNetwork,
-    FixedPopulation,
-    FixedProjection,
-)
-from osbc_deploy.fixedpoint.registers import (
-    RealRegisters,
-    largest_exponent,
-    quantized,
-    real_registers,
-)
-from osbc_deploy.network.graph import INPUT, Network, Population, Projection, Readout, Shape
-from osbc_deploy.network.neurons import LIF
+from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation, FixedProjection
+from osbc_deploy.fixedpoint.ranges import faults
+from osbc_deploy.fixedpoint.registers import RealRegisters
+from osbc_deploy.fixedpoint.scaling import Layer, scaling
+from osbc_deploy.fixedpoint.timing import Timing, relay, timing
+from osbc_deploy.network.graph import INPUT, Network, Population, Readout
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["Lowered", "check_features", "lower", "unmeasured"]
@@ -97,203 +95,164 @@ def lower(
     Raises
     ------
     UnsupportedModelError
-        When neurons need a feature the chip lacks, all of them listed.
+        When neurons need a feature the chip lacks, or projections cannot deliver in time, all of
+        them listed.
     """
     network = compressed.network
     check_features(network)
-    deviations: list[Deviation] = []
-    populations, projections = [], []
-    activity = {}
-    signal, shape = calibration, network.input_shape
+    growing = _Growing(network, timing(network), calibration, formats, readout, batch_size)
     with task(progress, "lower", len(network.populations)):
-        for population in network.populations:
-            projection = network.incoming(population.name)
-            weights = compressed.projections[projection.name]
-            fixed_projection, fixed, signal, seen = _lower_population(
-                projection, population, weights, signal, shape, formats, batch_size, deviations
-            )
-            shape = population.shape
-            populations.append(fixed)
-            projections.append(fixed_projection)
-            activity[population.name] = seen
-            progress.advance()
-    fixed_network = FixedPointNetwork(
-        network.input_shape, tuple(populations), tuple(projections), formats, readout
-    )
-    return Lowered(fixed_network, tuple(deviations), activity)
-
-
-def check_features(network: Network) -> None:
-    """Make sure the chip has what the network's neurons need.
-
-    Raises
-    ------
-    UnsupportedModelError
-        With every offender.
-    """
-    offenders = []
-    for population in network.populations:
-        afferents = network.afferents(population.name)
-        if len(afferents) > 1:
-            names = ", ".join(p.name for p in afferents)
-            offenders.append(f"{population.name}: is fed by several projections ({names})")
-        neuron = population.neuron
-        if isinstance(neuron, LIF) and neuron.reset != "zero":
-            offenders.append(
-                f"{population.name}: reset by subtraction; the chip's LIF resets to a value"
-            )
-        if neuron.spiking:
-            p = neuron.parameters
-            if (p["v_threshold"] < p["v_reset"]).any():
-                offenders.append(
-                    f"{population.name}: v_threshold lies below v_reset; the chip's "
-                    "threshold is not negative"
-                )
-        dynamics = neuron.dynamics()
-        for name, value in (("membrane", dynamics.decay_v), ("synaptic", dynamics.decay_u)):
-            if value is not None and ((value < 0) | (value > 1)).any():
-                offenders.append(
-                    f"{population.name}: the {name} decay per step is outside 0 to 1; "
-                    "dt is longer than the time constant"
-                )
-        biased = any(p.connection.bias is not None for p in afferents)
-        if dynamics.decay_u is not None and (dynamics.decay_u == 1).any() and biased:
-            offenders.append(
-                f"{population.name}: a bias into a synaptic current that never decays "
-                "grows without limit"
-            )
-        if (dynamics.gain <= 0).any():
-            offenders.append(f"{population.name}: the membrane takes no input (alpha_v is 0)")
-    if offenders:
-        raise UnsupportedModelError(
-            "network: neurons the chip cannot run",
-            offenders,
-            "Change the neurons' parameters and train again.",
-        )
+        for block in network.blocks():
+            growing.add(block, compressed.projections)
+            progress.advance(len(block))
+    return growing.finished()
 
 
 def unmeasured(
-    projection: Projection,
+    network: Network,
     population: Population,
-    weights: CompressedProjection,
-    shape: Shape,
+    weights: Mapping[str, CompressedProjection],
     formats: NumberFormats,
-) -> tuple[FixedProjection, FixedPopulation]:
+) -> Layer:
     """Return the integers of a layer as they are before calibration looks for headroom.
 
     Its memory is that of the lowered layer: only the common exponent may still change.
     """
-    start = _start(projection, population, weights, shape, formats, [])
+    start = scaling(network, population, weights, timing(network), formats, [])
     return start.at(start.ceiling)
 
 
-@dataclass(frozen=True, eq=False)
-class _Start:
-    """A layer whose exponent is still open."""
+class _Growing:
+    """The network lowered so far, and what its populations fire on the calibration samples."""
 
-    projection: Projection
-    population: Population
-    connection: FixedConnection
-    targets: RealRegisters
-    formats: NumberFormats
-    stored: int
-    shift: int
-    ceiling: int
+    def __init__(
+        self,
+        network: Network,
+        times: Timing,
+        calibration: SpikeArray,
+        formats: NumberFormats,
+        readout: Readout,
+        batch_size: int,
+    ) -> None:
+        self.source, self.times, self.formats = network, times, formats
+        self.calibration, self.readout, self.batch_size = calibration, readout, batch_size
+        self.populations: list[FixedPopulation] = []
+        self.projections: list[FixedProjection] = []
+        self.spikes: dict[str, SpikeArray] = {}
+        self.activity: dict[str, Activity] = {}
+        self.deviations: list[Deviation] = []
+        # A convolution may hear a population later than its neighbors do.
+        self.relays = {INPUT: 0}
+        for projection in network.projections:
+            longest = max(self.relays.get(projection.pre, 0), times.relays.get(projection.name, 0))
+            self.relays[projection.pre] = longest
+        self._repeat(INPUT)
 
-    def at(self, exponent: int) -> tuple[FixedProjection, FixedPopulation]:
-        """Return the layer's integers at an exponent."""
-        projection = FixedProjection(
-            self.projection.name,
-            self.projection.pre,
-            self.projection.post,
-            self.connection,
-            self.stored,
-            exponent - self.shift,
-        )
-        return projection, quantized(self.population, self.targets, exponent, self.formats)
-
-
-def _start(
-    projection: Projection,
-    population: Population,
-    weights: CompressedProjection,
-    shape: Shape,
-    formats: NumberFormats,
-    deviations: list[Deviation],
-) -> _Start:
-    stored = formats.stored_bits(weights.bits)
-    shift = formats.weight_shift(stored)
-    plain, divisor = expand(projection, weights.codes, shape)
-    connection = shifted(plain, shift)
-    targets = real_registers(projection, population, weights.scale / divisor, formats, deviations)
-    ceiling = largest_exponent(plain, targets, population, formats, stored)
-    return _Start(projection, population, connection, targets, formats, stored, shift, ceiling)
-
-
-def _lower_population(
-    projection: Projection,
-    population: Population,
-    weights: CompressedProjection,
-    signal: SpikeArray,
-    shape: Shape,
-    formats: NumberFormats,
-    batch_size: int,
-    deviations: list[Deviation],
-) -> tuple[FixedProjection, FixedPopulation, SpikeArray, Activity]:
-    start = _start(projection, population, weights, shape, formats, deviations)
-    if start.stored != weights.bits:
-        deviations.append(
-            Deviation(
-                "lower",
-                projection.name,
-                f"{weights.bits}-bit weights are stored in {start.stored} bits on this chip",
+    def add(self, block: Sequence[Population], weights: Mapping[str, CompressedProjection]) -> None:
+        """Lower populations that feed back to each other, or one that does not."""
+        if any(self.relays.get(p.name) for p in block) and len(block) > 1:
+            raise UnsupportedModelError(
+                "network: a convolution skips populations within a loop",
+                [p.name for p in block if self.relays.get(p.name)],
+                "Use a linear layer there, which the chip can delay.",
             )
+        starts = [
+            scaling(self.source, p, weights, self.times, self.formats, self.deviations)
+            for p in block
+        ]
+        exponents = [start.ceiling for start in starts]
+        while True:
+            fixed = [s.at(m) for s, m in zip(starts, exponents, strict=True)]
+            spikes, seen = self._measure(fixed)
+            over = [self._over(population, seen[population.name]) for _, population in fixed]
+            lower = [
+                max(s.floor, m - max(1, math.ceil(math.log2(o)))) if o > 1.0 else m
+                for s, m, o in zip(starts, exponents, over, strict=True)
+            ]
+            if lower == exponents:
+                break
+            exponents = lower
+        for start, m, o in zip(starts, exponents, over, strict=True):
+            population = start.population
+            _note_clipping(
+                population, start.targets, m, o, seen[population.name], self.formats,
+                self.deviations,
+            )  # fmt: skip
+            if population.neuron.spiking and (differs := population.neuron.reset_rule().differs):
+                self.deviations.append(Deviation("lower", population.name, differs))
+        self._keep(fixed, spikes, seen)
+        for population in block:
+            self._repeat(population.name)
+
+    def finished(self) -> Lowered:
+        """Return everything, checked."""
+        network = self._network([])
+        if wrong := faults(network):
+            raise UnsupportedModelError("network: integers the chip's registers cannot hold", wrong)
+        return Lowered(network, tuple(self.deviations), self.activity)
+
+    def _network(self, more: Sequence[Layer]) -> FixedPointNetwork:
+        populations = [*self.populations, *(population for _, population in more)]
+        projections = [*self.projections, *(p for found, _ in more for p in found)]
+        return FixedPointNetwork(
+            self.source.input_shape,
+            tuple(populations),
+            tuple(projections),
+            self.formats,
+            self.readout,
         )
-    if projection.pool is not None:
-        deviations.append(
-            Deviation(
-                "lower",
-                projection.name,
-                f"the pooling before it is merged into its weights: {weights.codes.size} weights "
-                f"become {start.connection.weight.size}",
-            )
+
+    def _measure(
+        self, more: Sequence[Layer]
+    ) -> tuple[Mapping[str, SpikeArray], Mapping[str, Activity]]:
+        """Run the newest populations on what the others fire, whatever registers make of it."""
+        done = run(
+            self._network(more),
+            self.calibration,
+            record=[population.name for _, population in more],
+            given=self.spikes,
+            batch_size=self.batch_size,
+            strict=False,
         )
-    targets = start.targets
-    exponent = start.ceiling
-    while True:
-        fixed_projection, fixed = start.at(exponent)
-        spikes, seen = _measure(fixed_projection, fixed, signal, shape, formats, batch_size)
+        return done.spikes, done.activity
+
+    def _over(self, population: FixedPopulation, seen: Activity) -> float:
+        """Return the peaks with headroom over what the registers hold."""
         # The readout's potential must also stay under the largest threshold there is.
-        limit = formats.state_limit - (0 if fixed.spiking else 2**formats.state_shift)
-        over = max(seen.u_peak, seen.v_peak) * HEADROOM / limit
-        floor = max(0, formats.weight_exp_min + start.shift)
-        if over <= 1.0 or exponent == floor:
-            break
-        exponent = max(floor, exponent - max(1, math.ceil(math.log2(over))))
-    _note_clipping(population, targets, exponent, over, seen, formats, deviations)
-    return fixed_projection, fixed, spikes, seen
+        above = 0 if population.spiking else 2**self.formats.state_shift
+        return max(seen.u_peak, seen.v_peak) * HEADROOM / (self.formats.state_limit - above)
 
+    def _keep(
+        self,
+        found: Sequence[Layer],
+        spikes: Mapping[str, SpikeArray],
+        seen: Mapping[str, Activity],
+    ) -> None:
+        for projections, population in found:
+            self.populations.append(population)
+            self.projections.extend(projections)
+            self.spikes |= {k: v for k, v in spikes.items() if k == population.name}
+            self.activity[population.name] = seen[population.name]
 
-def _measure(
-    projection: FixedProjection,
-    population: FixedPopulation,
-    signal: SpikeArray,
-    shape: Shape,
-    formats: NumberFormats,
-    batch_size: int,
-) -> tuple[SpikeArray, Activity]:
-    """Run one layer on the spikes before it, whatever its registers make of them."""
-    alone = FixedPointNetwork(
-        shape, (population,), (replace(projection, pre=INPUT),), formats, "sum"
-    )
-    done = run(
-        alone,
-        signal.reshape(*signal.shape[:2], *shape),
-        record=[population.name],
-        batch_size=batch_size,
-        strict=False,
-    )
-    return done.spikes.get(population.name, signal[:0]), done.activity[population.name]
+    def _repeat(self, name: str) -> None:
+        """Add the relays of a population or of the input."""
+        count, before = self.relays.get(name, 0), name
+        if not count:
+            return
+        shape = self.source.shape_of(name)
+        for number in range(1, count + 1):
+            projection, population = relay(name, before, number, shape, self.formats)
+            found = [((projection,), population)]
+            self._keep(found, *self._measure(found))
+            before = population.name
+        self.deviations.append(
+            Deviation(
+                "lower",
+                name,
+                f"{count} relay population(s) of {population.size} neurons repeat its spikes for "
+                "convolutions that skip populations",
+            )
+        )
 
 
 def _note_clipping(
@@ -308,6 +267,7 @@ def _note_clipping(
     factor = 2.0**exponent
     bias_top = formats.bias_mant_max << formats.bias_exp_max
     over_vth = int(np.count_nonzero(targets.vth * factor > formats.vth_max + 0.5))
+    over_drop = int(np.count_nonzero(targets.drop * factor > formats.vth_max + 0.5))
     over_bias = int(np.count_nonzero(np.abs(targets.bias * factor) > bias_top))
     starts = np.maximum(np.abs(targets.u_init), np.abs(targets.v_init)) * factor
     over_init = int(np.count_nonzero(starts >= formats.state_limit))
@@ -318,6 +278,10 @@ def _note_clipping(
             f"{np.nanmax(targets.vth) * factor:.0f})"
             if over_vth
             else "",
+        ),
+        (
+            over_drop,
+            f"what a spike subtracts is clipped to {formats.vth_max} in {over_drop} neurons",
         ),
         (
             over_bias,

@@ -169,7 +169,9 @@ class FixedPopulation:
     v_scale, v_offset : ndarray of float64 (n,)
         ``v_float = v_scale * v + v_offset``: how the integers relate to the float network.
     reset : {"zero", "subtract"}
-        What a spike does to the potential: set it to 0, or take the threshold away.
+        What a spike does to the potential: set it to 0, or take `drop` away.
+    drop : ndarray of int32 (n,) or None
+        In units of the threshold's mantissa; None where it is the threshold, or not needed.
     reset_interval, reset_offset : int
         Set u and v to 0 before every step t (from 0) with ``t % interval == offset % interval``;
         an interval of 0 never does.
@@ -190,6 +192,7 @@ class FixedPopulation:
     reset: Reset = "zero"
     reset_interval: int = 0
     reset_offset: int = 0
+    drop: IntArray | None = None
 
     def __post_init__(self) -> None:
         if self.reset not in get_args(Reset):
@@ -198,6 +201,14 @@ class FixedPopulation:
             object.__setattr__(self, name, frozen(getattr(self, name), np.int32))
         for name in ("v_scale", "v_offset"):
             object.__setattr__(self, name, frozen(getattr(self, name), np.float64))
+        if self.drop is not None:
+            idle = self.reset == "zero" or np.array_equal(self.drop, self.vth)
+            object.__setattr__(self, "drop", None if idle else frozen(self.drop, np.int32))
+
+    @property
+    def reset_amount(self) -> IntArray:
+        """What a reset by subtraction takes away, in units of the threshold's mantissa."""
+        return self.vth if self.drop is None else self.drop
 
     @property
     def size(self) -> int:

@@ -60,16 +60,17 @@ def run_plain(
     fired: dict[str, IntArray] = {INPUT: signal}
     for population in network.populations:
         fired[population.name] = traces.spikes[population.name]
-    neurons = {p.name: _Neurons(p, n, network.formats) for p in network.populations}
+    run = [p for p in network.populations if p.name not in traces.given]
+    neurons = {p.name: _Neurons(p, n, network.formats) for p in run}
     into = {
         p.name: [
             (q, _parts(q, network.shape_of(q.pre), signal), network.latency(q))
             for q in network.afferents(p.name)
         ]
-        for p in network.populations
+        for p in run
     }
     for t in range(steps):
-        for population in network.populations:
+        for population in run:
             state = neurons[population.name]
             a = np.zeros((n, population.size), np.int64)
             for projection, parts, latency in into[population.name]:
@@ -158,6 +159,7 @@ class _Neurons:
         self.kept_v = formats.decay_unity - p.dv.astype(np.int64)
         self.bias = effective_bias(p.bias_mant, p.bias_exp)
         self.threshold = p.vth.astype(np.int64) << formats.state_shift
+        self.drop = p.reset_amount.astype(np.int64) << formats.state_shift
         self.u: IntArray = np.repeat(p.u_init.astype(np.int64)[None], n, axis=0)
         self.v: IntArray = np.repeat(p.v_init.astype(np.int64)[None], n, axis=0)
         self.counts = np.zeros(p.size, np.int64)
@@ -181,7 +183,7 @@ class _Neurons:
         if strict and out_of_range(u, formats).any():
             refuse_current(p.name, self.u_peak, formats)
         self.u = u
-        self.v = np.where(fired, v - self.threshold if p.reset == "subtract" else 0, v)
+        self.v = np.where(fired, v - self.drop if p.reset == "subtract" else 0, v)
         return fired.astype(np.uint8), self.u, self.v
 
     def activity(self, steps: int) -> Activity:

@@ -74,6 +74,7 @@ def _population(p: FixedPopulation, formats: NumberFormats) -> list[str]:
         "du": (-formats.decay_u_offset, formats.decay_max),
         "dv": (0, formats.decay_unity),
         "vth": (0, formats.vth_max),
+        "reset_amount": (0, formats.vth_max),
         "bias_mant": (-bias, bias - 1),
         "bias_exp": (formats.bias_exp_min, formats.bias_exp_max),
         "u_init": (-state, state),

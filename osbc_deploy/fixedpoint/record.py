@@ -88,11 +88,14 @@ class Traces:
         Of every population, for those that it projects to.
     u, v : dict of ndarray of int32 (n, T, size)
         Of the populations whose states are kept.
+    given : frozenset of str
+        Populations whose spikes are there already.
     """
 
     spikes: Mapping[str, SpikeArray]
     u: Mapping[str, IntArray]
     v: Mapping[str, IntArray]
+    given: frozenset[str] = frozenset()
 
     def note(self, name: str, t: int, u: IntArray, v: IntArray) -> None:
         """Keep the states of one step where they are wanted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,8 @@ class RealRegisters:
     """What the registers of one population should hold at exponent m = 0, as real numbers."""
 
     vth: FloatArray
+    drop: FloatArray
+    subtract: bool
     bias: FloatArray
     u_init: FloatArray
     v_init: FloatArray
@@ -34,7 +37,7 @@ class RealRegisters:
 
 
 def real_registers(
-    projection: Projection,
+    afferents: Sequence[Projection],
     population: Population,
     scale: FloatArray,
     formats: NumberFormats,
@@ -44,7 +47,7 @@ def real_registers(
 
     Parameters
     ----------
-    projection, population
+    afferents, population
         Of the float network.
     scale : ndarray (n_post or c_out,)
         What a code of 1 stands for.
@@ -56,9 +59,15 @@ def real_registers(
     per_neuron = _per_neuron(scale, population)
     gain = _spread(dynamics.gain, population)
     parameters = neuron.parameters
-    reset = _spread(parameters.get("v_reset", np.zeros(())), population)
-    bias = projection.connection.bias
-    current = np.zeros(population.size) if bias is None else _per_neuron(bias, population)
+    rule = neuron.reset_rule()
+    subtract = neuron.spiking and rule.kind == "subtract"
+    # Potentials count from where a spike leaves them.
+    zero = np.zeros(())
+    reset = _spread(zero if subtract else parameters.get("v_reset", zero), population)
+    current = np.zeros(population.size)
+    for projection in afferents:
+        if projection.connection.bias is not None:
+            current = current + _per_neuron(projection.connection.bias, population)
     drive = _spread(dynamics.drive, population)
     leak = 1.0 - _spread(dynamics.decay_v, population)
     unit = 2.0**formats.state_shift / per_neuron
@@ -67,6 +76,9 @@ def real_registers(
         vth = (threshold - reset) / (gain * per_neuron)
     else:
         vth = np.full(population.size, np.nan)
+    drop = np.zeros(population.size)
+    if subtract and rule.amount is not None:
+        drop = _spread(rule.amount, population) / (gain * per_neuron)
     unity = formats.decay_unity
     du = np.full(population.size, unity - formats.decay_u_offset)
     builds_up = np.zeros(population.size)
@@ -83,6 +95,8 @@ def real_registers(
     dv = _register(np.rint(unity * leak), "dv", population, formats, deviations)
     return RealRegisters(
         vth=vth,
+        drop=drop,
+        subtract=subtract,
         bias=unit * (current + (drive - leak * reset) / gain),
         u_init=-unit * builds_up,
         v_init=unit / gain * (_spread(neuron.v_init, population) - reset),
@@ -115,27 +129,35 @@ def _register(
 
 
 def largest_exponent(
-    connection: FixedConnection,
+    connections: Sequence[tuple[FixedConnection, int]],
     targets: RealRegisters,
     population: Population,
     formats: NumberFormats,
-    stored: int,
+    highest: int,
 ) -> int:
     """Return the largest m that thresholds, biases, exponent and 32-bit sums allow.
 
-    `connection` holds plain codes, not yet shifted to where the chip stores them.
+    Parameters
+    ----------
+    connections : sequence of (FixedDense or FixedConv, int)
+        Plain codes, not yet shifted to where the chip stores them, and the exponent of each.
+    targets : RealRegisters
+    population : Population
+    formats : NumberFormats
+    highest : int
+        The m that the weight exponents reach.
     """
-    bounds = [float(formats.weight_exp_max + formats.weight_shift(stored))]
-    if population.neuron.spiking and targets.vth.max() > 0:
-        bounds.append(math.log2((formats.vth_max + 0.49) / targets.vth.max()))
+    bounds = [float(highest)]
+    high = max(targets.vth.max(), targets.drop.max()) if population.neuron.spiking else 0.0
+    if high > 0:
+        bounds.append(math.log2((formats.vth_max + 0.49) / high))
     strongest = np.abs(targets.bias).max()
     if strongest > 0:
         bounds.append(math.log2((formats.bias_mant_max << formats.bias_exp_max) / strongest))
-    widest = int(
-        np.abs(connection.weight.astype(np.int64))
-        .reshape(len(connection.weight), -1)
-        .sum(axis=1)
-        .max(initial=0)
+    widest = sum(
+        int(np.abs(c.weight.astype(np.int64)).reshape(len(c.weight), -1).sum(axis=1).max(initial=0))
+        << exponent
+        for c, exponent in connections
     )
     if widest:
         room = (_INT32_LIMIT - formats.state_limit) >> formats.state_shift
@@ -167,6 +189,8 @@ def quantized(
         spiking=population.neuron.spiking,
         v_scale=targets.v_scale / factor,
         v_offset=targets.v_offset,
+        reset="subtract" if targets.subtract else "zero",
+        drop=np.clip(np.rint(targets.drop * factor), 0, formats.vth_max).astype(np.int64),
     )
 
 

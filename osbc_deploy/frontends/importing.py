@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,17 @@ from torch import nn
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.frontends.nir import is_nir, read_nir
-from osbc_deploy.frontends.norse import SUPPORTED, read_norse
 from osbc_deploy.frontends.references import load_object, load_weights
 from osbc_deploy.network.graph import Network
 
 __all__ = ["import_network"]
 
 _FILES = (".net", ".nir")
+_NAMES = {"norse": "norse", "snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
+"""Packages whose modules can be read, and what they are called."""
+
+_OLDEST = {"snntorch": (1, 0), "spikingjelly": (2, 0)}
+"""Versions whose neurons compute what ours repeat; older ones differ in the last bit or more."""
 
 _PROBE_SAMPLES = 4
 """Samples on which a module of the user's own must give the output that was read from it."""
@@ -69,14 +76,51 @@ def import_network(
     if not isinstance(found, nn.Module):
         raise UnsupportedModelError(
             f"{name}: is a {type(found).__name__}, not a torch.nn.Module",
-            remedy=f"Return a norse stack; supported: {SUPPORTED}.",
+            remedy=f"Return a network of {', '.join(_NAMES)} as a torch.nn.Module.",
         )
     if samples is None:
         raise UsageError(f"{name}: a module does not say what input it takes. Give its shape.")
     if weights is not None:
         load_weights(found, Path(weights))
     few = samples.take(_PROBE_SAMPLES).spikes
-    return read_norse(found, samples.input_shape, source=str(name), samples=few)
+    return _reader(found, str(name))(found, samples.input_shape, source=str(name), samples=few)
+
+
+def _reader(module: nn.Module, name: str) -> Callable[..., Network]:
+    """Return what reads the modules of the framework that a model is made of."""
+    packages = {type(m).__module__.split(".")[0] for m in module.modules()}
+    used = sorted(packages & _NAMES.keys())
+    if len(used) > 1:
+        raise UnsupportedModelError(
+            f"{name}: mixes modules of {' and '.join(_NAMES[p] for p in used)}",
+            remedy="Build it with one of them.",
+        )
+    for package in used:
+        _check_version(package, name)
+    # A framework is imported only for the user who has it.
+    if used == ["snntorch"]:
+        from osbc_deploy.frontends.snntorch import read_snntorch
+
+        return read_snntorch
+    if used == ["spikingjelly"]:
+        from osbc_deploy.frontends.spikingjelly import read_spikingjelly
+
+        return read_spikingjelly
+    from osbc_deploy.frontends.norse import read_norse
+
+    return read_norse
+
+
+def _check_version(package: str, name: str) -> None:
+    """Make sure that a framework computes what was read from its code."""
+    needed = _OLDEST.get(package)
+    found = version(package) if needed else ""
+    if needed and tuple(int(part) for part in re.findall(r"\d+", found)[: len(needed)]) < needed:
+        wanted = ".".join(map(str, needed))
+        raise UsageError(
+            f"{name}: is made with {_NAMES[package]} {found}, {wanted} or newer is needed. Update "
+            f"it with: pip install -U 'osbc-deploy[{package}]'"
+        )
 
 
 def _is_file(reference: str) -> bool:

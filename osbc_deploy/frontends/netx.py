@@ -160,14 +160,14 @@ class _Fixed:
         channels, rows, columns = layer.shape
         self.input_shape = (1, rows, columns)
         nothing = FixedConv(np.zeros((channels, 1, 1, 1), np.int16), (1, 1), (0, 0), (1, 1), 1)
-        bias = np.zeros(layer.shape, np.int64)
+        bias = np.zeros((), np.int64)
         if self.input_bias is not None:
             if np.shape(self.input_bias) != layer.shape[::-1]:
                 raise ValueError(
                     f"the input bias has shape {np.shape(self.input_bias)}, needed "
                     f"{layer.shape[::-1]}"
                 )
-            bias = np.asarray(self.input_bias).transpose(2, 1, 0)
+            bias = np.asarray(self.input_bias)
         self.projections.append(FixedProjection("layer0", INPUT, "input layer", nothing, 8, 0))
         self.populations.append(self.population("input layer", layer, layer.shape, bias))
 
@@ -241,7 +241,7 @@ class _Fixed:
         du = spread(neuron.du if neuron else np.array(-1), shape)
         dv = spread(neuron.dv if neuron else np.array(self.formats.decay_unity), shape)
         vth = spread(neuron.vth if neuron else np.array(top), shape)
-        mantissa = bias.ravel() if bias.shape == shape else spread(bias, shape)
+        mantissa = spread(bias, shape)
         exponent = np.where(mantissa != 0, BIAS_EXP, self.formats.bias_exp_min)
         if "bias_exp" in extra:
             exponent = np.asarray(extra["bias_exp"]).astype(np.int64)

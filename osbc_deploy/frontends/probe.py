@@ -7,8 +7,9 @@ module itself gives the same output on real samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,17 +19,33 @@ from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.network.graph import Network
 from osbc_deploy.network.simulate import simulate
 
-__all__ = ["agrees"]
+__all__ = [
+    "ONE_CALL",
+    "Call",
+    "agrees",
+    "evaluated",
+    "stepped",
+    "stepped_with_state",
+    "stepped_with_states",
+]
+
+Call: TypeAlias = Callable[[nn.Module, torch.Tensor], Any]
+"""A way of calling a module on input (T, n, ...); its documentation says which, in a few words."""
 
 _TOLERANCE = 1e-4
 """Relative difference allowed for potentials, which folding rounds differently."""
 
 
-def agrees(module: nn.Module, network: Network, spikes: SpikeArray) -> str | None:
+def agrees(
+    module: nn.Module,
+    network: Network,
+    spikes: SpikeArray,
+    calls: Sequence[Call],
+    reset: Callable[[nn.Module], None],
+) -> str | None:
     """Tell how a module computes what the network computes, or None if it does not.
 
-    Tried are a call per time step with and without state, and one call with the whole input, time
-    first or samples first; its answer may be all outputs or their sum, mean, maximum or last.
+    Its answer may be all outputs or their sum, mean, maximum or last.
 
     Parameters
     ----------
@@ -37,6 +54,10 @@ def agrees(module: nn.Module, network: Network, spikes: SpikeArray) -> str | Non
         As read from the module.
     spikes : ndarray of uint8 (n, T, ...)
         Real samples; the network's output must not be silent on them.
+    calls : sequence of Call
+        The ways of calling it that are tried.
+    reset : callable
+        Brings the state that the module keeps back to the start; called before and after each.
 
     Returns
     -------
@@ -47,44 +68,86 @@ def agrees(module: nn.Module, network: Network, spikes: SpikeArray) -> str | Non
     if not ours.any():
         return None
     x = torch.from_numpy(np.moveaxis(spikes, 1, 0).astype(network.dtype))
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            for how, answer in _answers(module, x):
-                if any(_same(answer, expected) for expected in _decoded(ours)):
-                    return how
-    finally:
-        module.train(training)
+    with evaluated(module):
+        try:
+            for call in calls:
+                for answer in _answers(module, x, call, reset):
+                    if any(_same(answer, expected) for expected in _decoded(ours)):
+                        return (call.__doc__ or "").rstrip(".").lower()
+        finally:
+            reset(module)
     return None
 
 
-def _answers(module: nn.Module, x: torch.Tensor) -> Iterator[tuple[str, FloatArray]]:
-    calls: dict[str, Callable[[], Any]] = {
-        "one call per time step": lambda: _stepped(module, x),
-        "one call, time first": lambda: module(x),
-        "one call, samples first": lambda: module(x.transpose(0, 1)),
-    }
-    for how, call in calls.items():
-        try:
-            answer = call()
-        except Exception:  # noqa: BLE001, S112 - another way of calling may fit
-            continue
-        answer = answer[0] if isinstance(answer, tuple) else answer
-        if isinstance(answer, torch.Tensor):
-            values = answer.detach().numpy()
-            yield how, values
-            if values.ndim > 1:
-                yield how, values.swapaxes(0, 1)
+@contextmanager
+def evaluated(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode without gradients, and all its parts back afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
-def _stepped(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def stepped_with_state(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call per time step."""
     state: Any = None
     outputs = []
     for frame in x:
         output, state = module(frame, state)
         outputs.append(output)
     return torch.stack(outputs)
+
+
+def stepped_with_states(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call per time step that takes and returns its states."""
+    states: tuple[Any, ...] = ()
+    outputs = []
+    for frame in x:
+        output, *states = module(frame, *states)
+        outputs.append(output)
+    return torch.stack(outputs)
+
+
+def stepped(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call per time step, its state kept inside."""
+    answers = [module(frame) for frame in x]
+    if isinstance(answers[0], tuple | list):
+        return tuple(torch.stack(parts) for parts in zip(*answers, strict=True))
+    return torch.stack(answers)
+
+
+def time_first(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call, time first."""
+    return module(x)
+
+
+def samples_first(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call, samples first."""
+    return module(x.transpose(0, 1))
+
+
+ONE_CALL: tuple[Call, ...] = (time_first, samples_first)
+
+
+def _answers(
+    module: nn.Module, x: torch.Tensor, call: Call, reset: Callable[[nn.Module], None]
+) -> Iterator[FloatArray]:
+    """Yield all outputs of a call, time first and samples first."""
+    reset(module)
+    try:
+        answer = call(module, x)
+    except Exception:  # noqa: BLE001 - another way of calling may fit
+        return
+    for part in answer if isinstance(answer, tuple | list) else (answer,):
+        if isinstance(part, torch.Tensor):
+            values = part.detach().numpy()
+            yield values
+            if values.ndim > 1:
+                yield values.swapaxes(0, 1)
 
 
 def _decoded(output: FloatArray) -> Iterator[FloatArray]:

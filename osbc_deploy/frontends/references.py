@@ -14,6 +14,15 @@ from osbc_deploy.errors import ArtefactError, UsageError
 
 __all__ = ["as_samples", "load_object", "load_weights"]
 
+EXTRAS = {
+    "neurobench": "neurobench",
+    "nir": "nir",
+    "snntorch": "snntorch",
+    "spikingjelly": "spikingjelly",
+    "tonic": "datasets",
+}
+"""Packages and the extras that install them."""
+
 FORM = "package.module:factory or path/to/file.py:factory"
 
 
@@ -35,6 +44,7 @@ def load_object(reference: str) -> Any:
     except UsageError:
         raise
     except Exception as error:
+        _explain_missing(reference, error)
         raise UsageError(
             f"{reference}: importing it failed ({_brief(error)}). It is searched from "
             f"{os.getcwd()} and the Python path."
@@ -49,8 +59,19 @@ def load_object(reference: str) -> Any:
     try:
         return found()
     except Exception as error:
+        _explain_missing(reference, error)
         raise UsageError(
             f"{reference}: calling it failed ({_brief(error)}). It is called without arguments."
+        ) from error
+
+
+def _explain_missing(reference: str, error: Exception) -> None:
+    """Say which command adds a framework that the user's code imports and that is not there."""
+    name = (getattr(error, "name", None) or "") if isinstance(error, ModuleNotFoundError) else ""
+    if name in EXTRAS:
+        raise UsageError(
+            f"{reference}: needs {name}, which is not installed. Add it with: "
+            f"pip install 'osbc-deploy[{EXTRAS[name]}]'"
         ) from error
 
 
@@ -88,7 +109,8 @@ def as_samples(given: Any, name: str) -> Samples:
     ----------
     given : Samples, path, str, tuple, array or Dataset
         An .npz file, ``package.module:factory``, a pair ``(spikes, labels)``, an array of spikes
-        or a torch Dataset of ``(spikes (T, ...), label)``; a factory may return any of these.
+        or a torch Dataset of ``(spikes (T, ...), label)``; a factory, or a function given instead
+        of its name, may return any of these.
     name : str
         What to call the data in an error.
     """
@@ -106,6 +128,8 @@ def as_samples(given: Any, name: str) -> Samples:
         return check_samples(name, given.spikes, getattr(given, "labels", None))
     if hasattr(given, "ndim"):
         return check_samples(name, given)
+    if callable(given) and not hasattr(given, "__getitem__"):
+        return as_samples(given(), name)
     return samples_from_dataset(name, given)
 
 

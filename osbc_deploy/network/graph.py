@@ -309,7 +309,8 @@ class Network:
             digest.update(b"" if connection.bias is None else connection.bias.tobytes())
             digest.update(b"" if projection.delay is None else projection.delay.tobytes())
         for population in self.populations:
-            digest.update(repr((population.shape, type(population.neuron).__name__)).encode())
+            kind = (type(population.neuron).__name__, *population.neuron.options.items())
+            digest.update(repr((population.shape, *kind)).encode())
             for value in population.neuron.parameters.values():
                 digest.update(np.asarray(value, np.float64).tobytes())
         return digest.hexdigest()

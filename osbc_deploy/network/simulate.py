@@ -7,7 +7,7 @@ framework the network came from, so the spikes are the framework's spikes and no
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from osbc_deploy.progress import SILENT, Progress, task
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FloatRun", "decode", "simulate"]
+__all__ = ["FloatRun", "decode", "evidence", "simulate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +34,14 @@ class FloatRun:
         The output population's spikes (0 or 1) or membrane potentials.
     rates : dict of float
         Mean spikes per neuron and step of every spiking population.
+    v : dict of ndarray of the network's dtype, each (n, T, *population shape)
+        Membrane potential after each step, of the populations whose states are kept.
     """
 
     spikes: Mapping[str, SpikeArray]
     output: FloatArray
     rates: Mapping[str, float]
+    v: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 def simulate(
@@ -46,6 +49,7 @@ def simulate(
     spikes: SpikeArray,
     *,
     record: Collection[str] = (),
+    states: Collection[str] = (),
     given: Mapping[str, SpikeArray] | None = None,
     until: str | None = None,
     batch_size: int = 64,
@@ -61,6 +65,8 @@ def simulate(
         Input spikes, 0 or 1.
     record : collection of str
         Populations whose spikes are kept; ``"input"`` is allowed.
+    states : collection of str
+        Populations whose membrane potentials are kept.
     given : dict of ndarray of uint8, each (n, T, *population shape), optional
         Spikes of populations that are taken as they are and not simulated.
     until : str, optional
@@ -87,27 +93,38 @@ def simulate(
         if p.name in record and p.neuron.spiking
     }
     output = np.empty((n, steps, *network.shape_of(last)), network.dtype)
+    v: dict[str, FloatArray] = {
+        p.name: np.empty((n, steps, *p.shape), network.dtype)
+        for p in populations
+        if p.name in states
+    }
     fired = {p.name: 0 for p in populations if p.neuron.spiking}
     with torch.no_grad(), task(progress, title, n):
         for start in range(0, n, batch_size):
             rows = slice(start, min(start + batch_size, n))
             activity: dict[str, torch.Tensor] = {}
+            potentials = {
+                name: torch.empty((steps, rows.stop - start, *array.shape[2:]), dtype=dtype)
+                for name, array in v.items()
+            }
             for block in blocks:
                 for name in _heard(network, block) & known.keys() - activity.keys():
                     raster = np.moveaxis(known[name][rows], 1, 0).astype(network.dtype)
                     activity[name] = torch.from_numpy(raster)
-                activity |= _block(network, block, activity, dtype)
+                activity |= _block(network, block, activity, potentials, dtype)
             for name, answer in activity.items():
                 if name in fired:
                     fired[name] += int(torch.count_nonzero(answer))
                 if name in kept:
                     kept[name][rows] = np.moveaxis(answer.to(torch.uint8).numpy(), 0, 1)
+            for name, potential in potentials.items():
+                v[name][rows] = np.moveaxis(potential.numpy(), 0, 1)
             output[rows] = np.moveaxis(activity[last].numpy(), 0, 1)
             progress.advance(rows.stop - rows.start)
     rates = {p.name: fired[p.name] / (n * steps * p.size) for p in populations if p.name in fired}
     if INPUT in record:
         kept[INPUT] = spikes
-    return FloatRun(spikes=kept, output=output, rates=rates)
+    return FloatRun(spikes=kept, output=output, rates=rates, v=v)
 
 
 def _up_to(network: Network, last: str, known: Collection[str]) -> list[list[Population]]:
@@ -129,26 +146,38 @@ def _heard(network: Network, block: Sequence[Population]) -> set[str]:
 def decode(output: FloatArray | IntArray, readout: Readout) -> IntArray:
     """Turn output activity (n, T, classes) into class numbers (n,).
 
-    The activity (spikes or membrane potential) is summed over time, taken at the last step, or
-    its maximum over time is taken; the largest class wins, the lower number on a tie.
+    The class with the largest :func:`evidence` wins, the lower number on a tie.
     """
-    wide = output.reshape(*output.shape[:2], -1).astype(
-        np.int64 if np.issubdtype(output.dtype, np.integer) else np.float64
-    )
+    return np.asarray(evidence(output, readout).argmax(axis=1))
+
+
+def evidence(output: FloatArray | IntArray, readout: Readout) -> FloatArray | IntArray:
+    """Return what output activity (n, T, classes) says for each class, (n, classes).
+
+    The activity (spikes or membrane potential) is summed over time, taken at the last step, or
+    its maximum over time is taken.
+    """
+    flat = output.reshape(*output.shape[:2], -1)
+    whole = np.issubdtype(output.dtype, np.integer)
+    wide: FloatArray | IntArray = flat.astype(np.int64) if whole else flat.astype(np.float64)
     if readout == "last":
-        evidence = wide[:, -1]
-    else:
-        evidence = wide.sum(axis=1) if readout == "sum" else wide.max(axis=1)
-    return np.asarray(evidence.argmax(axis=1))
+        return wide[:, -1]
+    if readout == "max":
+        return np.asarray(wide.max(axis=1))
+    return np.asarray(wide.sum(axis=1))
 
 
 def _block(
     network: Network,
     block: Sequence[Population],
     activity: Mapping[str, torch.Tensor],
+    potentials: Mapping[str, torch.Tensor],
     dtype: torch.dtype,
 ) -> dict[str, torch.Tensor]:
-    """Return the activity (T, n, *shape) of populations that are stepped together."""
+    """Return the activity (T, n, *shape) of populations that are stepped together.
+
+    `potentials` (T, n, *shape) of populations that are kept are filled in.
+    """
     import torch
 
     def tensor(array: FloatArray) -> torch.Tensor:
@@ -165,8 +194,9 @@ def _block(
             connection = projection.connection
             bias = None if connection.bias is None else tensor(connection.bias)
             source = result[projection.pre] if projection.pre in own else activity[projection.pre]
-            late = _lateness(projection, feedback=network.is_feedback(projection))
-            maps.append((projection, source, late, tensor(connection.weight), bias))
+            feedback = network.is_feedback(projection)
+            late = _lateness(projection, feedback=feedback)
+            maps.append((projection, source, late, tensor(connection.weight), bias, feedback))
         neuron = population.neuron
         zeros = torch.zeros((batch, *population.shape), dtype=dtype)
         state: dict[str, Any] = dict.fromkeys(neuron.states, zeros)
@@ -175,13 +205,18 @@ def _block(
         cells.append((population, maps, parameters, state))
     for t in range(steps):
         for number, (population, maps, parameters, state) in enumerate(cells):
-            x = None
-            for projection, source, late, weight, bias in maps:
+            apart = population.neuron.feedback_apart
+            sums: list[Any] = [None, None]
+            for projection, source, late, weight, bias, feedback in maps:
                 current = _current(projection, _sent(source, t, late), weight, bias)
-                x = current if x is None else x + current
+                which = int(apart and feedback)
+                sums[which] = current if sums[which] is None else sums[which] + current
+            x = tuple(sums) if apart else sums[0]
             answer, after = population.neuron.step(parameters, state, x, torch.where)
             cells[number] = (population, maps, parameters, after)
             result[population.name][t] = answer
+            if population.name in potentials:
+                potentials[population.name][t] = after["v"]
     return result
 
 

@@ -106,15 +106,27 @@ def _populations(deployment: Deployment) -> list[dict[str, Any]]:
     network = deployment.lowered.network
     limit = network.formats.state_limit
     entries = []
-    for population, projection in zip(network.populations, network.projections, strict=True):
+    for population in network.populations:
+        afferents = network.afferents(population.name)
         seen = deployment.activity[population.name]
         entries.append(
             {
                 "name": population.name,
                 "shape": list(population.shape),
                 "spiking": population.spiking,
-                "weight_bits": projection.weight_bits,
-                "weight_exp": projection.weight_exp,
+                # What its cores are called after; see Layer.title.
+                "layer": afferents[0].name,
+                "projections": [
+                    {
+                        "name": p.name,
+                        "from": p.pre,
+                        "weight_bits": p.weight_bits,
+                        "weight_exp": p.weight_exp,
+                        "longest_delay": p.connection.longest_delay,
+                    }
+                    for p in afferents
+                ],
+                "reset": population.reset,
                 "vth": [int(population.vth.min()), int(population.vth.max())],
                 "rate": seen.rate if population.spiking else None,
                 "float_rate": deployment.compressed.rates.get(population.name),

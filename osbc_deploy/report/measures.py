@@ -19,24 +19,31 @@ def totals(report: Report) -> dict[str, int]:
 def layer_measures(report: Report) -> dict[str, dict[str, Any]]:
     """Return what every layer uses on all of its cores, by layer name, in network order.
 
+    A layer is a population with all projections into it, called after the first of them.
+
     Keys: ``cores``, ``memory_bytes``, ``neurons``, ``synapses``, every resource by its name,
     ``payload``, ``index``, ``header`` and ``padding`` bits, and ``weights``, ``nonzero``,
     ``sparsity``, ``bits``, ``loss`` and ``rate`` of the layer itself.
     """
+    compressed = {layer["name"]: layer for layer in report["compression"]["layers"]}
     measures: dict[str, dict[str, Any]] = {}
-    for layer, population in zip(
-        report["compression"]["layers"], report["populations"], strict=True
-    ):
-        measures[layer["name"]] = {
+    for population in report["populations"]:
+        # Relays have no weights of their own.
+        parts = [
+            compressed[p["name"]] for p in population["projections"] if p["name"] in compressed
+        ]
+        weights = sum(part["weights"] for part in parts)
+        nonzero = sum(part["nonzero"] for part in parts)
+        measures[population["layer"]] = {
             "cores": 0,
             "memory_bytes": 0,
             "neurons": 0,
             "synapses": 0,
-            "weights": layer["weights"],
-            "nonzero": layer["nonzero"],
-            "sparsity": layer["sparsity"],
-            "bits": layer["bits"],
-            "loss": layer["relative_loss"]["total"],
+            "weights": weights,
+            "nonzero": nonzero,
+            "sparsity": 1.0 - nonzero / weights if weights else 0.0,
+            "bits": parts[0]["bits"] if parts else 1,
+            "loss": parts[0]["relative_loss"]["total"] if parts else 0.0,
             "rate": population["rate"],
         }
     for core in report["cores"]:

@@ -59,9 +59,9 @@ def _layers(report: Report) -> Table:
         table.add_column(
             name, justify="left" if name in ("layer", "selection", "variant") else "right"
         )
-    layers = report["compression"]["layers"]
-    for layer, population in zip(layers, report["populations"], strict=True):
-        rate = population["rate"]
+    rates = {p["name"]: q["rate"] for q in report["populations"] for p in q["projections"]}
+    for layer in report["compression"]["layers"]:
+        rate = rates[layer["name"]]
         table.add_row(
             layer["name"],
             str(cores[layer["name"]]),

@@ -125,7 +125,7 @@ def tiny(formats: NumberFormats) -> FixedPointNetwork:
     """Three inputs to two neurons."""
     population = FixedPopulation(
         "out", (2,), [4095, 4095], [300, 300], [7, 8], [0, 0], [0, 0], [0, 0], [0, 0], True,
-        [1.0, 1.0], [0.0, 0.0],
+        [1.0, 1.0], [0.0, 0.0], reset="subtract", drop=[7, 20],
     )  # fmt: skip
     weight = FixedDense(np.array([[64, 0, 0], [-32, 0, 96]]))
     projection = FixedProjection("w", "input", "out", weight, 4, -2)
@@ -139,9 +139,10 @@ def test_a_core_is_what_the_document_says(formats: NumberFormats) -> None:
     core = next(s for s in found.sections if s.kind == "core")
     # docs/image-format.md, by hand: one slice, both neurons, two sets of registers, one afferent.
     expected = struct.pack("<I", 1)
-    expected += struct.pack("<HHI", 0, 1, 2) + struct.pack("<6I", 0, 2, 0, 1, 0, 1)
+    expected += struct.pack("<HHI", 0, 3, 2) + struct.pack("<6I", 0, 2, 0, 1, 0, 1)
     expected += struct.pack("<4I", 0, 0, 2, 1)
-    expected += struct.pack("<14i", 4095, 300, 7, 0, 0, 0, 0, 4095, 300, 8, 0, 0, 0, 0)
+    expected += struct.pack("<8i", 4095, 300, 7, 7, 0, 0, 0, 0)
+    expected += struct.pack("<8i", 4095, 300, 8, 20, 0, 0, 0, 0)
     expected += bytes([0, 1, 0, 0])
     sparse = "sparse" in mapping.cores[0].usage.encoding
     if sparse:

@@ -19,8 +19,14 @@ from osbc_deploy.fixedpoint.network import (
     FixedPopulation,
     FixedProjection,
 )
+from random_networks import Case, collect
 
 LIMIT = 2**23
+
+
+@pytest.fixture(scope="module")
+def drawn(formats: NumberFormats) -> list[Case]:
+    return collect(60, formats, start=5)[0]
 
 
 def reference(a: list[int], p: dict[str, int]) -> tuple[list[int], list[int], list[int]]:
@@ -274,6 +280,8 @@ def test_subtractive_and_timed_resets(kernels: Any, formats: NumberFormats) -> N
 
     assert potentials() == [50, 100, 0, 50, 100, 0, 50, 100, 0, 50]
     assert potentials(reset="subtract") == [50, 100, 30, 80, 10, 60, 110, 40, 90, 20]
+    dropping = potentials(reset="subtract", drop=[90])
+    assert dropping == [50, 100, 60, 110, 70, 120, 80, 40, 90, 50]
     assert potentials(reset_interval=4, reset_offset=5) == [50, 50, 100, 0, 50, 50, 100, 0, 50, 50]
 
 
@@ -289,6 +297,27 @@ def test_sums_beyond_single_precision_stay_exact(kernels: Any, formats: NumberFo
     spikes[0, 1, 1] = 0
     u = run(network, spikes, states=["a"], kernels=kernels).u["a"].ravel()
     assert u.tolist() == [139456 * 64 - 2**24, 139455 * 64 - 2**24]
+
+
+@KERNELS
+def test_given_spikes_are_taken_as_they_are(kernels: Any, drawn: list[Case]) -> None:
+    deep = [c for c in drawn if len(c.network.populations) > 1]
+    assert {"skip", "recurrent"} <= {feature for c in deep for feature in c.features}
+    for case in deep:
+        network, spikes = case.network, case.spikes
+        names = [p.name for p in network.populations]
+        whole = run(network, spikes, record=names, states=names)
+        given = {name: whole.spikes[name] for name in names[:-1]}
+        part = run(network, spikes, record=names, states=names[-1:], given=given, kernels=kernels)
+        assert np.array_equal(part.output, whole.output)
+        assert np.array_equal(part.u[names[-1]], whole.u[names[-1]])
+        assert list(part.activity) == names[-1:]
+        assert all(np.array_equal(part.spikes[name], given[name]) for name in given)
+        silent = {name: np.zeros_like(raster) for name, raster in given.items()}
+        assert np.array_equal(
+            run(network, spikes, given=silent, kernels=kernels).output,
+            run(network, spikes, given=silent, kernels="plain").output,
+        )
 
 
 def test_samples_of_another_shape_are_refused(formats: NumberFormats) -> None:

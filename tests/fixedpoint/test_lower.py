@@ -59,12 +59,22 @@ def linear(n_in: int, n_out: int, gain: float, *, bias: bool = True) -> nn.Linea
     return layer
 
 
+def subtracting(**changes: float) -> Any:
+    values = {"tau_mem_inv": 400.0, "v_leak": 0.0, **changes}
+    return norse.LIFBoxCell(
+        norse.LIFBoxParameters(
+            **{k: torch.tensor(v) for k, v in values.items()}, reset_method=reset_subtract
+        )
+    )
+
+
 NEURONS = {
     "box": box,
     "box with leak and reset potentials": lambda: box(v_leak=0.2, v_reset=-0.15),
     "cuba with bias in its current": cuba,
     "cuba with potentials": lambda: cuba(v_leak=0.1, v_reset=-0.3),
     "integrate and fire": norse.IAFCell,
+    "box reset by subtraction": lambda: subtracting(v_leak=0.1),
 }
 
 
@@ -197,15 +207,12 @@ def test_one_bit_weights_are_stored_in_two_and_said(formats: NumberFormats) -> N
 
 
 def test_neurons_the_chip_lacks_are_listed(formats: NumberFormats) -> None:
-    parameters = norse.LIFBoxParameters(
-        tau_mem_inv=torch.tensor(400.0), reset_method=reset_subtract
-    )
     model = norse.SequentialState(
-        linear(20, 10, 4.0), norse.LIFBoxCell(parameters), linear(10, 5, 4.0), box(v_th=-0.5)
+        linear(20, 10, 4.0), subtracting(v_th=-0.1), linear(10, 5, 4.0), box(v_th=-0.5)
     )
     with pytest.raises(UnsupportedModelError) as caught:
         both(model, (20,), formats)
-    assert "1: reset by subtraction" in str(caught.value)
+    assert "1: v_threshold lies below 0" in str(caught.value)
     assert "3: v_threshold lies below v_reset" in str(caught.value)
 
 

@@ -182,12 +182,13 @@ def _population(
 
     biased, started = draw(st.booleans()), not chain and draw(st.integers(0, 3)) == 0
     top = 2**23 if regime == "extreme" else 2**16
-    reset = draw(st.sampled_from(["zero", "zero", "subtract"]))
+    reset = draw(st.sampled_from(["zero", "zero", "subtract", "other drop"]))
     interval = 0 if chain else draw(st.sampled_from([0, 0, 0, 1, 4, 8]))
     spiking = not (readout and draw(st.integers(0, 2)) == 0)
     vth = some([0, 40, 900, 8000, 131071]) if spiking else np.full(size, 131071)
     found += ["bias"] * biased + ["initial state"] * started + ["readout"] * (not spiking)
-    found += ["subtractive reset"] * (reset == "subtract") + ["timed reset"] * (interval > 0)
+    found += ["subtractive reset"] * (reset != "zero") + ["timed reset"] * (interval > 0)
+    found += ["other drop"] * (reset == "other drop")
     zero = np.zeros(size, int)
     population = FixedPopulation(
         name,
@@ -202,7 +203,8 @@ def _population(
         spiking=spiking,
         v_scale=np.ones(size),
         v_offset=np.zeros(size),
-        reset=reset,
+        reset="zero" if reset == "zero" else "subtract",
+        drop=some([0, 70, 1200, 131071]) if reset == "other drop" else None,
         reset_interval=interval,
         reset_offset=draw(st.integers(0, 9)),
     )

@@ -238,7 +238,7 @@ static int update(int32_t *state, uint32_t t, uint32_t population)
         }
         fired = new_v > threshold;
         if (fired) {
-            new_v = n->subtract ? new_v - threshold : 0;
+            new_v = n->subtract ? new_v - threshold - number(&n->drop, i) : 0;
         }
         if (n->keeps_u) {
             u[i] = (int32_t)new_u;
@@ -366,6 +366,7 @@ int @name@_check(void)
         crc = crc_table(crc, &n->kept_v);
         crc = crc_table(crc, &n->bias);
         crc = crc_table(crc, &n->threshold);
+        crc = crc_table(crc, &n->drop);
         crc = crc_table(crc, &n->u_init);
         crc = crc_table(crc, &n->v_init);
     }

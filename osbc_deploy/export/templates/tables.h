@@ -34,9 +34,10 @@ typedef struct {
 
 typedef struct {
     uint32_t size, state; /* neurons, and where u, v and spikes start */
-    uint8_t keeps_u, subtract; /* without a decay to remember, u has no place in the state */
+    uint8_t keeps_u, subtract; /* without a decay to remember, u has no place in the state;
+                                  a spike subtracts the threshold and `drop`, or sets v to 0 */
     uint32_t reset_interval, reset_offset;
-    @name@_table kept_u, kept_v, bias, threshold, u_init, v_init;
+    @name@_table kept_u, kept_v, bias, threshold, drop, u_init, v_init;
 } @name@_population;
 
 extern const @name@_projection @name@_projections[];

@@ -62,8 +62,9 @@ class Reset:
 
     Attributes
     ----------
-    kind : {"zero", "subtract"}
-        Set it to ``v_reset``, or take something away.
+    kind : {"zero", "subtract", "none"}
+        Set it to ``v_reset``, take something away, or leave it as it is (which no chip can do: a
+        population that needs it is simulated, never lowered).
     amount : ndarray or None
         What is taken away. A reset that acts one step late takes the threshold off the decayed
         potential, which is the threshold over ``decay_v`` right after the spike.
@@ -71,7 +72,7 @@ class Reset:
         Where the family's own reset is not exactly that: how, in a sentence. Empty if it is.
     """
 
-    kind: Literal["zero", "subtract"] = "zero"
+    kind: Literal["zero", "subtract", "none"] = "zero"
     amount: FloatArray | None = None
     differs: str = ""
 
@@ -84,6 +85,10 @@ class Neuron:
     equation: ClassVar[str] = ""
     states: ClassVar[tuple[str, ...]] = ("u", "v")
     """Names of the state arrays; `v` starts at `v_init`, all others at 0."""
+    feedback_apart: ClassVar[bool] = False
+    """Whether `step` takes a pair: the current of what comes forward, and of what feeds back. The
+    two are added to the state one after the other where the framework does, since the order of a
+    sum of three decides its last bit."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -96,6 +101,12 @@ class Neuron:
         """The numeric parameters by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if not isinstance(value, str)}
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What is chosen by a word, such as the kind of reset, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, str)}
 
     @property
     def v_init(self) -> FloatArray:
@@ -126,7 +137,7 @@ class Neuron:
         state : dict
             ``u`` and ``v`` after the last step, as far as the family has them.
         x : array
-            Input current of this step.
+            Input current of this step; a pair of arrays if the currents of feedback stay apart.
         where : callable
             ``where(condition, a, b)`` of the array library.
 

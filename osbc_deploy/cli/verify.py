@@ -1,0 +1,130 @@
+"""``osbc-deploy verify``: how the network's forms differ, as a report one can sign."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.deploy import exit_code
+from osbc_deploy.cli.job import check_inputs, compression_options, job_options
+from osbc_deploy.errors import FidelityError, UsageError
+
+if TYPE_CHECKING:
+    from osbc_deploy.data.datasets import DatasetRequest
+    from osbc_deploy.verify import Verification
+
+__all__ = ["verify_command"]
+
+
+@click.command("verify")
+@click.option(
+    "--samples", type=int, metavar="N", help="Test samples to evaluate; all of them by default."
+)
+@click.option(
+    "--gate",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A limit to keep, such as accuracy_drop=0.02; may be repeated.",
+)
+@click.option(
+    "--tau",
+    type=float,
+    default=5.0,
+    show_default=True,
+    metavar="STEPS",
+    help="Time constant of the van Rossum distance.",
+)
+@click.option(
+    "--neurons",
+    multiple=True,
+    metavar="POP:3,7",
+    help="Neurons to draw; the most active and most different ones by default.",
+)
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the report as one self-contained page.",
+)
+@compression_options
+@job_options
+def verify_command(
+    model: str | None,
+    target: str,
+    weights: Path | None,
+    calibration: str | None,
+    test: str | None,
+    seed: int,
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+    dataset: DatasetRequest | None,
+    html: Path | None,
+    gate: tuple[str, ...],
+    **options: Any,
+) -> int:
+    """Deploy MODEL and compare its forms, population by population, with each other.
+
+    Float against pruned against quantized weights, these against fixed point, fixed point against
+    the target's backend bit by bit: spikes, potentials, rates, accuracy with tests, and what each
+    layer costs. Without MODEL the bundled network is verified on the bundled digits.
+
+    Gates: accuracy (at least), accuracy_drop, agreement (at least), mismatch, lowering_mismatch,
+    van_rossum, membrane_error, silenced, clipped, backend_mismatches. Exit code 5: a gate is
+    broken; all of them are said, and the report is written.
+    """
+    from osbc_deploy.cli.progress import Bars
+
+    inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
+    if html is not None and not html.parent.is_dir():
+        raise UsageError(f"--html: {html.parent} is no folder. Create it first.")
+    with Bars(quiet=quiet) as progress:
+        from osbc_deploy.verify import verify
+
+        found = verify(
+            **inputs.load(progress), target=target, gates=gate, progress=progress, **options
+        )
+        if output is not None:
+            found.save(output)
+    report = found.report()
+    if html is not None:
+        from osbc_deploy.cli.reports import write_whole
+        from osbc_deploy.report.verify_page import verify_page
+
+        write_whole(html, verify_page(report))
+    if as_json:
+        click.echo(json.dumps(report, indent=1))
+    else:
+        from osbc_deploy.report.verify_terminal import print_verification
+
+        print_verification(report, table_console())
+    for path in (output, html):
+        if path is not None and not quiet:
+            click.echo(f"wrote {path}", err=True)
+    if found.broken:
+        listed = "\n".join(f"  - {f.name}: {f.message}" for f in found.broken)
+        raise FidelityError(
+            f"verify: {len(found.broken)} of {len(found.findings)} gates are broken:\n{listed}\n"
+            "Keep more weights or bits, or allow more."
+        )
+    return _unasked(found)
+
+
+def _unasked(found: Verification) -> int:
+    """Return the exit code of what no gate asked for: bits that differ, a chip that is full."""
+    from osbc_deploy.pipeline import Fidelity
+
+    backend = found.backend
+    asked = any(f.name == "backend_mismatches" for f in found.findings)
+    if backend is not None and backend.different and not asked:
+        raise FidelityError(
+            f"verify: {backend.backend} and the engine differ in {backend.different} spikes, "
+            "currents and potentials, 0 are allowed. Please report this with the output folder "
+            "(-o), or allow some with --gate backend_mismatches=N."
+        )
+    return exit_code(replace(found.deployment, fidelity=Fidelity(None)))

@@ -1,0 +1,270 @@
+"""The verification report as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["TITLES", "print_verification"]
+
+Report = Mapping[str, Any]
+
+TITLES = {
+    "prune": "pruning",
+    "quantize": "quantization",
+    "compress": "pruning and quantization",
+    "lower": "fixed point",
+    "total": "all together",
+}
+"""What the steps are called."""
+
+
+def print_verification(report: Report, console: Console) -> None:
+    """Print a report: accuracy, each step, layers, registers, backend, gates and the verdict."""
+    console.print(_accuracy(report))
+    for step in report["steps"]:
+        console.print(_step(step))
+    console.print(_registers(report))
+    if report["layers"]:
+        console.print(_layers(report))
+        console.print(
+            f"costliest: layer {report['costliest']} alone changes the network's output most",
+            highlight=False,
+        )
+    console.print(_backend(report), highlight=False, soft_wrap=True)
+    for gate in report["gates"]:
+        mark = "ok" if gate["ok"] else "BROKEN"
+        console.print(
+            Text(f"gate {gate['name']}: {mark}; {gate['message']}", "" if gate["ok"] else "red"),
+            soft_wrap=True,
+        )
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left")
+    return table
+
+
+def _accuracy(report: Report) -> Table:
+    table = _table(
+        f"{report['provenance']['model']} on {report['target']['name']}: "
+        f"{report['provenance']['test']['name']}",
+        "stage",
+        "samples",
+        "accuracy",
+        "95 % interval",
+        "float's class",
+        "step",
+        "lost",
+        "won",
+        "p",
+        "significant",
+    )
+    arriving = {step["after"]: step for step in report["steps"] if step["name"] != "total"}
+    rows = [(s["name"], s, arriving.get(s["name"])) for s in report["stages"]]
+    whole = report["steps"][-1]
+    rows.append((f"{whole['before']} to {whole['after']}", None, whole))
+    for name, stage, step in rows:
+        table.add_row(name, *stage_cells(stage), *test_cells(step))
+    return table
+
+
+def stage_cells(stage: Mapping[str, Any] | None) -> list[str]:
+    """Return samples, accuracy, interval and agreement of a stage."""
+    if stage is None:
+        return [""] * 4
+    accuracy = stage["accuracy"]
+    known = accuracy is not None
+    return [
+        f"{stage['samples']:,}",
+        f"{accuracy['value']:.2%}" if known else "no labels",
+        f"{accuracy['low']:.2%} to {accuracy['high']:.2%}" if known else "",
+        f"{stage['agreement']['value']:.2%}",
+    ]
+
+
+def test_cells(step: Mapping[str, Any] | None) -> list[str]:
+    """Return name, samples lost and won, p-value and verdict of a step's paired test."""
+    if step is None:
+        return [""] * 5
+    test = step["test"]
+    if test is None:
+        return [TITLES[step["name"]], "", "", "", ""]
+    return [
+        TITLES[step["name"]],
+        str(test["lost"]),
+        str(test["won"]),
+        f"{test['p']:.3g}",
+        "yes" if test["significant"] else "no",
+    ]
+
+
+def _step(step: Mapping[str, Any]) -> Table:
+    table = _table(
+        f"{step['before']} to {step['after']}: {TITLES[step['name']]}",
+        "population",
+        "mismatch",
+        "own",
+        "first step",
+        "median",
+        "van Rossum",
+        "own",
+        "membrane error",
+        "own",
+    )
+    for population in step["populations"]:
+        table.add_row(population["name"], *difference_cells(population))
+    return table
+
+
+def difference_cells(population: Mapping[str, Any]) -> list[str]:
+    """Return mismatch, first steps, distance and membrane error, as they arrive and own."""
+    whole, own = population["propagated"], population["isolated"] or {}
+    first = whole["first_step"]
+    return [
+        percent(whole["mismatch"]),
+        percent(own.get("mismatch")),
+        "-" if first["earliest"] is None else str(first["earliest"]),
+        "-" if first["median"] is None else f"{first['median']:g}",
+        number(whole["van_rossum"]),
+        number(own.get("van_rossum")),
+        percent(whole["membrane_error"]),
+        percent(own.get("membrane_error")),
+    ]
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent, with as many digits as small ones need."""
+    if value is None:
+        return "-"
+    if value == 0 or value >= 0.001:
+        return f"{value:.2%}"
+    return f"{100 * value:.1g}%" if value >= 1e-6 else "<0.0001%"
+
+
+def number(value: float | None) -> str:
+    """Return a number to three digits."""
+    return "-" if value is None else f"{value:.3f}" if value >= 0.001 or value == 0 else "<0.001"
+
+
+def _registers(report: Report) -> Table:
+    table = _table(
+        "Firing and registers",
+        "population",
+        "neurons",
+        "float rate",
+        "fixed rate",
+        "silent float",
+        "silent fixed",
+        "silenced",
+        "always firing",
+        "u range",
+        "v range",
+        "wraps",
+        "clipped",
+    )
+    for row in register_rows(report):
+        table.add_row(*row)
+    return table
+
+
+def register_rows(report: Report) -> list[list[str]]:
+    """Return the firing and the registers of every population."""
+    stages = {s["name"]: {p["name"]: p for p in s["populations"]} for s in report["stages"]}
+    rows = []
+    for entry in report["registers"]:
+        name = entry["population"]
+        a, b = stages["float"].get(name), stages["fixed point"].get(name)
+        firing = (
+            ["readout", "", "", "", "", "", ""]
+            if a is None or b is None
+            else [
+                f"{a['neurons']:,}",
+                f"{a['rate']:.4f}",
+                f"{b['rate']:.4f}",
+                f"{a['silent']:,}",
+                f"{b['silent']:,}",
+                f"{entry['silenced']:,}",
+                f"{b['always_firing']:,}",
+            ]
+        )
+        rows.append(
+            [
+                name,
+                *firing,
+                f"{entry['u_range_used']:.0%}",
+                f"{entry['v_range_used']:.0%}",
+                f"{entry['wraps']:,}",
+                f"{entry['saturations']:,}",
+            ]
+        )
+    return rows
+
+
+def _layers(report: Report) -> Table:
+    table = _table(
+        f"Each layer alone, the others float ({report['layers'][0]['compressed']['samples']} "
+        "samples)",
+        "layer",
+        "weights",
+        "non-zero",
+        "bits",
+        "output error: pruned",
+        "and quantized",
+        "float's class",
+        "accuracy drop",
+    )
+    for layer in report["layers"]:
+        table.add_row(*layer_cells(layer))
+    return table
+
+
+def layer_cells(layer: Mapping[str, Any]) -> list[str]:
+    """Return what one layer costs."""
+    pruned, compressed = layer["pruned"], layer["compressed"]
+    drop = compressed["accuracy_drop"]
+    return [
+        layer["name"],
+        f"{layer['weights']:,}",
+        f"{layer['nonzero']:,}",
+        ", ".join(str(b) for b in sorted(set(layer["bits"]))),
+        "-" if pruned is None else percent(pruned["output_error"]),
+        percent(compressed["output_error"]),
+        f"{compressed['agreement']:.2%}",
+        "-" if drop is None else f"{drop:.2%}",
+    ]
+
+
+def _backend(report: Report) -> str:
+    backend = report["backend"]
+    if backend is None:
+        return "backend: not compared"
+    return f"backend: {backend_text(backend)}"
+
+
+def backend_text(backend: Mapping[str, Any]) -> str:
+    """Return how the backend compares with the engine, in a sentence."""
+    counts = []
+    for quantity, what in (("spikes", "spikes"), ("u", "currents"), ("v", "potentials")):
+        found = [p[quantity] for p in backend["populations"] if p[quantity] is not None]
+        if found:
+            different, compared = (sum(f[k] for f in found) for k in ("different", "compared"))
+            counts.append(f"{different:,} of {compared:,} {what}")
+    text = (
+        f"{backend['name']} against the engine on {backend['samples']} samples: "
+        f"{', '.join(counts)} differ"
+    )
+    first = backend["first_difference"]
+    if first is not None:
+        text += (
+            f"; first in population {first['population']}, step {first['step']}, neuron "
+            f"{first['neuron']} of sample {first['sample']}: {first['quantity']} is "
+            f"{first['engine']} on the engine and {first['backend']} on {backend['name']}"
+        )
+    return text
