@@ -353,6 +353,31 @@ def test_what_snntorch_exports_fires_as_in_snntorch(reset: str) -> None:
     np.testing.assert_array_equal(simulate(network, x).output[0], expected)
 
 
+def test_what_spikingjelly_exports_fires_as_in_spikingjelly() -> None:
+    pytest.importorskip("spikingjelly")
+    from spikingjelly.activation_based import layer, neuron
+    from spikingjelly.activation_based.nir_exchange import export_to_nir
+
+    torch.manual_seed(3)
+    net = nn.Sequential(
+        layer.Conv2d(2, 4, 3, bias=False), neuron.IFNode(v_reset=0.0),
+        layer.AvgPool2d(2), layer.Flatten(), layer.Linear(36, 8), neuron.LIFNode(tau=3.0),
+        layer.Linear(8, 3), neuron.LIFNode(tau=2.0, decay_input=False),
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(6)
+    graph = export_to_nir(net, torch.zeros(1, 2, 8, 8))
+    network = read_nir(graph, reset="zero")
+    assert any("dt = 0.0001 taken from the file" in note for note in network.notes)
+    assert network.input_shape == (2, 8, 8)
+    x = spikes(np.random.default_rng(0), 1, 40, 2, 8, 8)
+    with torch.no_grad():
+        expected = [net(frame[None])[0].numpy() for frame in torch.from_numpy(x[0]).float()]
+    assert np.sum(expected) > 10
+    np.testing.assert_array_equal(simulate(network, x).output[0], expected)
+
+
 # Time step and reset.
 
 
