@@ -62,15 +62,16 @@ def deploy_command(
         deployment = deploy(**inputs.load(progress), target=target, progress=progress, **options)
         if output is not None:
             deployment.save(output)
-        if nir_file is not None:
-            from osbc_deploy.export.nir import write_nir
-
-            write_nir(deployment.compressed.network, nir_file, dt=options["dt"])
     report = deployment.report()
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:
         show_report(report)
+    if nir_file is not None:
+        # Last, so that a network NIR cannot hold still leaves its report.
+        from osbc_deploy.export.nir import write_nir
+
+        write_nir(deployment.compressed.network, nir_file, dt=options["dt"])
     for path in (output, nir_file):
         if path is not None and not quiet:
             click.echo(f"wrote {path}", err=True)

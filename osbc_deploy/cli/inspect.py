@@ -176,8 +176,8 @@ def _after(p: dict[str, Any]) -> str:
     if not p["spiking"]:
         return "never fires"
     reset = p["reset"]
-    value = "?" if reset["value"] is None else _span(reset["value"])
-    how = f"v -= {value}" if reset["kind"] == "subtract" else f"v = {value}"
+    value = "0" if reset["value"] is None else _span(reset["value"])
+    how = {"subtract": f"v -= {value}", "zero": f"v = {value}", "none": "v stays"}[reset["kind"]]
     return how + (f" ({reset['differs']})" if reset["differs"] else "")
 
 

@@ -19,16 +19,19 @@ import numpy as np
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.errors import UnsupportedModelError, UsageError
-from osbc_deploy.frontends.nir_file import needs_nir
 from osbc_deploy.frontends.nir_options import GENERATOR
 from osbc_deploy.network.graph import INPUT, Conv, Network, Population, Projection, Shape
 from osbc_deploy.network.neurons import nir as families
+from osbc_deploy.network.neurons import spikingjelly
 
 __all__ = ["DEFAULT_DT", "check_nir", "nir_graph", "write_nir"]
 
 DEFAULT_DT = 1e-4
 """Seconds written for a step of networks that only count steps, as snnTorch and others do."""
 
+
+_AT_THRESHOLD = (spikingjelly.IFNode, spikingjelly.LIFNode, spikingjelly.ParametricLIFNode)
+"""Families that fire at the threshold too, and not only above it."""
 
 _LEAKY = (families.LIF, families.LI, families.CubaLIF, families.CubaLI)
 
@@ -75,7 +78,6 @@ def check_nir(path: Path) -> None:
     """Make sure a NIR graph can be written there, before any work is done."""
     import h5py
 
-    needs_nir(str(path))
     if path.suffix != ".nir":
         raise UsageError(f"{path}: a NIR graph is read by its ending. Name it {path.name}.nir.")
     if path.exists() and not (path.is_file() and h5py.is_hdf5(path)):
@@ -97,7 +99,7 @@ def nir_graph(network: Network, *, dt: float | None = None) -> Any:
     names = {INPUT: INPUT}
     for population in network.populations:
         names[population.name] = _free(population.name, nodes)
-        nodes[names[population.name]] = _neurons(population, step)
+        nodes[names[population.name]] = _neurons(population, step, network.dtype)
     for projection in network.projections:
         way = names[projection.pre]
         for suffix, node in _operations(projection, network.shape_of(projection.pre), step):
@@ -117,7 +119,8 @@ def nir_graph(network: Network, *, dt: float | None = None) -> Any:
 
 
 def _resets(network: Network) -> list[str]:
-    return sorted({p.neuron.reset_rule().kind for p in network.populations if _remembers(p)})
+    kinds = {p.neuron.reset_rule().kind for p in network.populations if _remembers(p)}
+    return sorted(kinds - {"none"})
 
 
 def _remembers(population: Population) -> bool:
@@ -139,7 +142,7 @@ def _offenders(network: Network) -> list[str]:
             elif rule.differs:
                 lines.append(f"{name}: {rule.differs}")
             elif rule.kind == "subtract" and np.any(rule.amount != threshold):
-                lines.append(f"{name}: takes away something else than its threshold")
+                lines.append(f"{name}: takes away something else than its threshold, at once")
         leaks = dynamics.decay_v < 1
         if leaks.any() != leaks.all() or (dynamics.decay_v < 0).any():
             lines.append(f"{name}: membrane decays of which only some are below 1")
@@ -165,7 +168,7 @@ def _free(name: str, taken: dict[str, Any]) -> str:
     return plain
 
 
-def _neurons(population: Population, dt: float) -> Any:
+def _neurons(population: Population, dt: float, dtype: str) -> Any:
     """Return the NIR node of a population, its parameters spread to the population's shape."""
     import nir
 
@@ -181,7 +184,10 @@ def _neurons(population: Population, dt: float) -> Any:
     leak = 1.0 - dynamics.decay_v
     fires = {}
     if neuron.spiking:
-        fires = {"v_threshold": spread(p["v_threshold"]), "v_reset": spread(_reset_to(population))}
+        fires = {
+            "v_threshold": spread(_threshold(population, dtype)),
+            "v_reset": spread(_reset_to(population)),
+        }
     if (leak == 0).all():
         return nir.IF(r=spread(dynamics.gain / dt), **fires)
     # NIR's own parameters as they are: what is derived rounds once more.
@@ -203,6 +209,14 @@ def _neurons(population: Population, dt: float) -> Any:
         "w_in": spread(own.get("w_in", 1.0 / alpha_u)),
     }
     return nir.CubaLIF(**cuba, **fires) if neuron.spiking else nir.CubaLI(**cuba)
+
+
+def _threshold(population: Population, dtype: str) -> FloatArray:
+    """Return the largest potential that does not fire, which is NIR's threshold."""
+    threshold = population.neuron.parameters["v_threshold"].astype(dtype)
+    if isinstance(population.neuron, _AT_THRESHOLD):
+        return np.asarray(np.nextafter(threshold, np.array(-np.inf, dtype)))
+    return threshold
 
 
 def _reset_to(population: Population) -> FloatArray:

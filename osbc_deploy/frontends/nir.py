@@ -18,7 +18,7 @@ from osbc_deploy.arrays import FloatArray
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
 from osbc_deploy.frontends.assemble import Cells, Graph, Node, assemble
 from osbc_deploy.frontends.compose import Add, Delay, Flatten, Scale
-from osbc_deploy.frontends.nir_file import NirModel, needs_nir, read_model, take_apart
+from osbc_deploy.frontends.nir_file import NirModel, read_model, take_apart
 from osbc_deploy.frontends.nir_options import TimeStep, choose, own_metadata
 from osbc_deploy.network.graph import INPUT, AvgPool, Conv, Dense, Network, Pair, Shape
 from osbc_deploy.network.neurons import nir as families
@@ -76,7 +76,6 @@ def read_nir(
         read = read_model(Path(model))
     else:
         source = source or "NIR graph"
-        needs_nir(source)
         read = take_apart(model, source)
     chosen = choose(read, dt, reset, source)
     translator = _Translator(read, chosen)

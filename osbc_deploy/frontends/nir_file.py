@@ -63,7 +63,6 @@ def read_model(path: Path) -> NirModel:
     """
     import h5py
 
-    needs_nir(str(path))
     if not path.is_file():
         raise UsageError(f"{path}: no such file. Give a NIR graph as written by nir.write.")
     try:
@@ -78,17 +77,6 @@ def read_model(path: Path) -> NirModel:
             f"{path}: is no NIR graph ({reason[:200]}). Write it again with nir.write."
         ) from error
     return take_apart(_Nodes(str(path)).graph(tree), str(path))
-
-
-def needs_nir(what: str) -> None:
-    """Make sure the ``nir`` package is there."""
-    try:
-        import nir  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"{what}: needs the package nir, which is not installed. "
-            "Run pip install 'osbc-deploy[nir]'."
-        ) from error
 
 
 def _member(group: Any, key: str) -> Any:

@@ -106,7 +106,7 @@ def _time_step(
     if isinstance(own, int | float | np.number) and np.isfinite(own) and own > 0:
         told, why = float(own), "as our own export noted in the file"
     elif written is not None and abs(written / _CUSTOMARY - 1) < 1e-5:
-        told, why = _CUSTOMARY, "r = tau / dt in all neurons, as snnTorch and SpikingJelly write it"
+        told, why = _CUSTOMARY, "r = tau / dt, as snnTorch and SpikingJelly write it"
     else:
         told, why = None, ""
     if dt is not None:
@@ -129,7 +129,7 @@ def _time_step(
 
 
 def _written(model: NirModel) -> float | None:
-    """Return the time step at which every neuron takes its whole input, if there is one."""
+    """Return the time step at which neurons take their whole input, if there is one."""
     ratios: list[Any] = []
     for node in _of(model, (*_LEAKY, "IF")).values():
         kind = type(node).__name__
@@ -137,6 +137,9 @@ def _written(model: NirModel) -> float | None:
             if kind == "IF":
                 ratios.append(1.0 / np.asarray(node.r, np.float64))
             elif kind in ("LIF", "LI"):
+                if (np.asarray(node.r) == 1).all():
+                    # SpikingJelly's decayed input, and anybody's who has no resistance: no hint.
+                    continue
                 ratios.append(np.asarray(node.tau, np.float64) / node.r)
             else:
                 ratios.append(np.asarray(node.tau_mem, np.float64) / node.r)

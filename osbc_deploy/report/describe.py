@@ -66,10 +66,11 @@ def _population(network: Network, population: Population) -> dict[str, Any]:
         "gain": _span(dynamics.gain),
         "drive": _span(dynamics.drive),
         "parameters": {name: _span(value) for name, value in neuron.parameters.items()},
+        "options": neuron.options,
         "reset": None,
     }
     if neuron.spiking:
-        value = rule.amount if rule.kind == "subtract" else neuron.parameters.get("v_reset")
+        value = neuron.parameters.get("v_reset") if rule.kind == "zero" else rule.amount
         found["reset"] = {
             "kind": rule.kind,
             "value": None if value is None else _span(value),

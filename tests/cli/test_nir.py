@@ -30,6 +30,16 @@ MODEL = """
             nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), norse.LIFCell(), nn.AvgPool2d(2),
             nn.Flatten(), nn.Linear(96, 4), norse.LICell(),
         )
+
+    def torch_like():
+        import snntorch as snn
+        torch.manual_seed(0)
+        stack = nn.Sequential(nn.Linear(12, 6), snn.Leaky(beta=0.8, init_hidden=True),
+                              nn.Linear(6, 3), snn.Leaky(beta=0.5, init_hidden=True, output=True))
+        with torch.no_grad():
+            for p in stack.parameters():
+                p.mul_(6)
+        return stack
 """
 
 
@@ -147,3 +157,12 @@ def test_inspect_of_a_module_says_what_is_folded(user: Path) -> None:
     assert "3x3 to 6 channels padding 1x1" in done.stdout
     assert "mean of 2x2 step 2x2, then 96 to 4" in done.stdout
     assert "never fires" in done.stdout
+
+
+def test_inspect_of_an_snntorch_module_shows_its_late_reset(user: Path) -> None:
+    pytest.importorskip("snntorch")
+    done = osbc("inspect", "mymodel:torch_like", "--calibration", "data.npz")
+    assert done.returncode == 0, done.stderr
+    # The threshold is taken off the potential that has decayed once more: 1 / 0.8 right away.
+    assert "v -= 1.25" in done.stdout
+    assert "v -= 2" in done.stdout

@@ -20,6 +20,7 @@ from osbc_deploy.frontends.nir import read_nir
 from osbc_deploy.frontends.norse import read_norse
 from osbc_deploy.network.graph import Dense, Network, Population, Projection
 from osbc_deploy.network.neurons import nir as families
+from osbc_deploy.network.neurons import snntorch, spikingjelly
 from osbc_deploy.network.simulate import simulate
 
 ONE, ZERO = np.ones(()), np.zeros(())
@@ -121,6 +122,35 @@ def test_norse_networks_become_the_nodes_of_their_equations(
     same(network, tmp_path / "net.nir", rng)
     kinds = [type(n).__name__ for n in nir.read(tmp_path / "net.nir").nodes.values()]
     assert {"LIF", "IF", "CubaLI", "AvgPool2d"} <= set(kinds)
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_neurons_that_fire_at_the_threshold_still_do(
+    reset: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    neuron = spikingjelly.IFNode(np.float32(1.0), np.float32(0.0), reset)
+    # Quarters add up to the threshold exactly, time and again.
+    weight = rng.integers(-1, 4, (6, 5)).astype(np.float32) / 4
+    network = Network(
+        (5,),
+        (Population("a", (6,), neuron),),
+        (Projection("w", "input", "a", Dense(weight)),),
+    )
+    x = (np.random.default_rng(7).random((3, 25, 5)) < 0.3).astype(np.uint8)
+    strict = network.with_neurons({"a": families.IF(ONE, ONE, ZERO, reset)})
+    assert (simulate(strict, x).output != simulate(network, x).output).any()
+    same(network, tmp_path / "net.nir", rng)
+
+
+def test_late_resets_of_snntorch_are_refused() -> None:
+    neuron = snntorch.Leaky(0.9 * ONE, ONE, ONE)
+    network = float_networks.mlp().with_neurons({"p1": neuron})
+    with pytest.raises(UnsupportedModelError, match="p1: takes away something else") as caught:
+        nir_graph(network)
+    assert "network: some neurons" in str(caught.value)
+    none = float_networks.mlp().with_neurons({"p1": snntorch.Leaky(0.9 * ONE, ONE, ONE, "none")})
+    with pytest.raises(UnsupportedModelError, match="p1: a spike leaves the potential as it is"):
+        nir_graph(none)
 
 
 def test_others_read_the_file(tmp_path: Path) -> None:
