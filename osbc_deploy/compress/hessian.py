@@ -143,6 +143,17 @@ class Moments:
             rows,
         )
 
+    def centred(self) -> tuple[FloatArray, FloatArray | None]:
+        r"""Return `hessian` and `cross` less what a free bias can take.
+
+        By completing the square: with `a` the drift, :math:`H - a a^T / E[2 m m]`.
+        """
+        drift = self.drift[:, :, None] / self.constant
+        hessian = self.hessian - drift * self.drift[:, None, :]
+        if self.cross is None:
+            return hessian, None
+        return hessian, self.cross - drift * self.float_drift[:, None, :]
+
 
 def membrane_moments(
     afferents: Sequence[Projection],

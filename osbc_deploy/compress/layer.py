@@ -136,6 +136,8 @@ class LayerProblem:
         The float weights; other than `blocks` under the cross term.
     free_bias : bool
         Whether the bias makes up for what the weights leave.
+    pull : float
+        See :func:`pose`.
     deviations : tuple of Deviation
     """
 
@@ -148,6 +150,7 @@ class LayerProblem:
     moments: Moments
     original: FloatArray
     free_bias: bool
+    pull: float
     deviations: tuple[Deviation, ...]
 
     @property
@@ -182,13 +185,14 @@ def pose(
     method: str = "osbc",
     damping: float = 0.03,
     free_bias: bool = False,
+    pull: float = 1.0,
 ) -> LayerProblem:
     r"""State the problem of one population's weights.
 
     Without a cross term the weights themselves are approximated. With it, what is approximated is
     :math:`w^* = (H' + \lambda)^{-1} (C + \lambda) w`, the weights that bring the float network's
-    potential back from the spikes that arrive now. A free bias `b` leaves the problem by
-    completing the square: with `a` the drift, the Hessian becomes :math:`H - a a^T / E[2 m m]`.
+    potential back from the spikes that arrive now, held to those there were. A free bias leaves
+    the problem by completing the square (:meth:`.Moments.centred`).
 
     Parameters
     ----------
@@ -201,6 +205,8 @@ def pose(
         Relative to the mean diagonal.
     free_bias : bool
         Whether the bias may be changed with the weights.
+    pull : float
+        :math:`\lambda` under the cross term, relative to the damping.
     """
     groups = len(moments.hessian)
     stacked = np.concatenate(
@@ -212,11 +218,8 @@ def pose(
         ],
         axis=2,
     )
-    hessian, cross = moments.hessian, moments.cross
+    hessian, cross = moments.centred() if free_bias else (moments.hessian, moments.cross)
     if free_bias:
-        hessian = hessian - _outer(moments.drift, moments.drift) / moments.constant
-        if cross is not None:
-            cross = cross - _outer(moments.drift, moments.float_drift) / moments.constant
         # An input that never varies leaves nothing but rounding: the bias can take its place.
         left, whole = (np.diagonal(H, axis1=1, axis2=2) for H in (hessian, moments.hessian))
         still = left <= _STILL * whole
@@ -226,7 +229,7 @@ def pose(
     if cross is not None and method != "magnitude":
         blocks = np.stack(
             [
-                _centre(W, C, H, d)
+                _centre(W, C, H, d, pull)
                 for W, C, H, d in zip(stacked, cross, hessian, damped, strict=True)
             ]
         )
@@ -249,20 +252,20 @@ def pose(
         moments,
         stacked,
         free_bias,
+        pull,
         tuple(deviations),
     )
 
 
-def _outer(a: FloatArray, b: FloatArray) -> FloatArray:
-    return np.asarray(a[:, :, None] * b[:, None, :])
-
-
-def _centre(W: FloatArray, C: FloatArray, H: FloatArray, d: DampedHessian) -> FloatArray:
+def _centre(
+    W: FloatArray, C: FloatArray, H: FloatArray, d: DampedHessian, pull: float
+) -> FloatArray:
     centre = np.array(W, np.float64)
     # What damping added pulls towards the weights as they were.
-    pull = np.diagonal(d.H) - np.diagonal(H)[d.live]
-    right = (W @ C.T)[:, d.live] + pull * W[:, d.live]
-    centre[:, d.live] = np.linalg.solve(d.H, right.T).T
+    added = np.diagonal(d.H) - np.diagonal(H)[d.live]
+    right = (W @ C.T)[:, d.live] + pull * added * W[:, d.live]
+    left = d.H + np.diag((pull - 1.0) * added)
+    centre[:, d.live] = np.linalg.solve(left, right.T).T
     return centre
 
 

@@ -5,7 +5,8 @@ What can make up for that is tried on four fifths of the calibration samples and
 rest by the error of the network's output, the layers behind still being the float network's:
 
 cross term
-    approximate the weights that bring the float potential back from the spikes that arrive now;
+    approximate the weights that bring the float potential back from the spikes that arrive now,
+    held to the original weights as much as leaves the least loss on the held-out samples;
 free bias
     where there is a bias, let it take what the weights leave on average;
 threshold
@@ -41,6 +42,9 @@ _RATE_SAMPLES = 128
 _RATE_STEPS = 6
 _FACTORS = (0.4, 1.25)
 """Thresholds are searched between these multiples, to 1 %."""
+
+_PULLS = (1.0, 3.0, 10.0, 30.0)
+"""Multiples of the damping that may hold the cross term's target to the weights as they were."""
 
 Solve = Callable[[LayerProblem], tuple[CompressedProjection, ...]]
 
@@ -124,7 +128,7 @@ class Scene:
             arrived[:, steps:, here] = flat[:, : flat.shape[1] - steps, here]
         return arrived.reshape(raster.shape)
 
-    def problem(self, moments: Moments, *, free_bias: bool) -> LayerProblem:
+    def problem(self, moments: Moments, *, free_bias: bool, pull: float = 1.0) -> LayerProblem:
         """State the problem of the population's weights."""
         return pose(
             self.afferents,
@@ -133,6 +137,7 @@ class Scene:
             method=self.method,
             damping=self.damping,
             free_bias=free_bias,
+            pull=pull,
         )
 
     def with_layer(self, layer: Sequence[CompressedProjection]) -> Network:
@@ -161,12 +166,13 @@ class _Variant:
     cross: bool = False
     free_bias: bool = False
     threshold: bool = False
+    pull: float = 1.0
 
     def __str__(self) -> str:
         parts = [
             name
             for name, on in (
-                ("cross term", self.cross),
+                (f"cross term (pull {self.pull:g})", self.cross),
                 ("free bias", self.free_bias),
                 ("threshold", self.threshold),
             )
@@ -195,13 +201,14 @@ def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], 
     judge = _Judge(scene)
     moments: dict[bool, tuple[Moments, Moments]] = {}
     scores: dict[_Variant, FloatArray] = {}
-    for variant in _solved_variants(scene):
-        if variant.cross not in moments:
-            moments[variant.cross] = (
-                _sum(scene, cross=variant.cross, starts=range(HELD_OUT - 1)),
-                scene.moments(cross=variant.cross, part=slice(HELD_OUT - 1, None, HELD_OUT)),
+    for asked in _solved_variants(scene):
+        if asked.cross not in moments:
+            moments[asked.cross] = (
+                _sum(scene, cross=asked.cross, starts=range(HELD_OUT - 1)),
+                scene.moments(cross=asked.cross, part=slice(HELD_OUT - 1, None, HELD_OUT)),
             )
-        problem = scene.problem(moments[variant.cross][0], free_bias=variant.free_bias)
+        problem = _posed(scene, asked, *moments[asked.cross])
+        variant = replace(asked, pull=problem.pull)
         layer = solve(problem)
         scores[variant] = judge.errors(layer)
         if _can_shift(scene):
@@ -212,7 +219,7 @@ def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], 
         if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
             best = variant
     fitted, held = moments[best.cross]
-    problem = scene.problem(fitted + held, free_bias=best.free_bias)
+    problem = scene.problem(fitted + held, free_bias=best.free_bias, pull=best.pull)
     layer = solve(problem)
     if best.threshold:
         layer = _matched(scene, layer)
@@ -231,6 +238,21 @@ def _solved_variants(scene: Scene) -> Iterator[_Variant]:
     for cross in (False, True) if scene.changed else (False,):
         for free_bias in biases:
             yield _Variant(cross=cross, free_bias=free_bias)
+
+
+def _posed(scene: Scene, variant: _Variant, fitted: Moments, held: Moments) -> LayerProblem:
+    """State a variant's problem, with the pull whose target loses least on the held-out samples."""
+    if not variant.cross:
+        return scene.problem(fitted, free_bias=variant.free_bias)
+    problems = [scene.problem(fitted, free_bias=variant.free_bias, pull=p) for p in _PULLS]
+    return min(problems, key=lambda problem: _held_out_loss(problem, held))
+
+
+def _held_out_loss(problem: LayerProblem, held: Moments) -> float:
+    """Return ``|M X' w* - M X w|^2`` less ``|M X w|^2``, of targets that are not compressed yet."""
+    hessian, cross = held.centred() if problem.free_bias else (held.hessian, held.cross)
+    meant = 0.0 if cross is None else problem.original @ cross.swapaxes(1, 2)
+    return float((problem.blocks * (problem.blocks @ hessian - 2.0 * meant)).sum())
 
 
 def _sum(scene: Scene, *, cross: bool, starts: Sequence[int]) -> Moments:

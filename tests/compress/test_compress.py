@@ -153,6 +153,23 @@ def test_cross_term_and_free_bias_are_least_squares() -> None:
     assert np.allclose(layer.bias, connection.bias + best)
 
 
+@pytest.mark.parametrize("pull", [1.0, 10.0])
+def test_the_target_of_the_cross_term_is_held_to_the_weights(pull: float) -> None:
+    neuron = nets.NEURONS["LIF"]
+    connection = nets.dense(7, 6, 10)
+    projection = Projection("w", "input", "p", connection)
+    seen, meant = nets.spikes(8, 30, 12, 10), nets.spikes(9, 30, 12, 10)
+    x, y = (membrane_trace(neuron.dynamics(), s).reshape(-1, 10) for s in (seen, meant))
+    moments = membrane_moments([projection], neuron.dynamics(), [seen], [meant])
+    population = Population("p", (6,), neuron)
+    W = connection.weight.astype(np.float64)
+    problem = pose([projection], population, moments, damping=0.05, pull=pull)
+    # Ridge regression is least squares with the weights themselves as further samples.
+    ridge = np.sqrt(0.05 * pull * (x**2).sum() / 10) * np.eye(10)
+    rows, wanted = np.concatenate([x, ridge]), np.concatenate([y @ W.T, ridge @ W.T])
+    assert np.allclose(problem.blocks[0].T, np.linalg.lstsq(rows, wanted, rcond=None)[0])
+
+
 def test_moments_add_up_whatever_the_batches() -> None:
     net = nets.convolutions()
     x = nets.spikes(10, 9, 7, 2, 9, 9)
@@ -289,6 +306,32 @@ def test_tuning_keeps_what_held_out_samples_favour() -> None:
     ]
     assert errors[1] < 0.8 * errors[0]
     assert not [d for d in plain.deviations if "hold" in d.message]
+
+
+@pytest.mark.parametrize("samples", [60, 400])
+def test_the_cross_term_pulls_as_much_as_held_out_samples_ask(samples: int) -> None:
+    net = nets.mlp(sizes=(100, 60, 8))
+    x = nets.spikes(6, samples, 12, 100, rate=0.1)
+    done = compress(net, x, CompressionOptions(sparsity=0.9, bits=8))
+    x, y = (
+        membrane_trace(
+            net.populations[1].neuron.dynamics(), simulate(n, x, record={"p0"}).spikes["p0"]
+        )
+        for n in (done.network, net)
+    )
+    held = np.arange(samples) % 5 == 4
+    (x, x2), (y, y2) = ([z[part].reshape(-1, 60) for part in (~held, held)] for z in (x, y))
+    W = net.projections[1].connection.weight.astype(np.float64)
+    errors = {}
+    for pull in (1.0, 3.0, 10.0, 30.0):
+        ridge = np.sqrt(0.03 * pull * (x**2).sum() / (x.any(axis=0)).sum()) * np.eye(60)
+        rows, wanted = np.concatenate([x, ridge]), np.concatenate([y @ W.T, ridge @ W.T])
+        found = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+        errors[pull] = ((x2 @ found - y2 @ W.T) ** 2).sum()
+    best = min(errors, key=lambda pull: errors[pull])
+    assert {f"cross term (pull {best:g})"} == {
+        variant for variant in done.projections["w1"].tried if variant.endswith(")")
+    }
 
 
 def test_matched_thresholds_meet_the_float_rate() -> None:
