@@ -29,7 +29,7 @@ demo: $(READY)
 	$(BIN)/osbc-deploy --target loihi2-sim
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -170,7 +170,9 @@ def test_random_stacks_keep_every_cap_on_no_more_cores_than_equal_slices(seed: i
         bits, groups = int(rng.choice([1, 3, 8])), int(rng.integers(1, 4))
         if len(pre) == 3 and rng.random() < 0.6:
             conv = FixedConv(
-                np.ones((int(rng.integers(1, 9)), pre[0], *rng.integers(1, 4, 2))),
+                np.ones(
+                    (int(rng.integers(1, 9)), pre[0], *np.minimum(rng.integers(1, 4, 2), pre[1:]))
+                ),
                 (int(rng.integers(1, 3)), 1),
                 (1, int(rng.integers(0, 2))),
                 (1, 1),

@@ -177,9 +177,9 @@ class _Shown:
 
     def __init__(self, neuron: Neuron) -> None:
         self._neuron = neuron
-        self.parameters = neuron.parameters
-        self.v_init = neuron.v_init
-        self.states = neuron.states
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._neuron, name)
 
     def step(self, p, state, x, where):  # type: ignore[no-untyped-def]
         _, state = self._neuron.step(p, state, x, where)
