@@ -148,8 +148,10 @@ def _width(
     projection: Projection, connection: FixedConnection, asked: int, formats: NumberFormats
 ) -> int:
     """Return the bits that hold all codes, at least those asked for."""
-    peak = int(np.abs(connection.weight.astype(np.int64)).max(initial=0))
-    needed = max(asked, peak.bit_length() + 1 if peak > 1 else asked)
+    low, high = int(connection.weight.min(initial=0)), int(connection.weight.max(initial=0))
+    # One bit is a sign, which is stored in two.
+    sign = asked == 1 and max(-low, high) <= 1
+    needed = 1 if sign else max(asked, 1 + max(-low - 1, high, 0).bit_length())
     if needed > formats.weight_bits[-1]:
         raise UnsupportedModelError(
             "network: weights that grow beyond what the chip stores",
