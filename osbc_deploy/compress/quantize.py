@@ -1,4 +1,4 @@
-"""Quantization on the grid the chip stores: signed integers times a scale per output, no offset.
+"""Quantization on the grid the chip stores: symmetric integers times a scale per output.
 
 A scale per output costs nothing in weights, because the neuron's threshold and bias absorb it;
 but every distinct threshold is a neuron group of the core, so the number of different scales is
@@ -32,11 +32,9 @@ _SHARED_ROWS = 256
 
 
 def levels(bits: int) -> int:
-    """Return the largest code: ``2^(bits-1) - 1``, and 1 for one bit.
+    """Return the largest code of a symmetric grid: ``2^(bits-1) - 1``, and 1 for one bit.
 
-    One bit is the sign alone, codes -1 and +1. Otherwise codes reach one further down, to
-    ``-2^(bits-1)``, as the mixed-sign synapses of the chip do; with two bits that is a level in
-    four.
+    One bit is the sign alone, codes -1 and +1.
     """
     return max(1, (1 << (bits - 1)) - 1)
 
@@ -46,7 +44,7 @@ def round_to_grid(w: FloatArray, scale: FloatArray, bits: int) -> FloatArray:
     if bits == 1:
         return np.where(w < 0, -1.0, 1.0)
     top = levels(bits)
-    return np.clip(np.rint(w / scale), -top - 1, top)
+    return np.clip(np.rint(w / scale), -top, top)
 
 
 def search_scales(
