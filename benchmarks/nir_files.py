@@ -25,6 +25,7 @@ from osbc_deploy.export.nir import write_nir
 from osbc_deploy.frontends.nir import read_nir
 from osbc_deploy.network.graph import Network
 from osbc_deploy.network.simulate import simulate
+from osbc_deploy.pipeline import deploy
 
 FILES = {
     "nmnist_scnn.nir": ("zero", "subtract"),
@@ -49,6 +50,22 @@ def main() -> None:
         for reset in resets:
             for rate in RATES:
                 row(data / name, reset, rate)
+    print("\ndeployed on loihi2-sim at 50 % and 6 bits, random spikes:")
+    for name, resets in FILES.items():
+        for reset in resets if (data / name).is_file() else ():
+            on_lava(data / name, reset)
+
+
+def on_lava(path: Path, reset: str) -> None:
+    shape = read_nir(path, reset=reset).input_shape
+    x = (np.random.default_rng(0).random((60, 30, *shape)) < RATES[1]).astype(np.uint8)
+    done = deploy(path, x, reset=reset, sparsity=0.5, bits=6, tune=False, backend_samples=3)
+    fidelity = done.fidelity
+    print(
+        f"{path.name:<28} {reset:<9} {done.mapping.cores_used} cores; Lava against the engine: "
+        f"{fidelity.mismatched_spikes} of {fidelity.compared_spikes:,} spikes differ",
+        flush=True,
+    )
 
 
 def row(path: Path, reset: str, rate: float) -> None:
