@@ -71,6 +71,7 @@ def wrong(found: Counter[str]) -> dict[str, int]:
 GRIDS = """
 import sys
 import numpy as np
+from osbc_backend_lava.compatibility import prepare
 prepare()
 from lava.utils.weightutils import SignMode, clip_weights, truncate_weights
 raw, found = np.arange(-300, 301), {}
