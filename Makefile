@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LAVA := lava-nc==0.10.0
 # What these declare beside what they need would bring another torch (see CONTRIBUTING.md).
-FRAMEWORKS := snntorch spikingjelly neurobench
+FRAMEWORKS := snntorch neurobench 'spikingjelly; python_version >= "3.11"'
 
 .PHONY: setup demo test lint types check conformance clean
 
