@@ -22,16 +22,12 @@ from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.frontends.nir_options import GENERATOR
 from osbc_deploy.network.graph import INPUT, Conv, Network, Population, Projection, Shape
 from osbc_deploy.network.neurons import nir as families
-from osbc_deploy.network.neurons import spikingjelly
 
 __all__ = ["DEFAULT_DT", "check_nir", "nir_graph", "write_nir"]
 
 DEFAULT_DT = 1e-4
 """Seconds written for a step of networks that only count steps, as snnTorch and others do."""
 
-
-_AT_THRESHOLD = (spikingjelly.IFNode, spikingjelly.LIFNode, spikingjelly.ParametricLIFNode)
-"""Families that fire at the threshold too, and not only above it."""
 
 _LEAKY = (families.LIF, families.LI, families.CubaLIF, families.CubaLI)
 
@@ -214,7 +210,7 @@ def _neurons(population: Population, dt: float, dtype: str) -> Any:
 def _threshold(population: Population, dtype: str) -> FloatArray:
     """Return the largest potential that does not fire, which is NIR's threshold."""
     threshold = population.neuron.parameters["v_threshold"].astype(dtype)
-    if isinstance(population.neuron, _AT_THRESHOLD):
+    if population.neuron.fires_at_threshold:
         return np.asarray(np.nextafter(threshold, np.array(-np.inf, dtype)))
     return threshold
 

@@ -16,6 +16,9 @@ from osbc_deploy.network.graph import Population, Projection
 
 __all__ = ["RealRegisters", "largest_exponent", "quantized", "real_registers"]
 
+_ROUNDING = 1e-9
+"""Relative; more than what arithmetic in double precision makes of a whole number."""
+
 _INT32_LIMIT = 2**31 - 1
 """Simulators hold activations in 32 bits; no input at all may drive a sum beyond."""
 
@@ -171,7 +174,13 @@ def quantized(
     """Round the registers at exponent m, into the ranges they have."""
     factor = 2.0**exponent
     if population.neuron.spiking:
-        vth = np.clip(np.rint(targets.vth * factor), 0, formats.vth_max)
+        wanted = targets.vth * factor
+        vth = np.rint(wanted)
+        if population.neuron.fires_at_threshold:
+            # The chip fires above its threshold only, which matters where potentials can be it: a
+            # spike that an identity passes on lands right on a whole number of codes.
+            vth -= np.abs(wanted - vth) <= _ROUNDING * vth
+        vth = np.clip(vth, 0, formats.vth_max)
     else:
         vth = np.full(population.size, formats.vth_max)
     mantissa, bias_exp = _bias_registers(targets.bias * factor, formats)

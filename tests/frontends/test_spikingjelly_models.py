@@ -13,10 +13,12 @@ from torch import nn
 
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.network.simulate import simulate
+from osbc_deploy.pipeline import deploy
 
 pytest.importorskip("spikingjelly")
 from spikingjelly.activation_based import functional, layer, neuron
 
+from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.frontends.spikingjelly import read_spikingjelly
 
 SHAPE = (3, 16, 16)
@@ -118,3 +120,48 @@ def test_a_spiking_transformer_is_refused_with_all_it_needs() -> None:
         "head: the network ends in head",
     ):
         assert any(line.startswith(part) for line in found), part
+
+
+def test_sew_blocks_are_compressed_and_fire_on_the_chip_as_they_should(sew_resnet: Any) -> None:
+    torch.manual_seed(0)
+
+    def block(inner: int, outer: int, stride: int) -> nn.Module:
+        down = None
+        if stride != 1:
+            conv = layer.Conv2d(inner, outer, 1, stride, bias=False)
+            down = nn.Sequential(conv, layer.BatchNorm2d(outer), neuron.IFNode())
+        made: nn.Module = sew_resnet.BasicBlock(
+            inner, outer, stride, downsample=down, cnf="ADD", spiking_neuron=neuron.IFNode
+        )
+        return made
+
+    model = nn.Sequential(
+        layer.Conv2d(2, 6, 3, 1, 1, bias=False),
+        layer.BatchNorm2d(6),
+        neuron.IFNode(),
+        block(6, 6, 1),
+        block(6, 8, 2),
+        layer.Flatten(),
+        layer.Linear(8 * 4 * 4, 5),
+        neuron.IFNode(),
+    ).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.fill_(1.5)
+                module.bias.fill_(0.35)
+        model[-2].weight.mul_(4)
+    functional.set_step_mode(model, "m")
+    x = (np.random.default_rng(0).random((20, 8, 2, 8, 8)) < 0.2).astype(np.uint8)
+    done = deploy(model, x, target="loihi2", sparsity=0.3, bits=6, tune=False, backend_samples=0)
+    names = [p.name for p in done.network.populations]
+    before = simulate(done.compressed.network, x, record=names)
+    after = run(done.lowered.network, x, record=[p.name for p in done.lowered.network.populations])
+    assert any("relay" in d.message for d in done.deviations)
+    for name in names:
+        assert 0.05 < before.rates[name] < 0.9
+        fired = before.spikes[name].reshape(after.spikes[name].shape)
+        assert np.mean(fired != after.spikes[name]) < 0.02, name
+    # An identity passes every spike on, which lands right on the threshold.
+    passed = next(n for n in names if n.endswith("downsample_sn"))
+    assert np.array_equal(after.spikes[passed], after.spikes[passed.replace("_sn", ".2")])

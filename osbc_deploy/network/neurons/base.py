@@ -85,6 +85,8 @@ class Neuron:
     equation: ClassVar[str] = ""
     states: ClassVar[tuple[str, ...]] = ("u", "v")
     """Names of the state arrays; `v` starts at `v_init`, all others at 0."""
+    fires_at_threshold: ClassVar[bool] = False
+    """Whether it fires at the threshold too, and not only above it."""
     feedback_apart: ClassVar[bool] = False
     """Whether `step` takes a pair: the current of what comes forward, and of what feeds back. The
     two are added to the state one after the other where the framework does, since the order of a

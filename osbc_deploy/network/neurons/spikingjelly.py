@@ -28,6 +28,7 @@ class _Node(Neuron):
     reset: str
 
     states: ClassVar[tuple[str, ...]] = ("v",)
+    fires_at_threshold: ClassVar[bool] = True
 
     @property
     def v_init(self) -> FloatArray:
