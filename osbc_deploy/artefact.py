@@ -36,6 +36,7 @@ __all__ = [
     "check_replaceable",
     "manifest_of",
     "network_of",
+    "new_file",
     "new_folder",
     "read_network",
     "write_network",
@@ -100,6 +101,32 @@ def new_folder(path: Path, *, marker: str = MANIFEST) -> Iterator[Path]:
             work.rename(path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield the name of a temporary file that becomes `path` when the block ends well.
+
+    Raises
+    ------
+    UsageError
+        When it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error
+    os.close(handle)
+    work = Path(name)
+    try:
+        yield work
+        with work.open("rb") as file:
+            os.fsync(file.fileno())
+        work.chmod(0o644)
+        work.replace(path)
+    finally:
+        work.unlink(missing_ok=True)
 
 
 def write_network(network: FixedPointNetwork, folder: Path) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import struct
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.artefact import manifest_of
+from osbc_deploy.artefact import manifest_of, new_file
 from osbc_deploy.chip.layers import Range
 from osbc_deploy.chip.mapping import Core, Mapping
 from osbc_deploy.errors import FitError, UnsupportedModelError, UsageError
@@ -336,18 +334,5 @@ def _replace(path: Path, data: bytes, start: bytes) -> None:
     """Write a file under another name and put it in its place."""
     if path.exists() and not (path.is_file() and path.read_bytes()[: len(start)] == start):
         raise UsageError(f"{path}: exists and was not written by osbc-deploy. Choose another name.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error
-    work = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        work.chmod(0o644)
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
+    with new_file(path) as work:
+        work.write_bytes(data)

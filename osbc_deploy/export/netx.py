@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import IntArray
+from osbc_deploy.artefact import new_file
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.network import (
@@ -60,20 +59,8 @@ def write_netx(network: FixedPointNetwork, path: str | Path) -> None:
         )
     if path.exists() and not (path.is_file() and h5py.is_hdf5(path)):
         raise UsageError(f"{path}: exists and is no NetX file. Choose another name.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error
-    os.close(handle)
-    work = Path(name)
-    try:
-        with h5py.File(work, "w") as file:
-            _write(network, file)
-        work.chmod(0o644)
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
+    with new_file(path) as work, h5py.File(work, "w") as file:
+        _write(network, file)
 
 
 def loaded_weights(weight: IntArray) -> IntArray | None:

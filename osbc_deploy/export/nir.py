@@ -9,8 +9,6 @@ import finds them.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import FloatArray
+from osbc_deploy.artefact import new_file
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.frontends.nir_options import GENERATOR
 from osbc_deploy.network.graph import INPUT, Conv, Network, Population, Projection, Shape
@@ -55,19 +54,8 @@ def write_nir(network: Network, path: str | Path, *, dt: float | None = None) ->
     path = Path(path)
     check_nir(path)
     graph = nir_graph(network, dt=dt)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error
-    os.close(handle)
-    work = Path(name)
-    try:
+    with new_file(path) as work:
         nir.write(str(work), graph)
-        work.chmod(0o644)
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
 
 
 def check_nir(path: Path) -> None:
