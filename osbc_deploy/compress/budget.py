@@ -52,11 +52,19 @@ def lamps_budget(weights: Sequence[FloatArray], sparsity: float) -> list[int]:
     scores = [lamps_scores(weight) for weight in weights]
     total = sum(len(score) for score in scores)
     keep = max(total - round(sparsity * total), len(weights))
-    layer = np.repeat(np.arange(len(scores)), [len(score) for score in scores])
-    # The layers' largest weights come first: a layer without weights would cut the network.
-    best = np.concatenate([np.arange(len(score)) == score.argmax() for score in scores])
-    order = np.lexsort((-np.concatenate(scores), ~best))[:keep]
-    return [max(1, int(count)) for count in np.bincount(layer[order], minlength=len(scores))]
+    for score in scores:
+        # The layers' largest weights come first: a layer without weights would cut the network.
+        score[score.argmax()] = np.inf
+    flat = np.concatenate(scores)
+    least = np.partition(flat, total - keep)[total - keep]
+    counts = [int(np.count_nonzero(score > least)) for score in scores]
+    left = keep - sum(counts)
+    for number, score in enumerate(scores):
+        # Equal scores go to the first layers.
+        more = min(left, int(np.count_nonzero(score == least)))
+        counts[number] += more
+        left -= more
+    return counts
 
 
 def uniform_budget(sizes: Sequence[int], sparsity: float) -> list[int]:

@@ -169,6 +169,12 @@ class LayerProblem:
         return all(p.compressible for p in self.afferents)
 
     @cached_property
+    def undamped(self) -> float:
+        """The loss of removing all weights."""
+        pairs = zip(self.blocks, self.hessian, strict=True)
+        return sum((float(loss(W, np.zeros_like(W), H).sum()) for W, H in pairs), 0.0)
+
+    @cached_property
     def whole(self) -> float:
         """The loss of removing all weights, damping included."""
         pairs = zip(self.blocks, self.damped, strict=True)
@@ -523,7 +529,6 @@ def _bias(problem: LayerProblem, weights: FloatArray) -> FloatArray | None:
 
 
 def _relative(problem: LayerProblem, changed: Sequence[FloatArray] | FloatArray) -> float:
-    pairs = list(zip(problem.blocks, problem.hessian, strict=True))
-    lost = sum(loss(W, V, H).sum() for (W, H), V in zip(pairs, changed, strict=True))
-    whole = sum(loss(W, 0.0 * W, H).sum() for W, H in pairs)
-    return float(lost / whole) if whole > 0 else 0.0
+    pairs = zip(problem.blocks, changed, problem.hessian, strict=True)
+    lost = sum(loss(W, V, H).sum() for W, V, H in pairs)
+    return float(lost / problem.undamped) if problem.undamped > 0 else 0.0

@@ -35,15 +35,16 @@ _DENSE_FROM = 0.08
 """Density from which adding whole rows is faster than following lists (measured)."""
 
 
-_PLANS: WeakKeyDictionary[FixedPointNetwork, dict[int, Plan]] = WeakKeyDictionary()
+_PLANS: WeakKeyDictionary[FixedPointNetwork, dict[tuple[int, frozenset[str]], Plan]]
+_PLANS = WeakKeyDictionary()
 
 
-def plan_of(network: FixedPointNetwork, peak: int) -> Plan:
+def plan_of(network: FixedPointNetwork, peak: int, given: frozenset[str]) -> Plan:
     """Return the plan of a network, made once as long as the network lives."""
     plans = _PLANS.setdefault(network, {})
-    if peak not in plans:
-        plans[peak] = Plan(network, peak)
-    return plans[peak]
+    if (peak, given) not in plans:
+        plans[peak, given] = Plan(network, peak, given)
+    return plans[peak, given]
 
 
 class Plan:
@@ -54,14 +55,21 @@ class Plan:
     network : FixedPointNetwork
     peak : int
         Largest magnitude of a graded input.
+    given : frozenset of str
+        Populations that will not run; nothing is prepared for what they hear.
     """
 
-    def __init__(self, network: FixedPointNetwork, peak: int) -> None:
+    def __init__(
+        self, network: FixedPointNetwork, peak: int, given: frozenset[str] = frozenset()
+    ) -> None:
         # Weak, or the cache of plans would keep every network alive.
         self._network: ReferenceType[FixedPointNetwork] = ref(network)
         self.populations = [_Registers.of(p, network.formats) for p in network.populations]
         order = {p.name: number for number, p in enumerate(network.populations)}
-        self.passes = [_passes(p, order[p.post], network, peak) for p in network.projections]
+        self.passes = [
+            [] if p.post in given else _passes(p, order[p.post], network, peak)
+            for p in network.projections
+        ]
         widest = max((p.bound for passes in self.passes for p in passes), default=0)
         # Sums of several projections meet in one place.
         self.dtype = np.int32 if widest * len(network.projections) < 2**31 else np.int64
@@ -335,7 +343,7 @@ class _Sample:
             for projection, parts in zip(
                 self.plan.network.projections, self.plan.passes, strict=True
             )
-            if projection.pre == name and projection.post not in self.traces.given
+            if projection.pre == name
             for part in parts
         ]
         if not chosen:

@@ -96,7 +96,10 @@ def run(
     v = rasters(states if out.spiking else {*states, out.name}, n, np.int32)
     output: IntArray = np.empty((n, steps, out.size), np.int32) if out.spiking else v[out.name]
     activity = {name: Activity() for name in sizes if name not in known}
-    with task(progress, title, n), _workers(network, signal, kernels, threads, strict) as work:
+    with (
+        task(progress, title, n),
+        _workers(network, signal, kernels, threads, frozenset(known), strict=strict) as work,
+    ):
         for start in range(0, n, batch_size):
             rows = slice(start, min(start + batch_size, n))
             count = rows.stop - rows.start
@@ -125,6 +128,8 @@ def _workers(
     signal: IntArray,
     kernels: Kernels,
     threads: int | None,
+    given: frozenset[str],
+    *,
     strict: bool,
 ) -> Iterator[Work]:
     """Yield the function that runs a batch and tells what each sample, or all, went through."""
@@ -135,7 +140,8 @@ def _workers(
     from osbc_deploy.fixedpoint.compiled import plan_of
 
     graded = any(p.graded for p in network.projections)
-    plan = plan_of(network, int(np.abs(signal.astype(np.int64)).max(initial=0)) if graded else 1)
+    peak = int(np.abs(signal.astype(np.int64)).max(initial=0)) if graded else 1
+    plan = plan_of(network, peak, given)
     with ThreadPoolExecutor(max_workers=threads or os.cpu_count()) as pool:
 
         def work(batch: IntArray, traces: Traces) -> Iterable[dict[str, Activity]]:
