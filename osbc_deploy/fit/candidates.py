@@ -16,12 +16,14 @@ from osbc_deploy.compress.layer import (
     rank_layer,
 )
 from osbc_deploy.compress.ranking import ranking_work
-from osbc_deploy.fit.search import Candidate
+from osbc_deploy.errors import FitError
+from osbc_deploy.fit.search import Candidate, Cost
 from osbc_deploy.fixedpoint.lower import unmeasured
+from osbc_deploy.fixedpoint.timing import Timing, relays
 from osbc_deploy.network.graph import Network, Population
 from osbc_deploy.progress import Progress
 
-__all__ = ["BITS", "SPARSITIES", "affordable_sparsities", "layer_candidates"]
+__all__ = ["BITS", "SPARSITIES", "affordable_sparsities", "layer_candidates", "relay_cost"]
 
 SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 BITS = (8, 6, 5, 4, 3, 2)
@@ -35,6 +37,7 @@ def layer_candidates(
     network: Network,
     population: Population,
     target: Target,
+    times: Timing,
     *,
     to_convolution: bool,
     is_output: bool,
@@ -51,6 +54,8 @@ def layer_candidates(
     population : Population
         The neurons behind the layer.
     target : Target
+    times : Timing
+        Of the network: delays take memory too.
     to_convolution, is_output : bool
         Whether its spikes go to convolutions only, and whether it is the last.
     progress : Progress
@@ -77,6 +82,7 @@ def layer_candidates(
                 network,
                 population,
                 target,
+                times,
                 sparsity,
                 to_convolution=to_convolution,
                 is_output=is_output,
@@ -85,6 +91,26 @@ def layer_candidates(
         ]
         progress.advance()
     return found
+
+
+def relay_cost(network: Network, target: Target, times: Timing) -> Cost:
+    """Return what the relays of convolutions that skip populations take, whatever is chosen."""
+    layers = [
+        layer_of(
+            population,
+            ((projection, network.shape_of(source)),),
+            to_convolution=True,
+            is_output=False,
+        )
+        for source, count in times.relays_of(network).items()
+        for projection, population in relays(network, source, count, target.number_formats)
+    ]
+    if not layers:
+        return Cost()
+    mapping = map_layers(tuple(layers), target)
+    if misfits := mapping.misfits():
+        raise FitError(f"relays: {misfits[0]}. Make the population they repeat smaller.")
+    return Cost(mapping.cores_used, mapping.words)
 
 
 def affordable_sparsities(
@@ -109,13 +135,14 @@ def _costed(
     network: Network,
     population: Population,
     target: Target,
+    times: Timing,
     sparsity: float,
     *,
     to_convolution: bool,
     is_output: bool,
 ) -> Candidate:
     weights = {p.name: p for p in projections}
-    lowered, fixed = unmeasured(network, population, weights, target.number_formats)
+    lowered, fixed = unmeasured(network, population, weights, times, target.number_formats)
     shapes = [network.shape_of(p.pre) for p in network.afferents(population.name)]
     layer = layer_of(
         fixed,

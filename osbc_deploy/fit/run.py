@@ -21,9 +21,16 @@ from osbc_deploy.compress.network import (
 )
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import FitError, UsageError
-from osbc_deploy.fit.candidates import BITS, SPARSITIES, affordable_sparsities, layer_candidates
+from osbc_deploy.fit.candidates import (
+    BITS,
+    SPARSITIES,
+    affordable_sparsities,
+    layer_candidates,
+    relay_cost,
+)
 from osbc_deploy.fit.remedies import advice
 from osbc_deploy.fit.search import Candidate, Plan, front_over, pareto_plans
+from osbc_deploy.fixedpoint.timing import Timing, timing
 from osbc_deploy.network.graph import Conv, Readout
 from osbc_deploy.network.simulate import decode, simulate
 from osbc_deploy.pipeline import Deployment, Job, finish, prepare
@@ -215,12 +222,13 @@ backend_samples, time_limit, progress
     statistics = collect(job.network, job.typical.spikes, options, progress=progress)
     notes = tuple(_left_out(statistics))
     statistics = replace(statistics, deviations=statistics.deviations + notes)
-    candidates = _candidates(job, statistics, progress)
+    times = timing(job.network)
+    candidates = _candidates(job, statistics, times, progress)
     allowed = {
         name: [c for c in found if c.bits in bits and c.sparsity <= max_sparsity]
         for name, found in candidates.items()
     }
-    plans = pareto_plans(allowed)
+    plans = pareto_plans(allowed, relay_cost(job.network, job.chip, times))
     if not plans:
         raise FitError(_no_plan(allowed, job.chip))
     feasible = _within(plans, candidates, budget, job.chip)
@@ -246,7 +254,9 @@ def _left_out(statistics: Statistics) -> Iterator[Deviation]:
             )
 
 
-def _candidates(job: Job, statistics: Statistics, progress: Progress) -> dict[str, list[Candidate]]:
+def _candidates(
+    job: Job, statistics: Statistics, times: Timing, progress: Progress
+) -> dict[str, list[Candidate]]:
     network = job.network
     found = {}
     with task(progress, "candidates", len(statistics.problems) * len(SPARSITIES)):
@@ -257,6 +267,7 @@ def _candidates(job: Job, statistics: Statistics, progress: Progress) -> dict[st
                 network,
                 population,
                 job.chip,
+                times,
                 to_convolution=bool(following)
                 and all(isinstance(p.connection, Conv) for p in following),
                 is_output=population is network.populations[-1],

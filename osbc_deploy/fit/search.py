@@ -10,7 +10,7 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.compress.network import CompressedProjection
 
-__all__ = ["Candidate", "Plan", "front_over", "pareto_plans"]
+__all__ = ["Candidate", "Cost", "Plan", "front_over", "pareto_plans"]
 
 MOST_STATES = 4096
 """Partial plans kept while layers are joined; beyond that, they are thinned evenly by loss."""
@@ -48,6 +48,23 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What populations without weights of the network's own take, such as relays.
+
+    Attributes
+    ----------
+    cores : int
+    words : int
+    """
+
+    cores: int = 0
+    words: int = 0
+
+
+_NOTHING = Cost()
+
+
+@dataclass(frozen=True)
 class Plan:
     """One candidate for every layer.
 
@@ -55,19 +72,22 @@ class Plan:
     ----------
     choices : dict of Candidate
         By layer name.
+    beside : Cost
+        Of what is needed whatever is chosen.
     """
 
     choices: Mapping[str, Candidate]
+    beside: Cost = _NOTHING
 
     @property
     def cores(self) -> int:
-        """Cores of all layers."""
-        return sum(c.cores for c in self.choices.values())
+        """Cores of the whole network."""
+        return self.beside.cores + sum(c.cores for c in self.choices.values())
 
     @property
     def words(self) -> int:
-        """Words of all layers."""
-        return sum(c.words for c in self.choices.values())
+        """Words of the whole network."""
+        return self.beside.words + sum(c.words for c in self.choices.values())
 
     @property
     def loss(self) -> float:
@@ -75,7 +95,9 @@ class Plan:
         return sum(c.loss for c in self.choices.values())
 
 
-def pareto_plans(candidates: Mapping[str, Sequence[Candidate]]) -> list[Plan]:
+def pareto_plans(
+    candidates: Mapping[str, Sequence[Candidate]], beside: Cost = _NOTHING
+) -> list[Plan]:
     """Return the plans that no other plan beats in cores, words and loss at once.
 
     Layers are joined one after the other and beaten partial plans dropped, which is exact as all
@@ -85,6 +107,8 @@ def pareto_plans(candidates: Mapping[str, Sequence[Candidate]]) -> list[Plan]:
     ----------
     candidates : dict of sequence of Candidate
         By layer name; those with a fault are left out.
+    beside : Cost
+        Of what every plan needs.
 
     Returns
     -------
@@ -105,7 +129,7 @@ def pareto_plans(candidates: Mapping[str, Sequence[Candidate]]) -> list[Plan]:
         keep = _unbeaten(all_cores, all_words, all_loss)
         back.append((keep // len(options), keep % len(options)))
         cores, words, loss = all_cores[keep], all_words[keep], all_loss[keep]
-    return [_trace(names, usable, back, end) for end in range(len(loss))]
+    return [Plan(_trace(names, usable, back, end), beside) for end in range(len(loss))]
 
 
 def _unbeaten(cores: IntArray, words: IntArray, loss: FloatArray) -> IntArray:
@@ -140,12 +164,12 @@ def _trace(
     usable: Mapping[str, Sequence[Candidate]],
     back: Sequence[tuple[IntArray, IntArray]],
     end: int,
-) -> Plan:
+) -> dict[str, Candidate]:
     chosen = {}
     for name, (previous, option) in zip(reversed(names), reversed(back), strict=True):
         chosen[name] = usable[name][int(option[end])]
         end = int(previous[end])
-    return Plan({name: chosen[name] for name in names})
+    return {name: chosen[name] for name in names}
 
 
 def front_over(plans: Iterable[Plan], resource: str) -> list[Plan]:

@@ -43,7 +43,7 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation, F
 from osbc_deploy.fixedpoint.ranges import faults
 from osbc_deploy.fixedpoint.registers import RealRegisters
 from osbc_deploy.fixedpoint.scaling import Layer, scaling
-from osbc_deploy.fixedpoint.timing import Timing, relay, timing
+from osbc_deploy.fixedpoint.timing import Timing, relays, timing
 from osbc_deploy.network.graph import INPUT, Network, Population, Readout
 from osbc_deploy.progress import SILENT, Progress, task
 
@@ -112,13 +112,14 @@ def unmeasured(
     network: Network,
     population: Population,
     weights: Mapping[str, CompressedProjection],
+    times: Timing,
     formats: NumberFormats,
 ) -> Layer:
     """Return the integers of a layer as they are before calibration looks for headroom.
 
     Its memory is that of the lowered layer: only the common exponent may still change.
     """
-    start = scaling(network, population, weights, timing(network), formats, [])
+    start = scaling(network, population, weights, times, formats, [])
     return start.at(start.ceiling)
 
 
@@ -142,10 +143,7 @@ class _Growing:
         self.activity: dict[str, Activity] = {}
         self.deviations: list[Deviation] = []
         # A convolution may hear a population later than its neighbors do.
-        self.relays = {INPUT: 0}
-        for projection in network.projections:
-            longest = max(self.relays.get(projection.pre, 0), times.relays.get(projection.name, 0))
-            self.relays[projection.pre] = longest
+        self.relays = times.relays_of(network)
         self._repeat(INPUT)
 
     def add(self, block: Sequence[Population], weights: Mapping[str, CompressedProjection]) -> None:
@@ -236,15 +234,12 @@ class _Growing:
 
     def _repeat(self, name: str) -> None:
         """Add the relays of a population or of the input."""
-        count, before = self.relays.get(name, 0), name
+        count = self.relays.get(name, 0)
         if not count:
             return
-        shape = self.source.shape_of(name)
-        for number in range(1, count + 1):
-            projection, population = relay(name, before, number, shape, self.formats)
+        for projection, population in relays(self.source, name, count, self.formats):
             found = [((projection,), population)]
             self._keep(found, *self._measure(found))
-            before = population.name
         self.deviations.append(
             Deviation(
                 "lower",

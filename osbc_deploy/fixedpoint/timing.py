@@ -20,7 +20,7 @@ from osbc_deploy.fixedpoint.network import FixedConv, FixedPopulation, FixedProj
 from osbc_deploy.fixedpoint.ranges import MAX_DELAY
 from osbc_deploy.network.graph import INPUT, Dense, Network, Shape
 
-__all__ = ["Timing", "relay", "relay_name", "timing"]
+__all__ = ["Timing", "relay", "relay_name", "relays", "timing"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,15 @@ class Timing:
 
     delays: Mapping[str, IntArray] = field(default_factory=dict)
     relays: Mapping[str, int] = field(default_factory=dict)
+
+    def relays_of(self, network: Network) -> dict[str, int]:
+        """Return how many relays repeat each population, or the input, for all that hear them."""
+        longest: dict[str, int] = {}
+        for projection in network.projections:
+            count = self.relays.get(projection.name, 0)
+            if count > longest.get(projection.pre, 0):
+                longest[projection.pre] = count
+        return longest
 
 
 def timing(network: Network) -> Timing:
@@ -127,3 +136,14 @@ def relay(
         v_offset=np.zeros(size),
     )
     return FixedProjection(f"to {name}", before, name, identity, stored, 0), population
+
+
+def relays(
+    network: Network, source: str, count: int, formats: NumberFormats
+) -> list[tuple[FixedProjection, FixedPopulation]]:
+    """Return the chain of relays of a population or of the input, each with what it hears."""
+    chain, before = [], source
+    for number in range(1, count + 1):
+        chain.append(relay(source, before, number, network.shape_of(source), formats))
+        before = chain[-1][1].name
+    return chain

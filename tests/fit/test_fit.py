@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import textwrap
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -16,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import float_networks as nets
 from osbc_deploy.bundled.digits import digits_events
 from osbc_deploy.bundled.models import weights_path
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import FitError, UsageError
+from osbc_deploy.export.nir import write_nir
 from osbc_deploy.fit import Candidate, FitBudget, FitResult, Plan, fit
 from osbc_deploy.fit.plot import front_svg
 from osbc_deploy.fit.search import front_over, pareto_plans
@@ -145,6 +148,26 @@ def test_the_built_network_is_what_was_predicted(call: Any) -> None:
         assert built.relative_loss["total"] == choice.loss
         share = 1.0 - built.kept / built.codes.size
         assert share == pytest.approx(choice.sparsity, abs=1.0 / built.codes.size)
+
+
+def test_relays_of_convolutions_that_skip_are_counted(tmp_path: Path) -> None:
+    model = tmp_path / "skips.nir"
+    write_nir(nets.conv_residual(), model, dt=1.0)
+    typical = nets.spikes(3, 12, 10, 2, 8, 8, rate=0.2)
+
+    def fitted(**limits: int) -> FitResult:
+        return fit(
+            str(model), typical, dt=1.0, reset="zero", backend_samples=0, budget=FitBudget(**limits)
+        )
+
+    done = fitted()
+    assert [p.name for p in done.deployment.lowered.network.populations if "relay" in p.name]
+    assert done.as_predicted
+    # Three layers and two relays, a core each.
+    assert done.plan.cores == 5
+    assert fitted(cores=5).as_predicted
+    with pytest.raises(FitError, match="nothing fits 4 cores"):
+        fitted(cores=4)
 
 
 def test_memory_and_accuracy_budgets_are_kept(call: Any) -> None:

@@ -16,7 +16,7 @@ from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.lower import lower
-from osbc_deploy.network.graph import AvgPool, Conv, Dense, Network, Population, Projection
+from osbc_deploy.network.graph import AvgPool, Dense, Network, Population, Projection
 from osbc_deploy.network.neurons import LIF, LinearDynamics, Neuron, Reset
 from osbc_deploy.network.simulate import simulate
 from osbc_deploy.progress import SILENT
@@ -58,38 +58,6 @@ def late() -> Network:
     )
 
 
-def kernel(seed: int, *shape: int) -> Conv:
-    rng = np.random.default_rng(seed)
-    return Conv(rng.normal(size=shape) * 0.4, None, padding=(1, 1))
-
-
-def conv_residual(pool: AvgPool | None = None) -> Network:
-    """Return convolutions whose input and first population both skip one."""
-    lif = LIF(0.4 * ONE, ZERO, 0.15 * ONE, ZERO)
-    shape = (3, 8, 8)
-    last = (4, 4, 4) if pool else (*shape[:1], 8, 8)
-    skip = Conv(np.random.default_rng(7).normal(size=(last[0], 3, 1, 1)) * 0.5)
-    main = kernel(5, last[0], 3, 3, 3)
-    if pool:
-        main = replace(main, stride=(2, 2))
-    return Network(
-        (2, 8, 8),
-        (
-            Population("a", shape, lif),
-            Population("b", shape, lif),
-            Population("c", last, lif),
-        ),
-        (
-            Projection("to a", "input", "a", kernel(1, 3, 2, 3, 3)),
-            Projection("to b", "a", "b", kernel(2, 3, 3, 3, 3)),
-            Projection("input to b", "input", "b", kernel(3, 3, 2, 3, 3)),
-            Projection("to c", "b", "c", main),
-            Projection("a to c", "a", "c", skip, pool),
-        ),
-        dtype="float64",
-    )
-
-
 def feedback() -> Network:
     """Return the loop with the delay that the chip has anyway."""
     net = nets.loop()
@@ -112,8 +80,8 @@ NETWORKS = {
         ),
     ),
     "late subtraction": late(),
-    "convolutions that skip": conv_residual(),
-    "poolings of different sizes": conv_residual(AvgPool((2, 2), (2, 2))),
+    "convolutions that skip": nets.conv_residual(),
+    "poolings of different sizes": nets.conv_residual(AvgPool((2, 2), (2, 2))),
 }
 
 
@@ -149,7 +117,7 @@ def test_integers_fire_as_the_compressed_network_and_as_lava(
 
 
 def test_convolutions_that_skip_hear_relays_and_the_report_says_so(formats: NumberFormats) -> None:
-    x, _, found = lowered(conv_residual(), formats)
+    x, _, found = lowered(nets.conv_residual(), formats)
     names = [p.name for p in found.network.populations]
     assert names == ["input relay 1", "a", "a relay 1", "b", "c"]
     done = run(found.network, x, record=names)
@@ -168,7 +136,7 @@ def test_dense_projections_that_skip_are_delayed(formats: NumberFormats) -> None
 
 def test_what_cannot_be_delivered_in_time_is_listed(formats: NumberFormats) -> None:
     net = nets.loop()
-    rest = conv_residual()
+    rest = nets.conv_residual()
     quick = tuple(replace(p, delay=None) if p.name == "back" else p for p in net.projections)
     late_conv = tuple(
         replace(p, delay=np.ones(128)) if p.name == "to a" else p for p in rest.projections

@@ -118,6 +118,38 @@ def residual(seed: int = 0) -> Network:
     )
 
 
+def kernel(seed: int, *shape: int) -> Conv:
+    rng = np.random.default_rng(seed)
+    return Conv(rng.normal(size=shape) * 0.4, None, padding=(1, 1))
+
+
+def conv_residual(pool: AvgPool | None = None) -> Network:
+    """Return convolutions whose input and first population both skip one."""
+    lif = LIF(0.4 * ONE, ZERO, 0.15 * ONE, ZERO)
+    shape = (3, 8, 8)
+    last = (4, 4, 4) if pool else (*shape[:1], 8, 8)
+    skip = Conv(np.random.default_rng(7).normal(size=(last[0], 3, 1, 1)) * 0.5)
+    main = kernel(5, last[0], 3, 3, 3)
+    if pool:
+        main = replace(main, stride=(2, 2))
+    return Network(
+        (2, 8, 8),
+        (
+            Population("a", shape, lif),
+            Population("b", shape, lif),
+            Population("c", last, lif),
+        ),
+        (
+            Projection("to a", "input", "a", kernel(1, 3, 2, 3, 3)),
+            Projection("to b", "a", "b", kernel(2, 3, 3, 3, 3)),
+            Projection("input to b", "input", "b", kernel(3, 3, 2, 3, 3)),
+            Projection("to c", "b", "c", main),
+            Projection("a to c", "a", "c", skip, pool),
+        ),
+        dtype="float64",
+    )
+
+
 def loop(seed: int = 0) -> Network:
     """Return two populations that feed back to each other, with delays."""
     return Network(
