@@ -27,10 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A float network with its samples.
-
-    `splits` are index arrays into the calibration samples.
-    """
+    """A float network with its samples."""
 
     name: str
     network: Network
@@ -136,6 +133,11 @@ def parser(description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--data", type=Path, default=Path("../shared/data/saccade-mnist"))
     return made
+
+
+def read(name: str) -> dict[str, Any]:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def write(name: str, content: Mapping[str, Any]) -> None:

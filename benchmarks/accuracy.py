@@ -1,9 +1,10 @@
 """Accuracy and time against magnitude, rounding to nearest and OBC.
 
-    python benchmarks/accuracy.py [--data FOLDER] [--only TEXT]
+    python benchmarks/accuracy.py [--data FOLDER] [--only TEXT] [--methods LIST] [--keep]
 
 The bundled networks on two camera seeds, and the 2312-800-10 network when its folder is there.
-Test samples are only measured on; what is chosen, is chosen on calibration samples.
+Test samples are only measured on; what is chosen, is chosen on calibration samples. "exact greedy"
+removes one weight after the other from all layers, as the paper does, however long that takes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from _accuracy import Clock, Meter, Task, bundled, layers, parser, saccade, table, write
+from _accuracy import Clock, Meter, Task, bundled, layers, parser, read, saccade, table, write
 
-from osbc_deploy.compress import CompressedProjection, CompressionOptions, compress
+from osbc_deploy.compress import CompressedProjection, CompressionOptions, compress, ranking
+from osbc_deploy.compress.budget import lamps_budget
+from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
+from osbc_deploy.compress.network import CompressedNetwork, assemble, collect
 from osbc_deploy.compress.quantize import choose_scales, levels, round_to_grid, search_scales
 from osbc_deploy.compress.tuning import adapted
 from osbc_deploy.network.graph import Network
@@ -27,6 +31,7 @@ METHODS = {
     "obc, tuned": CompressionOptions(method="obc"),
     "obc": CompressionOptions(method="obc", tune=False),
     "magnitude": CompressionOptions(method="magnitude", tune=False),
+    "exact greedy": CompressionOptions(tune=False),
 }
 
 
@@ -34,10 +39,12 @@ def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--only", default="", help="tasks whose name holds this")
     arguments.add_argument("--methods", default=";".join(METHODS), help="such as 'osbc, tuned;obc'")
+    arguments.add_argument("--keep", action="store_true", help="other results of before stay")
     given = arguments.parse_args()
-    found = {}
+    found = read("accuracy").get("tasks", {}) if given.keep else {}
     for task in tasks(given.data, given.only):
-        found[task.name] = bench(task, {m: METHODS[m] for m in given.methods.split(";")})
+        done = bench(task, {m: METHODS[m] for m in given.methods.split(";")})
+        found[task.name] = found.get(task.name, {}) | done
         write("accuracy", {"tasks": found})
 
 
@@ -60,19 +67,21 @@ def bench(
     print(f"\n{task.name}: float {meter.accuracy:.2%} of {n} test samples")
     results: dict[str, object] = {"float": meter.accuracy, "samples": n}
     rows = []
+    greedy = Greedy(task) if "exact greedy" in methods else None
     for sparsity, bits in settings:
-        name = " + ".join(
-            part
-            for part in (f"{sparsity:.0%}" if sparsity else "", f"{bits} bit" if bits < 8 else "")
-            if part
-        )
+        name = named(sparsity, bits)
         row = [name]
         for method, options in methods.items():
-            if method == "magnitude" and not sparsity:
+            if method in ("magnitude", "exact greedy") and not sparsity:
+                row.append("")
                 continue
             asked = replace(options, sparsity=sparsity, bits=bits)
             with Clock() as clock:
-                done = compress(task.network, task.calibration, asked)
+                done = (
+                    greedy.compress(asked)
+                    if greedy and method == "exact greedy"
+                    else compress(task.network, task.calibration, asked)
+                )
             measured = meter.measure(done.network)
             results[f"{name}, {method}"] = {
                 **measured,
@@ -82,7 +91,6 @@ def bench(
             row.append(cell(measured))
             print(name, method, row[-1], f"{clock.seconds:.1f} s", flush=True)
         if not sparsity:
-            row.append("")
             for searched in (False, True):
                 kind = "searched" if searched else "max-abs"
                 measured = meter.measure(nearest(task.network, bits, searched=searched))
@@ -93,6 +101,40 @@ def bench(
         rows.append(row)
     table(["points lost", *methods, "nearest, max-abs", "nearest, searched"], rows)
     return results
+
+
+def named(sparsity: float, bits: int) -> str:
+    """Return a setting as the tables call it, such as "97% + 4 bit"."""
+    parts = (f"{sparsity:.0%}" if sparsity else "", f"{bits} bit" if bits < 8 else "")
+    return " + ".join(part for part in parts if part)
+
+
+class Greedy:
+    """Exact greedy elimination of all weights of a network, once for all sparsities."""
+
+    def __init__(self, task: Task) -> None:
+        self._network = task.network
+        self._statistics = collect(task.network, task.calibration, CompressionOptions())
+        # However large the layer is.
+        ranking._EXACT_WORK, before = np.inf, ranking._EXACT_WORK
+        with Clock() as clock:
+            self._rankings = [rank_layer(p, p.size) for p in self._statistics.problems]
+        ranking._EXACT_WORK = before
+        print(f"exact greedy: {clock.seconds:.0f} s", flush=True)
+
+    def compress(self, options: CompressionOptions) -> CompressedNetwork:
+        weights = [p.original for p in self._statistics.problems]
+        results = {}
+        for problem, ranked, keep in zip(
+            self._statistics.problems,
+            self._rankings,
+            lamps_budget(weights, options.sparsity),
+            strict=True,
+        ):
+            pruned = prune_layer(problem, keep, ranked)
+            (layer,) = quantize_layer(problem, pruned, [options.bits], options.scale_groups)
+            results |= {p.name: p for p in layer}
+        return assemble(self._network, results, options, self._statistics)
 
 
 def cell(measured: dict[str, float]) -> str:

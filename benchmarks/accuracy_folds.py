@@ -1,0 +1,53 @@
+"""Points lost by the 2312-800-10 network, by calibration set: four fifths of the samples at a time.
+
+    python benchmarks/accuracy_folds.py [--data FOLDER] [--settings "0.97/8 0/3"]
+
+One calibration set gives one draw of the points lost; five overlapping ones show how much of it is
+chance. The mean over them is what a user may expect who has other samples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from _accuracy import Meter, parser, saccade, table, write
+from accuracy import PRUNE, QUANTIZE, named
+
+from osbc_deploy.compress import CompressionOptions, compress
+
+FOLDS = 5
+
+
+def main() -> None:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--settings", default=" ".join(f"{s}/{b}" for s, b in PRUNE + QUANTIZE))
+    given = arguments.parse_args()
+    task = saccade(given.data)
+    meter = Meter(task)
+    held = np.arange(len(task.calibration)) % FOLDS
+    rows, found = [], {}
+    for setting in given.settings.split():
+        sparsity, bits = (float(part) for part in setting.split("/"))
+        options = CompressionOptions(sparsity=sparsity, bits=int(bits))
+        measured = []
+        for fold in range(FOLDS):
+            done = compress(task.network, task.calibration[held != fold], options)
+            measured.append(meter.measure(done.network))
+        name = named(sparsity, int(bits))
+        lost = [m["drop_points"] for m in measured]
+        found[name] = measured
+        rows.append(
+            [
+                name,
+                *(f"{points:.2f}" for points in lost),
+                f"{np.mean(lost):.2f}",
+                f"{np.mean([m['standard_error'] for m in measured]):.2f}",
+            ]
+        )
+        print(*rows[-1], flush=True)
+    folds = [f"without fold {fold}" for fold in range(FOLDS)]
+    table(["points lost", *folds, "mean", "standard error of one"], rows)
+    write("accuracy_folds", {"float": meter.accuracy, "settings": found})
+
+
+if __name__ == "__main__":
+    main()
