@@ -1,6 +1,7 @@
 """Accuracy and time against magnitude, rounding to nearest and OBC.
 
-    python benchmarks/accuracy.py [--data FOLDER] [--only TEXT] [--methods LIST] [--keep]
+    python benchmarks/accuracy.py [--data FOLDER] [--only TEXT] [--methods LIST]
+        [--settings "0.97/8 0/3"] [--keep]
 
 The bundled networks on two camera seeds, and the 2312-800-10 network when its folder is there.
 Test samples are only measured on; what is chosen, is chosen on calibration samples. "exact greedy"
@@ -9,6 +10,7 @@ removes one weight after the other from all layers, as the paper does, however l
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -39,13 +41,25 @@ def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--only", default="", help="tasks whose name holds this")
     arguments.add_argument("--methods", default=";".join(METHODS), help="such as 'osbc, tuned;obc'")
+    add_settings(arguments)
     arguments.add_argument("--keep", action="store_true", help="other results of before stay")
     given = arguments.parse_args()
     found = read("accuracy").get("tasks", {}) if given.keep else {}
     for task in tasks(given.data, given.only):
-        done = bench(task, {m: METHODS[m] for m in given.methods.split(";")})
+        chosen = {m: METHODS[m] for m in given.methods.split(";")}
+        done = bench(task, chosen, settings(given))
         found[task.name] = found.get(task.name, {}) | done
         write("accuracy", {"tasks": found})
+
+
+def add_settings(arguments: argparse.ArgumentParser) -> None:
+    every = " ".join(f"{sparsity}/{bits}" for sparsity, bits in PRUNE + QUANTIZE)
+    arguments.add_argument("--settings", default=every, help="sparsity/bits, such as '0.97/8 0/3'")
+
+
+def settings(given: argparse.Namespace) -> list[tuple[float, int]]:
+    pairs = [setting.split("/") for setting in given.settings.split()]
+    return [(float(sparsity), int(bits)) for sparsity, bits in pairs]
 
 
 def tasks(data: object, only: str):  # type: ignore[no-untyped-def]
@@ -60,7 +74,7 @@ def tasks(data: object, only: str):  # type: ignore[no-untyped-def]
 def bench(
     task: Task,
     methods: dict[str, CompressionOptions],
-    settings: Sequence[tuple[float, int]] = (*PRUNE, *QUANTIZE),
+    wanted: Sequence[tuple[float, int]],
 ) -> dict[str, object]:
     meter = Meter(task)
     n = len(task.test)
@@ -68,7 +82,7 @@ def bench(
     results: dict[str, object] = {"float": meter.accuracy, "samples": n}
     rows = []
     greedy = Greedy(task) if "exact greedy" in methods else None
-    for sparsity, bits in settings:
+    for sparsity, bits in wanted:
         name = named(sparsity, bits)
         row = [name]
         for method, options in methods.items():

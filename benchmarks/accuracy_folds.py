@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from _accuracy import Meter, parser, saccade, table, write
-from accuracy import PRUNE, QUANTIZE, named
+from accuracy import add_settings, named, settings
 
 from osbc_deploy.compress import CompressionOptions, compress
 
@@ -19,20 +19,19 @@ FOLDS = 5
 
 def main() -> None:
     arguments = parser(__doc__ or "")
-    arguments.add_argument("--settings", default=" ".join(f"{s}/{b}" for s, b in PRUNE + QUANTIZE))
+    add_settings(arguments)
     given = arguments.parse_args()
     task = saccade(given.data)
     meter = Meter(task)
     held = np.arange(len(task.calibration)) % FOLDS
     rows, found = [], {}
-    for setting in given.settings.split():
-        sparsity, bits = (float(part) for part in setting.split("/"))
-        options = CompressionOptions(sparsity=sparsity, bits=int(bits))
+    for sparsity, bits in settings(given):
+        options = CompressionOptions(sparsity=sparsity, bits=bits)
         measured = []
         for fold in range(FOLDS):
             done = compress(task.network, task.calibration[held != fold], options)
             measured.append(meter.measure(done.network))
-        name = named(sparsity, int(bits))
+        name = named(sparsity, bits)
         lost = [m["drop_points"] for m in measured]
         found[name] = measured
         rows.append(
