@@ -309,8 +309,11 @@ class Network:
             digest.update(b"" if connection.bias is None else connection.bias.tobytes())
             digest.update(b"" if projection.delay is None else projection.delay.tobytes())
         for population in self.populations:
-            kind = (type(population.neuron).__name__, *population.neuron.options.items())
-            digest.update(repr((population.shape, *kind)).encode())
+            # Frameworks give one name to neurons of different arithmetic.
+            kind = type(population.neuron)
+            options = tuple(population.neuron.options.items())
+            named = (population.shape, kind.__module__, kind.__name__, *options)
+            digest.update(repr(named).encode())
             for value in population.neuron.parameters.values():
                 digest.update(np.asarray(value, np.float64).tobytes())
         return digest.hexdigest()

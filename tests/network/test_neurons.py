@@ -160,14 +160,26 @@ def test_a_scaled_threshold_scales_what_a_spike_takes_away() -> None:
     np.testing.assert_allclose(twice["v_threshold"] - twice["v_reset"], 2 * distance)
 
 
-def test_options_are_part_of_a_network_s_fingerprint() -> None:
+class Namesake:
+    """Holds a neuron of another arithmetic under a name that is taken."""
+
+    class IFNode(IFNode):
+        def step(self, p: Any, state: Any, x: Any, where: Any) -> Any:
+            return super().step(p, state, -x, where)
+
+
+def test_options_and_family_are_part_of_a_network_s_fingerprint() -> None:
     from osbc_deploy.network.graph import Dense, Network, Population, Projection
 
     prints = set()
-    for reset in ("subtract", "zero"):
-        neuron = IFNode(np.ones(()), np.zeros(()), reset)
+    one, zero = np.ones(()), np.zeros(())
+    for neuron in (
+        IFNode(one, zero, "subtract"),
+        IFNode(one, zero, "zero"),
+        Namesake.IFNode(one, zero, "zero"),
+    ):
         weights = Projection("w", "input", "p", Dense(np.ones((2, 3))))
         network = Network((3,), (Population("p", (2,), neuron),), (weights,))
         prints.add(network.fingerprint())
         prints.add(replace(network, source="elsewhere").fingerprint())
-    assert len(prints) == 2
+    assert len(prints) == 3
