@@ -15,10 +15,10 @@ from osbc_deploy.compress.paths import Path, allocate, path_mask
 from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
 from osbc_deploy.compress.quantize import (
     choose_scales,
-    promising,
     quantize_rows,
     round_to_grid,
     search_scales,
+    windows,
 )
 from osbc_deploy.compress.ranking import Ranking, rank_rows
 from osbc_deploy.compress.rows import Workspace
@@ -440,23 +440,27 @@ def _quantized(
         scale = choose_scales(candidates, errors, groups)
         rounded = (round_to_grid(weights, scale[:, None], bits) * masks).astype(np.int8)
         return scale.reshape(shape[:2]), rounded.reshape(shape)
-    candidates = promising(candidates, errors)
     lives = list(zip(pruned.weights, pruned.masks, problem.damped, strict=True))
-    tried = [np.full(shape[1], c) for c in candidates]
-    errors = np.concatenate(
+    near = windows(errors)
+    tried = candidates[near].reshape(*shape[:2], -1)
+    losses = np.concatenate(
         [
             quantize_rows(
                 W[:, d.live],
                 d.H,
                 mask[:, d.live],
-                tried,
-                [bits] * len(tried),
+                scales.T,
+                [bits] * scales.shape[1],
                 space,
                 polish=False,
             )[1].T
-            for W, mask, d in lives
+            for (W, mask, d), scales in zip(lives, tried, strict=True)
         ]
     )
+    # What was not tried gains from feedback as what was: rows may have to share a scale.
+    rounded = np.take_along_axis(errors, near, axis=1).sum(axis=1, keepdims=True)
+    errors = errors * losses.sum(axis=1, keepdims=True) / np.where(rounded > 0, rounded, 1.0)
+    np.put_along_axis(errors, near, losses, axis=1)
     scale = choose_scales(candidates, errors, groups).reshape(shape[:2])
     codes = np.zeros(shape, np.int8)
     for g, (W, mask, d) in enumerate(lives):

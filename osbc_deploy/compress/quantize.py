@@ -16,12 +16,25 @@ from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.support import loss, support_blocks, supports
 
-__all__ = ["choose_scales", "levels", "quantize_rows", "round_to_grid", "search_scales"]
+__all__ = [
+    "choose_scales",
+    "levels",
+    "quantize_rows",
+    "round_to_grid",
+    "search_scales",
+    "windows",
+]
 
 _STEPS_PER_OCTAVE = 6
 _OCTAVES = 6
+"""Scales reach this far down from the one that holds the largest weight of the smallest row."""
+
+_SPREAD = 10
+"""Most octaves between the scales of a layer's rows. Thresholds differ as scales do, and have to be
+integers: beyond that the smallest threshold would be too coarse."""
+
 _MOST_CANDIDATES = 12
-"""Scales tried with error feedback; a range of two octaves."""
+"""Scales of a row tried with error feedback; a range of two octaves."""
 
 _BLOCK = 64
 _POLISH = 3
@@ -68,14 +81,15 @@ def search_scales(
         Positive, geometric, the largest first.
     errors : ndarray (rows, c)
     """
-    kept = np.where(mask, np.abs(W), 0.0)
-    largest = float(kept.max(initial=0.0))
-    if largest == 0.0:
-        return np.ones(1), np.zeros((len(W), 1))
-    count = _STEPS_PER_OCTAVE * _OCTAVES
-    top = largest / levels(bits)
-    candidates = top * 2.0 ** (-np.arange(count) / _STEPS_PER_OCTAVE)
     weighting = np.where(mask, importance, 0.0)
+    # A weight that changes nothing may be clipped.
+    largest = np.where(weighting > 0, np.abs(W), 0.0).max(axis=1, initial=0.0)
+    top = float(largest.max(initial=0.0))
+    if top == 0.0:
+        return np.ones(1), np.zeros((len(W), 1))
+    spread = np.log2(top / largest[largest > 0].min())
+    count = int(_STEPS_PER_OCTAVE * (min(spread, _SPREAD) + _OCTAVES))
+    candidates = top / levels(bits) * 2.0 ** (-np.arange(count) / _STEPS_PER_OCTAVE)
     errors = np.empty((len(W), count))
     for k, scale in enumerate(candidates):
         rounded = round_to_grid(W, scale, bits) * scale
@@ -83,14 +97,13 @@ def search_scales(
     return candidates, errors
 
 
-def promising(candidates: FloatArray, errors: FloatArray) -> FloatArray:
-    """Return the few candidates worth trying with error feedback: where most rows are best off."""
+def windows(errors: FloatArray) -> IntArray:
+    """Return for every row the few candidates worth trying with error feedback, (rows, few)."""
     best = errors.argmin(axis=1)
-    count = min(_MOST_CANDIDATES, len(candidates))
-    middle = int(np.median(best))
+    count = min(_MOST_CANDIDATES, errors.shape[1])
     # Feedback prefers slightly smaller scales than rounding: it can afford to clip.
-    first = int(np.clip(middle - count // 3, 0, len(candidates) - count))
-    return candidates[first : first + count]
+    first = np.clip(best - count // 3, 0, errors.shape[1] - count)
+    return np.asarray(first[:, None] + np.arange(count))
 
 
 def choose_scales(candidates: FloatArray, errors: FloatArray, groups: int) -> FloatArray:

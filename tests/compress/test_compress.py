@@ -72,6 +72,43 @@ def test_codes_lie_on_the_grid_and_the_budget_is_kept(name: str, tune: bool) -> 
         assert all(np.array_equal(scales[0], scale) for scale in scales)
 
 
+@pytest.mark.parametrize("neuron", ["LIF", "LI"])
+@pytest.mark.parametrize("factor", [3.0, 30.0, 1000.0])
+def test_rows_of_other_sizes_are_quantized_as_well(neuron: str, factor: float) -> None:
+    # As when the scales of a BatchNorm are folded into a layer.
+    alike = chain(neuron)
+    larger = np.where(np.arange(40) % 5 < 2, factor, 1.0)[:, None]
+    first, *rest = alike.projections
+    weight = first.connection.weight
+    larger = larger[: len(weight)]
+    scaled = replace(first, connection=replace(first.connection, weight=weight * larger))
+    spread = replace(alike, projections=(scaled, *rest))
+    x = nets.spikes(3, 20, 12, *alike.input_shape)
+    for bits in (4, 8):
+        options = replace(PLAIN, sparsity=0.0, bits=bits)
+        before, after = (
+            compress(net, x, options).projections[first.name].relative_loss["total"]
+            for net in (alike, spread)
+        )
+        # A readout has one scale for all.
+        assert after < (2.0 if neuron == "LIF" else 4.0) * before
+
+
+def test_weights_on_silent_inputs_do_not_coarsen_the_others() -> None:
+    net = chain("LIF")
+    first, *rest = net.projections
+    x = nets.spikes(3, 20, 12, *net.input_shape)
+    x[:, :, :3] = 0
+    losses = []
+    for factor in (1.0, 1e4):
+        weight = first.connection.weight.copy()
+        weight[:, :3] *= factor
+        changed = replace(first, connection=replace(first.connection, weight=weight))
+        done = compress(replace(net, projections=(changed, *rest)), x, replace(PLAIN, sparsity=0.0))
+        losses.append(done.projections[first.name].relative_loss["total"])
+    assert losses[1] < 1.5 * losses[0]
+
+
 @pytest.mark.parametrize("net", [nets.recurrent(), nets.residual(), nets.loop()])
 def test_recurrence_addition_and_delays_are_what_they_say(net: Network) -> None:
     x = nets.spikes(5, 3, 9, 12)
