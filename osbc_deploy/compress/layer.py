@@ -358,7 +358,8 @@ def _patterned(
 ) -> tuple[BoolArray, ...]:
     pairs = list(zip(problem.blocks, problem.damped, strict=True))
     if pattern.kind == "n:m":
-        return tuple(n_of_m_mask(W, d.H, d.live, pattern, space) for W, d in pairs)
+        fan_ins = [p.connection.fan_in for p in problem.afferents]
+        return tuple(n_of_m_mask(W, d.H, d.live, pattern, fan_ins, space) for W, d in pairs)
     rows, n = problem.blocks.shape[1:]
     by_input = pattern.kind == "inputs"
     unit = _channel_columns(problem) if by_input else 1

@@ -482,8 +482,8 @@ def _shared_weights(
 def _belongs_to(
     network: Network, calibration: SpikeArray, options: CompressionOptions
 ) -> dict[str, str]:
-    # How fast and in how much memory it is solved does not matter to the result.
-    asked = replace(options, memory=DEFAULT_MEMORY, threads=0)
+    # How many threads solve it does not matter to the result; memory may decide the method.
+    asked = replace(options, threads=0)
     samples = hashlib.sha256(repr(calibration.shape).encode() + calibration.tobytes())
     return {
         "model": network.fingerprint(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,7 @@ def n_of_m_mask(
     H: FloatArray,
     live: IntArray,
     pattern: Pattern,
+    fan_ins: Sequence[int] = (),
     space: Workspace | None = None,
 ) -> BoolArray:
     """Keep at most N of every M consecutive inputs, by elimination within that limit.
@@ -71,6 +73,8 @@ def n_of_m_mask(
     live : ndarray of int (m,)
     pattern : Pattern
         Of kind "n:m".
+    fan_ins : sequence of int
+        Inputs of each projection stacked in `W`: no group holds inputs of two.
     space : Workspace
 
     Returns
@@ -79,17 +83,19 @@ def n_of_m_mask(
         Weights on dead inputs are kept, the larger first, where the live ones leave room.
     """
     rows, n = W.shape
-    group = np.arange(n) // pattern.m
+    own = np.concatenate([np.arange(inputs) for inputs in fan_ins or (n,)])
+    group = np.cumsum(own % pattern.m == 0) - 1
+    slot = group * pattern.m + own % pattern.m
     # Without effect on the loss, weights on dead inputs are worth less than any other.
     rank = np.where(np.isin(np.arange(n), live), 2.0 + np.max(np.abs(W), initial=0.0), np.abs(W))
     if len(live):
         removed = eliminate_to_pattern(W[:, live], H, group[live], pattern.n, space)
         np.put_along_axis(rank, live[removed.order], -1.0, axis=1)
-    wide = -n % pattern.m
-    padded = np.pad(rank, ((0, 0), (0, wide)), constant_values=-1.0)
+    padded = np.full((rows, (int(group.max(initial=-1)) + 1) * pattern.m), -1.0)
+    padded[:, slot] = rank
     folded = padded.reshape(rows, -1, pattern.m)
     place = np.argsort(np.argsort(-folded, axis=2, kind="stable"), axis=2)
-    return np.asarray(((place < pattern.n) & (folded >= 0.0)).reshape(rows, -1)[:, :n])
+    return np.asarray(((place < pattern.n) & (folded >= 0.0)).reshape(rows, -1)[:, slot])
 
 
 def input_order(W: FloatArray, H: FloatArray, unit: int) -> tuple[IntArray, FloatArray]:

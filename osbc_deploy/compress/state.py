@@ -7,6 +7,7 @@ set of samples, one set of options and one version of this program; for anything
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -27,7 +28,7 @@ from osbc_deploy.network.graph import Projection
 
 __all__ = ["State"]
 
-FORMAT = "osbc-deploy/state/2"
+FORMAT = "osbc-deploy/state/3"
 _MANIFEST = "state.json"
 
 Layer = tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]
@@ -77,14 +78,17 @@ class State:
         if not path.is_file():
             return None
         try:
-            plan: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
+            found = json.loads(path.read_text("utf-8"))
+            plan: dict[str, Any] = found["plan"]
+            _check_digest(_digest(plan), found["sha256"])
+        except (ValueError, KeyError, TypeError) as error:
             raise _broken(path, error) from error
         return plan
 
     def save_plan(self, plan: Mapping[str, Any]) -> None:
         """Keep what is planned for all layers."""
-        _write(self._folder / "plan.json", json.dumps(plan).encode())
+        content = {"plan": plan, "sha256": _digest(plan)}
+        _write(self._folder / "plan.json", json.dumps(content).encode())
 
     def load(self, population: str, afferents: Sequence[Projection]) -> Layer | None:
         """Return a finished population, or None.
@@ -100,8 +104,10 @@ class State:
         try:
             with safe_open(path, framework="numpy") as file:
                 about = json.loads(file.metadata()["layer"])
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                _check_digest(_digest(about, arrays), about.pop("sha256"))
                 layers = tuple(
-                    _read(file, number, entry, projection)
+                    _read(arrays, number, entry, projection)
                     for number, (entry, projection) in enumerate(
                         zip(about["projections"], afferents, strict=True)
                     )
@@ -129,7 +135,9 @@ class State:
             "projections": [_plain(layer) for layer in layers],
             "deviations": [asdict(d) for d in deviations],
         }
-        _write(self._path(population), save(arrays, {"layer": json.dumps(about)}))
+        # One entry: safetensors writes several in no order, and the bytes shall be the same.
+        content = json.dumps({**about, "sha256": _digest(about, arrays)})
+        _write(self._path(population), save(arrays, {"layer": content}))
 
     def _path(self, population: str) -> Path:
         # Names come from a user's model; only their bytes are safe in a file name.
@@ -177,22 +185,39 @@ def _plain(layer: CompressedProjection) -> dict[str, Any]:
 
 
 def _read(
-    file: Any, number: int, about: Mapping[str, Any], projection: Projection
+    arrays: Mapping[str, NDArray[Any]],
+    number: int,
+    about: Mapping[str, Any],
+    projection: Projection,
 ) -> CompressedProjection:
-    keys = set(file.keys())
-    codes, scale = file.get_tensor(f"{number}.codes"), file.get_tensor(f"{number}.scale")
-    bias = file.get_tensor(f"{number}.bias") if f"{number}.bias" in keys else None
+    codes, scale = arrays[f"{number}.codes"], arrays[f"{number}.scale"]
+    bias = arrays.get(f"{number}.bias")
     shape = projection.connection.weight.shape
     outputs = (shape[0],)
     if about["name"] != projection.name or codes.shape != shape or codes.dtype != np.int8:
         raise ValueError(f"codes {codes.dtype} {codes.shape} are not those of {projection.name}")
     if scale.shape != outputs or (bias is not None and bias.shape != outputs):
         raise ValueError(f"scales or biases of {projection.name} have another shape")
-    pruned = file.get_tensor(f"{number}.pruned") if f"{number}.pruned" in keys else None
+    pruned = arrays.get(f"{number}.pruned")
     if pruned is not None and pruned.shape != shape:
         raise ValueError(f"pruned weights of {projection.name} have another shape")
     fields = {**about, "curve": tuple((float(a), float(b)) for a, b in about["curve"])}
     return CompressedProjection(codes=codes, scale=scale, bias=bias, pruned=pruned, **fields)
+
+
+def _digest(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> str:
+    """Return a SHA-256 by which damage on the disk is noticed."""
+    rest = {key: value for key, value in about.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for key, array in sorted((arrays or {}).items()):
+        digest.update(f"{key} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _check_digest(found: str, wanted: str) -> None:
+    if found != wanted:
+        raise ValueError("its content is not what was written")
 
 
 def _broken(path: Path, error: Exception) -> ArtefactError:

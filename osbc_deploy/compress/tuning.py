@@ -125,7 +125,8 @@ class Scene:
         arrived = np.zeros_like(flat)
         for steps in np.unique(late):
             here = late == steps
-            arrived[:, steps:, here] = flat[:, : flat.shape[1] - steps, here]
+            # A delay beyond the last step delivers nothing.
+            arrived[:, steps:, here] = flat[:, : max(0, flat.shape[1] - steps), here]
         return arrived.reshape(raster.shape)
 
     def problem(self, moments: Moments, *, free_bias: bool, pull: float = 1.0) -> LayerProblem:

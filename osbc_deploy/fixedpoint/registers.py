@@ -14,10 +14,13 @@ from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedConnection, FixedPopulation
 from osbc_deploy.network.graph import Population, Projection
 
-__all__ = ["RealRegisters", "largest_exponent", "quantized", "real_registers"]
+__all__ = ["COARSE", "RealRegisters", "largest_exponent", "quantized", "real_registers"]
 
 _ROUNDING = 1e-9
 """Relative; more than what arithmetic in double precision makes of a whole number."""
+
+COARSE = 0.05
+"""Relative rounding of a register from which it is said."""
 
 _INT32_LIMIT = 2**31 - 1
 """Simulators hold activations in 32 bits; no input at all may drive a sum beyond."""
@@ -89,13 +92,9 @@ def real_registers(
         forgotten = 1.0 - _spread(dynamics.decay_u, population)
         builds_up = current = current / np.where(forgotten > 0, forgotten, 1.0)
         du = _register(
-            np.rint(unity * forgotten) - formats.decay_u_offset,
-            "du",
-            population,
-            formats,
-            deviations,
+            unity * forgotten, formats.decay_u_offset, "du", population, formats, deviations
         )
-    dv = _register(np.rint(unity * leak), "dv", population, formats, deviations)
+    dv = _register(unity * leak, 0, "dv", population, formats, deviations)
     return RealRegisters(
         vth=vth,
         drop=drop,
@@ -111,12 +110,26 @@ def real_registers(
 
 
 def _register(
-    value: FloatArray,
+    wanted: FloatArray,
+    offset: int,
     name: str,
     population: Population,
     formats: NumberFormats,
     deviations: list[Deviation],
 ) -> IntArray:
+    """Round the part of a state that goes in a step, of `decay_unity`, less what the chip adds."""
+    value = np.rint(wanted) - offset
+    coarse = np.abs(np.rint(wanted) - wanted) > COARSE * wanted
+    if coarse.any():
+        worst = wanted[coarse].min()
+        deviations.append(
+            Deviation(
+                "lower",
+                population.name,
+                f"{name} is coarse in {int(coarse.sum())} neurons: {worst:.3g} of "
+                f"{formats.decay_unity} parts go in a step, the register holds {np.rint(worst):g}",
+            )
+        )
     clipped = np.clip(value, 0, formats.decay_max)
     count = int(np.count_nonzero(clipped != value))
     if count:
@@ -128,7 +141,7 @@ def _register(
                 f"{value.min():g} to {value.max():g})",
             )
         )
-    return clipped.astype(np.int64)
+    return np.asarray(clipped, np.int64)
 
 
 def largest_exponent(

@@ -223,6 +223,15 @@ def test_moments_add_up_whatever_the_batches() -> None:
         assert other.rows == whole.rows
 
 
+def test_delays_beyond_the_samples_deliver_nothing() -> None:
+    net = nets.residual()
+    late = np.where(np.arange(12) < 6, 30, 0)
+    delayed = [replace(p, delay=late) if p.name == "skip" else p for p in net.projections]
+    x = nets.spikes(3, 20, 10, *net.input_shape)
+    done = compress(replace(net, projections=tuple(delayed)), x, PLAIN)
+    assert done.projections["skip"].dead_inputs == 6
+
+
 DEGENERATE = {
     "one sample": nets.spikes(1, 1, 10, 24),
     "one spike": np.eye(1, 10 * 24, 17, dtype=np.uint8).reshape(1, 10, 24),

@@ -216,6 +216,13 @@ def test_n_of_m_masks_are_valid_and_full(
         assert (group[:, alive].sum(axis=1) == min(n_of, int(alive.sum()))).all()
 
 
+def test_n_of_m_groups_begin_with_each_projection() -> None:
+    W, H = problem(3, 5, 11)
+    mask = n_of_m_mask(W, H, np.arange(11), Pattern("n:m", 2, 4), (5, 6))
+    for start, stop in ((0, 4), (4, 5), (5, 9), (9, 11)):
+        assert (mask[:, start:stop].sum(axis=1) == min(2, stop - start)).all()
+
+
 def test_n_of_m_equals_brute_force() -> None:
     W, H = problem(6, 4, 8)
     mask = n_of_m_mask(W, H, np.arange(8), Pattern("n:m", 2, 4))

@@ -121,7 +121,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("damage", ["truncate", "garbage", "shape"])
+@pytest.mark.parametrize("damage", ["truncate", "garbage", "shape", "bit"])
 def test_a_broken_state_is_refused(tmp_path: Path, damage: str) -> None:
     net, x = nets.mlp(), nets.spikes(4, 5, 10, 24)
     compress(net, x, OPTIONS, state=tmp_path / "s")
@@ -131,7 +131,20 @@ def test_a_broken_state_is_refused(tmp_path: Path, damage: str) -> None:
         files[0].write_bytes(content[: len(content) // 2])
     elif damage == "garbage":
         files[0].write_bytes(b"\x80\x04garbage" * 9)
+    elif damage == "bit":
+        files[0].write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
     else:
         files[0].write_bytes(files[1].read_bytes())
     with pytest.raises(ArtefactError, match="cannot be read"):
+        compress(net, x, OPTIONS, state=tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"plan": {"keep": {}, "bits": {}}, "sha256": ""}']
+)
+def test_a_broken_plan_is_refused(tmp_path: Path, content: str) -> None:
+    net, x = nets.mlp(), nets.spikes(4, 5, 10, 24)
+    compress(net, x, OPTIONS, state=tmp_path / "s")
+    (tmp_path / "s" / "plan.json").write_text(content)
+    with pytest.raises(ArtefactError, match="plan.json: cannot be read"):
         compress(net, x, OPTIONS, state=tmp_path / "s")

@@ -181,6 +181,23 @@ def test_a_leak_longer_than_the_register_is_clipped_and_said(formats: NumberForm
     assert any("dv clipped to 0..4095" in d.message for d in lowered.deviations)
 
 
+def test_registers_too_coarse_for_what_they_hold_are_said(formats: NumberFormats) -> None:
+    slow = norse.SequentialState(linear(20, 10, 4.0), box(tau_mem_inv=0.1, v_th=1e-4))
+    _, _, lowered = both(slow, (20,), formats, sparsity=0.0, bits=8)
+    text = " ".join(d.message for d in lowered.deviations)
+    assert (
+        "dv is coarse in 10 neurons: 0.41 of 4096 parts go in a step, the register holds 0" in text
+    )
+    large = linear(20, 10, 4.0)
+    with torch.no_grad():
+        large.weight[0] *= 5000
+        large.bias[0] = 0
+    wide = norse.SequentialState(large, box(v_th=0.05))
+    _, _, lowered = both(wide, (20,), formats, sparsity=0.0, bits=8)
+    text = " ".join(d.message for d in lowered.deviations)
+    assert "vth is coarse in 1 neurons: wanted down to" in text
+
+
 def test_a_readout_without_weights_is_lowered_and_said(formats: NumberFormats) -> None:
     last = linear(10, 3, 0.0)
     with torch.no_grad():
