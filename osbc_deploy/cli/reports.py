@@ -15,7 +15,14 @@ from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.options import config_option, json_option
 from osbc_deploy.errors import UsageError
 
-__all__ = ["check_command", "diff_command", "map_command", "report_command", "write_whole"]
+__all__ = [
+    "check_command",
+    "check_file",
+    "diff_command",
+    "map_command",
+    "report_command",
+    "write_whole",
+]
 
 REPORT = click.Path(path_type=Path)
 
@@ -231,6 +238,16 @@ def _shown(value: Any) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+,}" if isinstance(value, int) else f"{value:+.4g}"
+
+
+def check_file(option: str, path: Path | None) -> None:
+    """Make sure a file can be written there, before any work is done."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{option}: {path} is a folder. Name a file in it.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option}: {path.parent} is no folder. Create it first.")
 
 
 def write_whole(path: Path, text: str) -> None:

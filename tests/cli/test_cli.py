@@ -287,6 +287,8 @@ BAD = [
     (("fit", *NET, *DATA, "--cores", "0"), 2, ["cores: 0"]),
     (("fit", *NET, *DATA, "--bits", "four"), 2, ["'four'", "2,3,4,8"]),
     (("fit", *NET, *DATA, "--max-accuracy-drop", "2"), 2, ["outside 0 to 1"]),
+    (("fit", *NET, *DATA, "--plot", "gone/a.svg"), 2, ["--plot: gone is no folder"]),
+    (("fit", *NET, *DATA, "--plot", "."), 2, ["--plot: . is a folder"]),
     ((*NET, *DATA, "-o", "mymodel.py"), 2, ["not written by osbc-deploy"]),
     ((*NET, *DATA, "--config", "bad.toml"), 2, ["bad.toml"]),
     ((*NET, *DATA, "--nonsense"), 2, ["--nonsense"]),
