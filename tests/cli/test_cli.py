@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from osbc_deploy.cli.main import main
 from osbc_deploy.report.build import json_schema
 
 FAST = ["--target", "loihi2-sim", "--backend", "engine"]
@@ -343,6 +344,37 @@ def test_options_can_come_from_a_file(user: Path) -> None:
     done = osbc("mymodel:net", "--config", "osbc.toml", cwd=user)
     assert done.returncode == 2
     assert "colour" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[deploy]\nsparsity = [0.5]", "[deploy] sparsity: [0.5] is no single value"),
+        ("[deploy]\nsparsity = {a = 1}", "[deploy] sparsity: {'a': 1} is no single value"),
+        ("[deploy.bits]\na = 1", "[deploy] bits: {'a': 1} is no single value"),
+        ("[deploy]\nbits = 4.7", "[deploy] bits: 4.7 is no whole number"),
+        ("[deploy]\nbackend-samples = 3.0", "[deploy] backend-samples: 3.0 is no whole number"),
+        ("[deploy]\nbits = true", "[deploy] bits: True is no single value"),
+        ("[deploy]\nbits = 2026-01-01", "[deploy] bits: datetime.date(2026, 1, 1) is no single"),
+        ('[deploy]\nmixed = "maybe"', "[deploy] mixed: 'maybe' is neither true nor false"),
+        ("[deploy]\nweights = 3", "[deploy] weights: 3 is no path"),
+        ("[fit]\nbits = [4, 8]", "[fit] bits: [4, 8] is no single value"),
+        ('[verify]\ngate = "accuracy=0.1"', "[verify] gate: 'accuracy=0.1' is no list of texts"),
+        ("[depoly]\nbits = 4", "[depoly] is no command. Did you mean [deploy]?"),
+        ("[zzz]\nbits = 4", "[zzz] is no command. Known: backends, check, deploy,"),
+        ("bits = 4", "bits stands outside a table"),
+        ("deploy = 4", "deploy stands outside a table"),
+    ],
+)
+def test_a_config_that_makes_no_sense_names_file_and_key(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "osbc.toml").write_text(text)
+    command = next((c for c in ("fit", "verify") if f"[{c}]" in text), "deploy")
+    with pytest.raises(SystemExit) as done:
+        main([command, "--config", str(tmp_path / "osbc.toml"), "--target", "loihi2"])
+    assert done.value.code == 2
+    assert f"osbc.toml: {said}" in capsys.readouterr().err
 
 
 def test_help_imports_nothing_heavy() -> None:
