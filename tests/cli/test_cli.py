@@ -227,6 +227,16 @@ def test_a_deployed_network_is_counted_on_other_chips(user: Path) -> None:
     assert osbc("map", "out", "--target", "loihi2", cwd=user).returncode == 6
 
 
+@pytest.mark.parametrize("name", ["gone", "gone.net", "gone.img"])
+def test_a_network_that_is_not_there_is_wrong_usage(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["map", str(tmp_path / name), "--target", "loihi2"])
+    assert done.value.code == 2
+    assert f"{name}: no such " in capsys.readouterr().err
+
+
 def break_weights(user: Path) -> None:
     code = (
         "import mymodel; from safetensors.torch import save_file;"
@@ -288,6 +298,7 @@ BAD = [
     (("fit", *NET, *DATA, "--cores", "0"), 2, ["cores: 0"]),
     (("fit", *NET, *DATA, "--bits", "four"), 2, ["'four'", "2,3,4,8"]),
     (("fit", *NET, *DATA, "--max-accuracy-drop", "2"), 2, ["outside 0 to 1"]),
+    (("gone.net", "--target", "loihi2", *DATA), 2, ["gone.net: no such file"]),
     (("fit", *NET, *DATA, "--plot", "gone/a.svg"), 2, ["--plot: gone is no folder"]),
     (("fit", *NET, *DATA, "--plot", "."), 2, ["--plot: . is a folder"]),
     ((*NET, *DATA, "-o", "mymodel.py"), 2, ["not written by osbc-deploy"]),
