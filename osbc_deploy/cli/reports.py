@@ -111,6 +111,10 @@ def check_command(
 
     if update_baseline and baseline is None:
         raise UsageError("--update-baseline: needs --baseline FILE to write to.")
+    if baseline is not None and not update_baseline and not baseline.exists():
+        raise UsageError(
+            f"{baseline}: no such file. Make this report the first baseline with --update-baseline."
+        )
     limits = read_budget(budget)
     report = read_report(path)
     known = None
