@@ -388,6 +388,25 @@ def test_a_config_that_makes_no_sense_names_file_and_key(
     assert f"osbc.toml: {said}" in capsys.readouterr().err
 
 
+def test_torch_says_nothing_of_a_missing_gpu_compiler(tmp_path: Path) -> None:
+    (tmp_path / "jelly.py").write_text(
+        "from torch import nn\n"
+        "from spikingjelly.activation_based import layer, neuron\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.a, self.b = layer.Linear(6, 3), neuron.LIFNode(step_mode='m')\n"
+        "        self.a.step_mode = 'm'\n"
+        "    def forward(self, x):\n"
+        "        return self.b(self.a(x))\n"
+        "def net():\n"
+        "    return Net()\n"
+    )
+    done = osbc("inspect", "jelly.py:net", "--shape", "6", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from osbc_deploy.cli.main import cli\n"
