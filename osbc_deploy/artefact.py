@@ -190,12 +190,16 @@ def read_network(folder: Path) -> FixedPointNetwork:
 
     Raises
     ------
+    UsageError
+        When there is no such folder.
     ArtefactError
-        When anything is missing, of the wrong kind, or inconsistent.
+        When anything in it is missing, of the wrong kind, or inconsistent.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    if not folder.exists():
+        raise UsageError(f"{folder}: no such folder. Give one written with osbc-deploy ... -o.")
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         arrays = load_file(folder / ARRAYS)

@@ -28,7 +28,15 @@ __all__ = [
     "TargetError",
     "UnsupportedModelError",
     "UsageError",
+    "reason",
 ]
+
+
+def reason(error: Exception) -> str:
+    """Return what a library's error says, in one line, or its kind where it says nothing."""
+    # The text of a KeyError is the repr of its argument.
+    said = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(said).split())[:200] or type(error).__name__
 
 
 class OsbcError(Exception):

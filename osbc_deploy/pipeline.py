@@ -25,7 +25,7 @@ from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, 
 from osbc_deploy.compress.rows import DEFAULT_MEMORY
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.errors import BackendError, UsageError
+from osbc_deploy.errors import ArtefactError, BackendError, UsageError
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.fixedpoint.lower import Lowered, check_features, lower
 from osbc_deploy.frontends.references import as_samples
@@ -349,7 +349,21 @@ def prepare(
 
     network = import_network(module, weights, typical, dt=dt, reset=reset)
     check_features(network)
+    for samples in (typical, evaluated):
+        _check_labels(samples, network.output.size)
     return Job(chip, network, typical, evaluated, readout, runner, backend_samples, time_limit)
+
+
+def _check_labels(samples: Samples, outputs: int) -> None:
+    """Refuse labels that no output stands for: they would only count as wrong answers."""
+    if samples.labels is None:
+        return
+    highest = int(samples.labels.max())
+    if highest >= outputs:
+        raise ArtefactError(
+            f"{samples.name}: labels go up to {highest}, the network's {outputs} outputs stand for "
+            f"0 to {outputs - 1}. Number the classes from 0, or give data of its classes."
+        )
 
 
 def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILENT) -> Deployment:

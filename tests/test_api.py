@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import osbc_deploy
-from osbc_deploy.errors import BackendError, UsageError
+from osbc_deploy.errors import ArtefactError, BackendError, UsageError
 from osbc_deploy.report.build import json_schema
 
 
@@ -66,6 +66,14 @@ def test_every_method_and_width(spikes: np.ndarray, method: str, bits: int) -> N
     assert all(q["weight_bits"] == stored for p in report["populations"] for q in p["projections"])
     widened = [d for d in report["deviations"] if "stored in" in d["message"]]
     assert bool(widened) == (stored != bits)
+
+
+def test_labels_that_no_output_stands_for_are_refused(spikes: np.ndarray) -> None:
+    good, bad = (spikes, np.arange(20) % 4), (spikes, np.arange(20) % 5)
+    for calibration, test, name in ((bad, good, "calibration"), (good, bad, "test")):
+        with pytest.raises(ArtefactError, match=f"^{name}: labels go up to 4, .* 4 outputs") as e:
+            osbc_deploy.deploy(model(), calibration, test=test, target="loihi2", backend_samples=0)
+        assert e.value.exit_code == 6
 
 
 def test_the_module_is_left_as_it_was(spikes: np.ndarray) -> None:

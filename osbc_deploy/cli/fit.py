@@ -83,8 +83,10 @@ def fit_command(
     changes are said. Exit code 5: in fixed point, more accuracy is lost than allowed.
     """
     from osbc_deploy.cli.progress import Bars
+    from osbc_deploy.cli.reports import check_file, write_whole
 
     inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
+    check_file("--plot", plot)
     with Bars(quiet=quiet) as progress:
         from osbc_deploy.fit import FitBudget, fit
 
@@ -94,16 +96,16 @@ def fit_command(
         )
         if output is not None:
             result.save(output)
-    if plot is not None:
-        from osbc_deploy.cli.reports import write_whole
-        from osbc_deploy.fit.plot import front_svg
-
-        write_whole(plot, front_svg(result))
     if as_json:
         click.echo(json.dumps(result.report(), indent=1))
     else:
         show_report(result.deployment.report())
         _show_front(result)
+    if plot is not None:
+        # Last, so that a file that cannot be written still leaves the report.
+        from osbc_deploy.fit.plot import front_svg
+
+        write_whole(plot, front_svg(result))
     for path in (output, plot):
         if path is not None and not quiet:
             click.echo(f"wrote {path}", err=True)

@@ -5,6 +5,7 @@ Nothing heavy is imported here; every command imports what it needs when it runs
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -80,6 +81,8 @@ cli.add_command(doctor_command)
 
 def main(argv: list[str] | None = None) -> Any:
     """Run the command line and exit with the documented code."""
+    # SpikingJelly makes torch look for a compiler of GPU code, and warn on machines without one.
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
     try:
         code = cli.main(args=argv, prog_name="osbc-deploy", standalone_mode=False)
     except click.exceptions.Abort:

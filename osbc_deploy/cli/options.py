@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,9 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: is not valid TOML ({error}). Correct the file.") from error
     name = ctx.info_name or ""
+    _check_tables(path, tables, {name, *getattr(ctx.find_root().command, "commands", ())})
     values = tables.get(name, {})
     known = {p.name: p for p in ctx.command.params if p.name and p.expose_value}
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: [{name}] must be a table of options.")
     given = {str(key).replace("-", "_"): value for key, value in values.items()}
     unknown = sorted(set(given) - set(known))
     if unknown:
@@ -39,7 +39,50 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
             f"{path}: [{name}] holds unknown options: {', '.join(unknown)}. Known: "
             f"{', '.join(sorted(known))}."
         )
+    for key, value in values.items():
+        if fault := _fault(known[str(key).replace("-", "_")], value):
+            raise UsageError(f"{path}: [{name}] {key}: {fault}")
     ctx.default_map = {**(ctx.default_map or {}), **given}
+
+
+def _check_tables(path: Path, tables: dict[str, Any], commands: set[str]) -> None:
+    """Refuse what no command would read: it is a mistake, and would change nothing silently."""
+    for key, value in tables.items():
+        if not isinstance(value, dict):
+            raise UsageError(
+                f"{path}: {key} stands outside a table. Put it into that of a command, such as "
+                "[deploy]."
+            )
+        if key not in commands:
+            close = difflib.get_close_matches(key, commands, 1)
+            raise UsageError(
+                f"{path}: [{key}] is no command. "
+                + (f"Did you mean [{close[0]}]?" if close else f"Known: {_listed(commands)}.")
+            )
+
+
+def _fault(option: click.Parameter, value: Any) -> str:
+    """Return why an option cannot have a value of this kind; empty if it can.
+
+    click converts texts and checks them; what TOML has beside texts it takes as it comes.
+    """
+    if getattr(option, "multiple", False):
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            return f'{value!r} is no list of texts. Give such as ["..."].'
+        return ""
+    if getattr(option, "is_flag", False):
+        return "" if isinstance(value, bool) else f"{value!r} is neither true nor false."
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return f"{value!r} is no single value. Give one number or text."
+    if isinstance(option.type, click.types.IntParamType) and isinstance(value, float):
+        return f"{value!r} is no whole number. Give one."
+    if isinstance(option.type, click.Path) and not isinstance(value, str):
+        return f"{value!r} is no path. Give it as a text."
+    return ""
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 config_option = click.option(

@@ -15,7 +15,14 @@ from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.options import config_option, json_option
 from osbc_deploy.errors import UsageError
 
-__all__ = ["check_command", "diff_command", "map_command", "report_command", "write_whole"]
+__all__ = [
+    "check_command",
+    "check_file",
+    "diff_command",
+    "map_command",
+    "report_command",
+    "write_whole",
+]
 
 REPORT = click.Path(path_type=Path)
 
@@ -104,6 +111,10 @@ def check_command(
 
     if update_baseline and baseline is None:
         raise UsageError("--update-baseline: needs --baseline FILE to write to.")
+    if baseline is not None and not update_baseline and not baseline.exists():
+        raise UsageError(
+            f"{baseline}: no such file. Make this report the first baseline with --update-baseline."
+        )
     limits = read_budget(budget)
     report = read_report(path)
     known = None
@@ -231,6 +242,16 @@ def _shown(value: Any) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+,}" if isinstance(value, int) else f"{value:+.4g}"
+
+
+def check_file(option: str, path: Path | None) -> None:
+    """Make sure a file can be written there, before any work is done."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{option}: {path} is a folder. Name a file in it.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option}: {path.parent} is no folder. Create it first.")
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ import click
 from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.deploy import exit_code
 from osbc_deploy.cli.job import check_inputs, compression_options, job_options
-from osbc_deploy.errors import FidelityError, UsageError
+from osbc_deploy.errors import FidelityError
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
@@ -79,10 +79,10 @@ def verify_command(
     broken; all of them are said, and the report is written.
     """
     from osbc_deploy.cli.progress import Bars
+    from osbc_deploy.cli.reports import check_file, write_whole
 
     inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
-    if html is not None and not html.parent.is_dir():
-        raise UsageError(f"--html: {html.parent} is no folder. Create it first.")
+    check_file("--html", html)
     with Bars(quiet=quiet) as progress:
         from osbc_deploy.verify import verify
 
@@ -92,17 +92,17 @@ def verify_command(
         if output is not None:
             found.save(output)
     report = found.report()
-    if html is not None:
-        from osbc_deploy.cli.reports import write_whole
-        from osbc_deploy.report.verify_page import verify_page
-
-        write_whole(html, verify_page(report))
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:
         from osbc_deploy.report.verify_terminal import print_verification
 
         print_verification(report, table_console())
+    if html is not None:
+        # Last, so that a file that cannot be written still leaves the report.
+        from osbc_deploy.report.verify_page import verify_page
+
+        write_whole(html, verify_page(report))
     for path in (output, html):
         if path is not None and not quiet:
             click.echo(f"wrote {path}", err=True)

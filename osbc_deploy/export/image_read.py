@@ -14,7 +14,7 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.artefact import network_of
-from osbc_deploy.errors import ArtefactError
+from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.export import image as layout
 from osbc_deploy.export.bits import packed_size, unpack
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -30,6 +30,8 @@ _DIGEST = hashlib.sha256().digest_size
 def read_image(path: str | Path) -> FixedPointNetwork:
     """Read an image; see :func:`decode_image`."""
     path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file. Give an image written with osbc-deploy export.")
     try:
         data = path.read_bytes()
     except OSError as error:

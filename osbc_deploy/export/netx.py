@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,11 @@ __all__ = ["loaded_weights", "write_netx"]
 TARGET = "loihi2-netx"
 """The target whose networks always fit the format."""
 
+_RANGES = f"Deploy with --target {TARGET}, whose numbers the format holds."
+_UNBIASED = "Train the layers that do not start at 0 with bias=False."
+_ANOTHER = "Use another format: --format c or image."
+_KEPT = "Keep more weights."
+
 
 def write_netx(network: FixedPointNetwork, path: str | Path) -> None:
     """Write a network, whole or not at all; read back it is the same.
@@ -54,8 +59,8 @@ def write_netx(network: FixedPointNetwork, path: str | Path) -> None:
     if offenders := _offenders(network):
         raise UnsupportedModelError(
             "network: cannot be written as NetX",
-            offenders,
-            f"Deploy with --target {TARGET}, whose numbers the format holds.",
+            [line for line, _ in offenders],
+            " ".join(dict.fromkeys(remedy for _, remedy in offenders if remedy)),
         )
     if path.exists() and not (path.is_file() and h5py.is_hdf5(path)):
         raise UsageError(f"{path}: exists and is no NetX file. Choose another name.")
@@ -92,14 +97,23 @@ def _weights(projection: FixedProjection) -> IntArray:
     return weight << exponent if exponent >= 0 else weight >> -exponent
 
 
-def _offenders(network: FixedPointNetwork) -> list[str]:
-    lines = faults(network)
+class Offender(NamedTuple):
+    """What cannot be written, and what to do about it."""
+
+    line: str
+    remedy: str = ""
+
+
+def _offenders(network: FixedPointNetwork) -> list[Offender]:
+    lines = [Offender(line, _RANGES) for line in faults(network)]
     pre = INPUT
     for population in network.populations:
         into = network.afferents(population.name)
         if len(into) != 1 or into[0].pre != pre:
             names = ", ".join(p.name for p in into)
-            lines.append(f"{population.name}: is fed by {names}; NetX chains layers")
+            lines.append(
+                Offender(f"{population.name}: is fed by {names}; NetX chains layers", _ANOTHER)
+            )
         lines += _population_offenders(population)
         pre = population.name
     for projection in network.projections:
@@ -107,46 +121,65 @@ def _offenders(network: FixedPointNetwork) -> list[str]:
     return lines
 
 
-def _population_offenders(p: FixedPopulation) -> list[str]:
+def _population_offenders(p: FixedPopulation) -> list[Offender]:
     lines = []
     bias = effective_bias(p.bias_mant, p.bias_exp)
     top = 1 << 12
     held = bias >> BIAS_EXP
     if (held << BIAS_EXP != bias).any() or held.min() < -top or held.max() > top - 1:
         lines.append(
-            f"{p.name}: biases {bias.min()} to {bias.max()}; NetX holds 13 bits times "
-            f"{1 << BIAS_EXP}"
+            Offender(
+                f"{p.name}: biases {bias.min()} to {bias.max()}; NetX holds 13 bits times "
+                f"{1 << BIAS_EXP}",
+                _RANGES,
+            )
         )
     if p.reset != "zero" or p.reset_interval:
-        lines.append(f"{p.name}: NetX only resets to zero, after a spike")
-    if p.u_init.any() or p.v_init.any():
-        lines.append(f"{p.name}: does not start at 0")
+        lines.append(Offender(f"{p.name}: NetX only resets to zero, after a spike", _ANOTHER))
+    if p.u_init.any():
+        # Lowering starts the current where a bias that comes in through it takes it.
+        lines.append(
+            Offender(
+                f"{p.name}: does not start at 0, as a bias before a neuron with synaptic current "
+                "causes",
+                _UNBIASED,
+            )
+        )
+    elif p.v_init.any():
+        lines.append(Offender(f"{p.name}: does not start at 0", _ANOTHER))
     return lines
 
 
-def _projection_offenders(p: FixedProjection) -> list[str]:
+def _projection_offenders(p: FixedProjection) -> list[Offender]:
     lines = []
     weight = _weights(p)
     if p.graded:
-        lines.append(f"{p.name}: takes graded spikes")
+        lines.append(Offender(f"{p.name}: takes graded spikes", _ANOTHER))
     if p.weight_exp < 0 and ((weight << -p.weight_exp) != p.connection.weight).any():
-        lines.append(f"{p.name}: weights times 2^{p.weight_exp} are not whole")
+        lines.append(Offender(f"{p.name}: weights times 2^{p.weight_exp} are not whole", _RANGES))
     if isinstance(p.connection, FixedConv):
         return lines
     loaded = loaded_weights(weight)
     if not weight.any():
-        lines.append(f"{p.name}: all weights are zero, at which lava-dl's loader fails")
+        lines.append(
+            Offender(f"{p.name}: all weights are zero, at which lava-dl's loader fails", _KEPT)
+        )
     elif loaded is None or (loaded != weight).any():
         lines.append(
-            f"{p.name}: weights {weight.min()} to {weight.max()} do not survive the 8 bits of "
-            "lava-dl's loader"
+            Offender(
+                f"{p.name}: weights {weight.min()} to {weight.max()} do not survive the 8 bits of "
+                "lava-dl's loader",
+                _RANGES,
+            )
         )
     delay = p.connection.delay
     if delay is not None and delay.any():
         if p.pre == INPUT:
-            lines.append(f"{p.name}: delays of the input")
+            lines.append(Offender(f"{p.name}: delays of the input", _ANOTHER))
         elif (delay != delay[:1]).any():
-            lines.append(f"{p.name}: delays that differ between the synapses of an axon")
+            lines.append(
+                Offender(f"{p.name}: delays that differ between the synapses of an axon", _ANOTHER)
+            )
     return lines
 
 

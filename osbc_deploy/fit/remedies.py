@@ -96,6 +96,7 @@ def advice(
     target: Target,
     resource: str,
     limit: int,
+    memory: int | None = None,
 ) -> str:
     """Return what is over, where most of it lies, and the cheapest ways out.
 
@@ -109,6 +110,8 @@ def advice(
     resource : {"cores", "words"}
     limit : int
         Of the resource.
+    memory : int, optional
+        Bytes that were asked for, of which `limit` are the whole words.
     """
     per_word = target.memory.word_bits.value / 8
     name, largest = max(plan.choices.items(), key=lambda pair: getattr(pair[1], resource))
@@ -119,7 +122,8 @@ def advice(
             f"most are layer {name}'s: {largest.cores} cores, limited by {largest.limiting}",
         ]
     else:
-        needed, allowed = round(actual * per_word), int(limit * per_word)
+        needed = round(actual * per_word)
+        allowed = int(limit * per_word) if memory is None else memory
         lines = [
             f"{needed:,} B needed at least, {allowed:,} B allowed ({needed - allowed:,} over)",
             f"most are layer {name}'s: {round(largest.words * per_word):,} B",

@@ -313,7 +313,7 @@ def _within(
         if not feasible:
             raise FitError(
                 f"nothing fits {budget.memory:,} B of {chip.name}:\n"
-                + advice(cheapest, candidates, chip, "words", words)
+                + advice(cheapest, candidates, chip, "words", words, budget.memory)
             )
     return feasible
 

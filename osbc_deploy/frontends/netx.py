@@ -35,7 +35,7 @@ from osbc_deploy.network.graph import (
     Projection,
     Shape,
 )
-from osbc_deploy.network.neurons import IF, LIF, CubaLIF, Neuron
+from osbc_deploy.network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Neuron
 
 __all__ = ["BIAS_EXP", "DECAY_UNITY", "read_netx", "read_netx_fixed", "stored_weights"]
 
@@ -70,7 +70,7 @@ def read_netx_fixed(
     file = read_layers(path)
     try:
         network = _Fixed(file, formats, input_bias).network()
-    except (ValueError, KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ArtefactError(
             f"{path}: inconsistent network ({error}). Export it again from lava-dl."
         ) from error
@@ -115,8 +115,7 @@ class _Fixed:
 
     def __init__(self, file: NetxFile, formats: NumberFormats, input_bias: IntArray | None) -> None:
         self.file, self.formats, self.input_bias = file, formats, input_bias
-        manifest = file.extra.get("manifest")
-        self.ours: dict[str, Any] = json.loads(manifest) if manifest else {}
+        self.ours = _manifest(file)
         self.populations: list[FixedPopulation] = []
         self.projections: list[FixedProjection] = []
         self.input_shape: Shape | None = None
@@ -255,6 +254,12 @@ class _Fixed:
         )  # fmt: skip
 
 
+def _manifest(file: NetxFile) -> dict[str, Any]:
+    """Return what a file of ours says beyond NetX; nothing for one of lava-dl's."""
+    manifest = file.extra.get("manifest")
+    return dict(json.loads(manifest)) if manifest else {}
+
+
 def _as_stored(weight: IntArray, ours: dict[str, Any]) -> Stored | None:
     """Return the weights as we had stored them, if that gives the same weights."""
     if not ours:
@@ -281,7 +286,7 @@ def read_netx(path: str | Path) -> Network:
     A layer with current decay du and membrane decay dv becomes a leaky neuron with
     :math:`\alpha = dv / 4096` whose weights are divided by :math:`\alpha`, so that its potential
     is the chip's divided by 64; lowering gives the same registers back, up to a common power of
-    two.
+    two. Files of ours also say which layer only integrates and what the layers are called.
 
     Raises
     ------
@@ -291,6 +296,16 @@ def read_netx(path: str | Path) -> Network:
     """
     path = Path(path)
     file = read_layers(path)
+    try:
+        return _float_network(path, file, _manifest(file))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtefactError(
+            f"{path}: inconsistent network ({error}). Export it again from lava-dl."
+        ) from error
+
+
+def _float_network(path: Path, file: NetxFile, manifest: dict[str, Any]) -> Network:
+    described = manifest.get("layers", {})
     offenders: list[str] = []
     populations: list[Population] = []
     projections: list[Projection] = []
@@ -308,8 +323,9 @@ def read_netx(path: str | Path) -> Network:
             continue
         if layer.delay is not None and layer.delay.any():
             offenders.append(f"layer {layer.number}: delays")
+        ours = described.get(str(layer.number), {})
         try:
-            gain, neuron = _float_neuron(layer)
+            gain, neuron = _float_neuron(layer, spiking=bool(ours.get("spiking", True)))
         except ValueError as error:
             offenders.append(f"layer {layer.number}: {error}")
             continue
@@ -331,8 +347,10 @@ def read_netx(path: str | Path) -> Network:
                 f"{path}: layer {layer.number} does not take {before} to {layer.shape}. Export it "
                 "again from lava-dl."
             )
-        name, pre = f"layer {layer.number}", populations[-1].name if populations else INPUT
-        projections.append(Projection(f"layer{layer.number}", pre, name, connection))
+        name = str(ours.get("name", f"layer {layer.number}"))
+        pre = populations[-1].name if populations else INPUT
+        label = str(ours.get("projection", f"layer{layer.number}"))
+        projections.append(Projection(label, pre, name, connection))
         populations.append(Population(name, layer.shape, neuron))
     if offenders:
         raise UnsupportedModelError(
@@ -342,12 +360,15 @@ def read_netx(path: str | Path) -> Network:
         )
     if input_shape is None or not populations:
         raise ArtefactError(f"{path}: no layer has neurons. Export it again from lava-dl.")
-    return Network(
-        input_shape, tuple(populations), tuple(projections), "float64", str(path), file.notes
-    )
+    notes = file.notes
+    readout = manifest.get("readout", "sum")
+    if readout != "sum":
+        # A float network holds no readout; it is asked for where the network is deployed.
+        notes += (f"the file's classes are read by {str(readout)[:20]!r} (--readout)",)
+    return Network(input_shape, tuple(populations), tuple(projections), "float64", str(path), notes)
 
 
-def _float_neuron(layer: NetxLayer) -> tuple[float, Neuron]:
+def _float_neuron(layer: NetxLayer, *, spiking: bool = True) -> tuple[float, Neuron]:
     """Return what weights are divided by, and the neuron."""
     neuron = layer.neuron
     if neuron is None or any(x.size != 1 for x in (neuron.du, neuron.dv)):
@@ -366,9 +387,15 @@ def _float_neuron(layer: NetxLayer) -> tuple[float, Neuron]:
         )
     if dv == 0 and not forgets:
         raise ValueError("a synaptic current into a membrane without leak")
+    if dv == 0 and not spiking:
+        raise ValueError("a readout without leak")
     if dv == 0:
         return 1.0, IF(threshold, zero)
-    alpha = np.array(dv / DECAY_UNITY)
+    gain = dv / DECAY_UNITY
+    alpha, alpha_u = np.array(gain), np.array((du + 1) / DECAY_UNITY)
+    if not spiking:
+        # Its threshold is only the largest one a register holds.
+        return gain, LI(alpha, zero) if forgets else CubaLI(alpha_u, alpha, zero)
     if forgets:
-        return dv / DECAY_UNITY, LIF(alpha, zero, threshold, zero)
-    return dv / DECAY_UNITY, CubaLIF(np.array((du + 1) / DECAY_UNITY), alpha, zero, threshold, zero)
+        return gain, LIF(alpha, zero, threshold, zero)
+    return gain, CubaLIF(alpha_u, alpha, zero, threshold, zero)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.errors import ArtefactError, UnsupportedModelError
+from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError, reason
 
 __all__ = ["OURS", "NetxFile", "NetxLayer", "NetxNeuron", "read_layers"]
 
@@ -78,6 +78,8 @@ def read_layers(path: Path) -> NetxFile:
 
     Raises
     ------
+    UsageError
+        When there is no such file.
     ArtefactError
         When it is no HDF5 file, damaged, or holds something else than layers.
     UnsupportedModelError
@@ -85,6 +87,10 @@ def read_layers(path: Path) -> NetxFile:
     """
     import h5py
 
+    if not path.is_file():
+        raise UsageError(
+            f"{path}: no such file. Give a NetX file as written by lava-dl or osbc-deploy export."
+        )
     try:
         size = path.stat().st_size
         with h5py.File(path, "r") as file:
@@ -94,9 +100,8 @@ def read_layers(path: Path) -> NetxFile:
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError,
             OverflowError, MemoryError) as error:  # fmt: skip
         # h5py raises any of these for a damaged file.
-        reason = str(error).strip("'\" ") or type(error).__name__
         raise ArtefactError(
-            f"{path}: is no NetX network ({reason[:200]}). Export it again from lava-dl."
+            f"{path}: is no NetX network ({reason(error)}). Export it again from lava-dl."
         ) from error
 
 
@@ -195,9 +200,9 @@ class _Reader:
 
         link = group.get(key, getlink=True)
         if link is None:
-            raise KeyError(f"{group.name}/{key} is missing")
+            raise KeyError(f"{group.name.rstrip('/')}/{key} is missing")
         if not isinstance(link, h5py.HardLink):
-            raise TypeError(f"{group.name}/{key} is a link to somewhere else")
+            raise TypeError(f"{group.name.rstrip('/')}/{key} is a link to somewhere else")
         return group[key]
 
     def group(self, parent: Any, key: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
+from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError, reason
 
 __all__ = ["NirModel", "read_model", "take_apart"]
 
@@ -72,9 +72,8 @@ def read_model(path: Path) -> NirModel:
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError,
             OverflowError, MemoryError) as error:  # fmt: skip
         # h5py raises any of these for a damaged file.
-        reason = str(error).strip("'\" ") or type(error).__name__
         raise ArtefactError(
-            f"{path}: is no NIR graph ({reason[:200]}). Write it again with nir.write."
+            f"{path}: is no NIR graph ({reason(error)}). Write it again with nir.write."
         ) from error
     return take_apart(_Nodes(str(path)).graph(tree), str(path))
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from osbc_deploy.cli.main import main
 from osbc_deploy.report.build import json_schema
 
 FAST = ["--target", "loihi2-sim", "--backend", "engine"]
@@ -226,6 +227,16 @@ def test_a_deployed_network_is_counted_on_other_chips(user: Path) -> None:
     assert osbc("map", "out", "--target", "loihi2", cwd=user).returncode == 6
 
 
+@pytest.mark.parametrize("name", ["gone", "gone.net", "gone.img"])
+def test_a_network_that_is_not_there_is_wrong_usage(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["map", str(tmp_path / name), "--target", "loihi2"])
+    assert done.value.code == 2
+    assert f"{name}: no such " in capsys.readouterr().err
+
+
 def break_weights(user: Path) -> None:
     code = (
         "import mymodel; from safetensors.torch import save_file;"
@@ -287,6 +298,9 @@ BAD = [
     (("fit", *NET, *DATA, "--cores", "0"), 2, ["cores: 0"]),
     (("fit", *NET, *DATA, "--bits", "four"), 2, ["'four'", "2,3,4,8"]),
     (("fit", *NET, *DATA, "--max-accuracy-drop", "2"), 2, ["outside 0 to 1"]),
+    (("gone.net", "--target", "loihi2", *DATA), 2, ["gone.net: no such file"]),
+    (("fit", *NET, *DATA, "--plot", "gone/a.svg"), 2, ["--plot: gone is no folder"]),
+    (("fit", *NET, *DATA, "--plot", "."), 2, ["--plot: . is a folder"]),
     ((*NET, *DATA, "-o", "mymodel.py"), 2, ["not written by osbc-deploy"]),
     ((*NET, *DATA, "--config", "bad.toml"), 2, ["bad.toml"]),
     ((*NET, *DATA, "--nonsense"), 2, ["--nonsense"]),
@@ -341,6 +355,56 @@ def test_options_can_come_from_a_file(user: Path) -> None:
     done = osbc("mymodel:net", "--config", "osbc.toml", cwd=user)
     assert done.returncode == 2
     assert "colour" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[deploy]\nsparsity = [0.5]", "[deploy] sparsity: [0.5] is no single value"),
+        ("[deploy]\nsparsity = {a = 1}", "[deploy] sparsity: {'a': 1} is no single value"),
+        ("[deploy.bits]\na = 1", "[deploy] bits: {'a': 1} is no single value"),
+        ("[deploy]\nbits = 4.7", "[deploy] bits: 4.7 is no whole number"),
+        ("[deploy]\nbackend-samples = 3.0", "[deploy] backend-samples: 3.0 is no whole number"),
+        ("[deploy]\nbits = true", "[deploy] bits: True is no single value"),
+        ("[deploy]\nbits = 2026-01-01", "[deploy] bits: datetime.date(2026, 1, 1) is no single"),
+        ('[deploy]\nmixed = "maybe"', "[deploy] mixed: 'maybe' is neither true nor false"),
+        ("[deploy]\nweights = 3", "[deploy] weights: 3 is no path"),
+        ("[fit]\nbits = [4, 8]", "[fit] bits: [4, 8] is no single value"),
+        ('[verify]\ngate = "accuracy=0.1"', "[verify] gate: 'accuracy=0.1' is no list of texts"),
+        ("[depoly]\nbits = 4", "[depoly] is no command. Did you mean [deploy]?"),
+        ("[zzz]\nbits = 4", "[zzz] is no command. Known: backends, check, deploy,"),
+        ("bits = 4", "bits stands outside a table"),
+        ("deploy = 4", "deploy stands outside a table"),
+    ],
+)
+def test_a_config_that_makes_no_sense_names_file_and_key(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "osbc.toml").write_text(text)
+    command = next((c for c in ("fit", "verify") if f"[{c}]" in text), "deploy")
+    with pytest.raises(SystemExit) as done:
+        main([command, "--config", str(tmp_path / "osbc.toml"), "--target", "loihi2"])
+    assert done.value.code == 2
+    assert f"osbc.toml: {said}" in capsys.readouterr().err
+
+
+def test_torch_says_nothing_of_a_missing_gpu_compiler(tmp_path: Path) -> None:
+    (tmp_path / "jelly.py").write_text(
+        "from torch import nn\n"
+        "from spikingjelly.activation_based import layer, neuron\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.a, self.b = layer.Linear(6, 3), neuron.LIFNode(step_mode='m')\n"
+        "        self.a.step_mode = 'm'\n"
+        "    def forward(self, x):\n"
+        "        return self.b(self.a(x))\n"
+        "def net():\n"
+        "    return Net()\n"
+    )
+    done = osbc("inspect", "jelly.py:net", "--shape", "6", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -80,6 +82,7 @@ def test_the_exit_code_is_that_of_the_gates(capsys: pytest.CaptureFixture[str]) 
         (["--tau", "nan"], "tau: nan"),
         (["--neurons", "9:1", "--neurons", "2:99"], "'9' is no population"),
         (["--html", "nowhere/page.html"], "nowhere is no folder"),
+        (["--html", "."], "--html: . is a folder. Name a file"),
     ],
 )
 def test_wrong_usage_is_one_error_and_code_2(
@@ -123,6 +126,33 @@ def test_everything_is_written_although_a_gate_is_broken(
     inner = json.loads((user / "out" / "report.json").read_text())
     assert inner["fidelity"]["samples"] == 7
     assert inner["fidelity"]["mismatched_spikes"] == 0
+
+
+@pytest.mark.parametrize("command", ["fit", "verify"])
+def test_a_page_that_cannot_be_written_leaves_the_report(
+    command: str,
+    user: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replace, option = os.replace, {"fit": "--plot", "verify": "--html"}[command]
+
+    def full(source: Any, place: Any) -> None:
+        if Path(place).name == "page":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, place)
+
+    monkeypatch.setattr("osbc_deploy.cli.reports.os.replace", full)
+    model = ["verified_model.py:net", "--calibration", "data.npz", "--target", "loihi2"]
+    few = ["--bits", "8", "--max-sparsity", "0"] if command == "fit" else []
+    args = [command, *model, *few, "--backend", "engine", "--json", option, "page"]
+    with pytest.raises(SystemExit) as done:
+        main(args)
+    assert done.value.code == 2
+    seen = capsys.readouterr()
+    assert "page: cannot be written (No space left on device)" in seen.err
+    assert json.loads(seen.out)["schema"].startswith("osbc-deploy/")
+    assert not list(user.glob("*page*"))
 
 
 def test_gates_come_from_a_config_too(user: Path, capsys: pytest.CaptureFixture[str]) -> None:

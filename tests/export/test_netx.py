@@ -12,12 +12,17 @@ import numpy as np
 import pytest
 
 from osbc_deploy.chip.target import load_target
-from osbc_deploy.errors import UnsupportedModelError, UsageError
+from osbc_deploy.compress.network import CompressionOptions, compress
+from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
 from osbc_deploy.export.netx import loaded_weights, write_netx
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.lower import lower
 from osbc_deploy.fixedpoint.network import FixedDense, FixedPointNetwork
-from osbc_deploy.frontends.netx import read_netx_fixed, stored_weights
+from osbc_deploy.frontends.netx import read_netx, read_netx_fixed, stored_weights
+from osbc_deploy.network.graph import Dense, Network, Population, Projection
+from osbc_deploy.network.neurons import LI, LIF, CubaLI
+from osbc_deploy.network.simulate import decode, simulate
 from random_networks import Case, collect
 
 NETX = load_target("loihi2-netx").number_formats
@@ -88,6 +93,55 @@ def test_random_chains_come_back_the_same(drawn: list[Case], tmp_path: Path) -> 
     assert all(expected.search(line) for line in refused)
 
 
+def test_a_readout_comes_back_as_one_in_the_float_network(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    hidden = LIF(np.array(0.3), np.zeros(()), np.array(0.5), np.zeros(()))
+    for readout in (LI(np.array(0.1), np.zeros(())),
+                    CubaLI(np.array(0.2), np.array(0.1), np.zeros(()))):  # fmt: skip
+        first, second = (Dense(rng.normal(0, 1, shape), None) for shape in ((12, 8), (4, 12)))
+        network = Network(
+            (8,),
+            (Population("hidden", (12,), hidden), Population("out", (4,), readout)),
+            (Projection("a", "input", "hidden", first), Projection("b", "hidden", "out", second)),
+            "float64",
+        )
+        spikes = (rng.random((20, 30, 8)) < 0.3).astype(np.uint8)
+        options = CompressionOptions(sparsity=0.0, bits=4, tune=False)
+        fixed = lower(compress(network, spikes, options), spikes, NETX, readout="last").network
+        write_netx(fixed, tmp_path / "a.net")
+        back = read_netx(tmp_path / "a.net")
+        assert type(back.output.neuron) is type(readout)
+        assert [p.name for p in back.populations] == ["hidden", "out"]
+        assert [p.name for p in back.projections] == ["a", "b"]
+        assert any("'last' (--readout)" in note for note in back.notes)
+        # The float network computes what the file's integers do, but for their rounding.
+        theirs, ours = run(fixed, spikes).output / 64, simulate(back, spikes).output
+        assert np.abs(ours - theirs).max() < 0.01 * np.abs(theirs).max()
+        assert (decode(ours, "last") == decode(theirs, "last")).all()
+
+
+def test_a_damaged_manifest_is_refused(drawn: list[Case], tmp_path: Path) -> None:
+    network = next(c for c in map(writable, drawn) if not _refused(c, tmp_path / "a.net"))
+    for text in ("{", "[1]", '{"layers": []}', '{"layers": {"1": 3}}'):
+        write_netx(network, tmp_path / "a.net")
+        with h5py.File(tmp_path / "a.net", "r+") as file:
+            del file["osbc/manifest"]
+            file["osbc/manifest"] = text
+        with pytest.raises(ArtefactError, match=r"a\.net: inconsistent network"):
+            read_netx(tmp_path / "a.net")
+        with pytest.raises(ArtefactError, match=r"a\.net: inconsistent network"):
+            read_netx_fixed(tmp_path / "a.net", NETX)
+
+
+def _refused(network: FixedPointNetwork, path: Path) -> bool:
+    try:
+        write_netx(network, path)
+        read_netx(path)
+    except UnsupportedModelError:
+        return True
+    return False
+
+
 def test_delays_go_to_the_axons_before_them(drawn: list[Case], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     case = next(c for c in drawn if "conv" not in c.features and len(c.network.populations) == 2)
@@ -138,6 +192,21 @@ def test_everything_netx_cannot_hold_is_listed(
         assert part in text
     assert "--target loihi2-netx" in text
     assert not (tmp_path / "a.net").exists()
+
+
+def test_the_remedy_is_that_of_the_offenders(drawn: list[Case], tmp_path: Path) -> None:
+    network = next(c for c in map(writable, drawn) if not _refused(c, tmp_path / "a.net"))
+    p = network.populations[0]
+    odd = np.ones(p.size, int)
+    for change, said in [
+        ({"u_init": odd}, "does not start at 0, as a bias .*\nTrain .* with bias=False\\.$"),
+        ({"v_init": odd}, "does not start at 0\nUse another format: --format c or image\\.$"),
+        ({"reset": "subtract"}, "only resets to zero.*\nUse another format: .*image\\.$"),
+        ({"bias_mant": odd, "bias_exp": 0 * odd}, "13 bits.*\nDeploy with --target loihi2-netx, "),
+    ]:
+        populations = (replace(p, **change), *network.populations[1:])  # type: ignore[arg-type]
+        with pytest.raises(UnsupportedModelError, match=said):
+            write_netx(replace(network, populations=populations), tmp_path / "b.net")
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,9 @@ def test_what_cannot_be_kept_names_layer_excess_and_remedies(call: Any) -> None:
     assert call(cores=3, bits=[8, bits], max_sparsity=sparsity).deployment.fits
     with pytest.raises(FitError, match=r"1,000 B .*\n.*B needed at least, 1,000 B allowed"):
         call(memory=1000)
+    # Not the one whole word that 10 bytes hold.
+    with pytest.raises(FitError, match=r"fits 10 B .*\n.* 10 B allowed"):
+        call(memory=10)
     with pytest.raises(FitError, match="make layers smaller"):
         call(cores=2)
     with pytest.raises(FitError, match="loses .* of the samples, 0.00% are allowed"):

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from osbc_deploy.compress.network import CompressionOptions, compress
-from osbc_deploy.errors import ArtefactError, OsbcError, UnsupportedModelError
+from osbc_deploy.errors import (
+    ArtefactError,
+    OsbcError,
+    UnsupportedModelError,
+    UsageError,
+    reason,
+)
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.lower import lower
@@ -221,6 +227,25 @@ def test_damaged_files_are_refused(what: str, tmp_path: Path, formats: NumberFor
     with pytest.raises(ArtefactError, match=r"a\.net: .*Export it again") as caught:
         read_netx_fixed(path, formats)
     assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize("name", ["gone.net", "folder.net"])
+def test_a_missing_file_is_wrong_usage(name: str, tmp_path: Path, formats: NumberFormats) -> None:
+    (tmp_path / "folder.net").mkdir()
+    for read in (read_netx, lambda p: read_netx_fixed(p, formats)):
+        with pytest.raises(UsageError, match=f"{name}: no such file") as caught:
+            read(tmp_path / name)
+        assert caught.value.exit_code == 2
+
+
+def test_what_the_library_says_is_quoted_whole(tmp_path: Path, formats: NumberFormats) -> None:
+    path = small(tmp_path / "a.net")
+    edit(path, lambda f: f.__delitem__("layer"))
+    with pytest.raises(ArtefactError, match=r"is no NetX network \(/layer is missing\)"):
+        read_netx_fixed(path, formats)
+    assert reason(OSError("cannot open 'a.net'")) == "cannot open 'a.net'"
+    assert reason(KeyError("no 'layer'")) == "no 'layer'"
+    assert reason(ValueError()) == "ValueError"
 
 
 def test_truncated_and_flipped_files_never_crash(tmp_path: Path, formats: NumberFormats) -> None:

@@ -160,6 +160,7 @@ def test_every_format_names_the_failure(form: str, files: Path) -> None:
         ("[growth]\ncores = 0", (), "baseline"),
         ("[budget", (), "not valid TOML"),
         ("", ("--update-baseline",), "--baseline"),
+        ("", ("--baseline", "gone.json"), "gone.json: no such file. Make this report the first"),
     ],
 )
 def test_bad_budgets_are_named(budget: str, args: tuple[str, ...], words: str, files: Path) -> None:
