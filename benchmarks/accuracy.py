@@ -11,8 +11,9 @@ removes one weight after the other from all layers, as the paper does, however l
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from _accuracy import Clock, Meter, Task, bundled, layers, parser, read, saccade, table, write
@@ -62,13 +63,13 @@ def settings(given: argparse.Namespace) -> list[tuple[float, int]]:
     return [(float(sparsity), int(bits)) for sparsity, bits in pairs]
 
 
-def tasks(data: object, only: str):  # type: ignore[no-untyped-def]
+def tasks(data: Path, only: str) -> Iterator[Task]:
     for model in ("digits_conv", "digits_mlp"):
         for seed in (0, 1):
             if only in f"{model}, camera seed {seed}":
                 yield bundled(model, seed)
-    if only in "saccade-mnist" and data.is_dir():  # type: ignore[attr-defined]
-        yield saccade(data)  # type: ignore[arg-type]
+    if only in "saccade-mnist" and data.is_dir():
+        yield saccade(data)
 
 
 def bench(

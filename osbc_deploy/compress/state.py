@@ -80,7 +80,7 @@ class State:
         try:
             found = json.loads(path.read_text("utf-8"))
             plan: dict[str, Any] = found["plan"]
-            _check_digest(_digest(plan), found["sha256"])
+            _check_digest(found["sha256"], plan)
         except (ValueError, KeyError, TypeError) as error:
             raise _broken(path, error) from error
         return plan
@@ -105,7 +105,7 @@ class State:
             with safe_open(path, framework="numpy") as file:
                 about = json.loads(file.metadata()["layer"])
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                _check_digest(_digest(about, arrays), about.pop("sha256"))
+                _check_digest(about.pop("sha256"), about, arrays)
                 layers = tuple(
                     _read(arrays, number, entry, projection)
                     for number, (entry, projection) in enumerate(
@@ -207,16 +207,17 @@ def _read(
 
 def _digest(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> str:
     """Return a SHA-256 by which damage on the disk is noticed."""
-    rest = {key: value for key, value in about.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for key, array in sorted((arrays or {}).items()):
         digest.update(f"{key} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def _check_digest(found: str, wanted: str) -> None:
-    if found != wanted:
+def _check_digest(
+    wanted: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None
+) -> None:
+    if _digest(about, arrays) != wanted:
         raise ValueError("its content is not what was written")
 
 

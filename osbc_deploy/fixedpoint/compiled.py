@@ -59,9 +59,7 @@ class Plan:
         Populations that will not run; nothing is prepared for what they hear.
     """
 
-    def __init__(
-        self, network: FixedPointNetwork, peak: int, given: frozenset[str] = frozenset()
-    ) -> None:
+    def __init__(self, network: FixedPointNetwork, peak: int, given: frozenset[str]) -> None:
         # Weak, or the cache of plans would keep every network alive.
         self._network: ReferenceType[FixedPointNetwork] = ref(network)
         self.populations = [_Registers.of(p, network.formats) for p in network.populations]

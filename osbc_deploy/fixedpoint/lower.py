@@ -41,7 +41,7 @@ from osbc_deploy.fixedpoint.features import check_features
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation, FixedProjection
 from osbc_deploy.fixedpoint.ranges import faults
-from osbc_deploy.fixedpoint.registers import COARSE, RealRegisters
+from osbc_deploy.fixedpoint.registers import RealRegisters, coarse
 from osbc_deploy.fixedpoint.scaling import Layer, scaling
 from osbc_deploy.fixedpoint.timing import Timing, relays, timing
 from osbc_deploy.network.graph import INPUT, Network, Population, Readout
@@ -263,8 +263,7 @@ def _note_clipping(
     bias_top = formats.bias_mant_max << formats.bias_exp_max
     over_vth = int(np.count_nonzero(targets.vth * factor > formats.vth_max + 0.5))
     over_drop = int(np.count_nonzero(targets.drop * factor > formats.vth_max + 0.5))
-    wanted = np.nan_to_num(targets.vth * factor)
-    coarse = np.abs(np.rint(wanted) - wanted) > COARSE * np.abs(wanted)
+    rough = (targets.vth * factor)[coarse(targets.vth * factor)]
     over_bias = int(np.count_nonzero(np.abs(targets.bias * factor) > bias_top))
     starts = np.maximum(np.abs(targets.u_init), np.abs(targets.v_init)) * factor
     over_init = int(np.count_nonzero(starts >= formats.state_limit))
@@ -277,9 +276,9 @@ def _note_clipping(
             else "",
         ),
         (
-            int(coarse.sum()),
-            f"vth is coarse in {int(coarse.sum())} neurons: wanted down to "
-            f"{wanted[coarse].min(initial=formats.vth_max):.3g}, whole numbers are held",
+            len(rough),
+            f"vth is coarse in {len(rough)} neurons: wanted down to "
+            f"{rough.min(initial=formats.vth_max):.3g}, whole numbers are held",
         ),
         (
             over_drop,

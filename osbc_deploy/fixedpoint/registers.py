@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, IntArray
+from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedConnection, FixedPopulation
 from osbc_deploy.network.graph import Population, Projection
 
-__all__ = ["COARSE", "RealRegisters", "largest_exponent", "quantized", "real_registers"]
+__all__ = ["RealRegisters", "coarse", "largest_exponent", "quantized", "real_registers"]
 
 _ROUNDING = 1e-9
 """Relative; more than what arithmetic in double precision makes of a whole number."""
 
-COARSE = 0.05
+_COARSE = 0.05
 """Relative rounding of a register from which it is said."""
 
 _INT32_LIMIT = 2**31 - 1
@@ -109,6 +109,11 @@ def real_registers(
     )
 
 
+def coarse(wanted: FloatArray) -> BoolArray:
+    """Tell which values a register of whole numbers rounds too much to say nothing of it."""
+    return np.asarray(np.abs(np.rint(wanted) - wanted) > _COARSE * np.abs(wanted))
+
+
 def _register(
     wanted: FloatArray,
     offset: int,
@@ -119,14 +124,14 @@ def _register(
 ) -> IntArray:
     """Round the part of a state that goes in a step, of `decay_unity`, less what the chip adds."""
     value = np.rint(wanted) - offset
-    coarse = np.abs(np.rint(wanted) - wanted) > COARSE * wanted
-    if coarse.any():
-        worst = wanted[coarse].min()
+    rough = coarse(wanted)
+    if rough.any():
+        worst = wanted[rough].min()
         deviations.append(
             Deviation(
                 "lower",
                 population.name,
-                f"{name} is coarse in {int(coarse.sum())} neurons: {worst:.3g} of "
+                f"{name} is coarse in {int(rough.sum())} neurons: {worst:.3g} of "
                 f"{formats.decay_unity} parts go in a step, the register holds {np.rint(worst):g}",
             )
         )

@@ -20,7 +20,7 @@ from osbc_deploy.fixedpoint.network import FixedConv, FixedPopulation, FixedProj
 from osbc_deploy.fixedpoint.ranges import MAX_DELAY
 from osbc_deploy.network.graph import INPUT, Dense, Network, Shape
 
-__all__ = ["Timing", "relay", "relay_name", "relays", "timing"]
+__all__ = ["Timing", "relay_name", "relays", "timing"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def relay_name(source: str, number: int) -> str:
     return f"{source} relay {number}"
 
 
-def relay(
+def _relay(
     source: str, before: str, number: int, shape: Shape, formats: NumberFormats
 ) -> tuple[FixedProjection, FixedPopulation]:
     """Return a population (C, H, W) that repeats its input a step later.
@@ -144,6 +144,6 @@ def relays(
     """Return the chain of relays of a population or of the input, each with what it hears."""
     chain, before = [], source
     for number in range(1, count + 1):
-        chain.append(relay(source, before, number, network.shape_of(source), formats))
+        chain.append(_relay(source, before, number, network.shape_of(source), formats))
         before = chain[-1][1].name
     return chain

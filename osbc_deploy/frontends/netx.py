@@ -8,6 +8,8 @@ is that of the layer's axons, and so of the synapses of the layer after it.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,12 +70,8 @@ def read_netx_fixed(
     """
     path = Path(path)
     file = read_layers(path)
-    try:
+    with _consistent(path):
         network = _Fixed(file, formats, input_bias).network()
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ArtefactError(
-            f"{path}: inconsistent network ({error}). Export it again from lava-dl."
-        ) from error
     if wrong := faults(network):
         raise UnsupportedModelError(f"{path}: out of the chip's range", wrong, "Train again.")
     return network
@@ -254,6 +252,17 @@ class _Fixed:
         )  # fmt: skip
 
 
+@contextmanager
+def _consistent(path: Path) -> Iterator[None]:
+    """Say of a file that its parts do not belong together, whatever breaks on it."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ArtefactError(
+            f"{path}: inconsistent network ({error}). Export it again from lava-dl."
+        ) from error
+
+
 def _manifest(file: NetxFile) -> dict[str, Any]:
     """Return what a file of ours says beyond NetX; nothing for one of lava-dl's."""
     manifest = file.extra.get("manifest")
@@ -296,12 +305,8 @@ def read_netx(path: str | Path) -> Network:
     """
     path = Path(path)
     file = read_layers(path)
-    try:
+    with _consistent(path):
         return _float_network(path, file, _manifest(file))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtefactError(
-            f"{path}: inconsistent network ({error}). Export it again from lava-dl."
-        ) from error
 
 
 def _float_network(path: Path, file: NetxFile, manifest: dict[str, Any]) -> Network:

@@ -77,10 +77,9 @@ def test_codes_lie_on_the_grid_and_the_budget_is_kept(name: str, tune: bool) -> 
 def test_rows_of_other_sizes_are_quantized_as_well(neuron: str, factor: float) -> None:
     # As when the scales of a BatchNorm are folded into a layer.
     alike = chain(neuron)
-    larger = np.where(np.arange(40) % 5 < 2, factor, 1.0)[:, None]
     first, *rest = alike.projections
     weight = first.connection.weight
-    larger = larger[: len(weight)]
+    larger = np.where(np.arange(len(weight)) % 5 < 2, factor, 1.0)[:, None]
     scaled = replace(first, connection=replace(first.connection, weight=weight * larger))
     spread = replace(alike, projections=(scaled, *rest))
     x = nets.spikes(3, 20, 12, *alike.input_shape)
