@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "arrays",
     "errors",
+    "plain_text",
     "progress",
     "deviations",
     "network",

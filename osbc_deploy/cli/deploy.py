@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.job import check_inputs, compression_options, job_options
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def deploy_command(
         write_nir(deployment.compressed.network, nir_file, dt=options["dt"])
     for path in (output, nir_file):
         if path is not None and not quiet:
-            click.echo(f"wrote {path}", err=True)
+            say(f"wrote {path}", err=True)
     return exit_code(deployment)
 
 
@@ -89,7 +89,7 @@ def exit_code(deployment: Deployment) -> int:
     """Say what is wrong with a deployment, and return the exit code for it."""
     if not deployment.fidelity.exact:
         f = deployment.fidelity
-        click.echo(
+        say(
             f"error: {f.backend} and the engine differ in {f.mismatched_spikes} spikes and "
             f"{f.mismatched_potentials} potentials, 0 are allowed. Please report this with "
             "the output folder (-o).",
@@ -111,7 +111,7 @@ def exit_code(deployment: Deployment) -> int:
                 if larger
                 else "; no system known here has that many cores"
             )
-        click.echo(
+        say(
             f"error: does not fit {target.name}: {'; '.join(mapping.excesses()[:3])}. {remedy}.",
             err=True,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.errors import ArtefactError, UsageError
 
@@ -99,9 +100,9 @@ def export_command(
         click.echo(json.dumps(schema | about, indent=1))
     elif not quiet:
         for line in _lines(form, about):
-            click.echo(line)
+            say(line)
     if not quiet:
-        click.echo(f"wrote {output}", err=True)
+        say(f"wrote {output}", err=True)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.options import config_option, json_option
 from osbc_deploy.errors import UsageError
 
@@ -77,7 +77,7 @@ def inspect_command(
     else:
         _show(found)
     for line in found["unsupported"]:
-        click.echo(f"the chip cannot run: {line}", err=True)
+        say(f"the chip cannot run: {line}", err=True)
     return 3 if found["unsupported"] else 0
 
 
@@ -105,18 +105,19 @@ def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples 
 
 
 def _show(found: dict[str, Any]) -> None:
-    from rich.table import Table
+    from osbc_deploy.plain_text import terminal
+    from osbc_deploy.report.tables import PlainTable
 
     console = table_console()
     shape = _by(found["input_shape"])
     console.print(
-        f"{found['source']}: input {shape}, {found['neurons']:,} neurons, "
-        f"{found['weights']:,} weights, {found['parameters'] - found['weights']:,} biases, "
-        f"{found['dtype']}",
-        highlight=False,
-        markup=False,
+        terminal(
+            f"{found['source']}: input {shape}, {found['neurons']:,} neurons, "
+            f"{found['weights']:,} weights, {found['parameters'] - found['weights']:,} biases, "
+            f"{found['dtype']}"
+        )
     )
-    layers = Table(title="Layers")
+    layers = PlainTable("Layers")
     for name in ("layer", "from", "to", "kind", "map", "weights", "biases", "steps late"):
         layers.add_column(name, justify="right" if name in ("weights", "biases") else "left")
     for p in found["projections"]:
@@ -131,7 +132,7 @@ def _show(found: dict[str, Any]) -> None:
             _span(p["late"]) + (" (feedback)" if p["feedback"] else ""),
         )
     console.print(layers)
-    neurons = Table(title="Neurons")
+    neurons = PlainTable("Neurons")
     for name in ("population", "shape", "family", "equation", "decay u", "decay v", "gain",
                  "drive", "threshold", "after a spike"):  # fmt: skip
         neurons.add_column(name)
@@ -150,7 +151,7 @@ def _show(found: dict[str, Any]) -> None:
         )
     console.print(neurons)
     for note in found["notes"]:
-        click.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _map(p: dict[str, Any]) -> str:

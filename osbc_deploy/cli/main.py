@@ -5,6 +5,7 @@ Nothing heavy is imported here; every command imports what it needs when it runs
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 from osbc_deploy._version import __version__
+from osbc_deploy.cli.console import say
 from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.export import export_command
 from osbc_deploy.cli.fit import fit_command
@@ -83,19 +85,26 @@ def main(argv: list[str] | None = None) -> Any:
     """Run the command line and exit with the documented code."""
     # SpikingJelly makes torch look for a compiler of GPU code, and warn on machines without one.
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What the terminal's encoding lacks is shown as an escape.
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(args=argv, prog_name="osbc-deploy", standalone_mode=False)
     except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
+        say("interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        # click repeats what it was given.
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().rstrip("\n"), err=True)
         sys.exit(error.exit_code)
     except OsbcError as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
+        say("interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output went away, as with "| head".

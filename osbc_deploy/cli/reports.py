@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.options import config_option, json_option
 from osbc_deploy.errors import UsageError
+from osbc_deploy.plain_text import visible
 
 __all__ = [
     "check_command",
@@ -66,7 +67,7 @@ def report_command(path: Path, form: str, output: Path | None) -> int:
         click.echo(text, nl=False)
     else:
         write_whole(output, text)
-        click.echo(f"wrote {output}", err=True)
+        say(f"wrote {output}", err=True)
     return 0
 
 
@@ -127,12 +128,12 @@ def check_command(
     click.echo(_findings(findings, form), nl=False)
     failed = [f for f in findings if not f.ok]
     for finding in failed:
-        click.echo(f"over: {finding.name}: {finding.message}", err=True)
+        say(f"over: {finding.name}: {finding.message}", err=True)
     if failed:
         return 4 if any(f.kind == "resource" for f in failed) else 5
     if update_baseline and baseline is not None:
         write_whole(baseline, json.dumps(report, indent=1) + "\n")
-        click.echo(f"wrote {baseline}", err=True)
+        say(f"wrote {baseline}", err=True)
     return 0
 
 
@@ -149,7 +150,8 @@ def _findings(findings: Sequence[Any], form: str) -> str:
         return findings_markdown(findings)
     width = max(len(f.name) for f in findings)
     return "".join(
-        f"{'ok  ' if f.ok else 'FAIL'}  {f.name:<{width}}  {f.message}\n" for f in findings
+        visible(f"{'ok  ' if f.ok else 'FAIL'}  {f.name:<{width}}  {f.message}") + "\n"
+        for f in findings
     )
 
 
@@ -196,10 +198,10 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
 
         title = f"{chip.title}: {mapping.cores_used} of {mapping.available:,} cores"
         table_console().print(cores_table(cores, title))
-        click.echo(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
-        click.echo(f"verdict: {'FITS' if mapping.fits else 'DOES NOT FIT'} {chip.name}")
+        say(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
+        say(f"verdict: {'FITS' if mapping.fits else 'DOES NOT FIT'} {chip.name}")
     for excess in mapping.excesses():
-        click.echo(f"over: {excess}", err=True)
+        say(f"over: {excess}", err=True)
     return 0 if mapping.fits else 4
 
 
@@ -218,10 +220,10 @@ def diff_command(before: Path, after: Path, as_json: bool) -> int:
         click.echo(json.dumps(rows, indent=1))
         return 0
     if not rows:
-        click.echo("no difference")
+        say("no difference")
     for row in rows:
         change = "" if row["change"] is None else f"({_signed(row['change'])})"
-        click.echo(
+        say(
             f"{row['where']:<14} {row['what']:<22} {_shown(row['before']):>14} -> "
             f"{_shown(row['after']):>14} {change}"
         )

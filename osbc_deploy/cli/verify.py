@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.deploy import exit_code
 from osbc_deploy.cli.job import check_inputs, compression_options, job_options
 from osbc_deploy.errors import FidelityError
@@ -105,7 +105,7 @@ def verify_command(
         write_whole(html, verify_page(report))
     for path in (output, html):
         if path is not None and not quiet:
-            click.echo(f"wrote {path}", err=True)
+            say(f"wrote {path}", err=True)
     if found.broken:
         listed = "\n".join(f"  - {f.name}: {f.message}" for f in found.broken)
         raise FidelityError(

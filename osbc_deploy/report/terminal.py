@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from osbc_deploy.plain_text import terminal
+from osbc_deploy.report.tables import PlainTable
 
 __all__ = ["cores_table", "print_report"]
 
@@ -32,17 +34,17 @@ def print_report(report: Report, console: Console) -> None:
     console.print(_cores(report))
     lines = [_memory(report), *_activity(report), _accuracy(report), _fidelity(report)]
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(terminal(line), soft_wrap=True)
     for deviation in report["deviations"]:
         console.print(
-            Text(f"note ({deviation['stage']}) {deviation['subject']}: {deviation['message']}"),
+            terminal(f"note ({deviation['stage']}) {deviation['subject']}: {deviation['message']}"),
             soft_wrap=True,
         )
     _verdict(report, console)
 
 
-def _layers(report: Report) -> Table:
-    table = Table(title=f"{report['provenance']['model']} on {report['target']['name']}")
+def _layers(report: Report) -> PlainTable:
+    table = PlainTable(f"{report['provenance']['model']} on {report['target']['name']}")
     cores = Counter(core["layer"] for core in report["cores"])
     for name in (
         "layer",
@@ -77,7 +79,7 @@ def _layers(report: Report) -> Table:
     return table
 
 
-def _cores(report: Report) -> Table:
+def _cores(report: Report) -> PlainTable:
     return cores_table(
         report["cores"],
         f"Cores ({report['memory']['cores_used']} of {report['memory']['cores_available']} used, "
@@ -85,10 +87,10 @@ def _cores(report: Report) -> Table:
     )
 
 
-def cores_table(cores: Sequence[Mapping[str, Any]], title: str) -> Table:
+def cores_table(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
     """Return the use of every resource of every core."""
     names = list(cores[0]["resources"])
-    table = Table(title=title)
+    table = PlainTable(title)
     table.add_column("core", justify="right")
     for name in ("layer slice", "encoding"):
         table.add_column(name)
@@ -180,7 +182,7 @@ def _fidelity(report: Report) -> str:
 
 def _verdict(report: Report, console: Console) -> None:
     for excess in report["excesses"]:
-        console.print(Text(f"over: {excess}", style="red"), soft_wrap=True)
+        console.print(terminal(f"over: {excess}", "red"), soft_wrap=True)
     verdict = (
         Text("FITS", style="bold green")
         if report["fits"]
@@ -191,7 +193,7 @@ def _verdict(report: Report, console: Console) -> None:
     console.print(
         Text("verdict: ")
         + verdict
-        + Text(
+        + terminal(
             f" {report['target']['name']}, {memory['cores_used']} of {memory['cores_available']} "
             f"cores, fullest is core {worst['core']} ({_label(worst['limiting'])} "
             f"{worst['limiting_share']:.0%})"
