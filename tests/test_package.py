@@ -19,6 +19,7 @@ ORDER = [
     "arrays",
     "errors",
     "plain_text",
+    "limits",
     "progress",
     "deviations",
     "network",
