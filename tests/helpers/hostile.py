@@ -64,5 +64,5 @@ HOSTILE = (
     " ",
     "x" * 300,
     # Fine as they are.
-    "größer 中文 𝒳",
+    "größer 中文 🦊",
 )
