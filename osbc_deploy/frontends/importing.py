@@ -61,7 +61,7 @@ def import_network(
         `dt` and `reset` do not belong to the model.
     """
     network = _import(module, weights, samples, dt, reset)
-    named = [p.name for p in (*network.projections, *network.populations)]
+    named = [p.name for p in network.projections] + [p.name for p in network.populations]
     if faults := [name for name in dict.fromkeys(named) if _SURROGATES.search(name)]:
         raise UnsupportedModelError(
             f"{network.source}: layer names that are not valid Unicode, which no file can hold",
