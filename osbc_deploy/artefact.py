@@ -30,6 +30,8 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults
+from osbc_deploy.limits import PARSED, read_bytes
+from osbc_deploy.parsing import parse_json
 
 __all__ = [
     "FORMAT",
@@ -201,7 +203,7 @@ def read_network(folder: Path) -> FixedPointNetwork:
     if not folder.exists():
         raise UsageError(f"{folder}: no such folder. Give one written with osbc-deploy ... -o.")
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json(read_bytes(folder / MANIFEST, each=PARSED))
         arrays = load_file(folder / ARRAYS)
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtefactError(
@@ -213,7 +215,7 @@ def read_network(folder: Path) -> FixedPointNetwork:
         )
     try:
         return network_of(manifest, arrays)
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, MemoryError) as error:
         raise ArtefactError(
             f"{folder}: inconsistent network ({type(error).__name__}: {error}). "
             "Deploy again to write it."
@@ -235,7 +237,7 @@ def network_of(
         When something is missing or inconsistent.
     """
     given = dict(manifest["formats"])
-    given["weight_bits"] = tuple(int(b) for b in given["weight_bits"])
+    given["weight_bits"] = tuple(given["weight_bits"])
     if set(given) != {f.name for f in fields(NumberFormats)}:
         raise ValueError("number formats are incomplete")
     formats = NumberFormats(**given)

@@ -20,6 +20,7 @@ ORDER = [
     "errors",
     "plain_text",
     "limits",
+    "parsing",
     "progress",
     "deviations",
     "network",

@@ -24,7 +24,9 @@ from safetensors.numpy import save
 from osbc_deploy.compress.layer import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.limits import PARSED, read_bytes
 from osbc_deploy.network.graph import Projection
+from osbc_deploy.parsing import parse_json
 
 __all__ = ["State"]
 
@@ -78,7 +80,7 @@ class State:
         if not path.is_file():
             return None
         try:
-            found = json.loads(path.read_text("utf-8"))
+            found = parse_json(read_bytes(path, each=PARSED))
             plan: dict[str, Any] = found["plan"]
             _check_digest(found["sha256"], plan)
         except (ValueError, KeyError, TypeError) as error:
@@ -103,7 +105,7 @@ class State:
             return None
         try:
             with safe_open(path, framework="numpy") as file:
-                about = json.loads(file.metadata()["layer"])
+                about = parse_json(file.metadata()["layer"])
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 _check_digest(about.pop("sha256"), about, arrays)
                 layers = tuple(
@@ -150,7 +152,7 @@ def _ours(entry: Path) -> bool:
 
 def _check_manifest(path: Path, wanted: Mapping[str, str]) -> None:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parse_json(read_bytes(path, each=PARSED))
         known = dict(found["belongs_to"])
         version = found["format"]
     except (ValueError, KeyError, TypeError) as error:

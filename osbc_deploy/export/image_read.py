@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 import zlib
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.ranges import weight_range
 from osbc_deploy.network.graph import Shape
+from osbc_deploy.parsing import parse_json
 
 __all__ = ["decode_image", "read_image"]
 
@@ -117,7 +117,7 @@ def _decode(data: bytes) -> FixedPointNetwork:
     known = layout.SECTIONS
     if kinds != [known["structure"], known["scales"], *[known["core"]] * cores]:
         raise ValueError(f"sections {kinds}")
-    manifest = json.loads(sections[0][2].decode("utf-8"))
+    manifest = parse_json(sections[0][2])
     arrays = _Arrays(manifest)
     arrays.scales(sections[1][2])
     for _, _, part in sections[2:]:
