@@ -30,6 +30,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults
+from osbc_deploy.limits import PARSED, check_tensors, read_text
 
 __all__ = [
     "FORMAT",
@@ -201,7 +202,8 @@ def read_network(folder: Path) -> FixedPointNetwork:
     if not folder.exists():
         raise UsageError(f"{folder}: no such folder. Give one written with osbc-deploy ... -o.")
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(folder / MANIFEST, each=PARSED))
+        check_tensors(folder / ARRAYS)
         arrays = load_file(folder / ARRAYS)
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtefactError(

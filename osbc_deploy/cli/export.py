@@ -11,6 +11,7 @@ import click
 
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.limits import PARSED, read_text
 
 if TYPE_CHECKING:
     from osbc_deploy.chip.target import Target
@@ -115,7 +116,7 @@ def _chip(path: Path, target: str | None) -> Target | None:
     if not report.is_file():
         return load_target("loihi2-netx") if path.suffix == ".net" else None
     try:
-        return load_target(str(json.loads(report.read_text("utf-8"))["target"]["name"]))
+        return load_target(str(json.loads(read_text(report, each=PARSED))["target"]["name"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(
             f"{report}: is no report ({error}). Deploy again, or give --target."

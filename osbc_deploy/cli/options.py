@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from osbc_deploy.errors import UsageError
+from osbc_deploy.limits import HAND_WRITTEN, read_text
 
 __all__ = ["config_option", "json_option", "quiet_option"]
 
@@ -23,7 +24,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     else:
         import tomli as tomllib
     try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables: dict[str, Any] = tomllib.loads(read_text(path, most=HAND_WRITTEN, error=UsageError))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

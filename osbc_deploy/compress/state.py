@@ -24,6 +24,7 @@ from safetensors.numpy import save
 from osbc_deploy.compress.layer import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.network.graph import Projection
 
 __all__ = ["State"]
@@ -78,7 +79,7 @@ class State:
         if not path.is_file():
             return None
         try:
-            found = json.loads(path.read_text("utf-8"))
+            found = json.loads(read_text(path, each=PARSED))
             plan: dict[str, Any] = found["plan"]
             _check_digest(found["sha256"], plan)
         except (ValueError, KeyError, TypeError) as error:
@@ -102,6 +103,7 @@ class State:
         if not path.is_file():
             return None
         try:
+            check_tensors(path)
             with safe_open(path, framework="numpy") as file:
                 about = json.loads(file.metadata()["layer"])
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -150,7 +152,7 @@ def _ours(entry: Path) -> bool:
 
 def _check_manifest(path: Path, wanted: Mapping[str, str]) -> None:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(read_text(path, each=PARSED))
         known = dict(found["belongs_to"])
         version = found["format"]
     except (ValueError, KeyError, TypeError) as error:
