@@ -23,7 +23,7 @@ __all__ = ["Hdf5", "open_hdf5"]
 _MEMBER = 2000
 """Bytes that a group or dataset takes as Python objects, roughly; so their number is bounded."""
 
-_TEXT = 120
+_TEXT = 128
 """The same for a text, beside its letters."""
 
 _DEEP = 32
