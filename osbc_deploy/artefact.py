@@ -30,7 +30,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults
-from osbc_deploy.limits import PARSED, read_bytes
+from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.parsing import parse_json
 
 __all__ = [
@@ -203,7 +203,8 @@ def read_network(folder: Path) -> FixedPointNetwork:
     if not folder.exists():
         raise UsageError(f"{folder}: no such folder. Give one written with osbc-deploy ... -o.")
     try:
-        manifest = parse_json(read_bytes(folder / MANIFEST, each=PARSED))
+        manifest = parse_json(read_text(folder / MANIFEST, each=PARSED))
+        check_tensors(folder / ARRAYS)
         arrays = load_file(folder / ARRAYS)
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtefactError(

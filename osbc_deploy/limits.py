@@ -106,7 +106,7 @@ class Allowance:
         """Bytes that may still be taken."""
         return self.limit - self.taken
 
-    def take(self, kept: int, passing: int = 0) -> None:
+    def take(self, kept: int, passing: int = 0, at: str = "") -> None:
         """Take memory before it is allocated.
 
         Parameters
@@ -115,6 +115,8 @@ class Allowance:
             Bytes that stay.
         passing : int
             Bytes beside them that are given back right away.
+        at : str
+            The part of the input that takes them.
 
         Raises
         ------
@@ -124,7 +126,8 @@ class Allowance:
         needed = self.taken + kept + passing
         if needed > self.limit:
             raise self.error(
-                f"{self.name}: needs {shown(needed)} of memory, the limit is {shown(self.limit)}. "
+                f"{self.name}: {at + ' ' if at else ''}needs {shown(needed)} of memory, the limit "
+                f"is {shown(self.limit)}. "
                 f"{self.remedy}, or raise the limit with the environment variable {VARIABLE}."
             )
         self.taken += kept

@@ -12,7 +12,7 @@ import click
 from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.errors import ArtefactError, UsageError
-from osbc_deploy.limits import PARSED, read_bytes
+from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _chip(path: Path, target: str | None) -> Target | None:
     if not report.is_file():
         return load_target("loihi2-netx") if path.suffix == ".net" else None
     try:
-        return load_target(str(parse_json(read_bytes(report, each=PARSED))["target"]["name"]))
+        return load_target(str(parse_json(read_text(report, each=PARSED))["target"]["name"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(
             f"{report}: is no report ({error}). Deploy again, or give --target."

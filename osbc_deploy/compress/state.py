@@ -24,7 +24,7 @@ from safetensors.numpy import save
 from osbc_deploy.compress.layer import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UsageError
-from osbc_deploy.limits import PARSED, read_bytes
+from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.network.graph import Projection
 from osbc_deploy.parsing import parse_json
 
@@ -80,7 +80,7 @@ class State:
         if not path.is_file():
             return None
         try:
-            found = parse_json(read_bytes(path, each=PARSED))
+            found = parse_json(read_text(path, each=PARSED))
             plan: dict[str, Any] = found["plan"]
             _check_digest(found["sha256"], plan)
         except (ValueError, KeyError, TypeError) as error:
@@ -104,6 +104,7 @@ class State:
         if not path.is_file():
             return None
         try:
+            check_tensors(path)
             with safe_open(path, framework="numpy") as file:
                 about = parse_json(file.metadata()["layer"])
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -152,7 +153,7 @@ def _ours(entry: Path) -> bool:
 
 def _check_manifest(path: Path, wanted: Mapping[str, str]) -> None:
     try:
-        found = parse_json(read_bytes(path, each=PARSED))
+        found = parse_json(read_text(path, each=PARSED))
         known = dict(found["belongs_to"])
         version = found["format"]
     except (ValueError, KeyError, TypeError) as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from osbc_deploy.errors import ArtefactError, UsageError
-from osbc_deploy.limits import PARSED, read_bytes
+from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.report.build import SCHEMA, json_schema
 
@@ -37,7 +37,7 @@ def read_report(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UsageError(f"{file}: no such file. Write it with osbc-deploy ... -o FOLDER.")
     try:
-        report = parse_json(read_bytes(file, each=PARSED))
+        report = parse_json(read_text(file, each=PARSED))
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{file}: is no JSON report ({error}). Deploy again.") from error
     found = report.get("schema") if isinstance(report, dict) else None
