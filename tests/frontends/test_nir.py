@@ -622,6 +622,9 @@ def test_graphs_in_memory_may_hold_tensors() -> None:
             torch.nn.Linear(8, 16), norse.LIFBoxCell(cell), torch.nn.Linear(16, 16),
             norse.LIFBoxCell(cell),
         )  # fmt: skip
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(4)
         spikes = (np.random.default_rng(0).random((6, 20, 8)) < 0.5).astype(np.uint8)
         expected, state = [], None
         with torch.no_grad():
