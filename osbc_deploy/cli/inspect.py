@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from osbc_deploy.cli.console import say, table_console
-from osbc_deploy.cli.options import config_option, json_option
+from osbc_deploy.cli.options import SEED, config_option, json_option
 from osbc_deploy.errors import UsageError
+from osbc_deploy.limits import Allowance, array_bytes
 
 if TYPE_CHECKING:
     from osbc_deploy.data.samples import Samples
@@ -43,7 +45,7 @@ __all__ = ["inspect_command"]
     type=click.Choice(["zero", "subtract"]),
     help="What a spike does in a NIR file: set to v_reset, or take the threshold away.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of numpy and torch.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of numpy and torch.")
 @json_option
 @config_option
 def inspect_command(
@@ -82,12 +84,13 @@ def inspect_command(
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    parts = text.replace("x", ",").split(",")
-    if not all(p.strip().isdecimal() and int(p) > 0 for p in parts) or len(parts) > 3:
+    parts = [part.strip() for part in text.replace("x", ",").split(",")]
+    if not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts) or len(parts) > 3:
         raise UsageError(
-            f"--shape: {text!r} is no shape. Give one to three whole numbers, such as 2,34,34."
+            f"--shape: {text[:80]!r} is no shape. Give one to three whole numbers of at most nine "
+            "digits, such as 2,34,34."
         )
-    return tuple(int(p) for p in parts)
+    return tuple(int(part) for part in parts)
 
 
 def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples | None:
@@ -101,7 +104,9 @@ def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples 
         return None
     import numpy as np
 
-    return check_samples("random spikes", np.random.default_rng(0).random((4, 32, *sizes)) < 0.3)
+    shape = (4, 32, *sizes)
+    Allowance("--shape", error=UsageError, remedy="Give a smaller one").take(array_bytes(shape, 10))
+    return check_samples("random spikes", np.random.default_rng(0).random(shape) < 0.3)
 
 
 def _show(found: dict[str, Any]) -> None:

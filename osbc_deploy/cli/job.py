@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from osbc_deploy.cli.options import config_option, json_option, quiet_option
+from osbc_deploy.cli.options import SEED, config_option, json_option, quiet_option
 from osbc_deploy.errors import UsageError
 from osbc_deploy.progress import SILENT, Progress
 
@@ -118,7 +118,7 @@ _OPTIONS = (
     ),
     click.option(
         "--seed",
-        type=int,
+        type=SEED,
         default=0,
         show_default=True,
         help="Seed of numpy and torch, and of the bundled data.",
@@ -323,5 +323,5 @@ def seed_everything(seed: int) -> None:
     import torch
 
     # Old-style seeding on purpose: it reaches the code of models and datasets.
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed)
     torch.manual_seed(seed)

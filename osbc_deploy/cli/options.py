@@ -12,7 +12,10 @@ from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import HAND_WRITTEN, read_text
 from osbc_deploy.parsing import parse_toml
 
-__all__ = ["config_option", "json_option", "quiet_option"]
+__all__ = ["SEED", "config_option", "json_option", "quiet_option"]
+
+SEED = click.IntRange(0, 2**32 - 1)
+"""Seeds that numpy and torch both take."""
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:

@@ -278,12 +278,12 @@ def _trials(csv: Path) -> Iterator[tuple[int, tuple[int, int]]]:
         if not line.strip():
             continue
         cells = line.split(",")
-        whole = len(cells) == 3 and all(cell.strip().isdigit() for cell in cells)
+        whole = len(cells) == 3 and all(re.fullmatch("[0-9]{1,18}", c.strip()) for c in cells)
         gesture, start, stop = map(int, cells) if whole else (0, 0, 0)
         if not (1 <= gesture <= GESTURES and start < stop):
             raise ArtefactError(
-                f"{csv}: line {number} is {line.strip()!r}, needed class (1 to {GESTURES}), start "
-                "and a later end in microseconds. Extract the archive of the data set again."
+                f"{csv}: line {number} is {line.strip()[:80]!r}, needed class (1 to {GESTURES}), "
+                "start and a later end in microseconds. Extract the archive of the data set again."
             )
         yield gesture - 1, (start, stop)
 
