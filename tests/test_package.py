@@ -19,6 +19,7 @@ ORDER = [
     "arrays",
     "errors",
     "limits",
+    "writing",
     "progress",
     "deviations",
     "network",
