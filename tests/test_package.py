@@ -21,6 +21,7 @@ ORDER = [
     "plain_text",
     "limits",
     "parsing",
+    "writing",
     "progress",
     "deviations",
     "network",

@@ -14,6 +14,7 @@ from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
+from osbc_deploy.writing import check_file, check_folder
 
 if TYPE_CHECKING:
     from osbc_deploy.chip.target import Target
@@ -86,6 +87,12 @@ def export_command(
 
     if form != "c" and (samples or compiler):
         raise UsageError("--samples, --compiler: belong to --format c. Leave them out.")
+    if form == "c":
+        from osbc_deploy.export.firmware import MANIFEST
+
+        check_folder(output, MANIFEST)
+    else:
+        check_file(output, parents=True)
     chip = _chip(path, target)
     network = read_stored(path, chip.number_formats if chip else None)
     if form == "c":
