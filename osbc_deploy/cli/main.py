@@ -105,4 +105,10 @@ def main(argv: list[str] | None = None) -> Any:
     except OsbcError as error:
         say(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # Such as a path that is too long to even ask whether it is there.
+        say(f"error: {error.filename}: {error.strerror}. Check the path.", err=True)
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

@@ -82,7 +82,7 @@ class State:
             found = parse_json(read_text(path, each=PARSED))
             plan: dict[str, Any] = found["plan"]
             _check_digest(found["sha256"], plan)
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise _broken(path, error) from error
         return plan
 
@@ -115,7 +115,14 @@ class State:
                     )
                 )
                 return layers, tuple(Deviation(**d) for d in about["deviations"])
-        except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+        except (
+            SafetensorError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OSError,
+        ) as error:
             raise _broken(path, error) from error
 
     def save(
@@ -151,7 +158,7 @@ def _check_manifest(path: Path, wanted: Mapping[str, str]) -> None:
         found = parse_json(read_text(path, each=PARSED))
         known = dict(found["belongs_to"])
         version = found["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _broken(path, error) from error
     if version != FORMAT:
         raise UsageError(

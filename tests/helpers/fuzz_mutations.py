@@ -111,7 +111,7 @@ def _near(value: Any, rng: Rng) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
-        others = [0, 1, -1, value + 1, value - 1, 2 * value, -value, value / 2, 10**9 * value]
+        others = [0, 1, -1, value + 1, value - 1, 2 * value, -value, value // 2, 10**9 * value]
         return others[int(rng.integers(0, len(others)))]
     return HOSTILE[int(rng.integers(0, len(HOSTILE)))] if isinstance(value, str) else value
 
