@@ -251,9 +251,9 @@ def target(job: Job) -> int:
 def budget(job: Job) -> int:
     path = job.write("budget.toml", job.document(job.corpus.folder / "budget.toml", "toml"))
     form = job.chance(*map(_given, ("table", "json", "junit", "markdown")))
-    baseline = ["--baseline", job.corpus.folder / "baseline.json"] * bool(job.rng.random() < 0.5)
-    return command("check", job.corpus.folder / "image", "--budget", path, "--format", form,
-                   *baseline)  # fmt: skip
+    folder = job.corpus.folder
+    return command("check", folder / "image", "--budget", path, "--format", form,
+                   "--baseline", folder / "baseline.json")  # fmt: skip
 
 
 def config(job: Job) -> int:
