@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -9,18 +10,21 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from hostile import HOSTILE
+from osbc_deploy.compress.state import _digest as state_digest
 from osbc_deploy.export import image as layout
 
 __all__ = ["damage_bytes", "damage_hdf5", "damage_image", "damage_json", "damage_npz",
-           "damage_packets", "damage_tensors", "damage_text", "damage_toml"]  # fmt: skip
+           "damage_packets", "damage_state", "damage_tensors", "damage_text",
+           "damage_toml"]  # fmt: skip
 
 Rng = np.random.Generator
 
@@ -106,6 +110,10 @@ def _pick(value: Any, rng: Rng, depth: int = 0) -> tuple[Any, Any]:
     return value, key
 
 
+def _absurd(rng: Rng) -> Any:
+    return copy.deepcopy(VALUES[int(rng.integers(0, len(VALUES)))])
+
+
 def _near(value: Any, rng: Rng) -> Any:
     """Return a value of the same type, which a schema may take."""
     if isinstance(value, bool):
@@ -119,12 +127,12 @@ def _near(value: Any, rng: Rng) -> Any:
 def change(value: Any, rng: Rng) -> Any:
     """Change one to three places of plain data, which is returned, or something else for it."""
     if rng.random() < 0.02 or not isinstance(value, dict | list) or not value:
-        return VALUES[int(rng.integers(0, len(VALUES)))]
+        return _absurd(rng)
     for _ in range(int(rng.integers(1, 4))):
         if not value:
             break
         where, key = _pick(value, rng)
-        new = VALUES[int(rng.integers(0, len(VALUES)))]
+        new = _absurd(rng)
         kind = int(rng.integers(0, 12))
         if kind > 7:
             where[key] = _near(where[key], rng)
@@ -173,15 +181,10 @@ def damage_toml(text: str, rng: Rng) -> str:
     return "\n".join(lines)
 
 
-def damage_tensors(data: bytes, rng: Rng, within: Callable[[Any], Any] | None = None) -> bytes:
-    """Change the header of a safetensors file, or its numbers, and keep the lengths right.
-
-    `within` changes the metadata first.
-    """
+def damage_tensors(data: bytes, rng: Rng) -> bytes:
+    """Change the header of a safetensors file, or its numbers, and keep the lengths right."""
     size = int.from_bytes(data[:8], "little")
     header, body = json.loads(data[8 : 8 + size]), bytearray(data[8 + size :])
-    if within is not None:
-        header = within(header)
     kind = int(rng.integers(0, 4))
     if kind == 0 and body:
         at = int(rng.integers(0, len(body)))
@@ -195,6 +198,18 @@ def damage_tensors(data: bytes, rng: Rng, within: Callable[[Any], Any] | None = 
         header = change(header, rng)
     text = json.dumps(header).encode("utf-8", "surrogatepass")
     return len(text).to_bytes(8, "little") + text + bytes(body)
+
+
+def damage_state(path: Path, rng: Rng) -> bytes:
+    """Change what a finished layer's file says, and make its digest right again."""
+    with safe_open(path, framework="numpy") as file:
+        about = json.loads(file.metadata()["layer"])
+        arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    about.pop("sha256")
+    about = change(about, rng)
+    if isinstance(about, dict):
+        about["sha256"] = state_digest(about, arrays)
+    return save(arrays, {"layer": json.dumps(about)})
 
 
 def damage_npz(data: bytes, rng: Rng) -> bytes:

@@ -29,7 +29,6 @@ from osbc_deploy.artefact import read_network
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.cli.main import main
 from osbc_deploy.compress.state import State
-from osbc_deploy.compress.state import _digest as state_digest
 from osbc_deploy.data.datasets import DatasetRequest, load_dataset
 from osbc_deploy.data.events import bin_events, read_aedat2, read_aedat3, read_nmnist
 from osbc_deploy.data.samples import load_npz
@@ -320,31 +319,17 @@ def state(job: Job) -> int:
     elif job.rng.random() < 0.4:
         source.write_bytes(job.bytes_of(source))
     else:
-        source.write_bytes(damage.damage_tensors(source.read_bytes(), job.rng, _resealed(job.rng)))
+        data: bytes = job.chance(
+            lambda: damage.damage_tensors(source.read_bytes(), job.rng),
+            lambda: damage.damage_state(source, job.rng),
+        )
+        source.write_bytes(data)
     network = job.corpus.network
     kept = State(folder, job.corpus.statistics)
     kept.load_plan()
     for population in network.populations:
         kept.load(population.name, network.afferents(population.name))
     return 0
-
-
-def _resealed(rng: Rng) -> Callable[[Any], Any]:
-    """Return what changes the text that a layer's file holds, with a digest that fits again."""
-
-    def within(header: Any) -> Any:
-        import json
-
-        about = json.loads(header["__metadata__"]["layer"])
-        about.pop("sha256")
-        about = damage.change(about, rng)
-        if isinstance(about, dict):
-            with contextlib.suppress(ValueError):
-                about["sha256"] = state_digest(about, {})
-        header["__metadata__"]["layer"] = json.dumps(about)
-        return header
-
-    return within
 
 
 KINDS: dict[str, tuple[Callable[[Job], int], int]] = {
