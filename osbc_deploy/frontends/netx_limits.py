@@ -41,7 +41,7 @@ _ANOTHER = "Use another format: --format c or image."
 _ELSEWHERE = "Deploy with --target loihi2 and export with --format c or image."
 _ZERO = "Train with resets to zero."
 _UNBIASED = "Train the layers before neurons with synaptic current with bias=False."
-_KEPT = "Keep more weights."
+_KEPT = "Keep more weights: lower --sparsity, or give samples at which the layer before fires."
 
 
 class _Offender(NamedTuple):

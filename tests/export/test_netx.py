@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import norse.torch as norse
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from osbc_deploy import pipeline
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.compress.network import CompressionOptions, compress
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
@@ -194,6 +198,82 @@ def test_the_remedy_is_that_of_the_offenders(drawn: list[Case], tmp_path: Path) 
         populations = (replace(p, **change), *network.populations[1:])  # type: ignore[arg-type]
         with pytest.raises(UnsupportedModelError, match=said):
             write_netx(replace(network, populations=populations), tmp_path / "b.net")
+
+
+def _stack(*layers: Any) -> Any:
+    return norse.SequentialState(*layers)
+
+
+def _readme_network() -> Any:
+    """The network of README's "Your network", smaller: its readout has a synaptic current."""
+    return _stack(
+        nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), norse.LIFBoxCell(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(27, 4), norse.LICell(),
+    )  # fmt: skip
+
+
+def _snntorch_default() -> Any:
+    snntorch = pytest.importorskip("snntorch")
+    return nn.Sequential(nn.Flatten(), nn.Linear(72, 4), snntorch.Leaky(0.9, init_hidden=True))
+
+
+REFUSED = {
+    "README's network": (
+        _readme_network, r"6: does not start at 0, as a bias .*\nTrain .* with bias=False"
+    ),
+    "norse's LIFCell with bias": (
+        lambda: _stack(nn.Flatten(), nn.Linear(72, 4), norse.LIFCell()), "2: does not start at 0"
+    ),
+    "snnTorch's default reset": (
+        _snntorch_default, r"2: NetX only resets to zero.*\nTrain with resets to zero\.$"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_export_would_refuse_is_refused_before_any_work(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, said = REFUSED[what]
+    module = make().eval()
+    spikes = (np.random.default_rng(0).random((8, 6, 2, 6, 6)) < 0.3).astype(np.uint8)
+    monkeypatch.setattr(pipeline, "compress", None)
+    with pytest.raises(UnsupportedModelError, match=said):
+        pipeline.deploy(module, spikes, target="loihi2-netx", backend="engine")
+
+
+def _recurrent() -> Any:
+    snntorch = pytest.importorskip("snntorch")
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(72, 5),
+        snntorch.RLeaky(0.9, linear_features=5, reset_mechanism="zero", reset_delay=False,
+                        init_hidden=True),
+    )  # fmt: skip
+
+
+def _unbiased() -> Any:
+    module = _readme_network()
+    module[5].bias = None
+    # Without training nothing would fire.
+    module[0].weight.data *= 30
+    return module
+
+
+ALLOWED = {"README's network without bias": _unbiased, "a recurrent layer": _recurrent}
+
+
+@pytest.mark.parametrize("what", ALLOWED)
+def test_what_is_deployed_is_what_export_writes(what: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = ALLOWED[what]().eval()
+    spikes = (np.random.default_rng(0).random((12, 8, 2, 6, 6)) < 0.4).astype(np.uint8)
+    done = pipeline.deploy(
+        module, spikes, target="loihi2-netx", backend="engine", sparsity=0.3, tune=False
+    )
+    write_netx(done.lowered.network, tmp_path / "a.net")
+    back = read_netx_fixed(tmp_path / "a.net", NETX)
+    assert np.array_equal(run(back, spikes).output, run(done.lowered.network, spikes).output)
+    assert any("sparse_fc_layer=True" in d.message for d in done.deviations)
 
 
 @pytest.mark.parametrize(
