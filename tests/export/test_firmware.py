@@ -19,7 +19,12 @@ from osbc_deploy.export.footprint import FLAGS, measure
 from osbc_deploy.export.names import check_name
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.fixedpoint.network import FixedDense, FixedPointNetwork
+from osbc_deploy.fixedpoint.network import (
+    FixedDense,
+    FixedPointNetwork,
+    FixedPopulation,
+    FixedProjection,
+)
 from random_networks import Case, collect
 
 SANITIZE = ("-O1", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
@@ -61,6 +66,25 @@ def test_random_networks_without_undefined_behavior(
     expected = run(case.network, case.spikes).output
     assert np.array_equal(outputs(program, case.network, case.spikes), expected), case.features
     assert subprocess.run([str(program)], check=False).returncode == 0
+
+
+def test_the_lowest_current_wraps_in_c_too(formats: NumberFormats, tmp_path: Path) -> None:
+    # 4 * -256 * 2^7 * 64 = -2^23, which the register holds as 2^23; a bias of -2^12 * 2^7 takes
+    # the potential below the largest threshold.
+    size = {"du": 4095, "dv": 4095, "vth": 131071, "bias_mant": -4096, "bias_exp": 7, "u_init": 0,
+            "v_init": 0}  # fmt: skip
+    registers: dict[str, Any] = {name: np.array([value]) for name, value in size.items()}
+    population = FixedPopulation(
+        "a", (1,), **registers, spiking=False, v_scale=np.ones(1), v_offset=np.zeros(1)
+    )
+    weight = FixedDense(np.full((1, 4), -256))
+    projection = FixedProjection("p", "input", "a", weight, 8, 7)
+    network = FixedPointNetwork((4,), (population,), (projection,), formats, "sum")
+    spikes = np.zeros((1, 2, 4), np.uint8)
+    spikes[0, 0] = 1
+    program = build(export_c(network, tmp_path / "c", samples=spikes))
+    first, second = outputs(program, network, spikes)[0, :, 0]
+    assert (first, second) == (2**23 - 2**19, ((2**23 - 2**19) >> 12) - 2**19)
 
 
 @pytest.fixture(scope="module")
