@@ -28,6 +28,8 @@ from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, BackendError, UsageError
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.fixedpoint.lower import Lowered, check_features, lower
+from osbc_deploy.frontends.netx_limits import FORMAT as NETX
+from osbc_deploy.frontends.netx_limits import check_network, check_writable
 from osbc_deploy.frontends.references import as_samples
 from osbc_deploy.network.graph import INPUT, Network, Readout
 from osbc_deploy.network.simulate import decode, simulate
@@ -139,7 +141,9 @@ class Deployment:
     def deviations(self) -> tuple[Deviation, ...]:
         """Everything that was done differently from the plain request."""
         imported = tuple(Deviation("import", self.network.source, n) for n in self.network.notes)
-        return imported + self.compressed.deviations + self.lowered.deviations + self._run_notes()
+        remarks = tuple(Deviation("map", self.target.name, text) for text in self.target.remarks)
+        made = imported + self.compressed.deviations + self.lowered.deviations
+        return made + remarks + self._run_notes()
 
     def _run_notes(self) -> tuple[Deviation, ...]:
         hung = self.fidelity.restarts
@@ -349,6 +353,8 @@ def prepare(
 
     network = import_network(module, weights, typical, dt=dt, reset=reset)
     check_features(network)
+    if chip.exchange == NETX:
+        check_network(network)
     for samples in (typical, evaluated):
         _check_labels(samples, network.output.size)
     return Job(chip, network, typical, evaluated, readout, runner, backend_samples, time_limit)
@@ -375,6 +381,8 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         readout=job.readout,
         progress=progress,
     )
+    if job.chip.exchange == NETX:
+        check_writable(lowered.network)
     layers = layers_of(lowered.network)
     mapping = map_layers(layers, job.chip)
     spikes = {
