@@ -6,7 +6,7 @@ inside or passed along, or one call with all steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -16,6 +16,7 @@ from torch import nn
 __all__ = [
     "ONE_CALL",
     "Call",
+    "called",
     "described",
     "evaluated",
     "stepped",
@@ -78,6 +79,22 @@ def _stacked(answers: list[Any]) -> Any:
         kept = [number for number, part in enumerate(answers[0]) if isinstance(part, torch.Tensor)]
         return tuple(torch.stack([answer[number] for answer in answers]) for number in kept)
     return torch.stack(answers)
+
+
+@contextmanager
+def called(layers: Iterable[tuple[str, nn.Module]]) -> Iterator[list[tuple[str, nn.Module]]]:
+    """Note layers with their places in the order in which they are called."""
+    order: list[tuple[str, nn.Module]] = []
+    places = {layer: path for path, layer in layers}
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, given: order.append((places[layer], layer)))
+        for layer in places
+    ]
+    try:
+        yield order
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

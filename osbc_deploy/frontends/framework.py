@@ -17,7 +17,10 @@ from osbc_deploy.network.graph import Network
 if TYPE_CHECKING:
     from osbc_deploy.frontends.stack import StackReader
 
-__all__ = ["Framework", "LayerReader", "Reading", "children_of", "kind_of"]
+__all__ = ["Framework", "LayerReader", "Placed", "Reading", "children_of", "kind_of"]
+
+Placed: TypeAlias = tuple[str, nn.Module]
+"""A layer and its place in the model."""
 
 LayerReader: TypeAlias = "Callable[[StackReader, str, Any], None]"
 
@@ -28,7 +31,7 @@ def kind_of(module: nn.Module) -> type:
     return kind
 
 
-def children_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def children_of(module: nn.Module) -> Iterator[Placed]:
     """Yield the children of a module by name, one that is registered twice both times."""
     return ((name, child) for name, child in module._modules.items() if child is not None)
 
@@ -57,11 +60,14 @@ class Reading:
         The module that each population was read from; one module may be several populations.
     over_time : bool
         Whether the module takes all time steps in one call, unless code of the user's own decides.
+    traced : bool
+        Whether all that its forward does was followed, and not only which layers it has.
     """
 
     network: Network
     cells: Mapping[str, nn.Module]
     over_time: bool
+    traced: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class Framework:
         """Return the names of the classes in a model that are code of the user's own."""
         return sorted({type(m).__name__ for m in module.modules() if self.is_own(m)})
 
-    def walk(self, module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    def walk(self, module: nn.Module, path: str = "") -> Iterator[Placed]:
         """Yield the layers of a module with their places, in the order they were registered."""
         for name, child in children_of(module):
             place = f"{path}.{name}" if path else name

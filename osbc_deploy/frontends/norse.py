@@ -6,7 +6,7 @@ by the time step once too often. The walk through the layers is in ``stack.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import norse.torch as norse
@@ -19,7 +19,7 @@ from torch import nn
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.frontends.calling import ONE_CALL, stepped_with_state
 from osbc_deploy.frontends.folding import as_array
-from osbc_deploy.frontends.framework import Framework
+from osbc_deploy.frontends.framework import Framework, Placed, Reading
 from osbc_deploy.frontends.proof import proven
 from osbc_deploy.frontends.stack import StackReader, read_stack
 from osbc_deploy.network.graph import Network, Shape
@@ -47,7 +47,7 @@ def read_norse(
     ----------
     module : torch.nn.Module
         A `SequentialState` or `Sequential`, nested as deep as one likes, or a module of one's own
-        whose layers are called in the order they were registered.
+        that calls its layers one after the other.
     input_shape : tuple of int
         Shape of one time step of one sample, such as (2, 34, 34).
     source : str
@@ -68,9 +68,11 @@ def read_norse(
     ArtefactError
         When a weight is NaN or infinite.
     """
-    return proven(
-        module, _NORSE, lambda: read_stack(module, input_shape, _NORSE, source=source), samples
-    )
+
+    def read(order: Sequence[Placed] | None) -> Reading:
+        return read_stack(module, input_shape, _NORSE, source=source, order=order)
+
+    return proven(module, _NORSE, read, samples)
 
 
 def _values(layer: nn.Module) -> Mapping[str, Any]:

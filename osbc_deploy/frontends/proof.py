@@ -12,9 +12,11 @@ two differ in the model's own precision, double precision decides: there roundin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,8 +24,15 @@ from torch import nn
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, reason
-from osbc_deploy.frontends.calling import Call, described, evaluated, time_first, undisturbed
-from osbc_deploy.frontends.framework import Framework, Reading
+from osbc_deploy.frontends.calling import (
+    Call,
+    called,
+    described,
+    evaluated,
+    time_first,
+    undisturbed,
+)
+from osbc_deploy.frontends.framework import Framework, Placed, Reading
 from osbc_deploy.frontends.recording import MiscountedError, Recorder
 from osbc_deploy.frontends.stack import check_finite
 from osbc_deploy.network.graph import Conv, Network
@@ -51,10 +60,13 @@ _REMEDY = (
 )
 
 
+Read: TypeAlias = Callable[[Sequence[Placed] | None], Reading]
+
+
 def proven(
     module: nn.Module,
     framework: Framework,
-    read: Callable[[], Reading],
+    read: Read,
     samples: SpikeArray | None,
 ) -> Network:
     """Return what is read from a module, once it computes what the module itself computes.
@@ -68,7 +80,8 @@ def proven(
     module : torch.nn.Module
     framework : Framework
     read : callable
-        Reads the module as it is at that time.
+        Reads the module as it is at that time; takes its layers in the order they are called, or
+        None if that is the order they were registered in.
     samples : ndarray of uint8 (n, T, ...), or None
         Without samples nothing is proven, and modules of the user's own are refused.
 
@@ -83,7 +96,7 @@ def proven(
     own = framework.own(module)
     if samples is None:
         with evaluated(module):
-            network = read().network
+            network = read(None).network
         if own:
             raise UnsupportedModelError(
                 f"{', '.join(own)}: what forward() computes is known only from running it",
@@ -108,7 +121,7 @@ def _is_half(module: nn.Module) -> bool:
 def _held(
     module: nn.Module,
     framework: Framework,
-    read: Callable[[], Reading],
+    read: Read,
     samples: SpikeArray,
     own: list[str],
 ) -> Network:
@@ -116,7 +129,8 @@ def _held(
         module.float()
     said: list[str] = []
     runs = [call for call in framework.calls if _can(module, framework, call, samples, said)]
-    reading = read()
+    order = _order(module, framework, runs, samples) if own else None
+    reading = read(order)
     network = reading.network
     _check_weights(network)
     if not own:
@@ -138,7 +152,7 @@ def _held(
     else:
         # Other ways of calling it differ in more.
         least = min(differences, key=lambda d: d.rank)
-        wide = _in_double(module, framework, read, least.call, data)
+        wide = _in_double(module, framework, partial(read, order), least.call, data)
         if not isinstance(wide, _Proof):
             raise _refusal(module, framework, network, wide, data)
         proof = wide
@@ -146,7 +160,7 @@ def _held(
             f", in double precision; in single precision rounding moves spikes (the first in "
             f"{least.layer})"
         )
-    if own and proof.silent(network.output.name):
+    if own and not reading.traced and network.output.name not in proof.active:
         raise UnsupportedModelError(
             f"{', '.join(own)}: the output is silent on these samples",
             (f"{network.output.name}: never fires", *said),
@@ -168,6 +182,30 @@ def _can(
         said.append(f"{described(call)}: raises {type(error).__name__}: {reason(error)[:120]}")
         return False
     return True
+
+
+def _order(
+    module: nn.Module, framework: Framework, runs: Sequence[Call], samples: SpikeArray
+) -> list[Placed] | None:
+    """Return the layers of a module in the order it calls them in a time step.
+
+    None where it does not say: it cannot run a single step, or calls a cell several times in one.
+    """
+    for call in runs:
+        framework.reset(module)
+        with called(framework.walk(module)) as order:
+            try:
+                call(module, _input(module, samples[:2, :1]))
+            except Exception:  # noqa: BLE001, S112 - another way of calling may do
+                continue
+        cells = [path for path, layer in order if isinstance(layer, framework.neurons)]
+        if cells and len(set(cells)) == len(cells):
+            again = Counter[str]()
+            for number, (path, layer) in enumerate(order):
+                again[path] += 1
+                order[number] = (path if again[path] == 1 else f"{path}#{again[path]}", layer)
+            return order
+    return None
 
 
 def _input(module: nn.Module, spikes: SpikeArray) -> torch.Tensor:
@@ -256,17 +294,13 @@ class _Proof:
 
     call: Call
     dtype: str
-    spikes: set[str] = field(default_factory=set)
-    """Populations that fired."""
+    active: set[str] = field(default_factory=set)
+    """Populations that fired, or whose potentials are the answer."""
     potentials: set[str] = field(default_factory=set)
     """Populations whose potentials were compared."""
     seen: set[str] = field(default_factory=set)
     answers: set[tuple[int, int, int]] | None = None
     """Which part of the answer, with which axis first, decoded how, has been the output so far."""
-
-    def silent(self, name: str) -> bool:
-        """Whether spikes of a population could not be compared since there were none."""
-        return name not in self.spikes
 
     def notes(self, network: Network, data: _Data, own: list[str], more: str) -> Iterator[str]:
         """Say what was proven, and what was not."""
@@ -281,11 +315,15 @@ class _Proof:
             f"{data.given} samples and {len(drawn)} random ones, {chosen.shape[1]} steps each: "
             f"{watched} equal{more}"
         )
-        mute = [n for n in names if n not in self.spikes | self.potentials]
-        if set(names) - self.spikes == set(names):
-            yield "not proven: nothing fires on these samples; give samples that make neurons fire"
-        elif mute:
-            yield f"not proven: {', '.join(mute)} never fire on these samples"
+        still = [name for name in names if name not in self.active]
+        if not still:
+            return
+        known = set(still) <= self.potentials
+        yield (
+            f"{'' if known and self.active else 'not proven: '}{', '.join(still)} "
+            f"{'stays silent' if len(still) == 1 else 'stay silent'} on these samples"
+            f"{', potentials are equal' if known else ''}; give samples that make them fire"
+        )
 
 
 def _compared(
@@ -352,7 +390,7 @@ def _first(
             if differs.any():
                 return name, differs, "spikes"
             if fired.any():
-                proof.spikes.add(name)
+                proof.active.add(name)
         if seen.v is not None:
             v = ours.v[name].reshape(n, steps, -1)[:, -seen.v.shape[1] :]
             if seen.v.shape == v.shape:
@@ -373,7 +411,7 @@ def _answer(
         # Whole numbers, and means of them.
         tolerance = min(tolerance, 0.1 / len(output) / max(len(output), 1))
     if output.any():
-        proof.spikes.add(last.name)
+        proof.active.add(last.name)
     wanted = (output, output.sum(0), output.mean(0), output.max(0), output[-1])
     same = set()
     for part, values in enumerate(answer):
@@ -424,7 +462,11 @@ def _told(differs: np.ndarray[Any, Any], unit: str, what: str, numbers: list[int
 
 
 def _in_double(
-    module: nn.Module, framework: Framework, read: Callable[[], Reading], call: Call, data: _Data
+    module: nn.Module,
+    framework: Framework,
+    read: Callable[[], Reading],
+    call: Call,
+    data: _Data,
 ) -> _Proof | _Difference:
     """Compare module and import in double precision, the import read from the widened module."""
     with undisturbed(module):

@@ -8,7 +8,7 @@ answers with its spikes, whatever it returns beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ from osbc_deploy.frontends.calling import (
 )
 from osbc_deploy.frontends.compose import broadcasts
 from osbc_deploy.frontends.folding import as_array
-from osbc_deploy.frontends.framework import Framework, kind_of
+from osbc_deploy.frontends.framework import Framework, Placed, Reading, kind_of
 from osbc_deploy.frontends.layers import convolution
 from osbc_deploy.frontends.proof import proven
 from osbc_deploy.frontends.stack import StackReader, read_stack
@@ -66,8 +66,8 @@ def read_snntorch(
     Parameters
     ----------
     module : torch.nn.Module
-        A `Sequential` of layers and cells, or a module of one's own whose layers are called in
-        the order they were registered.
+        A `Sequential` of layers and cells, or a module of one's own that calls its layers one
+        after the other.
     input_shape : tuple of int
         Shape of one time step of one sample, such as (2, 34, 34).
     source : str
@@ -84,12 +84,11 @@ def read_snntorch(
     ArtefactError
         When a weight or parameter is NaN or infinite.
     """
-    return proven(
-        module,
-        _SNNTORCH,
-        lambda: read_stack(module, input_shape, _SNNTORCH, source=source),
-        samples,
-    )
+
+    def read(order: Sequence[Placed] | None) -> Reading:
+        return read_stack(module, input_shape, _SNNTORCH, source=source, order=order)
+
+    return proven(module, _SNNTORCH, read, samples)
 
 
 def _cell(reader: StackReader, path: str, layer: Any) -> None:

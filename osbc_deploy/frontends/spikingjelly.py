@@ -6,6 +6,7 @@ sequence (T, N, ...) a call. Both compute the same; what counts is that all laye
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import nn
 
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.frontends.calling import ONE_CALL, stepped
-from osbc_deploy.frontends.framework import Framework, Reading, kind_of
+from osbc_deploy.frontends.framework import Framework, Placed, Reading, kind_of
 from osbc_deploy.frontends.proof import proven
 from osbc_deploy.frontends.spikingjelly_graph import is_whole, read_graph, traced
 from osbc_deploy.frontends.spikingjelly_nodes import (
@@ -52,8 +53,8 @@ def read_spikingjelly(
     Parameters
     ----------
     module : torch.nn.Module
-        A `Sequential` of layers and nodes, or a module of one's own whose layers are called in
-        the order they were registered.
+        A `Sequential` of layers and nodes, or a module of one's own, which may branch where it can
+        be traced.
     input_shape : tuple of int
         Shape of one time step of one sample, such as (2, 34, 34).
     source : str
@@ -69,16 +70,19 @@ def read_spikingjelly(
     ArtefactError
         When a weight or parameter is NaN or infinite.
     """
-    return proven(
-        module,
-        _SPIKINGJELLY,
-        lambda: _read(module, input_shape, samples, source),
-        samples,
-    )
+
+    def read(order: Sequence[Placed] | None) -> Reading:
+        return _read(module, input_shape, samples, source, order)
+
+    return proven(module, _SPIKINGJELLY, read, samples)
 
 
 def _read(
-    module: nn.Module, input_shape: Shape, samples: SpikeArray | None, source: str
+    module: nn.Module,
+    input_shape: Shape,
+    samples: SpikeArray | None,
+    source: str,
+    order: Sequence[Placed] | None,
 ) -> Reading:
     # Containers are of a step mode without saying so.
     modes = [m.step_mode for m in module.modules() if hasattr(m, "step_mode")]
@@ -87,7 +91,9 @@ def _read(
         found = _read_traced(module, input_shape, samples, source, over_time=over_time)
         if found is not None:
             return found
-    return read_stack(module, input_shape, _SPIKINGJELLY, source=source, over_time=over_time)
+    return read_stack(
+        module, input_shape, _SPIKINGJELLY, source=source, over_time=over_time, order=order
+    )
 
 
 def _branches(module: nn.Module) -> bool:
@@ -118,7 +124,7 @@ def _read_traced(
     network = read_graph(module, graph, input_shape, dtype=dtype, source=source)
     places = {p.name: p.name.partition("#")[0] for p in network.populations}
     cells = {name: module.get_submodule(path) for name, path in places.items()}
-    return Reading(network, cells, over_time)
+    return Reading(network, cells, over_time, traced=True)
 
 
 def _node(reader: StackReader, path: str, node: Any) -> None:

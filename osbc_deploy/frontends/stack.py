@@ -8,7 +8,7 @@ and its own versions of layers, is a table of readers (:class:`Framework`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from osbc_deploy.frontends.folding import (
     pooled_convolution,
     pooling_weights,
 )
-from osbc_deploy.frontends.framework import Framework, Reading, kind_of
+from osbc_deploy.frontends.framework import Framework, Placed, Reading, kind_of
 from osbc_deploy.frontends.layers import adaptive_pooling, average_pooling, convolution
 from osbc_deploy.network.graph import (
     INPUT,
@@ -60,14 +60,14 @@ def read_stack(
     *,
     source: str = "",
     over_time: bool | None = None,
+    order: Sequence[Placed] | None = None,
 ) -> Reading:
     """Turn a stack of layers into a float network that computes what it computes.
 
     Parameters
     ----------
     module : torch.nn.Module
-        A container of the framework, nested as deep as one likes, or a module of one's own whose
-        layers are called in the order they were registered.
+        A container of the framework, nested as deep as one likes, or a module of one's own.
     input_shape : tuple of int
         Shape of one time step of one sample, such as (2, 34, 34).
     framework : Framework
@@ -75,6 +75,8 @@ def read_stack(
         Name of the model for the report.
     over_time : bool, optional
         Whether torch's own layers see the time axis; found out on the way by default.
+    order : sequence of Placed, optional
+        The layers as they are called; as they were registered by default.
 
     Raises
     ------
@@ -84,7 +86,7 @@ def read_stack(
         When the input does not have the shape that the first layer takes.
     """
     alone = type(module) in framework.readers
-    layers = [("model", module)] if alone else list(framework.walk(module))
+    layers = [("model", module)] if alone else list(order or framework.walk(module))
     reader = StackReader(
         tuple(input_shape),
         framework,
