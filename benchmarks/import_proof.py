@@ -43,7 +43,7 @@ def main() -> int:
             totals["refused though loadable"] += missed
             if found.what == "wrong" or missed:
                 print(f"{framework}, {kind}, network {number}: {found.what}: {found.said}")
-    names = ("equal", "equal in double", "refused", "wrong")
+    names = ("equal", "equal in double", "refused", "silent", "wrong")
     print(f"{'kind':<30}" + "".join(f"{name:>18}" for name in names))
     for kind in KINDS:
         print(f"{kind:<30}" + "".join(f"{seen[kind, name]:>18}" for name in names))

@@ -17,7 +17,11 @@ __all__ = ["MiscountedError", "Recorder", "Seen"]
 
 
 class MiscountedError(Exception):
-    """A cell was called neither once for each time step nor once for all."""
+    """A cell was called neither once for each time step nor once for all, but `off` as often."""
+
+    def __init__(self, said: str, off: int = 0) -> None:
+        super().__init__(said)
+        self.off = off
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +105,8 @@ class Recorder:
                 return None
             mine = calls[turn::turns]
         else:
-            raise MiscountedError(f"called {len(calls)} times in {steps * turns} steps")
+            due = steps * turns
+            raise MiscountedError(f"called {len(calls)} times in {due} steps", len(calls) - due)
         answer = _joined([a for a, _ in mine], n, steps)
         if answer is None:
             raise MiscountedError(

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError
 from osbc_deploy.frontends.folding import (
@@ -38,7 +37,7 @@ from osbc_deploy.network.graph import (
 )
 from osbc_deploy.network.neurons import Neuron
 
-__all__ = ["StackReader", "check_finite", "dtype_of", "read_stack", "unsupported"]
+__all__ = ["StackReader", "dtype_of", "read_stack", "unsupported"]
 
 _DROPPED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
 _TORCH = (
@@ -133,42 +132,6 @@ def unsupported(kind: type, known: Iterable[type]) -> str:
     base = next((b.__name__ for b in kind.__mro__[1:] if b in known), None)
     why = "" if base is None else f"; it derives from {base}, and only {base} itself is read"
     return f"{kind.__name__} is not supported{why}"
-
-
-def check_finite(module: nn.Module, framework: Framework) -> None:
-    """Make sure that weights and neuron parameters are numbers.
-
-    Raises
-    ------
-    ArtefactError
-        With the names of all that are not.
-    """
-    empty = [
-        name
-        for name, value in (*module.named_parameters(), *module.named_buffers())
-        if is_lazy(value)
-    ]
-    if empty:
-        raise ArtefactError(
-            f"model: {', '.join(empty)} have no values yet. Call the model once with an input, "
-            "which gives lazy layers their shape, and load its weights."
-        )
-    bad = [
-        f"{place}.{name}"
-        for place, layer in module.named_modules()
-        for name, value in framework.values(layer).items()
-        if isinstance(value, torch.Tensor | float) and not np.isfinite(as_array(value)).all()
-    ]
-    bad += [
-        name
-        for name, value in module.state_dict().items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
-    ]
-    if bad:
-        raise ArtefactError(
-            f"model: NaN or infinite values in {', '.join(bad)}. Train again or load another "
-            "checkpoint."
-        )
 
 
 @dataclass

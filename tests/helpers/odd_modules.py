@@ -484,7 +484,10 @@ def _start_elsewhere(case: Case, cell: Any, level: float) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a network: equal, equal in double, refused or wrong; and what was said."""
+    """What became of a network, and what was said.
+
+    It is equal, equal in double precision, refused, refused since its output is silent, or wrong.
+    """
 
     what: str
     said: str
@@ -497,7 +500,7 @@ def outcome(framework: str, kind: str, seed: int) -> Outcome:
         network = import_network(case.module, None, check_samples("cal", raster(case, 64, seed)))
         differ = _differ(case, network, raster(case, 64, seed + 10**6))
     except UnsupportedModelError as error:
-        return Outcome("refused", str(error))
+        return Outcome("silent" if "is silent" in str(error) else "refused", str(error))
     finally:
         case.close()
     said = f"{differ} values differ; " + "; ".join(network.notes)
