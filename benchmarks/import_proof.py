@@ -1,6 +1,6 @@
 """Random odd networks of each framework through the import, against the framework's own forward.
 
-    python benchmarks/import_proof.py [--networks 60] [--seed 0]
+    python benchmarks/import_proof.py [--networks 66] [--seed 0]
 
 Networks are drawn by tests/helpers/odd_modules.py. Whatever is imported must give the framework's
 spikes on fresh samples: in the model's precision, or, where a folded BatchNorm or pooling rounds
@@ -25,7 +25,7 @@ from odd_modules import FRAMEWORKS, KINDS, LOADABLE, outcome
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--networks", type=int, default=60, help="of each framework")
+    parser.add_argument("--networks", type=int, default=66, help="of each framework")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)

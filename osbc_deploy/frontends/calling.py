@@ -111,33 +111,32 @@ def evaluated(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _places(part: nn.Module) -> tuple[dict[str, Any], ...]:
-    """Return where a module holds tensors by name."""
-    return part._parameters, part._buffers, vars(part)
-
-
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Evaluate a module, and put its tensors, modes and torch's random state back afterwards.
+    """Evaluate a module, and put its tensors, attributes and torch's random state back afterwards.
 
     A forward, or a hook on it, may change any of them; so may whoever asks for another precision.
     """
     held = [
-        (place, name, tensor)
+        (place, dict(place))
         for part in module.modules()
-        for place in _places(part)
-        for name, tensor in place.items()
-        if isinstance(tensor, torch.Tensor)
+        for place in (part._parameters, part._buffers, vars(part))
     ]
-    before = [(tensor, tensor.data, tensor.data.clone()) for _, _, tensor in held]
+    tensors = {
+        id(value): (value, value.data, value.data.clone())
+        for _, values in held
+        for value in values.values()
+        if isinstance(value, torch.Tensor)
+    }
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), evaluated(module):
             # A way of calling it that is only tried may warn of itself.
             warnings.simplefilter("ignore")
             yield
     finally:
-        for place, name, tensor in held:
-            place[name] = tensor
-        for tensor, data, values in before:
+        for place, values in held:
+            place.clear()
+            place.update(values)
+        for tensor, data, values_before in tensors.values():
             tensor.data = data
-            data.copy_(values)
+            data.copy_(values_before)

@@ -93,8 +93,9 @@ class Difference:
     call: Call
     layer: str
     what: str
-    rank: tuple[bool, int] = (True, 2 * _NEVER)
-    """By how much: whether in spikes, and in how many values."""
+    rank: tuple[int, bool, int] = (0, True, 2 * _NEVER)
+    """By how much, to be compared: minus the layers before it that are equal, whether spikes
+    differ, and how many values do."""
 
 
 @dataclass
@@ -153,7 +154,8 @@ def compared(
             ours = simulate(network, spikes, record=names, states=names, batch_size=len(spikes))
             found = _first(network, recorder, ours, answer, proof)
             if found is not None:
-                return _difference(call, found, what, numbers)
+                equal = [*names, found.layer].index(found.layer)
+                return _difference(call, found, equal, what, numbers)
     return proof
 
 
@@ -207,11 +209,12 @@ def _first(
                 proof.active.add(name)
         if seen.v is not None:
             v = ours.v[name].reshape(n, steps, -1)[:, -seen.v.shape[1] :]
-            if seen.v.shape == v.shape:
-                differs = _apart(seen.v, v, tolerance)
-                if differs.any():
-                    return _Found(name, "potentials", differs)
-                proof.potentials.add(name)
+            if seen.v.shape != v.shape:
+                return _Found(name, why=f"has {seen.v.shape[2]} potentials, {v.shape[2]} imported")
+            differs = _apart(seen.v, v, tolerance)
+            if differs.any():
+                return _Found(name, "potentials", differs)
+            proof.potentials.add(name)
     return _answer(network, ours.output, answer, proof, tolerance)
 
 
@@ -264,10 +267,10 @@ def _apart(theirs: Any, ours: Any, tolerance: float) -> np.ndarray[Any, Any]:
     return np.asarray(~(np.abs(theirs - ours) <= tolerance * scale))
 
 
-def _difference(call: Call, found: _Found, what: str, numbers: list[int]) -> Difference:
+def _difference(call: Call, found: _Found, equal: int, what: str, numbers: list[int]) -> Difference:
     """Say how many values differ, and where the first one is."""
     if found.where is None:
-        return Difference(call, found.layer, found.why, (True, _NEVER + abs(found.off)))
+        return Difference(call, found.layer, found.why, (-equal, True, _NEVER + abs(found.off)))
     samples, steps, _ = np.nonzero(found.where)
     step = int(steps.min())
     sample = numbers[int(samples[steps == step][0])]
@@ -276,7 +279,7 @@ def _difference(call: Call, found: _Found, what: str, numbers: list[int]) -> Dif
         f"{many:,} of {found.where.size:,} {found.unit} differ, the first in step {step} of {what} "
         f"{sample}"
     )
-    return Difference(call, found.layer, said, (found.unit != "potentials", many))
+    return Difference(call, found.layer, said, (-equal, found.unit != "potentials", many))
 
 
 def as_input(module: nn.Module, spikes: SpikeArray) -> torch.Tensor:

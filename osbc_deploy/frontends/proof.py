@@ -126,7 +126,7 @@ def _held(
     reading = _read(read, order)
     network = reading.network
     check_weights(network)
-    if not own:
+    if reading.traced or not own:
         usual = time_first if reading.over_time else framework.calls[0]
         runs = [call for call in runs if call is usual]
     if not runs:

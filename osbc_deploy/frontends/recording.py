@@ -112,9 +112,12 @@ class Recorder:
             raise MiscountedError(
                 f"answers in shape {tuple(mine[0][0].shape)} to {n} samples of {steps} steps"
             )
-        seen = [v for _, v in mine if v is not None]
-        whole = len(seen) == len(mine)
-        return Seen(answer, _joined(seen, n, len(mine)) if whole else None)
+        potentials = [v for _, v in mine if v is not None]
+        if len(potentials) < len(mine):
+            return Seen(answer, None)
+        # One call may give the potential after each step, or after the last.
+        all_steps = len(mine) == steps or potentials[0].numel() == mine[0][0].numel()
+        return Seen(answer, _joined(potentials, n, steps if all_steps else 1))
 
     def _count(self, module: nn.Module, given: Any) -> None:
         self._times += 1

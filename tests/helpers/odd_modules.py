@@ -18,7 +18,7 @@ import torch
 from snntorch import utils
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import UnsupportedModelError
@@ -36,6 +36,7 @@ LOADABLE = (
     "spectral_norm",
     "spectral_norm, parametrized",
     "pruned",
+    "parametrized",
     "rounded in a pre-hook",
     "pooling reused",
     "BatchNorm reused",
@@ -64,6 +65,8 @@ KINDS = (
     "batch",
     "random",
     "grows",
+    "counts calls",
+    "hook on the model",
 )
 STEPS = 12
 
@@ -274,11 +277,30 @@ def _lively(module: nn.Module, rng: np.random.Generator) -> None:
                 part.bias.uniform_(-0.1, 0.4)
 
 
+class _Standardized(nn.Module):
+    """Has the weights of each output average 0."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight - 0.5 * weight.flatten(1).mean(1).reshape(-1, *[1] * (weight.ndim - 1))
+
+
+class _Counts:
+    """Halves what a layer gives from its n-th call on."""
+
+    def __init__(self, start: int) -> None:
+        self.left = start
+
+    def __call__(self, module: nn.Module, given: Any, answer: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        return answer if self.left > 0 else 0.5 * answer
+
+
 _REFRESHED = {
     "weight_norm": torch.nn.utils.weight_norm,
     "weight_norm, parametrized": parametrizations.weight_norm,
     "spectral_norm": torch.nn.utils.spectral_norm,
     "spectral_norm, parametrized": parametrizations.spectral_norm,
+    "parametrized": lambda m: parametrize.register_parametrization(m, "weight", _Standardized()),
     "pruned": lambda m: prune.l1_unstructured(m, "weight", 0.4),
 }
 
@@ -435,6 +457,10 @@ def _act(case: Case, rng: np.random.Generator) -> None:
             cell.forward = lambda x, state=None: inner(factor * x, state)
     elif kind == "start elsewhere":
         _start_elsewhere(case, cell, factor)
+    elif kind == "counts calls":
+        target.register_forward_hook(_Counts(int(rng.integers(1, 40))))
+    elif kind == "hook on the model":
+        module.register_forward_pre_hook(lambda m, x: (x[0] * factor, *x[1:]))
     elif kind == "grows":
         target.register_forward_pre_hook(lambda m, x: m.weight.data.mul_(1.01) and None)
 
