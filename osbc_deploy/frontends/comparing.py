@@ -112,18 +112,17 @@ class Proof:
     answers: set[tuple[int, int, int]] | None = None
     """Which part of the answer, with which axis first, decoded how, has been the output so far."""
 
-    def notes(self, network: Network, data: Data, own: list[str], more: str) -> Iterator[str]:
-        """Say what was proven, and what was not."""
+    def notes(self, network: Network, data: Data, whose: str, more: str) -> Iterator[str]:
+        """Say what was proven, and what was not; `whose` forward it was held against."""
         names = [p.name for p in network.populations]
         (_, chosen, _), (_, drawn, _) = data.sets
-        whose = f"{', '.join(own)} verified" if own else "verified"
         watched = "output"
         if self.seen:
             watched += f" and {len(self.seen)} of {len(names)} neuron layers"
         yield (
-            f"{whose} against its own forward ({described(self.call)}) on {len(chosen)} of "
-            f"{data.given} samples and {len(drawn)} random ones, {chosen.shape[1]} steps each: "
-            f"{watched} equal{more}"
+            f"{whose} own forward ({described(self.call)}) on {len(chosen)} of {data.given} "
+            f"samples and {len(drawn)} random ones, {chosen.shape[1]} steps each: {watched} "
+            f"equal{more}"
         )
         still = [name for name in names if name not in self.active]
         if not still:

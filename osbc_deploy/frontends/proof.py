@@ -159,7 +159,10 @@ def _held(
             "Give samples on which it fires; without them nothing shows what forward() does with "
             "its spikes.",
         )
-    return replace(network, notes=(*network.notes, *proof.notes(network, data, own, note)))
+    whose = f"verified against {framework.title}'s"
+    if own:
+        whose = f"{', '.join(own)} verified against its"
+    return replace(network, notes=(*network.notes, *proof.notes(network, data, whose, note)))
 
 
 def _read(read: Read, order: Sequence[Placed] | None) -> Reading:
