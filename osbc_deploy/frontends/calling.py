@@ -86,7 +86,9 @@ def _stacked(answers: list[Any]) -> Any:
 def called(layers: Iterable[tuple[str, nn.Module]]) -> Iterator[list[tuple[str, nn.Module]]]:
     """Note layers with their places in the order in which they are called."""
     order: list[tuple[str, nn.Module]] = []
-    places = {layer: path for path, layer in layers}
+    places: dict[nn.Module, str] = {}
+    for path, layer in layers:
+        places.setdefault(layer, path)
     hooks = [
         layer.register_forward_pre_hook(lambda layer, given: order.append((places[layer], layer)))
         for layer in places

@@ -28,8 +28,8 @@ LEAST = 64
 _RATES = (0.05, 0.2, 0.5, 0.9)
 """Spikes per input and step of the random samples that are taken as well: what a forward does only
 to strong or rare input shows on them."""
-_EACH = 8
-"""Random samples of each rate."""
+_EACH, _FEW = 8, 2
+"""Random samples of each rate; fewer where they would take more than all of the work."""
 _MEMORY = 2**28
 """Bytes that a batch may take in the recordings."""
 _NEVER = 2**60
@@ -61,7 +61,7 @@ def choose(network: Network, samples: SpikeArray) -> Data:
     count = min(n, max(LEAST, int(WORK / cost)))
     chosen = [number * n // count for number in range(count)]
     rng = np.random.default_rng(0)
-    rates = np.repeat(_RATES, _EACH)
+    rates = np.repeat(_RATES, _EACH if _EACH * len(_RATES) * cost <= WORK else _FEW)
     drawn = [(rng.random(samples.shape[1:], np.float32) < r).astype(np.uint8) for r in rates]
     held = sum(p.size for p in network.populations) * 24 + math.prod(network.input_shape) * 8
     batch = int(np.clip(_MEMORY // (held * steps), 1, LEAST))

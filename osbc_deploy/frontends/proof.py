@@ -129,6 +129,7 @@ def _held(
     if reading.traced or not own:
         usual = time_first if reading.over_time else framework.calls[0]
         runs = [call for call in runs if call is usual]
+        said = [line for line in said if line.startswith(f"{described(usual)}: ")]
     if not runs:
         raise UnsupportedModelError(
             f"{network.source}: {framework.title} itself cannot run it on these samples",
@@ -149,7 +150,7 @@ def _held(
         least = min(differences, key=lambda d: d.rank)
         wide = _in_double(module, framework, partial(_read, read, order), least, data)
         if isinstance(wide, Difference):
-            raise _refusal(module, framework, network.source, wide, data)
+            raise _refusal(module, framework, network.source, wide, data, said)
         proof = wide
         note = f" in double precision; in single precision rounding shows, first in {least.layer}"
     if own and not reading.traced and network.output.name not in proof.active:
@@ -238,17 +239,26 @@ def _in_double(
 
 
 def _refusal(
-    module: nn.Module, framework: Framework, source: str, difference: Difference, data: Data
+    module: nn.Module,
+    framework: Framework,
+    source: str,
+    difference: Difference,
+    data: Data,
+    failed: Sequence[str],
 ) -> UnsupportedModelError:
     found = [f"{difference.layer}: {difference.what}"]
     if not _repeats(module, framework, difference.call, data):
         found.append("forward: answers differently when it is called again with the same samples")
-    acting = ", ".join(_acting(module))
+    remedy = _REMEDY
+    if acting := ", ".join(_acting(module)):
+        remedy += f" There are: {acting}."
+    if failed:
+        remedy += f" It was not called otherwise ({'; '.join(failed)})."
     return UnsupportedModelError(
         f"{source}: the import does not compute what {framework.title}'s own forward computes "
         f"({described(difference.call)})",
         found,
-        _REMEDY + (f" There are: {acting}." if acting else ""),
+        remedy,
     )
 
 

@@ -276,7 +276,7 @@ def test_samples_are_taken_up_to_a_budget(monkeypatch: pytest.MonkeyPatch) -> No
     model = integrate(1.0, 1.5)
     assert "on 200 of 200 samples" in imported(model, ones(200, 4)).notes[-1]
     monkeypatch.setattr(comparing, "WORK", 1.0)
-    assert "on 64 of 200 samples and 32 random ones" in imported(model, ones(200, 4)).notes[-1]
+    assert "on 64 of 200 samples and 8 random ones" in imported(model, ones(200, 4)).notes[-1]
     assert "on 9 of 9 samples" in imported(model, ones(9, 4)).notes[-1]
 
 
