@@ -127,7 +127,8 @@ class Looped(nn.Module):
     ],
 )
 def test_forwards_that_change_over_time_are_refused(act: Any, words: str) -> None:
-    assert words in "\n".join(refused(Looped(act), ones(3, 8)).offenders)
+    torch.manual_seed(0)
+    assert words in "\n".join(refused(Looped(act), ones(40, 8)).offenders)
     assert imported(Looped(lambda y, t, s: y), ones(3, 8)).source == "Looped"
 
 
