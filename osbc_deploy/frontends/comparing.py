@@ -147,7 +147,7 @@ def compared(
                 with Recorder(module, reading.cells, framework.potential) as recorder:
                     answer = answered(module, framework, call, spikes)
             except Exception as error:  # noqa: BLE001 - any forward may do anything
-                why = f"raises {type(error).__name__}: {reason(error)[:120]}"
+                why = f"raises {type(error).__name__}: {reason(error)}"
                 return Difference(call, "forward", why)
             names = [p.name for p in network.populations]
             ours = simulate(network, spikes, record=names, states=names, batch_size=len(spikes))

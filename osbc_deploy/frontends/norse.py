@@ -92,13 +92,13 @@ def _lift(reader: StackReader, path: str, layer: Any) -> None:
     _mode(reader, path, layer, over_time=True)
     inner = layer.lifted_module
     # It calls what it lifts with one time step after the other.
-    reader.over_time = False
+    over_time, reader.over_time = reader.over_time, False
     if type(inner) in _NORSE.containers or _NORSE.is_own(inner):
         for place, child in _NORSE.walk(inner, path):
             reader.read(place, child)
     else:
         reader.read(path, inner)
-    reader.over_time = True
+    reader.over_time = over_time
 
 
 def _cell(reader: StackReader, path: str, layer: Any) -> None:

@@ -188,7 +188,7 @@ def _can(
     try:
         call(module, x)
     except Exception as error:  # noqa: BLE001 - any forward may do anything
-        said.append(f"{described(call)}: raises {type(error).__name__}: {reason(error)[:120]}")
+        said.append(f"{described(call)}: raises {type(error).__name__}: {reason(error)}")
         return False
     return True
 

@@ -61,12 +61,13 @@ def read_spikingjelly(
         Name of the model for the report.
     samples : ndarray of uint8 (n, T, *input_shape), optional
         Real samples, on which it must compute what SpikingJelly computes. Without them nothing is
-        proven, and a module of one's own is refused where its forward cannot be traced.
+        proven, and a module of one's own is refused.
 
     Raises
     ------
     UnsupportedModelError
-        With every module that cannot be represented, and where it is.
+        With every module that cannot be represented, and where it is, or with the first layer
+        that computes something else than SpikingJelly's.
     ArtefactError
         When a weight or parameter is NaN or infinite.
     """

@@ -458,7 +458,7 @@ def _act(case: Case, rng: np.random.Generator) -> None:
     elif kind == "start elsewhere":
         _start_elsewhere(case, cell, factor)
     elif kind == "counts calls":
-        target.register_forward_hook(_Counts(int(rng.integers(1, 40))))
+        target.register_forward_hook(_Counts(int(rng.integers(1, 2 * STEPS))))
     elif kind == "hook on the model":
         module.register_forward_pre_hook(lambda m, x: (x[0] * factor, *x[1:]))
     elif kind == "grows":
