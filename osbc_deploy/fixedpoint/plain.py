@@ -7,6 +7,7 @@ partial sum is an integer below the mantissa's limit; all state arithmetic is in
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,10 @@ from osbc_deploy.fixedpoint.network import (
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
 from osbc_deploy.network.graph import Shape
 
-__all__ = ["run_plain"]
+__all__ = ["run_plain", "work_of"]
+
+_NEURON_WORK = 100
+"""What a neuron's step costs beside its synapses, in multiply-adds (measured)."""
 
 
 def run_plain(
@@ -82,6 +86,19 @@ def run_plain(
             fired[population.name][:, t] = spikes
             traces.note(population.name, t, u, v)
     return {name: state.activity(steps) for name, state in neurons.items()}
+
+
+def work_of(network: FixedPointNetwork) -> int:
+    """Return roughly the multiply-adds that one step of a sample takes, spikes or none."""
+    work = _NEURON_WORK * sum(p.size for p in network.populations)
+    for projection in network.projections:
+        connection = projection.connection
+        if isinstance(connection, FixedConv):
+            work += connection.weight.size * math.prod(network.shape_of(projection.post)[1:])
+        else:
+            delay = connection.delay
+            work += connection.weight.size * (1 if delay is None else len(np.unique(delay)))
+    return work
 
 
 @dataclass(frozen=True, eq=False)
