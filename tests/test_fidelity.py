@@ -23,7 +23,7 @@ from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import BackendError
 from osbc_deploy.fixedpoint import compiled
 from osbc_deploy.fixedpoint.engine import run
-from osbc_deploy.fixedpoint.network import FixedConv, FixedDense, FixedPointNetwork
+from osbc_deploy.fixedpoint.network import FixedConv, FixedPointNetwork
 from osbc_deploy.fixedpoint.plain import work_of
 from osbc_deploy.pipeline import Deployment
 from osbc_deploy.verify import verify
@@ -126,14 +126,9 @@ def test_the_work_of_the_specification_is_bounded(monkeypatch: pytest.MonkeyPatc
     assert (text.backend.samples, text.backend.left_out) == (1, 15)
 
 
-def test_work_counts_windows_and_delays() -> None:
+def test_work_counts_every_window_of_a_convolution() -> None:
     network = deployed(backend_samples=0).lowered.network
     a, b = network.projections
-    delay = np.zeros((30, 12), int)
-    delay[:, 4:] = 2
-    late = replace(a, connection=FixedDense(a.connection.weight, delay))
-    # A pass for each delay.
-    assert work_of(replace(network, projections=(late, b))) == work_of(network) + 12 * 30
     first = network.populations[0]
     conv = replace(a, connection=FixedConv(np.zeros((3, 2, 1, 2)), (1, 1), (0, 0), (1, 1), 1))
     # 3 x 2 x 1 x 2 weights at 2 x 5 places make the 30 neurons.

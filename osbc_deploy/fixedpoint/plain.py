@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
 from osbc_deploy.fixedpoint.arithmetic import (
@@ -93,20 +94,20 @@ def work_of(network: FixedPointNetwork) -> int:
     work = _NEURON_WORK * sum(p.size for p in network.populations)
     for projection in network.projections:
         connection = projection.connection
-        if isinstance(connection, FixedConv):
-            work += connection.weight.size * math.prod(network.shape_of(projection.post)[1:])
-        else:
-            delay = connection.delay
-            work += connection.weight.size * (1 if delay is None else len(np.unique(delay)))
+        windows = network.shape_of(projection.post)[1:] if isinstance(connection, FixedConv) else ()
+        work += connection.weight.size * math.prod(windows)
     return work
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The synapses of a projection that share a delay, in a precision that sums them exactly."""
+    """The synapses of a projection that share a delay, in a precision that sums them exactly.
+
+    Those with delays are sparse: all parts together hold every synapse once.
+    """
 
     delay: int
-    weight: FloatArray
+    weight: FloatArray | csr_array
     conv: FixedConv | None
     pre_shape: Shape
 
@@ -125,7 +126,7 @@ def _parts(projection: FixedProjection, pre_shape: Shape, signal: IntArray) -> l
         if delay is None:
             return [_Part(0, weight.astype(exact), None, pre_shape)]
         return [
-            _Part(int(d), np.where(delay == d, weight, 0).astype(exact), None, pre_shape)
+            _Part(int(d), csr_array(np.where(delay == d, weight, 0).astype(exact)), None, pre_shape)
             for d in np.unique(delay)
         ]
     return [_Part(0, weight.astype(exact), connection, pre_shape)]
@@ -137,7 +138,7 @@ def _deliver(
     """Return the activation (n, size) that spikes of one step cause."""
     s = (sent if projection.graded else sent != 0).astype(part.weight.dtype)
     if part.conv is None:
-        return shift((s @ part.weight.T).astype(np.int64), projection.weight_exp)
+        return shift((part.weight @ s.T).T.astype(np.int64), projection.weight_exp)
     total = _correlate(part.conv, s.reshape(len(s), *part.pre_shape), part.weight)
     return wrap_accumulator(shift(total.astype(np.int64), projection.weight_exp), network.formats)
 

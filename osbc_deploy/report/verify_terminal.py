@@ -274,6 +274,6 @@ def backend_text(backend: Mapping[str, Any]) -> str:
         text += (
             f"; first in population {first['population']}, step {first['step']}, neuron "
             f"{first['neuron']} of sample {first['sample']}: {first['quantity']} is "
-            f"{first['engine']} on {there} and {first['backend']} on {here}"
+            f"{first['engine']} in {there}, {first['backend']} in {here}"
         )
     return text
