@@ -36,6 +36,8 @@ ORDER = [
     "stored",
     "bundled",
     "report",
+    "accuracy",
+    "fidelity",
     "pipeline",
     "fit",
     "verify",

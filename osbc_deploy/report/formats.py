@@ -29,16 +29,24 @@ _CORE_COLUMNS = (
 
 
 def cores_csv(report: Mapping[str, Any]) -> str:
-    """Return one row per core: its slice, use and capacity of every resource."""
+    """Return one row per core: its slice, use and capacity of every resource.
+
+    Every row ends with the accuracy of the whole network.
+    """
     resources = list(report["cores"][0]["resources"])
+    accuracy = report["accuracy"]
+    stages = ("float", "compressed", "fixed_point")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     uses = [f"{r}_{k}" for r in resources for k in ("used", "max")]
-    writer.writerow(map(csv_cell, (*_CORE_COLUMNS, *uses)))
+    shares = [f"{k}_{stage}" for k in ("accuracy", "no_answer") for stage in stages]
+    writer.writerow(map(csv_cell, (*_CORE_COLUMNS, *uses, *shares)))
     for core in report["cores"]:
         row = [
             *(core[name] for name in _CORE_COLUMNS),
             *(core["resources"][r][k] for r in resources for k in ("used", "max")),
+            *(accuracy[stage] for stage in stages),
+            *(accuracy["no_answer"][stage] for stage in stages),
         ]
         writer.writerow(map(csv_cell, row))
     return out.getvalue()

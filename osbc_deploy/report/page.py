@@ -8,6 +8,7 @@ from typing import Any
 
 from osbc_deploy.plain_text import html_page
 from osbc_deploy.report.measures import layer_measures
+from osbc_deploy.report.terminal import sides
 
 __all__ = ["report_page"]
 
@@ -25,6 +26,7 @@ def report_page(report: Report) -> str:
     return html_page(
         "page.html.j2",
         report=report,
+        sides=sides(report["fidelity"]["backend"] or "", report["fidelity"]["reference"] or ""),
         layers=_layers(report),
         core_map=_core_map(report),
         pools=_pools(report),
