@@ -106,7 +106,8 @@ def validate_command(names: tuple[str, ...], as_json: bool) -> int:
         click.echo(json.dumps(entries, indent=1))
     else:
         for entry in entries:
-            say(f"{'ok  ' if entry['ok'] else 'FAIL'}  {entry['target']}: {entry['message']}")
+            state = "ok  " if entry["ok"] else "FAIL"
+            say(f"{state}  {entry['target']}: {entry['message']}", lines=True)
     return 0 if all(entry["ok"] for entry in entries) else 2
 
 

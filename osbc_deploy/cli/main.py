@@ -100,10 +100,10 @@ def main(argv: list[str] | None = None) -> Any:
         # click repeats what it was given.
         shown = io.StringIO()
         error.show(shown)
-        say(shown.getvalue().rstrip("\n"), err=True)
+        say(shown.getvalue().rstrip("\n"), err=True, lines=True)
         sys.exit(error.exit_code)
     except OsbcError as error:
-        say(f"error: {error}", err=True)
+        say(f"error: {error}", err=True, lines=True)
         sys.exit(error.exit_code)
     except OSError as error:
         if error.filename is None:
