@@ -179,7 +179,7 @@ def doctor_command(as_json: bool) -> int:
     backends = _backends()
     missing = [name for name, found in packages.items() if found is None]
     if as_json:
-        say(
+        click.echo(
             json.dumps(
                 {
                     "osbc-deploy": __version__,
