@@ -647,7 +647,7 @@ def test_graphs_in_memory_may_hold_tensors() -> None:
     [
         ("weight", np.full((3, 4), np.nan), "NaN or infinite values in weight"),
         ("tau", float("inf"), "NaN or infinite values in tau"),
-        ("r", np.ones(2), "damaged NIR graph"),
+        ("r", np.array([1.0, 2.0]), "damaged NIR graph"),
         ("r", None, "damaged NIR graph"),
         ("v_threshold", "one", "LIF"),
         ("tau", 10**400, "damaged NIR graph .OverflowError"),
