@@ -97,11 +97,9 @@ def _ask(path: Path) -> str:
 
 def _started() -> subprocess.Popen[str]:
     """Return the other process, started if it is not there or belongs to who forked this one."""
-    if (
-        _Helper.process is None
-        or _Helper.owner != os.getpid()
-        or _Helper.process.poll() is not None
-    ):
+    there = _Helper.process
+    if there is None or _Helper.owner != os.getpid() or there.poll() is not None:
+        _end()
         # Threads would count as memory.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         _Helper.process = subprocess.Popen(  # noqa: S603 - our own module
@@ -117,14 +115,17 @@ def _started() -> subprocess.Popen[str]:
 def _end() -> None:
     """End the other process; it also ends by itself when this one is gone."""
     helper, _Helper.process = _Helper.process, None
-    if helper is None or _Helper.owner != os.getpid():
+    if helper is None:
         return
-    helper.kill()
+    ours = _Helper.owner == os.getpid()
+    if ours:
+        helper.kill()
     for pipe in (helper.stdin, helper.stdout):
         if pipe is not None:
             with suppress(OSError):
                 pipe.close()
-    helper.wait()
+    if ours:
+        helper.wait()
 
 
 def serve() -> None:
