@@ -102,13 +102,13 @@ def _started() -> subprocess.Popen[str]:
         _end()
         # Threads would count as memory.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        _Helper.process = subprocess.Popen(  # noqa: S603 - our own module
+        _Helper.process = there = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-c", _CODE, *sys.path], env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
         _Helper.owner = os.getpid()
-    return _Helper.process
+    return there
 
 
 @atexit.register
