@@ -10,7 +10,9 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, frozen
 from osbc_deploy.compress.damping import DampedHessian, damp
+from osbc_deploy.compress.exact import product, quadratic
 from osbc_deploy.compress.hessian import Moments
+from osbc_deploy.compress.kernels import factorized, solve_many
 from osbc_deploy.compress.paths import Path, allocate, path_mask
 from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
 from osbc_deploy.compress.quantize import (
@@ -172,14 +174,14 @@ class LayerProblem:
     def undamped(self) -> float:
         """The loss of removing all weights."""
         pairs = zip(self.blocks, self.hessian, strict=True)
-        return sum((float(loss(W, np.zeros_like(W), H).sum()) for W, H in pairs), 0.0)
+        return sum((float(quadratic(W, H).sum()) for W, H in pairs), 0.0)
 
     @cached_property
     def whole(self) -> float:
         """The loss of removing all weights, damping included."""
-        pairs = zip(self.blocks, self.damped, strict=True)
-        return sum(
-            (float(loss(W[:, d.live], np.zeros(len(d.live)), d.H).sum()) for W, d in pairs), 0.0
+        damped = zip(self.blocks, self.hessian, self.damped, strict=True)
+        return self.undamped + sum(
+            float((_added(d, H) * W[:, d.live] ** 2).sum()) for W, H, d in damped
         )
 
 
@@ -268,11 +270,17 @@ def _centre(
 ) -> FloatArray:
     centre = np.array(W, np.float64)
     # What damping added pulls towards the weights as they were.
-    added = np.diagonal(d.H) - np.diagonal(H)[d.live]
-    right = (W @ C.T)[:, d.live] + pull * added * W[:, d.live]
+    added = _added(d, H)
+    right = product(C, W.T)[d.live] + (pull * added * W[:, d.live]).T
     left = d.H + np.diag((pull - 1.0) * added)
-    centre[:, d.live] = np.linalg.solve(left, right.T).T
+    solve_many(factorized(left), right)
+    centre[:, d.live] = right.T
     return centre
+
+
+def _added(d: DampedHessian, H: FloatArray) -> FloatArray:
+    """Return what damping added to the diagonal of the live inputs."""
+    return np.asarray(np.diagonal(d.H) - np.diagonal(H)[d.live])
 
 
 def rank_layer(problem: LayerProblem, keep: int, space: Workspace | None = None) -> Ranking:
@@ -526,8 +534,8 @@ def _bias(problem: LayerProblem, weights: FloatArray) -> FloatArray | None:
     if not problem.free_bias:
         return None
     moments = problem.moments
-    drift = np.einsum("gri,gi->gr", problem.original, moments.float_drift)
-    drift -= np.einsum("gri,gi->gr", weights, moments.drift)
+    drift = (problem.original * moments.float_drift[:, None]).sum(axis=2)
+    drift -= (weights * moments.drift[:, None]).sum(axis=2)
     own = problem.afferents[0].connection.bias
     start = 0.0 if own is None else own.astype(np.float64)
     return np.asarray(start + drift.reshape(-1) / moments.constant)
