@@ -40,22 +40,24 @@ class WholeSum:
     def add(self, value: FloatArray, bound: int) -> None:
         """Add whole numbers whose size is `bound` at most, up to 2^53."""
         if self._bound + bound > 2**FLOAT_BITS:
-            self._before = self.whole
-            self._recent[:] = 0.0
-            self._bound = 0
+            self._settle()
         self._recent += value
         self._bound += bound
 
-    @property
-    def whole(self) -> IntArray:
-        """The sum so far; below 2^63."""
-        recent = self._recent.astype(np.int64)
-        return recent if self._before is None else self._before + recent
+    def _settle(self) -> None:
+        if self._before is None:
+            self._before = np.zeros(self._recent.shape, np.int64)
+        np.add(self._before, self._recent, out=self._before, dtype=np.int64, casting="unsafe")
+        self._recent[:] = 0.0
+        self._bound = 0
 
-    @property
-    def value(self) -> FloatArray:
-        """The sum so far, rounded once."""
-        return self._recent if self._before is None else self.whole.astype(np.float64)
+    def finish(self) -> FloatArray:
+        """Return the sum, which must be below 2^63, rounded once; nothing more can be added."""
+        if self._before is not None:
+            self._settle()
+            self._recent[:] = self._before
+            self._before = None
+        return self._recent
 
 
 def log2(number: int) -> int:

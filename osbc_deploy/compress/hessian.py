@@ -236,13 +236,20 @@ def membrane_moments(
         on_batch(part.stop - start)
     scale = grid.columns(afferents)
     each = 2.0 / rows * scale
-    hessian, drift, constant, *others = (total.value for total in sums)
+    values = [total.finish() for total in sums]
+    for value in values:
+        if value.ndim == 3:
+            np.multiply(value, each[:, None], out=value)
+            np.multiply(value, scale, out=value)
+        elif value.ndim == 2:
+            np.multiply(value, each * grid.unit, out=value)
+    hessian, drift, constant, *others = values
     cross, float_drift = others or (None, drift)
     return Moments(
-        hessian * (each[:, None] * scale),
-        None if cross is None else cross * (each[:, None] * scale),
-        drift * (each * grid.unit),
-        float_drift * (each * grid.unit),
+        hessian,
+        cross,
+        drift,
+        float_drift,
         float(constant[0]) * (2.0 / rows * grid.unit**2),
         rows,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, frozen
 from osbc_deploy.compress.damping import DampedHessian, damp
-from osbc_deploy.compress.exact import product, quadratic
+from osbc_deploy.compress.exact import product
 from osbc_deploy.compress.hessian import Moments
 from osbc_deploy.compress.kernels import factorized, solve_many
 from osbc_deploy.compress.paths import Path, allocate, path_mask
@@ -171,18 +171,23 @@ class LayerProblem:
         return all(p.compressible for p in self.afferents)
 
     @cached_property
-    def undamped(self) -> float:
-        """The loss of removing all weights."""
-        pairs = zip(self.blocks, self.hessian, strict=True)
-        return sum((float(quadratic(W, H).sum()) for W, H in pairs), 0.0)
+    def targets(self) -> tuple[FloatArray, ...]:
+        """Correlations of the live inputs with the potential, ``W H`` (rows, live), by group."""
+        pairs = zip(self.blocks, self.damped, strict=True)
+        return tuple(product(W[:, d.live], d.H) for W, d in pairs)
 
     @cached_property
     def whole(self) -> float:
         """The loss of removing all weights, damping included."""
-        damped = zip(self.blocks, self.hessian, self.damped, strict=True)
-        return self.undamped + sum(
-            float((_added(d, H) * W[:, d.live] ** 2).sum()) for W, H, d in damped
-        )
+        found = zip(self.blocks, self.damped, self.targets, strict=True)
+        return sum((float((target * W[:, d.live]).sum()) for W, d, target in found), 0.0)
+
+    @cached_property
+    def undamped(self) -> float:
+        """The loss of removing all weights, without what the damping adds."""
+        found = zip(self.blocks, self.hessian, self.damped, strict=True)
+        pulled = (float((_added(d, H) * W[:, d.live] ** 2).sum()) for W, H, d in found)
+        return max(0.0, self.whole - sum(pulled))
 
 
 def pose(
@@ -289,7 +294,8 @@ def rank_layer(problem: LayerProblem, keep: int, space: Workspace | None = None)
         order = np.argsort(-np.abs(problem.blocks), axis=2, kind="stable")
         square = np.take_along_axis(problem.blocks**2, order, axis=2)
         return Ranking("magnitude", tuple(Path(o, d) for o, d in zip(order, square, strict=True)))
-    return rank_rows(problem.blocks, problem.damped, keep, space or Workspace())
+    space = space or Workspace()
+    return rank_rows(problem.blocks, problem.damped, keep, space, problem.targets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,9 +360,11 @@ def prune_layer(
         kept = tuple(W * mask for W, mask in zip(problem.blocks, masks, strict=True))
         return Pruned(selection, masks, kept, ())
     solved = []
-    for W, d, mask in zip(problem.blocks, problem.damped, masks, strict=True):
+    for W, d, target, mask in zip(
+        problem.blocks, problem.damped, problem.targets, masks, strict=True
+    ):
         best = W * mask
-        best[:, d.live] = least_squares(W[:, d.live], d.H, mask[:, d.live], space)
+        best[:, d.live] = least_squares(W[:, d.live], d.H, mask[:, d.live], space, target)
         solved.append(best)
     return Pruned(selection, masks, tuple(solved), curve)
 

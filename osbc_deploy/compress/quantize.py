@@ -210,7 +210,6 @@ def quantize_rows(
     rising = np.argsort(np.diagonal(H), kind="stable")
     if not W.size:
         return codes, lost
-    H = np.array(H, np.float64)
     tops = np.array([0 if bits == 1 else levels(bits) for bits in widths], np.float64)
     by_row = np.stack([np.broadcast_to(scale, len(W)) for scale in scales], axis=1)
     if mask.all():

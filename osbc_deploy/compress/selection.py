@@ -223,7 +223,13 @@ def _eliminate(w: Any, inverse: Any, group: Any, spare: Any, order: Any, rise: A
             width = left
 
 
-def select_forward(W: FloatArray, H: FloatArray, k: int, space: Workspace | None = None) -> Path:
+def select_forward(
+    W: FloatArray,
+    H: FloatArray,
+    k: int,
+    space: Workspace | None = None,
+    target: FloatArray | None = None,
+) -> Path:
     """Add the `k` most useful weights of every row, one by one (orthogonal least squares).
 
     With target correlations ``c = H w`` and the support's Cholesky factor, each step adds the
@@ -236,10 +242,16 @@ def select_forward(W: FloatArray, H: FloatArray, k: int, space: Workspace | None
     Path
         Covering `k` weights of every row.
     """
-    return _selected(W, H, k, space, hybrid=False)
+    return _selected(W, H, k, space, target, hybrid=False)
 
 
-def select_hybrid(W: FloatArray, H: FloatArray, k: int, space: Workspace | None = None) -> Path:
+def select_hybrid(
+    W: FloatArray,
+    H: FloatArray,
+    k: int,
+    space: Workspace | None = None,
+    target: FloatArray | None = None,
+) -> Path:
     """Choose `k` weights of every row by forward selection and rank them by elimination.
 
     Returns
@@ -247,16 +259,21 @@ def select_hybrid(W: FloatArray, H: FloatArray, k: int, space: Workspace | None 
     Path
         Covering `k` weights of every row.
     """
-    return _selected(W, H, k, space, hybrid=True)
+    return _selected(W, H, k, space, target, hybrid=True)
 
 
 def _selected(
-    W: FloatArray, H: FloatArray, k: int, space: Workspace | None, *, hybrid: bool
+    W: FloatArray,
+    H: FloatArray,
+    k: int,
+    space: Workspace | None,
+    target: FloatArray | None,
+    *,
+    hybrid: bool,
 ) -> Path:
     space = space or Workspace()
     n = W.shape[1]
-    H = np.array(H, np.float64)
-    target = product(W, H)
+    known = product(W, H) if target is None else target
     precision = _precision(W.shape, k)
     # Rounding may leave nothing, or less, of a column that the chosen ones span.
     least = (1e-6 if precision is np.float32 else 1e-12) * np.diagonal(H)
@@ -267,7 +284,7 @@ def _selected(
         factor, inverse = np.empty((k, n), precision), np.empty((k, k))
         every, spare = np.zeros(k, np.int64), np.array([k + 1])
         for row in range(part.start, part.stop):
-            c = target[row]
+            c = known[row]
             _forward(c.astype(precision), H, least.astype(precision), factor, order[row])
             chosen = order[row].copy()
             start = c[chosen]

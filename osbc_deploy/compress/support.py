@@ -18,7 +18,11 @@ def loss(W: FloatArray, W2: FloatArray, H: FloatArray) -> FloatArray:
 
 
 def least_squares(
-    W: FloatArray, H: FloatArray, mask: BoolArray, space: Workspace | None = None
+    W: FloatArray,
+    H: FloatArray,
+    mask: BoolArray,
+    space: Workspace | None = None,
+    target: FloatArray | None = None,
 ) -> FloatArray:
     """Return the best weights on a given support: ``w_S = (H_SS)^-1 H_S: w`` for every row.
 
@@ -29,12 +33,13 @@ def least_squares(
         Positive definite.
     mask : ndarray of bool (rows, n)
     space : Workspace
+    target : ndarray (rows, n), optional
+        ``W H``, where it is known.
     """
     space = space or Workspace()
     if mask.all():
         return np.array(W, np.float64)
-    H = np.array(H, np.float64)
-    target = product(W, H)
+    target = product(W, H) if target is None else target
     result = np.zeros_like(target)
 
     def work(part: slice) -> None:
