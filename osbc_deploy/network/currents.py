@@ -88,8 +88,9 @@ def parts(weight: FloatArray, peak: int) -> FloatArray:
 
     Each part is a multiple of a power of two, such that no sum of its products with whole numbers
     up to `peak` needs more digits than the format has, whatever the order. In single precision,
-    where a part has few digits left, the second holds what the first leaves. What even that leaves
-    is less than the format's rounding of the sum itself.
+    where that leaves a part few digits, a second one holds what the first leaves out; what the two
+    leave is far less than a sum's own rounding. In double precision the first leaves out no more
+    than the last digit of the largest sum there can be.
     """
     digits = np.finfo(weight.dtype).nmant + 1
     wide = weight.astype(np.float64)
