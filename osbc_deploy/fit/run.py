@@ -350,12 +350,14 @@ def _smallest(
     """
     front = front_over(feasible, "words")
     data = {id(s): s for s in (job.typical, job.evaluated)}.values()
-    before = [decode(simulate(job.network, s.spikes).output, job.readout) for s in data]
+    before = [decode(simulate(job.network, s.spikes, exact=True).output, job.readout) for s in data]
 
     def drop(plan: Plan) -> float:
         network = _compressed(plan, job, options, statistics).network
         return max(
-            _lost(was, decode(simulate(network, s.spikes).output, job.readout), s.labels)
+            _lost(
+                was, decode(simulate(network, s.spikes, exact=True).output, job.readout), s.labels
+            )
             for s, was in zip(data, before, strict=True)
         )
 
