@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
+    Pooling,
 )
 
 
@@ -96,6 +98,20 @@ def test_a_tampered_manifest_is_refused(network: Any, tmp_path: Path, change: An
     edit(tmp_path / "out", change)
     with pytest.raises(ArtefactError, match="out: "):
         read_network(tmp_path / "out")
+
+
+def test_a_pooling_is_written_down_and_not_believed(network: Any, tmp_path: Path) -> None:
+    conv, dense = network.projections
+    weight = np.kron(2 * np.arange(12).reshape(3, 4, 1, 1), np.ones((1, 1, 3, 4), int))
+    pooled = replace(dense, connection=FixedDense(weight.reshape(3, -1)), weight_bits=8,
+                     pooling=Pooling((3, 4)))  # fmt: skip
+    with new_folder(tmp_path / "out") as folder:
+        write_network(replace(network, projections=(conv, pooled)), folder)
+    assert read_network(tmp_path / "out").projections[1].pooling == Pooling((3, 4))
+    for window in ([3, 2, 1], [0, 4], [1, 2, "x"], 7, [10**9] * 2, [10**40] * 2, [3, 5]):
+        edit(tmp_path / "out", lambda m, w=window: m["projections"][1]["pooling"].update(window=w))
+        with pytest.raises(ArtefactError, match="inconsistent network"):
+            read_network(tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["network.json", "network.safetensors"])

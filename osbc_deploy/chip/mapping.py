@@ -93,6 +93,8 @@ class Mapping:
     faults : tuple of str
         What no room would help: rules of the chip that a layer breaks, and single neurons that
         exceed a core.
+    notes : tuple of str
+        What was counted otherwise than one may expect.
     """
 
     cores: tuple[Core, ...]
@@ -101,6 +103,7 @@ class Mapping:
     chips: int
     word_bits: int
     faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def cores_used(self) -> int:
@@ -212,5 +215,9 @@ def map_layers(layers: tuple[Layer, ...], target: Target) -> Mapping:
         target.cores,
         target.chip.chips.value,
         target.memory.word_bits.value,
-        tuple(dict.fromkeys(fault for part in found for fault in part.faults)),
+        (
+            *target.memory.broken_rules(layers),
+            *dict.fromkeys(fault for part in found for fault in part.faults),
+        ),
+        tuple(target.memory.notes(layers)),
     )

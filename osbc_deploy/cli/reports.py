@@ -166,8 +166,8 @@ def _findings(findings: Sequence[Any], form: str) -> str:
 def map_command(path: Path, target: str, as_json: bool) -> int:
     """Count what a network takes on any chip: a folder written with -o, a .img or a .net file.
 
-    The integers are taken as they are, so poolings stay merged into weights; nothing is run.
-    Exit code 4 when the network does not fit.
+    The integers are taken as they are, and poolings stay merged into weights unless the chip's
+    cores pool themselves; nothing is run. Exit code 4 when the network does not fit.
     """
     from osbc_deploy.chip.mapping import map_network
     from osbc_deploy.chip.target import load_target
@@ -184,6 +184,7 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
             "target": {"name": chip.name, "title": chip.title, "sha256": chip.digest},
             "fits": mapping.fits,
             "excesses": mapping.excesses(),
+            "notes": mapping.notes,
             "cores_used": mapping.cores_used,
             "cores_available": mapping.available,
             "cores_lower_bound": mapping.lower_bound,
@@ -197,6 +198,8 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
         title = f"{chip.title}: {mapping.cores_used} of {mapping.available:,} cores"
         table_console().print(cores_table(cores, title))
         click.echo(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
+        for note in mapping.notes:
+            click.echo(f"note: {note}")
         click.echo(f"verdict: {'FITS' if mapping.fits else 'DOES NOT FIT'} {chip.name}")
     for excess in mapping.excesses():
         click.echo(f"over: {excess}", err=True)

@@ -19,6 +19,7 @@ import numpy as np
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
 from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage, window
+from osbc_deploy.chip.memory.base import MemoryBase
 from osbc_deploy.fixedpoint.network import FixedConv
 
 __all__ = ["Chunks"]
@@ -35,7 +36,7 @@ class ChunkCaps(Strict):
     vth_profiles: Fact[Positive]
 
 
-class Chunks(Strict):
+class Chunks(MemoryBase):
     """Memory model of chunked axons.
 
     Attributes
@@ -78,11 +79,6 @@ class Chunks(Strict):
         """Return the capacity of a core by resource."""
         return {name: getattr(self.caps, name).value for name in ChunkCaps.model_fields}
 
-    def core_limits(self, core: int) -> dict[str, int]:
-        """Return the capacity of one core; all are the same."""
-        del core
-        return self.limits()
-
     def bits_per_axon(
         self,
         synapses: IntArray | int,
@@ -107,11 +103,6 @@ class Chunks(Strict):
         """Return the width of indices up to the largest; the widest there is where none holds."""
         widths = sorted(self.index_widths.value)
         return next((width for width in widths if width >= largest.bit_length()), widths[-1])
-
-    def faults(self, cores: int) -> list[str]:
-        """Return what contradicts itself in a chip of so many cores."""
-        del cores
-        return []
 
     def cost(self, layer: Layer, ranges: Ranges) -> Usage:
         """Return what a slice of a layer uses on its core."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from chip_networks import network, population
@@ -26,3 +28,31 @@ def test_all_layers_share_the_one_core_of_xylo() -> None:
     (hidden, outputs) = mapping.excesses()
     assert "hidden 1001 exceeds 1000 (1 over)" in hidden
     assert "outputs 9 exceeds 8 (1 over)" in outputs
+
+
+def test_a_network_needs_hidden_and_output_neurons() -> None:
+    net = network((4,), (FixedDense(np.eye(4, dtype=int)), population("a", (4,)), 8))
+    assert map_network(net, load_target("xylo-audio2")).excesses() == [
+        "chip: 1 layer of neurons, at least 2 are needed: hidden neurons, and outputs behind them"
+    ]
+
+
+def test_only_hidden_neurons_are_recurrent_and_hear_the_input() -> None:
+    eye = FixedDense(np.eye(4, dtype=int))
+    late = FixedDense(np.eye(4, dtype=int), np.ones((4, 4)))
+    net = network((4,), (eye, population("a", (4,)), 8), (eye, population("b", (4,)), 8))
+    first, second = net.projections
+
+    def excesses(pre: str, post: str, weights: FixedDense = eye) -> list[str]:
+        more = replace(first, name="more", pre=pre, post=post, connection=weights)
+        changed = replace(net, projections=(first, second, more))
+        return map_network(changed, load_target("xylo-audio2")).excesses()
+
+    assert excesses("a", "a") == []
+    hidden = "hears the output; only hidden neurons are recurrent"
+    assert excesses("b", "b") == [f"layer to b: {hidden}"]
+    assert excesses("b", "a") == [f"layer to a: {hidden}"]
+    assert excesses("input", "b", late) == [
+        "layer to b: synaptic delays, none are possible",
+        "layer to b: hears the input; only hidden neurons do, the output hears them",
+    ]
