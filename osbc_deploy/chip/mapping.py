@@ -191,7 +191,7 @@ def layers_of(network: FixedPointNetwork) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def map_layers(layers: tuple[Layer, ...], target: Target) -> Mapping:
+def map_layers(layers: tuple[Layer, ...], target: Target, *, whole: bool = True) -> Mapping:
     """Give every layer the cores it needs.
 
     Parameters
@@ -199,6 +199,8 @@ def map_layers(layers: tuple[Layer, ...], target: Target) -> Mapping:
     layers : tuple of Layer
         In network order; cores are numbered in it.
     target : Target
+    whole : bool
+        They are a network; otherwise what the chip asks of networks is not looked at.
     """
     found = arrange(layers, target)
     cores = []
@@ -216,7 +218,7 @@ def map_layers(layers: tuple[Layer, ...], target: Target) -> Mapping:
         target.chip.chips.value,
         target.memory.word_bits.value,
         (
-            *target.memory.broken_rules(layers),
+            *(target.memory.broken_rules(layers) if whole else ()),
             *dict.fromkeys(fault for part in found for fault in part.faults),
         ),
         tuple(target.memory.notes(layers)),

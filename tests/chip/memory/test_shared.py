@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from chip_networks import network, population
-from osbc_deploy.chip.mapping import map_network
+from osbc_deploy.chip.mapping import layers_of, map_layers, map_network
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.fixedpoint.network import FixedDense
 
@@ -32,9 +32,12 @@ def test_all_layers_share_the_one_core_of_xylo() -> None:
 
 def test_a_network_needs_hidden_and_output_neurons() -> None:
     net = network((4,), (FixedDense(np.eye(4, dtype=int)), population("a", (4,)), 8))
-    assert map_network(net, load_target("xylo-audio2")).excesses() == [
+    target = load_target("xylo-audio2")
+    assert map_network(net, target).excesses() == [
         "chip: 1 layer of neurons, at least 2 are needed: hidden neurons, and outputs behind them"
     ]
+    # A layer on its own, as `fit` counts it, is not judged as a network.
+    assert map_layers(layers_of(net), target, whole=False).fits
 
 
 def test_only_hidden_neurons_are_recurrent_and_hear_the_input() -> None:
