@@ -27,11 +27,10 @@ PRINTED = {
 
 
 def dense(target: Target) -> Target:
-    """Return the target with a sparse record so dear that every layer is stored densely."""
-    memory = target.memory
-    assert isinstance(memory, Records)
-    never = memory.sparse_record_bits.model_copy(update={"value": memory.pool_words.value})
-    memory = memory.model_copy(update={"sparse_record_bits": never})
+    """Return the target with every fully connected layer stored densely."""
+    only = load_target("loihi2-netx").memory
+    assert isinstance(only, Records)
+    memory = target.memory.model_copy(update={"encodings": only.encodings})
     return target.model_copy(update={"memory": memory})
 
 

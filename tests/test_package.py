@@ -32,6 +32,8 @@ ORDER = [
     "stored",
     "bundled",
     "report",
+    "accuracy",
+    "fidelity",
     "pipeline",
     "fit",
     "verify",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from chip_networks import network, population
 from osbc_deploy.chip.layers import Afferent, Layer
+from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.fixedpoint.network import FixedDense
 
@@ -108,3 +110,33 @@ def test_delays_are_stored_with_every_weight_and_recurrent_axons_add_up() -> Non
     assert usage.used["axon_in"] == 30 + 20
     assert usage.used["synapses"] == 30 * dense(10, 4) + 20 * dense(10, 11)
     assert usage.synapses == 10 * 30 + 10 * 20
+
+
+def test_netx_counts_what_lava_dls_loader_builds() -> None:
+    # 1200-400-10 at 90 % in 4 bits. Dense, a core of n neurons stores 1200 axons of
+    # ceil((n (4 + 12) + 10) / 64) words: 51 neurons take 15,600 of 16,000, so 400 take 8 cores.
+    rng = np.random.default_rng(0)
+    first = 32 * rng.integers(1, 8, (400, 1200)) * (rng.random((400, 1200)) < 0.1)
+    last = 32 * rng.integers(1, 8, (10, 400)) * (rng.random((10, 400)) < 0.1)
+    net = network(
+        (1200,),
+        (FixedDense(first), population("a", (400,)), 4),
+        (FixedDense(last), population("b", (10,)), 4),
+    )
+    found = {}
+    for name in ("loihi2", "loihi2-netx", "loihi2-netx-sparse"):
+        mapping = map_network(net, load_target(name))
+        assert mapping.lower_bound <= mapping.cores_used
+        found[name] = mapping.cores_used, {core.usage.encoding for core in mapping.cores}
+    assert found == {
+        "loihi2": (2, {"sparse"}),
+        "loihi2-netx": (9, {"dense"}),
+        "loihi2-netx-sparse": (2, {"sparse"}),
+    }
+    # Where nothing is zero, Sparse is no smaller.
+    full = network((300,), (FixedDense(np.full((50, 300), 32)), population("a", (50,)), 4))
+    encodings = {
+        name: map_network(full, load_target(name)).cores[0].usage.encoding
+        for name in ("loihi2", "loihi2-netx", "loihi2-netx-sparse")
+    }
+    assert encodings == {"loihi2": "dense", "loihi2-netx": "dense", "loihi2-netx-sparse": "sparse"}
