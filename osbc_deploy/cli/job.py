@@ -182,10 +182,10 @@ _COMPRESSION = (
     click.option(
         "--solver-memory",
         type=int,
-        default=2 * 1024**3,
+        default=4 * 1024**3,
         show_default=True,
         metavar="BYTES",
-        help="Working memory of the solver.",
+        help="What the Hessians of a layer may take; as much again is worked with beside them.",
     ),
     click.option(
         "--resume",
