@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import peak
 from osbc_deploy.artefact import MANIFEST, read_network, write_network
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.engine import run
@@ -129,3 +130,42 @@ def test_folders_of_others_are_not_replaced(tmp_path: Path) -> None:
         ):
             pass
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years"
+
+
+def test_files_that_become_too_much_are_refused_before_they_are_read(
+    network: Any, tmp_path: Path
+) -> None:
+    bombs = {}
+
+    def artefact(name: str, file: str, content: bytes, hole: int = 0) -> Path:
+        path = tmp_path / name
+        with new_folder(path, marker=MANIFEST) as folder:
+            write_network(network, folder)
+        with (path / file).open("wb") as opened:
+            opened.write(content)
+            opened.truncate(max(len(content), hole))
+        return path
+
+    lists = b"[" + b"[[]]," * (2 * 2**20 // 5) + b"1]"
+    names = {f"{n:x}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for n in range(70_000)}
+    header = json.dumps(names).encode()
+    bombs[artefact("lists", "network.json", lists)] = "network.json: needs 80.01 MiB"
+    bombs[artefact("hole", "network.json", b"{", 2**40)] = "network.json: needs 40,960.00 GiB"
+    bombs[artefact("arrays", "network.safetensors", b"", 2**40)] = "safetensors: needs 2,048.00 G"
+    content = len(header).to_bytes(8, "little") + header
+    bombs[artefact("names", "network.safetensors", content)] = "network.safetensors: needs"
+    for path in list(bombs):
+        assert sum(p.stat().st_blocks * 512 for p in path.iterdir()) < 8 * 2**20
+    peak.assert_refused(
+        "from osbc_deploy.artefact import read_network\nimport safetensors.numpy",
+        "read_network(path)",
+        bombs,
+    )
+
+
+def test_a_folder_put_aside_by_a_run_that_was_killed_is_read(network: Any, tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
+        write_network(network, folder)
+    (tmp_path / "out").rename(tmp_path / ".out.osbc-deploy-old")
+    assert read_network(tmp_path / "out").readout == "max"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from osbc_deploy.report.build import SCHEMA, json_schema
 
 __all__ = ["read_report"]
 
+_COUNTED = 100
 _SHOWN = 5
 """Schema faults listed before the rest is counted."""
 
@@ -46,14 +48,17 @@ def read_report(path: Path) -> dict[str, Any]:
             f"{file}: schema {found!r} is not {SCHEMA!r}. Deploy again with this version."
         )
     validator = jsonschema.Draft202012Validator(json_schema())
-    faults = sorted(validator.iter_errors(report), key=lambda fault: list(map(str, fault.path)))
+    # Each quotes what is wrong; a large file can have very many.
+    found_first = islice(validator.iter_errors(report), _COUNTED)
+    faults = sorted(found_first, key=lambda fault: list(map(str, fault.path)))
     if faults:
         lines = [
             f"  - {'.'.join(map(str, f.path)) or 'report'}: {f.message[:200]}"
             for f in faults[:_SHOWN]
         ]
         if len(faults) > _SHOWN:
-            lines.append(f"  - and {len(faults) - _SHOWN} more")
+            least = "at least " if len(faults) == _COUNTED else ""
+            lines.append(f"  - and {least}{len(faults) - _SHOWN} more")
         raise ArtefactError(
             f"{file}: does not follow the schema:\n" + "\n".join(lines) + "\nDeploy again."
         )
