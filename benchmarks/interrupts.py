@@ -1,4 +1,4 @@
-"""Real runs that are told to end at random moments: one word, the documented code, nothing half-done.
+"""Real runs told to end at random moments: one word, the documented code, nothing half-done.
 
     python benchmarks/interrupts.py            # 20 runs, some minutes
     python benchmarks/interrupts.py --runs 100 --seed 3
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    chance = random.Random(given.seed)
+    chance = random.Random(given.seed)  # noqa: S311
     seen: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

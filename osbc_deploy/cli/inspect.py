@@ -11,6 +11,7 @@ import click
 from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.options import config_option, json_option
 from osbc_deploy.errors import UsageError
+from osbc_deploy.limits import Allowance, array_bytes
 
 if TYPE_CHECKING:
     from osbc_deploy.data.samples import Samples
@@ -101,6 +102,9 @@ def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples 
         return None
     import numpy as np
 
+    memory = Allowance("--shape", error=UsageError, remedy="Give a smaller shape")
+    # As float64, compared, and kept as bytes.
+    memory.take(array_bytes((4, 32, *sizes), 10))
     return check_samples("random spikes", np.random.default_rng(0).random((4, 32, *sizes)) < 0.3)
 
 

@@ -31,16 +31,23 @@ class _State:
 
 def arm() -> None:
     """Take the signals that ask to end; those that the caller ignores stay ignored."""
-    for name in _SIGNALS:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _handle)
+    for number in _taken():
+        signal.signal(number, _handle)
     sys.unraisablehook = _again
+
+
+def _taken() -> list[int]:
+    known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def raise_them(wanted: bool) -> None:
     """Say whether a signal raises ``KeyboardInterrupt`` or ends the process at once."""
     _State.raising = wanted
+    if _State.received and not wanted:
+        # On the way out already.
+        for number in _taken():
+            signal.signal(number, signal.SIG_IGN)
 
 
 def received() -> int:
@@ -66,6 +73,11 @@ def _again(found: Any) -> None:
         return
     _State.last = 0.0
     # From outside this hook, from which nothing can be raised either.
-    timer = threading.Timer(0.01, signal.raise_signal, (_State.received or signal.SIGINT,))
+    timer = threading.Timer(0.01, _raise_again)
     timer.daemon = True
     timer.start()
+
+
+def _raise_again() -> None:
+    if _State.raising:
+        signal.raise_signal(_State.received or signal.SIGINT)

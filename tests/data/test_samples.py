@@ -136,9 +136,7 @@ class Claims(torch.utils.data.Dataset):
 
 def test_a_data_set_of_too_many_samples_is_refused_at_the_first() -> None:
     claims = Claims(10**9)
-    with pytest.raises(
-        ArtefactError, match=r"^d: needs 149\.\d\d GiB of memory, the limit is 1.00 G"
-    ):
+    with pytest.raises(ArtefactError, match=r"^d: needs 149\.\d\d GiB of memory, the limit is"):
         samples_from_dataset("d", claims)
     assert claims.asked == 1
 
