@@ -31,23 +31,16 @@ class _State:
 
 def arm() -> None:
     """Take the signals that ask to end; those that the caller ignores stay ignored."""
-    for number in _taken():
-        signal.signal(number, _handle)
+    for name in _SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _handle)
     sys.unraisablehook = _again
-
-
-def _taken() -> list[int]:
-    known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def raise_them(wanted: bool) -> None:
     """Say whether a signal raises ``KeyboardInterrupt`` or ends the process at once."""
     _State.raising = wanted
-    if _State.received and not wanted:
-        # On the way out already.
-        for number in _taken():
-            signal.signal(number, signal.SIG_IGN)
 
 
 def received() -> int:
@@ -56,10 +49,13 @@ def received() -> int:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    _State.received = _State.received or number
     if not _State.raising:
-        os.write(2, b"interrupted\n")
+        # Said already, if another came before.
+        if _State.received == 0:
+            os.write(2, b"interrupted\n")
+        _State.received = _State.received or number
         os._exit(received())
+    _State.received = _State.received or number
     now = time.monotonic()
     if now - _State.last > _TWICE:
         _State.last = now
