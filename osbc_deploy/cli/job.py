@@ -13,7 +13,7 @@ import click
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.errors import OsbcError, UsageError
 from osbc_deploy.progress import SILENT, Progress
-from osbc_deploy.writing import check_folder, check_inside
+from osbc_deploy.writing import check_folder
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
@@ -327,7 +327,9 @@ def check_inputs(
     if resume is not None:
         if output is not None and output.absolute() == resume.absolute():
             raise UsageError(f"--resume: {resume} is what -o names. Choose another folder.")
-        check_inside(resume)
+        from osbc_deploy.compress.state import check_state_folder
+
+        check_state_folder(resume)
     return Inputs(model, weights, calibration, test, seed, dataset)
 
 

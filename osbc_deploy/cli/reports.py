@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from osbc_deploy.cli.console import table_console
-from osbc_deploy.cli.options import config_option, json_option
+from osbc_deploy.cli.options import OutputFile, config_option, json_option
 from osbc_deploy.errors import UsageError
 from osbc_deploy.writing import check_file, write_whole
 
@@ -38,7 +38,7 @@ REPORT = click.Path(path_type=Path)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE",
     help="Write to a file instead of stdout.",
 )

@@ -10,6 +10,7 @@ from typing import Any
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.report.build import SCHEMA, json_schema
+from osbc_deploy.writing import recover
 
 __all__ = ["read_report"]
 
@@ -35,6 +36,7 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     import jsonschema
 
+    recover(path)
     file = path / "report.json" if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"{file}: no such file. Write it with osbc-deploy ... -o FOLDER.")
