@@ -34,6 +34,8 @@ ORDER = [
     "stored",
     "bundled",
     "report",
+    "accuracy",
+    "fidelity",
     "pipeline",
     "fit",
     "verify",

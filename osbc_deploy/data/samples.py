@@ -55,7 +55,12 @@ class Samples:
     def fingerprint(self) -> str:
         """Return a SHA-256 of shape, spikes and labels."""
         digest = hashlib.sha256(repr(self.spikes.shape).encode())
-        digest.update(np.packbits(self.spikes).tobytes())
+        if self.spikes.max(initial=0) > 1:
+            # Packed bits would tell no count from a spike.
+            for sample in self.spikes:
+                digest.update(np.ascontiguousarray(sample, "<i8").tobytes())
+        else:
+            digest.update(np.packbits(self.spikes).tobytes())
         if self.labels is not None:
             digest.update(self.labels.tobytes())
         return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from osbc_deploy.data.samples import check_samples, load_npz, samples_from_dataset
+from osbc_deploy.data.samples import Samples, check_samples, load_npz, samples_from_dataset
 from osbc_deploy.errors import ArtefactError, OsbcError, UsageError
 from osbc_deploy.frontends.references import as_samples
 
@@ -155,3 +156,15 @@ def test_checking_takes_little_beside_the_samples() -> None:
 def test_a_sample_that_is_wrong_is_named() -> None:
     with pytest.raises(ArtefactError, match=r"^d, sample 1: spikes range from 0 to 2"):
         samples_from_dataset("d", Items([torch.ones(5, 2), 2 * torch.eye(5)[:, :2]]))
+
+
+def test_a_fingerprint_tells_counts_from_spikes() -> None:
+    counts = np.array([[[0, 2, 1], [3, 0, 0]]], np.int64)
+    raster = (counts > 0).astype(np.uint8)
+    prints = {Samples("x", values).fingerprint() for values in (counts, raster, counts[..., ::-1])}
+    assert len(prints) == 3
+    # Values count, not the type that holds them.
+    assert Samples("x", counts.astype(np.uint8)).fingerprint() in prints
+    # SHA-256 of the shape's text and of the packed bits 011100 + 00: what reports hold already.
+    expected = hashlib.sha256(b"(1, 2, 3)" + bytes([0b01110000])).hexdigest()
+    assert Samples("x", raster).fingerprint() == expected
