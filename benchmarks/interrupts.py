@@ -3,12 +3,11 @@
     python benchmarks/interrupts.py            # 20 runs, some minutes
     python benchmarks/interrupts.py --runs 100 --seed 3
 
-Each run deploys a small network on Lava or the engine, with ``-o``, ``--nir``, ``--html`` and
-``--resume``, over the folder of a run before it, and gets SIGINT or SIGTERM at some time, mostly
-before it would have ended. Afterwards it must have said "interrupted" and nothing else, the output
-must be the old one or the new one, no temporary file may lie around, and the same command must go
-on to the end. What is ended before Python ran our first line is counted apart: there it is Python that
-answers.
+Each run deploys a small network on Lava or the engine, with ``-o``, ``--html`` and ``--resume``,
+over the folder of a run before it, and gets SIGINT or SIGTERM at some time, mostly before it would
+have ended. Afterwards it must have said "interrupted" and nothing else, the output must be the old
+one or the new one, no temporary file may lie around, and the same command must go on to the end.
+What is ended before Python ran our first line is counted apart: there it is Python that answers.
 """
 
 from __future__ import annotations
