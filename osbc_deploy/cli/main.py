@@ -20,7 +20,7 @@ from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
 from osbc_deploy.cli.inspect import inspect_command
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
 from osbc_deploy.cli.verify import verify_command
-from osbc_deploy.errors import OsbcError
+from osbc_deploy.errors import OsbcError, UsageError, reason
 
 __all__ = ["cli", "main"]
 
@@ -96,4 +96,16 @@ def main(argv: list[str] | None = None) -> Any:
     except OsbcError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # Of a temporary file, say: every OSError has its cause outside this program.
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {place}{error.strerror or reason(error)}.", err=True)
+        sys.exit(UsageError.exit_code)
+    except MemoryError as error:
+        click.echo(
+            f"error: there is not enough memory ({reason(error)}). Give fewer samples or a smaller "
+            "network, or another machine.",
+            err=True,
+        )
+        sys.exit(UsageError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
