@@ -181,7 +181,7 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
     mapping = map_network(read_stored(path, formats.number_formats), chip)
     cores = [core.as_dict(mapping.word_bits) for core in mapping.cores]
     remarks = list(chip.remarks)
-    if path.suffix == ".net" and chip.exchange is None:
+    if path.suffix == ".net" and chip.exchange is None and chip.memory.model == "records":
         remarks.append(
             "fully connected layers are counted as the chip could store them; lava-dl's loader "
             "stores all as Dense, or all as Sparse with sparse_fc_layer=True: --target loihi2-netx "

@@ -152,9 +152,12 @@ def rounded_away(
             step,
             formats.bias_mant_max << formats.bias_exp_max,
         ),
+        ("reset amount", targets.drop, population.reset_amount, 1, formats.vth_max),
         ("initial current", targets.u_init, population.u_init, 1, state),
         ("initial potential", targets.v_init, population.v_init, 1, state),
     ):
+        if not target.any():
+            continue
         # What is clipped is said by itself.
         wanted = np.clip(target * factor, -top, top)
         error, values = held - wanted, wanted

@@ -126,6 +126,7 @@ def scaling(
         connection = _times(merged, share >> power)
         stored = formats.stored_bits(_width(projection, connection, asked, formats))
         _note_width(projection, connection, asked, stored, deviations)
+        _note_lost(weights[projection.name], deviations)
         shift = formats.weight_shift(stored)
         plain.append((connection, power))
         late = _delayed(shifted(connection, shift), times.delays.get(projection.name))
@@ -189,6 +190,16 @@ def _width(
             "Ask for fewer bits, or use poolings of one size, or of windows that do not overlap.",
         )
     return needed
+
+
+def _note_lost(weights: CompressedProjection, deviations: list[Deviation]) -> None:
+    held = int(np.count_nonzero(weights.codes))
+    if 2 * held < weights.kept:
+        text = (
+            f"weights are coarse: {weights.kept - held:,} of the {weights.kept:,} that pruning "
+            f"kept are 0 in {weights.bits} bits"
+        )
+        deviations.append(Deviation("lower", weights.name, text))
 
 
 def _note_width(

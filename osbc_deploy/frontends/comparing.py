@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +17,10 @@ from osbc_deploy.errors import reason
 from osbc_deploy.frontends.calling import Call, described, undisturbed
 from osbc_deploy.frontends.framework import Framework, Reading
 from osbc_deploy.frontends.recording import MiscountedError, Recorder
-from osbc_deploy.network.graph import Conv, Network
+from osbc_deploy.network.graph import Conv, Network, Population
 from osbc_deploy.network.simulate import FloatRun, simulate
 
-__all__ = ["Data", "Difference", "Proof", "answered", "as_input", "choose", "compared"]
+__all__ = ["Data", "Difference", "Proof", "answered", "as_input", "choose", "compared", "moved"]
 
 WORK = 5e9
 """Multiplications that the chosen samples may take, a few seconds; so does the framework."""
@@ -96,6 +97,8 @@ class Difference:
     rank: tuple[int, bool, int] = (0, True, 2 * _NEVER)
     """By how much, to be compared: minus the layers before it that are equal, whether spikes
     differ, and how many values do."""
+    tied: bool = False
+    """Whether it starts where potentials meet the threshold, so that rounding decides."""
 
 
 @dataclass
@@ -158,6 +161,30 @@ def compared(
     return proof
 
 
+def moved(
+    module: nn.Module, framework: Framework, reading: Reading, call: Call, data: Data
+) -> tuple[str, float]:
+    """Return the layer in which most spikes are others than the framework's, and their share."""
+    counts: Counter[str] = Counter()
+    values: Counter[str] = Counter()
+    network = reading.network
+    names = [p.name for p in network.populations if p.neuron.spiking]
+    with undisturbed(module):
+        for _, spikes, _ in data.batches():
+            with Recorder(module, reading.cells, framework.potential) as recorder:
+                answered(module, framework, call, spikes)
+            ours = simulate(network, spikes, record=names, batch_size=len(spikes))
+            for name in names:
+                seen = recorder.seen(name, len(spikes), spikes.shape[1])
+                if seen is not None:
+                    fired = ours.spikes[name].reshape(seen.answer.shape)
+                    counts[name] += int(np.count_nonzero(fired != seen.answer))
+                    values[name] += fired.size
+    shares = {name: counts[name] / values[name] for name in values}
+    worst = max(shares, key=lambda name: shares[name], default="")
+    return worst, shares.get(worst, 0.0)
+
+
 def answered(module: nn.Module, framework: Framework, call: Call, spikes: SpikeArray) -> list[Any]:
     """Return all tensors that a module answers with, as arrays."""
     framework.reset(module)
@@ -178,6 +205,7 @@ class _Found:
     where: np.ndarray[Any, Any] | None = None
     why: str = ""
     off: int = 0
+    tied: bool = False
 
 
 def _first(
@@ -203,18 +231,31 @@ def _first(
                 return _Found(name, why=sizes)
             differs = seen.answer != fired
             if differs.any():
-                return _Found(name, "spikes", differs)
+                v = ours.v[name].reshape(fired.shape)
+                tied = _tied(population, differs & (fired == 0), v, tolerance)
+                return _Found(name, "spikes", differs, tied=tied)
             if fired.any():
                 proof.active.add(name)
         if seen.v is not None:
             v = ours.v[name].reshape(n, steps, -1)[:, -seen.v.shape[1] :]
             if seen.v.shape != v.shape:
-                return _Found(name, why=f"has {seen.v.shape[2]} potentials, {v.shape[2]} imported")
+                return _Found(name, why=f"has potentials {seen.v.shape}, {v.shape} imported")
             differs = _apart(seen.v, v, tolerance)
             if differs.any():
                 return _Found(name, "potentials", differs)
             proof.potentials.add(name)
     return _answer(network, ours.output, answer, proof, tolerance)
+
+
+def _tied(
+    population: Population, missed: np.ndarray[Any, Any], v: FloatArray, tolerance: float
+) -> bool:
+    """Tell whether neurons that fire only in the framework are at their threshold at first."""
+    threshold = np.broadcast_to(population.neuron.parameters["v_threshold"], population.shape)
+    steps = missed.argmax(1)[:, None]
+    first = np.take_along_axis(missed, steps, 1)[:, 0]
+    distance = np.abs(np.take_along_axis(v, steps, 1)[:, 0] - threshold.ravel())
+    return bool(first.any() and (distance[first] <= tolerance * np.abs(v).max()).mean() > 0.5)
 
 
 def _answer(
@@ -278,7 +319,8 @@ def _difference(call: Call, found: _Found, equal: int, what: str, numbers: list[
         f"{many:,} of {found.where.size:,} {found.unit} differ, the first in step {step} of {what} "
         f"{sample}"
     )
-    return Difference(call, found.layer, said, (-equal, found.unit != "potentials", many))
+    rank = (-equal, found.unit != "potentials", many)
+    return Difference(call, found.layer, said, rank, found.tied)
 
 
 def as_input(module: nn.Module, spikes: SpikeArray) -> torch.Tensor:

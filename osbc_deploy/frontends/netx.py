@@ -58,9 +58,18 @@ def read_netx_fixed(
     path = Path(path)
     file = read_layers(path)
     with consistent(path):
-        network = _Fixed(file, formats, input_bias).network()
+        reading = _Fixed(file, formats, input_bias)
+        network = reading.network()
+    if reading.offenders:
+        raise UnsupportedModelError(
+            f"{path}: layers that cannot be represented",
+            reading.offenders,
+            "Change these layers and export the file again from lava-dl.",
+        )
     if wrong := faults(network):
-        raise UnsupportedModelError(f"{path}: out of the chip's range", wrong, "Train again.")
+        raise UnsupportedModelError(
+            f"{path}: out of the chip's range", wrong, "Train with values in these ranges."
+        )
     return network
 
 
@@ -115,8 +124,6 @@ class _Fixed:
                 self.input(layer)
             else:
                 self.weighted(layer)
-        if self.offenders:
-            raise UnsupportedModelError("layers that cannot be represented", self.offenders)
         if self.input_shape is None or not self.populations:
             raise ValueError("no layer has neurons")
         return FixedPointNetwork(

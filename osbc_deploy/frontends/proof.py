@@ -39,6 +39,7 @@ from osbc_deploy.frontends.comparing import (
     as_input,
     choose,
     compared,
+    moved,
 )
 from osbc_deploy.frontends.finite import check_finite, check_weights
 from osbc_deploy.frontends.framework import Framework, Placed, Reading
@@ -51,7 +52,12 @@ _REMEDY = (
     "(hooks, a replaced forward, functions between layers, other initial states, a neuron layer "
     "used twice) and train the network without it."
 )
-
+_TIED = (
+    "Its potentials meet thresholds exactly, and a BatchNorm or pooling that is folded into "
+    "weights rounds otherwise. Pool behind neurons, or train with other thresholds."
+)
+_ROUNDED = 0.01
+"""Share of a layer's spikes that rounding in single precision may move."""
 
 Read: TypeAlias = Callable[[Sequence[Placed] | None], Reading]
 
@@ -152,7 +158,18 @@ def _held(
         if isinstance(wide, Difference):
             raise _refusal(module, framework, network.source, wide, data, said)
         proof = wide
-        note = f" in double precision; in single precision rounding shows, first in {least.layer}"
+        layer, share = moved(module, framework, reading, least.call, data)
+        if share > _ROUNDED:
+            raise UnsupportedModelError(
+                f"{network.source}: rounding in single precision decides too many of its spikes",
+                (
+                    f"{layer}: {share:.1%} of its spikes are others than {framework.title}'s, "
+                    f"{_ROUNDED:.0%} may be",
+                ),
+                _TIED,
+            )
+        note = " in double precision; in single precision rounding shows"
+        note += f" (at most {share:.2g} of a layer's spikes, in {layer})" if share else ""
     if own and not reading.traced and network.output.name not in proof.active:
         raise UnsupportedModelError(
             f"{', '.join(own)}: the output is silent on these samples",
@@ -249,7 +266,7 @@ def _refusal(
     found = [f"{difference.layer}: {difference.what}"]
     if not _repeats(module, framework, difference.call, data):
         found.append("forward: answers differently when it is called again with the same samples")
-    remedy = _REMEDY
+    remedy = _TIED if difference.tied else _REMEDY
     if acting := ", ".join(_acting(module)):
         remedy += f" There are: {acting}."
     if failed:

@@ -306,6 +306,35 @@ def test_biases_that_hold_almost_nothing_are_reported(formats: NumberFormats) ->
     assert not lowered.deviations
 
 
+def test_weights_that_hold_almost_nothing_are_reported(formats: NumberFormats) -> None:
+    last = nn.Linear(20, 4, bias=False)
+    with torch.no_grad():
+        # 4 bits hold 7 steps of the one large weight, which the scale must reach in all rows.
+        last.weight.fill_(0.01)
+        last.weight[:, 0] = 100
+    model = norse.SequentialState(last, LIBoxCell())
+    _, _, lowered = both(model, (20,), formats, sparsity=0.0, bits=4, tune=False)
+    assert np.count_nonzero(lowered.network.projections[0].connection.weight) == 4
+    assert [d.message for d in lowered.deviations] == [
+        "weights are coarse: 76 of the 80 that pruning kept are 0 in 4 bits"
+    ]
+
+
+def test_reset_amounts_that_hold_almost_nothing_are_reported(formats: NumberFormats) -> None:
+    # A spike takes away a threshold far below what one code of a weight stands for.
+    wide = linear(20, 10, 4.0, bias=False)
+    model = norse.SequentialState(wide, subtracting(v_th=2e-4))
+    _, _, lowered = both(model, (20,), formats, sparsity=0.0, bits=8)
+    population = lowered.network.populations[0]
+    assert set(population.reset_amount) == set(population.vth) == {5}
+    # |5 - 4.55| / 4.55 is 10 %.
+    assert [d.message for d in lowered.deviations] == [
+        "reset amount is coarse: 4.55 to 4.55 steps of 1 are wanted, the registers hold 5; 10% is "
+        "lost to rounding",
+        "vth is coarse in 10 neurons: wanted down to 4.55, whole numbers are held",
+    ]
+
+
 def test_small_codes_leave_their_upper_bits_to_the_biases() -> None:
     netx = load_target("loihi2-netx").number_formats
     last = linear(6, 2, 1.0)

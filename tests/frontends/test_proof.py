@@ -198,14 +198,31 @@ def test_double_precision_decides_where_a_folded_norm_rounds(framework: str) -> 
         # Thresholds that the potential meets in step 2, but for rounding.
         current = norm.eval()(linear(torch.ones(1, 1)))[0]
         reached = current + current + current
+        reached[20:] *= 1.5
     container = norse.SequentialState if framework == "norse" else nn.Sequential
     model = container(linear, norm, FIRES[framework](reached)).eval()
     network = imported(model, ones(2, 4))
     assert any("equal in double precision; in single" in note for note in network.notes)
     assert network.dtype == "float32"
-    # Read with a bias that is off by a thousandth, it is no rounding.
+    with torch.no_grad():
+        reached[20:] /= 1.5
+    assert "rounding in single precision decides too many" in refused(model, ones(2, 4)).summary
+    # With a bias that is off by a thousandth, it is no rounding.
     norm.register_forward_hook(lambda m, x, y: y + 0.001)
     assert refused(model, ones(2, 4)).offenders[0].startswith("2: ")
+
+
+def test_potentials_that_meet_the_threshold_are_said_to() -> None:
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(
+        layer.Conv2d(2, 8, 3, padding=1, bias=False), layer.AvgPool2d(3), neuron.IFNode(1.0, None)
+    )
+    with torch.no_grad():
+        model[0].weight.copy_(torch.from_numpy(rng.integers(-1, 3, (8, 2, 3, 3)) / 4))
+    x = (rng.random((64, 12, 2, 12, 12)) < 0.4).astype(np.uint8)
+    error = refused(model, x)
+    assert "spikes differ, the first in" in error.offenders[0]
+    assert "meet thresholds exactly" in error.remedy
 
 
 def test_a_module_is_left_as_it_was() -> None:
