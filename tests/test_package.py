@@ -18,6 +18,8 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "arrays",
     "errors",
+    "limits",
+    "writing",
     "progress",
     "deviations",
     "network",

@@ -14,6 +14,7 @@ from osbc_deploy.chip.facts import Count, Fact, Positive, Strict, facts_of
 from osbc_deploy.chip.memory import MemoryModel
 from osbc_deploy.errors import TargetError
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.limits import HAND_WRITTEN, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -238,7 +239,7 @@ def _read(name: str, chain: tuple[str, ...]) -> str:
     path = Path(name)
     try:
         if path.suffix == ".toml":
-            return path.read_text(encoding="utf-8")
+            return read_text(path, most=HAND_WRITTEN, error=TargetError)
         if name in target_names():
             return files("osbc_deploy._targets").joinpath(f"{name}.toml").read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

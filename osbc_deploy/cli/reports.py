@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,16 +11,15 @@ from typing import Any
 import click
 
 from osbc_deploy.cli.console import table_console
-from osbc_deploy.cli.options import config_option, json_option
+from osbc_deploy.cli.options import OutputFile, config_option, json_option
 from osbc_deploy.errors import UsageError
+from osbc_deploy.writing import check_file, write_whole
 
 __all__ = [
     "check_command",
-    "check_file",
     "diff_command",
     "map_command",
     "report_command",
-    "write_whole",
 ]
 
 REPORT = click.Path(path_type=Path)
@@ -40,7 +38,7 @@ REPORT = click.Path(path_type=Path)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE",
     help="Write to a file instead of stdout.",
 )
@@ -49,6 +47,8 @@ def report_command(path: Path, form: str, output: Path | None) -> int:
     """Show the report of a deployment (a folder written with -o, or its report.json)."""
     from osbc_deploy.report.read import read_report
 
+    if output is not None:
+        check_file(output, parents=True)
     report = read_report(path)
     if form == "table":
         text = _table(report)
@@ -115,6 +115,8 @@ def check_command(
         raise UsageError(
             f"{baseline}: no such file. Make this report the first baseline with --update-baseline."
         )
+    if update_baseline and baseline is not None:
+        check_file(baseline, parents=True)
     limits = read_budget(budget)
     report = read_report(path)
     known = None
@@ -252,24 +254,3 @@ def _shown(value: Any) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+,}" if isinstance(value, int) else f"{value:+.4g}"
-
-
-def check_file(option: str, path: Path | None) -> None:
-    """Make sure a file can be written there, before any work is done."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"{option}: {path} is a folder. Name a file in it.")
-    if not path.parent.is_dir():
-        raise UsageError(f"{option}: {path.parent} is no folder. Create it first.")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error

@@ -19,12 +19,12 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.artefact import new_folder
 from osbc_deploy.errors import UsageError
 from osbc_deploy.export.names import check_name
 from osbc_deploy.export.tables import GRADED_LIMIT, ProjectionTables, Table, Tables, lay_out
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.writing import new_folder
 
 __all__ = ["FORMAT", "MANIFEST", "CExport", "export_c"]
 

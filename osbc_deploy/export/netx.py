@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.artefact import new_file
 from osbc_deploy.errors import UsageError
 from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.network import (
@@ -23,6 +23,7 @@ from osbc_deploy.fixedpoint.network import (
 from osbc_deploy.frontends.netx_file import OURS
 from osbc_deploy.frontends.netx_limits import BIAS_EXP, check_writable, plain_weights
 from osbc_deploy.network.graph import Shape
+from osbc_deploy.writing import write_whole
 
 __all__ = ["write_netx"]
 
@@ -50,8 +51,10 @@ def write_netx(network: FixedPointNetwork, path: str | Path) -> None:
     check_writable(network)
     if path.exists() and not (path.is_file() and h5py.is_hdf5(path)):
         raise UsageError(f"{path}: exists and is no NetX file. Choose another name.")
-    with new_file(path) as work, h5py.File(work, "w") as file:
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
         _write(network, file)
+    write_whole(path, content.getvalue())
 
 
 def _write(network: FixedPointNetwork, file: Any) -> None:

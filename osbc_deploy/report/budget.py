@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from osbc_deploy.errors import UsageError
+from osbc_deploy.limits import HAND_WRITTEN, read_text
 from osbc_deploy.report.measures import layer_measures, totals
 
 if sys.version_info >= (3, 11):
@@ -130,7 +131,7 @@ def read_budget(path: Path) -> Budget:
         When it is missing, no TOML, or holds unknown keys or values out of range.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_text(path, most=HAND_WRITTEN, error=UsageError))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
