@@ -1,18 +1,13 @@
 """Fixed-point networks on disk: arrays as safetensors, the rest as JSON, nothing executable.
 
-A folder is written under a temporary name, synced and renamed, so it is there whole or not at
-all. Reading trusts nothing: names, dtypes, shapes and ranges are checked before use.
+Reading trusts nothing: names, dtypes, shapes and ranges are checked before use.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -22,22 +17,24 @@ from numpy.typing import NDArray
 
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.merge import separate
 from osbc_deploy.fixedpoint.network import (
     FixedConv,
     FixedDense,
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
+    Pooling,
 )
 from osbc_deploy.fixedpoint.ranges import faults
+from osbc_deploy.limits import PARSED, check_tensors, read_text
+from osbc_deploy.writing import recover
 
 __all__ = [
     "FORMAT",
-    "check_replaceable",
+    "MANIFEST",
     "manifest_of",
     "network_of",
-    "new_file",
-    "new_folder",
     "read_network",
     "write_network",
 ]
@@ -53,85 +50,9 @@ _STATE = (
 _POPULATION = ("spiking", "reset", "reset_interval", "reset_offset")
 
 
-def check_replaceable(path: Path, *, marker: str = MANIFEST) -> None:
-    """Refuse a path that holds something this program did not write.
-
-    Raises
-    ------
-    UsageError
-        When `path` is a file, or a folder with content but without `marker`.
-    """
-    ours = path.is_dir() and ((path / marker).is_file() or not any(path.iterdir()))
-    if path.exists() and not ours:
-        raise UsageError(
-            f"{path}: exists and was not written by osbc-deploy. Choose another output folder."
-        )
-
-
-@contextmanager
-def new_folder(path: Path, *, marker: str = MANIFEST) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` when the block ends well.
-
-    An existing folder is replaced only if it holds `marker`, that is, if we wrote it.
-
-    Raises
-    ------
-    UsageError
-        When something else is at `path`, or it cannot be written.
-    """
-    check_replaceable(path, marker=marker)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error
-    try:
-        yield work
-        for file in work.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        work.chmod(0o755)
-        if path.exists():
-            old = work.with_name(work.name + ".old")
-            path.rename(old)
-            work.rename(path)
-            shutil.rmtree(old)
-        else:
-            work.rename(path)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Yield the name of a temporary file that becomes `path` when the block ends well.
-
-    Raises
-    ------
-    UsageError
-        When it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error
-    os.close(handle)
-    work = Path(name)
-    try:
-        yield work
-        with work.open("rb") as file:
-            os.fsync(file.fileno())
-        work.chmod(0o644)
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
-
-
 def write_network(network: FixedPointNetwork, folder: Path) -> None:
     """Write a network's manifest and arrays into an existing folder."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays: dict[str, NDArray[Any]] = {}
     for population in network.populations:
@@ -142,7 +63,8 @@ def write_network(network: FixedPointNetwork, folder: Path) -> None:
         arrays[f"projection.{projection.name}.weight"] = connection.weight
         if isinstance(connection, FixedDense) and connection.delay is not None:
             arrays[f"projection.{projection.name}.delay"] = connection.delay
-    save_file({name: np.array(array) for name, array in arrays.items()}, folder / ARRAYS)
+    content = save({name: np.array(array) for name, array in arrays.items()})
+    (folder / ARRAYS).write_bytes(content)
     text = json.dumps(manifest_of(network), indent=1) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
@@ -182,6 +104,8 @@ def _describe(projection: FixedProjection) -> dict[str, Any]:
             "dilation": connection.dilation,
             "groups": connection.groups,
         }
+    if projection.pooling is not None:
+        entry["pooling"] = asdict(projection.pooling)
     return entry
 
 
@@ -198,10 +122,12 @@ def read_network(folder: Path) -> FixedPointNetwork:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    recover(folder)
     if not folder.exists():
         raise UsageError(f"{folder}: no such folder. Give one written with osbc-deploy ... -o.")
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(folder / MANIFEST, each=PARSED))
+        check_tensors(folder / ARRAYS)
         arrays = load_file(folder / ARRAYS)
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtefactError(
@@ -273,6 +199,9 @@ def network_of(
     )
     if wrong := faults(network):
         raise ValueError("; ".join(wrong[:3]))
+    for projection in network.projections:
+        if projection.pooling is not None:
+            separate(projection.connection, projection.pooling, network.shape_of(projection.pre))
     return network
 
 
@@ -299,7 +228,15 @@ def _read_projection(
         int(entry["weight_exp"]),
         entry["sign"],
         bool(entry["graded"]),
+        None
+        if entry.get("pooling") is None
+        else Pooling(*(_pair(entry["pooling"][key]) for key in ("window", "dilation"))),
     )
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    rows, columns = _ints(values)
+    return rows, columns
 
 
 def _ints(values: Any) -> tuple[int, ...]:

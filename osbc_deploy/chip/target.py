@@ -6,7 +6,7 @@ import hashlib
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -14,6 +14,7 @@ from osbc_deploy.chip.facts import Count, Fact, Positive, Strict, facts_of
 from osbc_deploy.chip.memory import MemoryModel
 from osbc_deploy.errors import TargetError
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.limits import HAND_WRITTEN, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -96,6 +97,10 @@ class Target(Strict):
         None for a chip whose arithmetic is not described: networks are mapped, not run.
     mesh : Mesh or None
     energy : Energy or None
+    exchange : {"netx"} or None
+        A file format that must be able to hold the networks deployed here.
+    remarks : list of str
+        What a reader of the counts must know; part of every report.
     digest : str
         SHA-256 of the files the description was read from.
     """
@@ -109,6 +114,8 @@ class Target(Strict):
     formats: Formats | None = None
     mesh: Mesh | None = None
     energy: Energy | None = None
+    exchange: Literal["netx"] | None = None
+    remarks: list[str] = Field(default_factory=list)
     digest: str = ""
 
     @property
@@ -232,7 +239,7 @@ def _read(name: str, chain: tuple[str, ...]) -> str:
     path = Path(name)
     try:
         if path.suffix == ".toml":
-            return path.read_text(encoding="utf-8")
+            return read_text(path, most=HAND_WRITTEN, error=TargetError)
         if name in target_names():
             return files("osbc_deploy._targets").joinpath(f"{name}.toml").read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from osbc_deploy.cli.console import table_console
-from osbc_deploy.cli.job import check_inputs, compression_options, job_options
+from osbc_deploy.cli.job import check_inputs, compression_options, job_options, save_results
+from osbc_deploy.cli.options import OutputFile
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
@@ -22,7 +23,7 @@ __all__ = ["deploy_command", "exit_code", "show_report"]
 @click.option(
     "--nir",
     "nir_file",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE.nir",
     help="Write the compressed float network here, as a NIR graph.",
 )
@@ -50,7 +51,9 @@ def deploy_command(
     """
     from osbc_deploy.cli.progress import Bars
 
-    inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
+    inputs = check_inputs(
+        model, weights, calibration, test, seed, output, dataset, options["resume"]
+    )
     if nir_file is not None:
         from osbc_deploy.export.nir import check_nir
 
@@ -60,21 +63,18 @@ def deploy_command(
         from osbc_deploy.pipeline import deploy
 
         deployment = deploy(**inputs.load(progress), target=target, progress=progress, **options)
-        if output is not None:
-            deployment.save(output)
     report = deployment.report()
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:
         show_report(report)
-    if nir_file is not None:
-        # Last, so that a network NIR cannot hold still leaves its report.
+
+    def write_graph(path: Path) -> None:
         from osbc_deploy.export.nir import write_nir
 
-        write_nir(deployment.compressed.network, nir_file, dt=options["dt"])
-    for path in (output, nir_file):
-        if path is not None and not quiet:
-            click.echo(f"wrote {path}", err=True)
+        write_nir(deployment.compressed.network, path, dt=options["dt"])
+
+    save_results((output, deployment.save), (nir_file, write_graph), quiet=quiet)
     return exit_code(deployment)
 
 
@@ -88,9 +88,12 @@ def show_report(report: dict[str, Any]) -> None:
 def exit_code(deployment: Deployment) -> int:
     """Say what is wrong with a deployment, and return the exit code for it."""
     if not deployment.fidelity.exact:
+        from osbc_deploy.report.terminal import sides
+
         f = deployment.fidelity
+        here, there = sides(f.backend or "", f.reference or "")
         click.echo(
-            f"error: {f.backend} and the engine differ in {f.mismatched_spikes} spikes and "
+            f"error: {here} and {there} differ in {f.mismatched_spikes} spikes and "
             f"{f.mismatched_potentials} potentials, 0 are allowed. Please report this with "
             "the output folder (-o).",
             err=True,

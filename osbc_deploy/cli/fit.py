@@ -11,7 +11,8 @@ import click
 
 from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.deploy import exit_code, show_report
-from osbc_deploy.cli.job import check_inputs, job_options
+from osbc_deploy.cli.job import check_inputs, job_options, save_results
+from osbc_deploy.cli.options import OutputFile
 from osbc_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _widths(_: click.Context, option: click.Parameter, value: str) -> tuple[int,
 )
 @click.option(
     "--plot",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE.svg",
     help="Draw the Pareto front.",
 )
@@ -83,10 +84,11 @@ def fit_command(
     changes are said. Exit code 5: in fixed point, more accuracy is lost than allowed.
     """
     from osbc_deploy.cli.progress import Bars
-    from osbc_deploy.cli.reports import check_file, write_whole
+    from osbc_deploy.writing import check_file, write_whole
 
     inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
-    check_file("--plot", plot)
+    if plot is not None:
+        check_file(plot, "--plot")
     with Bars(quiet=quiet) as progress:
         from osbc_deploy.fit import FitBudget, fit
 
@@ -94,21 +96,18 @@ def fit_command(
         result = fit(
             **inputs.load(progress), budget=budget, target=target, progress=progress, **options
         )
-        if output is not None:
-            result.save(output)
     if as_json:
         click.echo(json.dumps(result.report(), indent=1))
     else:
         show_report(result.deployment.report())
         _show_front(result)
-    if plot is not None:
-        # Last, so that a file that cannot be written still leaves the report.
+
+    def write_plot(path: Path) -> None:
         from osbc_deploy.fit.plot import front_svg
 
-        write_whole(plot, front_svg(result))
-    for path in (output, plot):
-        if path is not None and not quiet:
-            click.echo(f"wrote {path}", err=True)
+        write_whole(path, front_svg(result))
+
+    save_results((output, result.save), (plot, write_plot), quiet=quiet)
     code = exit_code(result.deployment)
     if code == 0 and not result.keeps_accuracy:
         click.echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     from osbc_deploy.data.samples import Samples
 
 __all__ = ["inspect_command"]
+
+RATES = (0.02, 0.1, 0.3, 0.6)
+"""Spikes per input and step of the random samples that stand for data, sixteen of each."""
+STEPS = 32
+LARGEST = 2**20
+"""Inputs that random samples are drawn for: 2 GiB of them."""
+RANDOM = (
+    f"no data given: a module was run on {16 * len(RATES)} random samples of {STEPS} steps with "
+    f"{', '.join(map(str, RATES))} spikes per input and step"
+)
 
 
 @click.command("inspect")
@@ -72,6 +83,8 @@ def inspect_command(
     samples = _samples(calibration, sizes)
     network = import_network(model, weights, samples, dt=dt, reset=reset)
     found = describe(network)
+    if sizes is not None and any("own forward" in note for note in network.notes):
+        found["notes"].append(RANDOM)
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
@@ -91,7 +104,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples | None:
-    """Return the data, or random spikes of a shape, on which own modules can be verified too."""
+    """Return the data, or random spikes of a shape, on which a module can be run too."""
     from osbc_deploy.data.samples import check_samples
     from osbc_deploy.frontends.references import as_samples
 
@@ -99,15 +112,25 @@ def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples 
         return as_samples(calibration, "calibration")
     if sizes is None:
         return None
+    if math.prod(sizes) > LARGEST:
+        raise UsageError(
+            f"--shape: {_by(list(sizes))} are {math.prod(sizes):,} inputs, at most {LARGEST:,} are "
+            "allowed. Give samples with --calibration."
+        )
     import numpy as np
 
-    return check_samples("random spikes", np.random.default_rng(0).random((4, 32, *sizes)) < 0.3)
+    rng = np.random.default_rng(0)
+    drawn = [rng.random((STEPS, *sizes), np.float32) < rate for rate in np.repeat(RATES, 16)]
+    return check_samples("random spikes", np.stack(drawn))
 
 
 def _show(found: dict[str, Any]) -> None:
     from rich.table import Table
 
+    from osbc_deploy.report.terminal import print_warnings
+
     console = table_console()
+    print_warnings(found["warnings"], console)
     shape = _by(found["input_shape"])
     console.print(
         f"{found['source']}: input {shape}, {found['neurons']:,} neurons, "

@@ -11,13 +11,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
-from osbc_deploy.errors import UsageError
+from osbc_deploy.errors import OsbcError, UsageError
 from osbc_deploy.progress import SILENT, Progress
+from osbc_deploy.writing import check_folder
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
 
-__all__ = ["Inputs", "check_inputs", "compression_options", "job_options", "seed_everything"]
+__all__ = [
+    "Inputs",
+    "check_inputs",
+    "compression_options",
+    "job_options",
+    "save_results",
+    "seed_everything",
+]
+
+MANIFEST = "network.json"
+"""What a folder written with ``-o`` holds; said here too, since what reads it imports numpy."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -100,6 +111,12 @@ _OPTIONS = (
         show_default=True,
         help="How the output over time becomes a class.",
     ),
+    click.option(
+        "--classes",
+        type=int,
+        metavar="N",
+        help="Classes that MODEL tells apart, where the labels hold only the first of them.",
+    ),
     click.option("--backend", metavar="NAME", help="Run on another backend than the target's."),
     click.option(
         "--backend-samples",
@@ -171,10 +188,10 @@ _COMPRESSION = (
     click.option(
         "--solver-memory",
         type=int,
-        default=2 * 1024**3,
+        default=4 * 1024**3,
         show_default=True,
         metavar="BYTES",
-        help="Working memory of the solver.",
+        help="What the Hessians of a layer may take; as much again is worked with beside them.",
     ),
     click.option(
         "--resume",
@@ -281,6 +298,7 @@ def check_inputs(
     seed: int,
     output: Path | None,
     dataset: DatasetRequest | None = None,
+    resume: Path | None = None,
 ) -> Inputs:
     """Refuse combinations that make no sense, before anything heavy is imported."""
     if model is None:
@@ -311,10 +329,41 @@ def check_inputs(
             ", package.module:factory, or a --dataset."
         )
     if output is not None:
-        from osbc_deploy.artefact import check_replaceable
+        check_folder(output, MANIFEST)
+    if resume is not None:
+        if output is not None and output.absolute() == resume.absolute():
+            raise UsageError(f"--resume: {resume} is what -o names. Choose another folder.")
+        from osbc_deploy.compress.state import check_state_folder
 
-        check_replaceable(output)
+        check_state_folder(resume)
     return Inputs(model, weights, calibration, test, seed, dataset)
+
+
+def save_results(*results: tuple[Path | None, Callable[[Path], None]], quiet: bool) -> None:
+    """Write each result to the path that was asked for; one that fails keeps no other back.
+
+    Called after the result is printed, so that no failure takes that away.
+
+    Raises
+    ------
+    OsbcError
+        The first that was met, when all others have been written or said.
+    """
+    failed: list[OsbcError] = []
+    for path, save in results:
+        if path is None:
+            continue
+        try:
+            save(path)
+        except OsbcError as error:
+            failed.append(error)
+            continue
+        if not quiet:
+            click.echo(f"wrote {path}", err=True)
+    for other in failed[1:]:
+        click.echo(f"error: {other}", err=True)
+    if failed:
+        raise failed[0]
 
 
 def seed_everything(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Entry point of ``osbc-deploy``: groups the commands and turns errors into exit codes.
+"""The command line: groups the commands and turns errors into exit codes.
 
 Nothing heavy is imported here; every command imports what it needs when it runs.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from osbc_deploy._version import __version__
+from osbc_deploy.cli import interrupts
 from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.export import export_command
 from osbc_deploy.cli.fit import fit_command
@@ -19,7 +20,7 @@ from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
 from osbc_deploy.cli.inspect import inspect_command
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
 from osbc_deploy.cli.verify import verify_command
-from osbc_deploy.errors import OsbcError
+from osbc_deploy.errors import OsbcError, UsageError, reason
 
 __all__ = ["cli", "main"]
 
@@ -27,12 +28,13 @@ EXIT_CODES = """\b
 Exit codes:
   0   ok
   1   a bug in osbc-deploy
-  2   wrong usage, configuration, target, or a backend that cannot run
+  2   wrong usage, configuration, target, a backend that cannot run, output that cannot be written
   3   the model is not supported (every offender is listed)
   4   does not fit the chip, or over budget
   5   backend and engine disagree, or below the accuracy asked
   6   data, weights or artefact broken or not trusted
-  130 interrupted
+  130 interrupted (143 by SIGTERM, 129 by a terminal that closed)
+  141 all is done, but whoever read stdout went away
 """
 
 
@@ -85,20 +87,25 @@ def main(argv: list[str] | None = None) -> Any:
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
     try:
         code = cli.main(args=argv, prog_name="osbc-deploy", standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        sys.exit(interrupts.received() or 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except OsbcError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output went away, as with "| head".
-        sys.stderr.close()
-        sys.exit(0)
+    except OSError as error:
+        # Of a temporary file, say: every OSError has its cause outside this program.
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {place}{error.strerror or reason(error)}.", err=True)
+        sys.exit(UsageError.exit_code)
+    except MemoryError as error:
+        click.echo(
+            f"error: there is not enough memory ({reason(error)}). Give fewer samples or a smaller "
+            "network, or another machine.",
+            err=True,
+        )
+        sys.exit(UsageError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

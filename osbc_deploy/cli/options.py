@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from osbc_deploy.errors import UsageError
+from osbc_deploy.limits import HAND_WRITTEN, read_text
 
-__all__ = ["config_option", "json_option", "quiet_option"]
+__all__ = ["OutputFile", "config_option", "json_option", "quiet_option"]
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
@@ -23,7 +24,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     else:
         import tomli as tomllib
     try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables: dict[str, Any] = tomllib.loads(read_text(path, most=HAND_WRITTEN, error=UsageError))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -83,6 +84,20 @@ def _fault(option: click.Parameter, value: Any) -> str:
 
 def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names))
+
+
+class OutputFile(click.Path):
+    """A file to write; click would drop a trailing slash, which means a folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of a file."""
+        if isinstance(value, str) and value.endswith("/"):
+            named = f"{param.opts[-1]}: " if param is not None else ""
+            raise UsageError(f"{named}{value!r} names a folder. Name a file in it.")
+        return super().convert(value, param, ctx)
 
 
 config_option = click.option(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,16 +11,15 @@ from typing import Any
 import click
 
 from osbc_deploy.cli.console import table_console
-from osbc_deploy.cli.options import config_option, json_option
+from osbc_deploy.cli.options import OutputFile, config_option, json_option
 from osbc_deploy.errors import UsageError
+from osbc_deploy.writing import check_file, write_whole
 
 __all__ = [
     "check_command",
-    "check_file",
     "diff_command",
     "map_command",
     "report_command",
-    "write_whole",
 ]
 
 REPORT = click.Path(path_type=Path)
@@ -40,7 +38,7 @@ REPORT = click.Path(path_type=Path)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE",
     help="Write to a file instead of stdout.",
 )
@@ -49,6 +47,8 @@ def report_command(path: Path, form: str, output: Path | None) -> int:
     """Show the report of a deployment (a folder written with -o, or its report.json)."""
     from osbc_deploy.report.read import read_report
 
+    if output is not None:
+        check_file(output, parents=True)
     report = read_report(path)
     if form == "table":
         text = _table(report)
@@ -115,6 +115,8 @@ def check_command(
         raise UsageError(
             f"{baseline}: no such file. Make this report the first baseline with --update-baseline."
         )
+    if update_baseline and baseline is not None:
+        check_file(baseline, parents=True)
     limits = read_budget(budget)
     report = read_report(path)
     known = None
@@ -166,8 +168,8 @@ def _findings(findings: Sequence[Any], form: str) -> str:
 def map_command(path: Path, target: str, as_json: bool) -> int:
     """Count what a network takes on any chip: a folder written with -o, a .img or a .net file.
 
-    The integers are taken as they are, so poolings stay merged into weights; nothing is run.
-    Exit code 4 when the network does not fit.
+    The integers are taken as they are, and poolings stay merged into weights unless the chip's
+    cores pool themselves; nothing is run. Exit code 4 when the network does not fit.
     """
     from osbc_deploy.chip.mapping import map_network
     from osbc_deploy.chip.target import load_target
@@ -178,6 +180,13 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
     formats = chip if chip.formats is not None else load_target("loihi2")
     mapping = map_network(read_stored(path, formats.number_formats), chip)
     cores = [core.as_dict(mapping.word_bits) for core in mapping.cores]
+    remarks = [*chip.remarks, *mapping.notes]
+    if path.suffix == ".net" and chip.exchange is None and chip.memory.model == "records":
+        remarks.append(
+            "fully connected layers are counted as the chip could store them; lava-dl's loader "
+            "stores all as Dense, or all as Sparse with sparse_fc_layer=True: --target loihi2-netx "
+            "and loihi2-netx-sparse count those"
+        )
     if as_json:
         summary = {
             "schema": "osbc-deploy/map/1",
@@ -188,6 +197,7 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
             "cores_available": mapping.available,
             "cores_lower_bound": mapping.lower_bound,
             "bytes": mapping.bytes,
+            "remarks": remarks,
             "cores": cores,
         }
         click.echo(json.dumps(summary, indent=1))
@@ -197,6 +207,8 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
         title = f"{chip.title}: {mapping.cores_used} of {mapping.available:,} cores"
         table_console().print(cores_table(cores, title))
         click.echo(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
+        for remark in remarks:
+            click.echo(f"note: {remark}")
         click.echo(f"verdict: {'FITS' if mapping.fits else 'DOES NOT FIT'} {chip.name}")
     for excess in mapping.excesses():
         click.echo(f"over: {excess}", err=True)
@@ -242,24 +254,3 @@ def _shown(value: Any) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+,}" if isinstance(value, int) else f"{value:+.4g}"
-
-
-def check_file(option: str, path: Path | None) -> None:
-    """Make sure a file can be written there, before any work is done."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"{option}: {path} is a folder. Name a file in it.")
-    if not path.parent.is_dir():
-        raise UsageError(f"{option}: {path.parent} is no folder. Create it first.")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error

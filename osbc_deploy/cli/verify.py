@@ -11,7 +11,8 @@ import click
 
 from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.deploy import exit_code
-from osbc_deploy.cli.job import check_inputs, compression_options, job_options
+from osbc_deploy.cli.job import check_inputs, compression_options, job_options, save_results
+from osbc_deploy.cli.options import OutputFile
 from osbc_deploy.errors import FidelityError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ __all__ = ["verify_command"]
 )
 @click.option(
     "--html",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE",
     help="Write the report as one self-contained page.",
 )
@@ -79,18 +80,19 @@ def verify_command(
     broken; all of them are said, and the report is written.
     """
     from osbc_deploy.cli.progress import Bars
-    from osbc_deploy.cli.reports import check_file, write_whole
+    from osbc_deploy.writing import check_file, write_whole
 
-    inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
-    check_file("--html", html)
+    inputs = check_inputs(
+        model, weights, calibration, test, seed, output, dataset, options["resume"]
+    )
+    if html is not None:
+        check_file(html, "--html")
     with Bars(quiet=quiet) as progress:
         from osbc_deploy.verify import verify
 
         found = verify(
             **inputs.load(progress), target=target, gates=gate, progress=progress, **options
         )
-        if output is not None:
-            found.save(output)
     report = found.report()
     if as_json:
         click.echo(json.dumps(report, indent=1))
@@ -98,14 +100,13 @@ def verify_command(
         from osbc_deploy.report.verify_terminal import print_verification
 
         print_verification(report, table_console())
-    if html is not None:
-        # Last, so that a file that cannot be written still leaves the report.
+
+    def write_page(path: Path) -> None:
         from osbc_deploy.report.verify_page import verify_page
 
-        write_whole(html, verify_page(report))
-    for path in (output, html):
-        if path is not None and not quiet:
-            click.echo(f"wrote {path}", err=True)
+        write_whole(path, verify_page(report))
+
+    save_results((output, found.save), (html, write_page), quiet=quiet)
     if found.broken:
         listed = "\n".join(f"  - {f.name}: {f.message}" for f in found.broken)
         raise FidelityError(
@@ -117,14 +118,15 @@ def verify_command(
 
 def _unasked(found: Verification) -> int:
     """Return the exit code of what no gate asked for: bits that differ, a chip that is full."""
-    from osbc_deploy.pipeline import Fidelity
+    from osbc_deploy.fidelity import Fidelity
+    from osbc_deploy.report.terminal import sides
 
     backend = found.backend
     asked = any(f.name == "backend_mismatches" for f in found.findings)
     if backend is not None and backend.different and not asked:
         raise FidelityError(
-            f"verify: {backend.backend} and the engine differ in {backend.different} spikes, "
-            "currents and potentials, 0 are allowed. Please report this with the output folder "
-            "(-o), or allow some with --gate backend_mismatches=N."
+            f"verify: {' and '.join(sides(backend.backend, backend.reference))} differ in "
+            f"{backend.different} spikes, currents and potentials, 0 are allowed. Please report "
+            "this with the output folder (-o), or allow some with --gate backend_mismatches=N."
         )
     return exit_code(replace(found.deployment, fidelity=Fidelity(None)))

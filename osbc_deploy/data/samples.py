@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from osbc_deploy.arrays import IntArray, SpikeArray, frozen
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.arrays import IntArray, SpikeArray, blocks, frozen
+from osbc_deploy.data.npz import read_npz
+from osbc_deploy.errors import ArtefactError, UsageError, reason
+from osbc_deploy.limits import Allowance
 
 __all__ = ["Samples", "check_samples", "load_npz", "samples_from_dataset"]
 
@@ -53,7 +55,12 @@ class Samples:
     def fingerprint(self) -> str:
         """Return a SHA-256 of shape, spikes and labels."""
         digest = hashlib.sha256(repr(self.spikes.shape).encode())
-        digest.update(np.packbits(self.spikes).tobytes())
+        if self.spikes.max(initial=0) > 1:
+            # Packed bits would tell no count from a spike.
+            for sample in self.spikes:
+                digest.update(np.ascontiguousarray(sample, "<i8").tobytes())
+        else:
+            digest.update(np.packbits(self.spikes).tobytes())
         if self.labels is not None:
             digest.update(self.labels.tobytes())
         return digest.hexdigest()
@@ -92,9 +99,9 @@ def check_samples(name: str, spikes: Any, labels: Any = None) -> Samples:
         raise ArtefactError(
             f"{name}: spikes have shape {raster.shape}: {axis} is 0, at least 1 is needed."
         )
-    if raster.dtype.kind == "f" and not np.isfinite(raster).all():
+    if raster.dtype.kind == "f" and not all(np.isfinite(b).all() for b in blocks(raster)):
         raise ArtefactError(f"{name}: spikes hold NaN or infinite values. Bin the events again.")
-    if ((raster != 0) & (raster != 1)).any():
+    if any(((b != 0) & (b != 1)).any() for b in blocks(raster)):
         raise ArtefactError(
             f"{name}: spikes range from {raster.min():g} to {raster.max():g}, the chip takes 0 or "
             "1. Bin into finer steps or clip the counts, and train on the same input."
@@ -126,7 +133,8 @@ def load_npz(path: Path) -> Samples:
     UsageError
         When the file does not exist.
     ArtefactError
-        When it is not an .npz, holds pickled objects or has no ``spikes``.
+        When it is not an .npz, holds pickled objects, has no ``spikes``, or needs more memory
+        than allowed (:mod:`osbc_deploy.limits`).
     """
     if not path.is_file():
         raise UsageError(
@@ -134,31 +142,21 @@ def load_npz(path: Path) -> Samples:
             "package.module:factory for a dataset."
         )
     try:
-        with path.open("rb") as file:
-            spikes, labels = _arrays(path, np.load(file, allow_pickle=False))
+        found, names = read_npz(path, ("spikes", "labels"))
     except ArtefactError:
         raise
     except Exception as error:
         # zipfile, zlib and numpy each raise their own kinds for a damaged archive.
         raise ArtefactError(
-            f"{path}: cannot be read as .npz without pickle ({error}). Save plain numeric arrays "
-            "with numpy.savez."
+            f"{path}: cannot be read as .npz without pickle ({reason(error)}). Save plain numeric "
+            "arrays with numpy.savez."
         ) from error
-    return check_samples(str(path), spikes, labels)
-
-
-def _arrays(path: Path, archive: Any) -> tuple[Any, Any]:
-    if not isinstance(archive, np.lib.npyio.NpzFile):
+    if "spikes" not in found:
         raise ArtefactError(
-            f"{path}: not an .npz archive. Save it with numpy.savez(path, spikes=..., labels=...)."
+            f"{path}: holds no array 'spikes' (found: {', '.join(names[:20]) or 'nothing'}). Save "
+            "it with numpy.savez(path, spikes=..., labels=...)."
         )
-    with archive:
-        if "spikes" not in archive.files:
-            raise ArtefactError(
-                f"{path}: holds no array 'spikes' (found: {', '.join(archive.files) or 'nothing'})."
-                " Save it with numpy.savez(path, spikes=..., labels=...)."
-            )
-        return archive["spikes"], archive["labels"] if "labels" in archive.files else None
+    return check_samples(str(path), found["spikes"], found.get("labels"))
 
 
 def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> Samples:
@@ -171,7 +169,9 @@ def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> S
     count = len(dataset) if limit is None else min(limit, len(dataset))
     if count == 0:
         raise ArtefactError(f"{name}: the dataset is empty, at least 1 sample is needed.")
-    rasters, labels = [], []
+    allowance = Allowance(name, remedy="Give fewer samples")
+    rasters: list[SpikeArray] = []
+    labels = []
     for index in range(count):
         try:
             item = dataset[index]
@@ -182,7 +182,11 @@ def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> S
                 "0 to len - 1 must be (spikes (T, ...), label)."
             ) from error
         raster, label = item if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
-        rasters.append(np.asarray(raster))
+        raster = np.asarray(raster)
+        if not rasters:
+            # Kept as bytes, one by one and then in one array; known before the second is read.
+            allowance.take(2 * count * raster.size, raster.nbytes)
+        rasters.append(check_samples(f"{name}, sample {index}", raster[None]).spikes[0])
         labels.append(label)
         if rasters[-1].shape != rasters[0].shape:
             raise ArtefactError(
@@ -192,4 +196,6 @@ def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> S
     known = [label for label in labels if label is not None]
     if known and len(known) != count:
         raise ArtefactError(f"{name}: {count - len(known)} of {count} samples have no label.")
-    return check_samples(name, np.stack(rasters), np.asarray(known) if known else None)
+    spikes = np.stack(rasters)
+    spikes.flags.writeable = False
+    return check_samples(name, spikes, np.asarray(known) if known else None)

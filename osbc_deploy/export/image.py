@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.artefact import manifest_of, new_file
+from osbc_deploy.artefact import manifest_of
 from osbc_deploy.chip.layers import Range
 from osbc_deploy.chip.mapping import Core, Mapping
 from osbc_deploy.errors import FitError, UnsupportedModelError, UsageError
@@ -31,6 +31,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults, weight_range
+from osbc_deploy.writing import check_file, write_whole
 
 __all__ = [
     "AFFERENT",
@@ -331,8 +332,13 @@ def _kernel(
 
 
 def _replace(path: Path, data: bytes, start: bytes) -> None:
-    """Write a file under another name and put it in its place."""
-    if path.exists() and not (path.is_file() and path.read_bytes()[: len(start)] == start):
-        raise UsageError(f"{path}: exists and was not written by osbc-deploy. Choose another name.")
-    with new_file(path) as work:
-        work.write_bytes(data)
+    """Write a file, in place of nothing but one that starts in the same way."""
+    check_file(path, parents=True)
+    if path.exists():
+        with path.open("rb") as file:
+            ours = file.read(len(start)) == start
+        if not ours:
+            raise UsageError(
+                f"{path}: exists and was not written by osbc-deploy. Choose another name."
+            )
+    write_whole(path, data)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from osbc_deploy.errors import UsageError
+from osbc_deploy.limits import HAND_WRITTEN, read_text
 from osbc_deploy.report.measures import layer_measures, totals
 
 if sys.version_info >= (3, 11):
@@ -106,14 +107,16 @@ class Finding:
         What is limited, such as ``cores`` or ``core 3 synapses``.
     kind : {"resource", "quality"}
         Decides the exit code: 4 or 5.
-    actual, limit : float
+    actual : float or None
+        None where there is nothing to measure, which does not keep a limit.
+    limit : float
     ok : bool
     message : str
     """
 
     name: str
     kind: Kind
-    actual: float
+    actual: float | None
     limit: float
     ok: bool
     message: str
@@ -128,7 +131,7 @@ def read_budget(path: Path) -> Budget:
         When it is missing, no TOML, or holds unknown keys or values out of range.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_text(path, most=HAND_WRITTEN, error=UsageError))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -213,18 +216,18 @@ def _network(report: Mapping[str, Any], limits: Limits) -> Iterator[Finding]:
         drop = _accuracy(report, "float") - _accuracy(report, "fixed_point")
         yield _drop("accuracy drop", drop, limits.accuracy_drop)
     if limits.mismatched_spikes is not None:
-        fidelity = report["fidelity"]
-        if fidelity["backend"] is None:
-            raise UsageError(
-                "[budget] mismatched_spikes: the report compared no backend. Deploy "
-                "with --backend-samples above 0."
-            )
-        yield _at_most(
-            "mismatched spikes",
-            fidelity["mismatched_spikes"],
-            limits.mismatched_spikes,
-            kind="quality",
-        )
+        yield _mismatches(report["fidelity"], limits.mismatched_spikes)
+
+
+def _mismatches(fidelity: Mapping[str, Any], limit: int) -> Finding:
+    """Hold mismatches against a limit; where nothing was compared, none is no good sign."""
+    name = "mismatched spikes"
+    sides = fidelity["backend"], fidelity["reference"]
+    compared = fidelity["compared_spikes"] + fidelity["compared_potentials"]
+    if None in sides or sides[0] == sides[1] or not (fidelity["samples"] and compared):
+        text = "nothing was compared; deploy with --backend-samples of at least 1"
+        return Finding(name, "quality", None, limit, False, text)
+    return _at_most(name, fidelity["mismatched_spikes"], limit, kind="quality")
 
 
 def _drop(name: str, drop: float, limit: float) -> Finding:

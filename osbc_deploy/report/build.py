@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "build_report", "json_schema"]
 
-SCHEMA = "osbc-deploy/report/4"
+SCHEMA = "osbc-deploy/report/5"
 
 
 def json_schema() -> dict[str, Any]:
@@ -36,6 +36,7 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
         "tool": __version__,
         "target": {"name": target.name, "title": target.title, "sha256": target.digest},
         "provenance": dict(deployment.provenance),
+        "warnings": list(deployment.warnings),
         "fits": mapping.fits,
         "excesses": mapping.excesses(),
         "accuracy": {

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.report.build import SCHEMA, json_schema
+from osbc_deploy.writing import recover
 
 __all__ = ["read_report"]
 
+_COUNTED = 100
 _SHOWN = 5
 """Schema faults listed before the rest is counted."""
 
@@ -32,11 +36,12 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     import jsonschema
 
+    recover(path)
     file = path / "report.json" if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"{file}: no such file. Write it with osbc-deploy ... -o FOLDER.")
     try:
-        report = json.loads(file.read_text(encoding="utf-8"))
+        report = json.loads(read_text(file, each=PARSED))
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{file}: is no JSON report ({error}). Deploy again.") from error
     found = report.get("schema") if isinstance(report, dict) else None
@@ -45,14 +50,17 @@ def read_report(path: Path) -> dict[str, Any]:
             f"{file}: schema {found!r} is not {SCHEMA!r}. Deploy again with this version."
         )
     validator = jsonschema.Draft202012Validator(json_schema())
-    faults = sorted(validator.iter_errors(report), key=lambda fault: list(map(str, fault.path)))
+    # Each quotes what is wrong; a large file can have very many.
+    found_first = islice(validator.iter_errors(report), _COUNTED)
+    faults = sorted(found_first, key=lambda fault: list(map(str, fault.path)))
     if faults:
         lines = [
             f"  - {'.'.join(map(str, f.path)) or 'report'}: {f.message[:200]}"
             for f in faults[:_SHOWN]
         ]
         if len(faults) > _SHOWN:
-            lines.append(f"  - and {len(faults) - _SHOWN} more")
+            least = "at least " if len(faults) == _COUNTED else ""
+            lines.append(f"  - and {least}{len(faults) - _SHOWN} more")
         raise ArtefactError(
             f"{file}: does not follow the schema:\n" + "\n".join(lines) + "\nDeploy again."
         )

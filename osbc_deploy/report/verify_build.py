@@ -16,6 +16,7 @@ import numpy as np
 from osbc_deploy._version import __version__
 from osbc_deploy.artefact import write_network
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.network.simulate import NO_ANSWER
 
 if TYPE_CHECKING:
     from osbc_deploy.verify.bits import BackendComparison
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERIFY_SCHEMA", "build_verification", "verify_json_schema"]
 
-VERIFY_SCHEMA = "osbc-deploy/verify/1"
+VERIFY_SCHEMA = "osbc-deploy/verify/2"
 
 
 def verify_json_schema() -> dict[str, Any]:
@@ -52,6 +53,7 @@ def build_verification(verification: Verification) -> dict[str, Any]:
             "steps": deployment.provenance["steps"],
             "deployed": _deployed(deployment.lowered.network),
         },
+        "warnings": list(deployment.warnings),
         "options": {
             "method": options.method,
             "sparsity": options.sparsity,
@@ -87,9 +89,11 @@ def _deployed(network: FixedPointNetwork) -> dict[str, str]:
 
 def _stage(verification: Verification, score: Score) -> dict[str, Any]:
     interval = score.interval
+    same, answered = score.shared
     return {
         "name": score.stage,
         "samples": len(score.classes),
+        "no_answer": {"samples": score.no_answer, "value": score.no_answer / len(score.classes)},
         "accuracy": None
         if score.right is None or interval is None
         else {
@@ -98,7 +102,7 @@ def _stage(verification: Verification, score: Score) -> dict[str, Any]:
             "low": interval[0],
             "high": interval[1],
         },
-        "agreement": {"same": score.same, "value": score.agreement},
+        "agreement": {"same": same, "answered": answered, "value": score.agreement},
         "populations": [
             {
                 "name": name,
@@ -192,7 +196,9 @@ def _effect(seen: Effect, float_right: int | None) -> dict[str, Any]:
 def _backend(seen: BackendComparison) -> dict[str, Any]:
     return {
         "name": seen.backend,
+        "reference": seen.reference,
         "samples": seen.samples,
+        "left_out": seen.left_out,
         "restarts": seen.restarts,
         "different": seen.different,
         "populations": [
@@ -258,7 +264,7 @@ def _shown(verification: Verification) -> dict[str, Any]:
     return {
         "sample": shown.sample,
         "label": shown.label,
-        "classes": dict(shown.classes),
+        "classes": {k: None if c == NO_ANSWER else c for k, c in shown.classes.items()},
         "populations": populations,
     }
 

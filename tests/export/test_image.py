@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import peak
+from osbc_deploy.artefact import manifest_of
 from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.errors import ArtefactError, FitError, UnsupportedModelError, UsageError
 from osbc_deploy.export.bits import pack, packed_size, unpack
-from osbc_deploy.export.image import encode_image, write_image
+from osbc_deploy.export.image import _assemble, encode_image, write_image
 from osbc_deploy.export.image_read import decode_image, read_image
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -202,6 +204,40 @@ def test_a_forged_image_is_refused_too(drawn: list[Case], formats: NumberFormats
     assert refused > 100
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(2, 0), (6, 0xFF), (7, 1), (11, 1)],
+    ids=["source", "exponent", "sign", "graded"],
+)
+def test_a_core_that_says_other_than_the_structure_is_refused(
+    field: int, value: int, formats: NumberFormats
+) -> None:
+    network = tiny(formats)
+    data, found = encode_image(network, map_network(network, load_target("loihi2")))
+    core = next(s for s in found.sections if s.kind == "core")
+    # Before the afferent: 4 bytes of count, 48 of the slice, two sets of 32, 4 of which set.
+    broken = bytearray(data)
+    assert broken[core.offset + 120 + field] != value
+    broken[core.offset + 120 + field] = value
+    if field == 2:
+        broken[core.offset + 120 + 3] = 0
+    with pytest.raises(ArtefactError, match="an afferent and the structure differ"):
+        decode_image(repaired(broken))
+
+
+def test_cores_with_other_kernels_of_a_channel_are_refused(formats: NumberFormats) -> None:
+    network = layers(formats)
+    data, found = encode_image(network, map_network(network, load_target("loihi2")))
+    cores = [s for s in found.sections if s.slices and s.slices[0]["layer"] == "conv"]
+    assert len(cores) > 1
+    # The kernel, 8 x 2 x 3 x 3 codes of four bits, ends the section.
+    for place in (-72, -1):
+        broken = bytearray(data)
+        broken[cores[1].offset + cores[1].length + place] ^= 0x01
+        with pytest.raises(ArtefactError, match="cores hold different kernels of one channel"):
+            decode_image(repaired(broken))
+
+
 def repaired(data: bytearray) -> bytes:
     """Make all checksums right for what the sections hold now."""
     head, count = struct.Struct("<8sHHIIIII"), struct.unpack_from("<I", data, 16)[0]
@@ -248,3 +284,30 @@ def test_bits_are_packed_low_first() -> None:
     assert [x.tolist() for x in unpack(pack(fields, [2, 3]), 2, [2, 3])] == [[1, 3], [2, 5]]
     with pytest.raises(ValueError, match="padding"):
         unpack(bytes([0, 0, 0, 1]), 2, [2, 3])
+
+
+def test_structures_of_too_much_are_refused_before_memory_is_taken(
+    drawn: list[Case], tmp_path: Path
+) -> None:
+    network = drawn[0].network
+    manifest = manifest_of(network)
+
+    def image(name: str, structure: Any) -> Path:
+        text = json.dumps(structure).encode() if isinstance(structure, dict) else structure
+        parts = [("structure", None, text, ()), ("scales", None, b"", ())]
+        path = tmp_path / name
+        path.write_bytes(_assemble(parts, 0)[0])
+        return path
+
+    def shaped(*shape: int) -> dict[str, Any]:
+        first, *others = manifest["populations"]
+        return manifest | {"populations": [first | {"shape": shape}, *others]}
+
+    bombs = {
+        image("neurons.img", shaped(2**20)): "neurons.img: needs 160.",
+        image("overflow.img", shaped(2**32, 2**32)): "overflow.img: needs more than 2^",
+        image("lists.img", b"[" + b"[[]]," * 400_000 + b"1]"): "lists.img: needs 7",
+    }
+    peak.assert_refused(
+        "from osbc_deploy.export.image_read import read_image", "read_image(path)", bombs
+    )
