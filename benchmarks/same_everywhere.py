@@ -44,6 +44,8 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 def environments(kernels: tuple[str, ...]) -> dict[str, dict[str, str]]:
     one, two = (dict.fromkeys(_THREADS, count) for count in "12")
+    # Threads that wait shall not spin where others need the cores.
+    two["OMP_WAIT_POLICY"] = "PASSIVE"
     found = {f"OpenBLAS {k}": {**one, "OPENBLAS_CORETYPE": k} for k in kernels}
     return found | {
         "2 threads": two,

@@ -308,11 +308,12 @@ def test_result_does_not_depend_on_threads_and_memory() -> None:
     net = nets.mlp(sizes=(40, 60, 10))
     x = nets.spikes(4, 60, 10, 40)
     base = compress(net, x, CompressionOptions())
-    for change in ({"threads": 1}, {"threads": 3}, {"memory": 1}):
+    # As little memory as the Hessians need.
+    for change in ({"threads": 1}, {"threads": 3}, {"memory": 900_000}):
         other = compress(net, x, CompressionOptions(**change))  # type: ignore[arg-type]
         for name, projection in base.projections.items():
             assert np.array_equal(projection.codes, other.projections[name].codes)
-            assert np.allclose(projection.scale, other.projections[name].scale, rtol=1e-12)
+            assert np.array_equal(projection.scale, other.projections[name].scale)
 
 
 def test_mixed_precision_keeps_the_average_and_loses_less() -> None:
