@@ -107,7 +107,7 @@ def test_a_pooling_is_written_down_and_not_believed(network: Any, tmp_path: Path
     weight = np.kron(2 * np.arange(12).reshape(3, 4, 1, 1), np.ones((1, 1, 3, 4), int))
     pooled = replace(dense, connection=FixedDense(weight.reshape(3, -1)), weight_bits=8,
                      pooling=Pooling((3, 4)))  # fmt: skip
-    with new_folder(tmp_path / "out") as folder:
+    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
         write_network(replace(network, projections=(conv, pooled)), folder)
     assert read_network(tmp_path / "out").projections[1].pooling == Pooling((3, 4))
     for window in ([3, 2, 1], [0, 4], [1, 2, "x"], 7, [10**9] * 2, [10**40] * 2, [3, 5]):
