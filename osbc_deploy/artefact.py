@@ -6,6 +6,7 @@ all. Reading trusts nothing: names, dtypes, shapes and ranges are checked before
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -30,11 +31,13 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults
+from osbc_deploy.json_reading import parse_json
 
 __all__ = [
     "FORMAT",
     "check_replaceable",
     "manifest_of",
+    "network_digest",
     "network_of",
     "new_file",
     "new_folder",
@@ -133,6 +136,26 @@ def write_network(network: FixedPointNetwork, folder: Path) -> None:
     """Write a network's manifest and arrays into an existing folder."""
     from safetensors.numpy import save_file
 
+    arrays = _arrays_of(network)
+    save_file({name: np.array(array) for name, array in arrays.items()}, folder / ARRAYS)
+    text = json.dumps(manifest_of(network), indent=1) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def network_digest(network: FixedPointNetwork) -> str:
+    """Return a SHA-256 of what :func:`write_network` writes, whatever the layout of the files."""
+    digest = hashlib.sha256(_canonical(manifest_of(network)).encode())
+    for name, array in sorted(_arrays_of(network).items()):
+        digest.update(_canonical([name, array.dtype.name, array.shape]).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _canonical(plain: Any) -> str:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def _arrays_of(network: FixedPointNetwork) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for population in network.populations:
         for name in _STATE:
@@ -142,9 +165,7 @@ def write_network(network: FixedPointNetwork, folder: Path) -> None:
         arrays[f"projection.{projection.name}.weight"] = connection.weight
         if isinstance(connection, FixedDense) and connection.delay is not None:
             arrays[f"projection.{projection.name}.delay"] = connection.delay
-    save_file({name: np.array(array) for name, array in arrays.items()}, folder / ARRAYS)
-    text = json.dumps(manifest_of(network), indent=1) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return arrays
 
 
 def manifest_of(network: FixedPointNetwork) -> dict[str, Any]:
@@ -201,7 +222,7 @@ def read_network(folder: Path) -> FixedPointNetwork:
     if not folder.exists():
         raise UsageError(f"{folder}: no such folder. Give one written with osbc-deploy ... -o.")
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((folder / MANIFEST).read_bytes())
         arrays = load_file(folder / ARRAYS)
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtefactError(
@@ -212,12 +233,28 @@ def read_network(folder: Path) -> FixedPointNetwork:
             f"{folder}: format {_shown(manifest)} is not {FORMAT}. Deploy again with this version."
         )
     try:
-        return network_of(manifest, arrays)
+        network = network_of(manifest, arrays)
+        _check_exact(network, manifest, arrays)
+        return network
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise ArtefactError(
             f"{folder}: inconsistent network ({type(error).__name__}: {error}). "
             "Deploy again to write it."
         ) from error
+
+
+def _check_exact(
+    network: FixedPointNetwork, manifest: Any, arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Refuse a folder that says anything else, or the same otherwise, than what was understood."""
+    if _canonical(manifest) != _canonical(manifest_of(network)):
+        raise ValueError(f"{MANIFEST} holds values or keys that are not of this format")
+    needed = _arrays_of(network)
+    odd = sorted(set(arrays) ^ set(needed)) or sorted(
+        name for name, array in needed.items() if arrays[name].dtype != array.dtype
+    )
+    if odd:
+        raise ValueError(f"{ARRAYS}: {odd[0]} is not of this format")
 
 
 def _shown(manifest: Any) -> str:

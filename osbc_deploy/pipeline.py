@@ -7,14 +7,15 @@ and returns the next. The command line is a thin shell around :func:`deploy`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from osbc_deploy._version import __version__
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.artefact import new_folder, write_network
+from osbc_deploy.artefact import network_digest, new_folder, write_network
 from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.mapping import Mapping as ChipMapping
 from osbc_deploy.chip.mapping import layers_of, map_layers
@@ -32,6 +33,7 @@ from osbc_deploy.frontends.references import as_samples
 from osbc_deploy.network.graph import INPUT, Network, Readout
 from osbc_deploy.network.simulate import decode, simulate
 from osbc_deploy.progress import SILENT, Progress
+from osbc_deploy.report.provenance import Call, Request, environment, request
 
 __all__ = ["Accuracy", "Deployment", "Fidelity", "Job", "deploy", "finish", "prepare"]
 
@@ -115,7 +117,7 @@ class Deployment:
     activity : dict
         Of every population on the evaluated samples.
     provenance : dict
-        Model, data and their fingerprints.
+        What was asked for, when and where, and the fingerprints of model, network, target and data.
     """
 
     target: Target
@@ -205,6 +207,7 @@ def deploy(
     backend_samples: int = 16,
     time_limit: float = 600.0,
     progress: Progress = SILENT,
+    call: Call | None = None,
 ) -> Deployment:
     """Compress a trained network and deploy it on a chip.
 
@@ -241,6 +244,8 @@ def deploy(
     time_limit : float
         Seconds the backend may take.
     progress : Progress
+    call : Call, optional
+        Command line and seed, for the provenance; the call from Python by default.
 
     Returns
     -------
@@ -251,6 +256,7 @@ def deploy(
     OsbcError
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
+    asked = request(deploy, locals(), call)
     options = CompressionOptions(
         sparsity=sparsity,
         bits=bits,
@@ -273,6 +279,7 @@ def deploy(
         backend=backend,
         backend_samples=backend_samples,
         time_limit=time_limit,
+        asked=asked,
     )
     options = replace(options, scale_groups=job.scale_groups)
     compressed = compress(job.network, job.typical.spikes, options, state=resume, progress=progress)
@@ -293,6 +300,8 @@ class Job:
     runner : Backend or None
     backend_samples : int
     time_limit : float
+    asked : Request
+        For the provenance.
     """
 
     chip: Target
@@ -303,6 +312,7 @@ class Job:
     runner: Backend | None
     backend_samples: int
     time_limit: float
+    asked: Request = field(default_factory=Request)
 
     @property
     def scale_groups(self) -> int:
@@ -323,11 +333,14 @@ def prepare(
     backend: str | None = None,
     backend_samples: int = 16,
     time_limit: float = 600.0,
+    asked: Request | None = None,
 ) -> Job:
     """Check all options, load target, backend and samples, and import the network.
 
-    Parameters and errors are those of :func:`deploy`.
+    `asked` is what the provenance will say was asked for. All other parameters and errors are those
+    of :func:`deploy`.
     """
+    asked = asked or Request()
     if readout not in READOUTS:
         raise UsageError(f"readout: {readout!r} is none of {', '.join(READOUTS)}.")
     if backend_samples < 0:
@@ -351,7 +364,12 @@ def prepare(
     check_features(network)
     for samples in (typical, evaluated):
         _check_labels(samples, network.output.size)
-    return Job(chip, network, typical, evaluated, readout, runner, backend_samples, time_limit)
+    asked = replace(
+        asked, options={**asked.options, "backend": None if runner is None else runner.name}
+    )
+    return Job(
+        chip, network, typical, evaluated, readout, runner, backend_samples, time_limit, asked
+    )
 
 
 def _check_labels(samples: Samples, outputs: int) -> None:
@@ -398,17 +416,32 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         accuracy=accuracy,
         fidelity=fidelity,
         activity=engine.activity,
-        provenance={
-            "model": job.network.source,
-            "model_sha256": job.network.fingerprint(),
-            "calibration": {
-                "name": job.typical.name,
-                "samples": len(job.typical),
-                "sha256": job.typical.fingerprint(),
-            },
-            "steps": job.evaluated.steps,
-        },
+        provenance=_provenance(job, lowered),
     )
+
+
+def _provenance(job: Job, lowered: Lowered) -> dict[str, Any]:
+    return {
+        **asdict(job.asked),
+        "tool": __version__,
+        "model": job.network.source,
+        "model_sha256": job.network.fingerprint(),
+        "network_sha256": network_digest(lowered.network),
+        "target": {"name": job.chip.name, "sha256": job.chip.digest},
+        "calibration": _data(job.typical),
+        "test": _data(job.evaluated),
+        "steps": job.evaluated.steps,
+        "environment": environment(),
+    }
+
+
+def _data(samples: Samples) -> dict[str, Any]:
+    return {
+        "name": samples.name,
+        "samples": len(samples),
+        "labels": samples.labels is not None,
+        "sha256": samples.fingerprint(),
+    }
 
 
 def _ready_backend(name: str) -> Backend:

@@ -59,7 +59,13 @@ def deploy_command(
         # Imported here because torch takes seconds; the bars are already on screen.
         from osbc_deploy.pipeline import deploy
 
-        deployment = deploy(**inputs.load(progress), target=target, progress=progress, **options)
+        deployment = deploy(
+            **inputs.load(progress),
+            target=target,
+            progress=progress,
+            call=inputs.call(),
+            **options,
+        )
         if output is not None:
             deployment.save(output)
     report = deployment.report()

@@ -92,7 +92,12 @@ def fit_command(
 
         budget = FitBudget(cores, memory, accuracy_drop)
         result = fit(
-            **inputs.load(progress), budget=budget, target=target, progress=progress, **options
+            **inputs.load(progress),
+            budget=budget,
+            target=target,
+            progress=progress,
+            call=inputs.call(),
+            **options,
         )
         if output is not None:
             result.save(output)

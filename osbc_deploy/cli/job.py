@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from osbc_deploy.cli.options import config_option, json_option, quiet_option
+from osbc_deploy.cli.options import ARGUMENTS, config_option, json_option, quiet_option
 from osbc_deploy.errors import UsageError
 from osbc_deploy.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
+    from osbc_deploy.report.provenance import Call
 
 __all__ = ["Inputs", "check_inputs", "compression_options", "job_options", "seed_everything"]
 
@@ -235,6 +237,13 @@ class Inputs:
     test: str | None
     seed: int
     dataset: DatasetRequest | None = None
+
+    def call(self) -> Call:
+        """Return the command line that runs, for the provenance."""
+        from osbc_deploy.report.provenance import Call
+
+        given = click.get_current_context().meta.get(ARGUMENTS, ())
+        return Call(shlex.join(["osbc-deploy", *given]), self.seed)
 
     def load(self, progress: Progress = SILENT) -> dict[str, Any]:
         """Return the arguments of :func:`osbc_deploy.deploy`; without a model, what is bundled."""

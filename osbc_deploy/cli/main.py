@@ -17,6 +17,7 @@ from osbc_deploy.cli.export import export_command
 from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
 from osbc_deploy.cli.inspect import inspect_command
+from osbc_deploy.cli.options import ARGUMENTS
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
 from osbc_deploy.cli.verify import verify_command
 from osbc_deploy.errors import OsbcError
@@ -41,6 +42,7 @@ class DefaultGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Insert the default command where the user named none."""
+        ctx.meta[ARGUMENTS] = tuple(args)
         own = {"--help", "-h", "--version"}
         if args and args[0] not in self.commands and args[0] not in own:
             args = ["deploy", *args]

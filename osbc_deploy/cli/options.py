@@ -11,7 +11,10 @@ import click
 
 from osbc_deploy.errors import UsageError
 
-__all__ = ["config_option", "json_option", "quiet_option"]
+__all__ = ["ARGUMENTS", "config_option", "json_option", "quiet_option"]
+
+ARGUMENTS = "osbc_deploy.arguments"
+"""Key of click's ``Context.meta`` for the command line as it was given."""
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:

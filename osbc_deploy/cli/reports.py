@@ -101,13 +101,37 @@ def _table(report: dict[str, Any]) -> str:
     show_default=True,
     help="What to print.",
 )
+@click.option(
+    "--target",
+    metavar="NAME|FILE.toml",
+    help="Chip the deployment must be for; by default the one of that name that comes with the "
+    "tool.",
+)
+@click.option(
+    "--test",
+    metavar="DATA",
+    help="The data it was evaluated on: run the integer network on them again.",
+)
 @config_option
 def check_command(
-    path: Path, budget: Path, baseline: Path | None, update_baseline: bool, form: str
+    path: Path,
+    budget: Path,
+    baseline: Path | None,
+    update_baseline: bool,
+    form: str,
+    target: str | None,
+    test: str | None,
 ) -> int:
-    """Check a deployment against a budget: exit code 4 over budget, 5 below the quality asked."""
+    """Check a deployment (a folder written with -o) against a budget.
+
+    Fit, cores and memory are counted again from network and target; the report must agree and
+    belong to them. Exit code 4: over budget, or does not fit. 5: below the quality asked, or
+    backend and engine differ. 6: report, network, target or baseline do not belong together, or
+    were changed.
+    """
     from osbc_deploy.report.budget import Growth, check_report, read_budget
     from osbc_deploy.report.read import read_report
+    from osbc_deploy.report.recount import read_recounted
 
     if update_baseline and baseline is None:
         raise UsageError("--update-baseline: needs --baseline FILE to write to.")
@@ -116,7 +140,7 @@ def check_command(
             f"{baseline}: no such file. Make this report the first baseline with --update-baseline."
         )
     limits = read_budget(budget)
-    report = read_report(path)
+    report = read_recounted(path, target, test)
     known = None
     if baseline is not None and not (update_baseline and not baseline.exists()):
         known = read_report(baseline)

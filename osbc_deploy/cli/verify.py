@@ -87,7 +87,12 @@ def verify_command(
         from osbc_deploy.verify import verify
 
         found = verify(
-            **inputs.load(progress), target=target, gates=gate, progress=progress, **options
+            **inputs.load(progress),
+            target=target,
+            gates=gate,
+            progress=progress,
+            call=inputs.call(),
+            **options,
         )
         if output is not None:
             found.save(output)

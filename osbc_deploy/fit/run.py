@@ -35,6 +35,7 @@ from osbc_deploy.network.graph import Conv, Readout
 from osbc_deploy.network.simulate import decode, simulate
 from osbc_deploy.pipeline import Deployment, Job, finish, prepare
 from osbc_deploy.progress import SILENT, Progress, task
+from osbc_deploy.report.provenance import Call, request
 
 __all__ = ["FitBudget", "FitResult", "fit"]
 
@@ -172,6 +173,7 @@ def fit(
     backend_samples: int = 16,
     time_limit: float = 600.0,
     progress: Progress = SILENT,
+    call: Call | None = None,
 ) -> FitResult:
     """Search sparsity and bits of every layer for the least loss within a budget, and deploy.
 
@@ -182,7 +184,7 @@ def fit(
     Parameters
     ----------
     module, calibration, target, test, weights, dt, reset, method, readout, backend, \
-backend_samples, time_limit, progress
+backend_samples, time_limit, progress, call
         As of :func:`osbc_deploy.deploy`.
     budget : FitBudget
         The target's cores by default.
@@ -202,6 +204,7 @@ backend_samples, time_limit, progress
     OsbcError
         As :func:`osbc_deploy.deploy`.
     """
+    asked = request(fit, locals(), call)
     budget = budget or FitBudget()
     for width in bits:
         CompressionOptions(bits=width)
@@ -218,6 +221,7 @@ backend_samples, time_limit, progress
         backend=backend,
         backend_samples=backend_samples,
         time_limit=time_limit,
+        asked=asked,
     )
     statistics = collect(job.network, job.typical.spikes, options, progress=progress)
     notes = tuple(_left_out(statistics))

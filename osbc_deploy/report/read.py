@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.json_reading import parse_json
 from osbc_deploy.report.build import SCHEMA, json_schema
+from osbc_deploy.report.consistency import contradictions
 
 __all__ = ["read_report"]
 
@@ -28,15 +29,14 @@ def read_report(path: Path) -> dict[str, Any]:
     UsageError
         When there is nothing at `path`.
     ArtefactError
-        When it is no report, of another schema version, or does not follow the schema.
+        When it is no report, of another schema version, does not follow the schema, contradicts
+        itself, or was changed after it was written.
     """
-    import jsonschema
-
     file = path / "report.json" if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"{file}: no such file. Write it with osbc-deploy ... -o FOLDER.")
     try:
-        report = json.loads(file.read_text(encoding="utf-8"))
+        report = parse_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{file}: is no JSON report ({error}). Deploy again.") from error
     found = report.get("schema") if isinstance(report, dict) else None
@@ -44,17 +44,24 @@ def read_report(path: Path) -> dict[str, Any]:
         raise ArtefactError(
             f"{file}: schema {found!r} is not {SCHEMA!r}. Deploy again with this version."
         )
-    validator = jsonschema.Draft202012Validator(json_schema())
-    faults = sorted(validator.iter_errors(report), key=lambda fault: list(map(str, fault.path)))
-    if faults:
-        lines = [
-            f"  - {'.'.join(map(str, f.path)) or 'report'}: {f.message[:200]}"
-            for f in faults[:_SHOWN]
-        ]
-        if len(faults) > _SHOWN:
-            lines.append(f"  - and {len(faults) - _SHOWN} more")
-        raise ArtefactError(
-            f"{file}: does not follow the schema:\n" + "\n".join(lines) + "\nDeploy again."
-        )
+    faults = [
+        f"{'.'.join(map(str, fault.path)) or 'report'}: {fault.message[:200]}"
+        for fault in _validator().iter_errors(report)
+    ]
+    if faults := faults or contradictions(report):
+        shown = "; ".join(sorted(faults)[:_SHOWN])
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise ArtefactError(f"{file}: is no report to trust: {shown}{more}. Deploy again.")
     checked: dict[str, Any] = report
     return checked
+
+
+def _validator() -> Any:
+    import jsonschema
+
+    # JSON Schema takes 5.0 for a whole number.
+    strict = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    )
+    extend: Any = jsonschema.validators.extend
+    return extend(jsonschema.Draft202012Validator, type_checker=strict)(json_schema())

@@ -159,12 +159,14 @@ def test_the_bundled_network_is_the_default_and_json_is_json(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_results_do_not_depend_on_the_run(user: Path) -> None:
+def test_results_do_not_depend_on_the_run(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     runs = [
         osbc("mymodel:net", *FAST, "--calibration", "data.npz", "--json", cwd=user).stdout
         for _ in range(2)
     ]
     assert runs[0] == runs[1] != ""
+    assert json.loads(runs[0])["provenance"]["date"] == "2023-11-14T22:13:20Z"
 
 
 def test_a_chip_that_is_too_small_exits_with_4_and_says_why(user: Path) -> None:

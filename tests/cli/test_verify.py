@@ -163,8 +163,9 @@ def test_gates_come_from_a_config_too(user: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_report(
-    user: Path, capsys: pytest.CaptureFixture[str]
+    user: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     reports = []
     for _ in range(2):
         assert verify("--resume", "state", "--json", "--samples", "4") == 0
