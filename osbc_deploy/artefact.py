@@ -53,6 +53,9 @@ _STATE = (
     "du", "dv", "vth", "reset_amount", "bias_mant", "bias_exp", "u_init", "v_init",
     "v_scale", "v_offset",
 )  # fmt: skip
+_WIDEST = 64
+"""Bits of a register, and shifts, beyond which nothing is a chip's."""
+
 _POPULATION = ("spiking", "reset", "reset_interval", "reset_offset")
 
 
@@ -275,6 +278,9 @@ def network_of(
     given["weight_bits"] = tuple(int(b) for b in given["weight_bits"])
     if set(given) != {f.name for f in fields(NumberFormats)}:
         raise ValueError("number formats are incomplete")
+    widths = (*given["weight_bits"], *(v for k, v in given.items() if k != "weight_bits"))
+    if not all(-_WIDEST <= int(width) <= _WIDEST for width in widths):
+        raise ValueError(f"number formats beyond {_WIDEST} bits")
     formats = NumberFormats(**given)
     populations = []
     for entry in manifest["populations"]:

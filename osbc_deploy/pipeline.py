@@ -416,11 +416,11 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         accuracy=accuracy,
         fidelity=fidelity,
         activity=engine.activity,
-        provenance=_provenance(job, lowered),
+        provenance=_provenance(job, lowered, engine),
     )
 
 
-def _provenance(job: Job, lowered: Lowered) -> dict[str, Any]:
+def _provenance(job: Job, lowered: Lowered, engine: EngineRun) -> dict[str, Any]:
     return {
         **asdict(job.asked),
         "tool": __version__,
@@ -430,6 +430,7 @@ def _provenance(job: Job, lowered: Lowered) -> dict[str, Any]:
         "target": {"name": job.chip.name, "sha256": job.chip.digest},
         "calibration": _data(job.typical),
         "test": _data(job.evaluated),
+        "output_sha256": engine.fingerprint(),
         "steps": job.evaluated.steps,
         "environment": environment(),
     }

@@ -132,7 +132,10 @@ def _evaluated(path: Path, network: FixedPointNetwork, report: Report, test: str
             f"than {samples.name} ({samples.fingerprint()[:12]}). Give those."
         )
     done = run(network, samples.spikes)
-    found: dict[str, Any] = {"populations": activity_parts(network, done.activity)}
+    found: dict[str, Any] = {
+        "provenance": {"output_sha256": done.fingerprint()},
+        "populations": activity_parts(network, done.activity),
+    }
     if samples.labels is not None:
         right = decode(done.output, network.readout) == samples.labels
         found["accuracy"] = {"fixed_point": float(right.mean())}
