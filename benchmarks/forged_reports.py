@@ -49,8 +49,8 @@ def main() -> int:
     total = sum(codes.values(), Counter())
     print(
         f"{total.total()} folders of {len(codes)} kinds: {total[0]} pass, "
-        f"{', '.join(f'{total[c]} exit {c}' for c in (4, 5, 6))}; "
-        f"{time.perf_counter() - start:.0f} s"
+        f"{', '.join(f'{total[c]} exit {c}' for c in (4, 5, 6))} "
+        f"({time.perf_counter() - start:.0f} s)"
     )
     return int(wrong > 0)
 

@@ -53,7 +53,7 @@ _STATE = (
     "du", "dv", "vth", "reset_amount", "bias_mant", "bias_exp", "u_init", "v_init",
     "v_scale", "v_offset",
 )  # fmt: skip
-_WIDEST = 64
+_WIDEST = 32
 """Bits of a register, and shifts, beyond which nothing is a chip's."""
 
 _POPULATION = ("spiking", "reset", "reset_interval", "reset_offset")

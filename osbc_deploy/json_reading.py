@@ -70,8 +70,8 @@ def _whole(text: str) -> int:
 
 def _check_depth(value: Any) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         inner = [o.values() if isinstance(o, dict) else o for o in level if isinstance(o, _NESTED)]
         level = [part for parts in inner for part in parts]
-    if level:
+    if any(isinstance(part, _NESTED) for part in level):
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")

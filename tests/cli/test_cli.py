@@ -201,6 +201,17 @@ def test_fit_finds_a_plan_for_a_budget_or_says_what_is_over(user: Path) -> None:
     assert table.returncode == 0, table.stderr
     assert "Least loss for memory" in table.stdout
     assert "as predicted" in table.stdout
+    provenance = json.loads((user / "out" / "report.json").read_text())["provenance"]
+    assert provenance["command"] == (
+        "osbc-deploy fit mymodel:net --target loihi2 --calibration data.npz "
+        "--max-accuracy-drop 0.5 -o out"
+    )
+    assert provenance["seed"] == 0
+    budget = {"cores": None, "memory": None, "accuracy_drop": 0.5}
+    assert provenance["options"]["budget"] == budget
+    (user / "budget.toml").write_text("schema = 1\n[budget]\naccuracy_drop = 0.5\n")
+    kept = osbc("check", "out", "--budget", "budget.toml", "--test", "data.npz", cwd=user)
+    assert kept.returncode == 0, kept.stderr
 
 
 def test_a_deployed_network_is_counted_on_other_chips(user: Path) -> None:

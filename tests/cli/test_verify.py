@@ -123,6 +123,10 @@ def test_everything_is_written_although_a_gate_is_broken(
     page = (user / "page.html").read_text()
     assert page == (user / "out" / "verify.html").read_text()
     assert "1 OF 1 GATES BROKEN" in page
+    (user / "budget.toml").write_text("schema = 1\n[budget]\ncores = 120\n")
+    with pytest.raises(SystemExit) as done:
+        main(["check", "out", "--budget", "budget.toml", "--test", "data.npz"])
+    assert done.value.code == 0
     inner = json.loads((user / "out" / "report.json").read_text())
     assert inner["fidelity"]["samples"] == 7
     assert inner["fidelity"]["mismatched_spikes"] == 0
