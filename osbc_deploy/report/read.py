@@ -33,8 +33,13 @@ def read_report(path: Path) -> dict[str, Any]:
         itself, or was changed after it was written.
     """
     file = path / "report.json" if path.is_dir() else path
+    if not path.exists():
+        raise UsageError(f"{path}: no such file. Write it with osbc-deploy ... -o FOLDER.")
     if not file.is_file():
-        raise UsageError(f"{file}: no such file. Write it with osbc-deploy ... -o FOLDER.")
+        raise ArtefactError(
+            f"{file}: is not there, so this is no deployment. Give the folder that osbc-deploy ... "
+            "-o wrote."
+        )
     try:
         report = parse_json(file.read_bytes())
     except (OSError, ValueError) as error:
@@ -42,7 +47,7 @@ def read_report(path: Path) -> dict[str, Any]:
     found = report.get("schema") if isinstance(report, dict) else None
     if found != SCHEMA:
         raise ArtefactError(
-            f"{file}: schema {found!r} is not {SCHEMA!r}. Deploy again with this version."
+            f"{file}: schema {repr(found)[:60]} is not {SCHEMA!r}. Deploy again with this version."
         )
     faults = [
         f"{'.'.join(map(str, fault.path)) or 'report'}: {fault.message[:200]}"

@@ -178,6 +178,15 @@ def network_file_of_another(rng: np.random.Generator, site: Site, work: Path) ->
 
 
 @forgery
+def no_report(rng: np.random.Generator, site: Site, work: Path) -> list[str]:
+    file = site.copy(pick(rng, site.HONEST), work) / "report.json"
+    file.rename(pick(rng, [file.with_suffix(".bak"), work / "report.json"]))
+    if rng.integers(2):
+        file.mkdir()
+    return []
+
+
+@forgery
 def no_network(rng: np.random.Generator, site: Site, work: Path) -> list[str]:
     folder = site.copy(pick(rng, site.HONEST), work)
     for name in ("network.json", "network.safetensors")[int(rng.integers(2)) :]:
