@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy._version import __version__
-from osbc_deploy.arrays import IntArray
+from osbc_deploy.accuracy import Accuracy, check_classes, doubts, evaluate
 from osbc_deploy.artefact import network_digest, new_folder, write_network
 from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.mapping import Mapping as ChipMapping
@@ -26,73 +26,18 @@ from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, 
 from osbc_deploy.compress.rows import DEFAULT_MEMORY
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.errors import ArtefactError, BackendError, UsageError
-from osbc_deploy.fixedpoint.engine import EngineRun, run
+from osbc_deploy.errors import BackendError, UsageError
+from osbc_deploy.fidelity import Fidelity, compare
+from osbc_deploy.fixedpoint.engine import EngineRun
 from osbc_deploy.fixedpoint.lower import Lowered, check_features, lower
 from osbc_deploy.frontends.references import as_samples
 from osbc_deploy.network.graph import INPUT, Network, Readout
-from osbc_deploy.network.simulate import decode, simulate
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.report.provenance import Call, Request, environment, request
 
 __all__ = ["Accuracy", "Deployment", "Fidelity", "Job", "deploy", "finish", "prepare"]
 
 READOUTS = ("sum", "last", "max")
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Share of samples classified right, in [0, 1]; None where the data has no labels.
-
-    Attributes
-    ----------
-    float_, compressed, fixed_point : float or None
-        Of the float network, with compressed weights in floating point, and in integers.
-    agreement : float
-        Share of samples that get the same class in integers as in floating point.
-    samples : int
-    data : str
-        Name of the samples.
-    """
-
-    float_: float | None
-    compressed: float | None
-    fixed_point: float | None
-    agreement: float
-    samples: int
-    data: str
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How the target's backend compares with the engine.
-
-    Attributes
-    ----------
-    backend : str or None
-        None when no comparison was asked for.
-    samples : int
-    compared_spikes : int
-        Spike-or-no-spike decisions compared, of every spiking population.
-    mismatched_spikes : int
-    compared_potentials, mismatched_potentials : int
-        The same for the potentials of a readout.
-    restarts : int
-        Times the backend hung and was started again.
-    """
-
-    backend: str | None
-    samples: int = 0
-    compared_spikes: int = 0
-    mismatched_spikes: int = 0
-    compared_potentials: int = 0
-    mismatched_potentials: int = 0
-    restarts: int = 0
-
-    @property
-    def exact(self) -> bool:
-        """Whether every bit compared was the same."""
-        return self.mismatched_spikes == 0 and self.mismatched_potentials == 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +63,8 @@ class Deployment:
         Of every population on the evaluated samples.
     provenance : dict
         What was asked for, when and where, and the fingerprints of model, network, target and data.
+    warnings : tuple of str
+        What puts the results in doubt, to be read before them.
     """
 
     target: Target
@@ -131,6 +78,7 @@ class Deployment:
     fidelity: Fidelity
     activity: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -203,6 +151,7 @@ def deploy(
     solver_memory: int = DEFAULT_MEMORY,
     resume: str | Path | None = None,
     readout: Readout = "sum",
+    classes: int | None = None,
     backend: str | None = None,
     backend_samples: int = 16,
     time_limit: float = 600.0,
@@ -237,10 +186,14 @@ def deploy(
         A folder for finished layers; a run that was killed goes on from there.
     readout : {"sum", "last", "max"}
         How the output over time becomes a class.
+    classes : int, optional
+        Classes that the network tells apart, an output each, where the labels hold only the first
+        of them; one more than the highest label by default.
     backend : str, optional
         Another backend than the target's.
     backend_samples : int
-        Samples run on the backend and compared with the engine, spike by spike; 0 for none.
+        Samples run on the backend and compared with the engine, spike by spike; 0 for none. The
+        engine itself is compared with its NumPy specification, on fewer where that takes long.
     time_limit : float
         Seconds the backend may take.
     progress : Progress
@@ -276,6 +229,7 @@ def deploy(
         dt=dt,
         reset=reset,
         readout=readout,
+        classes=classes,
         backend=backend,
         backend_samples=backend_samples,
         time_limit=time_limit,
@@ -300,6 +254,8 @@ class Job:
     runner : Backend or None
     backend_samples : int
     time_limit : float
+    classes : int or None
+        Classes the network tells apart, where the labels do not say.
     asked : Request
         For the provenance.
     """
@@ -312,6 +268,7 @@ class Job:
     runner: Backend | None
     backend_samples: int
     time_limit: float
+    classes: int | None = None
     asked: Request = field(default_factory=Request)
 
     @property
@@ -330,6 +287,7 @@ def prepare(
     dt: float | None = None,
     reset: str | None = None,
     readout: Readout = "sum",
+    classes: int | None = None,
     backend: str | None = None,
     backend_samples: int = 16,
     time_limit: float = 600.0,
@@ -362,26 +320,22 @@ def prepare(
 
     network = import_network(module, weights, typical, dt=dt, reset=reset)
     check_features(network)
-    for samples in (typical, evaluated):
-        _check_labels(samples, network.output.size)
+    check_classes((typical, evaluated), network.output.size, classes)
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}
     )
     return Job(
-        chip, network, typical, evaluated, readout, runner, backend_samples, time_limit, asked
+        chip,
+        network,
+        typical,
+        evaluated,
+        readout,
+        runner,
+        backend_samples,
+        time_limit,
+        classes,
+        asked,
     )
-
-
-def _check_labels(samples: Samples, outputs: int) -> None:
-    """Refuse labels that no output stands for: they would only count as wrong answers."""
-    if samples.labels is None:
-        return
-    highest = int(samples.labels.max())
-    if highest >= outputs:
-        raise ArtefactError(
-            f"{samples.name}: labels go up to {highest}, the network's {outputs} outputs stand for "
-            f"0 to {outputs - 1}. Number the classes from 0, or give data of its classes."
-        )
 
 
 def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILENT) -> Deployment:
@@ -400,11 +354,17 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         **{name: seen.counts / len(job.typical) for name, seen in lowered.activity.items()},
     }
     placement = place(traffic(mapping, layers, spikes), job.chip)
-    accuracy, engine = _evaluate(compressed, lowered, job.evaluated, job.readout, progress)
+    accuracy, engine = evaluate(compressed, lowered, job.evaluated, job.readout, progress)
     fidelity = Fidelity(None)
     if job.runner is not None:
-        few = job.evaluated.take(job.backend_samples)
-        fidelity = _compare(job.runner, lowered, few, job.time_limit, progress)
+        fidelity = compare(
+            job.runner,
+            lowered.network,
+            job.evaluated,
+            job.backend_samples,
+            time_limit=job.time_limit,
+            progress=progress,
+        )
     return Deployment(
         target=job.chip,
         network=job.network,
@@ -417,6 +377,10 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         fidelity=fidelity,
         activity=engine.activity,
         provenance=_provenance(job, lowered, engine),
+        warnings=(
+            *job.network.warnings,
+            *doubts(accuracy, job.evaluated.labels, job.network.output.size, job.classes),
+        ),
     )
 
 
@@ -456,56 +420,3 @@ def _ready_backend(name: str) -> Backend:
             "--backend-samples 0, or use --backend engine."
         )
     return backend
-
-
-def _evaluate(
-    compressed: CompressedNetwork,
-    lowered: Lowered,
-    samples: Samples,
-    readout: Readout,
-    progress: Progress,
-) -> tuple[Accuracy, EngineRun]:
-    before = simulate(
-        compressed.original, samples.spikes, progress=progress, title="evaluate float"
-    )
-    after = simulate(
-        compressed.network, samples.spikes, progress=progress, title="evaluate compressed"
-    )
-    fixed = run(lowered.network, samples.spikes, progress=progress, title="evaluate fixed point")
-    classes = [decode(r.output, readout) for r in (before, after, fixed)]
-    shares = [_share(c, samples.labels) for c in classes]
-    accuracy = Accuracy(
-        float_=shares[0],
-        compressed=shares[1],
-        fixed_point=shares[2],
-        agreement=float(np.mean(classes[0] == classes[2])),
-        samples=len(samples),
-        data=samples.name,
-    )
-    return accuracy, fixed
-
-
-def _share(classes: IntArray, labels: IntArray | None) -> float | None:
-    return None if labels is None else float(np.mean(classes == labels))
-
-
-def _compare(
-    backend: Backend, lowered: Lowered, samples: Samples, time_limit: float, progress: Progress
-) -> Fidelity:
-    """Run samples on the backend and on the engine and count every bit that differs."""
-    network = lowered.network
-    theirs = backend.run(network, samples.spikes, time_limit=time_limit, progress=progress)
-    spiking = [p.name for p in network.populations if p.spiking]
-    ours = run(network, samples.spikes, record=spiking)
-    readout = not network.output.spiking
-    return Fidelity(
-        backend=backend.name,
-        samples=len(samples),
-        compared_spikes=sum(ours.spikes[name].size for name in spiking),
-        mismatched_spikes=sum(
-            int(np.count_nonzero(ours.spikes[name] != theirs.spikes[name])) for name in spiking
-        ),
-        compared_potentials=ours.output.size if readout else 0,
-        mismatched_potentials=int(np.count_nonzero(ours.output != theirs.output)) if readout else 0,
-        restarts=theirs.restarts,
-    )

@@ -33,6 +33,8 @@ ORDER = [
     "stored",
     "bundled",
     "report",
+    "accuracy",
+    "fidelity",
     "pipeline",
     "fit",
     "verify",

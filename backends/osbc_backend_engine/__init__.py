@@ -1,4 +1,8 @@
-"""The core's own integer engine as a backend."""
+"""The core's own integer engine as a backend: its specification, run beside what is compiled.
+
+Every result of the core comes from the compiled engine. A backend that ran it again would only
+show that it repeats itself, so this one runs the NumPy code that defines the bits.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,10 @@ __all__ = ["BACKEND", "EngineBackend"]
 
 
 class EngineBackend:
-    """Runs on the integer engine; needs nothing but the core, and no time limit."""
+    """Runs the engine's specification; needs nothing but the core, and no time limit."""
 
     name = "engine"
-    summary = "vectorized integer engine of the core"
+    summary = "NumPy specification of the core's integer engine"
 
     def availability(self) -> Availability:
         """Return that it is always there."""
@@ -36,7 +40,13 @@ class EngineBackend:
         """Run samples; see :class:`osbc_deploy.backends.Backend`."""
         names = [p.name for p in network.populations]
         done = run(
-            network, spikes, record=names, states=states, progress=progress, title="engine backend"
+            network,
+            spikes,
+            record=names,
+            states=states,
+            kernels="plain",
+            progress=progress,
+            title="engine's specification",
         )
         return BackendRun(done.spikes, done.output, done.u, done.v)
 

@@ -94,9 +94,12 @@ def show_report(report: dict[str, Any]) -> None:
 def exit_code(deployment: Deployment) -> int:
     """Say what is wrong with a deployment, and return the exit code for it."""
     if not deployment.fidelity.exact:
+        from osbc_deploy.report.terminal import sides
+
         f = deployment.fidelity
+        here, there = sides(f.backend or "", f.reference or "")
         click.echo(
-            f"error: {f.backend} and the engine differ in {f.mismatched_spikes} spikes and "
+            f"error: {here} and {there} differ in {f.mismatched_spikes} spikes and "
             f"{f.mismatched_potentials} potentials, 0 are allowed. Please report this with "
             "the output folder (-o).",
             err=True,

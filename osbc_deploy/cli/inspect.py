@@ -107,7 +107,10 @@ def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples 
 def _show(found: dict[str, Any]) -> None:
     from rich.table import Table
 
+    from osbc_deploy.report.terminal import print_warnings
+
     console = table_console()
+    print_warnings(found["warnings"], console)
     shape = _by(found["input_shape"])
     console.print(
         f"{found['source']}: input {shape}, {found['neurons']:,} neurons, "

@@ -102,6 +102,12 @@ _OPTIONS = (
         show_default=True,
         help="How the output over time becomes a class.",
     ),
+    click.option(
+        "--classes",
+        type=int,
+        metavar="N",
+        help="Classes that MODEL tells apart, where the labels hold only the first of them.",
+    ),
     click.option("--backend", metavar="NAME", help="Run on another backend than the target's."),
     click.option(
         "--backend-samples",

@@ -122,14 +122,15 @@ def verify_command(
 
 def _unasked(found: Verification) -> int:
     """Return the exit code of what no gate asked for: bits that differ, a chip that is full."""
-    from osbc_deploy.pipeline import Fidelity
+    from osbc_deploy.fidelity import Fidelity
+    from osbc_deploy.report.terminal import sides
 
     backend = found.backend
     asked = any(f.name == "backend_mismatches" for f in found.findings)
     if backend is not None and backend.different and not asked:
         raise FidelityError(
-            f"verify: {backend.backend} and the engine differ in {backend.different} spikes, "
-            "currents and potentials, 0 are allowed. Please report this with the output folder "
-            "(-o), or allow some with --gate backend_mismatches=N."
+            f"verify: {' and '.join(sides(backend.backend, backend.reference))} differ in "
+            f"{backend.different} spikes, currents and potentials, 0 are allowed. Please report "
+            "this with the output folder (-o), or allow some with --gate backend_mismatches=N."
         )
     return exit_code(replace(found.deployment, fidelity=Fidelity(None)))

@@ -153,6 +153,7 @@ def _values(network: FixedPointNetwork, tables: Tables, name: str, crc: int) -> 
         "input_meaning": "its value" if graded else "0, or anything else for a spike",
         "output_meaning": "spikes (0 or 1)" if out.spiking else "membrane potentials",
         "readout_meaning": _READOUT[network.readout],
+        "silence": "all are 0" if out.spiking else "all are one number",
         "accumulate": _ACCUMULATE[network.readout],
         "depth": network.depth[out.name],
         "projections": len(tables.projections), "populations": len(tables.populations),

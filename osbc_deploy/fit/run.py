@@ -19,8 +19,9 @@ from osbc_deploy.compress.network import (
     assemble,
     collect,
 )
+from osbc_deploy.data.samples import Samples
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.errors import FitError, UsageError
+from osbc_deploy.errors import FidelityError, FitError, UsageError
 from osbc_deploy.fit.candidates import (
     BITS,
     SPARSITIES,
@@ -31,8 +32,8 @@ from osbc_deploy.fit.candidates import (
 from osbc_deploy.fit.remedies import advice
 from osbc_deploy.fit.search import Candidate, Plan, front_over, pareto_plans
 from osbc_deploy.fixedpoint.timing import Timing, timing
-from osbc_deploy.network.graph import Conv, Readout
-from osbc_deploy.network.simulate import decode, simulate
+from osbc_deploy.network.graph import Conv, Network, Readout
+from osbc_deploy.network.simulate import NO_ANSWER, decode, shared_answers, simulate
 from osbc_deploy.pipeline import Deployment, Job, finish, prepare
 from osbc_deploy.progress import SILENT, Progress, task
 from osbc_deploy.report.provenance import Call, request
@@ -103,7 +104,7 @@ class FitResult:
         """Share of evaluated samples lost in fixed point; without labels, of changed classes."""
         accuracy = self.deployment.accuracy
         if accuracy.float_ is None or accuracy.fixed_point is None:
-            return 1.0 - accuracy.agreement
+            return 0.0 if accuracy.agreement is None else 1.0 - accuracy.agreement
         return accuracy.float_ - accuracy.fixed_point
 
     @property
@@ -169,6 +170,7 @@ def fit(
     max_sparsity: float = SPARSITIES[-1],
     method: str = "osbc",
     readout: Readout = "sum",
+    classes: int | None = None,
     backend: str | None = None,
     backend_samples: int = 16,
     time_limit: float = 600.0,
@@ -183,8 +185,8 @@ def fit(
 
     Parameters
     ----------
-    module, calibration, target, test, weights, dt, reset, method, readout, backend, \
-backend_samples, time_limit, progress, call
+    module, calibration, target, test, weights, dt, reset, method, readout, classes, \
+backend, backend_samples, time_limit, progress, call
         As of :func:`osbc_deploy.deploy`.
     budget : FitBudget
         The target's cores by default.
@@ -218,6 +220,7 @@ backend_samples, time_limit, progress, call
         dt=dt,
         reset=reset,
         readout=readout,
+        classes=classes,
         backend=backend,
         backend_samples=backend_samples,
         time_limit=time_limit,
@@ -351,16 +354,29 @@ def _smallest(
     ------
     FitError
         When even the plan of least loss loses more.
+    FidelityError
+        When the float network classifies nothing that could be lost.
     """
     front = front_over(feasible, "words")
     data = {id(s): s for s in (job.typical, job.evaluated)}.values()
-    before = [decode(simulate(job.network, s.spikes).output, job.readout) for s in data]
+
+    def classes(network: Network, samples: Samples) -> IntArray:
+        output = simulate(network, samples.spikes).output
+        return decode(output, job.readout, spiking=network.output.neuron.spiking)
+
+    before = [classes(job.network, s) for s in data]
+    silent = [s.name for s, was in zip(data, before, strict=True) if (was == NO_ANSWER).all()]
+    if silent:
+        raise FidelityError(
+            f"accuracy drop: the float network gives no class to any sample of "
+            f"{', '.join(silent)}, so none can be lost. Check its weights and data, or leave the "
+            "limit out."
+        )
 
     def drop(plan: Plan) -> float:
         network = _compressed(plan, job, options, statistics).network
         return max(
-            _lost(was, decode(simulate(network, s.spikes).output, job.readout), s.labels)
-            for s, was in zip(data, before, strict=True)
+            _lost(was, classes(network, s), s.labels) for s, was in zip(data, before, strict=True)
         )
 
     with task(progress, "accuracy", int(np.ceil(np.log2(len(front)))) + 1):
@@ -387,5 +403,6 @@ def _smallest(
 def _lost(before: IntArray, after: IntArray, labels: IntArray | None) -> float:
     """Return the share of samples lost; without labels, of those that change class."""
     if labels is None:
-        return float(np.mean(after != before))
+        same, answered = shared_answers(before, after)
+        return 1.0 - same / answered
     return float(np.mean(before == labels) - np.mean(after == labels))

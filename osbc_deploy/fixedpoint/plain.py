@@ -7,9 +7,11 @@ partial sum is an integer below the mantissa's limit; all state arithmetic is in
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
 from osbc_deploy.fixedpoint.arithmetic import (
@@ -33,7 +35,10 @@ from osbc_deploy.fixedpoint.network import (
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
 from osbc_deploy.network.graph import Shape
 
-__all__ = ["run_plain"]
+__all__ = ["run_plain", "work_of"]
+
+_NEURON_WORK = 100
+"""What a neuron's step costs beside its synapses, in multiply-adds (measured)."""
 
 
 def run_plain(
@@ -84,12 +89,25 @@ def run_plain(
     return {name: state.activity(steps) for name, state in neurons.items()}
 
 
+def work_of(network: FixedPointNetwork) -> int:
+    """Return roughly the multiply-adds that one step of a sample takes, spikes or none."""
+    work = _NEURON_WORK * sum(p.size for p in network.populations)
+    for projection in network.projections:
+        connection = projection.connection
+        windows = network.shape_of(projection.post)[1:] if isinstance(connection, FixedConv) else ()
+        work += connection.weight.size * math.prod(windows)
+    return work
+
+
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The synapses of a projection that share a delay, in a precision that sums them exactly."""
+    """The synapses of a projection that share a delay, in a precision that sums them exactly.
+
+    Those with delays are sparse: all parts together hold every synapse once.
+    """
 
     delay: int
-    weight: FloatArray
+    weight: FloatArray | csr_array
     conv: FixedConv | None
     pre_shape: Shape
 
@@ -108,7 +126,7 @@ def _parts(projection: FixedProjection, pre_shape: Shape, signal: IntArray) -> l
         if delay is None:
             return [_Part(0, weight.astype(exact), None, pre_shape)]
         return [
-            _Part(int(d), np.where(delay == d, weight, 0).astype(exact), None, pre_shape)
+            _Part(int(d), csr_array(np.where(delay == d, weight, 0).astype(exact)), None, pre_shape)
             for d in np.unique(delay)
         ]
     return [_Part(0, weight.astype(exact), connection, pre_shape)]
@@ -120,7 +138,7 @@ def _deliver(
     """Return the activation (n, size) that spikes of one step cause."""
     s = (sent if projection.graded else sent != 0).astype(part.weight.dtype)
     if part.conv is None:
-        return shift((s @ part.weight.T).astype(np.int64), projection.weight_exp)
+        return shift((part.weight @ s.T).T.astype(np.int64), projection.weight_exp)
     total = _correlate(part.conv, s.reshape(len(s), *part.pre_shape), part.weight)
     return wrap_accumulator(shift(total.astype(np.int64), projection.weight_exp), network.formats)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,15 @@ def import_network(
     if weights is not None:
         load_weights(found, Path(weights))
     few = samples.take(_PROBE_SAMPLES).spikes
-    return _reader(found, str(name))(found, samples.input_shape, source=str(name), samples=few)
+    network = _reader(found, str(name))(found, samples.input_shape, source=str(name), samples=few)
+    parameters = sum(p.numel() for p in found.parameters())
+    if weights is None and isinstance(module, str) and parameters:
+        missing = (
+            f"weights: --weights was not given; {module} keeps the {parameters:,} parameters it "
+            "was built with, which are random unless it loads its own"
+        )
+        network = replace(network, warnings=(*network.warnings, missing))
+    return network
 
 
 def _reader(module: nn.Module, name: str) -> Callable[..., Network]:

@@ -246,6 +246,8 @@ class Network:
         Where the network came from, for the report.
     notes : tuple of str
         What the import folded or dropped.
+    warnings : tuple of str
+        Why it may not be the network that was meant.
     """
 
     input_shape: Shape
@@ -254,6 +256,7 @@ class Network:
     dtype: str = "float32"
     source: str = ""
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def output(self) -> Population:

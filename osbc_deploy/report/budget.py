@@ -124,14 +124,16 @@ class Finding:
         What is limited, such as ``cores`` or ``core 3 synapses``.
     kind : {"resource", "quality"}
         Decides the exit code: 4 or 5.
-    actual, limit : float
+    actual : float or None
+        None where there is nothing to measure, which does not keep a limit.
+    limit : float
     ok : bool
     message : str
     """
 
     name: str
     kind: Kind
-    actual: float
+    actual: float | None
     limit: float
     ok: bool
     message: str
@@ -238,16 +240,17 @@ def _network(report: Mapping[str, Any], limits: Limits) -> Iterator[Finding]:
 
 
 def _fidelity(report: Mapping[str, Any], limits: Limits) -> Iterator[Finding]:
+    """Hold mismatches against a limit; where nothing was compared, none is no good sign."""
     fidelity, allowed = report["fidelity"], limits.mismatched_spikes
+    name = "mismatched spikes and potentials"
+    sides = fidelity["backend"], fidelity["reference"]
     compared = fidelity["compared_spikes"] + fidelity["compared_potentials"]
-    if compared:
+    if None not in sides and sides[0] != sides[1] and compared:
         different = fidelity["mismatched_spikes"] + fidelity["mismatched_potentials"]
-        yield _at_most("mismatched spikes and potentials", different, allowed or 0, kind="quality")
+        yield _at_most(name, different, allowed or 0, kind="quality")
     elif allowed is not None:
-        raise UsageError(
-            "[budget] mismatched_spikes: the report compared no backend. Deploy "
-            "with --backend-samples above 0."
-        )
+        text = "nothing was compared; deploy with --backend-samples of at least 1"
+        yield Finding(name, "quality", None, allowed, False, text)
 
 
 def _drop(name: str, drop: float, limit: float) -> Finding:

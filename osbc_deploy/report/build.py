@@ -43,6 +43,7 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
             "schema": SCHEMA,
             "target": {"name": target.name, "title": target.title},
             "provenance": dict(deployment.provenance),
+            "warnings": list(deployment.warnings),
             "fits": counted["fits"],
             "excesses": counted["excesses"],
             "accuracy": {

@@ -59,6 +59,9 @@ def _accuracy(report: Report) -> Iterator[str]:
             yield f"accuracy.{key}: is {value}, with {'' if test['labels'] else 'no '}labels"
         elif value is not None and not _is_share(value, test["samples"]):
             yield f"accuracy.{key}: {value} is no share of {test['samples']:,} samples"
+    for key, value in accuracy["no_answer"].items():
+        if not _is_share(value, test["samples"]):
+            yield f"accuracy.no_answer.{key}: {value} is no share of {test['samples']:,} samples"
 
 
 def _is_share(value: float, samples: int) -> bool:
@@ -73,5 +76,9 @@ def _bits(report: Report) -> Iterator[str]:
             yield f"fidelity: {different:,} of {compared:,} {what} differ"
     if fidelity["samples"] > report["accuracy"]["samples"]:
         yield f"fidelity.samples: {fidelity['samples']:,} were compared, more than there are"
-    if (fidelity["backend"] is None) != (fidelity["samples"] == 0):
-        yield f"fidelity: {fidelity['samples']:,} samples compared with {fidelity['backend']}"
+    sides = {fidelity["backend"] is None, fidelity["reference"] is None}
+    if sides != {fidelity["samples"] == 0}:
+        yield (
+            f"fidelity: {fidelity['backend']} against {fidelity['reference']} on "
+            f"{fidelity['samples']:,} samples"
+        )

@@ -27,8 +27,8 @@ def describe(network: Network) -> dict[str, Any]:
     -------
     dict
         ``source``, ``dtype``, ``input_shape``, counts, ``populations``, ``projections``, ``notes``
-        of the import, and under ``unsupported`` what the chip cannot run. A number that differs
-        between neurons is a pair ``[least, largest]``.
+        and ``warnings`` of the import, and under ``unsupported`` what the chip cannot run. A number
+        that differs between neurons is a pair ``[least, largest]``.
     """
     try:
         check_features(network)
@@ -46,6 +46,7 @@ def describe(network: Network) -> dict[str, Any]:
         "populations": [_population(network, p) for p in network.populations],
         "projections": [_projection(network, p) for p in network.projections],
         "notes": list(network.notes),
+        "warnings": list(network.warnings),
         "unsupported": list(unsupported),
     }
 

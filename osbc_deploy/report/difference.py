@@ -31,6 +31,14 @@ def difference(before: Report, after: Report) -> list[dict[str, Any]]:
     rows.append(
         _row(
             "network",
+            "no answer",
+            before["accuracy"]["no_answer"]["fixed_point"],
+            after["accuracy"]["no_answer"]["fixed_point"],
+        )
+    )
+    rows.append(
+        _row(
+            "network",
             "sparsity",
             before["compression"]["sparsity"],
             after["compression"]["sparsity"],

@@ -28,16 +28,29 @@ _CORE_COLUMNS = (
 
 
 def cores_csv(report: Mapping[str, Any]) -> str:
-    """Return one row per core: its slice, use and capacity of every resource."""
+    """Return one row per core: its slice, use and capacity of every resource.
+
+    Every row ends with what the whole network answers, so that rows of several can be told apart.
+    """
     resources = list(report["cores"][0]["resources"])
+    accuracy = report["accuracy"]
+    stages = ("float", "compressed", "fixed_point")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_CORE_COLUMNS, *(f"{r}_{k}" for r in resources for k in ("used", "max"))])
+    writer.writerow(
+        [
+            *_CORE_COLUMNS,
+            *(f"{r}_{k}" for r in resources for k in ("used", "max")),
+            *(f"{k}_{stage}" for k in ("accuracy", "no_answer") for stage in stages),
+        ]
+    )
     for core in report["cores"]:
         writer.writerow(
             [
                 *(core[name] for name in _CORE_COLUMNS),
                 *(core["resources"][r][k] for r in resources for k in ("used", "max")),
+                *(accuracy[stage] for stage in stages),
+                *(accuracy["no_answer"][stage] for stage in stages),
             ]
         )
     return out.getvalue()

@@ -7,6 +7,7 @@ every number is compared with our own count (:mod:`.workload`); a difference is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.compress.network import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import FidelityError, UnsupportedModelError, UsageError
@@ -229,18 +231,26 @@ def neurobench_scores(
     """
     network = compressed.network if isinstance(compressed, CompressedNetwork) else compressed
     module = TorchNetwork(network)
-    theirs = _run_harness(module, samples, readout, batch_size)
+    spikes = network.output.neuron.spiking
+
+    def classes(output: FloatArray) -> IntArray:
+        return decode(output, readout, spiking=spikes)
+
+    theirs = _run_harness(module, samples, classes, batch_size)
     spiking = [p.name for p in network.populations if p.neuron.spiking]
     run = simulate(network, samples.spikes, record=[INPUT, *spiking], batch_size=batch_size)
     ours: dict[str, float] = asdict(count_workload(network, run.spikes, batch_size=batch_size))
     if samples.labels is not None:
-        ours["accuracy"] = float(np.mean(decode(run.output, readout) == samples.labels))
+        ours["accuracy"] = float(np.mean(classes(run.output) == samples.labels))
     _check(theirs, ours)
     return {"neurobench": {name: float(theirs[name]) for name in ours}, "counted": ours}
 
 
 def _run_harness(
-    module: TorchNetwork, samples: Samples, readout: Readout, batch_size: int
+    module: TorchNetwork,
+    samples: Samples,
+    classes: Callable[[FloatArray], IntArray],
+    batch_size: int,
 ) -> dict[str, Any]:
     try:
         from neurobench.benchmarks import Benchmark
@@ -282,7 +292,7 @@ def _run_harness(
         Model(),
         torch.utils.data.DataLoader(data, batch_size=batch_size),
         [],
-        [lambda output: torch.from_numpy(decode(output.numpy(), readout))],
+        [lambda output: torch.from_numpy(classes(output.numpy()))],
         [[Footprint, ConnectionSparsity], workload],
     )
     found = benchmark.run(quiet=True)

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from osbc_deploy.report.measures import layer_measures
+from osbc_deploy.report.terminal import sides
 
 __all__ = ["report_page"]
 
@@ -27,6 +28,7 @@ def report_page(report: Report) -> str:
     )
     return environment.from_string(template).render(
         report=report,
+        sides=sides(report["fidelity"]["backend"] or "", report["fidelity"]["reference"] or ""),
         layers=_layers(report),
         core_map=_core_map(report),
         pools=_pools(report),

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["cores_table", "print_report"]
+__all__ = ["cores_table", "print_report", "print_warnings", "sides"]
 
 Report = Mapping[str, Any]
 
@@ -27,7 +27,8 @@ _COLUMNS = {
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print a report: layers, cores, totals, accuracy, fidelity, deviations and the verdict."""
+    """Print warnings, layers, cores, totals, accuracy, fidelity, deviations and the verdict."""
+    print_warnings(report["warnings"], console)
     console.print(_layers(report))
     console.print(_cores(report))
     lines = [_memory(report), *_activity(report), _accuracy(report), _fidelity(report)]
@@ -39,6 +40,12 @@ def print_report(report: Report, console: Console) -> None:
             soft_wrap=True,
         )
     _verdict(report, console)
+
+
+def print_warnings(warnings: Sequence[str], console: Console) -> None:
+    """Print what puts a report in doubt, a line each."""
+    for warning in warnings:
+        console.print(Text(f"warning: {warning}", style="bold yellow"), soft_wrap=True)
 
 
 def _layers(report: Report) -> Table:
@@ -149,16 +156,25 @@ def _activity(report: Report) -> list[str]:
 
 def _accuracy(report: Report) -> str:
     accuracy = report["accuracy"]
+    silent, agreement = accuracy["no_answer"], accuracy["agreement"]
     where = f"on {accuracy['samples']} samples of {accuracy['data']}"
-    if accuracy["float"] is None:
-        return (
-            f"accuracy: no labels; {accuracy['agreement']:.2%} get the float network's class "
-            f"{where}"
-        )
+    agree = (
+        "no sample gets a class"
+        if agreement is None
+        else f"{agreement:.2%} get the float network's class"
+    )
+    text = (
+        f"accuracy: no labels; {agree} {where}"
+        if accuracy["float"] is None
+        else f"accuracy: {_shares(accuracy)} {where}; {agree}"
+    )
+    return text + (f"; no answer: {_shares(silent)}" if any(silent.values()) else "")
+
+
+def _shares(values: Mapping[str, float]) -> str:
     return (
-        f"accuracy: float {accuracy['float']:.2%}, compressed {accuracy['compressed']:.2%}, "
-        f"fixed point {accuracy['fixed_point']:.2%} {where}; "
-        f"{accuracy['agreement']:.2%} get the float network's class"
+        f"float {values['float']:.2%}, compressed {values['compressed']:.2%}, "
+        f"fixed point {values['fixed_point']:.2%}"
     )
 
 
@@ -166,8 +182,9 @@ def _fidelity(report: Report) -> str:
     fidelity = report["fidelity"]
     if fidelity["backend"] is None:
         return "fidelity: not compared with a backend"
+    here, there = sides(fidelity["backend"], fidelity["reference"])
     text = (
-        f"fidelity: {fidelity['backend']} against the engine on {fidelity['samples']} samples: "
+        f"fidelity: {here} against {there} on {fidelity['samples']} samples: "
         f"{fidelity['mismatched_spikes']:,} of {fidelity['compared_spikes']:,} spikes differ"
     )
     if fidelity["compared_potentials"]:
@@ -175,7 +192,17 @@ def _fidelity(report: Report) -> str:
             f", {fidelity['mismatched_potentials']:,} of "
             f"{fidelity['compared_potentials']:,} readout potentials"
         )
+    if fidelity["left_out"]:
+        text += f" ({fidelity['left_out']} more samples would take the specification too long)"
     return text
+
+
+def sides(backend: str, reference: str) -> tuple[str, str]:
+    """Return what was compared and with what, in words."""
+    # The engine computes every result; as a backend it stands for what its bits are defined by.
+    if reference == "specification":
+        return "NumPy specification", "the compiled engine"
+    return backend, f"the {reference}"
 
 
 def _verdict(report: Report, console: Console) -> None:

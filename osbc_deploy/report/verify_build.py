@@ -15,6 +15,7 @@ import numpy as np
 
 from osbc_deploy.artefact import write_network
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.network.simulate import NO_ANSWER
 from osbc_deploy.report.provenance import sealed
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def build_verification(verification: Verification) -> dict[str, Any]:
                 **deployment.provenance,
                 "deployed": _deployed(deployment.lowered.network),
             },
+            "warnings": list(deployment.warnings),
             "options": {
                 "method": options.method,
                 "sparsity": options.sparsity,
@@ -84,9 +86,11 @@ def _deployed(network: FixedPointNetwork) -> dict[str, str]:
 
 def _stage(verification: Verification, score: Score) -> dict[str, Any]:
     interval = score.interval
+    same, answered = score.shared
     return {
         "name": score.stage,
         "samples": len(score.classes),
+        "no_answer": {"samples": score.no_answer, "value": score.no_answer / len(score.classes)},
         "accuracy": None
         if score.right is None or interval is None
         else {
@@ -95,7 +99,7 @@ def _stage(verification: Verification, score: Score) -> dict[str, Any]:
             "low": interval[0],
             "high": interval[1],
         },
-        "agreement": {"same": score.same, "value": score.agreement},
+        "agreement": {"same": same, "answered": answered, "value": score.agreement},
         "populations": [
             {
                 "name": name,
@@ -189,7 +193,9 @@ def _effect(seen: Effect, float_right: int | None) -> dict[str, Any]:
 def _backend(seen: BackendComparison) -> dict[str, Any]:
     return {
         "name": seen.backend,
+        "reference": seen.reference,
         "samples": seen.samples,
+        "left_out": seen.left_out,
         "restarts": seen.restarts,
         "different": seen.different,
         "populations": [
@@ -255,7 +261,7 @@ def _shown(verification: Verification) -> dict[str, Any]:
     return {
         "sample": shown.sample,
         "label": shown.label,
-        "classes": dict(shown.classes),
+        "classes": {k: None if c == NO_ANSWER else c for k, c in shown.classes.items()},
         "populations": populations,
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from osbc_deploy.report.terminal import sides
 from osbc_deploy.report.verify_terminal import (
     TITLES,
     backend_text,
@@ -49,6 +50,9 @@ def verify_page(report: Report) -> str:
         registers=register_rows(report),
         layers=_layers(report),
         backend="" if report["backend"] is None else backend_text(report["backend"]),
+        sides=None
+        if report["backend"] is None
+        else sides(report["backend"]["name"], report["backend"]["reference"]),
         steps_shown=report["provenance"]["steps"],
         shown=[
             _population(p, report["provenance"]["steps"]) for p in report["shown"]["populations"]

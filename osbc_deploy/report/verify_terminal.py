@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from osbc_deploy.report.terminal import print_warnings, sides
+
 __all__ = ["TITLES", "print_verification"]
 
 Report = Mapping[str, Any]
@@ -24,7 +26,8 @@ TITLES = {
 
 
 def print_verification(report: Report, console: Console) -> None:
-    """Print a report: accuracy, each step, layers, registers, backend, gates and the verdict."""
+    """Print warnings, accuracy, each step, layers, registers, backend, gates and the verdict."""
+    print_warnings(report["warnings"], console)
     console.print(_accuracy(report))
     for step in report["steps"]:
         console.print(_step(step))
@@ -59,6 +62,7 @@ def _accuracy(report: Report) -> Table:
         "samples",
         "accuracy",
         "95 % interval",
+        "no answer",
         "float's class",
         "step",
         "lost",
@@ -76,17 +80,22 @@ def _accuracy(report: Report) -> Table:
 
 
 def stage_cells(stage: Mapping[str, Any] | None) -> list[str]:
-    """Return samples, accuracy, interval and agreement of a stage."""
+    """Return samples, accuracy, interval, samples without an answer, and agreement of a stage."""
     if stage is None:
-        return [""] * 4
+        return [""] * 5
     accuracy = stage["accuracy"]
     known = accuracy is not None
     return [
         f"{stage['samples']:,}",
         f"{accuracy['value']:.2%}" if known else "no labels",
         f"{accuracy['low']:.2%} to {accuracy['high']:.2%}" if known else "",
-        f"{stage['agreement']['value']:.2%}",
+        f"{stage['no_answer']['value']:.2%}",
+        _share(stage["agreement"]["value"]),
     ]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
 
 
 def test_cells(step: Mapping[str, Any] | None) -> list[str]:
@@ -236,8 +245,8 @@ def layer_cells(layer: Mapping[str, Any]) -> list[str]:
         ", ".join(str(b) for b in sorted(set(layer["bits"]))),
         "-" if pruned is None else percent(pruned["output_error"]),
         percent(compressed["output_error"]),
-        f"{compressed['agreement']:.2%}",
-        "-" if drop is None else f"{drop:.2%}",
+        _share(compressed["agreement"]),
+        _share(drop),
     ]
 
 
@@ -249,22 +258,22 @@ def _backend(report: Report) -> str:
 
 
 def backend_text(backend: Mapping[str, Any]) -> str:
-    """Return how the backend compares with the engine, in a sentence."""
+    """Return what was compared with what, and how many numbers differ, in a sentence."""
     counts = []
     for quantity, what in (("spikes", "spikes"), ("u", "currents"), ("v", "potentials")):
         found = [p[quantity] for p in backend["populations"] if p[quantity] is not None]
         if found:
             different, compared = (sum(f[k] for f in found) for k in ("different", "compared"))
             counts.append(f"{different:,} of {compared:,} {what}")
-    text = (
-        f"{backend['name']} against the engine on {backend['samples']} samples: "
-        f"{', '.join(counts)} differ"
-    )
+    here, there = sides(backend["name"], backend["reference"])
+    text = f"{here} against {there} on {backend['samples']} samples: {', '.join(counts)} differ"
+    if backend["left_out"]:
+        text += f" ({backend['left_out']} more samples would take the specification too long)"
     first = backend["first_difference"]
     if first is not None:
         text += (
             f"; first in population {first['population']}, step {first['step']}, neuron "
             f"{first['neuron']} of sample {first['sample']}: {first['quantity']} is "
-            f"{first['engine']} on the engine and {first['backend']} on {backend['name']}"
+            f"{first['engine']} in {there}, {first['backend']} in {here}"
         )
     return text

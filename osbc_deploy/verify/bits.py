@@ -1,4 +1,4 @@
-"""Engine and backend, bit by bit: spikes, currents and potentials."""
+"""Backend and what it is held against, bit by bit: spikes, currents and potentials."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.backends import Backend, BackendRun
+from osbc_deploy.data.samples import Samples
+from osbc_deploy.fidelity import reference_of, run_backend
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.progress import SILENT, Progress
@@ -48,12 +50,13 @@ class FirstDifference:
 
 @dataclass(frozen=True, eq=False)
 class BackendComparison:
-    """How the backend compares with the engine.
+    """How the backend compares with the engine, or the specification with what is compiled of it.
 
     Attributes
     ----------
-    backend : str
-    samples : int
+    backend, reference : str
+        See :class:`osbc_deploy.fidelity.Fidelity`.
+    samples, left_out : int
     restarts : int
         Times the backend hung and was started again.
     populations : dict of dict of Bits
@@ -66,7 +69,9 @@ class BackendComparison:
     """
 
     backend: str
+    reference: str
     samples: int
+    left_out: int
     restarts: int
     populations: Mapping[str, Mapping[str, Bits]]
     diverges: Mapping[str, tuple[int, ...]]
@@ -83,6 +88,11 @@ class BackendComparison:
         )
 
     @property
+    def compared(self) -> int:
+        """Numbers that were compared."""
+        return sum(b.compared for found in self.populations.values() for b in found.values())
+
+    @property
     def different(self) -> int:
         """Numbers that differ, of all that were compared."""
         return self.mismatches("spikes", "u", "v")
@@ -91,15 +101,21 @@ class BackendComparison:
 def compare_backend(
     backend: Backend,
     network: FixedPointNetwork,
-    spikes: IntArray,
+    samples: Samples,
+    count: int,
     *,
     time_limit: float,
     progress: Progress = SILENT,
 ) -> BackendComparison:
-    """Run samples (n, T, *input_shape) on a backend and on the engine and compare every bit."""
+    """Run samples on a backend and on the engine and compare every bit.
+
+    Parameters and errors are those of :func:`osbc_deploy.fidelity.run_backend`.
+    """
     names = [p.name for p in network.populations]
-    theirs = backend.run(network, spikes, time_limit=time_limit, progress=progress, states=names)
-    ours = run(network, spikes, record=names, states=names)
+    theirs, few, left_out = run_backend(
+        backend, network, samples, count, states=names, time_limit=time_limit, progress=progress
+    )
+    ours = run(network, few.spikes, record=names, states=names)
     populations, diverges = {}, {}
     first = None
     for name in names:
@@ -116,7 +132,9 @@ def compare_backend(
         first = first or _first(name, pairs)
     return BackendComparison(
         backend=backend.name,
-        samples=len(spikes),
+        reference=reference_of(backend),
+        samples=len(few),
+        left_out=left_out,
         restarts=theirs.restarts,
         populations=populations,
         diverges=diverges,

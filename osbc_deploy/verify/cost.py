@@ -11,7 +11,7 @@ from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.compress.network import CompressedNetwork
 from osbc_deploy.compress.tuning import adapted
 from osbc_deploy.network.graph import INPUT, Network, Readout
-from osbc_deploy.network.simulate import decode, evidence, simulate
+from osbc_deploy.network.simulate import decode, evidence, shared_answers, simulate
 from osbc_deploy.verify.stages import Record
 
 __all__ = ["Effect", "Trial", "effect", "trials"]
@@ -24,8 +24,8 @@ class Effect:
     Attributes
     ----------
     samples : int
-    same : int
-        Samples that keep the float network's class.
+    same, answered : int
+        Samples that keep the float network's class, and those that have one by it or now.
     right : int or None
         Samples classified right; None without labels.
     error, signal : float
@@ -34,6 +34,7 @@ class Effect:
 
     samples: int
     same: int
+    answered: int
     right: int | None
     error: float
     signal: float
@@ -43,15 +44,16 @@ class Effect:
         return Effect(
             self.samples + other.samples,
             self.same + other.same,
+            self.answered + other.answered,
             right,
             self.error + other.error,
             self.signal + other.signal,
         )
 
     @property
-    def agreement(self) -> float:
-        """Share of samples that keep the float network's class."""
-        return self.same / self.samples
+    def agreement(self) -> float | None:
+        """Share of answered samples that keep the float network's class; None if none are."""
+        return self.same / self.answered if self.answered else None
 
     @property
     def output_error(self) -> float:
@@ -125,13 +127,17 @@ def effect(
     output: FloatArray | IntArray,
     labels: IntArray | None,
     readout: Readout,
+    *,
+    spiking: bool,
 ) -> Effect:
     """Compare two outputs (n, T, ...) of the same samples."""
-    classes = decode(output, readout)
+    was, classes = (decode(o, readout, spiking=spiking) for o in (reference, output))
+    same, answered = shared_answers(was, classes)
     before, after = evidence(reference, readout), evidence(output, readout)
     return Effect(
         samples=len(output),
-        same=int(np.count_nonzero(decode(reference, readout) == classes)),
+        same=same,
+        answered=answered,
         right=None if labels is None else int(np.count_nonzero(classes == labels)),
         error=float(((after - before).astype(np.float64) ** 2).sum()),
         signal=float((before.astype(np.float64) ** 2).sum()),

@@ -42,7 +42,9 @@ class Kind:
 KNOWN: dict[str, Kind] = {
     "accuracy": Kind("accuracy in fixed point", bound="least", needs="labels"),
     "accuracy_drop": Kind("accuracy lost from float to fixed point", needs="labels"),
-    "agreement": Kind("samples that keep the float network's class in fixed point", bound="least"),
+    "agreement": Kind(
+        "answered samples that keep the float network's class in fixed point", bound="least"
+    ),
     "mismatch": Kind("spike mismatch of any population, float to fixed point"),
     "lowering_mismatch": Kind("spike mismatch of any population, compressed to fixed point"),
     "van_rossum": Kind("van Rossum distance of any population, float to fixed point", free=True),
@@ -223,7 +225,8 @@ def _clipped(v: Verification) -> Measured:
 
 
 def _backend_mismatches(v: Verification) -> Measured:
-    return (None if v.backend is None else float(v.backend.different)), ""
+    backend = v.backend
+    return (float(backend.different) if backend is not None and backend.compared else None), ""
 
 
 _MEASURES: dict[str, Callable[[Verification], Measured]] = {

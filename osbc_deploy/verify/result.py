@@ -11,6 +11,7 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.fixedpoint.engine import Activity
+from osbc_deploy.network.simulate import NO_ANSWER, shared_answers
 from osbc_deploy.pipeline import Deployment
 from osbc_deploy.verify.bits import BackendComparison
 from osbc_deploy.verify.cost import Effect
@@ -24,7 +25,7 @@ __all__ = ["LayerCost", "Paired", "Score", "Shown", "Step", "Verification"]
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """How a stage classifies.
+    """How a stage classifies; a sample without an answer is wrong.
 
     Attributes
     ----------
@@ -55,14 +56,20 @@ class Score:
         return None if self.right is None else wilson(self.right, len(self.classes))
 
     @property
-    def same(self) -> int:
-        """Samples that get the float network's class."""
-        return int(np.count_nonzero(self.classes == self.float_classes))
+    def no_answer(self) -> int:
+        """Samples that get no class."""
+        return int(np.count_nonzero(self.classes == NO_ANSWER))
 
     @property
-    def agreement(self) -> float:
-        """Share of samples that get the float network's class."""
-        return self.same / len(self.classes)
+    def shared(self) -> tuple[int, int]:
+        """Samples that get the float network's class, and those that get one by either."""
+        return shared_answers(self.classes, self.float_classes)
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of answered samples that get the float network's class; None if none are."""
+        same, answered = self.shared
+        return same / answered if answered else None
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,7 @@ class Shown:
     sample : int
     label : int or None
     classes : dict of int
-        By stage.
+        By stage; :data:`osbc_deploy.network.simulate.NO_ANSWER` among them.
     records : dict of Record
         By stage, of this sample alone.
     neurons, traced : dict of tuple of int

@@ -14,11 +14,12 @@ from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
 from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
 from osbc_deploy.compress.rows import DEFAULT_MEMORY
 from osbc_deploy.errors import UsageError
+from osbc_deploy.fidelity import Fidelity
 from osbc_deploy.fixedpoint.engine import Activity
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.network.graph import Readout
 from osbc_deploy.network.simulate import decode
-from osbc_deploy.pipeline import Deployment, Fidelity, Job, finish, prepare
+from osbc_deploy.pipeline import Deployment, Job, finish, prepare
 from osbc_deploy.progress import SILENT, Progress, task
 from osbc_deploy.report.provenance import Call, request
 from osbc_deploy.verify.bits import BackendComparison, compare_backend
@@ -57,6 +58,7 @@ def verify(
     solver_memory: int = DEFAULT_MEMORY,
     resume: str | Path | None = None,
     readout: Readout = "sum",
+    classes: int | None = None,
     backend: str | None = None,
     backend_samples: int = 16,
     time_limit: float = 600.0,
@@ -113,6 +115,7 @@ def verify(
         test=test,
         weights=weights,
         readout=readout,
+        classes=classes,
         backend=backend,
         backend_samples=backend_samples,
         time_limit=time_limit,
@@ -157,6 +160,7 @@ def compare_stages(
     own = {p.name for p in compressed.original.populations}
     # What lowering may add for the chip's sake has nothing in float to be compared with.
     rest = {p.name: p.v_offset for p in lowered.populations if p.name in own}
+    spiking = lowered.output.spiking
     total = _Totals()
     samples = job.evaluated
     with task(progress, "verify", len(samples)):
@@ -164,15 +168,22 @@ def compare_stages(
             part = slice(start, start + _SIDE_BY_SIDE)
             labels = None if samples.labels is None else samples.labels[part]
             spikes = samples.spikes[part]
-            total.add(_compared(stages, changes, spikes, labels, job.readout, rest, tau), start)
+            found = _compared(
+                stages, changes, spikes, labels, job.readout, rest, tau, spiking=spiking
+            )
+            total.add(found, start)
             progress.advance(len(spikes))
     bits = None
     if job.runner is not None:
-        few = job.evaluated.take(job.backend_samples)
         bits = compare_backend(
-            job.runner, lowered, few.spikes, time_limit=job.time_limit, progress=progress
+            job.runner,
+            lowered,
+            samples,
+            job.backend_samples,
+            time_limit=job.time_limit,
+            progress=progress,
         )
-    scores = _scores(total, samples.labels, bits, job.readout)
+    scores = _scores(total, samples.labels, bits, job.readout, spiking=spiking)
     return Verification(
         deployment=replace(deployment, fidelity=_fidelity(bits, lowered), activity=total.activity),
         scores=scores,
@@ -216,6 +227,8 @@ def _compared(
     readout: Readout,
     rest: Mapping[str, FloatArray],
     tau: float,
+    *,
+    spiking: bool,
 ) -> _Part:
     by_name = {stage.name: stage for stage in stages}
     records = {stage.name: stage.run(spikes) for stage in stages}
@@ -235,10 +248,13 @@ def _compared(
             (output := change.run(reference)).reshape(*output.shape[:2], -1),
             labels,
             readout,
+            spiking=spiking,
         )
         for change in changes
     ]
-    classes = {name: decode(record.output, readout) for name, record in records.items()}
+    classes = {
+        name: decode(record.output, readout, spiking=spiking) for name, record in records.items()
+    }
     return _Part(records, classes, propagated, isolated, effects)
 
 
@@ -300,6 +316,8 @@ def _scores(
     labels: IntArray | None,
     bits: BackendComparison | None,
     readout: Readout,
+    *,
+    spiking: bool,
 ) -> tuple[Score, ...]:
     reference = total.classes["float"]
     found = [Score(name, c, reference, labels) for name, c in total.classes.items()]
@@ -307,8 +325,8 @@ def _scores(
         few = slice(0, bits.samples)
         found.append(
             Score(
-                bits.backend,
-                decode(bits.result, readout),
+                bits.backend if bits.reference == "engine" else bits.reference,
+                decode(bits.result, readout, spiking=spiking),
                 reference[few],
                 None if labels is None else labels[few],
             )
@@ -324,7 +342,9 @@ def _fidelity(bits: BackendComparison | None, network: FixedPointNetwork) -> Fid
     potentials = bits.populations[out.name].get("v") if not out.spiking else None
     return Fidelity(
         backend=bits.backend,
+        reference=bits.reference,
         samples=bits.samples,
+        left_out=bits.left_out,
         compared_spikes=sum(
             found["spikes"].compared for found in bits.populations.values() if "spikes" in found
         ),

@@ -16,7 +16,13 @@ from osbc_deploy.export.firmware import MANIFEST, CExport, export_c
 from osbc_deploy.export.footprint import FLAGS, measure
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.fixedpoint.network import FixedDense, FixedPointNetwork
+from osbc_deploy.fixedpoint.network import (
+    FixedDense,
+    FixedPointNetwork,
+    FixedPopulation,
+    FixedProjection,
+)
+from osbc_deploy.network.simulate import decode
 from random_networks import Case, collect
 
 SANITIZE = ("-O1", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
@@ -111,7 +117,7 @@ int main(void)
            net_reset((char *)state + 1, NET_STATE_BYTES), net_reset(state, sizeof state));
     input[0] = input[3] = 1;
     printf(" %d", net_run(state, sizeof state, input, 4, evidence, &found));
-    printf(" %u", (unsigned)found);
+    printf(" %ld", found == NET_NO_CLASS ? -1L : (long)found);
     return 0;
 }
 """
@@ -119,8 +125,6 @@ int main(void)
 
 @pytest.mark.parametrize("readout", ["sum", "last", "max"])
 def test_buffers_are_checked_and_classes_decoded(readout: Any, chain: Case, tmp_path: Path) -> None:
-    from osbc_deploy.network.simulate import decode
-
     network = replace(chain.network, readout=readout)
     export = export_c(network, tmp_path / "c", name="net")
     (export.folder / "buffers.c").write_text(BUFFERS)
@@ -130,7 +134,69 @@ def test_buffers_are_checked_and_classes_decoded(readout: Any, chain: Case, tmp_
     spikes = np.zeros(4 * size, np.uint8)
     spikes[[0, 3]] = 1
     output = run(network, spikes.reshape(1, 4, *network.input_shape)).output
-    assert printed == f"-1 -1 -1 0 0 {decode(output, readout)[0]}"
+    found = decode(output, readout, spiking=network.output.spiking)[0]
+    assert printed == f"-1 -1 -1 0 0 {found}"
+
+
+CLASSES = """
+#include <stdio.h>
+#include "net.h"
+static int32_t state[NET_STATE_BYTES / 4];
+/* Three steps of three inputs: none; input 1 at first; inputs 1 and 2; all three. */
+static const net_input samples[4][9] = {
+    {0, 0, 0, 0, 0, 0, 0, 0, 0}, {0, 1, 0, 0, 0, 0, 0, 0, 0},
+    {0, 1, 1, 0, 1, 1, 0, 1, 1}, {1, 1, 1, 1, 1, 1, 1, 1, 1},
+};
+int main(void)
+{
+    int64_t evidence[NET_OUTPUTS];
+    uint32_t k, found = 0;
+    for (k = 0; k < 5u; k++) {
+        int result = net_run(state, sizeof state, samples[k % 4u], k < 4u ? 3u : 0u, evidence,
+                             &found);
+        printf("%d %ld\\n", result, found == NET_NO_CLASS ? -1L : (long)found);
+    }
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("readout", "spiking", "expected"),
+    [
+        ("sum", True, [-1, 1, 1, 0]),
+        ("last", True, [-1, -1, 1, 0]),
+        ("max", True, [-1, 1, 1, 0]),
+        # A potential that is the same for all is no evidence, whatever it is.
+        ("sum", False, [-1, 1, 1, -1]),
+        ("last", False, [-1, -1, 1, -1]),
+        ("max", False, [-1, 1, 1, -1]),
+    ],
+)
+def test_outputs_that_say_nothing_give_no_class(
+    readout: Any, spiking: bool, expected: list[int], formats: NumberFormats, tmp_path: Path
+) -> None:
+    """Each output passes its input on: 64 * 2^6 is above the threshold of 50 * 2^6, then gone."""
+    same = np.ones(3, np.int32)
+    population = FixedPopulation(
+        "out", (3,), du=4095 * same, dv=4095 * same, vth=(50 if spiking else 131071) * same,
+        bias_mant=0 * same, bias_exp=0 * same, u_init=0 * same, v_init=0 * same, spiking=spiking,
+        v_scale=same, v_offset=0 * same,
+    )  # fmt: skip
+    projection = FixedProjection("p", "input", "out", FixedDense(64 * np.eye(3)), 8, 0)
+    network = FixedPointNetwork((3,), (population,), (projection,), formats, readout)
+    spikes = np.array([[[0, 0, 0]] * 3, [[0, 1, 0], [0, 0, 0], [0, 0, 0]], [[0, 1, 1]] * 3,
+                       [[1, 1, 1]] * 3], np.uint8)  # fmt: skip
+    output = run(network, spikes).output
+    # Of a potential, one part in 4096 is left to the next step.
+    assert np.array_equal(output if spiking else output // 4096, spikes)
+    assert decode(output, readout, spiking=spiking).tolist() == expected
+    export = export_c(network, tmp_path / "c", name="net")
+    (export.folder / "classes.c").write_text(CLASSES)
+    program = build(export, *SANITIZE, main="classes.c")
+    printed = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout
+    # A run of no steps says nothing either.
+    assert printed.splitlines() == [f"0 {found}" for found in (*expected, -1)]
 
 
 def test_the_footprint_is_what_was_estimated(chain: Case, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def samples(network: Network, count: int, *, seed: int = 1, labels: bool = True)
     raster = spikes(seed, count, 12, *network.input_shape)
     if not labels:
         return check_samples("random", raster)
-    found = np.array(decode(simulate(network, raster).output, "sum"))
+    found = np.array(decode(simulate(network, raster).output, "sum", spiking=True))
     found[::7] = (found[::7] + 1) % network.output.size
     return check_samples("random", raster, found)
 

@@ -66,7 +66,7 @@ def test_steps_are_counted_as_by_hand(found: Verification) -> None:
         )
         assert found.activity[name].v_peak == b.activity[name].v_peak
     labels = work.evaluated.labels
-    before, after = (decode(r.output, "sum") for r in (a, b))
+    before, after = (decode(r.output, "sum", spiking=True) for r in (a, b))
     assert found.score("fixed point").right == (after == labels).sum()
     paired = found.paired["total"]
     assert paired.lost == ((before == labels) & (after != labels)).sum()
@@ -148,10 +148,11 @@ class Faulty:
 
 def test_a_backends_fault_is_counted_and_placed(found: Verification) -> None:
     network = found.deployment.lowered.network
-    x = job(mlp(sizes=SIZES)).evaluated.spikes[:6]
+    samples = job(mlp(sizes=SIZES)).evaluated
+    x = samples.spikes[:6]
     # A neuron that is quiet enough to be changed by its threshold.
     neuron = int(np.argmax(found.firing["fixed point"]["p1"].counts))
-    seen = compare_backend(Faulty("p1", neuron), network, x, time_limit=1.0)
+    seen = compare_backend(Faulty("p1", neuron), network, samples, 6, time_limit=1.0)
     names = [p.name for p in network.populations]
     ours = run(network, x, record=names, states=names)
     theirs = Faulty("p1", neuron).run(network, x, time_limit=1, progress=None, states=names)
@@ -165,7 +166,7 @@ def test_a_backends_fault_is_counted_and_placed(found: Verification) -> None:
     assert (seen.first.population, seen.first.neuron) == ("p1", neuron)
     wrong = ours.v["p1"] != theirs.v["p1"]
     assert seen.first.step == min(int(t) for t in np.flatnonzero(wrong.any(axis=(0, 2))))
-    same = compare_backend(Faulty("none", 0), network, x, time_limit=1.0)
+    same = compare_backend(Faulty("none", 0), network, samples, 6, time_limit=1.0)
     assert (same.different, same.first) == (0, None)
 
 

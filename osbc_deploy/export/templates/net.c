@@ -310,6 +310,8 @@ int @name@_run(void *buffer, size_t bytes, const @name@_input *input, uint32_t s
 {
     int32_t output[@NAME@_OUTPUTS];
     uint32_t t, i, best = 0;
+    int64_t rest;
+    int silent;
     int result = @name@_reset(buffer, bytes);
     for (t = 0; t < steps && result == @NAME@_OK; t++) {
         result = @name@_step(buffer, input + (size_t)t * @NAME@_INPUTS, output);
@@ -317,10 +319,20 @@ int @name@_run(void *buffer, size_t bytes, const @name@_input *input, uint32_t s
             @accumulate@
         }
     }
-    for (i = 1; i < @NAME@_OUTPUTS && steps > 0u; i++) {
-        best = evidence[i] > evidence[best] ? i : best;
+    *class_number = @NAME@_NO_CLASS;
+    if (steps == 0u || result != @NAME@_OK) {
+        return result;
     }
-    *class_number = best;
+    /* Spikes speak for a class by being there, potentials by differing from each other. */
+    rest = @NAME@_OUTPUT_IS_POTENTIAL ? evidence[0] : 0;
+    silent = !(@NAME@_OUTPUT_IS_POTENTIAL && @NAME@_OUTPUTS == 1u);
+    for (i = 0; i < @NAME@_OUTPUTS; i++) {
+        best = evidence[i] > evidence[best] ? i : best;
+        silent = silent && evidence[i] == rest;
+    }
+    if (!silent) {
+        *class_number = best;
+    }
     return result;
 }
 

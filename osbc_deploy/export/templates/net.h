@@ -27,6 +27,7 @@ extern "C" {
 #define @NAME@_STATE_BYTES @state_bytes@
 #define @NAME@_TABLE_BYTES @table_bytes@
 #define @NAME@_CRC32 UINT32_C(@crc@)
+#define @NAME@_NO_CLASS UINT32_MAX /* of a sample that no output says anything about */
 
 /* Input of one neuron in one step: @input_meaning@. */
 typedef @input_type@ @name@_input;
@@ -47,7 +48,8 @@ int @name@_reset(void *state, size_t bytes);
 int @name@_step(void *state, const @name@_input *input, int32_t *output);
 
 /* Reset, run `steps` steps of input[steps * @NAME@_INPUTS], and give the class: the output whose
- * @readout_meaning@ is largest, the first of equals. `evidence` has @NAME@_OUTPUTS places. */
+ * @readout_meaning@ is largest, the first of equals; @NAME@_NO_CLASS where @silence@.
+ * `evidence` has @NAME@_OUTPUTS places. */
 int @name@_run(void *state, size_t bytes, const @name@_input *input, uint32_t steps,
                int64_t *evidence, uint32_t *class_number);
 

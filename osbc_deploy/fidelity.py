@@ -1,0 +1,168 @@
+"""Whether two simulations of the integers give the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from osbc_deploy.backends import Backend, BackendRun
+from osbc_deploy.data.samples import Samples
+from osbc_deploy.errors import BackendError
+from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.fixedpoint.plain import work_of
+from osbc_deploy.progress import SILENT, Progress
+
+__all__ = ["ENGINE", "SPECIFICATION", "Fidelity", "compare", "reference_of", "run_backend"]
+
+ENGINE = "engine"
+"""Backend of the core: the engine's specification, so that the engine is not its own witness."""
+
+SPECIFICATION = "specification"
+
+_MOST_WORK = 30_000_000_000
+"""Multiply-adds that the specification may take, some ten seconds' worth; never less than a sample.
+"""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How two simulations of the integers compare.
+
+    Attributes
+    ----------
+    backend : str or None
+        None when no comparison was asked for.
+    reference : str or None
+        What the backend is held against: "engine", or for the engine itself "specification".
+    samples : int
+    left_out : int
+        Samples that were asked for and would have taken the specification too long.
+    compared_spikes : int
+        Spike-or-no-spike decisions compared, of every spiking population.
+    mismatched_spikes : int
+    compared_potentials, mismatched_potentials : int
+        The same for the potentials of a readout.
+    restarts : int
+        Times the backend hung and was started again.
+    """
+
+    backend: str | None
+    reference: str | None = None
+    samples: int = 0
+    left_out: int = 0
+    compared_spikes: int = 0
+    mismatched_spikes: int = 0
+    compared_potentials: int = 0
+    mismatched_potentials: int = 0
+    restarts: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether every bit compared was the same."""
+        return self.mismatched_spikes == 0 and self.mismatched_potentials == 0
+
+
+def reference_of(backend: Backend) -> str:
+    """Return what a backend is held against; see :class:`Fidelity`."""
+    return SPECIFICATION if backend.name == ENGINE else "engine"
+
+
+def run_backend(
+    backend: Backend,
+    network: FixedPointNetwork,
+    samples: Samples,
+    count: int,
+    *,
+    states: Collection[str] = (),
+    time_limit: float,
+    progress: Progress = SILENT,
+) -> tuple[BackendRun, Samples, int]:
+    """Run the first samples on a backend.
+
+    Parameters
+    ----------
+    backend : Backend
+    network : FixedPointNetwork
+    samples : Samples
+    count : int
+        Samples to run, at most.
+    states : collection of str
+        Populations whose u and v are wanted.
+    time_limit : float
+        Seconds the backend may take.
+    progress : Progress
+
+    Returns
+    -------
+    theirs : BackendRun
+    few : Samples
+        Those that were run.
+    left_out : int
+        Samples that were asked for but not run: the specification takes its time, so there is a
+        limit to its work, which does not depend on the machine.
+
+    Raises
+    ------
+    BackendError
+        When the backend fails, or does not give every spike and output.
+    """
+    few = samples.take(count)
+    asked = len(few)
+    if reference_of(backend) == SPECIFICATION:
+        few = few.take(max(1, _MOST_WORK // (few.steps * work_of(network))))
+    theirs = backend.run(
+        network, few.spikes, states=states, time_limit=time_limit, progress=progress
+    )
+    # What is missing would count as compared and equal.
+    spiking = {p.name: p.size for p in network.populations if p.spiking}
+    needed = {name: (len(few), few.steps, size) for name, size in spiking.items()}
+    needed["output"] = (len(few), few.steps, network.output.size)
+    found = {name: array.shape for name, array in theirs.spikes.items()}
+    found["output"] = theirs.output.shape
+    faults = [
+        f"{name} has shape {found.get(name, '()')}, needed {shape}"
+        for name, shape in needed.items()
+        if found.get(name) != shape
+    ]
+    if faults:
+        raise BackendError(
+            f"backend {backend.name!r}: {'; '.join(faults)}. Repair the package that provides it."
+        )
+    return theirs, few, asked - len(few)
+
+
+def compare(
+    backend: Backend,
+    network: FixedPointNetwork,
+    samples: Samples,
+    count: int,
+    *,
+    time_limit: float,
+    progress: Progress = SILENT,
+) -> Fidelity:
+    """Run samples on a backend and on the engine and count every bit that differs.
+
+    Parameters and errors are those of :func:`run_backend`.
+    """
+    theirs, few, left_out = run_backend(
+        backend, network, samples, count, time_limit=time_limit, progress=progress
+    )
+    spiking = [p.name for p in network.populations if p.spiking]
+    ours = run(network, few.spikes, record=spiking)
+    readout = not network.output.spiking
+    return Fidelity(
+        backend=backend.name,
+        reference=reference_of(backend),
+        samples=len(few),
+        left_out=left_out,
+        compared_spikes=sum(ours.spikes[name].size for name in spiking),
+        mismatched_spikes=sum(
+            int(np.count_nonzero(ours.spikes[name] != theirs.spikes[name])) for name in spiking
+        ),
+        compared_potentials=ours.output.size if readout else 0,
+        mismatched_potentials=int(np.count_nonzero(ours.output != theirs.output)) if readout else 0,
+        restarts=theirs.restarts,
+    )
