@@ -245,7 +245,7 @@ def _fidelity(report: Mapping[str, Any], limits: Limits) -> Iterator[Finding]:
     name = "mismatched spikes and potentials"
     sides = fidelity["backend"], fidelity["reference"]
     compared = fidelity["compared_spikes"] + fidelity["compared_potentials"]
-    if None not in sides and sides[0] != sides[1] and compared:
+    if None not in sides and sides[0] != sides[1] and fidelity["samples"] and compared:
         different = fidelity["mismatched_spikes"] + fidelity["mismatched_potentials"]
         yield _at_most(name, different, allowed or 0, kind="quality")
     elif allowed is not None:
