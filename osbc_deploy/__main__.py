@@ -1,6 +1,6 @@
-"""Run the command line with ``python -m osbc_deploy``."""
+"""``python -m osbc_deploy`` is ``osbc-deploy``."""
 
-from osbc_deploy.cli.main import main
+from osbc_deploy.cli.start import start
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BoolArray", "FloatArray", "IntArray", "SpikeArray", "frozen"]
+__all__ = ["BoolArray", "FloatArray", "IntArray", "SpikeArray", "blocks", "frozen"]
 
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 IntArray: TypeAlias = NDArray[np.integer[Any]]
 BoolArray: TypeAlias = NDArray[np.bool_]
 SpikeArray: TypeAlias = NDArray[np.uint8]
+
+
+def blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield all values of an array in its dtype, in pieces (m,) of at most a million.
+
+    What is computed of a piece takes little memory, however large the array is.
+    """
+    yield from np.nditer(array, ["external_loop", "buffered", "zerosize_ok"], buffersize=2**20)
 
 
 def frozen(array: Any, dtype: Any = None) -> NDArray[Any]:
@@ -26,6 +35,9 @@ def frozen(array: Any, dtype: Any = None) -> NDArray[Any]:
         Wanted dtype; the array's own by default.
     """
     given = np.asarray(array, dtype=dtype)
+    if isinstance(array, np.ndarray) and not np.may_share_memory(given, array):
+        # The conversion was a copy already.
+        given.flags.writeable = False
     if not given.flags.writeable and given.flags.c_contiguous:
         return given
     copy = np.array(given, order="C", copy=True)

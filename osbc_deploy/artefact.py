@@ -1,7 +1,6 @@
 """Fixed-point networks on disk: arrays as safetensors, the rest as JSON, nothing executable.
 
-A folder is written under a temporary name, synced and renamed, so it is there whole or not at
-all. Reading trusts nothing: names, dtypes, shapes and ranges are checked before use.
+Reading trusts nothing: names, dtypes, shapes and ranges are checked before use.
 """
 
 from __future__ import annotations
@@ -9,11 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -31,16 +26,16 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults
-from osbc_deploy.json_reading import parse_json
+from osbc_deploy.limits import PARSED, check_tensors, read_text
+from osbc_deploy.parsing import parse_json
+from osbc_deploy.writing import recover
 
 __all__ = [
     "FORMAT",
-    "check_replaceable",
+    "MANIFEST",
     "manifest_of",
     "network_digest",
     "network_of",
-    "new_file",
-    "new_folder",
     "read_network",
     "write_network",
 ]
@@ -53,94 +48,15 @@ _STATE = (
     "du", "dv", "vth", "reset_amount", "bias_mant", "bias_exp", "u_init", "v_init",
     "v_scale", "v_offset",
 )  # fmt: skip
-_WIDEST = 32
-"""Bits of a register, and shifts, beyond which nothing is a chip's."""
-
 _POPULATION = ("spiking", "reset", "reset_interval", "reset_offset")
-
-
-def check_replaceable(path: Path, *, marker: str = MANIFEST) -> None:
-    """Refuse a path that holds something this program did not write.
-
-    Raises
-    ------
-    UsageError
-        When `path` is a file, or a folder with content but without `marker`.
-    """
-    ours = path.is_dir() and ((path / marker).is_file() or not any(path.iterdir()))
-    if path.exists() and not ours:
-        raise UsageError(
-            f"{path}: exists and was not written by osbc-deploy. Choose another output folder."
-        )
-
-
-@contextmanager
-def new_folder(path: Path, *, marker: str = MANIFEST) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` when the block ends well.
-
-    An existing folder is replaced only if it holds `marker`, that is, if we wrote it.
-
-    Raises
-    ------
-    UsageError
-        When something else is at `path`, or it cannot be written.
-    """
-    check_replaceable(path, marker=marker)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error
-    try:
-        yield work
-        for file in work.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        work.chmod(0o755)
-        if path.exists():
-            old = work.with_name(work.name + ".old")
-            path.rename(old)
-            work.rename(path)
-            shutil.rmtree(old)
-        else:
-            work.rename(path)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Yield the name of a temporary file that becomes `path` when the block ends well.
-
-    Raises
-    ------
-    UsageError
-        When it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error
-    os.close(handle)
-    work = Path(name)
-    try:
-        yield work
-        with work.open("rb") as file:
-            os.fsync(file.fileno())
-        work.chmod(0o644)
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
 
 
 def write_network(network: FixedPointNetwork, folder: Path) -> None:
     """Write a network's manifest and arrays into an existing folder."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    arrays = _arrays_of(network)
-    save_file({name: np.array(array) for name, array in arrays.items()}, folder / ARRAYS)
+    arrays = {name: np.array(array) for name, array in _arrays_of(network).items()}
+    (folder / ARRAYS).write_bytes(save(arrays))
     text = json.dumps(manifest_of(network), indent=1) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
@@ -222,10 +138,12 @@ def read_network(folder: Path) -> FixedPointNetwork:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    recover(folder)
     if not folder.exists():
         raise UsageError(f"{folder}: no such folder. Give one written with osbc-deploy ... -o.")
     try:
-        manifest = parse_json((folder / MANIFEST).read_bytes())
+        manifest = parse_json(read_text(folder / MANIFEST, each=PARSED))
+        check_tensors(folder / ARRAYS)
         arrays = load_file(folder / ARRAYS)
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtefactError(
@@ -239,7 +157,7 @@ def read_network(folder: Path) -> FixedPointNetwork:
         network = network_of(manifest, arrays)
         _check_exact(network, manifest, arrays)
         return network
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, MemoryError) as error:
         raise ArtefactError(
             f"{folder}: inconsistent network ({type(error).__name__}: {error}). "
             "Deploy again to write it."
@@ -275,12 +193,9 @@ def network_of(
         When something is missing or inconsistent.
     """
     given = dict(manifest["formats"])
-    given["weight_bits"] = tuple(int(b) for b in given["weight_bits"])
+    given["weight_bits"] = tuple(given["weight_bits"])
     if set(given) != {f.name for f in fields(NumberFormats)}:
         raise ValueError("number formats are incomplete")
-    widths = (*given["weight_bits"], *(v for k, v in given.items() if k != "weight_bits"))
-    if not all(-_WIDEST <= int(width) <= _WIDEST for width in widths):
-        raise ValueError(f"number formats beyond {_WIDEST} bits")
     formats = NumberFormats(**given)
     populations = []
     for entry in manifest["populations"]:

@@ -3,7 +3,8 @@
 ::
 
     OsbcError                     1
-    ├── UsageError                2   a command line, option or configuration that makes no sense
+    ├── UsageError                2   a command line, option or configuration that makes no sense,
+    │   │                             or output that cannot be written
     │   └── TargetError           2   a target description that cannot be found, read or believed
     ├── UnsupportedModelError     3   a network, or a part of it, that cannot be represented
     ├── FitError                  4   the network does not fit the chip, or a budget is exceeded
@@ -12,7 +13,8 @@
     └── BackendError              2   a backend that is missing, broken or out of time
 
 A message reads ``<thing>: <what is wrong> (<got>), <limit> (<allowed>). <what to do>``.
-Code 0 is success, 1 is a bug of ours, 130 an interruption.
+Code 0 is success, 1 is a bug of ours, 130 an interruption (143 by SIGTERM, 129 by SIGHUP), and 141
+that all was done but the reader of stdout went away.
 """
 
 from __future__ import annotations

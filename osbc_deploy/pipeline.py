@@ -15,7 +15,7 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.accuracy import Accuracy, check_classes, doubts, evaluate
-from osbc_deploy.artefact import network_digest, new_folder, write_network
+from osbc_deploy.artefact import MANIFEST, network_digest, write_network
 from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.mapping import Mapping as ChipMapping
 from osbc_deploy.chip.mapping import layers_of, map_layers
@@ -34,6 +34,7 @@ from osbc_deploy.frontends.references import as_samples
 from osbc_deploy.network.graph import INPUT, Network, Readout
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.report.provenance import Call, Request, environment, request
+from osbc_deploy.writing import new_folder
 
 __all__ = ["Accuracy", "Deployment", "Fidelity", "Job", "deploy", "finish", "prepare"]
 
@@ -124,7 +125,7 @@ class Deployment:
         """
         import json
 
-        with new_folder(Path(folder)) as work:
+        with new_folder(Path(folder), marker=MANIFEST) as work:
             write_network(self.lowered.network, work)
             text = json.dumps(self.report(), indent=1) + "\n"
             (work / "report.json").write_text(text, encoding="utf-8")

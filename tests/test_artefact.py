@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from osbc_deploy.artefact import network_digest, new_folder, read_network, write_network
+from osbc_deploy.artefact import MANIFEST, network_digest, read_network, write_network
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import (
@@ -19,6 +19,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedPopulation,
     FixedProjection,
 )
+from osbc_deploy.writing import new_folder
 from random_networks import collect
 
 
@@ -57,7 +58,7 @@ def network(formats: Any, rng: Any) -> FixedPointNetwork:
 
 
 def test_what_is_read_back_computes_the_same(network: Any, tmp_path: Path, rng: Any) -> None:
-    with new_folder(tmp_path / "out") as folder:
+    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
         write_network(network, folder)
     back = read_network(tmp_path / "out")
     spikes = (rng.random((3, 9, 2, 5, 5)) < 0.5).astype(np.uint8)
@@ -69,7 +70,7 @@ def test_what_is_read_back_computes_the_same(network: Any, tmp_path: Path, rng: 
 def test_what_is_read_back_has_the_same_digest(formats: Any, tmp_path: Path) -> None:
     cases, _ = collect(20, formats)
     for number, case in enumerate(cases):
-        with new_folder(tmp_path / str(number)) as folder:
+        with new_folder(tmp_path / str(number), marker=MANIFEST) as folder:
             write_network(case.network, folder)
         assert network_digest(read_network(tmp_path / str(number))) == network_digest(case.network)
     drawn = {feature for case in cases for feature in case.features}
@@ -108,7 +109,7 @@ def edit(folder: Path, change: Any) -> None:
     ],
 )
 def test_a_tampered_manifest_is_refused(network: Any, tmp_path: Path, change: Any) -> None:
-    with new_folder(tmp_path / "out") as folder:
+    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
         write_network(network, folder)
     edit(tmp_path / "out", change)
     with pytest.raises(ArtefactError, match="out: "):
@@ -118,7 +119,7 @@ def test_a_tampered_manifest_is_refused(network: Any, tmp_path: Path, change: An
 @pytest.mark.parametrize("name", ["network.json", "network.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"[1]"])
 def test_damaged_files_are_refused(network: Any, tmp_path: Path, name: str, content: bytes) -> None:
-    with new_folder(tmp_path / "out") as folder:
+    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
         write_network(network, folder)
     (tmp_path / "out" / name).write_bytes(content)
     with pytest.raises(ArtefactError, match="Deploy again"):
@@ -126,10 +127,10 @@ def test_damaged_files_are_refused(network: Any, tmp_path: Path, name: str, cont
 
 
 def test_a_failed_write_leaves_what_was_there(network: Any, tmp_path: Path) -> None:
-    with new_folder(tmp_path / "out") as folder:
+    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
         write_network(network, folder)
     before = sorted((p.name, p.read_bytes()) for p in (tmp_path / "out").iterdir())
-    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "out") as folder:
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "out", marker=MANIFEST) as folder:
         (folder / "network.json").write_text(f"half {1 / 0}")
     assert sorted((p.name, p.read_bytes()) for p in (tmp_path / "out").iterdir()) == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -139,6 +140,9 @@ def test_folders_of_others_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years")
     for path in (tmp_path / "thesis", tmp_path / "thesis" / "chapter.tex"):
-        with pytest.raises(UsageError, match="not written by osbc-deploy"), new_folder(path):
+        with (
+            pytest.raises(UsageError, match="not written by osbc-deploy"),
+            new_folder(path, marker=MANIFEST),
+        ):
             pass
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years"

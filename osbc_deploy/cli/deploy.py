@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import table_console
-from osbc_deploy.cli.job import check_inputs, compression_options, job_options
+from osbc_deploy.cli.console import say, table_console
+from osbc_deploy.cli.job import check_inputs, compression_options, job_options, save_results
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
@@ -50,7 +50,9 @@ def deploy_command(
     """
     from osbc_deploy.cli.progress import Bars
 
-    inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
+    inputs = check_inputs(
+        model, weights, calibration, test, seed, output, dataset, options["resume"]
+    )
     if nir_file is not None:
         from osbc_deploy.export.nir import check_nir
 
@@ -66,21 +68,18 @@ def deploy_command(
             call=inputs.call(),
             **options,
         )
-        if output is not None:
-            deployment.save(output)
     report = deployment.report()
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:
         show_report(report)
-    if nir_file is not None:
-        # Last, so that a network NIR cannot hold still leaves its report.
+
+    def write_graph(path: Path) -> None:
         from osbc_deploy.export.nir import write_nir
 
-        write_nir(deployment.compressed.network, nir_file, dt=options["dt"])
-    for path in (output, nir_file):
-        if path is not None and not quiet:
-            click.echo(f"wrote {path}", err=True)
+        write_nir(deployment.compressed.network, path, dt=options["dt"])
+
+    save_results((output, deployment.save), (nir_file, write_graph), quiet=quiet)
     return exit_code(deployment)
 
 
@@ -98,7 +97,7 @@ def exit_code(deployment: Deployment) -> int:
 
         f = deployment.fidelity
         here, there = sides(f.backend or "", f.reference or "")
-        click.echo(
+        say(
             f"error: {here} and {there} differ in {f.mismatched_spikes} spikes and "
             f"{f.mismatched_potentials} potentials, 0 are allowed. Please report this with "
             "the output folder (-o).",
@@ -120,7 +119,7 @@ def exit_code(deployment: Deployment) -> int:
                 if larger
                 else "; no system known here has that many cores"
             )
-        click.echo(
+        say(
             f"error: does not fit {target.name}: {'; '.join(mapping.excesses()[:3])}. {remedy}.",
             err=True,
         )

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.limits import PARSED, read_text
+from osbc_deploy.parsing import parse_json
+from osbc_deploy.writing import check_file, check_folder
 
 if TYPE_CHECKING:
     from osbc_deploy.chip.target import Target
@@ -83,6 +87,12 @@ def export_command(
 
     if form != "c" and (samples or compiler):
         raise UsageError("--samples, --compiler: belong to --format c. Leave them out.")
+    if form == "c":
+        from osbc_deploy.export.firmware import MANIFEST
+
+        check_folder(output, MANIFEST)
+    else:
+        check_file(output, parents=True)
     chip = _chip(path, target)
     network = read_stored(path, chip.number_formats if chip else None)
     if form == "c":
@@ -99,9 +109,9 @@ def export_command(
         click.echo(json.dumps(schema | about, indent=1))
     elif not quiet:
         for line in _lines(form, about):
-            click.echo(line)
+            say(line)
     if not quiet:
-        click.echo(f"wrote {output}", err=True)
+        say(f"wrote {output}", err=True)
     return 0
 
 
@@ -115,7 +125,7 @@ def _chip(path: Path, target: str | None) -> Target | None:
     if not report.is_file():
         return load_target("loihi2-netx") if path.suffix == ".net" else None
     try:
-        return load_target(str(json.loads(report.read_text("utf-8"))["target"]["name"]))
+        return load_target(str(parse_json(read_text(report, each=PARSED))["target"]["name"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(
             f"{report}: is no report ({error}). Deploy again, or give --target."

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.deploy import exit_code, show_report
-from osbc_deploy.cli.job import check_inputs, job_options
+from osbc_deploy.cli.job import check_inputs, job_options, save_results
 from osbc_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,10 +83,11 @@ def fit_command(
     changes are said. Exit code 5: in fixed point, more accuracy is lost than allowed.
     """
     from osbc_deploy.cli.progress import Bars
-    from osbc_deploy.cli.reports import check_file, write_whole
+    from osbc_deploy.writing import check_file, write_whole
 
     inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
-    check_file("--plot", plot)
+    if plot is not None:
+        check_file(plot, "--plot")
     with Bars(quiet=quiet) as progress:
         from osbc_deploy.fit import FitBudget, fit
 
@@ -99,24 +100,21 @@ def fit_command(
             call=inputs.call(),
             **options,
         )
-        if output is not None:
-            result.save(output)
     if as_json:
         click.echo(json.dumps(result.report(), indent=1))
     else:
         show_report(result.deployment.report())
         _show_front(result)
-    if plot is not None:
-        # Last, so that a file that cannot be written still leaves the report.
+
+    def write_plot(path: Path) -> None:
         from osbc_deploy.fit.plot import front_svg
 
-        write_whole(plot, front_svg(result))
-    for path in (output, plot):
-        if path is not None and not quiet:
-            click.echo(f"wrote {path}", err=True)
+        write_whole(path, front_svg(result))
+
+    save_results((output, result.save), (plot, write_plot), quiet=quiet)
     code = exit_code(result.deployment)
     if code == 0 and not result.keeps_accuracy:
-        click.echo(
+        say(
             f"error: fixed point loses {result.lost:.2%} of the samples, {accuracy_drop:.2%} are "
             "allowed. Allow more cores or memory, or a larger drop.",
             err=True,
@@ -126,11 +124,11 @@ def fit_command(
 
 
 def _show_front(result: FitResult) -> None:
-    from rich.table import Table
+    from osbc_deploy.report.tables import PlainTable
 
     per_word = result.deployment.target.memory.word_bits.value / 8
     names = list(result.plan.choices)
-    table = Table(title=f"Least loss for {'cores' if result.resource == 'cores' else 'memory'}")
+    table = PlainTable(f"Least loss for {'cores' if result.resource == 'cores' else 'memory'}")
     for name in ("", "cores", "bytes", "loss", *(f"layer {name}" for name in names)):
         table.add_column(name, justify="left" if name == "" else "right")
     rows = _thinned(result.front, _ROWS)
@@ -146,7 +144,7 @@ def _show_front(result: FitResult) -> None:
         )
     table_console().print(table)
     built = "as predicted" if result.as_predicted else "NOT as predicted"
-    click.echo(
+    say(
         f"built: {result.deployment.mapping.cores_used} cores, "
         f"{result.deployment.mapping.bytes:,} B, {built}; {len(result.front)} plans on the front"
     )

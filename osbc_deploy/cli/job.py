@@ -11,15 +11,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from osbc_deploy.cli.options import ARGUMENTS, config_option, json_option, quiet_option
-from osbc_deploy.errors import UsageError
+from osbc_deploy.cli.console import say
+from osbc_deploy.cli.options import ARGUMENTS, SEED, config_option, json_option, quiet_option
+from osbc_deploy.errors import OsbcError, UsageError
 from osbc_deploy.progress import SILENT, Progress
+from osbc_deploy.writing import check_folder, check_inside
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
     from osbc_deploy.report.provenance import Call
 
-__all__ = ["Inputs", "check_inputs", "compression_options", "job_options", "seed_everything"]
+__all__ = [
+    "Inputs",
+    "check_inputs",
+    "compression_options",
+    "job_options",
+    "save_results",
+    "seed_everything",
+]
+
+MANIFEST = "network.json"
+"""What a folder written with ``-o`` holds; said here too, since what reads it imports numpy."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -126,7 +138,7 @@ _OPTIONS = (
     ),
     click.option(
         "--seed",
-        type=int,
+        type=SEED,
         default=0,
         show_default=True,
         help="Seed of numpy and torch, and of the bundled data.",
@@ -296,6 +308,7 @@ def check_inputs(
     seed: int,
     output: Path | None,
     dataset: DatasetRequest | None = None,
+    resume: Path | None = None,
 ) -> Inputs:
     """Refuse combinations that make no sense, before anything heavy is imported."""
     if model is None:
@@ -326,10 +339,39 @@ def check_inputs(
             ", package.module:factory, or a --dataset."
         )
     if output is not None:
-        from osbc_deploy.artefact import check_replaceable
-
-        check_replaceable(output)
+        check_folder(output, MANIFEST)
+    if resume is not None:
+        if output is not None and output.absolute() == resume.absolute():
+            raise UsageError(f"--resume: {resume} is what -o names. Choose another folder.")
+        check_inside(resume)
     return Inputs(model, weights, calibration, test, seed, dataset)
+
+
+def save_results(*results: tuple[Path | None, Callable[[Path], None]], quiet: bool) -> None:
+    """Write each result to the path that was asked for; one that fails keeps no other back.
+
+    Called after the result is printed, so that no failure takes that away.
+
+    Raises
+    ------
+    OsbcError
+        The first that was met, when all others have been written or said.
+    """
+    failed: list[OsbcError] = []
+    for path, save in results:
+        if path is None:
+            continue
+        try:
+            save(path)
+        except OsbcError as error:
+            failed.append(error)
+            continue
+        if not quiet:
+            say(f"wrote {path}", err=True)
+    for other in failed[1:]:
+        say(f"error: {other}", err=True)
+    if failed:
+        raise failed[0]
 
 
 def seed_everything(seed: int) -> None:
@@ -338,5 +380,5 @@ def seed_everything(seed: int) -> None:
     import torch
 
     # Old-style seeding on purpose: it reaches the code of models and datasets.
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed)
     torch.manual_seed(seed)

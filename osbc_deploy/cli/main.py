@@ -1,10 +1,11 @@
-"""Entry point of ``osbc-deploy``: groups the commands and turns errors into exit codes.
+"""The command line: groups the commands and turns errors into exit codes.
 
 Nothing heavy is imported here; every command imports what it needs when it runs.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import click
 
 from osbc_deploy._version import __version__
+from osbc_deploy.cli import interrupts
+from osbc_deploy.cli.console import say
 from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.export import export_command
 from osbc_deploy.cli.fit import fit_command
@@ -28,12 +31,13 @@ EXIT_CODES = """\b
 Exit codes:
   0   ok
   1   a bug in osbc-deploy
-  2   wrong usage, configuration, target, or a backend that cannot run
+  2   wrong usage, configuration, target, a backend that cannot run, output that cannot be written
   3   the model is not supported (every offender is listed)
   4   does not fit the chip, or over budget
   5   backend and engine disagree, or below the accuracy asked
   6   data, weights or artefact broken or not trusted
-  130 interrupted
+  130 interrupted (143 by SIGTERM, 129 by a terminal that closed)
+  141 all is done, but whoever read stdout went away
 """
 
 
@@ -85,22 +89,22 @@ def main(argv: list[str] | None = None) -> Any:
     """Run the command line and exit with the documented code."""
     # SpikingJelly makes torch look for a compiler of GPU code, and warn on machines without one.
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What the terminal's encoding lacks is shown as an escape.
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(args=argv, prog_name="osbc-deploy", standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        sys.exit(interrupts.received() or 130)
     except click.ClickException as error:
-        error.show()
+        # click repeats what it was given.
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().rstrip("\n"), err=True)
         sys.exit(error.exit_code)
     except OsbcError as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output went away, as with "| head".
-        sys.stderr.close()
-        sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)

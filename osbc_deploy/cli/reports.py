@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,17 +10,17 @@ from typing import Any
 
 import click
 
-from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.options import config_option, json_option
 from osbc_deploy.errors import UsageError
+from osbc_deploy.plain_text import visible
+from osbc_deploy.writing import check_file, write_whole
 
 __all__ = [
     "check_command",
-    "check_file",
     "diff_command",
     "map_command",
     "report_command",
-    "write_whole",
 ]
 
 REPORT = click.Path(path_type=Path)
@@ -49,6 +48,8 @@ def report_command(path: Path, form: str, output: Path | None) -> int:
     """Show the report of a deployment (a folder written with -o, or its report.json)."""
     from osbc_deploy.report.read import read_report
 
+    if output is not None:
+        check_file(output, parents=True)
     report = read_report(path)
     if form == "table":
         text = _table(report)
@@ -66,7 +67,7 @@ def report_command(path: Path, form: str, output: Path | None) -> int:
         click.echo(text, nl=False)
     else:
         write_whole(output, text)
-        click.echo(f"wrote {output}", err=True)
+        say(f"wrote {output}", err=True)
     return 0
 
 
@@ -139,6 +140,8 @@ def check_command(
         raise UsageError(
             f"{baseline}: no such file. Make this report the first baseline with --update-baseline."
         )
+    if update_baseline and baseline is not None:
+        check_file(baseline, parents=True)
     limits = read_budget(budget)
     report = read_recounted(path, target, test)
     known = None
@@ -151,12 +154,12 @@ def check_command(
     click.echo(_findings(findings, form), nl=False)
     failed = [f for f in findings if not f.ok]
     for finding in failed:
-        click.echo(f"over: {finding.name}: {finding.message}", err=True)
+        say(f"over: {finding.name}: {finding.message}", err=True)
     if failed:
         return 4 if any(f.kind == "resource" for f in failed) else 5
     if update_baseline and baseline is not None:
         write_whole(baseline, json.dumps(report, indent=1) + "\n")
-        click.echo(f"wrote {baseline}", err=True)
+        say(f"wrote {baseline}", err=True)
     return 0
 
 
@@ -173,7 +176,8 @@ def _findings(findings: Sequence[Any], form: str) -> str:
         return findings_markdown(findings)
     width = max(len(f.name) for f in findings)
     return "".join(
-        f"{'ok  ' if f.ok else 'FAIL'}  {f.name:<{width}}  {f.message}\n" for f in findings
+        visible(f"{'ok  ' if f.ok else 'FAIL'}  {f.name:<{width}}  {f.message}") + "\n"
+        for f in findings
     )
 
 
@@ -220,10 +224,10 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
 
         title = f"{chip.title}: {mapping.cores_used} of {mapping.available:,} cores"
         table_console().print(cores_table(cores, title))
-        click.echo(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
-        click.echo(f"verdict: {'FITS' if mapping.fits else 'DOES NOT FIT'} {chip.name}")
+        say(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
+        say(f"verdict: {'FITS' if mapping.fits else 'DOES NOT FIT'} {chip.name}")
     for excess in mapping.excesses():
-        click.echo(f"over: {excess}", err=True)
+        say(f"over: {excess}", err=True)
     return 0 if mapping.fits else 4
 
 
@@ -242,10 +246,10 @@ def diff_command(before: Path, after: Path, as_json: bool) -> int:
         click.echo(json.dumps(rows, indent=1))
         return 0
     if not rows:
-        click.echo("no difference")
+        say("no difference")
     for row in rows:
         change = "" if row["change"] is None else f"({_signed(row['change'])})"
-        click.echo(
+        say(
             f"{row['where']:<14} {row['what']:<22} {_shown(row['before']):>14} -> "
             f"{_shown(row['after']):>14} {change}"
         )
@@ -266,24 +270,3 @@ def _shown(value: Any) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+,}" if isinstance(value, int) else f"{value:+.4g}"
-
-
-def check_file(option: str, path: Path | None) -> None:
-    """Make sure a file can be written there, before any work is done."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"{option}: {path} is a folder. Name a file in it.")
-    if not path.parent.is_dir():
-        raise UsageError(f"{option}: {path.parent} is no folder. Create it first.")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error

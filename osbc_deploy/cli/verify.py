@@ -11,7 +11,7 @@ import click
 
 from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.deploy import exit_code
-from osbc_deploy.cli.job import check_inputs, compression_options, job_options
+from osbc_deploy.cli.job import check_inputs, compression_options, job_options, save_results
 from osbc_deploy.errors import FidelityError
 
 if TYPE_CHECKING:
@@ -79,10 +79,13 @@ def verify_command(
     broken; all of them are said, and the report is written.
     """
     from osbc_deploy.cli.progress import Bars
-    from osbc_deploy.cli.reports import check_file, write_whole
+    from osbc_deploy.writing import check_file, write_whole
 
-    inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
-    check_file("--html", html)
+    inputs = check_inputs(
+        model, weights, calibration, test, seed, output, dataset, options["resume"]
+    )
+    if html is not None:
+        check_file(html, "--html")
     with Bars(quiet=quiet) as progress:
         from osbc_deploy.verify import verify
 
@@ -94,8 +97,6 @@ def verify_command(
             call=inputs.call(),
             **options,
         )
-        if output is not None:
-            found.save(output)
     report = found.report()
     if as_json:
         click.echo(json.dumps(report, indent=1))
@@ -103,14 +104,13 @@ def verify_command(
         from osbc_deploy.report.verify_terminal import print_verification
 
         print_verification(report, table_console())
-    if html is not None:
-        # Last, so that a file that cannot be written still leaves the report.
+
+    def write_page(path: Path) -> None:
         from osbc_deploy.report.verify_page import verify_page
 
-        write_whole(html, verify_page(report))
-    for path in (output, html):
-        if path is not None and not quiet:
-            click.echo(f"wrote {path}", err=True)
+        write_whole(path, verify_page(report))
+
+    save_results((output, found.save), (html, write_page), quiet=quiet)
     if found.broken:
         listed = "\n".join(f"  - {f.name}: {f.message}" for f in found.broken)
         raise FidelityError(

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +22,10 @@ from safetensors.numpy import save
 from osbc_deploy.compress.layer import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.network.graph import Projection
+from osbc_deploy.parsing import parse_json
+from osbc_deploy.writing import is_temporary, write_whole
 
 __all__ = ["State"]
 
@@ -60,7 +61,7 @@ class State:
             return
         # Temporary files of a run that was killed are no content.
         if folder.exists() and (
-            not folder.is_dir() or any(not _ours(entry) for entry in folder.iterdir())
+            not folder.is_dir() or not all(is_temporary(entry) for entry in folder.iterdir())
         ):
             raise UsageError(
                 f"{folder}: exists and is no state of osbc-deploy. Choose another folder."
@@ -68,7 +69,7 @@ class State:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             manifest = {"format": FORMAT, "belongs_to": dict(belongs_to)}
-            _write(path, json.dumps(manifest, indent=1).encode())
+            write_whole(path, json.dumps(manifest, indent=1))
         except OSError as error:
             raise UsageError(f"{folder}: cannot be written ({error.strerror}).") from error
 
@@ -78,7 +79,7 @@ class State:
         if not path.is_file():
             return None
         try:
-            found = json.loads(path.read_text("utf-8"))
+            found = parse_json(read_text(path, each=PARSED))
             plan: dict[str, Any] = found["plan"]
             _check_digest(found["sha256"], plan)
         except (ValueError, KeyError, TypeError) as error:
@@ -88,7 +89,7 @@ class State:
     def save_plan(self, plan: Mapping[str, Any]) -> None:
         """Keep what is planned for all layers."""
         content = {"plan": plan, "sha256": _digest(plan)}
-        _write(self._folder / "plan.json", json.dumps(content).encode())
+        write_whole(self._folder / "plan.json", json.dumps(content))
 
     def load(self, population: str, afferents: Sequence[Projection]) -> Layer | None:
         """Return a finished population, or None.
@@ -102,8 +103,9 @@ class State:
         if not path.is_file():
             return None
         try:
+            check_tensors(path)
             with safe_open(path, framework="numpy") as file:
-                about = json.loads(file.metadata()["layer"])
+                about = parse_json(file.metadata()["layer"])
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 _check_digest(about.pop("sha256"), about, arrays)
                 layers = tuple(
@@ -137,20 +139,16 @@ class State:
         }
         # One entry: safetensors writes several in no order, and the bytes shall be the same.
         content = json.dumps({**about, "sha256": _digest(about, arrays)})
-        _write(self._path(population), save(arrays, {"layer": content}))
+        write_whole(self._path(population), save(arrays, {"layer": content}))
 
     def _path(self, population: str) -> Path:
         # Names come from a user's model; only their bytes are safe in a file name.
         return self._folder / f"layer-{population.encode().hex()}.safetensors"
 
 
-def _ours(entry: Path) -> bool:
-    return entry.name.startswith(".state-")
-
-
 def _check_manifest(path: Path, wanted: Mapping[str, str]) -> None:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parse_json(read_text(path, each=PARSED))
         known = dict(found["belongs_to"])
         version = found["format"]
     except (ValueError, KeyError, TypeError) as error:
@@ -223,16 +221,3 @@ def _check_digest(
 
 def _broken(path: Path, error: Exception) -> ArtefactError:
     return ArtefactError(f"{path}: cannot be read ({error}). Remove it and start again.")
-
-
-def _write(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=".state-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

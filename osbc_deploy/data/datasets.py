@@ -14,7 +14,6 @@ last 10 % test, counted by the number in the file name.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from osbc_deploy.data.events import (
 )
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.limits import HAND_WRITTEN, Allowance, array_bytes, read_text
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["DATASETS", "DatasetRequest", "load_dataset"]
@@ -165,15 +165,12 @@ def load_dataset(
     chosen = _chosen(request.name, part, classes, count, seed)
     size = request.size or source.sensor
     shape = (len(chosen), request.steps, 2, size, size)
-    try:
-        spikes = np.zeros(shape, np.uint8)
-    except (MemoryError, ValueError) as error:
-        # numpy says ValueError for what no machine could hold.
-        raise UsageError(
-            f"{request.name}: {len(chosen)} {part} samples of {request.steps} steps and {size} x "
-            f"{size} pixels need {math.prod(shape) / 2**30:,.1f} GiB, more than there is. Ask for "
-            "fewer steps, pixels or samples per class."
-        ) from error
+    asked = f"{len(chosen)} {part} samples of {request.steps} steps and {size} x {size} pixels"
+    remedy = "Ask for fewer steps, pixels or samples per class"
+    Allowance(f"{request.name}: {asked}", error=UsageError, remedy=remedy).take(
+        array_bytes(shape, 1)
+    )
+    spikes = np.zeros(shape, np.uint8)
     labels = np.zeros(len(chosen), np.int64)
     # Several samples may lie in one file; each is read once.
     places: dict[Path, list[int]] = {}
@@ -281,19 +278,20 @@ def _trials(csv: Path) -> Iterator[tuple[int, tuple[int, int]]]:
         if not line.strip():
             continue
         cells = line.split(",")
-        whole = len(cells) == 3 and all(cell.strip().isdigit() for cell in cells)
+        whole = len(cells) == 3 and all(re.fullmatch("[0-9]{1,18}", c.strip()) for c in cells)
         gesture, start, stop = map(int, cells) if whole else (0, 0, 0)
         if not (1 <= gesture <= GESTURES and start < stop):
             raise ArtefactError(
-                f"{csv}: line {number} is {line.strip()!r}, needed class (1 to {GESTURES}), start "
-                "and a later end in microseconds. Extract the archive of the data set again."
+                f"{csv}: line {number} is {line.strip()[:80]!r}, needed class (1 to {GESTURES}), "
+                "start and a later end in microseconds. Extract the archive of the data set again."
             )
         yield gesture - 1, (start, stop)
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        text = read_text(path, most=HAND_WRITTEN)
+        return text.removeprefix("\ufeff").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ArtefactError(f"{path}: cannot be read as text ({error}).") from error
 

@@ -24,12 +24,15 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray, SpikeArray, frozen
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.limits import Allowance, array_bytes, read_bytes
 
 __all__ = ["Events", "bin_events", "read_aedat2", "read_aedat3", "read_aedat4", "read_nmnist"]
 
 _AGAIN = "Extract or copy the file again."
 _LONGEST = 2**40
 """Microseconds, twelve days: stamps further apart are damaged, and would overflow."""
+_EACH = 16
+"""Bytes of memory that a byte of a recording becomes while its events are read and binned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +128,8 @@ def bin_events(
             f"{events.name}: its time stamps span {(stop - start) / 1e6:.3g} s, "
             f"{_LONGEST / 1e6:.3g} s are allowed. {_AGAIN}"
         )
+    remedy = "Ask for fewer steps or pixels"
+    Allowance(events.name, remedy=remedy).take(array_bytes((steps, 2, size, size), 1))
     step = (events.t - start) * steps // (stop - start)
     frames = np.zeros((steps, 2, size, size), np.uint8)
     frames[step, events.polarity, events.y * size // sensor, events.x * size // sensor] = 1
@@ -143,7 +148,7 @@ def read_nmnist(path: Path) -> Events:
     """
     # Only here, so that nothing else needs tonic, an optional package that takes seconds.
     io = _tonic("N-MNIST")
-    _whole(path, _length(path), 5)
+    _whole(path, len(_read(path)), 5)
     found = io.read_mnist_file(str(path), dtype=io.events_struct)
     return Events(str(path), found["x"], found["y"], found["p"], found["t"])
 
@@ -176,9 +181,8 @@ def read_aedat2(path: Path) -> Events:
     t = np.cumsum((passed + 2**31) % 2**32 - 2**31)
     pixel = (address >> 15) == 0
     address, t = address[pixel], t[pixel]
-    return Events(
-        str(path), 127 - (address >> 8 & 127), 127 - (address >> 1 & 127), 1 - (address & 1), t
-    )
+    columns = 127 - (address >> 8 & 127), 127 - (address >> 1 & 127), 1 - (address & 1), t
+    return Events(str(path), *_given(columns))
 
 
 _PACKET = struct.Struct("<hhiiiiii")
@@ -224,7 +228,7 @@ def read_aedat3(path: Path) -> Events:
     t = np.concatenate(overflows) << 31 | stamp
     valid = (event & 1) == 1
     event, t = event[valid], t[valid]
-    return Events(str(path), event >> 17, event >> 2 & 0x7FFF, event >> 1 & 1, t)
+    return Events(str(path), *_given((event >> 17, event >> 2 & 0x7FFF, event >> 1 & 1, t)))
 
 
 def read_aedat4(path: Path) -> Events:
@@ -245,6 +249,8 @@ def read_aedat4(path: Path) -> Events:
             f"{path}: AEDAT 4 needs the package aedat. Install it with pip install aedat, or give "
             "the published AEDAT 2.0 files."
         ) from error
+    # What its packets expand to is known to the package alone.
+    Allowance(str(path), remedy="Give a shorter recording").take(64 * path.stat().st_size)
     try:
         found = io.read_aedat4(str(path))
         columns = [np.asarray(found[name], np.int64) for name in ("x", "y", "on", "t")]
@@ -252,6 +258,13 @@ def read_aedat4(path: Path) -> Events:
         # aedat and tonic raise bare exceptions of their own.
         raise ArtefactError(f"{path}: cannot be read as AEDAT 4 ({error}). {_AGAIN}") from error
     return Events(str(path), *columns)
+
+
+def _given(columns: tuple[IntArray, ...]) -> tuple[IntArray, ...]:
+    """Give new arrays away: read-only, they are not copied again."""
+    for column in columns:
+        column.flags.writeable = False
+    return columns
 
 
 def _tonic(what: str) -> Any:
@@ -266,14 +279,7 @@ def _tonic(what: str) -> Any:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ArtefactError(f"{path}: cannot be read ({error.strerror}).") from error
-
-
-def _length(path: Path) -> int:
-    try:
-        return path.stat().st_size
+        return read_bytes(path, each=_EACH)
     except OSError as error:
         raise ArtefactError(f"{path}: cannot be read ({error.strerror}).") from error
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from osbc_deploy.arrays import IntArray, SpikeArray, frozen
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.arrays import IntArray, SpikeArray, blocks, frozen
+from osbc_deploy.data.npz import read_npz
+from osbc_deploy.data.tensors import as_array
+from osbc_deploy.errors import ArtefactError, UsageError, reason
+from osbc_deploy.limits import Allowance
 
 __all__ = ["Samples", "check_samples", "load_npz", "samples_from_dataset"]
+
+_MOST_CLASSES = 2**31 - 1
+_LIKE_LABELS = re.compile(
+    r"(^|_)(y|gt|lbl|digits?)($|_)|label|target|class|truth|annot", re.IGNORECASE
+)
+"""Arrays of an archive that somebody may have meant as labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +87,7 @@ def check_samples(name: str, spikes: Any, labels: Any = None) -> Samples:
     ArtefactError
         For data of the wrong kind, shape or range.
     """
-    raster = np.asarray(spikes)
+    raster = as_array(f"{name}: spikes", spikes)
     if raster.dtype.kind not in "buif":
         raise ArtefactError(
             f"{name}: spikes are not numbers (dtype {raster.dtype}). Save a numeric array of 0 and "
@@ -92,9 +103,9 @@ def check_samples(name: str, spikes: Any, labels: Any = None) -> Samples:
         raise ArtefactError(
             f"{name}: spikes have shape {raster.shape}: {axis} is 0, at least 1 is needed."
         )
-    if raster.dtype.kind == "f" and not np.isfinite(raster).all():
+    if raster.dtype.kind == "f" and not all(np.isfinite(b).all() for b in blocks(raster)):
         raise ArtefactError(f"{name}: spikes hold NaN or infinite values. Bin the events again.")
-    if ((raster != 0) & (raster != 1)).any():
+    if any(((b != 0) & (b != 1)).any() for b in blocks(raster)):
         raise ArtefactError(
             f"{name}: spikes range from {raster.min():g} to {raster.max():g}, the chip takes 0 or "
             "1. Bin into finer steps or clip the counts, and train on the same input."
@@ -105,17 +116,35 @@ def check_samples(name: str, spikes: Any, labels: Any = None) -> Samples:
 def _check_labels(name: str, labels: Any, count: int) -> IntArray | None:
     if labels is None:
         return None
-    given = np.asarray(labels)
-    if given.shape != (count,):
-        raise ArtefactError(f"{name}: labels have shape {given.shape}, needed ({count},).")
-    whole = given.dtype.kind in "bui" or (
-        given.dtype.kind == "f" and np.isfinite(given).all() and (given == np.rint(given)).all()
-    )
-    if not whole or given.min() < 0:
+    given = as_array(f"{name}: labels", labels)
+    if given.dtype.kind not in "buif":
         raise ArtefactError(
-            f"{name}: labels must be whole numbers, 0 or more (dtype {given.dtype})."
+            f"{name}: labels are not numbers (dtype {given.dtype}). Number the classes from 0."
+        )
+    if given.shape != (count,):
+        raise ArtefactError(
+            f"{name}: labels have shape {given.shape}, needed ({count},), a class for each sample. "
+            + _remedy(given, count)
+        )
+    wrong = ~np.isfinite(given) | (given != np.rint(given)) | (given < 0) | (given > _MOST_CLASSES)
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise ArtefactError(
+            f"{name}: {int(wrong.sum())} of {count} labels are no class, such as {given[first]} of "
+            f"sample {first}; whole numbers from 0 to {_MOST_CLASSES:,} are. Number the classes "
+            "from 0, and leave samples without a class out."
         )
     return frozen(given, np.int64)
+
+
+def _remedy(labels: NDArray[Any], count: int) -> str:
+    if labels.shape[:1] != (count,) or labels.ndim != 2:
+        return "Give as many labels as samples."
+    if labels.shape[1] == 1:
+        return "Leave the second axis out: labels[:, 0]."
+    one_hot = ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
+    what = "They are one-hot" if one_hot else "If they are scores of the classes"
+    return f"{what}: give labels.argmax(axis=1)."
 
 
 def load_npz(path: Path) -> Samples:
@@ -126,7 +155,8 @@ def load_npz(path: Path) -> Samples:
     UsageError
         When the file does not exist.
     ArtefactError
-        When it is not an .npz, holds pickled objects or has no ``spikes``.
+        When it is not an .npz, holds pickled objects, has no ``spikes``, or needs more memory
+        than allowed (:mod:`osbc_deploy.limits`).
     """
     if not path.is_file():
         raise UsageError(
@@ -134,44 +164,58 @@ def load_npz(path: Path) -> Samples:
             "package.module:factory for a dataset."
         )
     try:
-        with path.open("rb") as file:
-            spikes, labels = _arrays(path, np.load(file, allow_pickle=False))
+        found, names = read_npz(path, ("spikes", "labels"))
     except ArtefactError:
         raise
     except Exception as error:
         # zipfile, zlib and numpy each raise their own kinds for a damaged archive.
         raise ArtefactError(
-            f"{path}: cannot be read as .npz without pickle ({error}). Save plain numeric arrays "
-            "with numpy.savez."
+            f"{path}: cannot be read as .npz without pickle ({reason(error)}). Save plain numeric "
+            "arrays with numpy.savez."
         ) from error
-    return check_samples(str(path), spikes, labels)
-
-
-def _arrays(path: Path, archive: Any) -> tuple[Any, Any]:
-    if not isinstance(archive, np.lib.npyio.NpzFile):
+    if "spikes" not in found:
         raise ArtefactError(
-            f"{path}: not an .npz archive. Save it with numpy.savez(path, spikes=..., labels=...)."
+            f"{path}: holds no array 'spikes' (found: {', '.join(names[:20]) or 'nothing'}). Save "
+            "it with numpy.savez(path, spikes=..., labels=...)."
         )
-    with archive:
-        if "spikes" not in archive.files:
-            raise ArtefactError(
-                f"{path}: holds no array 'spikes' (found: {', '.join(archive.files) or 'nothing'})."
-                " Save it with numpy.savez(path, spikes=..., labels=...)."
-            )
-        return archive["spikes"], archive["labels"] if "labels" in archive.files else None
+    others = [key for key in names if _LIKE_LABELS.search(key.removesuffix(".npy"))]
+    if "labels" not in found and others:
+        raise ArtefactError(
+            f"{path}: holds no array 'labels', but {', '.join(others[:20])}. Save the classes as "
+            "'labels', or leave the other out."
+        )
+    return check_samples(str(path), found["spikes"], found.get("labels"))
 
 
 def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> Samples:
-    """Collect samples of a torch Dataset of ``spikes (T, ...)`` or ``(spikes, label)`` items."""
+    """Collect samples of a torch Dataset.
+
+    Items are ``spikes (T, ...)`` or ``(spikes, label)``; what a tuple holds behind the label, such
+    as an index, is left out.
+
+    Raises
+    ------
+    ArtefactError
+        When it is no data set, an item cannot be read, or items do not belong together.
+    """
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise ArtefactError(
             f"{name}: a {type(dataset).__name__} is not a dataset; __len__ and __getitem__ are "
             "needed. Return a torch.utils.data.Dataset of (spikes (T, ...), label)."
         )
-    count = len(dataset) if limit is None else min(limit, len(dataset))
+    try:
+        length = len(dataset)
+    except Exception as error:
+        raise ArtefactError(
+            f"{name}: its length cannot be told ({type(error).__name__}: {error}). Return a "
+            "torch.utils.data.Dataset with __len__ and __getitem__."
+        ) from error
+    count = length if limit is None else min(limit, length)
     if count == 0:
         raise ArtefactError(f"{name}: the dataset is empty, at least 1 sample is needed.")
-    rasters, labels = [], []
+    allowance = Allowance(name, remedy="Give fewer samples")
+    rasters: list[SpikeArray] = []
+    labels = []
     for index in range(count):
         try:
             item = dataset[index]
@@ -181,9 +225,12 @@ def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> S
                 f"{name}: reading sample {index} failed ({type(error).__name__}: {error}). Items "
                 "0 to len - 1 must be (spikes (T, ...), label)."
             ) from error
-        raster, label = item if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
-        rasters.append(np.asarray(raster))
-        labels.append(label)
+        raster, label = _parts(f"{name}, sample {index}", item)
+        if not rasters:
+            # Kept as bytes, one by one and then in one array; known before the second is read.
+            allowance.take(2 * count * raster.size, raster.nbytes)
+        rasters.append(check_samples(f"{name}, sample {index}", raster[None]).spikes[0])
+        labels.append(None if label is None else as_array(f"{name}, label {index}", label))
         if rasters[-1].shape != rasters[0].shape:
             raise ArtefactError(
                 f"{name}: sample {index} has shape {rasters[-1].shape}, sample 0 "
@@ -192,4 +239,20 @@ def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> S
     known = [label for label in labels if label is not None]
     if known and len(known) != count:
         raise ArtefactError(f"{name}: {count - len(known)} of {count} samples have no label.")
-    return check_samples(name, np.stack(rasters), np.asarray(known) if known else None)
+    spikes = np.stack(rasters)
+    spikes.flags.writeable = False
+    if len({label.shape for label in known}) > 1:
+        raise ArtefactError(f"{name}: labels have shapes that differ. Give one class for each.")
+    return check_samples(name, spikes, np.stack(known) if known else None)
+
+
+def _parts(name: str, item: Any) -> tuple[NDArray[Any], Any]:
+    """Return the spikes and the label of a sample; what a data set gives beside them is left."""
+    if isinstance(item, tuple) or (isinstance(item, list) and len(item) == 2):
+        if len(item) == 0:
+            raise ArtefactError(f"{name}: is an empty tuple. Give (spikes (T, ...), label).")
+        raster = as_array(name, item[0])
+        label = item[1] if len(item) > 1 else None
+        if isinstance(item, tuple) or label is None or np.ndim(label) < raster.ndim:
+            return raster, label
+    return as_array(name, item), None

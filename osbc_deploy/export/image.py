@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.artefact import manifest_of, new_file
+from osbc_deploy.artefact import manifest_of
 from osbc_deploy.chip.layers import Range
 from osbc_deploy.chip.mapping import Core, Mapping
 from osbc_deploy.errors import FitError, UnsupportedModelError, UsageError
@@ -31,6 +31,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults, weight_range
+from osbc_deploy.writing import write_whole
 
 __all__ = [
     "AFFERENT",
@@ -334,5 +335,4 @@ def _replace(path: Path, data: bytes, start: bytes) -> None:
     """Write a file under another name and put it in its place."""
     if path.exists() and not (path.is_file() and path.read_bytes()[: len(start)] == start):
         raise UsageError(f"{path}: exists and was not written by osbc-deploy. Choose another name.")
-    with new_file(path) as work:
-        work.write_bytes(data)
+    write_whole(path, data)

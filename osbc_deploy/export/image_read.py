@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 import zlib
 from dataclasses import dataclass
@@ -20,11 +19,17 @@ from osbc_deploy.export.bits import packed_size, unpack
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.ranges import weight_range
+from osbc_deploy.limits import PARSED, Allowance, array_bytes, read_bytes
 from osbc_deploy.network.graph import Shape
+from osbc_deploy.parsing import parse_json
 
 __all__ = ["decode_image", "read_image"]
 
 _DIGEST = hashlib.sha256().digest_size
+
+_NEURON, _SYNAPSE, _PACKED = 160, 20, 150
+"""Bytes of a neuron, of a place of a weight matrix, and of what a packed byte becomes for a while:
+every bit of it an int64."""
 
 
 def read_image(path: str | Path) -> FixedPointNetwork:
@@ -33,7 +38,7 @@ def read_image(path: str | Path) -> FixedPointNetwork:
     if not path.is_file():
         raise UsageError(f"{path}: no such file. Give an image written with osbc-deploy export.")
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, each=2)
     except OSError as error:
         raise ArtefactError(
             f"{path}: cannot be read ({error.strerror}). Check the path."
@@ -50,7 +55,7 @@ def decode_image(data: bytes, name: str = "image") -> FixedPointNetwork:
         When a single bit differs from what was written, or the content is inconsistent.
     """
     try:
-        return _decode(data)
+        return _decode(data, Allowance(name, remedy="Give a smaller image"))
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError,
             struct.error, RecursionError, ZeroDivisionError) as error:  # fmt: skip
         raise ArtefactError(f"{name}: broken image ({error}). Export the network again.") from error
@@ -85,7 +90,7 @@ class _Cursor:
             raise ValueError("it goes on after its end")
 
 
-def _decode(data: bytes) -> FixedPointNetwork:
+def _decode(data: bytes, allowance: Allowance) -> FixedPointNetwork:
     cursor = _Cursor(data)
     magic, version, zero, total, count, cores, table_crc, head_crc = cursor.fields(layout.HEADER)
     if magic != layout.MAGIC:
@@ -117,8 +122,9 @@ def _decode(data: bytes) -> FixedPointNetwork:
     known = layout.SECTIONS
     if kinds != [known["structure"], known["scales"], *[known["core"]] * cores]:
         raise ValueError(f"sections {kinds}")
-    manifest = json.loads(sections[0][2].decode("utf-8"))
-    arrays = _Arrays(manifest)
+    allowance.take(PARSED * len(sections[0][2]))
+    manifest = parse_json(sections[0][2])
+    arrays = _Arrays(manifest, allowance)
     arrays.scales(sections[1][2])
     for _, _, part in sections[2:]:
         arrays.core(part)
@@ -138,14 +144,15 @@ class _Weights:
 class _Arrays:
     """The arrays of a network, put together slice by slice."""
 
-    def __init__(self, manifest: dict[str, Any]) -> None:
-        self.manifest = manifest
+    def __init__(self, manifest: dict[str, Any], allowance: Allowance) -> None:
+        self.manifest, self.allowance = manifest, allowance
         given = dict(manifest["formats"])
         given["weight_bits"] = tuple(given["weight_bits"])
         self.formats = NumberFormats(**given)
         self.shapes: list[Shape] = [tuple(p["shape"]) for p in manifest["populations"]]
         self.names = [p["name"] for p in manifest["populations"]]
-        sizes = [int(np.prod(shape)) for shape in self.shapes]
+        sizes = [array_bytes(shape, 1) for shape in self.shapes]
+        allowance.take(sum(sizes) * _NEURON)
         self.registers = [np.zeros((size, len(layout.REGISTERS)), np.int32) for size in sizes]
         self.covered = [np.zeros(size, np.int64) for size in sizes]
         self.arrays: dict[str, Any] = {}
@@ -197,6 +204,7 @@ class _Arrays:
                 layout.SIGNS[entry["sign"]], int(entry["graded"]))  # fmt: skip
         if said != (pre, self.names[population], bits, exponent, sign, graded):
             raise ValueError("an afferent and the structure differ")
+        self.allowance.take(0, _PACKED * length)
         part = _Cursor(cursor.take(length))
         _, _, step = weight_range(bits, entry["sign"], self.formats)
         unit = -step if entry["sign"] == "inhibitory" else step
@@ -206,7 +214,8 @@ class _Arrays:
             return
         before = self.manifest["input_shape"] if source == layout.INPUT_NUMBER else (
             self.shapes[source])  # fmt: skip
-        size = int(np.prod(before)), rows.stop - rows.start
+        size = array_bytes(before, 1), rows.stop - rows.start
+        self.allowance.take(0, array_bytes(size, _SYNAPSE))
         delays = bool(delay_bits)
         late = None
         if encoding == layout.ENCODINGS["sparse"]:
@@ -256,6 +265,7 @@ class _Arrays:
         """Return the weights of a projection, begun if need be."""
         found = self.weights[number]
         if found is None:
+            self.allowance.take(array_bytes(shape, _SYNAPSE))
             found = _Weights(
                 self.manifest["projections"][number],
                 np.zeros(shape, np.int16),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,6 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.artefact import new_file
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.network import (
@@ -24,6 +24,7 @@ from osbc_deploy.fixedpoint.ranges import faults
 from osbc_deploy.frontends.netx import BIAS_EXP
 from osbc_deploy.frontends.netx_file import OURS
 from osbc_deploy.network.graph import Shape
+from osbc_deploy.writing import write_whole
 
 __all__ = ["loaded_weights", "write_netx"]
 
@@ -64,8 +65,10 @@ def write_netx(network: FixedPointNetwork, path: str | Path) -> None:
         )
     if path.exists() and not (path.is_file() and h5py.is_hdf5(path)):
         raise UsageError(f"{path}: exists and is no NetX file. Choose another name.")
-    with new_file(path) as work, h5py.File(work, "w") as file:
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
         _write(network, file)
+    write_whole(path, content.getvalue())
 
 
 def loaded_weights(weight: IntArray) -> IntArray | None:

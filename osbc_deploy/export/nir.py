@@ -9,6 +9,8 @@ import finds them.
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,11 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.artefact import new_file
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.frontends.nir_options import GENERATOR
 from osbc_deploy.network.graph import INPUT, Conv, Network, Population, Projection, Shape
 from osbc_deploy.network.neurons import nir as families
+from osbc_deploy.writing import check_file, write_whole
 
 __all__ = ["DEFAULT_DT", "check_nir", "nir_graph", "write_nir"]
 
@@ -54,14 +56,16 @@ def write_nir(network: Network, path: str | Path, *, dt: float | None = None) ->
     path = Path(path)
     check_nir(path)
     graph = nir_graph(network, dt=dt)
-    with new_file(path) as work:
-        nir.write(str(work), graph)
+    content = io.BytesIO()
+    nir.write(content, graph)
+    write_whole(path, content.getvalue())
 
 
 def check_nir(path: Path) -> None:
     """Make sure a NIR graph can be written there, before any work is done."""
     import h5py
 
+    check_file(path, parents=True)
     if path.suffix != ".nir":
         raise UsageError(f"{path}: a NIR graph is read by its ending. Name it {path.name}.nir.")
     if path.exists() and not (path.is_file() and h5py.is_hdf5(path)):
@@ -146,7 +150,8 @@ def _offenders(network: Network) -> list[str]:
 
 def _free(name: str, taken: dict[str, Any]) -> str:
     """Return a name that HDF5 and the graph take."""
-    plain = name.replace("/", "_")
+    plain = re.sub(r"[/\0]", "_", name)
+    plain = "_" if plain in ("", ".") else plain
     while plain in taken:
         plain += "_"
     return plain

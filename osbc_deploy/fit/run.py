@@ -210,6 +210,12 @@ backend, backend_samples, time_limit, progress, call
     budget = budget or FitBudget()
     for width in bits:
         CompressionOptions(bits=width)
+    untried = ", ".join(str(width) for width in bits if width not in BITS)
+    if untried or not bits:
+        raise UsageError(
+            f"bits: fit tries {', '.join(map(str, sorted(BITS)))}, not {untried or 'none'}. Give "
+            "some of these."
+        )
     options = CompressionOptions(sparsity=max_sparsity, bits=max(bits, default=0), method=method)
     job = prepare(
         module,

@@ -29,6 +29,7 @@ from osbc_deploy.frontends.compose import (
     without_bias,
 )
 from osbc_deploy.frontends.order import activity_order, ancestors
+from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.network.graph import (
     INPUT,
     AvgPool,
@@ -60,6 +61,10 @@ class Cells:
 
 
 Node: TypeAlias = Cells | Operation
+
+_WEIGHT, _NEURON, _TERM = 24, 160, 1000
+"""Bytes of a weight that two operations make, of a neuron, and of a way from spikes to a current,
+while a network is put together: a small model can ask for very many of each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +120,7 @@ def assemble(
     UnsupportedModelError
         With every offender.
     """
-    walk = _Walk(graph)
+    walk = _Walk(graph, Allowance(source, remedy="Give a smaller network"))
     offenders = [*faults, *walk.faults]
     order: list[str] = []
     if not offenders:
@@ -198,8 +203,8 @@ class _Walk:
     faults, notes : list of str
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, memory: Allowance) -> None:
+        self.graph, self._memory = graph, memory
         self.faults: list[str] = []
         self.notes: list[str] = []
         needed = ancestors(graph.edges, graph.output)
@@ -255,6 +260,7 @@ class _Walk:
         if arrives is None:
             return None
         shape = self._shapes[name]
+        self._memory.take(array_bytes(shape, _NEURON), at=name)
         if arrives.shape != shape:
             self.faults.append(f"{name}: neurons {shape} get a current of shape {arrives.shape}")
             return None
@@ -269,6 +275,9 @@ class _Walk:
         return arrives if len(self.faults) == faults else None
 
     def _check_mapping(self, name: str, term: Term, shape: Shape, *, alone: bool) -> None:
+        if term.connection is None and len(shape) != 3:
+            # Spikes are let through by a matrix of every neuron with every other.
+            self._memory.take(array_bytes(shape, 1) ** 2 * _WEIGHT, at=name)
         try:
             _mapping(term, shape, alone=alone)
         except NotComposable as why:
@@ -297,6 +306,11 @@ class _Walk:
         arrives, node = self._arriving(name), self.graph.nodes[name]
         if arrives is None or isinstance(node, Cells):
             return None
+        for term in arrives.terms:
+            self._memory.take(_TERM, at=name)
+            if isinstance(node, Dense) and isinstance(term.connection, Dense):
+                made = (len(node.weight), term.connection.fan_in)
+                self._memory.take(array_bytes(made, _WEIGHT), at=name)
         try:
             shape = result_shape(node, arrives.shape)
             # What an operation adds, it adds once, however many populations it hears.

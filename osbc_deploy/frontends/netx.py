@@ -7,7 +7,6 @@ is that of the layer's axons, and so of the synapses of the layer after it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +37,7 @@ from osbc_deploy.network.graph import (
     Shape,
 )
 from osbc_deploy.network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Neuron
+from osbc_deploy.parsing import parse_json
 
 __all__ = ["BIAS_EXP", "DECAY_UNITY", "read_netx", "read_netx_fixed", "stored_weights"]
 
@@ -257,7 +257,7 @@ def _consistent(path: Path) -> Iterator[None]:
     """Say of a file that its parts do not belong together, whatever breaks on it."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise ArtefactError(
             f"{path}: inconsistent network ({error}). Export it again from lava-dl."
         ) from error
@@ -266,7 +266,7 @@ def _consistent(path: Path) -> Iterator[None]:
 def _manifest(file: NetxFile) -> dict[str, Any]:
     """Return what a file of ours says beyond NetX; nothing for one of lava-dl's."""
     manifest = file.extra.get("manifest")
-    return dict(json.loads(manifest)) if manifest else {}
+    return dict(parse_json(manifest)) if manifest else {}
 
 
 def _as_stored(weight: IntArray, ours: dict[str, Any]) -> Stored | None:

@@ -15,13 +15,18 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError, reason
+from osbc_deploy.frontends.hdf5 import Hdf5, open_hdf5
+from osbc_deploy.limits import array_bytes
 
 __all__ = ["OURS", "NetxFile", "NetxLayer", "NetxNeuron", "read_layers"]
 
 OURS = "osbc"
 """Group with what the format has no place for; lava-dl does not look at it."""
 
-_LARGEST = 2 * 1024**3
+_BESIDE = 36
+"""Bytes that are made of each number: int64, then mantissas or float64 weights, and copies."""
+_NEURON = 160
+"""Bytes of a neuron's registers while they are put together."""
 _CUBA = ("CUBA", "LOIHI")
 _IGNORED = {"refDelay": 1, "wgtExp": 0}
 """What lava-dl's loader does not look at, and the value at which that changes nothing."""
@@ -85,16 +90,13 @@ def read_layers(path: Path) -> NetxFile:
     UnsupportedModelError
         With every layer that cannot be represented.
     """
-    import h5py
-
     if not path.is_file():
         raise UsageError(
             f"{path}: no such file. Give a NetX file as written by lava-dl or osbc-deploy export."
         )
     try:
-        size = path.stat().st_size
-        with h5py.File(path, "r") as file:
-            return _Reader(path, size).read(file)
+        with open_hdf5(path) as hdf5:
+            return _Reader(path, hdf5).read(hdf5.file)
     except UnsupportedModelError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError,
@@ -106,8 +108,8 @@ def read_layers(path: Path) -> NetxFile:
 
 
 class _Reader:
-    def __init__(self, path: Path, size: int) -> None:
-        self.path, self.size = path, size
+    def __init__(self, path: Path, hdf5: Hdf5) -> None:
+        self.path, self.hdf5 = path, hdf5
         self.offenders: list[str] = []
         self.notes: list[str] = []
 
@@ -137,6 +139,7 @@ class _Reader:
         shape = tuple(int(x) for x in np.atleast_1d(self.numbers(group, "shape")))
         if not shape or min(shape) < 1 or len(shape) not in (1, 3):
             raise ValueError(f"layer {number} has shape {shape}")
+        self.hdf5.allowance.take(array_bytes(shape, _NEURON))
         neuron = None
         if "neuron" in group:
             neuron = self.neuron(self.group(group, "neuron"), number)
@@ -185,45 +188,27 @@ class _Reader:
         """Return what we stored: text, arrays, and groups of them."""
         found: dict[str, Any] = {}
         for key in group:
-            item = self.item(group, key)
+            item = self.hdf5.member(group, key)
             if hasattr(item, "keys"):
                 found[key] = self.tree(item)
             elif item.dtype.kind in "OS":
                 found[key] = self.text(group, key)
             else:
-                found[key] = self.array(item)
+                found[key] = self.hdf5.numbers(item)
         return found
 
-    def item(self, group: Any, key: str) -> Any:
-        """Return a member that lies in this file."""
-        import h5py
-
-        link = group.get(key, getlink=True)
-        if link is None:
-            raise KeyError(f"{group.name.rstrip('/')}/{key} is missing")
-        if not isinstance(link, h5py.HardLink):
-            raise TypeError(f"{group.name.rstrip('/')}/{key} is a link to somewhere else")
-        return group[key]
-
     def group(self, parent: Any, key: str) -> Any:
-        found = self.item(parent, key)
+        found = self.hdf5.member(parent, key)
         if not hasattr(found, "keys"):
             raise TypeError(f"{parent.name}/{key} is not a group")
         return found
 
-    def array(self, dataset: Any) -> Any:
-        if dataset.is_virtual or dataset.external:
-            raise TypeError(f"{dataset.name} is stored in another file")
-        if dataset.nbytes > max(_LARGEST, 0) or dataset.nbytes > 10_000 * self.size:
-            raise ValueError(f"{dataset.name} declares {dataset.nbytes:,} bytes")
-        return dataset[()]
-
     def numbers(self, group: Any, key: str) -> IntArray:
         """Return integers; the files often store them as floats."""
-        dataset = self.item(group, key)
+        dataset = self.hdf5.member(group, key)
         if not hasattr(dataset, "dtype") or dataset.dtype.kind not in "iufb":
             raise TypeError(f"{group.name}/{key} does not hold numbers")
-        values = np.asarray(self.array(dataset))
+        values = self.hdf5.numbers(dataset, _BESIDE)
         if values.dtype.kind == "f" and not (
             np.isfinite(values).all() and (np.abs(values) < 2**53).all()
         ):
@@ -244,12 +229,7 @@ class _Reader:
         return values[0], values[-1]
 
     def text(self, group: Any, key: str) -> str:
-        import h5py
-
-        dataset = self.item(group, key)
-        if not hasattr(dataset, "dtype") or (
-            dataset.dtype.kind != "S" and h5py.check_string_dtype(dataset.dtype) is None
-        ):
+        dataset = self.hdf5.member(group, key)
+        if not hasattr(dataset, "dtype"):
             raise TypeError(f"{group.name}/{key} does not hold text")
-        value = np.ravel(np.asarray(self.array(dataset), dtype=object))[0]
-        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+        return str(self.hdf5.texts(dataset).flat[0])

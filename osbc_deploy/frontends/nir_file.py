@@ -8,6 +8,7 @@ versions of the format did not write. Graphs within the graph are taken apart in
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from osbc_deploy.data.tensors import as_array
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError, reason
+from osbc_deploy.frontends.hdf5 import Hdf5, open_hdf5
 
 __all__ = ["NirModel", "read_model", "take_apart"]
 
-_LARGEST = 2 * 1024**3
-_RATIO = 10_000
-"""How many times larger than its file a file's content may be."""
-_DEPTH = 32
+_BESIDE = 28
+"""Bytes that are made of each number while nodes become a network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +62,11 @@ def read_model(path: Path) -> NirModel:
     UnsupportedModelError
         With every node of a type that NIR does not have.
     """
-    import h5py
-
     if not path.is_file():
         raise UsageError(f"{path}: no such file. Give a NIR graph as written by nir.write.")
     try:
-        size = path.stat().st_size
-        with h5py.File(path, "r") as file:
-            tree = _Tree(size).group(_member(file, "node"), 0)
+        with open_hdf5(path) as hdf5:
+            tree = _group(hdf5, hdf5.member(hdf5.file, "node"))
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError,
             OverflowError, MemoryError) as error:  # fmt: skip
         # h5py raises any of these for a damaged file.
@@ -78,52 +76,22 @@ def read_model(path: Path) -> NirModel:
     return take_apart(_Nodes(str(path)).graph(tree), str(path))
 
 
-def _member(group: Any, key: str) -> Any:
-    """Return a member that lies in this file."""
-    import h5py
+def _group(hdf5: Hdf5, group: Any) -> dict[str, Any]:
+    """Turn a group into a dict of text, arrays, and dicts of them."""
+    if not hasattr(group, "keys"):
+        raise TypeError(f"{group.name} is not a group")
+    found: dict[str, Any] = {}
+    for key in group:
+        item = hdf5.member(group, key)
+        found[key] = _group(hdf5, item) if hasattr(item, "keys") else _value(hdf5, item)
+    return found
 
-    link = group.get(key, getlink=True)
-    if link is None:
-        raise KeyError(f"{group.name.rstrip('/')}/{key} is missing")
-    if not isinstance(link, h5py.HardLink):
-        raise TypeError(f"{group.name.rstrip('/')}/{key} is a link to somewhere else")
-    return group[key]
 
-
-class _Tree:
-    """Turns groups into dicts of text and arrays."""
-
-    def __init__(self, size: int) -> None:
-        self.left = min(_LARGEST, _RATIO * size)
-
-    def group(self, group: Any, depth: int) -> dict[str, Any]:
-        if not hasattr(group, "keys"):
-            raise TypeError(f"{group.name} is not a group")
-        if depth > _DEPTH:
-            raise ValueError(f"graphs nested more than {_DEPTH} deep")
-        found: dict[str, Any] = {}
-        for key in group:
-            item = _member(group, key)
-            found[key] = self.group(item, depth + 1) if hasattr(item, "keys") else self.value(item)
-        return found
-
-    def value(self, dataset: Any) -> Any:
-        import h5py
-
-        if not hasattr(dataset, "dtype"):
-            raise TypeError(f"{dataset.name} is neither a group nor values")
-        if dataset.is_virtual or dataset.external:
-            raise TypeError(f"{dataset.name} is stored in another file")
-        self.left -= dataset.nbytes
-        if self.left < 0:
-            raise ValueError(f"{dataset.name} declares {dataset.nbytes:,} bytes")
-        if dataset.dtype.kind == "S" or h5py.check_string_dtype(dataset.dtype) is not None:
-            value = np.asarray(dataset[()], dtype=object)
-            texts = [x.decode("utf-8") if isinstance(x, bytes) else str(x) for x in value.ravel()]
-            return texts[0] if value.ndim == 0 else np.array(texts, object).reshape(value.shape)
-        if dataset.dtype.kind not in "iufb":
-            raise TypeError(f"{dataset.name} holds neither numbers nor text")
-        return dataset[()]
+def _value(hdf5: Hdf5, dataset: Any) -> Any:
+    if dataset.dtype.kind in "OS":
+        texts = hdf5.texts(dataset)
+        return texts if texts.ndim else texts[()]
+    return hdf5.numbers(dataset, _BESIDE)[()]
 
 
 class _Nodes:
@@ -229,6 +197,17 @@ def take_apart(graph: Any, source: str) -> NirModel:
     )
 
 
+def _with_arrays(name: str, node: Any) -> Any:
+    """Return a node with arrays for its tensors, which graphs made in memory hold."""
+    tensors = {key: value for key, value in vars(node).items() if hasattr(value, "detach")}
+    if not tensors:
+        return node
+    found = copy.copy(node)
+    for key, value in tensors.items():
+        setattr(found, key, as_array(f"{name}: {key}", value))
+    return found
+
+
 @dataclass
 class _Parts:
     nodes: dict[str, Any] = field(default_factory=dict)
@@ -240,7 +219,7 @@ class _Parts:
         for name, node in graph.nodes.items():
             path = prefix + name
             if not hasattr(node, "nodes"):
-                self.nodes[path] = node
+                self.nodes[path] = _with_arrays(path, node)
                 continue
             if len(node.inputs) != 1 or len(node.outputs) != 1:
                 self.faults.append(

@@ -11,6 +11,7 @@ from typing import Any
 
 from osbc_deploy.data.samples import Samples, check_samples, load_npz, samples_from_dataset
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.limits import check_tensors
 
 __all__ = ["as_samples", "load_object", "load_weights"]
 
@@ -149,6 +150,7 @@ def load_weights(module: Any, path: Path) -> None:
     if not path.is_file():
         raise UsageError(f"{path}: no such file. Give the weights as .safetensors.")
     try:
+        check_tensors(path)
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtefactError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.limits import HAND_WRITTEN, read_text
+from osbc_deploy.parsing import parse_toml
 from osbc_deploy.report.measures import layer_measures, totals
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["Budget", "Finding", "check_report", "read_budget"]
 
@@ -148,11 +144,10 @@ def read_budget(path: Path) -> Budget:
         When it is missing, no TOML, or holds unknown keys or values out of range.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = parse_toml(read_text(path, most=HAND_WRITTEN, error=UsageError))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
-    # Numbers of thousands of digits are a plain ValueError.
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: is not valid TOML ({error}). Correct the file.") from error
     try:
         return Budget.model_validate(tables)

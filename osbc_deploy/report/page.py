@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
+from osbc_deploy.plain_text import html_page
 from osbc_deploy.report.measures import layer_measures
 from osbc_deploy.report.terminal import sides
 
@@ -20,13 +20,8 @@ _PARTS = ("payload", "index", "header", "padding")
 
 def report_page(report: Report) -> str:
     """Return the page. Everything from the report is escaped."""
-    import jinja2
-
-    template = files("osbc_deploy.report").joinpath("page.html.j2").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(template).render(
+    return html_page(
+        "page.html.j2",
         report=report,
         sides=sides(report["fidelity"]["backend"] or "", report["fidelity"]["reference"] or ""),
         layers=_layers(report),

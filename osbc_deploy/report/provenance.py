@@ -68,7 +68,7 @@ class Request:
     ----------
     command : str
         The command line, or the call from Python.
-    seed : int, str or None
+    seed : int or None
         None where the caller seeds.
     options : dict
         All of them, as plain data.
@@ -77,7 +77,7 @@ class Request:
     """
 
     command: str = ""
-    seed: int | str | None = None
+    seed: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     date: str = field(default_factory=_now)
 
@@ -98,7 +98,7 @@ def request(function: Callable[..., Any], given: Mapping[str, Any], call: Call |
         name: _plain(given[name]) for name in arguments if name not in (*_DATA, "progress", "call")
     }
     if call is not None:
-        return Request(call.command, _plain(call.seed), options)
+        return Request(call.command, call.seed, options)
     shown = [_shown(given["module"]), _shown(given["calibration"])]
     shown += [
         f"{name}={_shown(given[name])}"

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from osbc_deploy.errors import ArtefactError, UsageError
-from osbc_deploy.json_reading import parse_json
+from osbc_deploy.limits import PARSED, read_text
+from osbc_deploy.parsing import parse_json
 from osbc_deploy.report.build import SCHEMA, json_schema
 from osbc_deploy.report.consistency import contradictions
 
@@ -41,7 +42,7 @@ def read_report(path: Path) -> dict[str, Any]:
             "-o wrote."
         )
     try:
-        report = parse_json(file.read_bytes())
+        report = parse_json(read_text(file, each=PARSED))
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{file}: is no JSON report ({error}). Deploy again.") from error
     found = report.get("schema") if isinstance(report, dict) else None

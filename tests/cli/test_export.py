@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from osbc_deploy.artefact import new_folder, write_network
+from osbc_deploy.artefact import write_network
 from osbc_deploy.export.firmware import MANIFEST
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.writing import new_folder
 from random_networks import collect
 
 
@@ -28,7 +29,7 @@ def osbc(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
 def folder(tmp_path: Path, formats: NumberFormats) -> Path:
     """A deployed network's folder, without a report."""
     case = next(c for c in collect(20, formats, start=3)[0] if "calm" in c.features)
-    with new_folder(tmp_path / "out") as work:
+    with new_folder(tmp_path / "out", marker="network.json") as work:
         write_network(case.network, work)
     return tmp_path
 

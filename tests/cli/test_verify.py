@@ -132,21 +132,22 @@ def test_everything_is_written_although_a_gate_is_broken(
     assert inner["fidelity"]["mismatched_spikes"] == 0
 
 
-@pytest.mark.parametrize("command", ["fit", "verify"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("fit", "--plot"), ("verify", "--html"), ("deploy", "-o"), ("fit", "-o"), ("verify", "-o")],
+)
 def test_a_page_that_cannot_be_written_leaves_the_report(
     command: str,
+    option: str,
     user: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    replace, option = os.replace, {"fit": "--plot", "verify": "--html"}[command]
-
     def full(source: Any, place: Any) -> None:
-        if Path(place).name == "page":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        replace(source, place)
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("osbc_deploy.cli.reports.os.replace", full)
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "rename", full)
     model = ["verified_model.py:net", "--calibration", "data.npz", "--target", "loihi2"]
     few = ["--bits", "8", "--max-sparsity", "0"] if command == "fit" else []
     args = [command, *model, *few, "--backend", "engine", "--json", option, "page"]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
+from osbc_deploy.chip.facts import Bits, Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage, window
 from osbc_deploy.fixedpoint.network import FixedConv
 
@@ -52,11 +53,11 @@ class Chunks(Strict):
     """Populations are cut over as many cores as they need."""
 
     model: Literal["chunks"]
-    word_bits: Fact[Positive]
+    word_bits: Fact[Width]
     caps: ChunkCaps
     chunk_synapses: Fact[Positive]
-    header_bits: Fact[Count]
-    index_widths: Fact[list[Positive]]
+    header_bits: Fact[Bits]
+    index_widths: Fact[Annotated[list[Width], Field(min_length=1, max_length=64)]]
     page_neurons: Fact[Positive]
 
     @property

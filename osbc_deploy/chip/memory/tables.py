@@ -7,11 +7,12 @@ map each, which its documentation leaves out). A layer is never split.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from osbc_deploy.chip.facts import Fact, Positive, Strict
+from osbc_deploy.chip.facts import Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import Afferent, Layer, Ranges, Usage
 from osbc_deploy.fixedpoint.network import FixedConv
 
@@ -49,12 +50,12 @@ class Tables(Strict):
     """Every layer gets one of the cores that can hold it."""
 
     model: Literal["tables"]
-    word_bits: Fact[Positive]
+    word_bits: Fact[Width]
     caps: TableCaps
     kernel_words: Fact[Positive]
     neuron_words: Fact[Positive]
     bias_words: Fact[Positive]
-    strides: Fact[list[Positive]]
+    strides: Fact[Annotated[list[Positive], Field(min_length=1, max_length=64)]]
 
     @property
     def scale_groups(self) -> int:

@@ -1,0 +1,71 @@
+"""Ctrl-C, a terminal that closes and a polite kill: one word, a documented code, nothing half-done.
+
+Until the command line is loaded, and again after all is done, a signal ends the process at once:
+there is nothing to clean up, and an exception would surface in some import or exit handler.
+In between it is a ``KeyboardInterrupt``, so that everything on the way out is cleaned up. Some
+code swallows even that; :func:`received` still tells.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+__all__ = ["arm", "raise_them", "received"]
+
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+_TWICE = 1.0
+"""Seconds within which a second signal is the same one, sent to the group and to the process."""
+
+
+class _State:
+    received = 0
+    raising = False
+    last = 0.0
+
+
+def arm() -> None:
+    """Take the signals that ask to end; those that the caller ignores stay ignored."""
+    for name in _SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _handle)
+    sys.unraisablehook = _again
+
+
+def raise_them(wanted: bool) -> None:
+    """Say whether a signal raises ``KeyboardInterrupt`` or ends the process at once."""
+    _State.raising = wanted
+
+
+def received() -> int:
+    """Return the exit code of the signal that came first; 0 if none did."""
+    return 128 + _State.received if _State.received else 0
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    _State.received = _State.received or number
+    if not _State.raising:
+        os.write(2, b"interrupted\n")
+        os._exit(received())
+    now = time.monotonic()
+    if now - _State.last > _TWICE:
+        _State.last = now
+        raise KeyboardInterrupt
+
+
+def _again(found: Any) -> None:
+    """Raise an interruption again that fell into a place where no exception can be raised."""
+    if not issubclass(found.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(found)
+        return
+    _State.last = 0.0
+    # From outside this hook, from which nothing can be raised either.
+    timer = threading.Timer(0.01, signal.raise_signal, (_State.received or signal.SIGINT,))
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,54 @@
+"""Where the program starts: signals and streams first, then the command line.
+
+This module and what it imports are small, so that there is hardly a moment at which Ctrl-C is
+answered with a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from osbc_deploy.cli import interrupts
+from osbc_deploy.cli.streams import Stream, fill_standard_files
+
+__all__ = ["start"]
+
+
+def start() -> None:
+    """Run the command line and exit with the documented code."""
+    interrupts.arm()
+    if not fill_standard_files():
+        _say("error: stdout: is closed. Redirect it, to /dev/null if nobody reads it.")
+        sys.exit(2)
+    sys.stdout, raw = Stream.over(sys.stdout, 1)
+    if sys.stderr is not None:
+        sys.stderr, _ = Stream.over(sys.stderr, 2)
+    code: int | str | None = 1
+    try:
+        from osbc_deploy.cli.main import main
+
+        interrupts.raise_them(True)
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        interrupts.raise_them(False)
+    except BaseException:
+        interrupts.raise_them(False)
+        # An interruption that some library made another error of.
+        if not interrupts.received():
+            raise
+    sys.stdout.flush()
+    if interrupted := interrupts.received():
+        if code != interrupted:
+            _say("interrupted")
+        code = interrupted
+    elif (failed := raw.said()) is not None:
+        _say(f"error: {failed[0]}")
+        code = code or failed[1]
+    sys.exit(code)
+
+
+def _say(text: str) -> None:
+    os.write(2, f"{text}\n".encode())

@@ -1,0 +1,292 @@
+"""One way of writing: a file or a folder is there whole or not at all.
+
+What is written lies under an unpredictable name beside its place, is synced, and takes the place
+in one step; a place that holds a link, a device or anything this program did not write is refused,
+before the work whose result is to be written. Modes follow the umask.
+
+A folder that is there already is swapped with the new one at once, where the system can
+(``renameat2`` of Linux, on most file systems). Elsewhere it is put aside under a name that
+:func:`recover` knows, so that a run that is killed in between loses nothing: whoever reads or
+writes the folder next has the old one back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from osbc_deploy.errors import UsageError, reason
+
+__all__ = [
+    "check_file",
+    "check_folder",
+    "check_inside",
+    "is_temporary",
+    "new_folder",
+    "recover",
+    "write_whole",
+]
+
+_TEMPORARY = ".osbc-deploy-"
+_FORGOTTEN = 3600
+"""Seconds after which a temporary file belongs to a run that was killed."""
+
+
+def check_file(path: Path, option: str = "", *, parents: bool = False) -> None:
+    """Make sure that a file can be written there, before any work is done.
+
+    Parameters
+    ----------
+    path : Path
+    option : str
+        The option that names it, for an error.
+    parents : bool
+        Whether missing folders on the way are made.
+
+    Raises
+    ------
+    UsageError
+    """
+    what = f"{option}: {path}" if option else f"{path}:"
+    if (mode := _mode(path, what)) is not None and stat.S_ISDIR(mode):
+        raise UsageError(f"{what} is a folder. Name a file in it.")
+    if not parents and not path.parent.is_dir():
+        raise UsageError(f"{option or path}: {path.parent} is no folder. Create it first.")
+    _check_parent(path, what)
+
+
+def check_folder(path: Path, marker: str) -> None:
+    """Make sure that a folder can be written there, before any work is done.
+
+    One that is there already must be empty or hold `marker`, that is, be ours.
+
+    Raises
+    ------
+    UsageError
+    """
+    recover(path)
+    what = f"{path}:"
+    mode = _mode(path, what)
+    if mode is not None:
+        ours = stat.S_ISDIR(mode) and _is_ours(path, marker)
+        here = Path.cwd()
+        if stat.S_ISDIR(mode) and path.resolve() in (here, *here.parents):
+            raise UsageError(
+                f"{what} is the current folder, or one that holds it. Name a folder in it."
+            )
+        if not ours:
+            raise UsageError(
+                f"{what} exists and was not written by osbc-deploy. Choose another output folder."
+            )
+        if path.is_mount():
+            raise UsageError(f"{what} is the root of a file system. Name a folder in it.")
+    _check_parent(path, what)
+
+
+def check_inside(path: Path) -> None:
+    """Make sure that files can be written into a folder, which is made if it is not there.
+
+    Raises
+    ------
+    UsageError
+    """
+    what = f"{path}:"
+    _mode(path, what, links=True)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{what} is no folder. Choose another one.")
+    _check_parent(path / "x", what)
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or reason(error)
+
+
+def _mode(path: Path, what: str, *, links: bool = False) -> int | None:
+    """Return the mode of what lies there, or None; refuse what must not be replaced."""
+    if "\0" in str(path):
+        raise UsageError(f"{str(path)!r}: holds a NUL character. Choose another name.")
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"{what} cannot be written ({_why(error)}).") from error
+    if stat.S_ISLNK(mode):
+        if links:
+            return mode
+        raise UsageError(
+            f"{what} is a link, and links are not replaced. Name the place it leads to, or leave "
+            "the option out to print."
+        )
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UsageError(
+            f"{what} is a device, pipe or socket, and these are not replaced. Name a file."
+        )
+    return mode
+
+
+def _is_ours(path: Path, marker: str) -> bool:
+    try:
+        return (path / marker).is_file() or not any(path.iterdir())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({_why(error)}).") from error
+
+
+def _check_parent(path: Path, what: str) -> None:
+    """Make sure that a name can be made where `path` is to be, by making one."""
+    folder = path.parent
+    try:
+        # The name itself may be too long where a short one is not.
+        with suppress(FileNotFoundError):
+            path.lstat()
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        trial = _new_name(folder)
+        os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        trial.unlink()
+    except OSError as error:
+        raise UsageError(f"{what} cannot be written ({_why(error)}).") from error
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; folders on the way are made.
+
+    Raises
+    ------
+    UsageError
+        When it cannot be written, or something else lies there.
+    """
+    check_file(path, parents=True)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _forget(path.parent)
+        work = _new_name(path.parent)
+        try:
+            with work.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            work.replace(path)
+        finally:
+            work.unlink(missing_ok=True)
+        _sync(path.parent)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({_why(error)}).") from error
+
+
+@contextmanager
+def new_folder(path: Path, *, marker: str) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` when the block ends well.
+
+    An existing folder is replaced only if it is empty or holds `marker`, that is, if we wrote it.
+
+    Raises
+    ------
+    UsageError
+        When something else is at `path`, or it cannot be written.
+    """
+    check_folder(path, marker)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _forget(path.parent)
+        work = _new_name(path.parent)
+        try:
+            work.mkdir()
+            yield work
+            for file in work.rglob("*"):
+                _sync(file)
+            _sync(work)
+            _put(work, path)
+        finally:
+            # What is left under this name is the new folder, or the old one.
+            shutil.rmtree(work, ignore_errors=True)
+        _sync(path.parent)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({_why(error)}).") from error
+
+
+def _put(work: Path, path: Path) -> None:
+    """Give a folder its place; what was there is gone, or lies under the name of `work`."""
+    try:
+        # Takes the place of nothing, or of an empty folder.
+        work.rename(path)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    if _exchange(work, path):
+        return
+    old = _aside(path)
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        path.rename(old)
+        work.rename(path)
+    except BaseException:
+        recover(path)
+        raise
+    shutil.rmtree(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; False where the system cannot."""
+    try:
+        swap = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, exchange = -100, 2
+    return bool(swap(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.osbc-deploy-old")
+
+
+def recover(path: Path) -> None:
+    """Put a folder back that a killed run had put aside, if nothing took its place."""
+    if not path.name or "\0" in str(path) or os.path.lexists(path):
+        return
+    with suppress(OSError):
+        if not _aside(path).is_symlink():
+            _aside(path).rename(path)
+
+
+def is_temporary(path: Path) -> bool:
+    """Tell whether a name is one that this program writes under."""
+    return re.fullmatch(re.escape(_TEMPORARY) + "[0-9a-f]{16}", path.name) is not None
+
+
+def _new_name(folder: Path) -> Path:
+    return folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
+
+
+def _forget(folder: Path) -> None:
+    """Remove what runs that were killed long ago left in a folder."""
+    with suppress(OSError):
+        for entry in folder.iterdir():
+            if is_temporary(entry) and entry.lstat().st_mtime < time.time() - _FORGOTTEN:
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk; some file systems cannot for folders."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,137 @@
+"""How the program ends when its streams close or fill up, and when it is told to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LIST = ["targets", "list"]
+
+
+def osbc(*args: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "osbc_deploy", *map(str, args)],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=240,
+        **options,
+    )
+
+
+def closed_pipe() -> int:
+    """Return an end of a pipe from which nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize("args", [LIST, [*LIST, "--json"], ["--help"], ["fit", "--help"]])
+def test_a_reader_that_goes_away_is_said_in_one_sentence(args: list[str]) -> None:
+    done = osbc(*args, stdout=closed_pipe())
+    assert done.returncode == 141
+    assert done.stderr == "error: stdout: its reader went away before all was printed.\n"
+
+
+def test_a_full_disk_under_stdout_is_said_in_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = osbc(*LIST, stdout=full)
+    assert done.returncode == 2
+    assert done.stderr == "error: stdout: cannot be written (No space left on device).\n"
+
+
+def test_a_verdict_outlives_the_reader(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("schema = 1\n")
+    done = osbc("targets", "validate", "bad.toml", stdout=closed_pipe(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "its reader went away" in done.stderr
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_streams_that_are_closed_from_the_start(number: int) -> None:
+    def close() -> None:
+        os.close(number)
+
+    done = osbc(*LIST, stdout=subprocess.PIPE, preexec_fn=close)
+    if number == 1:
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: stdout: is closed.")
+        assert done.stderr.count("\n") == 1
+    else:
+        assert done.returncode == 0
+        assert "loihi2-sim" in done.stdout
+        assert done.stderr == ""
+
+
+def told(command: list[Any], ready: Path, number: int) -> tuple[int, str, str]:
+    """Run Python, send it a signal as soon as a file is there, and return how it ended."""
+    with subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ready.parent,
+    ) as process:
+        while not ready.exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+PROGRAM = """
+import sys, time, types
+def ready():
+    open("ready", "w").close()
+def main():
+    {body}
+    while True:
+        {loop}
+sys.modules["osbc_deploy.cli.main"] = module = types.ModuleType("main")
+module.main = main
+from osbc_deploy.cli.start import start
+start()
+"""
+
+WAITS = ("ready()", "time.sleep(0.01)")
+ENDINGS = {
+    "while it waits": WAITS,
+    # What some libraries make of KeyboardInterrupt.
+    "as another error": ("ready()", """try: time.sleep(0.01)
+        except BaseException: raise ImportError("numpy") from None"""),
+    "swallowed": ("ready()", """try: time.sleep(0.01)
+        except BaseException: sys.exit(0)"""),
+    "in a destructor": ("""class A:
+        def __del__(self):
+            ready(); time.sleep(0.5)
+    A()""", "time.sleep(0.01)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_an_interruption_is_one_word_wherever_it_falls(tmp_path: Path, how: str) -> None:
+    body, loop = ENDINGS[how]
+    program = PROGRAM.format(body=body, loop=loop)
+    found = told(["-c", program], tmp_path / "ready", signal.SIGINT)
+    assert found == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_other_ways_to_be_told(tmp_path: Path, number: int, code: int) -> None:
+    program = PROGRAM.format(body=WAITS[0], loop=WAITS[1])
+    assert told(["-c", program], tmp_path / "ready", number) == (code, "", "interrupted\n")
+
+
+def test_a_command_is_interrupted_in_the_users_code(tmp_path: Path) -> None:
+    model = "import time\ndef net():\n    open('ready', 'w').close()\n    time.sleep(100)\n"
+    (tmp_path / "slow.py").write_text(model)
+    command = ["-m", "osbc_deploy", "inspect", "slow:net", "--shape", "3"]
+    code, out, err = told(command, tmp_path / "ready", signal.SIGINT)
+    assert (code, out, err.split()) == (130, "", ["interrupted"])
