@@ -312,7 +312,7 @@ def registers_widened(rng: np.random.Generator, site: Site, work: Path) -> list[
     """With the network's own digest, and the report's."""
     folder = site.copy("plain", work)
     manifest = json.loads((folder / "network.json").read_text())
-    manifest["formats"][pick(rng, ["vth_bits", "bias_mant_bits", "weight_exp_max"])] += 1
+    manifest["formats"][pick(rng, ["state_bits", "bias_mant_bits", "weight_exp_max"])] += 1
     (folder / "network.json").write_text(json.dumps(manifest))
     report = site.report("plain")
     report["provenance"]["network_sha256"] = network_digest(read_network(folder))
