@@ -32,10 +32,14 @@ def _names(report: Report) -> Iterator[str]:
     ours, theirs = report["target"]["name"], report["provenance"]["target"]["name"]
     if ours != theirs:
         yield f"target: is {ours!r}, in the provenance {theirs!r}"
-    layers = {population["layer"] for population in report["populations"]}
-    for core in report["cores"]:
-        if core["layer"] not in layers:
-            yield f"cores.{core['core']}: its layer {core['layer']!r} is none of the network"
+    populations, cores = report["populations"], report["cores"]
+    layers = [population["layer"] for population in populations]
+    compressed = [layer["name"] for layer in report["compression"]["layers"]]
+    projections = {p["name"] for population in populations for p in population["projections"]}
+    if len(set(layers)) < len(layers) or set(layers) != {core["layer"] for core in cores}:
+        yield "cores: are of other layers than the populations"
+    if len(set(compressed)) < len(compressed) or not set(compressed) <= projections:
+        yield "compression.layers: are not the network's"
 
 
 def _fit(report: Report) -> Iterator[str]:
@@ -43,6 +47,9 @@ def _fit(report: Report) -> Iterator[str]:
         yield f"fits: is {str(report['fits']).lower()} with {len(report['excesses'])} excesses"
     if not report["cores"]:
         yield "cores: there are none"
+    resources = {tuple(core["resources"]) for core in report["cores"]}
+    if len(resources) > 1 or any(c["limiting"] not in c["resources"] for c in report["cores"]):
+        yield "cores: not all of them have the same resources, one of which limits them"
 
 
 def _accuracy(report: Report) -> Iterator[str]:

@@ -57,7 +57,7 @@ def _now() -> str:
         raise UsageError(
             f"SOURCE_DATE_EPOCH: {epoch!r} is no time. Give seconds since 1970, or unset it."
         ) from error
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return when.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,8 @@ def _shown(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON holds it; its text or kind where JSON holds no such thing."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, os.PathLike):
@@ -125,8 +127,6 @@ def _plain(value: Any) -> Any:
         return [_plain(part) for part in value]
     if is_dataclass(value) and not isinstance(value, type):
         return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
-    if isinstance(value, np.generic):
-        value = value.item()
     if isinstance(value, int) and abs(value) < 2**63:
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
@@ -137,15 +137,15 @@ def _plain(value: Any) -> Any:
 def environment() -> dict[str, Any]:
     """Return what computes here: machine, Python, packages, and the BLAS kernels in this process.
 
-    The same network compressed by another BLAS kernel can come out otherwise.
+    What the results are the same on, and where one would look first if they were not.
     """
     from threadpoolctl import threadpool_info
 
     pools = [
         {
             "name": str(pool["internal_api"]),
-            "version": str(pool.get("version")),
-            "kernel": str(pool.get("architecture")),
+            "version": str(pool.get("version") or "unknown"),
+            "kernel": str(pool.get("architecture") or "unknown"),
             "threads": int(pool["num_threads"]),
         }
         for pool in threadpool_info()
