@@ -17,7 +17,7 @@ from osbc_deploy.network.graph import Readout
 from osbc_deploy.network.simulate import NO_ANSWER, decode, shared_answers, simulate
 from osbc_deploy.progress import SILENT, Progress
 
-__all__ = ["Accuracy", "check_classes", "doubts", "evaluate"]
+__all__ = ["Accuracy", "check_classes", "doubts", "evaluate", "lost_share"]
 
 _LEVEL = 0.05
 """A network that always gives one class passes for better than that so often."""
@@ -88,6 +88,17 @@ def evaluate(
 
 def _share(classes: IntArray, labels: IntArray | None) -> float | None:
     return None if labels is None else float(np.mean(classes == labels))
+
+
+def lost_share(before: IntArray, after: IntArray, labels: IntArray | None) -> float:
+    """Return the share of samples (n,) lost; without labels, of answered ones that change class.
+
+    Some must be answered.
+    """
+    if labels is None:
+        same, answered = shared_answers(before, after)
+        return 1.0 - same / answered
+    return float(np.mean(before == labels) - np.mean(after == labels))
 
 
 def check_classes(data: Sequence[Samples], outputs: int, classes: int | None = None) -> None:

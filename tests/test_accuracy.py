@@ -86,6 +86,7 @@ def test_silent_samples_are_wrong_and_counted(readout: Any, column: int, right: 
     share = f"no answer: float {silent:.2%}, compressed {silent:.2%}, fixed point {silent:.2%}"
     assert share in shown(report, print_report)
     assert f"<strong>{silent:.2%}</strong>no answer in fixed point" in report_page(report)
+    assert f"{right / 8:.2%}</strong>fixed-point accuracy" in report_page(report)
     row = next(csv.DictReader(io.StringIO(cores_csv(report))))
     assert float(row["no_answer_fixed_point"]) == silent
     assert float(row["accuracy_fixed_point"]) == right / 8

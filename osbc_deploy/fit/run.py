@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from osbc_deploy.accuracy import lost_share
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.network import (
@@ -33,7 +34,7 @@ from osbc_deploy.fit.remedies import advice
 from osbc_deploy.fit.search import Candidate, Plan, front_over, pareto_plans
 from osbc_deploy.fixedpoint.timing import Timing, timing
 from osbc_deploy.network.graph import Conv, Network, Readout
-from osbc_deploy.network.simulate import NO_ANSWER, decode, shared_answers, simulate
+from osbc_deploy.network.simulate import NO_ANSWER, decode, simulate
 from osbc_deploy.pipeline import Deployment, Job, finish, prepare
 from osbc_deploy.progress import SILENT, Progress, task
 from osbc_deploy.report.provenance import Call, request
@@ -382,7 +383,8 @@ def _smallest(
     def drop(plan: Plan) -> float:
         network = _compressed(plan, job, options, statistics).network
         return max(
-            _lost(was, classes(network, s), s.labels) for s, was in zip(data, before, strict=True)
+            lost_share(was, classes(network, s), s.labels)
+            for s, was in zip(data, before, strict=True)
         )
 
     with task(progress, "accuracy", int(np.ceil(np.log2(len(front)))) + 1):
@@ -404,11 +406,3 @@ def _smallest(
                 low = middle
             progress.advance()
     return front[high]
-
-
-def _lost(before: IntArray, after: IntArray, labels: IntArray | None) -> float:
-    """Return the share of samples lost; without labels, of those that change class."""
-    if labels is None:
-        same, answered = shared_answers(before, after)
-        return 1.0 - same / answered
-    return float(np.mean(before == labels) - np.mean(after == labels))

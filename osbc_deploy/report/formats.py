@@ -31,7 +31,7 @@ _CORE_COLUMNS = (
 def cores_csv(report: Mapping[str, Any]) -> str:
     """Return one row per core: its slice, use and capacity of every resource.
 
-    Every row ends with what the whole network answers, so that rows of several can be told apart.
+    Every row ends with the accuracy of the whole network.
     """
     resources = list(report["cores"][0]["resources"])
     accuracy = report["accuracy"]
