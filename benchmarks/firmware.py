@@ -82,7 +82,7 @@ def outputs(
     """Compile, run and read the answers back."""
     sources = [f"{export.name}{part}.c" for part in ("", "_weights", "_selftest")]
     subprocess.run(
-        ["gcc", *FLAGS, *options, "main_host.c", *sources, "-o", "host"],
+        ["gcc", *FLAGS, *options, "examples/host.c", *sources, "-o", "host"],
         cwd=export.folder,
         check=True,
     )

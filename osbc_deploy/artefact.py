@@ -145,7 +145,8 @@ def read_network(folder: Path) -> FixedPointNetwork:
         manifest = parse_json(read_text(folder / MANIFEST, each=PARSED))
         check_tensors(folder / ARRAYS)
         arrays = load_file(folder / ARRAYS)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+        # NumPy lacks some of the types that such files can hold.
         raise ArtefactError(
             f"{folder}: is no network of osbc-deploy ({error}). Deploy again to write it."
         ) from error

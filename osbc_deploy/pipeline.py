@@ -30,6 +30,8 @@ from osbc_deploy.errors import BackendError, UsageError
 from osbc_deploy.fidelity import Fidelity, compare
 from osbc_deploy.fixedpoint.engine import EngineRun
 from osbc_deploy.fixedpoint.lower import Lowered, check_features, lower
+from osbc_deploy.frontends.netx_limits import FORMAT as NETX
+from osbc_deploy.frontends.netx_limits import check_network, check_writable
 from osbc_deploy.frontends.references import as_samples
 from osbc_deploy.network.graph import INPUT, Network, Readout
 from osbc_deploy.progress import SILENT, Progress
@@ -90,7 +92,9 @@ class Deployment:
     def deviations(self) -> tuple[Deviation, ...]:
         """Everything that was done differently from the plain request."""
         imported = tuple(Deviation("import", self.network.source, n) for n in self.network.notes)
-        return imported + self.compressed.deviations + self.lowered.deviations + self._run_notes()
+        remarks = tuple(Deviation("map", self.target.name, text) for text in self.target.remarks)
+        made = imported + self.compressed.deviations + self.lowered.deviations
+        return made + remarks + self._run_notes()
 
     def _run_notes(self) -> tuple[Deviation, ...]:
         hung = self.fidelity.restarts
@@ -321,6 +325,8 @@ def prepare(
 
     network = import_network(module, weights, typical, dt=dt, reset=reset)
     check_features(network)
+    if chip.exchange == NETX:
+        check_network(network)
     check_classes((typical, evaluated), network.output.size, classes)
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}
@@ -348,6 +354,8 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         readout=job.readout,
         progress=progress,
     )
+    if job.chip.exchange == NETX:
+        check_writable(lowered.network)
     layers = layers_of(lowered.network)
     mapping = map_layers(layers, job.chip)
     spikes = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -97,6 +97,10 @@ class Target(Strict):
         None for a chip whose arithmetic is not described: networks are mapped, not run.
     mesh : Mesh or None
     energy : Energy or None
+    exchange : {"netx"} or None
+        A file format that must be able to hold the networks deployed here.
+    remarks : list of str
+        What a reader of the counts must know; part of every report.
     digest : str
         SHA-256 of the files the description was read from.
     """
@@ -110,6 +114,8 @@ class Target(Strict):
     formats: Formats | None = None
     mesh: Mesh | None = None
     energy: Energy | None = None
+    exchange: Literal["netx"] | None = None
+    remarks: list[str] = Field(default_factory=list)
     digest: str = ""
 
     @property

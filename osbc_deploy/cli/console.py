@@ -6,7 +6,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from osbc_deploy.plain_text import message
+from osbc_deploy.plain_text import message, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,9 +17,9 @@ _WIDTH = 160
 """Columns of output that is piped or redirected, which must not be squeezed into 80."""
 
 
-def say(text: object, *, err: bool = False) -> None:
-    """Print a message, whatever is in it as plain text."""
-    click.echo(message(text), err=err)
+def say(text: object, *, err: bool = False, lines: bool = False) -> None:
+    """Print a line, whatever is in it as plain text; of a message of ours all its `lines`."""
+    click.echo(message(text) if lines else visible(text), err=err)
 
 
 def table_console(file: IO[str] | None = None) -> Console:

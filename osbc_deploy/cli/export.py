@@ -100,10 +100,7 @@ def export_command(
     elif form == "image":
         about = _export_image(network, output, chip)
     else:
-        from osbc_deploy.export.netx import write_netx
-
-        write_netx(network, output)
-        about = {"bytes": output.stat().st_size}
+        about = _export_netx(network, output)
     if as_json:
         schema = {"schema": "osbc-deploy/export/1", "format": form, "output": str(output)}
         click.echo(json.dumps(schema | about, indent=1))
@@ -177,6 +174,19 @@ def _export_image(network: FixedPointNetwork, output: Path, chip: Target | None)
     return write_image(network, map_network(network, chip), output).as_dict()
 
 
+def _export_netx(network: FixedPointNetwork, output: Path) -> dict[str, Any]:
+    from osbc_deploy.chip.mapping import map_network
+    from osbc_deploy.chip.target import load_target
+    from osbc_deploy.export.netx import write_netx
+
+    write_netx(network, output)
+    loaded = []
+    for name, sparse in (("loihi2-netx", False), ("loihi2-netx-sparse", True)):
+        mapping = map_network(network, load_target(name))
+        loaded.append({"target": name, "sparse_fc_layer": sparse, "cores": mapping.cores_used})
+    return {"bytes": output.stat().st_size, "loaded": loaded}
+
+
 def _lines(form: str, about: dict[str, Any]) -> list[str]:
     if form == "c":
         lines = [f"{part}: {size:,} B" for part, size in about["tables"].items()]
@@ -201,4 +211,12 @@ def _lines(form: str, about: dict[str, Any]) -> list[str]:
                     f"{part['memory_bytes']:,} B on the core"
                 )
         return [*lines, f"image: {about['image_bytes']:,} B, SHA-256 {about['sha256'][:16]}"]
-    return [f"NetX: {about['bytes']:,} B"]
+    how = {False: "", True: ", sparse_fc_layer=True"}
+    return [
+        f"NetX: {about['bytes']:,} B",
+        *(
+            f"lava.lib.dl.netx.hdf5.Network(net_config=...{how[entry['sparse_fc_layer']]}): "
+            f"{entry['cores']} cores ({entry['target']})"
+            for entry in about["loaded"]
+        ),
+    ]

@@ -106,7 +106,8 @@ def validate_command(names: tuple[str, ...], as_json: bool) -> int:
         click.echo(json.dumps(entries, indent=1))
     else:
         for entry in entries:
-            say(f"{'ok  ' if entry['ok'] else 'FAIL'}  {entry['target']}: {entry['message']}")
+            state = "ok  " if entry["ok"] else "FAIL"
+            say(f"{state}  {entry['target']}: {entry['message']}", lines=True)
     return 0 if all(entry["ok"] for entry in entries) else 2
 
 
@@ -178,7 +179,7 @@ def doctor_command(as_json: bool) -> int:
     backends = _backends()
     missing = [name for name, found in packages.items() if found is None]
     if as_json:
-        say(
+        click.echo(
             json.dumps(
                 {
                     "osbc-deploy": __version__,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,21 @@ import click
 from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.options import SEED, config_option, json_option
 from osbc_deploy.errors import UsageError
-from osbc_deploy.limits import Allowance, array_bytes
 
 if TYPE_CHECKING:
     from osbc_deploy.data.samples import Samples
 
 __all__ = ["inspect_command"]
+
+RATES = (0.02, 0.1, 0.3, 0.6)
+"""Spikes per input and step of the random samples that stand for data, sixteen of each."""
+STEPS = 32
+LARGEST = 2**20
+"""Inputs that random samples are drawn for: 2 GiB of them."""
+RANDOM = (
+    f"no data given: a module was run on {16 * len(RATES)} random samples of {STEPS} steps with "
+    f"{', '.join(map(str, RATES))} spikes per input and step"
+)
 
 
 @click.command("inspect")
@@ -74,6 +84,8 @@ def inspect_command(
     samples = _samples(calibration, sizes)
     network = import_network(model, weights, samples, dt=dt, reset=reset)
     found = describe(network)
+    if sizes is not None and any("own forward" in note for note in network.notes):
+        found["notes"].append(RANDOM)
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
@@ -94,7 +106,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples | None:
-    """Return the data, or random spikes of a shape, on which own modules can be verified too."""
+    """Return the data, or random spikes of a shape, on which a module can be run too."""
     from osbc_deploy.data.samples import check_samples
     from osbc_deploy.frontends.references import as_samples
 
@@ -102,11 +114,16 @@ def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples 
         return as_samples(calibration, "calibration")
     if sizes is None:
         return None
+    if math.prod(sizes) > LARGEST:
+        raise UsageError(
+            f"--shape: {_by(list(sizes))} are {math.prod(sizes):,} inputs, at most {LARGEST:,} are "
+            "allowed. Give samples with --calibration."
+        )
     import numpy as np
 
-    shape = (4, 32, *sizes)
-    Allowance("--shape", error=UsageError, remedy="Give a smaller one").take(array_bytes(shape, 10))
-    return check_samples("random spikes", np.random.default_rng(0).random(shape) < 0.3)
+    rng = np.random.default_rng(0)
+    drawn = [rng.random((STEPS, *sizes), np.float32) < rate for rate in np.repeat(RATES, 16)]
+    return check_samples("random spikes", np.stack(drawn))
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -369,7 +369,7 @@ def save_results(*results: tuple[Path | None, Callable[[Path], None]], quiet: bo
         if not quiet:
             say(f"wrote {path}", err=True)
     for other in failed[1:]:
-        say(f"error: {other}", err=True)
+        say(f"error: {other}", err=True, lines=True)
     if failed:
         raise failed[0]
 

@@ -102,9 +102,15 @@ def main(argv: list[str] | None = None) -> Any:
         # click repeats what it was given.
         shown = io.StringIO()
         error.show(shown)
-        say(shown.getvalue().rstrip("\n"), err=True)
+        say(shown.getvalue().rstrip("\n"), err=True, lines=True)
         sys.exit(error.exit_code)
     except OsbcError as error:
-        say(f"error: {error}", err=True)
+        say(f"error: {error}", err=True, lines=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # Such as a path that is too long to even ask whether it is there.
+        say(f"error: {error.filename}: {error.strerror}. Check the path.", err=True)
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

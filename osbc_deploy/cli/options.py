@@ -79,6 +79,8 @@ def _fault(option: click.Parameter, value: Any) -> str:
         return f"{value!r} is no single value. Give one number or text."
     if isinstance(option.type, click.types.IntParamType) and isinstance(value, float):
         return f"{value!r} is no whole number. Give one."
+    if "\0" in str(value):
+        return "holds a null character, which no path or name has."
     if isinstance(option.type, click.Path) and not isinstance(value, str):
         return f"{value!r} is no path. Give it as a text."
     return ""

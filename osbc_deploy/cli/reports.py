@@ -206,6 +206,13 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
     formats = chip if chip.formats is not None else load_target("loihi2")
     mapping = map_network(read_stored(path, formats.number_formats), chip)
     cores = [core.as_dict(mapping.word_bits) for core in mapping.cores]
+    remarks = list(chip.remarks)
+    if path.suffix == ".net" and chip.exchange is None and chip.memory.model == "records":
+        remarks.append(
+            "fully connected layers are counted as the chip could store them; lava-dl's loader "
+            "stores all as Dense, or all as Sparse with sparse_fc_layer=True: --target loihi2-netx "
+            "and loihi2-netx-sparse count those"
+        )
     if as_json:
         summary = {
             "schema": "osbc-deploy/map/1",
@@ -216,6 +223,7 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
             "cores_available": mapping.available,
             "cores_lower_bound": mapping.lower_bound,
             "bytes": mapping.bytes,
+            "remarks": remarks,
             "cores": cores,
         }
         click.echo(json.dumps(summary, indent=1))
@@ -225,6 +233,8 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
         title = f"{chip.title}: {mapping.cores_used} of {mapping.available:,} cores"
         table_console().print(cores_table(cores, title))
         say(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
+        for remark in remarks:
+            say(f"note: {remark}")
         say(f"verdict: {'FITS' if mapping.fits else 'DOES NOT FIT'} {chip.name}")
     for excess in mapping.excesses():
         say(f"over: {excess}", err=True)

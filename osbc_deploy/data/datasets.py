@@ -258,9 +258,9 @@ def _gestures(base: Path, part: Part) -> list[list[Recording]]:
     names = [line.strip() for line in _lines(listing) if line.strip()]
     files = [base / name for name in names]
     labels = [path.with_name(f"{path.stem}_labels.csv") for path in files]
-    missing = [str(p) for p in (*files, *labels) if not p.is_file()]
+    missing = [str(p) for p in (*files, *labels) if not _is_file(p)]
     if missing or not names:
-        what = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        what = ", ".join(name[:200] for name in missing[:5]) + (" ..." if len(missing) > 5 else "")
         raise UsageError(
             f"{listing}: names {len(names)} recordings, {len(missing)} of their files are missing"
             f"{f' ({what})' if what else ''}. Extract the archive of the data set again."
@@ -270,6 +270,14 @@ def _gestures(base: Path, part: Part) -> list[list[Recording]]:
         for gesture, interval in _trials(csv):
             classes[gesture].append(Recording(path, interval))
     return classes
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # Such as a name that is too long.
+        return False
 
 
 def _trials(csv: Path) -> Iterator[tuple[int, tuple[int, int]]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from osbc_deploy.arrays import IntArray, SpikeArray, blocks, frozen
 from osbc_deploy.data.npz import read_npz
 from osbc_deploy.data.tensors import as_array
-from osbc_deploy.errors import ArtefactError, UsageError, reason
+from osbc_deploy.errors import ArtefactError, UsageError, described, reason
 from osbc_deploy.limits import Allowance
 
 __all__ = ["Samples", "check_samples", "load_npz", "samples_from_dataset"]
@@ -64,7 +64,12 @@ class Samples:
     def fingerprint(self) -> str:
         """Return a SHA-256 of shape, spikes and labels."""
         digest = hashlib.sha256(repr(self.spikes.shape).encode())
-        digest.update(np.packbits(self.spikes).tobytes())
+        if self.spikes.max(initial=0) > 1:
+            # Packed bits would tell no count from a spike.
+            for sample in self.spikes:
+                digest.update(np.ascontiguousarray(sample, "<i8").tobytes())
+        else:
+            digest.update(np.packbits(self.spikes).tobytes())
         if self.labels is not None:
             digest.update(self.labels.tobytes())
         return digest.hexdigest()
@@ -207,7 +212,7 @@ def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> S
         length = len(dataset)
     except Exception as error:
         raise ArtefactError(
-            f"{name}: its length cannot be told ({type(error).__name__}: {error}). Return a "
+            f"{name}: its length cannot be told ({described(error)}). Return a "
             "torch.utils.data.Dataset with __len__ and __getitem__."
         ) from error
     count = length if limit is None else min(limit, length)
@@ -219,10 +224,10 @@ def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> S
     for index in range(count):
         try:
             item = dataset[index]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Whatever the user's own code raises belongs to that sample.
             raise ArtefactError(
-                f"{name}: reading sample {index} failed ({type(error).__name__}: {error}). Items "
+                f"{name}: reading sample {index} failed ({described(error)}). Items "
                 "0 to len - 1 must be (spikes (T, ...), label)."
             ) from error
         raster, label = _parts(f"{name}, sample {index}", item)

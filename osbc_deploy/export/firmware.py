@@ -20,7 +20,8 @@ import numpy as np
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UsageError
-from osbc_deploy.export.tables import ProjectionTables, Table, Tables, lay_out
+from osbc_deploy.export.names import check_name
+from osbc_deploy.export.tables import GRADED_LIMIT, ProjectionTables, Table, Tables, lay_out
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.plain_text import c_comment
@@ -91,21 +92,20 @@ def export_c(
     Raises
     ------
     UsageError
-        For a name that C cannot use, or a folder of someone else's.
+        For a name that C cannot use, samples whose values the library does not take, or a folder
+        of someone else's.
     UnsupportedModelError
         For numbers out of range; see :func:`osbc_deploy.export.tables.lay_out`.
     """
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,30}", name):
-        raise UsageError(
-            f"name: {name!r} cannot be a prefix in C. Use up to 31 letters, digits and "
-            "underscores, a letter first."
-        )
+    check_name(name)
     tables = lay_out(network)
+    if samples is not None:
+        _check_values(network, samples)
     crc = zlib.crc32(tables.serialized())
     values = _values(network, tables, name, crc)
     sources = {
         f"{name}.h": "net.h", f"{name}.c": "net.c", f"{name}_tables.h": "tables.h",
-        "main_host.c": "main_host.c", "main_m4.c": "main_m4.c", "m4.ld": "m4.ld",
+        "examples/host.c": "host.c", "examples/m4.c": "m4.c", "examples/m4.ld": "m4.ld",
         "Makefile": "Makefile",
     }  # fmt: skip
     texts = {file: _render(template, values) for file, template in sources.items()}
@@ -119,6 +119,8 @@ def export_c(
         parts[q.population.name] = sum(t.size for t in q.tables.values())
     done = CExport(folder, name, tables.size, 4 * tables.state_words, crc, parts)
     with new_folder(folder, marker=MANIFEST) as work:
+        # Not beside the library: a build that takes every source of its folder has its own main.
+        (work / "examples").mkdir()
         for file, text in texts.items():
             (work / file).write_text(text, encoding="ascii")
         manifest = {
@@ -138,6 +140,18 @@ def export_c(
 def _render(template: str, values: dict[str, Any]) -> str:
     text = (files("osbc_deploy.export") / "templates" / template).read_text(encoding="ascii")
     return re.sub(r"@(\w+)@", lambda found: str(values[found[1]]), text)
+
+
+def _check_values(network: FixedPointNetwork, samples: IntArray) -> None:
+    """Refuse graded values that the library's input type does not hold."""
+    if not any(p.graded for p in network.projections):
+        return
+    low, high = int(samples.min(initial=0)), int(samples.max(initial=0))
+    if low < -GRADED_LIMIT or high >= GRADED_LIMIT:
+        raise UsageError(
+            f"samples: values {low} to {high}, the library takes {-GRADED_LIMIT} to "
+            f"{GRADED_LIMIT - 1} (int16_t). Give golden vectors in that range."
+        )
 
 
 def _values(network: FixedPointNetwork, tables: Tables, name: str, crc: int) -> dict[str, Any]:

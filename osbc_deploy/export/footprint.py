@@ -104,6 +104,6 @@ def _call(command: list[str]) -> str:
     if done.returncode:
         raise BackendError(
             f"{command[0]}: ended with code {done.returncode} ({done.stderr.strip()[:500]}). "
-            "Use a gcc that knows C99."
+            "The library is written, only not measured; name another gcc with --compiler."
         )
     return done.stdout

@@ -41,7 +41,7 @@ from osbc_deploy.fixedpoint.features import check_features
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation, FixedProjection
 from osbc_deploy.fixedpoint.ranges import faults
-from osbc_deploy.fixedpoint.registers import RealRegisters, coarse
+from osbc_deploy.fixedpoint.registers import RealRegisters, coarse, rounded_away
 from osbc_deploy.fixedpoint.scaling import Layer, scaling
 from osbc_deploy.fixedpoint.timing import Timing, relays, timing
 from osbc_deploy.network.graph import INPUT, Network, Population, Readout
@@ -170,8 +170,12 @@ class _Growing:
             if lower == exponents:
                 break
             exponents = lower
-        for start, m, o in zip(starts, exponents, over, strict=True):
+        for start, m, o, (_, lowered) in zip(starts, exponents, over, fixed, strict=True):
             population = start.population
+            self.deviations += [
+                Deviation("lower", population.name, line)
+                for line in rounded_away(start.targets, lowered, m, self.formats)
+            ]
             _note_clipping(
                 population, start.targets, m, o, seen[population.name], self.formats,
                 self.deviations,

@@ -72,14 +72,16 @@ def _population(p: FixedPopulation, formats: NumberFormats) -> list[str]:
     bias = 1 << (formats.bias_mant_bits - 1)
     limits = {
         "du": (-formats.decay_u_offset, formats.decay_max),
-        "dv": (0, formats.decay_unity),
+        # Nothing is added to dv, so a register cannot make it forget everything in one step.
+        "dv": (0, formats.decay_max),
         "vth": (0, formats.vth_max),
-        "reset_amount": (0, formats.vth_max),
         "bias_mant": (-bias, bias - 1),
         "bias_exp": (formats.bias_exp_min, formats.bias_exp_max),
         "u_init": (-state, state),
         "v_init": (-state, state),
     }
+    if p.drop is not None:
+        limits["drop"] = (0, formats.vth_max)
     lines = []
     for name, (low, high) in limits.items():
         values = getattr(p, name)

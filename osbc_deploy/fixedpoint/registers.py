@@ -10,17 +10,27 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.deviations import Deviation
+from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedConnection, FixedPopulation
 from osbc_deploy.network.graph import Population, Projection
 
-__all__ = ["RealRegisters", "coarse", "largest_exponent", "quantized", "real_registers"]
+__all__ = [
+    "RealRegisters",
+    "coarse",
+    "largest_exponent",
+    "quantized",
+    "real_registers",
+    "rounded_away",
+]
 
 _ROUNDING = 1e-9
 """Relative; more than what arithmetic in double precision makes of a whole number."""
 
 _COARSE = 0.05
 """Relative rounding of a register from which it is said."""
+_FEW = 3
+"""Levels that are listed one by one."""
 
 _INT32_LIMIT = 2**31 - 1
 """Simulators hold activations in 32 bits; no input at all may drive a sum beyond."""
@@ -112,6 +122,63 @@ def real_registers(
 def coarse(wanted: FloatArray) -> BoolArray:
     """Tell which values a register of whole numbers rounds too much to say nothing of it."""
     return np.asarray(np.abs(np.rint(wanted) - wanted) > _COARSE * np.abs(wanted))
+
+
+def rounded_away(
+    targets: RealRegisters, population: FixedPopulation, exponent: int, formats: NumberFormats
+) -> list[str]:
+    """Return a line for each register that lost much of its values to rounding.
+
+    One value is rounded much where others are far larger, and then it hardly matters; so a
+    register's values are judged together, by the root mean square of what is lost. What all biases
+    of a readout have in common decides no class and does not count.
+
+    Parameters
+    ----------
+    targets : RealRegisters
+    population : FixedPopulation
+        With the registers as they are at `exponent`.
+    exponent : int
+    formats : NumberFormats
+    """
+    factor = 2.0**exponent
+    state, step = formats.state_limit - 1, 1 << formats.bias_exp_min
+    lines = []
+    for name, target, held, unit, top in (
+        (
+            "bias",
+            targets.bias,
+            effective_bias(population.bias_mant, population.bias_exp),
+            step,
+            formats.bias_mant_max << formats.bias_exp_max,
+        ),
+        ("reset amount", targets.drop, population.reset_amount, 1, formats.vth_max),
+        ("initial current", targets.u_init, population.u_init, 1, state),
+        ("initial potential", targets.v_init, population.v_init, 1, state),
+    ):
+        if not target.any():
+            continue
+        # What is clipped is said by itself.
+        wanted = np.clip(target * factor, -top, top)
+        error, values = held - wanted, wanted
+        if not population.spiking and population.size > 1:
+            error, values = error - error.mean(), values - values.mean()
+        size, lost = _root_mean_square(values), _root_mean_square(error)
+        if lost <= _COARSE * size or size <= _ROUNDING * np.abs(wanted).max():
+            continue
+        levels = np.unique(held // unit)
+        few = ", ".join(map(str, levels)) if len(levels) <= _FEW else f"{len(levels)} levels"
+        what = "" if values is wanted else " of what tells them apart"
+        lines.append(
+            f"{name} is coarse: {wanted.min() / unit:.3g} to {wanted.max() / unit:.3g} steps of "
+            f"{unit} are wanted, the registers hold {few}; {min(lost / size, 1.0):.0%}{what} is "
+            "lost to rounding"
+        )
+    return lines
+
+
+def _root_mean_square(values: FloatArray) -> float:
+    return math.sqrt(float(np.mean(values**2)))
 
 
 def _register(

@@ -45,6 +45,15 @@ class _Afferent:
     stored: int
     exponent: int
 
+    def higher(self, bits: int) -> _Afferent:
+        """Return the same weights, with larger mantissas and a smaller exponent."""
+        if not bits:
+            return self
+        connection = replace(
+            self.connection, weight=self.connection.weight.astype(np.int64) << bits
+        )
+        return replace(self, connection=connection, exponent=self.exponent - bits)
+
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
@@ -117,6 +126,7 @@ def scaling(
         connection = _times(merged, share >> power)
         stored = formats.stored_bits(_width(projection, connection, asked, formats))
         _note_width(projection, connection, asked, stored, deviations)
+        _note_lost(weights[projection.name], deviations)
         shift = formats.weight_shift(stored)
         plain.append((connection, power))
         late = _delayed(shifted(connection, shift), times.delays.get(projection.name))
@@ -125,11 +135,29 @@ def scaling(
     targets = real_registers(afferents, population, scale, formats, deviations)
     highest = min(formats.weight_exp_max - a.exponent for a in found)
     ceiling = largest_exponent(plain, targets, population, formats, highest)
+    if ceiling == highest and (population.neuron.spiking or targets.bias.any()):
+        # Codes that leave upper bits of their width free take them, for finer registers.
+        room = [a.exponent - formats.weight_exp_min for a in found]
+        spare = max(0, min([*room, *(_spare(a, formats) for a in found)]))
+        wider = largest_exponent(plain, targets, population, formats, highest + spare)
+        found = [a.higher(wider - ceiling) for a in found]
+        ceiling = wider
     sources = tuple(
         relay_name(p.pre, times.relays[p.name]) if p.name in times.relays else p.pre
         for p in afferents
     )
     return Scaling(population, tuple(found), sources, targets, formats, ceiling)
+
+
+def _spare(afferent: _Afferent, formats: NumberFormats) -> int:
+    """Return how far mantissas could be shifted before they leave their width."""
+    weight = afferent.connection.weight
+    low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
+    top = 1 << formats.weight_mantissa_bits
+    bits = 0
+    while (low or high) and -top <= low << bits + 1 and high << bits + 1 < top:
+        bits += 1
+    return bits
 
 
 def _delayed(connection: FixedConnection, delay: IntArray | None) -> FixedConnection:
@@ -162,6 +190,16 @@ def _width(
             "Ask for fewer bits, or use poolings of one size, or of windows that do not overlap.",
         )
     return needed
+
+
+def _note_lost(weights: CompressedProjection, deviations: list[Deviation]) -> None:
+    held = int(np.count_nonzero(weights.codes))
+    if 2 * held < weights.kept:
+        text = (
+            f"weights are coarse: {weights.kept - held:,} of the {weights.kept:,} that pruning "
+            f"kept are 0 in {weights.bits} bits"
+        )
+        deviations.append(Deviation("lower", weights.name, text))
 
 
 def _note_width(

@@ -165,7 +165,10 @@ class Hdf5:
 def _check_deflated(dataset: Any, content: bytes, chunk: int) -> None:
     stream, size = zlib.decompressobj(), 0
     while not stream.eof:
-        part = stream.decompress(content, _PART)
+        try:
+            part = stream.decompress(content, _PART)
+        except zlib.error as error:
+            raise ValueError(f"{dataset.name} has a chunk that is damaged ({error})") from error
         content = stream.unconsumed_tail
         size += len(part)
         if size > chunk:

@@ -27,8 +27,6 @@ _OLDEST = {"snntorch": (1, 0), "spikingjelly": (2, 0)}
 """Versions whose neurons compute what ours repeat; older ones differ in the last bit or more."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_PROBE_SAMPLES = 4
-"""Samples on which a module of the user's own must give the output that was read from it."""
 
 
 def import_network(
@@ -48,15 +46,16 @@ def import_network(
     weights : path or None
         A safetensors state dict to load into a module.
     samples : Samples or None
-        Calibration samples: their shape is the input's, and a module of the user's own must give
-        the output that was read from it on a few of them. A file needs none.
+        Calibration samples: their shape is the input's, and what is read from a module is held
+        against its framework's own forward on them. A file needs none.
     dt, reset
         What NIR leaves open; see :func:`osbc_deploy.frontends.nir.read_nir`.
 
     Raises
     ------
     UnsupportedModelError
-        When it is no model, or parts of it cannot be represented.
+        When it is no model, parts of it cannot be represented, or what was read from it computes
+        something else.
     UsageError
         When weights are given to a file that holds its own, the samples have another shape, or
         `dt` and `reset` do not belong to the model.
@@ -102,8 +101,8 @@ def _import(
         raise UsageError(f"{name}: a module does not say what input it takes. Give its shape.")
     if weights is not None:
         load_weights(found, Path(weights))
-    few = samples.take(_PROBE_SAMPLES).spikes
-    network = _reader(found, str(name))(found, samples.input_shape, source=str(name), samples=few)
+    read = _reader(found, str(name))
+    network = read(found, samples.input_shape, source=str(name), samples=samples.spikes)
     parameters = sum(p.numel() for p in found.parameters())
     if weights is None and isinstance(module, str) and parameters:
         missing = (

@@ -7,6 +7,9 @@ and external storage and Python objects are never followed.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +18,17 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError, reason
+from osbc_deploy.fixedpoint.ranges import MAX_DELAY
 from osbc_deploy.frontends.hdf5 import Hdf5, open_hdf5
 from osbc_deploy.limits import array_bytes
+from osbc_deploy.parsing import parse_json
 
-__all__ = ["OURS", "NetxFile", "NetxLayer", "NetxNeuron", "read_layers"]
+__all__ = ["OURS", "NetxFile", "NetxLayer", "NetxNeuron", "consistent", "read_layers", "spread"]
 
 OURS = "osbc"
 """Group with what the format has no place for; lava-dl does not look at it."""
 
+_KINDS = ("input", "flatten", "dense", "dense_rec", "conv")
 _BESIDE = 36
 """Bytes that are made of each number: int64, then mantissas or float64 weights, and copies."""
 _NEURON = 160
@@ -48,13 +54,17 @@ class NetxLayer:
     Attributes
     ----------
     number : int
-    kind : {"input", "flatten", "dense", "conv"}
+    kind : {"input", "flatten", "dense", "dense_rec", "conv"}
     shape : tuple of int
         Neurons as (C, H, W) or (n,); empty for a flatten.
     neuron : NetxNeuron or None
         None for an input or flatten layer, or a dense layer that only integrates.
-    weight, bias, delay : ndarray of int64 or None
-        Dense: (out, in); conv: (out, in / groups, kh, kw). The delay is that of the layer's axons.
+    weight, bias : ndarray of int64 or None
+        Dense: (out, in); conv: (out, in / groups, kh, kw).
+    weight_rec : ndarray of int64 (out, out) or None
+        From the layer to itself.
+    delay : ndarray of int64 (out, in) or None
+        Of the layer's synapses.
     geometry : dict
         Stride, padding, dilation and groups of a convolution.
     """
@@ -64,6 +74,7 @@ class NetxLayer:
     shape: tuple[int, ...] = ()
     neuron: NetxNeuron | None = None
     weight: IntArray | None = None
+    weight_rec: IntArray | None = None
     bias: IntArray | None = None
     delay: IntArray | None = None
     geometry: dict[str, Any] = field(default_factory=dict)
@@ -76,6 +87,31 @@ class NetxFile:
     layers: tuple[NetxLayer, ...]
     notes: tuple[str, ...]
     extra: dict[str, Any]
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What a file of ours says beyond NetX; nothing for one of lava-dl's."""
+        text = self.extra.get("manifest")
+        return dict(parse_json(text)) if text else {}
+
+
+@contextmanager
+def consistent(path: Path) -> Iterator[None]:
+    """Say of a file that its parts do not belong together, whatever breaks on it."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        raise ArtefactError(
+            f"{path}: inconsistent network ({error}). Export it again from lava-dl."
+        ) from error
+
+
+def spread(values: IntArray, shape: tuple[int, ...]) -> IntArray:
+    """Return values that broadcast to (W, H, C) as one per neuron in our order."""
+    if values.shape == (1,):
+        values = values[0]
+    laid_out = np.broadcast_to(values, shape[::-1] if len(shape) == 3 else shape)
+    return np.ascontiguousarray(laid_out.T).ravel().astype(np.int64)
 
 
 def read_layers(path: Path) -> NetxFile:
@@ -111,6 +147,7 @@ class _Reader:
     def __init__(self, path: Path, hdf5: Hdf5) -> None:
         self.path, self.hdf5 = path, hdf5
         self.offenders: list[str] = []
+        self.wrong: list[str] = []
         self.notes: list[str] = []
 
     def read(self, file: Any) -> NetxFile:
@@ -119,54 +156,144 @@ class _Reader:
         if not count:
             raise ValueError("it has no layers")
         layers = [self.layer(self.group(group, str(i)), i) for i in range(count)]
+        if self.wrong:
+            raise ValueError("; ".join(self.wrong))
         if self.offenders:
             raise UnsupportedModelError(
                 f"{self.path}: layers that cannot be loaded",
                 self.offenders,
-                "Loaded are input, flatten, dense and conv layers of CUBA or LOIHI neurons with "
-                "binary spikes.",
+                "Loaded are input, flatten, dense, dense_rec and conv layers of CUBA or LOIHI "
+                "neurons with binary spikes.",
             )
         extra = self.tree(self.group(file, OURS)) if OURS in file else {}
         return NetxFile(tuple(x for x in layers if x is not None), tuple(self.notes), extra)
 
     def layer(self, group: Any, number: int) -> NetxLayer | None:
         kind = self.text(group, "type")
-        if kind not in ("input", "flatten", "dense", "conv"):
+        if kind not in _KINDS:
             self.offenders.append(f"layer {number}: {kind[:40]!r} is not loaded by lava-dl either")
             return None
         if kind == "flatten":
             return NetxLayer(number, kind)
         shape = tuple(int(x) for x in np.atleast_1d(self.numbers(group, "shape")))
-        if not shape or min(shape) < 1 or len(shape) not in (1, 3):
-            raise ValueError(f"layer {number} has shape {shape}")
-        self.hdf5.allowance.take(array_bytes(shape, _NEURON))
         neuron = None
         if "neuron" in group:
             neuron = self.neuron(self.group(group, "neuron"), number)
             if neuron is None:
                 return None
+        plain = kind == "input" and neuron is None
+        if not shape or min(shape) < 1 or len(shape) not in ((1, 2, 3) if plain else (1, 3)):
+            raise ValueError(f"layer {number} has shape {shape}")
+        self.hdf5.allowance.take(array_bytes(shape, _NEURON))
         if kind == "input":
             weight = self.optional(group, "weight")
-            return NetxLayer(number, kind, shape, neuron, weight, self.optional(group, "bias"))
+            return NetxLayer(number, kind, shape, neuron, weight, bias=self.optional(group, "bias"))
         if kind == "conv" and neuron is None:
             raise ValueError(f"layer {number} has no neuron")
         weight = group.get("weight", getlink=False)
         if weight is not None and hasattr(weight, "keys"):
             self.offenders.append(f"layer {number}: complex weights are not supported")
             return None
-        found = self.numbers(group, "weight")
-        bias, delay = self.optional(group, "bias"), self.optional(group, "delay")
-        if kind == "dense":
-            out = int(np.prod(shape))
-            return NetxLayer(number, kind, (out,), neuron, found.reshape(out, -1), bias, delay)
-        if found.ndim not in (4, 5) or (found.ndim == 5 and found.shape[4] != 1):
-            raise ValueError(f"layer {number} has weights of shape {found.shape}")
+        if kind == "conv":
+            return self.conv(group, number, shape, neuron)
+        return self.dense(group, number, kind, math.prod(shape), neuron)
+
+    def dense(
+        self, group: Any, number: int, kind: str, out: int, neuron: NetxNeuron | None
+    ) -> NetxLayer:
+        weight, recurrent = self.matrix(group, number, "weight", out), None
+        if weight is None:
+            return NetxLayer(number, kind, (out,))
+        self.agree(group, number, {"outFeatures": out, "inFeatures": weight.shape[1]})
+        if kind == "dense_rec":
+            recurrent = self.matrix(group, number, "weight_rec", out, out)
+        bias = self.optional(group, "bias")
+        if bias is not None and bias.shape not in ((), (1,), (out,)):
+            self.misfit(number, "bias", bias.shape, (out,))
+        delay = self.delay(group, number, weight.shape)
+        if delay is not None and recurrent is not None:
+            self.offenders.append(
+                f"layer {number}: delays of a recurrent layer, where lava-dl's loader leaves out "
+                "the weights' exponent"
+            )
+        return NetxLayer(number, kind, (out,), neuron, weight, recurrent, bias, delay)
+
+    def conv(
+        self, group: Any, number: int, shape: tuple[int, ...], neuron: NetxNeuron | None
+    ) -> NetxLayer:
+        if len(shape) != 3:
+            raise ValueError(f"layer {number} has shape {shape}")
+        kernel: Any = self.numbers(group, "weight")
+        groups = int(self.numbers(group, "groups"))
+        if kernel.ndim not in (4, 5) or kernel.shape[4:] not in ((), (1,)):
+            raise ValueError(f"layer {number} has weights of shape {kernel.shape}")
+        kernel = kernel.reshape(kernel.shape[:4])
+        out, per_group, kh, kw = kernel.shape
+        if out != shape[0]:
+            self.misfit(number, "weight", kernel.shape, (shape[0], per_group, kh, kw))
+        self.agree(group, number, {
+            "outChannels": out, "inChannels": per_group * groups, "kernelSize": (kh, kw)
+        })  # fmt: skip
+        bias = self.optional(group, "bias")
+        if bias is not None and bias.shape not in ((out,), shape[::-1]):
+            self.misfit(number, "bias", bias.shape, (out,))
+        if "delay" in group and self.numbers(group, "delay").any():
+            self.offenders.append(
+                f"layer {number}: delays of a convolution, which lava-dl's loader leaves out"
+            )
         geometry: dict[str, Any] = {
             key: self.pair(group, key) for key in ("stride", "padding", "dilation")
         }
-        geometry["groups"] = int(self.numbers(group, "groups"))
-        kernel = found.reshape(found.shape[:4])
-        return NetxLayer(number, kind, shape, neuron, kernel, bias, delay, geometry)
+        geometry["groups"] = groups
+        return NetxLayer(number, "conv", shape, neuron, kernel, bias=bias, geometry=geometry)
+
+    def matrix(
+        self, group: Any, number: int, key: str, out: int, size: int | None = None
+    ) -> IntArray | None:
+        """Return weights (out, in); as by the loader, a flat list of them is cut into rows."""
+        found = self.numbers(group, key)
+        if found.ndim == 1 and found.size and found.size % out == 0:
+            found = found.reshape(out, -1)
+        if found.ndim != 2 or len(found) != out or size not in (None, found.shape[1]):
+            self.misfit(number, key, found.shape, (out, "inputs" if size is None else size))
+            return None
+        return found
+
+    def delay(self, group: Any, number: int, shape: tuple[int, ...]) -> IntArray | None:
+        """Return the delay of each synapse; of as many as neurons, each is one of a neuron's."""
+        found = self.optional(group, "delay")
+        if found is None:
+            return None
+        out, size = shape
+        if found.shape == (out,):
+            found = found[:, None]
+        elif found.shape not in ((), (size,), shape):
+            self.misfit(number, "delay", found.shape, (out,))
+            return None
+        if found.min(initial=0) < 0 or found.max(initial=0) > MAX_DELAY:
+            self.offenders.append(
+                f"layer {number}: delays {found.min()} to {found.max()}, the chip has 0 to "
+                f"{MAX_DELAY}"
+            )
+            return None
+        return np.broadcast_to(found, shape)
+
+    def agree(self, group: Any, number: int, sizes: dict[str, Any]) -> None:
+        """Hold the sizes that a layer states against those of what it stores."""
+        for key, size in sizes.items():
+            if key not in group:
+                continue
+            stated: Any = self.pair(group, key) if key == "kernelSize" else None
+            if stated is None:
+                stated = int(self.numbers(group, key).reshape(()))
+            if stated != size:
+                self.wrong.append(f"layer {number}: {key} is {stated}, its weights have {size}")
+
+    def misfit(
+        self, number: int, key: str, found: tuple[int, ...], needed: tuple[Any, ...]
+    ) -> None:
+        wanted = ", ".join(map(str, needed)) + "," * (len(needed) == 1)
+        self.wrong.append(f"layer {number}: {key} has shape {found}, needed ({wanted})")
 
     def neuron(self, group: Any, number: int) -> NetxNeuron | None:
         kind = self.text(group, "type")

@@ -6,18 +6,22 @@ by the time step once too often. The walk through the layers is in ``stack.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import norse.torch as norse
+import torch
 from norse.torch.functional.reset import reset_subtract, reset_value
 from norse.torch.module.leaky_integrator_box import LIBoxCell
+from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import nn
 
 from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.frontends.calling import ONE_CALL, stepped_with_state
 from osbc_deploy.frontends.folding import as_array
-from osbc_deploy.frontends.probe import ONE_CALL, stepped_with_state
-from osbc_deploy.frontends.stack import Framework, StackReader, read_stack
+from osbc_deploy.frontends.framework import Framework, Placed, Reading
+from osbc_deploy.frontends.proof import proven
+from osbc_deploy.frontends.stack import StackReader, read_stack
 from osbc_deploy.network.graph import Network, Shape
 from osbc_deploy.network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Neuron
 
@@ -43,13 +47,14 @@ def read_norse(
     ----------
     module : torch.nn.Module
         A `SequentialState` or `Sequential`, nested as deep as one likes, or a module of one's own
-        whose layers are called in the order they were registered.
+        that calls its layers one after the other.
     input_shape : tuple of int
         Shape of one time step of one sample, such as (2, 34, 34).
     source : str
         Name of the model for the report.
     samples : ndarray of uint8 (n, T, *input_shape), optional
-        A few real samples; a module of one's own must give its output on them.
+        Real samples, on which it must compute what norse computes. Without them nothing is proven,
+        and a module of one's own is refused.
 
     Returns
     -------
@@ -58,11 +63,16 @@ def read_norse(
     Raises
     ------
     UnsupportedModelError
-        With every module that cannot be represented, and where it is.
+        With every module that cannot be represented, and where it is, or with the first layer
+        that computes something else than norse's.
     ArtefactError
         When a weight is NaN or infinite.
     """
-    return read_stack(module, input_shape, _NORSE, source=source, samples=samples)
+
+    def read(order: Sequence[Placed] | None) -> Reading:
+        return read_stack(module, input_shape, _NORSE, source=source, order=order)
+
+    return proven(module, _NORSE, read, samples)
 
 
 def _values(layer: nn.Module) -> Mapping[str, Any]:
@@ -71,14 +81,24 @@ def _values(layer: nn.Module) -> Mapping[str, Any]:
     return {f"p.{name}": value for name, value in named.items()}
 
 
+def _potential(cell: nn.Module, answer: Any) -> torch.Tensor | None:
+    """Return the potential in the state that a cell returned."""
+    state = answer[1] if isinstance(answer, tuple) and len(answer) > 1 else None
+    found: torch.Tensor | None = getattr(state, "v", None)
+    return found
+
+
 def _lift(reader: StackReader, path: str, layer: Any) -> None:
     _mode(reader, path, layer, over_time=True)
     inner = layer.lifted_module
+    # It calls what it lifts with one time step after the other.
+    over_time, reader.over_time = reader.over_time, False
     if type(inner) in _NORSE.containers or _NORSE.is_own(inner):
         for place, child in _NORSE.walk(inner, path):
             reader.read(place, child)
     else:
         reader.read(path, inner)
+    reader.over_time = over_time
 
 
 def _cell(reader: StackReader, path: str, layer: Any) -> None:
@@ -128,14 +148,18 @@ _OVER_TIME = (norse.LIF, norse.LI, norse.IAF)
 _CELLS = (norse.LIFBoxCell, norse.LIFCell, norse.IAFCell, LIBoxCell, norse.LICell)
 _NORSE = Framework(
     package="norse",
+    title="norse",
     readers={
         norse.Lift: _lift,
         **dict.fromkeys((*_CELLS, *_OVER_TIME, norse.LILinearCell), _cell),
     },
     supported=SUPPORTED,
     ends="a spiking cell or a leaky integrator (LIBoxCell, LICell)",
-    stack="Return a norse.torch.SequentialState of the layers in the order they are called",
+    runs="a norse.torch.SequentialState passes the states of cells on; LIF, LI, IAF and Lift take "
+    "all steps at once",
     containers=(norse.SequentialState, nn.Sequential),
+    neurons=(SNN, SNNCell, SNNRecurrent, SNNRecurrentCell),
     values=_values,
     calls=(stepped_with_state, *ONE_CALL),
+    potential=_potential,
 )

@@ -8,6 +8,8 @@ answers with its spikes, whatever it returns beside them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,16 +18,18 @@ import torch
 from torch import nn
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
-from osbc_deploy.frontends.compose import broadcasts
-from osbc_deploy.frontends.folding import as_array
-from osbc_deploy.frontends.layers import convolution
-from osbc_deploy.frontends.probe import (
+from osbc_deploy.frontends.calling import (
     ONE_CALL,
     stepped,
     stepped_with_state,
     stepped_with_states,
 )
-from osbc_deploy.frontends.stack import Framework, StackReader, read_stack
+from osbc_deploy.frontends.compose import broadcasts
+from osbc_deploy.frontends.folding import as_array
+from osbc_deploy.frontends.framework import Framework, Placed, Reading, kind_of
+from osbc_deploy.frontends.layers import convolution
+from osbc_deploy.frontends.proof import proven
+from osbc_deploy.frontends.stack import StackReader, read_stack
 from osbc_deploy.network.graph import Connection, Conv, Dense, Network, Projection, Shape
 from osbc_deploy.network.neurons import Neuron
 from osbc_deploy.network.neurons.snntorch import (
@@ -62,23 +66,29 @@ def read_snntorch(
     Parameters
     ----------
     module : torch.nn.Module
-        A `Sequential` of layers and cells, or a module of one's own whose layers are called in
-        the order they were registered.
+        A `Sequential` of layers and cells, or a module of one's own that calls its layers one
+        after the other.
     input_shape : tuple of int
         Shape of one time step of one sample, such as (2, 34, 34).
     source : str
         Name of the model for the report.
     samples : ndarray of uint8 (n, T, *input_shape), optional
-        A few real samples; a module of one's own must give its output on them.
+        Real samples, on which it must compute what snnTorch computes. Without them nothing is
+        proven, and a module of one's own is refused.
 
     Raises
     ------
     UnsupportedModelError
-        With every module that cannot be represented, and where it is.
+        With every module that cannot be represented, and where it is, or with the first layer
+        that computes something else than snnTorch's.
     ArtefactError
         When a weight or parameter is NaN or infinite.
     """
-    return read_stack(module, input_shape, _SNNTORCH, source=source, samples=samples)
+
+    def read(order: Sequence[Placed] | None) -> Reading:
+        return read_stack(module, input_shape, _SNNTORCH, source=source, order=order)
+
+    return proven(module, _SNNTORCH, read, samples)
 
 
 def _cell(reader: StackReader, path: str, layer: Any) -> None:
@@ -121,7 +131,7 @@ def _faults(layer: Any) -> list[str]:
             f"it was built with reset_mechanism={built!r} and still computes that, though it now "
             f"says {says!r}; build it with the one you mean"
         )
-    if type(layer) is snn.RSynaptic and not layer.reset_delay:
+    if kind_of(layer) is snn.RSynaptic and not layer.reset_delay:
         faults.append("reset_delay=False has no effect in snnTorch; build it without")
     return faults
 
@@ -139,7 +149,7 @@ def _reset(layer: Any) -> str:
 
 
 def _neuron(layer: Any, *, last: bool) -> Neuron:
-    kind, threshold, reset = type(layer), layer.threshold, _reset(layer)
+    kind, threshold, reset = kind_of(layer), layer.threshold, _reset(layer)
     v_threshold = as_array(threshold)
     # snnTorch's surrogates give single precision, so their product with one number has it as well.
     fired = layer.spike_grad(torch.zeros(1, dtype=torch.float64))
@@ -215,15 +225,45 @@ def _start(module: nn.Module) -> None:
             cell.reset_mem()
 
 
+def _potential(cell: nn.Module, answer: Any) -> torch.Tensor | None:
+    """Return the potential that a cell keeps."""
+    found: torch.Tensor | None = getattr(cell, "mem", None)
+    return found
+
+
+@contextmanager
+def _widened(module: nn.Module) -> Iterator[None]:
+    """Have all cells fire in the precision of their potential: a surrogate fires in float32."""
+
+    def keeping(fire: Any) -> Any:
+        return lambda v: fire(v).to(v.dtype)
+
+    cells = {id(m): m for m in module.modules() if isinstance(m, snn.SpikingNeuron)}.values()
+    # Set beside a surrogate that is a module, and found before it.
+    held = [(cell, vars(cell).get("spike_grad")) for cell in cells]
+    try:
+        for cell in cells:
+            vars(cell)["spike_grad"] = keeping(cell.spike_grad)
+        yield
+    finally:
+        for cell, before in held:
+            vars(cell).pop("spike_grad")
+            if before is not None:
+                vars(cell)["spike_grad"] = before
+
+
 _SNNTORCH = Framework(
     package="snntorch",
+    title="snnTorch",
     readers=dict.fromkeys(
         (snn.Leaky, snn.Synaptic, snn.Lapicque, snn.RLeaky, snn.RSynaptic), _cell
     ),
     supported=SUPPORTED,
     ends="a cell (Leaky, Synaptic, ...)",
-    stack="Return a torch.nn.Sequential of the layers in the order they are called, its cells with "
-    "init_hidden=True",
+    runs="cells of a torch.nn.Sequential need init_hidden=True, only the last may have output=True",
+    neurons=(snn.SpikingNeuron,),
     calls=(stepped, *ONE_CALL, stepped_with_state, stepped_with_states),
     reset=_start,
+    potential=_potential,
+    widened=_widened,
 )

@@ -6,8 +6,7 @@ sequence (T, N, ...) a call. Both compute the same; what counts is that all laye
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,9 @@ from spikingjelly.activation_based import base, layer, neuron
 from torch import nn
 
 from osbc_deploy.arrays import SpikeArray
-from osbc_deploy.frontends.probe import ONE_CALL, stepped
+from osbc_deploy.frontends.calling import ONE_CALL, stepped
+from osbc_deploy.frontends.framework import Framework, Placed, Reading, kind_of
+from osbc_deploy.frontends.proof import proven
 from osbc_deploy.frontends.spikingjelly_graph import is_whole, read_graph, traced
 from osbc_deploy.frontends.spikingjelly_nodes import (
     NODES,
@@ -28,16 +29,8 @@ from osbc_deploy.frontends.spikingjelly_nodes import (
     mode_faults,
     neuron_of,
 )
-from osbc_deploy.frontends.stack import (
-    Framework,
-    StackReader,
-    check_finite,
-    dtype_of,
-    read_stack,
-    verified,
-)
+from osbc_deploy.frontends.stack import StackReader, dtype_of, read_stack
 from osbc_deploy.network.graph import Network, Shape
-from osbc_deploy.network.simulate import simulate
 
 __all__ = ["SUPPORTED", "read_spikingjelly"]
 
@@ -60,36 +53,47 @@ def read_spikingjelly(
     Parameters
     ----------
     module : torch.nn.Module
-        A `Sequential` of layers and nodes, or a module of one's own whose layers are called in
-        the order they were registered.
+        A `Sequential` of layers and nodes, or a module of one's own, which may branch where it can
+        be traced.
     input_shape : tuple of int
         Shape of one time step of one sample, such as (2, 34, 34).
     source : str
         Name of the model for the report.
     samples : ndarray of uint8 (n, T, *input_shape), optional
-        A few real samples; a module of one's own must give its output on them.
+        Real samples, on which it must compute what SpikingJelly computes. Without them nothing is
+        proven, and a module of one's own is refused.
 
     Raises
     ------
     UnsupportedModelError
-        With every module that cannot be represented, and where it is.
+        With every module that cannot be represented, and where it is, or with the first layer
+        that computes something else than SpikingJelly's.
     ArtefactError
         When a weight or parameter is NaN or infinite.
     """
+
+    def read(order: Sequence[Placed] | None) -> Reading:
+        return _read(module, input_shape, samples, source, order)
+
+    return proven(module, _SPIKINGJELLY, read, samples)
+
+
+def _read(
+    module: nn.Module,
+    input_shape: Shape,
+    samples: SpikeArray | None,
+    source: str,
+    order: Sequence[Placed] | None,
+) -> Reading:
     # Containers are of a step mode without saying so.
     modes = [m.step_mode for m in module.modules() if hasattr(m, "step_mode")]
     over_time = bool(modes) and modes[0] == "m"
     if any(_branches(m) for m in module.modules()):
-        network = _read_traced(module, input_shape, samples, source, over_time=over_time)
-        if network is not None:
-            return network
+        found = _read_traced(module, input_shape, samples, source, over_time=over_time)
+        if found is not None:
+            return found
     return read_stack(
-        module,
-        input_shape,
-        _SPIKINGJELLY,
-        source=source,
-        samples=samples,
-        over_time=over_time,
+        module, input_shape, _SPIKINGJELLY, source=source, over_time=over_time, order=order
     )
 
 
@@ -106,34 +110,8 @@ def _read_traced(
     source: str,
     *,
     over_time: bool,
-) -> Network | None:
+) -> Reading | None:
     """Read what a forward does, or return None where it cannot be traced."""
-    check_finite(module, _SPIKINGJELLY)
-    network = _graph_of(module, input_shape, samples, source, over_time=over_time)
-    if network is None or samples is None:
-        return network
-    # Folded weights round differently, and a spike may hang on that; in double precision none does.
-    try:
-        double = copy.deepcopy(module).double()
-        wide = _graph_of(double, input_shape, samples, source, over_time=over_time)
-    except (RuntimeError, TypeError):
-        # Something of the user's own in it cannot be copied.
-        double, wide = module, network
-    if wide is None or not simulate(wide, samples).output.any():
-        # The trace is the forward itself; there is nothing to compare where no neuron fires.
-        return network
-    notes = verified(double, wide, _SPIKINGJELLY, [type(module).__name__], samples).notes
-    return replace(network, notes=notes)
-
-
-def _graph_of(
-    module: nn.Module,
-    input_shape: Shape,
-    samples: SpikeArray | None,
-    source: str,
-    *,
-    over_time: bool,
-) -> Network | None:
     dtype = dtype_of(module)
     # Two samples and two steps tell a loop over either from a single call.
     shown = np.resize(0 if samples is None else samples[:2, :2], (2, 2, *input_shape))
@@ -144,7 +122,10 @@ def _graph_of(
     if graph is None:
         return None
     source = source or type(module).__name__
-    return read_graph(module, graph, input_shape, dtype=dtype, source=source)
+    network = read_graph(module, graph, input_shape, dtype=dtype, source=source)
+    places = {p.name: p.name.partition("#")[0] for p in network.populations}
+    cells = {name: module.get_submodule(path) for name, path in places.items()}
+    return Reading(network, cells, over_time, traced=True)
 
 
 def _node(reader: StackReader, path: str, node: Any) -> None:
@@ -177,7 +158,7 @@ def _container(reader: StackReader, path: str, container: nn.Module) -> None:
     """Take a container that calls its children without the time axis."""
     over_time, reader.over_time = reader.over_time, False
     for place, child in _SPIKINGJELLY.walk(container, path):
-        if type(child) in NODES and isinstance(container, layer.SeqToANNContainer):
+        if kind_of(child) in NODES and isinstance(container, layer.SeqToANNContainer):
             reader.refuse(place, NOT_STEPPED)
         reader.read(place, child)
     reader.over_time = over_time
@@ -188,6 +169,12 @@ def _start(module: nn.Module) -> None:
     for node in module.modules():
         if isinstance(node, base.MemoryModule):
             node.reset()
+
+
+def _potential(node: nn.Module, answer: Any) -> torch.Tensor | None:
+    """Return the potential that a node keeps."""
+    found = getattr(node, "v", None)
+    return found if isinstance(found, torch.Tensor) else None
 
 
 def _values(module: nn.Module) -> dict[str, Any]:
@@ -201,6 +188,7 @@ def _values(module: nn.Module) -> dict[str, Any]:
 
 _SPIKINGJELLY = Framework(
     package="spikingjelly",
+    title="SpikingJelly",
     readers={
         **dict.fromkeys(NODES, _node),
         **{own: partial(_wrapped, kind) for own, kind in WRAPPED.items()},
@@ -210,8 +198,10 @@ _SPIKINGJELLY = Framework(
     },
     supported=SUPPORTED,
     ends="a node (IFNode, LIFNode, ParametricLIFNode)",
-    stack="Return a torch.nn.Sequential of the layers in the order they are called",
+    runs="all layers must be in one step mode, and torch's own know no time axis",
+    neurons=(base.MemoryModule,),
     values=_values,
-    calls=(*ONE_CALL, stepped),
+    calls=(stepped, *ONE_CALL),
     reset=_start,
+    potential=_potential,
 )

@@ -20,10 +20,11 @@ from torch import fx, nn
 
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.frontends.assemble import Cells, Graph, Node, assemble
+from osbc_deploy.frontends.calling import evaluated
 from osbc_deploy.frontends.compose import Add, Flatten, NotComposable, Scale, Shift, result_shape
 from osbc_deploy.frontends.folding import as_array
+from osbc_deploy.frontends.framework import children_of, kind_of
 from osbc_deploy.frontends.layers import adaptive_pooling, average_pooling, convolution
-from osbc_deploy.frontends.probe import evaluated
 from osbc_deploy.frontends.spikingjelly_nodes import (
     NODES,
     NOT_STEPPED,
@@ -33,6 +34,7 @@ from osbc_deploy.frontends.spikingjelly_nodes import (
     mode_faults,
     neuron_of,
 )
+from osbc_deploy.frontends.stack import unsupported
 from osbc_deploy.frontends.tracing import place, trace, value
 from osbc_deploy.network.graph import INPUT, Dense, Network, Shape
 
@@ -191,12 +193,12 @@ class _Reader:
         self, node: fx.Node, path: str, container: nn.Module, shape: Shape, outer: nn.Module
     ) -> Shape:
         """Take the layers of a container that keeps the time axis from them."""
-        for name, child in container.named_children():
+        for name, child in children_of(container):
             place = f"{path}.{name}"
             if type(child) is nn.Sequential:
                 shape = self._contained(node, place, child, shape, outer)
                 continue
-            if type(child) in NODES and isinstance(outer, layer.SeqToANNContainer):
+            if kind_of(child) in NODES and isinstance(outer, layer.SeqToANNContainer):
                 self._refuse(node, NOT_STEPPED, place)
             before = self.names[node]
             self._one(node, place, child, shape, inside=True)
@@ -218,19 +220,20 @@ class _Reader:
         self, node: fx.Node, path: str, found: Any, shape: Shape, *, inside: bool = False
     ) -> None:
         """Take one layer for input of a shape; `inside` a container it sees no time axis."""
-        kind = WRAPPED.get(type(found), type(found))
+        own = kind_of(found)
+        kind = WRAPPED.get(own, own)
         over_time = self.lead == 2 and not inside
-        if type(found) in WRAPPED:
+        if own in WRAPPED:
             for fault in mode_faults(found, over_time=over_time):
                 self._refuse(node, f"{kind.__name__}: {fault}", path)
-        if type(found) is kind and kind in TIMELESS and over_time:
+        if own is kind and kind in TIMELESS and over_time:
             self._refuse(
                 node,
                 f"torch's {kind.__name__} knows no time axis; use spikingjelly's "
                 f"layer.{kind.__name__}",
                 path,
             )
-        elif type(found) in NODES:
+        elif kind in NODES:
             faults = faults_of(found, over_time=over_time)
             for fault in faults:
                 self._refuse(node, f"{kind.__name__}: {fault}", path)
@@ -256,7 +259,7 @@ class _Reader:
             self.notes.append(f"{path}: {kind.__name__} dropped (inactive after training)")
         elif kind is not nn.Identity:
             reason = _WHY.get(kind.__name__)
-            known = f"{kind.__name__} is not supported"
+            known = unsupported(kind, (*NODES, *WRAPPED, *WRAPPED.values()))
             self._refuse(node, f"{kind.__name__}: {reason}" if reason else known, path)
 
     def _average(self, node: fx.Node, path: str, found: Any, shape: Shape) -> None:

@@ -9,6 +9,7 @@ from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
 from osbc_deploy.frontends.folding import as_array
+from osbc_deploy.frontends.framework import kind_of
 from osbc_deploy.network.neurons import Neuron
 from osbc_deploy.network.neurons.spikingjelly import IFNode, LIFNode, ParametricLIFNode
 
@@ -70,9 +71,9 @@ def neuron_of(node: Any) -> Neuron:
     """Return the neuron of a node."""
     reset = "subtract" if node.v_reset is None else "zero"
     threshold, v_reset = as_array(node.v_threshold), as_array(node.v_reset or 0.0)
-    if type(node) is neuron.IFNode:
+    if kind_of(node) is neuron.IFNode:
         return IFNode(threshold, v_reset, reset)
     taken = "decayed" if node.decay_input else "added"
-    if type(node) is neuron.LIFNode:
+    if kind_of(node) is neuron.LIFNode:
         return LIFNode(threshold, v_reset, reset, as_array(node.tau), taken)
     return ParametricLIFNode(threshold, v_reset, reset, as_array(node.w.sigmoid()), taken)

@@ -8,16 +8,14 @@ and its own versions of layers, is a table of readers (:class:`Framework`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
-from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError
 from osbc_deploy.frontends.folding import (
     as_array,
@@ -25,8 +23,8 @@ from osbc_deploy.frontends.folding import (
     pooled_convolution,
     pooling_weights,
 )
+from osbc_deploy.frontends.framework import Framework, Placed, Reading, kind_of
 from osbc_deploy.frontends.layers import adaptive_pooling, average_pooling, convolution
-from osbc_deploy.frontends.probe import Call, agrees
 from osbc_deploy.network.graph import (
     INPUT,
     AvgPool,
@@ -39,76 +37,19 @@ from osbc_deploy.network.graph import (
 )
 from osbc_deploy.network.neurons import Neuron
 
-__all__ = [
-    "Framework",
-    "LayerReader",
-    "StackReader",
-    "check_finite",
-    "dtype_of",
-    "read_stack",
-    "verified",
-]
+__all__ = ["StackReader", "dtype_of", "read_stack", "unsupported"]
 
 _DROPPED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
-
-LayerReader: TypeAlias = "Callable[[StackReader, str, Any], None]"
-
-
-def _nothing(module: nn.Module) -> None:
-    """Leave a module as it is."""
-
-
-@dataclass(frozen=True)
-class Framework:
-    """What a framework adds to torch's own layers.
-
-    Attributes
-    ----------
-    package : str
-        Where its modules come from; modules of any other package are the user's own.
-    readers : mapping of type to LayerReader
-        How its neurons and layers are read; these come before torch's own layers.
-    supported : str
-        All layers that can be read, for a message.
-    ends : str
-        What a stack may end in, for a message.
-    stack : str
-        What a user should return instead of a module of one's own, for a message.
-    containers : tuple of type
-        Modules that call their children in order.
-    values : callable
-        Returns the parameters by name that are not in a module's state.
-    calls : tuple of Call
-        How modules of the user's own may be called.
-    reset : callable
-        Brings the state that modules keep back to the start.
-    """
-
-    package: str
-    readers: Mapping[type, LayerReader]
-    supported: str
-    ends: str
-    stack: str
-    containers: tuple[type, ...] = (nn.Sequential,)
-    values: Callable[[nn.Module], Mapping[str, Any]] = lambda module: {}
-    calls: tuple[Call, ...] = ()
-    reset: Callable[[nn.Module], None] = _nothing
-
-    def is_own(self, module: nn.Module) -> bool:
-        """Tell whether a module groups layers in code of the user's own."""
-        package = type(module).__module__.split(".")[0]
-        return package not in ("torch", self.package) and any(True for _ in module.children())
-
-    def walk(self, module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-        """Yield the layers of a module with their places, in the order they were registered."""
-        for name, child in module.named_children():
-            place = f"{path}.{name}" if path else name
-            # Lists are called by code of the user's own, which is verified.
-            listed = isinstance(child, nn.ModuleList | nn.ModuleDict)
-            if type(child) in self.containers or listed or self.is_own(child):
-                yield from self.walk(child, place)
-            else:
-                yield place, child
+_TORCH = (
+    *_DROPPED,
+    nn.Flatten,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.Linear,
+    nn.Conv2d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+)
 
 
 def read_stack(
@@ -117,40 +58,40 @@ def read_stack(
     framework: Framework,
     *,
     source: str = "",
-    samples: SpikeArray | None = None,
     over_time: bool | None = None,
-) -> Network:
-    """Turn a stack of layers into a float network that computes what the framework computes.
+    order: Sequence[Placed] | None = None,
+) -> Reading:
+    """Turn a stack of layers into a float network that computes what it computes.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Containers, nested as deep as one likes, or a module of one's own whose layers are called
-        in the order they were registered.
+        A container of the framework, nested as deep as one likes, or a module of one's own.
     input_shape : tuple of int
         Shape of one time step of one sample, such as (2, 34, 34).
     framework : Framework
     source : str
         Name of the model for the report.
-    samples : ndarray of uint8 (n, T, *input_shape), optional
-        A few real samples; a module of one's own must give its output on them.
     over_time : bool, optional
         Whether torch's own layers see the time axis; found out on the way by default.
+    order : sequence of Placed, optional
+        The layers as they are called; as they were registered by default.
 
     Raises
     ------
     UnsupportedModelError
         With every module that cannot be represented, and where it is.
     ArtefactError
-        When a weight is NaN, infinite, or not there yet.
+        When the input does not have the shape that the first layer takes.
     """
-    check_finite(module, framework)
     alone = type(module) in framework.readers
-    layers = [("model", module)] if alone else list(framework.walk(module))
-    last = layers[-1][1] if layers else None
-    own = [type(m).__name__ for m in module.modules() if framework.is_own(m)]
+    layers = [("model", module)] if alone else list(order or framework.walk(module))
     reader = StackReader(
-        tuple(input_shape), framework, last=last, flattens=bool(own), over_time=over_time
+        tuple(input_shape),
+        framework,
+        last=layers[-1][1] if layers else None,
+        flattens=bool(framework.own(module)),
+        over_time=over_time,
     )
     for path, layer in layers:
         reader.read(path, layer)
@@ -168,8 +109,6 @@ def read_stack(
             faults,
             f"Supported: {framework.supported}.",
         )
-    if {p.dtype for p in module.parameters()} & {torch.float16, torch.bfloat16}:
-        reader.notes.append("half-precision weights are simulated in float32")
     network = Network(
         input_shape=tuple(input_shape),
         populations=tuple(reader.populations),
@@ -178,7 +117,8 @@ def read_stack(
         source=source or type(module).__name__,
         notes=tuple(reader.notes),
     )
-    return verified(module, network, framework, own, samples) if own else network
+    cells = {p.name: reader.layers[p.name] for p in network.populations}
+    return Reading(network, cells, bool(reader.over_time))
 
 
 def dtype_of(module: nn.Module) -> str:
@@ -187,64 +127,11 @@ def dtype_of(module: nn.Module) -> str:
     return "float64" if wide else "float32"
 
 
-def verified(
-    module: nn.Module,
-    network: Network,
-    framework: Framework,
-    own: Sequence[str],
-    samples: SpikeArray | None,
-) -> Network:
-    """Accept modules of the user's own only if they compute what was read from them."""
-    how = None
-    said: list[str] = []
-    if samples is not None:
-        how = agrees(module, network, samples, framework.calls, framework.reset, said)
-    names = ", ".join(sorted(set(own)))
-    if how is None:
-        raise UnsupportedModelError(
-            f"{names}: what was read from the registered layers, in their "
-            "order, does not give the module's own output on the calibration samples",
-            said,
-            remedy=f"{framework.stack}; supported: {framework.supported}.",
-        )
-    note = f"{names} verified against its own forward ({how})"
-    return replace(network, notes=(*network.notes, note))
-
-
-def check_finite(module: nn.Module, framework: Framework) -> None:
-    """Make sure that weights and neuron parameters are numbers.
-
-    Raises
-    ------
-    ArtefactError
-        With the names of all that are not.
-    """
-    empty = [
-        name
-        for name, value in (*module.named_parameters(), *module.named_buffers())
-        if is_lazy(value)
-    ]
-    if empty:
-        raise ArtefactError(
-            f"model: {', '.join(empty)} have no values yet. Call the model once with an input, "
-            "which gives lazy layers their shape, and load its weights."
-        )
-    bad = [
-        f"{place}.{name}"
-        for place, layer in module.named_modules()
-        for name, value in framework.values(layer).items()
-        if isinstance(value, torch.Tensor | float) and not np.isfinite(as_array(value)).all()
-    ]
-    bad += [
-        name
-        for name, value in module.state_dict().items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
-    ]
-    if bad:
-        raise ArtefactError(
-            f"model: NaN or infinite values in {', '.join(bad)}. Train again or load another "
-            "checkpoint."
-        )
+def unsupported(kind: type, known: Iterable[type]) -> str:
+    """Return why a layer of some class is refused where only the known classes can be read."""
+    base = next((b.__name__ for b in kind.__mro__[1:] if b in known), None)
+    why = "" if base is None else f"; it derives from {base}, and only {base} itself is read"
+    return f"{kind.__name__} is not supported{why}"
 
 
 @dataclass
@@ -279,12 +166,16 @@ class StackReader:
     mismatches: list[str] = field(default_factory=list)
     """Layers that do not take the shape they get; one mismatch brings others after it."""
     notes: list[str] = field(default_factory=list)
+    layers: dict[str, nn.Module] = field(default_factory=dict)
+    """What stands at each place."""
 
     def read(self, path: str, layer: Any) -> None:
         """Take one layer of the stack."""
-        reader = self.framework.readers.get(type(layer))
+        self.layers[path] = layer
+        kind = kind_of(layer)
+        reader = self.framework.readers.get(kind)
         if reader is None:
-            self.read_torch(path, layer, type(layer))
+            self.read_torch(path, layer, kind)
         else:
             reader(self, path, layer)
 
@@ -334,9 +225,11 @@ class StackReader:
         elif kind in (nn.BatchNorm1d, nn.BatchNorm2d):
             self._batch_norm(path, layer)
         else:
-            self.refuse(path, f"{kind.__name__} is not supported")
+            self.refuse(path, unsupported(kind, (*_TORCH, *self.framework.readers)))
             self.gap = self.lost = True
             self.ended = layer is self.last
+            # Whether it was meant to end a linear map or to be part of one is not known.
+            self.current = self.pool = None
 
     def _flatten(self, path: str, layer: Any) -> None:
         first = (1, 2) if self.over_time is None else (2,) if self.over_time else (1,)

@@ -39,8 +39,8 @@ def cores_csv(report: Mapping[str, Any]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     uses = [f"{r}_{k}" for r in resources for k in ("used", "max")]
-    answers = [f"{k}_{stage}" for k in ("accuracy", "no_answer") for stage in stages]
-    writer.writerow(map(csv_cell, (*_CORE_COLUMNS, *uses, *answers)))
+    shares = [f"{k}_{stage}" for k in ("accuracy", "no_answer") for stage in stages]
+    writer.writerow(map(csv_cell, (*_CORE_COLUMNS, *uses, *shares)))
     for core in report["cores"]:
         row = [
             *(core[name] for name in _CORE_COLUMNS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ Report = Mapping[str, Any]
 
 _COLUMNS = 20
 """Cores in a row of the core map where they have no place."""
+_MOST_PLACES = 2**18
+"""Places that a page draws; the largest system known has 147,456."""
 _PARTS = ("payload", "index", "header", "padding")
 
 
@@ -34,17 +37,18 @@ def report_page(report: Report) -> str:
 def _core_map(report: Report) -> list[dict[str, Any]]:
     """Return the cells of every chip in use: its mesh with the cores in their places.
 
-    Cores without a place are listed in order, the free cores of the chip after them.
+    Cores without a place, or on a mesh too large to draw, are listed in order, the free cores of
+    the chip after them.
     """
     placement = report["placement"]
-    if placement is None:
+    chips = sorted({core["place"][0] for core in report["cores"]} if placement else ())
+    if placement is None or len(chips) * math.prod(placement["mesh"]) > _MOST_PLACES:
         count = max(report["memory"]["cores_available"], len(report["cores"]))
         count = min(count, 2 * len(report["cores"]) + _COLUMNS)
         places = [(0, k % _COLUMNS, k // _COLUMNS) for k in range(count)]
         where = dict(zip(places, report["cores"], strict=False))
     else:
         width, height = placement["mesh"]
-        chips = sorted({core["place"][0] for core in report["cores"]})
         places = [(chip, x, y) for chip in chips for y in range(height) for x in range(width)]
         where = {tuple(core["place"]): core for core in report["cores"]}
     found: dict[int, list[dict[str, Any]]] = {}

@@ -276,3 +276,33 @@ def test_all_layers_share_the_one_core_of_xylo() -> None:
     (hidden, outputs) = mapping.excesses()
     assert "hidden 1001 exceeds 1000 (1 over)" in hidden
     assert "outputs 9 exceeds 8 (1 over)" in outputs
+
+
+def test_netx_counts_what_lava_dls_loader_builds() -> None:
+    # 1200-400-10 at 90 % in 4 bits. Dense, a core of n neurons stores 1200 axons of
+    # ceil((n (4 + 12) + 10) / 64) words: 51 neurons take 15,600 of 16,000, so 400 take 8 cores.
+    rng = np.random.default_rng(0)
+    first = 32 * rng.integers(1, 8, (400, 1200)) * (rng.random((400, 1200)) < 0.1)
+    last = 32 * rng.integers(1, 8, (10, 400)) * (rng.random((10, 400)) < 0.1)
+    net = network(
+        (1200,),
+        (FixedDense(first), population("a", (400,)), 4),
+        (FixedDense(last), population("b", (10,)), 4),
+    )
+    found = {}
+    for name in ("loihi2", "loihi2-netx", "loihi2-netx-sparse"):
+        mapping = map_network(net, load_target(name))
+        assert mapping.lower_bound <= mapping.cores_used
+        found[name] = mapping.cores_used, {core.usage.encoding for core in mapping.cores}
+    assert found == {
+        "loihi2": (2, {"sparse"}),
+        "loihi2-netx": (9, {"dense"}),
+        "loihi2-netx-sparse": (2, {"sparse"}),
+    }
+    # Where nothing is zero, Sparse is no smaller.
+    full = network((300,), (FixedDense(np.full((50, 300), 32)), population("a", (50,)), 4))
+    encodings = {
+        name: map_network(full, load_target(name)).cores[0].usage.encoding
+        for name in ("loihi2", "loihi2-netx", "loihi2-netx-sparse")
+    }
+    assert encodings == {"loihi2": "dense", "loihi2-netx": "dense", "loihi2-netx-sparse": "sparse"}

@@ -19,6 +19,7 @@ def test_shipped_targets_load_and_every_number_has_a_source() -> None:
         "loihi2-2022",
         "loihi2-brief",
         "loihi2-netx",
+        "loihi2-netx-sparse",
         "loihi2-sim",
         "speck",
         "xylo-audio2",

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
 from osbc_deploy.artefact import write_network
+from osbc_deploy.cli.main import cli
 from osbc_deploy.export.firmware import MANIFEST
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.writing import new_folder
@@ -96,11 +101,9 @@ def test_a_net_file_that_is_none_ends_with_code_6(folder: Path) -> None:
         assert "a.net: is no NetX network" in done.stderr
 
 
-def test_a_net_file_is_compressed_and_written_again(tmp_path: Path) -> None:
-    import h5py
-
-    rng = np.random.default_rng(0)
-    with h5py.File(tmp_path / "a.net", "w") as file:
+def lava_dl_file(path: Path, rng: np.random.Generator) -> None:
+    """Two dense layers of 12, 20 and 5 neurons, as lava-dl writes them."""
+    with h5py.File(path, "w") as file:
         for number, (post, pre) in enumerate([(20, 12), (5, 20)]):
             layer = file.create_group(f"layer/{number}")
             layer["type"] = np.array([b"dense"])
@@ -109,6 +112,11 @@ def test_a_net_file_is_compressed_and_written_again(tmp_path: Path) -> None:
             for key, value in {"iDecay": 4096, "vDecay": 500, "vThMant": 100}.items():
                 layer[f"neuron/{key}"] = value
             layer["neuron/type"] = "CUBA"
+
+
+def test_a_net_file_is_compressed_and_written_again(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lava_dl_file(tmp_path / "a.net", rng)
     np.savez(tmp_path / "data.npz", spikes=(rng.random((12, 20, 12)) < 0.3).astype(np.uint8))
     done = osbc(
         "a.net", "--target", "loihi2-netx", "--calibration", "data.npz", "--sparsity", "0.5",
@@ -117,7 +125,10 @@ def test_a_net_file_is_compressed_and_written_again(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["fidelity"]["mismatched_spikes"] == 0
-    assert osbc("export", "out", "--format", "netx", "-o", "b.net", cwd=tmp_path).returncode == 0
+    assert any("sparse_fc_layer=True" in d["message"] for d in report["deviations"])
+    done = osbc("export", "out", "--format", "netx", "-o", "b.net", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "hdf5.Network(net_config=..., sparse_fc_layer=True): 2 cores" in done.stdout
     for command in (["out"], ["b.net"]):
         mapped = osbc("map", *command, "--target", "loihi2", cwd=tmp_path)
         assert mapped.returncode == 0, mapped.stderr
@@ -127,3 +138,41 @@ def test_a_net_file_is_compressed_and_written_again(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "holds its own weights" in done.stderr
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def commands(page: str, containing: str) -> list[list[str]]:
+    """The lines of the first shell block of a page that holds a text, without comments."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.S | re.M)
+    block = next(b for b in blocks if containing in b)
+    return [shlex.split(line, comments=True) for line in block.replace("\\\n", " ").splitlines()]
+
+
+def test_the_commands_of_the_pages_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """README's exports and all of docs/netx.md, in their order, in one folder."""
+    rng = np.random.default_rng(0)
+    lava_dl_file(tmp_path / "network.net", rng)
+    np.savez(tmp_path / "samples.npz", spikes=(rng.random((12, 20, 12)) < 0.3).astype(np.uint8))
+    asked = [
+        *commands("docs/netx.md", "map network.net"),
+        *commands("docs/netx.md", "export out"),
+        *commands("README.md", "--format netx"),
+    ]
+    assert len(asked) == 9
+    monkeypatch.chdir(tmp_path)
+    for program, *arguments in asked:
+        assert program == "osbc-deploy"
+        if arguments[0] == "--target" and (tmp_path / "image").exists():
+            # The bundled network once more, into another folder.
+            shutil.copytree("image", arguments[-1])
+            continue
+        if "--target" in arguments and "-o" in arguments:
+            arguments += ["--no-tune", "--backend-samples", "0"]
+        assert cli.main(arguments, standalone_mode=False) == 0, capsys.readouterr().err
+        if arguments[0] == "--target":
+            shutil.copytree("out", "image")
+    assert {"network.net", "digits.net", "digits.img", "fw"} <= {p.name for p in tmp_path.iterdir()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from osbc_deploy.data.samples import check_samples, load_npz, samples_from_dataset
+from osbc_deploy.data.samples import Samples, check_samples, load_npz, samples_from_dataset
 from osbc_deploy.errors import ArtefactError, OsbcError, UsageError
 from osbc_deploy.frontends.references import as_samples
 
@@ -207,3 +208,15 @@ def test_references_that_lead_nowhere_are_named(reference: str) -> None:
         as_samples(reference, "x")
     assert caught.value.exit_code == 2
     assert reference.split(":", maxsplit=1)[0] in str(caught.value)
+
+
+def test_a_fingerprint_tells_counts_from_spikes() -> None:
+    counts = np.array([[[0, 2, 1], [3, 0, 0]]], np.int64)
+    raster = (counts > 0).astype(np.uint8)
+    prints = {Samples("x", values).fingerprint() for values in (counts, raster, counts[..., ::-1])}
+    assert len(prints) == 3
+    # Values count, not the type that holds them.
+    assert Samples("x", counts.astype(np.uint8)).fingerprint() in prints
+    # SHA-256 of the shape's text and of the packed bits 011100 + 00: what reports hold already.
+    expected = hashlib.sha256(b"(1, 2, 3)" + bytes([0b01110000])).hexdigest()
+    assert Samples("x", raster).fingerprint() == expected

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from osbc_deploy.errors import BackendError, UnsupportedModelError, UsageError
 from osbc_deploy.export.firmware import MANIFEST, CExport, export_c
 from osbc_deploy.export.footprint import FLAGS, measure
+from osbc_deploy.export.names import check_name
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
@@ -27,6 +30,7 @@ from random_networks import Case, collect
 
 SANITIZE = ("-O1", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
 NETWORKS = 12
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def drawn(formats: NumberFormats) -> list[Case]:
     return collect(NETWORKS, formats, start=5)[0]
 
 
-def build(export: CExport, *options: str, main: str = "main_host.c") -> Path:
+def build(export: CExport, *options: str, main: str = "examples/host.c") -> Path:
     sources = [f"{export.name}{part}.c" for part in ("", "_weights", "_selftest")]
     program = export.folder / "host"
     subprocess.run(
@@ -64,6 +68,25 @@ def test_random_networks_without_undefined_behavior(
     expected = run(case.network, case.spikes).output
     assert np.array_equal(outputs(program, case.network, case.spikes), expected), case.features
     assert subprocess.run([str(program)], check=False).returncode == 0
+
+
+def test_the_lowest_current_wraps_in_c_too(formats: NumberFormats, tmp_path: Path) -> None:
+    # 4 * -256 * 2^7 * 64 = -2^23, which the register holds as 2^23; a bias of -2^12 * 2^7 takes
+    # the potential below the largest threshold.
+    size = {"du": 4095, "dv": 4095, "vth": 131071, "bias_mant": -4096, "bias_exp": 7, "u_init": 0,
+            "v_init": 0}  # fmt: skip
+    registers: dict[str, Any] = {name: np.array([value]) for name, value in size.items()}
+    population = FixedPopulation(
+        "a", (1,), **registers, spiking=False, v_scale=np.ones(1), v_offset=np.zeros(1)
+    )
+    weight = FixedDense(np.full((1, 4), -256))
+    projection = FixedProjection("p", "input", "a", weight, 8, 7)
+    network = FixedPointNetwork((4,), (population,), (projection,), formats, "sum")
+    spikes = np.zeros((1, 2, 4), np.uint8)
+    spikes[0, 0] = 1
+    program = build(export_c(network, tmp_path / "c", samples=spikes))
+    first, second = outputs(program, network, spikes)[0, :, 0]
+    assert (first, second) == (2**23 - 2**19, ((2**23 - 2**19) >> 12) - 2**19)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +125,127 @@ def test_another_answer_fails_the_self_test(chain: Case, tmp_path: Path) -> None
     path.write_text(head + "expected[] = {" + tail[:place] + "7" + tail[place:])
     done = subprocess.run([str(build(export))], check=False, capture_output=True, text=True)
     assert "FAILED (-4)" in done.stdout
+
+
+USER = """
+#include <stdio.h>
+#include <math.h>
+#include <string.h>
+#include "net.h"
+static int32_t state[NET_STATE_BYTES / 4];
+int main(void)
+{
+    printf("%d", net_selftest(state, sizeof state));
+    return 0;
+}
+"""
+
+
+def test_a_build_that_takes_every_source_links(chain: Case, tmp_path: Path) -> None:
+    export = export_c(chain.network, tmp_path / "c", name="net", samples=chain.spikes)
+    (export.folder / "user_main.c").write_text(USER)
+    sources = sorted(path.name for path in export.folder.glob("*.c"))
+    subprocess.run(["gcc", "-I.", *sources, "-o", "a"], cwd=export.folder, check=True)
+    done = subprocess.run([export.folder / "a"], check=True, capture_output=True, text=True)
+    assert done.stdout == "0"
+    (export.folder / "user_main.c").unlink()
+    subprocess.run(["make", "-s"], cwd=export.folder, check=True)
+    done = subprocess.run(["make", "-s", "selftest"], cwd=export.folder, check=True,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.stdout == "net self-test: passed (0)\n"
+
+
+def test_the_host_program_says_what_is_wrong_with_its_files(chain: Case, tmp_path: Path) -> None:
+    export = export_c(chain.network, tmp_path / "c", samples=chain.spikes)
+    program = build(export)
+    outputs(program, chain.network, chain.spikes)
+    whole = (tmp_path / "c" / "rasters").read_bytes()
+    for name, data in (("short", whole[:-1]), ("long", whole + b"1"), ("none", b"\0\0\0")):
+        (tmp_path / name).write_bytes(data)
+    for arguments, said in (
+        (["nofile"], "usage: osbc_net_host [RASTERS OUTPUTS]"),
+        (["nofile", "out"], "nofile: cannot be opened"),
+        (["short", "out"], "short: ends before the last step"),
+        (["long", "out"], "long: goes on after the last step"),
+        (["none", "out"], "none: is shorter than its two sizes"),
+        (["short", "no/such/out"], "no/such/out: cannot be written"),
+        (["a", "b", "c"], "usage: "),
+    ):
+        done = subprocess.run(
+            [program, *arguments], cwd=tmp_path, check=False, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == (2, ""), arguments
+        assert said in done.stderr
+    assert not (tmp_path / "nofile").exists()
+
+
+TABLES = """
+#include <stdio.h>
+#include "{folder}/net_tables.h"
+static void put(const net_table *table)
+{{
+    if (table->bytes == 0u) {{
+        fwrite(&table->value, 4, 1, stdout);
+    }} else {{
+        fwrite(table->data, table->bytes, table->count, stdout);
+    }}
+}}
+int main(void)
+{{
+    int i;
+    for (i = 0; i < {projections}; i++) {{ {put_projection} }}
+    for (i = 0; i < {populations}; i++) {{ {put_population} }}
+    return 0;
+}}
+"""
+
+
+@pytest.mark.parametrize("name", ["firmware-c.md", "image-format.md"])
+def test_the_crc_of_the_pages_is_zlibs(name: str) -> None:
+    page = " ".join((DOCS / name).read_text("utf-8").split())
+    numbers = re.search(
+        r"polynomial (0x\w+) \(reflected (0x\w+)\), initial value (0x\w+), input and output "
+        r"reflected, final XOR (0x\w+); of the nine bytes `123456789` it is (0x\w+)",
+        page,
+    )
+    assert numbers is not None
+    plain, reflected, start, final, check = (int(number, 16) for number in numbers.groups())
+    assert int(f"{plain:032b}"[::-1], 2) == reflected
+    for data in (b"123456789", b"", bytes(range(256))):
+        crc = start
+        for byte in data:
+            crc ^= byte
+            for _ in range(8):
+                crc = crc >> 1 ^ reflected * (crc & 1)
+        assert crc ^ final == zlib.crc32(data)
+    assert zlib.crc32(b"123456789") == check
+
+
+def test_the_crc_is_that_of_the_tables_its_page_lists(drawn: list[Case], tmp_path: Path) -> None:
+    page = (DOCS / "firmware-c.md").read_text("utf-8")
+    page = page[page.index("**CRC.**") :]
+    # The bytes that the page lists, read from the structs by a program of its own.
+    put = {}
+    for part in ("projection", "population"):
+        line = re.search(rf"^- a {part}: (.*)$", page, re.MULTILINE)
+        assert line is not None
+        fields = re.findall(r"`(\w+)`", line[1])
+        put[f"put_{part}"] = " ".join(f"put(&net_{part}s[i].{field});" for field in fields)
+    for number, case in enumerate(drawn[:3]):
+        folder = export_c(case.network, tmp_path / str(number), name="net").folder
+        engine = (folder / "net.c").read_text()
+        counts = {
+            f"{part}s": int(re.search(rf"#define {part.upper()}S (\d+)u", engine)[1])  # type: ignore[index]
+            for part in ("projection", "population")
+        }
+        source = tmp_path / "tables.c"
+        source.write_text(TABLES.format(folder=folder, **counts, **put))
+        subprocess.run(
+            ["gcc", str(source), str(folder / "net_weights.c"), "-o", "a"], cwd=tmp_path, check=True
+        )
+        data = subprocess.run([tmp_path / "a"], check=True, capture_output=True).stdout
+        header = (folder / "net.h").read_text()
+        assert f"#define NET_CRC32 UINT32_C(0x{zlib.crc32(data):08X})" in header
 
 
 BUFFERS = """
@@ -209,6 +353,10 @@ def test_the_footprint_is_what_was_estimated(chain: Case, tmp_path: Path) -> Non
     assert 500 < found.code < 20_000
     with pytest.raises(BackendError, match="no-such-gcc: is not installed. Install gcc"):
         measure(export, "no-such-gcc")
+    source = export.folder / "osbc_net.c"
+    source.write_text("#error of some kind\n" + source.read_text())
+    with pytest.raises(BackendError, match=r"(?s)error of some kind.*only not measured"):
+        measure(export)
 
 
 ARM = pytest.mark.skipif(
@@ -230,11 +378,45 @@ def test_the_library_compiles_for_a_cortex_m4(chain: Case, tmp_path: Path) -> No
     assert "self-test: passed (0)" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["", "9lives", "my-net", "a" * 32, "größe", "x;y"])
-def test_names_that_c_cannot_use_are_refused(name: str, chain: Case, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be a prefix in C"):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        *((n, "cannot be a prefix in C") for n in ("", "9lives", "my-net", "a" * 32, "größe")),
+        *((n, "cannot be a prefix in C") for n in ("x;y", "_x", "__x", "_X", "x__y", "x_", "x\n")),
+        *((n, f"would shadow the system's {n.lower()}.h") for n in ("math", "Math", "stdint")),
+        *((n, f"would shadow the system's {n}.h") for n in ("string", "stdio", "unistd", "task")),
+        *((n, "is a keyword of C or C\\+\\+") for n in ("int", "Inline", "class")),
+        ("main", "the program's main.c"),
+        ("NUL", "is a device on Windows"),
+    ],
+)
+def test_names_that_c_cannot_use_are_refused(
+    name: str, why: str, chain: Case, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=why):
         export_c(chain.network, tmp_path / "c", name=name)
     assert not (tmp_path / "c").exists()
+
+
+STANDARD = """
+    assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign
+    stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar
+    wchar wctype dirent fcntl pthread sched strings sys/types sys/stat unistd
+"""
+
+
+def test_no_library_takes_the_place_of_a_header_of_this_compiler(tmp_path: Path) -> None:
+    source = tmp_path / "a.c"
+    source.write_text("".join(f"#include <{name}.h>\n" for name in STANDARD.split()))
+    done = subprocess.run(["gcc", "-M", str(source)], check=True, capture_output=True, text=True)
+    paths = [Path(word) for word in done.stdout.split() if word.endswith(".h")]
+    # What a source includes without a folder, as <features.h>; others begin with an underscore.
+    names = {p.stem for p in paths if p.parent.name == "include" and p.stem.isidentifier()}
+    assert {"stdint", "math", "features"} <= names
+    for name in names:
+        with pytest.raises(UsageError, match="name: "):
+            check_name(name)
+    assert check_name("digits") is None
 
 
 def test_numbers_out_of_range_are_all_named(chain: Case, tmp_path: Path) -> None:
@@ -243,6 +425,16 @@ def test_numbers_out_of_range_are_all_named(chain: Case, tmp_path: Path) -> None
     network = replace(chain.network, populations=(broken, *chain.network.populations[1:]))
     with pytest.raises(UnsupportedModelError, match=r"(?s)dv: 5000.*vth: 131072"):
         export_c(network, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_values_beyond_the_input_type_are_refused(drawn: list[Case], tmp_path: Path) -> None:
+    case = next(c for c in drawn if any(p.graded for p in c.network.projections))
+    spikes = np.zeros((1, 2, *case.network.input_shape), np.int64)
+    for value in (2**15, -(2**15) - 1):
+        spikes.flat[0] = value
+        with pytest.raises(UsageError, match=r"values .*, the library takes -32768 to 32767"):
+            export_c(case.network, tmp_path / "c", samples=spikes)
     assert not (tmp_path / "c").exists()
 
 

@@ -202,6 +202,40 @@ def test_a_forged_image_is_refused_too(drawn: list[Case], formats: NumberFormats
     assert refused > 100
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(2, 0), (6, 0xFF), (7, 1), (11, 1)],
+    ids=["source", "exponent", "sign", "graded"],
+)
+def test_a_core_that_says_other_than_the_structure_is_refused(
+    field: int, value: int, formats: NumberFormats
+) -> None:
+    network = tiny(formats)
+    data, found = encode_image(network, map_network(network, load_target("loihi2")))
+    core = next(s for s in found.sections if s.kind == "core")
+    # Before the afferent: 4 bytes of count, 48 of the slice, two sets of 32, 4 of which set.
+    broken = bytearray(data)
+    assert broken[core.offset + 120 + field] != value
+    broken[core.offset + 120 + field] = value
+    if field == 2:
+        broken[core.offset + 120 + 3] = 0
+    with pytest.raises(ArtefactError, match="an afferent and the structure differ"):
+        decode_image(repaired(broken))
+
+
+def test_cores_with_other_kernels_of_a_channel_are_refused(formats: NumberFormats) -> None:
+    network = layers(formats)
+    data, found = encode_image(network, map_network(network, load_target("loihi2")))
+    cores = [s for s in found.sections if s.slices and s.slices[0]["layer"] == "conv"]
+    assert len(cores) > 1
+    # The kernel, 8 x 2 x 3 x 3 codes of four bits, ends the section.
+    for place in (-72, -1):
+        broken = bytearray(data)
+        broken[cores[1].offset + cores[1].length + place] ^= 0x01
+        with pytest.raises(ArtefactError, match="cores hold different kernels of one channel"):
+            decode_image(repaired(broken))
+
+
 def repaired(data: bytearray) -> bytes:
     """Make all checksums right for what the sections hold now."""
     head, count = struct.Struct("<8sHHIIIII"), struct.unpack_from("<I", data, 16)[0]

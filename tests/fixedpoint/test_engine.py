@@ -97,6 +97,30 @@ def test_lif_equals_the_equations(
     assert 0 < fires.output.mean() < 1
 
 
+def at_the_bounds(formats: NumberFormats) -> FixedPointNetwork:
+    """Two readouts whose first current is exactly -2^23 and 2^23."""
+    weight = np.array([[-256] * 4 + [0] * 4, [128] * 8])
+    names = ("du", "bias_mant", "bias_exp", "u_init", "v_init")
+    registers = dict.fromkeys(names, np.zeros(2, int)) | {
+        "dv": np.full(2, 4095), "vth": np.full(2, 131071)
+    }  # fmt: skip
+    return one_layer(weight, 7, registers, formats, False)
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "plain"])
+def test_the_lowest_current_wraps_and_the_highest_does_not(
+    kernels: Any, formats: NumberFormats
+) -> None:
+    # The register holds (-2^23, 2^23]; 4 * -256 * 2^7 * 64 = -2^23 and 8 * 128 * 2^7 * 64 = 2^23.
+    spikes = np.zeros((1, 2, 8), np.uint8)
+    spikes[0, 0] = 1
+    done = run(at_the_bounds(formats), spikes, states=["a"], kernels=kernels)
+    assert done.u["a"][0, 0].tolist() == [LIMIT, LIMIT]
+    # The potential is one less, above the largest threshold, and so reset.
+    assert done.v["a"][0, 0].tolist() == [0, 0]
+    assert done.activity["a"].wraps == 1
+
+
 @pytest.mark.parametrize("kernels", ["compiled", "plain"])
 def test_current_wraps_potential_saturates_and_both_are_counted(
     kernels: Any, formats: NumberFormats
@@ -182,7 +206,12 @@ KERNELS = pytest.mark.parametrize("kernels", ["compiled", "plain"])
 @KERNELS
 @pytest.mark.parametrize(
     ("stride", "padding", "dilation", "groups"),
-    [((1, 1), (0, 0), (1, 1), 1), ((2, 1), (1, 2), (1, 2), 2), ((3, 2), (2, 0), (2, 1), 1)],
+    [
+        ((1, 1), (0, 0), (1, 1), 1),
+        ((1, 1), (1, 1), (1, 1), 2),
+        ((2, 1), (1, 2), (1, 2), 2),
+        ((3, 2), (2, 0), (2, 1), 1),
+    ],
 )
 def test_convolution_is_torchs(
     stride: Any,

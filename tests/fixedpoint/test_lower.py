@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import norse.torch as norse
@@ -12,11 +13,12 @@ from norse.torch.functional.reset import reset_subtract
 from norse.torch.module.leaky_integrator_box import LIBoxCell
 from torch import nn
 
+from osbc_deploy.chip.target import load_target
 from osbc_deploy.compress import CompressionOptions, compress
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.fixedpoint.lower import lower
+from osbc_deploy.fixedpoint.lower import _Growing, lower
 from osbc_deploy.frontends.norse import read_norse
 from osbc_deploy.network.simulate import simulate
 
@@ -233,9 +235,119 @@ def test_neurons_the_chip_lacks_are_listed(formats: NumberFormats) -> None:
     assert "3: v_threshold lies below v_reset" in str(caught.value)
 
 
-def test_a_pooling_that_cannot_be_merged_is_refused(formats: NumberFormats) -> None:
+@pytest.mark.parametrize("size", [12, 13], ids=["and a gap", "overlapping alone"])
+def test_a_pooling_that_cannot_be_merged_is_refused(size: int, formats: NumberFormats) -> None:
     model = norse.SequentialState(
         nn.Conv2d(2, 4, 3), box(), nn.AvgPool2d(3, stride=2), nn.Conv2d(4, 4, 3, padding=1), box()
     )
     with pytest.raises(UnsupportedModelError, match="tile their input"):
-        both(model, (2, 12, 12), formats)
+        both(model, (2, size, size), formats)
+
+
+@pytest.mark.parametrize("size", [80, 110, 150, 200, 260])
+def test_potentials_have_half_as_much_again_as_their_peak(
+    size: int, formats: NumberFormats
+) -> None:
+    last = linear(size, 10, 4.0, bias=False)
+    with torch.no_grad():
+        last.weight.abs_()
+    model = norse.SequentialState(last, LIBoxCell())
+    _, after, lowered = both(model, (size,), formats, sparsity=0.0, bits=8)
+    peak = after.activity["1"].v_peak
+    # Half as much again, and no power of two is left unused.
+    assert 1.5 * peak <= 2**23 < 3 * peak
+    assert not lowered.deviations
+
+
+def test_exponents_end_where_the_chip_s_do(formats: NumberFormats) -> None:
+    last = linear(1500, 10, 4.0, bias=False)
+    with torch.no_grad():
+        last.weight.abs_()
+    model = norse.SequentialState(last, LIBoxCell())
+    # Peaks ask for less, but an exponent below this chip's least is none.
+    _, after, lowered = both(
+        model, (1500,), replace(formats, weight_exp_min=0), sparsity=0.0, bits=8
+    )
+    assert lowered.network.projections[0].weight_exp == 0
+    assert 1.5 * after.activity["1"].v_peak > 2**23
+    assert any("times the peak of calibration" in d.message for d in lowered.deviations)
+
+
+def test_a_readout_stays_below_the_largest_threshold(formats: NumberFormats) -> None:
+    # 2^23 / 1.5 = 5592405.3 and (2^23 - 64) / 1.5 = 5592362.7: between them only spikes may be.
+    model = norse.SequentialState(linear(20, 3, 1.0), box(), linear(3, 3, 1.0), LIBoxCell())
+    _, _, lowered = both(model, (20,), formats, sparsity=0.0, bits=8)
+    spiking, readout = lowered.network.populations
+    growing = _Growing.__new__(_Growing)
+    growing.formats = formats
+    seen = replace(lowered.activity["3"], u_peak=0, v_peak=5592400)
+    assert growing._over(spiking, seen) < 1 < growing._over(readout, seen)
+
+
+def test_biases_that_hold_almost_nothing_are_reported(formats: NumberFormats) -> None:
+    # Codes are the weights, up to 127 of them; NetX holds them twice and biases in the same unit.
+    weight = torch.randint(-127, 128, (4, 20), generator=torch.Generator().manual_seed(0)) / 127
+    weight[:, 0] = 1
+    last = nn.Linear(20, 4)
+    with torch.no_grad():
+        last.weight.copy_(weight)
+        last.bias.copy_(torch.tensor([0.4, 0.8, 1.2, 1.6]) / 254)
+    model = norse.SequentialState(last, LIBoxCell())
+    netx = load_target("loihi2-netx").number_formats
+    _, _, lowered = both(model, (20,), netx, sparsity=0.0, bits=8)
+    held = lowered.network.output.bias_mant
+    assert held.tolist() == [0, 1, 1, 2]
+    # Errors -0.4, 0.2, -0.2, 0.4 of values -0.6, -0.2, 0.2, 0.6 about their mean.
+    assert [d.message for d in lowered.deviations] == [
+        "bias is coarse: 0.4 to 1.6 steps of 64 are wanted, the registers hold 0, 1, 2; 71% of "
+        "what tells them apart is lost to rounding"
+    ]
+    _, _, lowered = both(model, (20,), formats, sparsity=0.0, bits=8)
+    assert not lowered.deviations
+
+
+def test_weights_that_hold_almost_nothing_are_reported(formats: NumberFormats) -> None:
+    last = nn.Linear(20, 4, bias=False)
+    with torch.no_grad():
+        # 4 bits hold 7 steps of the one large weight, which the scale must reach in all rows.
+        last.weight.fill_(0.01)
+        last.weight[:, 0] = 100
+    model = norse.SequentialState(last, LIBoxCell())
+    _, _, lowered = both(model, (20,), formats, sparsity=0.0, bits=4, tune=False)
+    assert np.count_nonzero(lowered.network.projections[0].connection.weight) == 4
+    assert [d.message for d in lowered.deviations] == [
+        "weights are coarse: 76 of the 80 that pruning kept are 0 in 4 bits"
+    ]
+
+
+def test_reset_amounts_that_hold_almost_nothing_are_reported(formats: NumberFormats) -> None:
+    # A spike takes away a threshold far below what one code of a weight stands for.
+    wide = linear(20, 10, 4.0, bias=False)
+    model = norse.SequentialState(wide, subtracting(v_th=2e-4))
+    _, _, lowered = both(model, (20,), formats, sparsity=0.0, bits=8)
+    population = lowered.network.populations[0]
+    assert set(population.reset_amount) == set(population.vth) == {5}
+    # |5 - 4.55| / 4.55 is 10 %.
+    assert [d.message for d in lowered.deviations] == [
+        "reset amount is coarse: 4.55 to 4.55 steps of 1 are wanted, the registers hold 5; 10% is "
+        "lost to rounding",
+        "vth is coarse in 10 neurons: wanted down to 4.55, whole numbers are held",
+    ]
+
+
+def test_small_codes_leave_their_upper_bits_to_the_biases() -> None:
+    netx = load_target("loihi2-netx").number_formats
+    last = linear(6, 2, 1.0)
+    network = read_norse(norse.SequentialState(last, LIBoxCell()).eval(), (6,))
+    spikes = (np.random.default_rng(0).random((8, 10, 6)) < 0.2).astype(np.uint8)
+    compressed = compress(network, spikes, CompressionOptions(sparsity=0.0, bits=8, tune=False))
+    (found,) = compressed.projections.values()
+    codes = np.array([[1, -2, 3, 0, 1, 2], [0, 3, -1, 2, 2, 1]], np.int8)
+    small = replace(found, codes=codes, scale=np.full(2, 0.5), bits=8, bias=np.array([0.1, -0.02]))
+    lowered = lower(replace(compressed, projections={found.name: small}), spikes, netx)
+    (projection,) = lowered.network.projections
+    plain = projection.connection.weight >> -projection.weight_exp
+    # Up to 3 * 2^6 of 255; a bias of 0.1 is a fifth of a code, 12.8 of 64.
+    assert np.array_equal(plain, 64 * codes.astype(int))
+    assert projection.weight_bits == 8
+    assert lowered.network.output.bias_mant.tolist() == [13, -3]

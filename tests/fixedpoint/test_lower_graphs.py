@@ -16,6 +16,7 @@ from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.lower import lower
+from osbc_deploy.fixedpoint.timing import timing
 from osbc_deploy.network.graph import AvgPool, Dense, Network, Population, Projection
 from osbc_deploy.network.neurons import LIF, LinearDynamics, Neuron, Reset
 from osbc_deploy.network.simulate import simulate
@@ -165,3 +166,20 @@ def test_a_pooling_sum_that_outgrows_the_synapse_is_refused(formats: NumberForma
             continue
         with pytest.raises(UnsupportedModelError, match="w: poolings make weights of 8 bits need"):
             lower(compressed, x, formats)
+
+
+def test_delays_reach_62_steps_and_no_further(formats: NumberFormats) -> None:
+    def delayed(steps: int) -> Network:
+        neuron = LIF(0.5 * ONE, ZERO, 0.2 * ONE, ZERO)
+        weight = nets.dense(1, 4, 3)
+        return Network(
+            (3,),
+            (Population("a", (4,), neuron),),
+            (Projection("in", "input", "a", weight, delay=np.full(3, steps)),),
+            dtype="float64",
+        )
+
+    longest = timing(delayed(62)).delays["in"]
+    assert longest.tolist() == [62, 62, 62]
+    with pytest.raises(UnsupportedModelError, match="in: needs delays to 63, the chip has 62"):
+        timing(delayed(63))

@@ -24,6 +24,7 @@ from osbc_deploy.fixedpoint.lower import lower
 from osbc_deploy.fixedpoint.network import FixedDense
 from osbc_deploy.frontends.netx import read_netx, read_netx_fixed
 from osbc_deploy.network.simulate import simulate
+from osbc_deploy.progress import SILENT
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -82,10 +83,154 @@ def test_a_file_becomes_the_integers_it_says(tmp_path: Path, formats: NumberForm
     assert np.array_equal(
         network.populations[0].bias_mant.reshape(4, -1)[:, 0] * 2**6, [192, 0, -128, 64]
     )
-    # The axons of layer 3 have delays, which their synapses in layer 4 carry out.
+    # A delay of each neuron is one of its synapses: so lava-dl's loader has it since its 0.4.
+    assert isinstance(dense.connection, FixedDense)
+    assert dense.connection.delay is not None
+    assert np.array_equal(dense.connection.delay, np.tile(np.arange(7) % 3, (60, 1)).T)
     assert isinstance(last.connection, FixedDense)
-    assert last.connection.delay is not None
-    assert np.array_equal(last.connection.delay, np.tile(np.arange(7) % 3, (3, 1)))
+    assert last.connection.delay is None
+
+
+def plain_steps(
+    weight: Any, weight_rec: Any, spikes: Any, du: int, dv: int, vth: int, bias: Any, delay: Any
+) -> Any:
+    """Spikes of a layer, step by step, by Lava's equations for its fixed-point LIF and Dense."""
+    u = v = np.zeros(len(weight), int)
+    fired, found = np.zeros(len(weight), int), []
+    for t in range(len(spikes)):
+        # What left a synapse `delay` steps ago arrives now, and what was fired one step ago.
+        a = weight_rec @ fired
+        for k in range(t + 1):
+            a = a + np.where(delay == k, weight, 0) @ spikes[t - k]
+        u = np.sign(u) * ((np.abs(u) * (4096 - (du + 1))) >> 12) + 64 * a
+        v = np.sign(v) * ((np.abs(v) * (4096 - dv)) >> 12) + u + bias * 64
+        fired = (v > vth * 64).astype(int)
+        v = np.where(fired, 0, v)
+        found.append(fired)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("flat_list", [False, True])
+def test_a_recurrent_layer_feeds_back_a_step_later(
+    flat_list: bool, tmp_path: Path, formats: NumberFormats
+) -> None:
+    rng = np.random.default_rng(3)
+    weight, back = 2 * rng.integers(-60, 60, (5, 8)), 2 * rng.integers(-60, 60, (5, 5))
+    path = tmp_path / "a.net"
+    with h5py.File(path, "w") as file:
+        put(
+            file, 0, "dense_rec", neuron={"iDecay": 1500, "vDecay": 410}, shape=np.array([5]),
+            weight=(weight.ravel() if flat_list else weight).astype("f4"),
+            weight_rec=(back.ravel() if flat_list else back).astype("f4"),
+            inFeatures=8, outFeatures=5,
+        )  # fmt: skip
+    network = read_netx_fixed(path, formats)
+    spikes = (rng.random((1, 30, 8)) < 0.3).astype(np.uint8)
+    expected = plain_steps(weight, back, spikes[0], 1499, 410, 60, 0, np.zeros((5, 8)))
+    assert np.array_equal(run(network, spikes).output[0], expected)
+    without = plain_steps(weight, 0 * back, spikes[0], 1499, 410, 60, 0, np.zeros((5, 8)))
+    assert not np.array_equal(expected, without)
+    # As a float network it feeds back to itself as well.
+    floats = read_netx(path)
+    assert [(p.pre, p.post) for p in floats.projections] == [
+        ("input", "layer 0"), ("layer 0", "layer 0")
+    ]  # fmt: skip
+    assert (simulate(floats, spikes).output[0] == expected).mean() > 0.97
+
+
+@pytest.mark.parametrize(
+    "delay",
+    [np.array(3), np.arange(6), np.arange(4)[::-1], np.arange(24).reshape(6, 4) % 5],
+    ids=["one", "of neurons", "of inputs", "of synapses"],
+)
+def test_delays_are_those_of_the_layers_own_synapses(
+    delay: Any, tmp_path: Path, formats: NumberFormats
+) -> None:
+    rng = np.random.default_rng(4)
+    weight = rng.integers(-120, 120, (6, 4))
+    path = tmp_path / "a.net"
+    with h5py.File(path, "w") as file:
+        put(
+            file, 0, "dense", neuron={"vDecay": 300}, shape=np.array([6]), weight=weight,
+            delay=delay.astype("f4"),
+        )  # fmt: skip
+    spikes = (rng.random((1, 25, 4)) < 0.4).astype(np.uint8)
+    own = np.broadcast_to(delay[:, None] if delay.shape == (6,) else delay, (6, 4))
+    expected = plain_steps(weight, np.zeros((6, 6), int), spikes[0], 4095, 300, 60, 0, own)
+    found = run(read_netx_fixed(path, formats), spikes).output[0]
+    assert np.array_equal(found, expected)
+    assert found.any()
+
+
+def driven(path: Path, **neuron: Any) -> Any:
+    """A flat input layer with neurons, as lava-dl's MNIST tutorial has it, and a dense layer."""
+    weight = 2 * np.random.default_rng(0).integers(-60, 60, (5, 20))
+    with h5py.File(path, "w") as file:
+        put(
+            file, 0, "input", neuron={"vDecay": 120, "vThMant": 80} | neuron, shape=np.array([20]),
+            weight=np.array([76.0], "f4"), bias=np.array([64.0], "f4"),
+        )  # fmt: skip
+        put(file, 1, "dense", neuron={}, shape=np.array([5]), weight=weight)
+    return weight
+
+
+def test_a_flat_input_layer_with_neurons_is_driven_by_its_bias(
+    tmp_path: Path, formats: NumberFormats
+) -> None:
+    weight = driven(tmp_path / "a.net")
+    bias = np.random.default_rng(1).integers(0, 60, 20)
+    network = read_netx_fixed(tmp_path / "a.net", formats, input_bias=bias)
+    assert network.input_shape == (1,)
+    assert [p.shape for p in network.populations] == [(20,), (5,)]
+    nothing = np.zeros((25, 1), int)
+    first = plain_steps(np.zeros((20, 1), int), np.zeros((20, 20), int), nothing, 4095, 120, 80,
+                        bias, np.zeros((20, 1)))  # fmt: skip
+    second = plain_steps(weight, np.zeros((5, 5), int), first, 4095, 400, 60, 0,
+                         np.zeros((5, 20)))  # fmt: skip
+    done = run(network, nothing[None].astype(np.uint8), record=["input layer"])
+    assert np.array_equal(done.spikes["input layer"][0], first)
+    assert np.array_equal(done.output[0], second)
+    assert second.any()
+    with pytest.raises(ArtefactError, match=r"bias has shape \(3,\), needed \(20,\)"):
+        read_netx_fixed(tmp_path / "a.net", formats, input_bias=np.zeros(3, int))
+    with pytest.raises(UnsupportedModelError, match="layer 0: an input layer with neurons"):
+        read_netx(tmp_path / "a.net")
+
+
+def test_a_layer_without_neurons_adds_up(tmp_path: Path, formats: NumberFormats) -> None:
+    rng = np.random.default_rng(5)
+    weight = rng.integers(-90, 91, (3, 4))
+    with h5py.File(tmp_path / "a.net", "w") as file:
+        put(file, 0, "dense", shape=np.array([3]), weight=weight)
+    spikes = (rng.random((1, 20, 4)) < 0.5).astype(np.uint8)
+    network = read_netx_fixed(tmp_path / "a.net", formats)
+    found = run(network, spikes).output[0]
+    assert np.array_equal(found, 64 * np.cumsum(spikes[0].astype(int) @ weight.T, axis=0))
+    with h5py.File(tmp_path / "a.net", "r+") as file:
+        file["layer/0/bias"] = np.array([0, 1, 0])
+    with pytest.raises(UnsupportedModelError, match="layer 0: a bias without neurons"):
+        read_netx_fixed(tmp_path / "a.net", formats)
+
+
+def test_lava_runs_what_was_read(tmp_path: Path, formats: NumberFormats) -> None:
+    lava = pytest.importorskip("osbc_backend_lava.backend").BACKEND
+    if not lava.availability().ok:
+        pytest.skip("Lava cannot run here")
+    rng = np.random.default_rng(6)
+    driven(tmp_path / "a.net")
+    edit(tmp_path / "a.net", lambda f: put(
+        f, 2, "dense_rec", neuron={"iDecay": 900}, shape=np.array([4]),
+        weight=rng.integers(-60, 90, (4, 5)), weight_rec=rng.integers(-60, 90, (4, 4)),
+    ))  # fmt: skip
+    network = read_netx_fixed(tmp_path / "a.net", formats, input_bias=rng.integers(5, 60, 20))
+    spikes = np.zeros((1, 30, 1), np.uint8)
+    names = [p.name for p in network.populations]
+    ours = run(network, spikes, record=names, states=names)
+    theirs = lava.run(network, spikes, time_limit=300, progress=SILENT, states=names)
+    for name in names:
+        assert ours.spikes[name].any()
+        for kind in ("spikes", "u", "v"):
+            assert np.array_equal(getattr(ours, kind)[name], getattr(theirs, kind)[name]), name
 
 
 def test_a_dense_chain_runs_as_plain_integers_do(tmp_path: Path, formats: NumberFormats) -> None:
@@ -155,15 +300,27 @@ def test_everything_that_cannot_be_loaded_is_listed(tmp_path: Path, formats: Any
         assert caught.value.exit_code == 3
 
 
-def test_weights_beyond_8_bits_are_refused(tmp_path: Path, formats: Any) -> None:
+def test_weights_that_lava_dls_loader_does_not_keep_are_refused(
+    tmp_path: Path, formats: Any
+) -> None:
     path = tmp_path / "a.net"
     with h5py.File(path, "w") as file:
         put(file, 0, "dense", neuron={}, shape=np.array([1]), weight=np.array([[-3, 254]]))
+        # The loader shifts to the right by a negative count, and all weights are 0.
         put(file, 1, "dense", neuron={}, shape=np.array([1]), weight=np.array([[600]]))
-        put(file, 2, "dense", neuron={}, shape=np.array([1]), weight=np.array([[601]]))
+        # A single sign ends at 255, so Lava makes -2 of the -4 that the loader shifts to -256.
+        put(file, 2, "dense", neuron={}, shape=np.array([2]), weight=np.array([[-4], [0]]))
+        put(
+            file, 3, "dense_rec", neuron={}, shape=np.array([2]), weight=np.array([[3, 1], [1, 0]]),
+            weight_rec=np.array([[-4, 0], [0, -1]]),
+        )  # fmt: skip
+        put(file, 4, "dense", neuron={}, shape=np.array([1]), weight=np.array([[0, 0]]))
+        put(file, 5, "dense", neuron={}, shape=np.array([1]), weight=np.array([[254]]))
     with pytest.raises(UnsupportedModelError) as caught:
         read_netx_fixed(path, formats)
-    assert len(caught.value.offenders) == 2
+    assert [line.split(":")[0] for line in caught.value.offenders] == [
+        "layer 0", "layer 1", "layer 2", "layer 3", "layer 4"
+    ]  # fmt: skip
 
 
 def test_registers_out_of_range_are_refused(tmp_path: Path, formats: Any) -> None:
@@ -179,9 +336,93 @@ def test_what_the_loader_ignores_is_noted(tmp_path: Path) -> None:
     assert any("wgtExp is ignored" in note for note in read_netx(path).notes)
 
 
-def test_delays_are_refused_where_they_would_be_lost(tmp_path: Path) -> None:
+def test_delays_are_refused_where_they_would_be_lost(
+    tmp_path: Path, formats: NumberFormats
+) -> None:
     with pytest.raises(UnsupportedModelError, match="layer 3: delays"):
         read_netx(small(tmp_path / "a.net"))
+    path = tmp_path / "b.net"
+    with h5py.File(path, "w") as file:
+        put(file, 0, "input", shape=np.array([1, 4, 4]))
+        put(
+            file, 1, "conv", neuron={}, shape=np.array([2, 3, 3]), weight=np.ones((2, 1, 2, 2, 1)),
+            stride=1, padding=0, dilation=1, groups=1, delay=np.array([0, 1]),
+        )  # fmt: skip
+        put(file, 2, "flatten")
+        put(
+            file, 3, "dense_rec", neuron={}, shape=np.array([3]), weight=np.ones((3, 18)),
+            weight_rec=np.ones((3, 3)), delay=np.zeros(3),
+        )  # fmt: skip
+        put(file, 4, "dense", neuron={}, shape=np.array([1]), weight=np.ones((1, 3)), delay=63)
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_netx_fixed(path, formats)
+    assert caught.value.offenders == (
+        "layer 1: delays of a convolution, which lava-dl's loader leaves out",
+        "layer 3: delays of a recurrent layer, where lava-dl's loader leaves out the weights' "
+        "exponent",
+        "layer 4: delays 63 to 63, the chip has 0 to 62",
+    )
+
+
+def test_a_full_decay_of_the_membrane_is_refused(tmp_path: Path, formats: NumberFormats) -> None:
+    path = small(tmp_path / "a.net", vDecay=4096)
+    with pytest.raises(UnsupportedModelError, match="dv: 4096 to 4096, allowed 0 to 4095"):
+        read_netx_fixed(path, formats)
+
+
+TURNED = {
+    "dense": ("layer/4/weight", lambda w: w.T, r"weight has shape \(7, 3\), needed \(3, inputs\)"),
+    "conv (in, out)": (
+        "layer/1/weight", lambda w: w.swapaxes(0, 1),
+        r"weight has shape \(2, 4, 3, 3\), needed \(4, 4, 3, 3\)",
+    ),
+    "conv (kh, kw, in, out)": (
+        "layer/1/weight", lambda w: w.transpose(2, 3, 1, 0, 4), r"weight has shape \(3, 3, 2, 4\)",
+    ),
+    "feedback": (
+        "layer/5/weight_rec", lambda w: w[:, :2],
+        r"weight_rec has shape \(4, 2\), needed \(4, 4\)",
+    ),
+    "bias": ("layer/1/bias", lambda b: b[:, None], r"bias has shape \(4, 1\), needed \(4,\)"),
+    "delay": ("layer/3/delay", lambda d: d[:5], r"delay has shape \(5,\), needed \(7,\)"),
+    "inFeatures": ("layer/4/inFeatures", lambda _: 3, "inFeatures is 3, its weights have 7"),
+    "outFeatures": ("layer/4/outFeatures", lambda _: 7, "outFeatures is 7, its weights have 3"),
+    "outChannels": ("layer/1/outChannels", lambda _: 2, "outChannels is 2, its weights have 4"),
+    "inChannels": ("layer/1/inChannels", lambda _: 4, "inChannels is 4, its weights have 2"),
+    "kernelSize": (
+        "layer/1/kernelSize", lambda _: np.array([5, 3]),
+        r"kernelSize is \(5, 3\), its weights have \(3, 3\)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TURNED)
+def test_arrays_of_another_shape_are_never_made_to_fit(
+    what: str, tmp_path: Path, formats: NumberFormats
+) -> None:
+    path = small(tmp_path / "a.net")
+    key, turn, said = TURNED[what]
+    with h5py.File(path, "r+") as file:
+        file["layer/4/inFeatures"], file["layer/4/outFeatures"] = 7, 3
+        put(
+            file, 5, "dense_rec", neuron={}, shape=np.array([4]), weight=np.ones((4, 3)),
+            weight_rec=np.ones((4, 4)),
+        )  # fmt: skip
+    read_netx_fixed(path, formats)
+    edit(path, lambda f: change(f, key, turn(f[key][()])))
+    for read in (read_netx, lambda p: read_netx_fixed(p, formats)):
+        with pytest.raises(ArtefactError, match=said):
+            read(path)
+
+
+def test_everything_that_has_another_shape_is_listed(
+    tmp_path: Path, formats: NumberFormats
+) -> None:
+    path = small(tmp_path / "a.net")
+    for key in ("layer/3/weight", "layer/4/weight"):
+        edit(path, lambda f, key=key: change(f, key, f[key][()].T))
+    with pytest.raises(ArtefactError, match=r"layer 3: weight has shape .*; layer 4: weight has"):
+        read_netx_fixed(path, formats)
 
 
 DAMAGE = {

@@ -206,7 +206,7 @@ def test_all_offenders_are_listed_with_their_place() -> None:
     with pytest.raises(UnsupportedModelError) as caught:
         read_norse(model, (2, 8, 8))
     text = str(caught.value)
-    for part in ("0: ", "reflect", "1: ReLU", "2: LIFRefracCell", "3.0: MaxPool2d", "3.1: Flatten"):
+    for part in ("0: ", "reflect", "1: ReLU", "2: LIFRefracCell", "3.0: MaxPool2d", "4: "):
         assert part in text
     assert len(caught.value.offenders) >= 5
     assert caught.value.exit_code == 3
@@ -283,7 +283,7 @@ def test_modules_of_ones_own_are_read_and_verified(style: str) -> None:
 @pytest.mark.parametrize("factory", [lambda: Residual("step"), lambda: Residual("time")])
 def test_modules_that_compute_something_else_are_refused(factory: Any) -> None:
     torch.manual_seed(2)
-    with pytest.raises(UnsupportedModelError, match=r"(?s)Residual.*SequentialState"):
+    with pytest.raises(UnsupportedModelError, match=r"output \(out\): 600 of 600 values"):
         read_norse(factory(), (14,), samples=spikes_of(random_input(14)))
     with pytest.raises(UnsupportedModelError, match="Residual"):
         read_norse(factory(), (14,))

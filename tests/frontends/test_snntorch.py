@@ -355,7 +355,7 @@ def test_modules_of_ones_own_are_read_and_verified(style: str) -> None:
     assert any("verified" in note for note in network.notes)
     assert model.training
     torch.manual_seed(2)
-    with pytest.raises(UnsupportedModelError, match=r"(?s)Other.*Sequential"):
+    with pytest.raises(UnsupportedModelError, match=r"(?s)Other: .*lif1: .* differ, the first in"):
         read_snntorch(Other(style), (14,), samples=spikes_of(x))
 
 

@@ -26,7 +26,7 @@ from osbc_deploy.fixedpoint.ranges import faults, on_grid
 
 SIGNS = ("mixed", "excitatory", "inhibitory")
 DECAYS_U = (-1, 0, 1, 900, 2048, 4094, 4095)
-DECAYS_V = (0, 1, 300, 2048, 4095, 4096)
+DECAYS_V = (0, 1, 300, 2048, 4094, 4095)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,11 @@ core, without indices; the total is the plain sum of all columns against the poo
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
+from pydantic import Field
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.facts import Bits, Count, Fact, Positive, Strict, Width
@@ -18,6 +20,9 @@ from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usag
 from osbc_deploy.fixedpoint.network import FixedConv
 
 __all__ = ["Records"]
+
+Encoding: TypeAlias = Literal["dense", "sparse"]
+_BOTH: tuple[Encoding, ...] = ("dense", "sparse")
 
 
 class RecordCaps(Strict):
@@ -49,6 +54,9 @@ class Records(Strict):
     axon_mem_entries : Fact
     sparse_record_bits : Fact
         Index bits of a synapse where only non-zero weights are stored.
+    encodings : Fact or None
+        What fully connected layers may be stored as; each slice as what takes less where the
+        target does not limit it.
     """
 
     arrangement: ClassVar[Literal["split"]] = "split"
@@ -65,11 +73,16 @@ class Records(Strict):
     neuron_words: Fact[Positive]
     axon_mem_entries: Fact[Count]
     sparse_record_bits: Fact[Bits]
+    encodings: Fact[Annotated[list[Encoding], Field(min_length=1)]] | None = None
 
     @property
     def scale_groups(self) -> int:
         """Different thresholds, so weight scales, that a core holds."""
         return self.caps.neuron_groups.value
+
+    @property
+    def _allowed(self) -> Sequence[Encoding]:
+        return _BOTH if self.encodings is None else self.encodings.value
 
     def limits(self) -> dict[str, int]:
         """Return the capacity of a core by resource; ``total`` is the shared pool."""
@@ -113,7 +126,8 @@ class Records(Strict):
     def least(self, layer: Layer) -> dict[str, int]:
         """Return what the slices of any cut together use at least of every resource."""
         used = dict(self.cost(layer, layer.whole).used)
-        if not any(isinstance(a.connection, FixedConv) for a in layer.afferents):
+        convolution = any(isinstance(a.connection, FixedConv) for a in layer.afferents)
+        if not convolution and len(set(self._allowed)) > 1:
             # Slices may differ in encoding, so only what both store counts: the non-zero weights
             # at the smaller index.
             index = min(self.index_bits.value, self.sparse_record_bits.value)
@@ -186,14 +200,17 @@ class Records(Strict):
         rows = ranges[0][1] - ranges[0][0]
         n_pre, bits, delay = afferent.pre_size, afferent.bits, afferent.delay_bits
         dense = self.axon_words(np.full(n_pre, rows), bits, sparse=False, delay_bits=delay)
+        whole = Stored("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
         nonzero = afferent.fan_in(ranges[0])
         nonzero = nonzero[nonzero > 0]
         sparse = self.axon_words(nonzero, bits, sparse=True, delay_bits=delay)
+        axons = len(nonzero)
+        without = Stored("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
         # An axon without synapses on the core needs no entry either, so both columns count.
-        if sparse[0] + len(nonzero) < dense[0] + n_pre:
-            axons = len(nonzero)
-            return Stored("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
-        return Stored("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
+        return min(
+            (part for part in (whole, without) if part.encoding in self._allowed),
+            key=lambda part: part.words + part.entries,
+        )
 
     def _conv(self, afferent: Afferent, conv: FixedConv, ranges: Ranges) -> Stored:
         """Cost a tile: its kernels once, whatever the number of pixels."""

@@ -53,8 +53,9 @@ int @name@_step(void *state, const @name@_input *input, int32_t *output);
 int @name@_run(void *state, size_t bytes, const @name@_input *input, uint32_t steps,
                int64_t *evidence, uint32_t *class_number);
 
-/* Compute the CRC-32 (polynomial 0xEDB88320, as in zlib) of all tables, in the order of
- * @name@_weights.c, every number little-endian, and compare it with @NAME@_CRC32. */
+/* Compute the CRC-32 (as in zlib) of all tables and compare it with @NAME@_CRC32: of every
+ * projection, then of every population, in the order of their structs; every number little-endian,
+ * one value for all as four bytes. */
 int @name@_check(void);
 
 /* CRC-32 of v of all populations, and of u where it is kept, for tests. */

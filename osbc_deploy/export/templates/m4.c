@@ -3,7 +3,7 @@
  * The result is printed by semihosting, which debuggers and QEMU understand:
  *     qemu-system-arm -M mps2-an386 -nographic -semihosting -kernel @name@_m4.elf
  */
-#include "@name@.h"
+#include "../@name@.h"
 
 static int32_t state[@NAME@_STATE_BYTES / 4];
 

@@ -1,0 +1,144 @@
+"""Call a framework's module as its users do, and leave it as it was.
+
+How a network is called over time is a convention of its code: a call per time step with the state
+inside or passed along, or one call with all steps.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+__all__ = [
+    "ONE_CALL",
+    "Call",
+    "called",
+    "described",
+    "evaluated",
+    "stepped",
+    "stepped_with_state",
+    "stepped_with_states",
+    "time_first",
+    "undisturbed",
+]
+
+Call: TypeAlias = Callable[[nn.Module, torch.Tensor], Any]
+"""A way of calling a module on input (T, n, ...); its documentation says which, in a few words."""
+
+
+def stepped_with_state(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call per time step."""
+    state: Any = None
+    outputs = []
+    for frame in x:
+        output, state = module(frame, state)
+        outputs.append(output)
+    return _stacked(outputs)
+
+
+def stepped_with_states(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call per time step that takes and returns its states."""
+    states: tuple[Any, ...] = ()
+    outputs = []
+    for frame in x:
+        output, *states = module(frame, *states)
+        outputs.append(output)
+    return _stacked(outputs)
+
+
+def stepped(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call per time step, its state kept inside."""
+    return _stacked([module(frame) for frame in x])
+
+
+def time_first(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call, time first."""
+    return module(x)
+
+
+def samples_first(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call, samples first."""
+    return module(x.transpose(0, 1))
+
+
+ONE_CALL: tuple[Call, ...] = (time_first, samples_first)
+
+
+def described(call: Call) -> str:
+    """Return in a few words how a module is called."""
+    return (call.__doc__ or "").rstrip(".").lower()
+
+
+def _stacked(answers: list[Any]) -> Any:
+    """Stack the answers of all steps, part by part where a step answers with several."""
+    if isinstance(answers[0], tuple | list):
+        kept = [number for number, part in enumerate(answers[0]) if isinstance(part, torch.Tensor)]
+        return tuple(torch.stack([answer[number] for answer in answers]) for number in kept)
+    return torch.stack(answers)
+
+
+@contextmanager
+def called(layers: Iterable[tuple[str, nn.Module]]) -> Iterator[list[tuple[str, nn.Module]]]:
+    """Note layers with their places in the order in which they are called."""
+    order: list[tuple[str, nn.Module]] = []
+    places: dict[nn.Module, str] = {}
+    for path, layer in layers:
+        places.setdefault(layer, path)
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, given: order.append((places[layer], layer)))
+        for layer in places
+    ]
+    try:
+        yield order
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def evaluated(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode without gradients, and all its parts back afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Evaluate a module, and put its tensors, attributes and torch's random state back afterwards.
+
+    A forward, or a hook on it, may change any of them; so may whoever asks for another precision.
+    """
+    held = [
+        (place, dict(place))
+        for part in module.modules()
+        for place in (part._parameters, part._buffers, vars(part))
+    ]
+    tensors = {
+        id(value): (value, value.data, value.data.clone())
+        for _, values in held
+        for value in values.values()
+        if isinstance(value, torch.Tensor)
+    }
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), evaluated(module):
+            # A way of calling it that is only tried may warn of itself.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for place, values in held:
+            place.clear()
+            place.update(values)
+        for tensor, data, values_before in tensors.values():
+            tensor.data = data
+            data.copy_(values_before)
