@@ -7,15 +7,14 @@ and returns the next. The command line is a thin shell around :func:`deploy`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from osbc_deploy._version import __version__
 from osbc_deploy.accuracy import Accuracy, check_classes, doubts, evaluate
-from osbc_deploy.artefact import MANIFEST, network_digest, write_network
+from osbc_deploy.artefact import MANIFEST, write_network
 from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.mapping import Mapping as ChipMapping
 from osbc_deploy.chip.mapping import layers_of, map_layers
@@ -28,14 +27,13 @@ from osbc_deploy.data.samples import Samples
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import BackendError, UsageError
 from osbc_deploy.fidelity import Fidelity, compare
-from osbc_deploy.fixedpoint.engine import EngineRun
 from osbc_deploy.fixedpoint.lower import Lowered, check_features, lower
 from osbc_deploy.frontends.netx_limits import FORMAT as NETX
 from osbc_deploy.frontends.netx_limits import check_network, check_writable
 from osbc_deploy.frontends.references import as_samples
 from osbc_deploy.network.graph import INPUT, Network, Readout
 from osbc_deploy.progress import SILENT, Progress
-from osbc_deploy.report.provenance import Call, Request, environment, request
+from osbc_deploy.report.provenance import Call, Request, provenance, request
 from osbc_deploy.writing import new_folder
 
 __all__ = ["Accuracy", "Deployment", "Fidelity", "Job", "deploy", "finish", "prepare"]
@@ -385,37 +383,20 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         accuracy=accuracy,
         fidelity=fidelity,
         activity=engine.activity,
-        provenance=_provenance(job, lowered, engine),
+        provenance=provenance(
+            job.asked,
+            model=job.network,
+            network=lowered.network,
+            target=job.chip,
+            calibration=job.typical,
+            test=job.evaluated,
+            run=engine,
+        ),
         warnings=(
             *job.network.warnings,
             *doubts(accuracy, job.evaluated.labels, job.network.output.size, job.classes),
         ),
     )
-
-
-def _provenance(job: Job, lowered: Lowered, engine: EngineRun) -> dict[str, Any]:
-    return {
-        **asdict(job.asked),
-        "tool": __version__,
-        "model": job.network.source,
-        "model_sha256": job.network.fingerprint(),
-        "network_sha256": network_digest(lowered.network),
-        "target": {"name": job.chip.name, "sha256": job.chip.digest},
-        "calibration": _data(job.typical),
-        "test": _data(job.evaluated),
-        "output_sha256": engine.fingerprint(),
-        "steps": job.evaluated.steps,
-        "environment": environment(),
-    }
-
-
-def _data(samples: Samples) -> dict[str, Any]:
-    return {
-        "name": samples.name,
-        "samples": len(samples),
-        "labels": samples.labels is not None,
-        "sha256": samples.fingerprint(),
-    }
 
 
 def _ready_backend(name: str) -> Backend:

@@ -21,9 +21,16 @@ from typing import Any
 
 import numpy as np
 
+from osbc_deploy._version import __version__
+from osbc_deploy.artefact import network_digest
+from osbc_deploy.chip.target import Target
+from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import UsageError
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.fixedpoint.record import EngineRun
+from osbc_deploy.network.graph import Network
 
-__all__ = ["Call", "Request", "environment", "report_digest", "request", "sealed"]
+__all__ = ["Call", "Request", "provenance", "report_digest", "request", "sealed"]
 
 _DATA = ("module", "calibration", "test")
 """What is described by its own digest rather than as an option."""
@@ -134,7 +141,58 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) else type(value).__qualname__
 
 
-def environment() -> dict[str, Any]:
+def provenance(
+    asked: Request,
+    *,
+    model: Network,
+    network: FixedPointNetwork,
+    target: Target,
+    calibration: Samples,
+    test: Samples,
+    run: EngineRun,
+) -> dict[str, Any]:
+    """Return the block of a deployment's report; its own digest comes with :func:`sealed`.
+
+    Parameters
+    ----------
+    asked : Request
+    model : Network
+        As imported.
+    network : FixedPointNetwork
+        What became of it.
+    target : Target
+    calibration, test : Samples
+    run : EngineRun
+        Of `network` on `test`.
+    """
+    return {
+        "date": asked.date,
+        "tool": __version__,
+        "command": asked.command,
+        "seed": asked.seed,
+        "options": dict(asked.options),
+        "model": model.source,
+        "model_sha256": model.fingerprint(),
+        "network_sha256": network_digest(network),
+        "target": {"name": target.name, "sha256": target.digest},
+        "calibration": _data(calibration),
+        "test": _data(test),
+        "output_sha256": run.fingerprint(),
+        "steps": test.steps,
+        "environment": _environment(),
+    }
+
+
+def _data(samples: Samples) -> dict[str, Any]:
+    return {
+        "name": samples.name,
+        "samples": len(samples),
+        "labels": samples.labels is not None,
+        "sha256": samples.fingerprint(),
+    }
+
+
+def _environment() -> dict[str, Any]:
     """Return what computes here: machine, Python, packages, and the BLAS kernels in this process.
 
     What the results are the same on, and where one would look first if they were not.
