@@ -153,7 +153,8 @@ def read_budget(path: Path) -> Budget:
         return Budget.model_validate(tables)
     except ValidationError as error:
         faults = "\n".join(
-            f"  - {'.'.join(map(str, f['loc'])) or 'budget'}: {f['msg']}" for f in error.errors()
+            f"  - {'.'.join(map(str, f['loc'])) or 'budget'}: {f['msg'].removeprefix('Value error, ')}"
+            for f in error.errors()
         )
         raise UsageError(
             f"{path}: is no budget:\n{faults}\nTables are [budget], [resources], "
