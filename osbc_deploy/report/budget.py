@@ -153,8 +153,11 @@ def read_budget(path: Path) -> Budget:
         return Budget.model_validate(tables)
     except ValidationError as error:
         faults = "\n".join(
-            f"  - {'.'.join(map(str, f['loc'])) or 'budget'}: {f['msg'].removeprefix('Value error, ')}"
-            for f in error.errors()
+            f"  - {place or 'budget'}: {said}"
+            for place, said in (
+                (".".join(map(str, f["loc"])), f["msg"].removeprefix("Value error, "))
+                for f in error.errors()
+            )
         )
         raise UsageError(
             f"{path}: is no budget:\n{faults}\nTables are [budget], [resources], "
