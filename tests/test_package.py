@@ -18,7 +18,9 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "arrays",
     "errors",
+    "plain_text",
     "limits",
+    "parsing",
     "writing",
     "progress",
     "deviations",
