@@ -66,7 +66,7 @@ class Chunks(MemoryBase):
     caps: ChunkCaps
     chunk_synapses: Fact[Positive]
     header_bits: Fact[Bits]
-    index_widths: Fact[Annotated[list[Width], Field(min_length=1, max_length=64)]]
+    index_widths: Fact[Annotated[list[Bits], Field(min_length=1, max_length=64)]]
     sparse_index: Fact[bool]
     page_neurons: Fact[Positive]
     conv_axon_slots: Fact[Positive]
