@@ -47,11 +47,11 @@ class Pattern:
         """
         if text in ("weights", "inputs", "outputs"):
             return cls(text)
-        found = re.fullmatch(r"(\d+):(\d+)", text)
+        found = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,6})", text)
         if not found or not 0 < int(found[1]) < int(found[2]):
             raise UsageError(
-                f"pattern: {text!r} is none of weights, inputs, outputs, or N:M with 0 < N < M, "
-                "such as 2:4."
+                f"pattern: {text[:80]!r} is none of weights, inputs, outputs, or N:M with 0 < N < "
+                "M of at most six digits, such as 2:4."
             )
         return cls("n:m", int(found[1]), int(found[2]))
 
@@ -87,17 +87,20 @@ def n_of_m_mask(
         Weights on dead inputs are kept, the larger first, where the live ones leave room.
     """
     rows, n = W.shape
-    own = np.concatenate([np.arange(inputs) for inputs in fan_ins or (n,)])
-    group = np.cumsum(own % pattern.m == 0) - 1
-    slot = group * pattern.m + own % pattern.m
+    fan_ins = fan_ins or (n,)
+    # Larger groups hold no more than all inputs of a projection, and take memory for it.
+    m = min(pattern.m, max(fan_ins))
+    own = np.concatenate([np.arange(inputs) for inputs in fan_ins])
+    group = np.cumsum(own % m == 0) - 1
+    slot = group * m + own % m
     # Without effect on the loss, weights on dead inputs are worth less than any other.
     rank = np.where(np.isin(np.arange(n), live), 2.0 + np.max(np.abs(W), initial=0.0), np.abs(W))
     if len(live):
         removed = eliminate_to_pattern(W[:, live], H, group[live], pattern.n, space)
         np.put_along_axis(rank, live[removed.order], -1.0, axis=1)
-    padded = np.full((rows, (int(group.max(initial=-1)) + 1) * pattern.m), -1.0)
+    padded = np.full((rows, (int(group.max(initial=-1)) + 1) * m), -1.0)
     padded[:, slot] = rank
-    folded = padded.reshape(rows, -1, pattern.m)
+    folded = padded.reshape(rows, -1, m)
     place = np.argsort(np.argsort(-folded, axis=2, kind="stable"), axis=2)
     return np.asarray(((place < pattern.n) & (folded >= 0.0)).reshape(rows, -1)[:, slot])
 

@@ -605,3 +605,38 @@ def test_files_of_older_versions_lack_fields(tmp_path: Path) -> None:
     network = read_nir(tmp_path / "old.nir", reset="zero")
     assert [p.shape for p in network.populations] == [(3, 6, 6), (27,)]
     assert network.projections[1].pool is not None
+
+
+@pytest.mark.filterwarnings("ignore:nirtorch:DeprecationWarning")
+def test_graphs_in_memory_may_hold_tensors() -> None:
+    """What norse exports gives norse's own spikes, one value for all neurons or one for each."""
+    import norse.torch as norse
+    from norse.torch.utils.export_nir import to_nir
+
+    torch.manual_seed(1)
+    for values in (torch.tensor, lambda value: torch.full((16,), value)):
+        cell = norse.LIFBoxParameters(
+            v_th=values(0.3), tau_mem_inv=values(300.0), v_leak=values(0.0), v_reset=values(0.0)
+        )
+        model = norse.SequentialState(
+            torch.nn.Linear(8, 16), norse.LIFBoxCell(cell), torch.nn.Linear(16, 16),
+            norse.LIFBoxCell(cell),
+        )  # fmt: skip
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(4)
+        spikes = (np.random.default_rng(0).random((6, 20, 8)) < 0.5).astype(np.uint8)
+        expected, state = [], None
+        with torch.no_grad():
+            for t in range(20):
+                out, state = model(torch.tensor(spikes[:, t], dtype=torch.float32), state)
+                expected.append(out.numpy())
+        graph = to_nir(model, torch.zeros(8))
+        # Its time constants are dt / tau_inv with norse's own dt of 1e-3.
+        network = read_nir(graph, dt=1e-6, reset="zero")
+        found = simulate(network, spikes).output
+        assert found.sum() > 50
+        assert np.array_equal(found, np.stack(expected, axis=1))
+        assert any(
+            isinstance(v, torch.Tensor) for n in graph.nodes.values() for v in vars(n).values()
+        )

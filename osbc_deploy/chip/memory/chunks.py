@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
+from osbc_deploy.chip.facts import Bits, Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage, window
 from osbc_deploy.chip.memory.base import MemoryBase
 from osbc_deploy.fixedpoint.network import FixedConv
@@ -61,11 +62,11 @@ class Chunks(MemoryBase):
     """Populations are cut over as many cores as they need."""
 
     model: Literal["chunks"]
-    word_bits: Fact[Positive]
+    word_bits: Fact[Width]
     caps: ChunkCaps
     chunk_synapses: Fact[Positive]
-    header_bits: Fact[Count]
-    index_widths: Fact[list[Count]]
+    header_bits: Fact[Bits]
+    index_widths: Fact[Annotated[list[Bits], Field(min_length=1, max_length=64)]]
     sparse_index: Fact[bool]
     page_neurons: Fact[Positive]
     conv_axon_slots: Fact[Positive]

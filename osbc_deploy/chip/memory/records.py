@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
+from osbc_deploy.chip.facts import Bits, Count, Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage, window
 from osbc_deploy.chip.memory.base import MemoryBase
 from osbc_deploy.fixedpoint.network import FixedConv
@@ -64,16 +64,16 @@ class Records(MemoryBase):
     """Populations are cut over as many cores as they need."""
 
     model: Literal["records"]
-    word_bits: Fact[Positive]
+    word_bits: Fact[Width]
     pool_words: Fact[Positive]
     caps: RecordCaps
-    index_bits: Fact[Count]
-    header_bits: Fact[Count]
+    index_bits: Fact[Bits]
+    header_bits: Fact[Bits]
     conv_odd_row_words: Fact[Count]
     conv_axon_entries: Fact[Count]
     neuron_words: Fact[Positive]
     axon_mem_entries: Fact[Count]
-    sparse_record_bits: Fact[Count]
+    sparse_record_bits: Fact[Bits]
     encodings: Fact[Annotated[list[Encoding], Field(min_length=1)]] | None = None
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
+from osbc_deploy.chip.facts import Count, Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import Layer, Ranges, Usage
 from osbc_deploy.chip.memory.base import MemoryBase
 from osbc_deploy.fixedpoint.network import FixedConv
@@ -40,7 +40,7 @@ class SharedCore(MemoryBase):
     """All layers lie on the one core."""
 
     model: Literal["shared"]
-    word_bits: Fact[Positive]
+    word_bits: Fact[Width]
     caps: SharedCaps
     synapse_words: Fact[Positive]
     neuron_words: Fact[Count]

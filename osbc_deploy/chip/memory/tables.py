@@ -9,11 +9,12 @@ split. A core adds up the spikes of a window before it sends them, so poolings t
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
-from osbc_deploy.chip.facts import Fact, Positive, Strict
+from osbc_deploy.chip.facts import Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import Afferent, Layer, Ranges, Usage
 from osbc_deploy.chip.memory.base import MemoryBase
 from osbc_deploy.fixedpoint.merge import separate
@@ -50,8 +51,8 @@ class TableRules(Strict):
     kernel_side: Fact[Positive]
     padding: Fact[Positive]
     dilation: Fact[Positive]
-    strides: Fact[list[Positive]]
-    poolings: Fact[list[Positive]]
+    strides: Fact[Annotated[list[Positive], Field(min_length=1, max_length=64)]]
+    poolings: Fact[Annotated[list[Positive], Field(min_length=1, max_length=64)]]
     destinations: Fact[Positive]
 
 
@@ -84,7 +85,7 @@ class Tables(MemoryBase):
     """Every layer gets one of the cores that can hold it."""
 
     model: Literal["tables"]
-    word_bits: Fact[Positive]
+    word_bits: Fact[Width]
     caps: TableCaps
     rules: TableRules
     kernel_words: Fact[Positive]
