@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.merge import separate
 from osbc_deploy.fixedpoint.network import (
     FixedConv,
     FixedDense,
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
+    Pooling,
 )
 from osbc_deploy.fixedpoint.ranges import faults
 from osbc_deploy.limits import PARSED, check_tensors, read_text
@@ -122,6 +124,8 @@ def _describe(projection: FixedProjection) -> dict[str, Any]:
             "dilation": connection.dilation,
             "groups": connection.groups,
         }
+    if projection.pooling is not None:
+        entry["pooling"] = asdict(projection.pooling)
     return entry
 
 
@@ -232,6 +236,9 @@ def network_of(
     )
     if wrong := faults(network):
         raise ValueError("; ".join(wrong[:3]))
+    for projection in network.projections:
+        if projection.pooling is not None:
+            separate(projection.connection, projection.pooling, network.shape_of(projection.pre))
     return network
 
 
@@ -258,7 +265,15 @@ def _read_projection(
         int(entry["weight_exp"]),
         entry["sign"],
         bool(entry["graded"]),
+        None
+        if entry.get("pooling") is None
+        else Pooling(*(_pair(entry["pooling"][key]) for key in ("window", "dilation"))),
     )
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    rows, columns = _ints(values)
+    return rows, columns
 
 
 def _ints(values: Any) -> tuple[int, ...]:

@@ -90,7 +90,8 @@ class Deployment:
     def deviations(self) -> tuple[Deviation, ...]:
         """Everything that was done differently from the plain request."""
         imported = tuple(Deviation("import", self.network.source, n) for n in self.network.notes)
-        remarks = tuple(Deviation("map", self.target.name, text) for text in self.target.remarks)
+        said = (*self.target.remarks, *self.mapping.notes)
+        remarks = tuple(Deviation("map", self.target.name, text) for text in said)
         made = imported + self.compressed.deviations + self.lowered.deviations
         return made + remarks + self._run_notes()
 

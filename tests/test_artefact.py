@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import peak
 from osbc_deploy.artefact import MANIFEST, network_digest, read_network, write_network
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.engine import run
@@ -18,6 +20,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
+    Pooling,
 )
 from osbc_deploy.writing import new_folder
 from random_networks import collect
@@ -116,6 +119,20 @@ def test_a_tampered_manifest_is_refused(network: Any, tmp_path: Path, change: An
         read_network(tmp_path / "out")
 
 
+def test_a_pooling_is_written_down_and_not_believed(network: Any, tmp_path: Path) -> None:
+    conv, dense = network.projections
+    weight = np.kron(2 * np.arange(12).reshape(3, 4, 1, 1), np.ones((1, 1, 3, 4), int))
+    pooled = replace(dense, connection=FixedDense(weight.reshape(3, -1)), weight_bits=8,
+                     pooling=Pooling((3, 4)))  # fmt: skip
+    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
+        write_network(replace(network, projections=(conv, pooled)), folder)
+    assert read_network(tmp_path / "out").projections[1].pooling == Pooling((3, 4))
+    for window in ([3, 2, 1], [0, 4], [1, 2, "x"], 7, [10**9] * 2, [10**40] * 2, [3, 5]):
+        edit(tmp_path / "out", lambda m, w=window: m["projections"][1]["pooling"].update(window=w))
+        with pytest.raises(ArtefactError, match="inconsistent network"):
+            read_network(tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["network.json", "network.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"[1]"])
 def test_damaged_files_are_refused(network: Any, tmp_path: Path, name: str, content: bytes) -> None:
@@ -146,3 +163,42 @@ def test_folders_of_others_are_not_replaced(tmp_path: Path) -> None:
         ):
             pass
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years"
+
+
+def test_files_that_become_too_much_are_refused_before_they_are_read(
+    network: Any, tmp_path: Path
+) -> None:
+    bombs = {}
+
+    def artefact(name: str, file: str, content: bytes, hole: int = 0) -> Path:
+        path = tmp_path / name
+        with new_folder(path, marker=MANIFEST) as folder:
+            write_network(network, folder)
+        with (path / file).open("wb") as opened:
+            opened.write(content)
+            opened.truncate(max(len(content), hole))
+        return path
+
+    lists = b"[" + b"[[]]," * (2 * 2**20 // 5) + b"1]"
+    names = {f"{n:x}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for n in range(70_000)}
+    header = json.dumps(names).encode()
+    bombs[artefact("lists", "network.json", lists)] = "network.json: needs 80.01 MiB"
+    bombs[artefact("hole", "network.json", b"{", 2**40)] = "network.json: needs 40,960.00 GiB"
+    bombs[artefact("arrays", "network.safetensors", b"", 2**40)] = "safetensors: needs 2,048.00 G"
+    content = len(header).to_bytes(8, "little") + header
+    bombs[artefact("names", "network.safetensors", content)] = "network.safetensors: needs"
+    for path in list(bombs):
+        assert sum(p.stat().st_blocks * 512 for p in path.iterdir()) < 8 * 2**20
+    peak.assert_refused(
+        "from osbc_deploy.artefact import read_network\nimport safetensors.numpy",
+        "read_network(path)",
+        bombs,
+    )
+
+
+def test_a_folder_put_aside_by_a_run_that_was_killed_is_read(network: Any, tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
+        write_network(network, folder)
+    (tmp_path / "out").rename(tmp_path / ".out.osbc-deploy-old")
+    assert read_network(tmp_path / "out").readout == "max"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

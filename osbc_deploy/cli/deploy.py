@@ -10,6 +10,7 @@ import click
 
 from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.job import check_inputs, compression_options, job_options, save_results
+from osbc_deploy.cli.options import OutputFile
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
@@ -22,7 +23,7 @@ __all__ = ["deploy_command", "exit_code", "show_report"]
 @click.option(
     "--nir",
     "nir_file",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE.nir",
     help="Write the compressed float network here, as a NIR graph.",
 )

@@ -12,6 +12,7 @@ import click
 from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.deploy import exit_code, show_report
 from osbc_deploy.cli.job import check_inputs, job_options, save_results
+from osbc_deploy.cli.options import OutputFile
 from osbc_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _widths(_: click.Context, option: click.Parameter, value: str) -> tuple[int,
 )
 @click.option(
     "--plot",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE.svg",
     help="Draw the Pareto front.",
 )

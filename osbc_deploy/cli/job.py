@@ -15,7 +15,7 @@ from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import ARGUMENTS, SEED, config_option, json_option, quiet_option
 from osbc_deploy.errors import OsbcError, UsageError
 from osbc_deploy.progress import SILENT, Progress
-from osbc_deploy.writing import check_folder, check_inside
+from osbc_deploy.writing import check_folder
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
@@ -191,10 +191,10 @@ _COMPRESSION = (
     click.option(
         "--solver-memory",
         type=int,
-        default=2 * 1024**3,
+        default=4 * 1024**3,
         show_default=True,
         metavar="BYTES",
-        help="Working memory of the solver.",
+        help="What the Hessians of a layer may take; as much again is worked with beside them.",
     ),
     click.option(
         "--resume",
@@ -343,7 +343,9 @@ def check_inputs(
     if resume is not None:
         if output is not None and output.absolute() == resume.absolute():
             raise UsageError(f"--resume: {resume} is what -o names. Choose another folder.")
-        check_inside(resume)
+        from osbc_deploy.compress.state import check_state_folder
+
+        check_state_folder(resume)
     return Inputs(model, weights, calibration, test, seed, dataset)
 
 

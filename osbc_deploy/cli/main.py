@@ -23,7 +23,7 @@ from osbc_deploy.cli.inspect import inspect_command
 from osbc_deploy.cli.options import ARGUMENTS
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
 from osbc_deploy.cli.verify import verify_command
-from osbc_deploy.errors import OsbcError
+from osbc_deploy.errors import OsbcError, UsageError, reason
 
 __all__ = ["cli", "main"]
 
@@ -108,9 +108,15 @@ def main(argv: list[str] | None = None) -> Any:
         say(f"error: {error}", err=True, lines=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is None:
-            raise
-        # Such as a path that is too long to even ask whether it is there.
-        say(f"error: {error.filename}: {error.strerror}. Check the path.", err=True)
-        sys.exit(2)
+        # Of a temporary file, say: every OSError has its cause outside this program.
+        place = f"{error.filename}: " if error.filename else ""
+        say(f"error: {place}{error.strerror or reason(error)}.", err=True)
+        sys.exit(UsageError.exit_code)
+    except MemoryError as error:
+        say(
+            f"error: there is not enough memory ({reason(error)}). Give fewer samples or a smaller "
+            "network, or another machine.",
+            err=True,
+        )
+        sys.exit(UsageError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

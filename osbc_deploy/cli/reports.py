@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from osbc_deploy.cli.console import say, table_console
-from osbc_deploy.cli.options import config_option, json_option
+from osbc_deploy.cli.options import OutputFile, config_option, json_option
 from osbc_deploy.errors import UsageError
 from osbc_deploy.plain_text import visible
 from osbc_deploy.writing import check_file, write_whole
@@ -39,7 +39,7 @@ REPORT = click.Path(path_type=Path)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE",
     help="Write to a file instead of stdout.",
 )
@@ -194,8 +194,8 @@ def _findings(findings: Sequence[Any], form: str) -> str:
 def map_command(path: Path, target: str, as_json: bool) -> int:
     """Count what a network takes on any chip: a folder written with -o, a .img or a .net file.
 
-    The integers are taken as they are, so poolings stay merged into weights; nothing is run.
-    Exit code 4 when the network does not fit.
+    The integers are taken as they are, and poolings stay merged into weights unless the chip's
+    cores pool themselves; nothing is run. Exit code 4 when the network does not fit.
     """
     from osbc_deploy.chip.mapping import map_network
     from osbc_deploy.chip.target import load_target
@@ -206,7 +206,7 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
     formats = chip if chip.formats is not None else load_target("loihi2")
     mapping = map_network(read_stored(path, formats.number_formats), chip)
     cores = [core.as_dict(mapping.word_bits) for core in mapping.cores]
-    remarks = list(chip.remarks)
+    remarks = [*chip.remarks, *mapping.notes]
     if path.suffix == ".net" and chip.exchange is None and chip.memory.model == "records":
         remarks.append(
             "fully connected layers are counted as the chip could store them; lava-dl's loader "

@@ -14,7 +14,7 @@ __all__ = ["DEFAULT_MEMORY", "Workspace"]
 
 T = TypeVar("T")
 
-DEFAULT_MEMORY = 2 * 1024**3
+DEFAULT_MEMORY = 4 * 1024**3
 """Bytes of working memory, unless told otherwise."""
 
 _CACHED_BYTES = 32 * 1024**2

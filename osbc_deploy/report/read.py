@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.report.build import SCHEMA, json_schema
 from osbc_deploy.report.consistency import contradictions
+from osbc_deploy.writing import recover
 
 __all__ = ["read_report"]
+
+_COUNTED = 100
+"""Schema faults that are looked for."""
 
 _SHOWN = 5
 """Schema faults listed before the rest is counted."""
@@ -33,6 +38,7 @@ def read_report(path: Path) -> dict[str, Any]:
         When it is no report, of another schema version, does not follow the schema, contradicts
         itself, or was changed after it was written.
     """
+    recover(path)
     file = path / "report.json" if path.is_dir() else path
     if not path.exists():
         raise UsageError(f"{path}: no such file. Write it with osbc-deploy ... -o FOLDER.")
@@ -52,11 +58,13 @@ def read_report(path: Path) -> dict[str, Any]:
         )
     faults = [
         f"{'.'.join(map(str, fault.path)) or 'report'}: {fault.message[:200]}"
-        for fault in _validator().iter_errors(report)
+        # Each quotes what is wrong; a large file can have very many.
+        for fault in islice(_validator().iter_errors(report), _COUNTED)
     ]
     if faults := faults or contradictions(report):
         shown = "; ".join(sorted(faults)[:_SHOWN])
-        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        least = "at least " if len(faults) == _COUNTED else ""
+        more = f"; and {least}{len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise ArtefactError(f"{file}: is no report to trust: {shown}{more}. Deploy again.")
     checked: dict[str, Any] = report
     return checked
