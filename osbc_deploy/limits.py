@@ -123,7 +123,9 @@ class Allowance:
         OsbcError
             Of the kind given, when that is more than is left.
         """
-        needed = self.taken + kept + passing
+        # A negative size is some other fault, and frees nothing.
+        kept = max(kept, 0)
+        needed = self.taken + kept + max(passing, 0)
         if needed > self.limit:
             raise self.error(
                 f"{self.name}: {at + ' ' if at else ''}needs {shown(needed)} of memory, the limit "

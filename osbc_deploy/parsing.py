@@ -1,7 +1,8 @@
 """JSON and TOML that others wrote: parsed, or refused with one kind of error.
 
 The libraries' parsers end in a RecursionError for what is nested too deeply, take integers of any
-length, which can then not be shown or computed with, and take NaN for JSON.
+length, which can then not be shown or computed with, and take NaN for JSON, and the last of several
+values for one key, where other readers take the first.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ def parse_json(text: str | bytes) -> Any:
     Raises
     ------
     ValueError
-        When it is no JSON, is nested more than :data:`DEEPEST` deep, or holds an integer of more
-        than 64 bits or a number that is not finite.
+        When it is no JSON, is nested more than :data:`DEEPEST` deep, holds an integer of more than
+        64 bits or a number that is not finite, or a key twice in one object.
     """
 
     def parse() -> Any:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        return json.loads(
+            text, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite
+        )
 
     return _bounded(parse)
 
@@ -83,6 +86,15 @@ def _bounded(parse: Callable[[], Any]) -> Any:
             for part in (value.values() if isinstance(value, dict) else value)
         ]
     raise ValueError(deep)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:60]!r} twice in one object")
+    return found
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -35,6 +35,7 @@ def test_an_allowance_adds_up_and_gives_back_what_passes(monkeypatch: pytest.Mon
     allowance = Allowance("x.net", error=TargetError, remedy="Give a smaller file")
     allowance.take(400, 600)
     allowance.take(400, 200)
+    allowance.take(-400, -400)
     assert allowance.left == 200
     with pytest.raises(TargetError) as refused:
         allowance.take(100, 101)

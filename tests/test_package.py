@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "arrays",
     "errors",
+    "jit",
     "plain_text",
     "limits",
     "parsing",

@@ -33,6 +33,7 @@ def test_documents_are_read_as_they_are() -> None:
         ("NaN", "NaN is no number in JSON"),
         ("[-Infinity]", "-Infinity is no number in JSON"),
         ("1e999", "too large for a number"),
+        ('{"a": 1, "b": {"c": 1, "d": 2, "c": 1}}', "the key 'c' twice"),
         (b"\xff\xfe\x00", "decode"),
     ],
 )

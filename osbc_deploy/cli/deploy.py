@@ -10,6 +10,7 @@ import click
 
 from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.job import check_inputs, compression_options, job_options, save_results
+from osbc_deploy.cli.options import OutputFile
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
@@ -22,7 +23,7 @@ __all__ = ["deploy_command", "exit_code", "show_report"]
 @click.option(
     "--nir",
     "nir_file",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE.nir",
     help="Write the compressed float network here, as a NIR graph.",
 )
@@ -61,7 +62,13 @@ def deploy_command(
         # Imported here because torch takes seconds; the bars are already on screen.
         from osbc_deploy.pipeline import deploy
 
-        deployment = deploy(**inputs.load(progress), target=target, progress=progress, **options)
+        deployment = deploy(
+            **inputs.load(progress),
+            target=target,
+            progress=progress,
+            call=inputs.call(),
+            **options,
+        )
     report = deployment.report()
     if as_json:
         click.echo(json.dumps(report, indent=1))

@@ -12,6 +12,7 @@ import click
 from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.deploy import exit_code, show_report
 from osbc_deploy.cli.job import check_inputs, job_options, save_results
+from osbc_deploy.cli.options import OutputFile
 from osbc_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _widths(_: click.Context, option: click.Parameter, value: str) -> tuple[int,
 )
 @click.option(
     "--plot",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE.svg",
     help="Draw the Pareto front.",
 )
@@ -93,7 +94,12 @@ def fit_command(
 
         budget = FitBudget(cores, memory, accuracy_drop)
         result = fit(
-            **inputs.load(progress), budget=budget, target=target, progress=progress, **options
+            **inputs.load(progress),
+            budget=budget,
+            target=target,
+            progress=progress,
+            call=inputs.call(),
+            **options,
         )
     if as_json:
         click.echo(json.dumps(result.report(), indent=1))

@@ -49,10 +49,13 @@ def received() -> int:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    _State.received = _State.received or number
     if not _State.raising:
-        os.write(2, b"interrupted\n")
+        # Said already, if another came before.
+        if _State.received == 0:
+            os.write(2, b"interrupted\n")
+        _State.received = _State.received or number
         os._exit(received())
+    _State.received = _State.received or number
     now = time.monotonic()
     if now - _State.last > _TWICE:
         _State.last = now
@@ -66,6 +69,11 @@ def _again(found: Any) -> None:
         return
     _State.last = 0.0
     # From outside this hook, from which nothing can be raised either.
-    timer = threading.Timer(0.01, signal.raise_signal, (_State.received or signal.SIGINT,))
+    timer = threading.Timer(0.01, _raise_again)
     timer.daemon = True
     timer.start()
+
+
+def _raise_again() -> None:
+    if _State.raising:
+        signal.raise_signal(_State.received or signal.SIGINT)

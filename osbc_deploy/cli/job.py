@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from osbc_deploy.cli.console import say
-from osbc_deploy.cli.options import SEED, config_option, json_option, quiet_option
+from osbc_deploy.cli.options import ARGUMENTS, SEED, config_option, json_option, quiet_option
 from osbc_deploy.errors import OsbcError, UsageError
 from osbc_deploy.progress import SILENT, Progress
-from osbc_deploy.writing import check_folder, check_inside
+from osbc_deploy.writing import check_folder
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
+    from osbc_deploy.report.provenance import Call
 
 __all__ = [
     "Inputs",
@@ -189,10 +191,10 @@ _COMPRESSION = (
     click.option(
         "--solver-memory",
         type=int,
-        default=2 * 1024**3,
+        default=4 * 1024**3,
         show_default=True,
         metavar="BYTES",
-        help="Working memory of the solver.",
+        help="What the Hessians of a layer may take; as much again is worked with beside them.",
     ),
     click.option(
         "--resume",
@@ -253,6 +255,13 @@ class Inputs:
     test: str | None
     seed: int
     dataset: DatasetRequest | None = None
+
+    def call(self) -> Call:
+        """Return the command line that runs, for the provenance."""
+        from osbc_deploy.report.provenance import Call
+
+        given = click.get_current_context().meta.get(ARGUMENTS, ())
+        return Call(shlex.join(["osbc-deploy", *given]), self.seed)
 
     def load(self, progress: Progress = SILENT) -> dict[str, Any]:
         """Return the arguments of :func:`osbc_deploy.deploy`; without a model, what is bundled."""
@@ -334,7 +343,9 @@ def check_inputs(
     if resume is not None:
         if output is not None and output.absolute() == resume.absolute():
             raise UsageError(f"--resume: {resume} is what -o names. Choose another folder.")
-        check_inside(resume)
+        from osbc_deploy.compress.state import check_state_folder
+
+        check_state_folder(resume)
     return Inputs(model, weights, calibration, test, seed, dataset)
 
 

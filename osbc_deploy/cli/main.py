@@ -20,9 +20,10 @@ from osbc_deploy.cli.export import export_command
 from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
 from osbc_deploy.cli.inspect import inspect_command
+from osbc_deploy.cli.options import ARGUMENTS
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
 from osbc_deploy.cli.verify import verify_command
-from osbc_deploy.errors import OsbcError
+from osbc_deploy.errors import OsbcError, UsageError, reason
 
 __all__ = ["cli", "main"]
 
@@ -45,6 +46,7 @@ class DefaultGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Insert the default command where the user named none."""
+        ctx.meta[ARGUMENTS] = tuple(args)
         own = {"--help", "-h", "--version"}
         if args and args[0] not in self.commands and args[0] not in own:
             args = ["deploy", *args]
@@ -106,9 +108,16 @@ def main(argv: list[str] | None = None) -> Any:
         say(f"error: {error}", err=True, lines=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is None:
-            raise
-        # Such as a path that is too long to even ask whether it is there.
-        say(f"error: {error.filename}: {error.strerror}. Check the path.", err=True)
-        sys.exit(2)
+        # Of a temporary file, say: every OSError has its cause outside this program.
+        place = f"{error.filename}: " if error.filename else ""
+        say(f"error: {place}{error.strerror or reason(error)}.", err=True, lines=True)
+        sys.exit(UsageError.exit_code)
+    except MemoryError as error:
+        say(
+            f"error: there is not enough memory ({reason(error)}). Give fewer samples or a smaller "
+            "network, or another machine.",
+            err=True,
+            lines=True,
+        )
+        sys.exit(UsageError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

@@ -12,7 +12,10 @@ from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import HAND_WRITTEN, read_text
 from osbc_deploy.parsing import parse_toml
 
-__all__ = ["SEED", "config_option", "json_option", "quiet_option"]
+__all__ = ["ARGUMENTS", "SEED", "OutputFile", "config_option", "json_option", "quiet_option"]
+
+ARGUMENTS = "osbc_deploy.arguments"
+"""Key of click's ``Context.meta`` for the command line as it was given."""
 
 SEED = click.IntRange(0, 2**32 - 1)
 """Seeds that numpy and torch both take."""
@@ -85,6 +88,20 @@ def _fault(option: click.Parameter, value: Any) -> str:
 
 def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names))
+
+
+class OutputFile(click.Path):
+    """A file to write; click would drop a trailing slash, which means a folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of a file."""
+        if isinstance(value, str) and value.endswith("/"):
+            named = f"{param.opts[-1]}: " if param is not None else ""
+            raise UsageError(f"{named}{value!r} names a folder. Name a file in it.")
+        return super().convert(value, param, ctx)
 
 
 config_option = click.option(

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from osbc_deploy.cli.console import say, table_console
-from osbc_deploy.cli.options import config_option, json_option
+from osbc_deploy.cli.options import OutputFile, config_option, json_option
 from osbc_deploy.errors import UsageError
 from osbc_deploy.plain_text import visible
 from osbc_deploy.writing import check_file, write_whole
@@ -39,7 +39,7 @@ REPORT = click.Path(path_type=Path)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE",
     help="Write to a file instead of stdout.",
 )
@@ -102,13 +102,37 @@ def _table(report: dict[str, Any]) -> str:
     show_default=True,
     help="What to print.",
 )
+@click.option(
+    "--target",
+    metavar="NAME|FILE.toml",
+    help="Chip the deployment must be for; by default the one of that name that comes with the "
+    "tool.",
+)
+@click.option(
+    "--test",
+    metavar="DATA",
+    help="The data it was evaluated on: run the integer network on them again.",
+)
 @config_option
 def check_command(
-    path: Path, budget: Path, baseline: Path | None, update_baseline: bool, form: str
+    path: Path,
+    budget: Path,
+    baseline: Path | None,
+    update_baseline: bool,
+    form: str,
+    target: str | None,
+    test: str | None,
 ) -> int:
-    """Check a deployment against a budget: exit code 4 over budget, 5 below the quality asked."""
+    """Check a deployment (a folder written with -o) against a budget.
+
+    Fit, cores and memory are counted again from network and target; the report must agree and
+    belong to them. Exit code 4: over budget, or does not fit. 5: below the quality asked, or
+    backend and engine differ. 6: report, network, target or baseline do not belong together, or
+    were changed.
+    """
     from osbc_deploy.report.budget import Growth, check_report, read_budget
     from osbc_deploy.report.read import read_report
+    from osbc_deploy.report.recount import read_recounted
 
     if update_baseline and baseline is None:
         raise UsageError("--update-baseline: needs --baseline FILE to write to.")
@@ -119,7 +143,7 @@ def check_command(
     if update_baseline and baseline is not None:
         check_file(baseline, parents=True)
     limits = read_budget(budget)
-    report = read_report(path)
+    report = read_recounted(path, target, test)
     known = None
     if baseline is not None and not (update_baseline and not baseline.exists()):
         known = read_report(baseline)
@@ -170,8 +194,8 @@ def _findings(findings: Sequence[Any], form: str) -> str:
 def map_command(path: Path, target: str, as_json: bool) -> int:
     """Count what a network takes on any chip: a folder written with -o, a .img or a .net file.
 
-    The integers are taken as they are, so poolings stay merged into weights; nothing is run.
-    Exit code 4 when the network does not fit.
+    The integers are taken as they are, and poolings stay merged into weights unless the chip's
+    cores pool themselves; nothing is run. Exit code 4 when the network does not fit.
     """
     from osbc_deploy.chip.mapping import map_network
     from osbc_deploy.chip.target import load_target
@@ -182,7 +206,7 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
     formats = chip if chip.formats is not None else load_target("loihi2")
     mapping = map_network(read_stored(path, formats.number_formats), chip)
     cores = [core.as_dict(mapping.word_bits) for core in mapping.cores]
-    remarks = list(chip.remarks)
+    remarks = [*chip.remarks, *mapping.notes]
     if path.suffix == ".net" and chip.exchange is None and chip.memory.model == "records":
         remarks.append(
             "fully connected layers are counted as the chip could store them; lava-dl's loader "

@@ -43,8 +43,10 @@ def start() -> None:
     if interrupted := interrupts.received():
         if code != interrupted:
             _say("interrupted")
-        code = interrupted
-    elif (failed := raw.said()) is not None:
+        # Python's own way out kills itself with SIGINT where it saw one on its way (bpo-1054041),
+        # and its exit handlers can be interrupted again. All of ours is cleaned up by now.
+        os._exit(interrupted)
+    if (failed := raw.said()) is not None:
         _say(f"error: {failed[0]}")
         code = code or failed[1]
     sys.exit(code)

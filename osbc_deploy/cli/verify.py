@@ -12,6 +12,7 @@ import click
 from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.deploy import exit_code
 from osbc_deploy.cli.job import check_inputs, compression_options, job_options, save_results
+from osbc_deploy.cli.options import OutputFile
 from osbc_deploy.errors import FidelityError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ __all__ = ["verify_command"]
 )
 @click.option(
     "--html",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     metavar="FILE",
     help="Write the report as one self-contained page.",
 )
@@ -90,7 +91,12 @@ def verify_command(
         from osbc_deploy.verify import verify
 
         found = verify(
-            **inputs.load(progress), target=target, gates=gate, progress=progress, **options
+            **inputs.load(progress),
+            target=target,
+            gates=gate,
+            progress=progress,
+            call=inputs.call(),
+            **options,
         )
     report = found.report()
     if as_json:

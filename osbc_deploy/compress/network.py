@@ -26,6 +26,7 @@ from osbc_deploy.compress.layer import (
     quantize_layer,
     rank_layer,
 )
+from osbc_deploy.compress.memory import check_memory
 from osbc_deploy.compress.patterns import Pattern
 from osbc_deploy.compress.rows import DEFAULT_MEMORY, Workspace
 from osbc_deploy.compress.state import State
@@ -96,7 +97,7 @@ class CompressionOptions:
         Whether each population is compressed for the spikes that arrive from compressed layers,
         in the way that held-out calibration samples favour; see :mod:`.tuning`.
     memory : int
-        Bytes the solver's working memory may take.
+        Bytes that the Hessians of a layer may take, and once more what is worked on beside them.
     threads : int
         0 for one per core.
     """
@@ -210,6 +211,7 @@ def collect(
     ArtefactError
         When the calibration set holds no spike at all.
     """
+    _check_memory(network, calibration, options, tuned=False, together=True)
     run = _float_run(network, calibration, batch_size, progress)
     deviations = list(_oddities(network, run))
     problems = []
@@ -250,15 +252,18 @@ def compress(
     ArtefactError
         When the calibration set holds no spike at all, or the state is broken.
     UsageError
-        When the state belongs to another network, other samples or other options.
+        When the state belongs to another network, other samples or other options, or the Hessians
+        of a layer do not fit into the solver's memory.
     """
     options = options or CompressionOptions()
+    tuned = options.tune and len(calibration) >= HELD_OUT * MIN_HELD_OUT
+    together = options.budget == "global" or options.mixed
+    _check_memory(network, calibration, options, tuned=tuned, together=together)
     store = None
     if state is not None:
         store = State(Path(state), _belongs_to(network, calibration, options))
     run = _float_run(network, calibration, batch_size, progress)
     deviations = list(_oddities(network, run))
-    tuned = options.tune and len(calibration) >= HELD_OUT * MIN_HELD_OUT
     if options.tune and not tuned:
         text = (
             f"{len(calibration)} calibration samples are too few to hold some out "
@@ -286,6 +291,7 @@ def compress(
                 record={population.name},
                 given=arriving,
                 until=population.name,
+                exact=True,
                 batch_size=batch_size,
             )
             arriving |= after.spikes
@@ -305,6 +311,24 @@ def assemble(
     )
 
 
+def _check_memory(
+    network: Network,
+    calibration: SpikeArray,
+    options: CompressionOptions,
+    *,
+    tuned: bool,
+    together: bool,
+) -> None:
+    check_memory(
+        network,
+        calibration.shape[1],
+        options.memory,
+        method=options.method,
+        tuned=tuned,
+        together=together,
+    )
+
+
 def _float_run(
     network: Network, calibration: SpikeArray, batch_size: int, progress: Progress
 ) -> FloatRun:
@@ -317,6 +341,7 @@ def _float_run(
         network,
         calibration,
         record={p.pre for p in network.projections},
+        exact=True,
         batch_size=batch_size,
         progress=progress,
         title="calibrate",

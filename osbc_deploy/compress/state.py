@@ -25,9 +25,9 @@ from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.network.graph import Projection
 from osbc_deploy.parsing import parse_json
-from osbc_deploy.writing import is_temporary, write_whole
+from osbc_deploy.writing import check_inside, is_temporary, write_whole
 
-__all__ = ["State"]
+__all__ = ["State", "check_state_folder"]
 
 FORMAT = "osbc-deploy/state/3"
 _MANIFEST = "state.json"
@@ -59,13 +59,7 @@ class State:
         if path.is_file():
             _check_manifest(path, belongs_to)
             return
-        # Temporary files of a run that was killed are no content.
-        if folder.exists() and (
-            not folder.is_dir() or not all(is_temporary(entry) for entry in folder.iterdir())
-        ):
-            raise UsageError(
-                f"{folder}: exists and is no state of osbc-deploy. Choose another folder."
-            )
+        check_state_folder(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             manifest = {"format": FORMAT, "belongs_to": dict(belongs_to)}
@@ -151,6 +145,21 @@ class State:
     def _path(self, population: str) -> Path:
         # Names come from a user's model; only their bytes are safe in a file name.
         return self._folder / f"layer-{population.encode().hex()}.safetensors"
+
+
+def check_state_folder(folder: Path) -> None:
+    """Make sure that a folder holds a state, or nothing, and can be written into.
+
+    Raises
+    ------
+    UsageError
+    """
+    check_inside(folder)
+    if not folder.is_dir() or (folder / _MANIFEST).is_file():
+        return
+    # Temporary files of a run that was killed are no content.
+    if not all(is_temporary(entry) for entry in folder.iterdir()):
+        raise UsageError(f"{folder}: exists and is no state of osbc-deploy. Choose another folder.")
 
 
 def _check_manifest(path: Path, wanted: Mapping[str, str]) -> None:

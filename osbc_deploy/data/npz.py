@@ -100,7 +100,8 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, allowance: Allowanc
             np.lib.format.read_array_header_2_0)  # fmt: skip
         shape, fortran, dtype = read(header)
         if dtype.kind not in "buif" or any(n < 0 for n in shape):
-            raise ValueError(f"{entry.filename} holds {dtype} of shape {shape}, needed numbers")
+            name = entry.filename.removesuffix(".npy")
+            raise ValueError(f"{name} are not numbers (dtype {dtype}, shape {shape})")
         needed = array_bytes(shape, dtype.itemsize)
         # Spikes of another type are copied into bytes, and those of another order once more.
         copies = (dtype != np.uint8) + fortran

@@ -31,7 +31,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults, weight_range
-from osbc_deploy.writing import write_whole
+from osbc_deploy.writing import check_file, write_whole
 
 __all__ = [
     "AFFERENT",
@@ -332,7 +332,13 @@ def _kernel(
 
 
 def _replace(path: Path, data: bytes, start: bytes) -> None:
-    """Write a file under another name and put it in its place."""
-    if path.exists() and not (path.is_file() and path.read_bytes()[: len(start)] == start):
-        raise UsageError(f"{path}: exists and was not written by osbc-deploy. Choose another name.")
+    """Write a file, in place of nothing but one that starts in the same way."""
+    check_file(path, parents=True)
+    if path.exists():
+        with path.open("rb") as file:
+            ours = file.read(len(start)) == start
+        if not ours:
+            raise UsageError(
+                f"{path}: exists and was not written by osbc-deploy. Choose another name."
+            )
     write_whole(path, data)

@@ -129,14 +129,19 @@ def _curves(report: Report) -> list[dict[str, Any]]:
     curves = []
     for number, layer in enumerate(report["compression"]["layers"]):
         points = [
-            (100.0 * sparsity, 100.0 * (1.0 - min(1.0, loss) ** 0.5))
+            (100.0 * sparsity, 100.0 * (1.0 - _root(loss)))
             for sparsity, loss in layer["loss_curve"]
         ]
         if points:
             path = "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in points)
             end = (
                 100.0 * layer["sparsity"],
-                100.0 * (1.0 - min(1.0, layer["relative_loss"]["total"]) ** 0.5),
+                100.0 * (1.0 - _root(layer["relative_loss"]["total"])),
             )
             curves.append({"name": layer["name"], "path": path, "end": end, "kind": number % 8})
     return curves
+
+
+def _root(loss: float) -> float:
+    """Return the square root of a loss, which rounding may have taken below 0, up to 1."""
+    return float(min(1.0, max(0.0, loss)) ** 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from osbc_deploy.cli.info import targets_group
+from osbc_deploy.cli.main import main
 
 LIST = ["targets", "list"]
 
@@ -84,6 +88,33 @@ def told(command: list[Any], ready: Path, number: int) -> tuple[int, str, str]:
         process.send_signal(number)
         out, err = process.communicate(timeout=240)
     return process.returncode, out, err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device."),
+        (OSError(errno.ENOSPC, "No space left", "/tmp/x"), "/tmp/x: No space left."),
+        (MemoryError("8 TiB"), "there is not enough memory (8 TiB). Give fewer samples"),
+        (MemoryError(), "there is not enough memory (MemoryError). Give fewer samples"),
+    ],
+)
+def test_what_the_machine_lacks_is_said_in_one_sentence(
+    error: Exception,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def lacking(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(targets_group, "invoke", lacking)
+    with pytest.raises(SystemExit) as ended:
+        main(LIST)
+    assert ended.value.code == 2
+    seen = capsys.readouterr()
+    assert (seen.out, seen.err.count("\n")) == ("", 1)
+    assert seen.err.startswith(f"error: {said}")
 
 
 PROGRAM = """

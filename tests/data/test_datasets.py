@@ -19,6 +19,7 @@ import click
 import numpy as np
 import pytest
 
+import peak
 from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.main import main
 from osbc_deploy.data.datasets import CIFAR10_CLASSES, DATASETS, DatasetRequest, load_dataset
@@ -495,3 +496,30 @@ def test_the_command_line_offers_all_data_sets() -> None:
     offered = next(p for p in deploy_command.params if p.name == "dataset").type
     assert isinstance(offered, click.Choice)
     assert list(offered.choices) == list(DATASETS)
+
+
+def test_recordings_take_no_more_than_the_limit(tmp_path: Path, rng: np.random.Generator) -> None:
+    def recording(name: str, events: int) -> Path:
+        stamps = np.arange(events)
+        if name.endswith("2"):
+            head, kind = b"#!AER-DAT2.0\r\n", ">u4"
+            body = np.stack([rng.integers(0, 2**15, events), stamps], 1).astype(kind).tobytes()
+        else:
+            # A packet for every event: the most that a byte of a file can become.
+            head = b"#!AER-DAT3.1\r\n#!END-HEADER\r\n"
+            body = b"".join(packet([(word(1, 2, 1), t)]) for t in stamps.tolist())
+        (tmp_path / name).write_bytes(head + body)
+        return tmp_path / name
+
+    kept = [recording("small.2", 400_000), recording("small.3", 90_000)]
+    imports = "from osbc_deploy.data.events import bin_events, read_aedat2, read_aedat3"
+    read = "bin_events({'.2': read_aedat2, '.3': read_aedat3}[path.suffix](path), 15, 128)"
+    for size, said in peak.reading(imports, read, kept):
+        assert said == ""
+        assert 0 < size < peak.LIMIT
+    large = tmp_path / "large.3"
+    with large.open("wb") as file:
+        file.truncate(8 * 2**20)
+    peak.assert_refused(imports, read, {large: "large.3: needs 128.00 MiB of memory"})
+    steps = f"bin_events(read_aedat2(path), {10**12}, 128)"
+    peak.assert_refused(imports, steps, {kept[0]: "needs 30,517,578.13 GiB of memory"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,43 @@ def test_references_that_lead_nowhere_are_named(reference: str) -> None:
         as_samples(reference, "x")
     assert caught.value.exit_code == 2
     assert reference.split(":", maxsplit=1)[0] in str(caught.value)
+
+
+class Claims(torch.utils.data.Dataset):
+    """A data set of very many samples, of which nobody may ask for more than one."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.asked = count, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        self.asked += 1
+        return torch.zeros(5, 2, 8)
+
+
+def test_a_data_set_of_too_many_samples_is_refused_at_the_first() -> None:
+    claims = Claims(10**9)
+    with pytest.raises(ArtefactError, match=r"^d: needs 149\.\d\d GiB of memory, the limit is"):
+        samples_from_dataset("d", claims)
+    assert claims.asked == 1
+
+
+def test_checking_takes_little_beside_the_samples() -> None:
+    spikes = np.zeros((4, 10, 1000, 1000), np.uint8)
+    spikes.flags.writeable = False
+    tracemalloc.start()
+    try:
+        assert check_samples("x", spikes).spikes is spikes
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_sample_that_is_wrong_is_named() -> None:
+    with pytest.raises(ArtefactError, match=r"^d, sample 1: spikes range from 0 to 2"):
+        samples_from_dataset("d", Items([torch.ones(5, 2), 2 * torch.eye(5)[:, :2]]))
 
 
 def test_a_fingerprint_tells_counts_from_spikes() -> None:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import peak
+from osbc_deploy.artefact import manifest_of
 from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.errors import ArtefactError, FitError, UnsupportedModelError, UsageError
 from osbc_deploy.export.bits import pack, packed_size, unpack
-from osbc_deploy.export.image import encode_image, write_image
+from osbc_deploy.export.image import _assemble, encode_image, write_image
 from osbc_deploy.export.image_read import decode_image, read_image
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -282,3 +284,30 @@ def test_bits_are_packed_low_first() -> None:
     assert [x.tolist() for x in unpack(pack(fields, [2, 3]), 2, [2, 3])] == [[1, 3], [2, 5]]
     with pytest.raises(ValueError, match="padding"):
         unpack(bytes([0, 0, 0, 1]), 2, [2, 3])
+
+
+def test_structures_of_too_much_are_refused_before_memory_is_taken(
+    drawn: list[Case], tmp_path: Path
+) -> None:
+    network = drawn[0].network
+    manifest = manifest_of(network)
+
+    def image(name: str, structure: Any) -> Path:
+        text = json.dumps(structure).encode() if isinstance(structure, dict) else structure
+        parts = [("structure", None, text, ()), ("scales", None, b"", ())]
+        path = tmp_path / name
+        path.write_bytes(_assemble(parts, 0)[0])
+        return path
+
+    def shaped(*shape: int) -> dict[str, Any]:
+        first, *others = manifest["populations"]
+        return manifest | {"populations": [first | {"shape": shape}, *others]}
+
+    bombs = {
+        image("neurons.img", shaped(2**20)): "neurons.img: needs 160.",
+        image("overflow.img", shaped(2**32, 2**32)): "overflow.img: needs more than 2^",
+        image("lists.img", b"[" + b"[[]]," * 400_000 + b"1]"): "lists.img: needs 7",
+    }
+    peak.assert_refused(
+        "from osbc_deploy.export.image_read import read_image", "read_image(path)", bombs
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.errors import ArtefactError, UnsupportedModelError
 from osbc_deploy.frontends.assemble import Cells, Graph, assemble
 from osbc_deploy.frontends.compose import Add, Delay, Flatten, Scale, Shift
 from osbc_deploy.network.graph import AvgPool, Conv, Dense, Network
@@ -232,6 +233,58 @@ def test_what_the_output_does_not_hear_is_left_out() -> None:
     network = assemble(Graph((4,), nodes, edges, "end"), dtype="float32", source="test")
     assert [p.name for p in network.populations] == ["a", "end"]
     assert network.notes == ("left out, as the output does not hear it: probe",)
+
+
+def thin(out: int, into: int) -> Dense:
+    return Dense(np.ones((out, into), np.float32))
+
+
+def doubled(stages: int) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Two ways side by side, many times one after the other: 2^stages ways to the end."""
+    nodes: dict[str, Any] = {"out": READS}
+    edges, last = [], "input"
+    for k in range(stages):
+        nodes |= {f"{k}a": Scale(np.ones(())), f"{k}b": Scale(np.ones(())), f"{k}": Add()}
+        edges += [(last, f"{k}a"), (last, f"{k}b"), (f"{k}a", f"{k}"), (f"{k}b", f"{k}")]
+        last = f"{k}"
+    return nodes, [*edges, (last, "out")]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "nodes", "edges", "where"),
+    [
+        # Spikes as they are: a matrix of every neuron with every other.
+        ((50_000,), {"out": READS}, [("input", "out")], "out"),
+        # 300 kB of weights, multiplied.
+        (
+            (40_000,),
+            {"a": thin(1, 40_000), "b": thin(40_000, 1), "out": READS},
+            [("input", "a"), ("a", "b"), ("b", "out")],
+            "b",
+        ),
+        # More neurons than there are inputs, by padding alone.
+        (
+            (1, 1, 1),
+            {"a": Conv(np.ones((1, 1, 1, 1)), padding=(9999, 9999)), "out": READS},
+            [("input", "a"), ("a", "out")],
+            "out",
+        ),
+        ((4,), *doubled(40), ""),
+    ],
+)
+def test_small_models_of_large_networks_are_refused_before_memory_is_taken(
+    inputs: tuple[int, ...], nodes: dict[str, Any], edges: list[tuple[str, str]], where: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("OSBC_DEPLOY_MEMORY", "64M")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArtefactError, match=rf"^test: {where}.*needs .* of memory, the limit"):
+            assemble(Graph(inputs, nodes, edges, "out"), dtype="float32", source="test")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 2**20
 
 
 D = Dense(normal(4, 4))

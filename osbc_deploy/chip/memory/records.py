@@ -17,6 +17,7 @@ from pydantic import Field
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.facts import Bits, Count, Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage, window
+from osbc_deploy.chip.memory.base import MemoryBase
 from osbc_deploy.fixedpoint.network import FixedConv
 
 __all__ = ["Records"]
@@ -36,7 +37,7 @@ class RecordCaps(Strict):
     axon_mem: Fact[Positive] | None = None
 
 
-class Records(Strict):
+class Records(MemoryBase):
     """Memory model of records in whole words.
 
     Attributes
@@ -89,11 +90,6 @@ class Records(Strict):
         pool = self.pool_words.value
         caps = ((name, getattr(self.caps, name)) for name in RecordCaps.model_fields)
         return {name: pool if cap is None else cap.value for name, cap in caps} | {"total": pool}
-
-    def core_limits(self, core: int) -> dict[str, int]:
-        """Return the capacity of one core; all are the same."""
-        del core
-        return self.limits()
 
     def faults(self, cores: int) -> list[str]:
         """Return what contradicts itself in a chip of so many cores."""

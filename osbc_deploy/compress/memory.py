@@ -1,0 +1,94 @@
+"""What the Hessians of a network take, known before any of them is built.
+
+A layer of fan-in n has Hessians of n x n numbers, and while it is solved there are several: of
+two sets of samples, of the spikes that arrive and of those of the float network, damped, inverted.
+How many at most was measured (the tests hold it). Batches of rows and of samples come on top, and
+stay within the solver's memory by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from osbc_deploy.errors import UsageError
+from osbc_deploy.limits import array_bytes, shown
+from osbc_deploy.network.graph import Dense, Network, Population
+
+__all__ = ["check_memory", "hessian_bytes"]
+
+_TUNED, _TUNED_MAGNITUDE, _PLAIN, _KEPT = 18, 9, 6, 3
+"""Matrices of a layer: at most, by what is asked, and those that stay when all layers are held."""
+
+_BATCH = 16
+"""Samples filtered at a time; see :func:`.membrane_moments`."""
+
+
+def hessian_bytes(network: Network, population: Population, matrices: int, steps: int) -> int:
+    """Return what the weights into a population take, for so many matrices and time steps."""
+    fan_in = groups = seen = unfolded = 0
+    for projection in network.afferents(population.name):
+        connection = projection.connection
+        shape = network.shape_of(projection.pre)
+        fan_in += connection.fan_in
+        # Filtered spikes as float64, while they are and after; twice, for the float network's.
+        seen += 4 * array_bytes((_BATCH, steps, *shape), 8)
+        places = 1
+        if not isinstance(connection, Dense):
+            if projection.pool is not None:
+                shape = projection.pool.output_shape(shape)
+            places = array_bytes(connection.output_shape(shape)[1:], 1)
+        groups = max(groups, getattr(connection, "groups", 1))
+        unfolded += 4 * array_bytes((groups, connection.fan_in, places), 8)
+    return matrices * array_bytes((groups, fan_in, fan_in), 8) + seen + unfolded
+
+
+def check_memory(
+    network: Network, steps: int, memory: int, *, method: str, tuned: bool, together: bool
+) -> None:
+    """Refuse a network whose Hessians do not fit into the solver's memory.
+
+    Parameters
+    ----------
+    network : Network
+    steps : int
+        Time steps of the calibration samples.
+    memory : int
+        Bytes that the solver may take.
+    method : str
+    tuned : bool
+        Whether variants of each layer are tried.
+    together : bool
+        Whether all layers are held at once.
+
+    Raises
+    ------
+    UsageError
+        With every layer that needs more.
+    """
+    matrices = (_TUNED_MAGNITUDE if method == "magnitude" else _TUNED) if tuned else _PLAIN
+    kept = 0
+    if together:
+        kept = sum(hessian_bytes(network, p, _KEPT, 0) for p in network.populations)
+    needed = {
+        p.name: kept + hessian_bytes(network, p, matrices, steps) for p in network.populations
+    }
+    over = {name: size for name, size in needed.items() if size > memory}
+    if not over:
+        return
+    lines = "\n".join(_lines(network, over))
+    most = max(over.values())
+    plain = kept + max(hessian_bytes(network, p, _PLAIN, steps) for p in network.populations)
+    less = f"--no-tune needs {shown(plain)}, " if tuned and plain < most else ""
+    raise UsageError(
+        f"--solver-memory: {shown(memory)} is less than the Hessians of {len(over)} layer(s) need:"
+        f"\n{lines}\nGive it {most} bytes where the machine has them; {less}a layer with fewer "
+        "inputs needs less with the square of them."
+    )
+
+
+def _lines(network: Network, over: dict[str, int]) -> Iterator[str]:
+    for name, size in over.items():
+        afferents = network.afferents(name)
+        fan_in = sum(p.connection.fan_in for p in afferents)
+        layers = " + ".join(p.name for p in afferents)
+        yield f"  - {layers}: needs {shown(size)} for {fan_in:,} inputs of a neuron"
