@@ -61,10 +61,14 @@ def evaluate(
 ) -> tuple[Accuracy, EngineRun]:
     """Classify samples in floating point, with compressed weights, and in integers."""
     before = simulate(
-        compressed.original, samples.spikes, progress=progress, title="evaluate float"
+        compressed.original, samples.spikes, exact=True, progress=progress, title="evaluate float"
     )
     after = simulate(
-        compressed.network, samples.spikes, progress=progress, title="evaluate compressed"
+        compressed.network,
+        samples.spikes,
+        exact=True,
+        progress=progress,
+        title="evaluate compressed",
     )
     fixed = run(lowered.network, samples.spikes, progress=progress, title="evaluate fixed point")
     spiking = lowered.network.output.spiking

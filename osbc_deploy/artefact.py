@@ -5,6 +5,7 @@ Reading trusts nothing: names, dtypes, shapes and ranges are checked before use.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -17,21 +18,25 @@ from numpy.typing import NDArray
 
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.merge import separate
 from osbc_deploy.fixedpoint.network import (
     FixedConv,
     FixedDense,
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
+    Pooling,
 )
 from osbc_deploy.fixedpoint.ranges import faults
 from osbc_deploy.limits import PARSED, check_tensors, read_text
+from osbc_deploy.parsing import parse_json
 from osbc_deploy.writing import recover
 
 __all__ = [
     "FORMAT",
     "MANIFEST",
     "manifest_of",
+    "network_digest",
     "network_of",
     "read_network",
     "write_network",
@@ -52,6 +57,26 @@ def write_network(network: FixedPointNetwork, folder: Path) -> None:
     """Write a network's manifest and arrays into an existing folder."""
     from safetensors.numpy import save
 
+    arrays = {name: np.array(array) for name, array in _arrays_of(network).items()}
+    (folder / ARRAYS).write_bytes(save(arrays))
+    text = json.dumps(manifest_of(network), indent=1) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def network_digest(network: FixedPointNetwork) -> str:
+    """Return a SHA-256 of what :func:`write_network` writes, whatever the layout of the files."""
+    digest = hashlib.sha256(_canonical(manifest_of(network)).encode())
+    for name, array in sorted(_arrays_of(network).items()):
+        digest.update(_canonical([name, array.dtype.name, array.shape]).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _canonical(plain: Any) -> str:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def _arrays_of(network: FixedPointNetwork) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for population in network.populations:
         for name in _STATE:
@@ -61,10 +86,7 @@ def write_network(network: FixedPointNetwork, folder: Path) -> None:
         arrays[f"projection.{projection.name}.weight"] = connection.weight
         if isinstance(connection, FixedDense) and connection.delay is not None:
             arrays[f"projection.{projection.name}.delay"] = connection.delay
-    content = save({name: np.array(array) for name, array in arrays.items()})
-    (folder / ARRAYS).write_bytes(content)
-    text = json.dumps(manifest_of(network), indent=1) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return arrays
 
 
 def manifest_of(network: FixedPointNetwork) -> dict[str, Any]:
@@ -102,6 +124,8 @@ def _describe(projection: FixedProjection) -> dict[str, Any]:
             "dilation": connection.dilation,
             "groups": connection.groups,
         }
+    if projection.pooling is not None:
+        entry["pooling"] = asdict(projection.pooling)
     return entry
 
 
@@ -122,10 +146,11 @@ def read_network(folder: Path) -> FixedPointNetwork:
     if not folder.exists():
         raise UsageError(f"{folder}: no such folder. Give one written with osbc-deploy ... -o.")
     try:
-        manifest = json.loads(read_text(folder / MANIFEST, each=PARSED))
+        manifest = parse_json(read_text(folder / MANIFEST, each=PARSED))
         check_tensors(folder / ARRAYS)
         arrays = load_file(folder / ARRAYS)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+        # NumPy lacks some of the types that such files can hold.
         raise ArtefactError(
             f"{folder}: is no network of osbc-deploy ({error}). Deploy again to write it."
         ) from error
@@ -134,12 +159,28 @@ def read_network(folder: Path) -> FixedPointNetwork:
             f"{folder}: format {_shown(manifest)} is not {FORMAT}. Deploy again with this version."
         )
     try:
-        return network_of(manifest, arrays)
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        network = network_of(manifest, arrays)
+        _check_exact(network, manifest, arrays)
+        return network
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, MemoryError) as error:
         raise ArtefactError(
             f"{folder}: inconsistent network ({type(error).__name__}: {error}). "
             "Deploy again to write it."
         ) from error
+
+
+def _check_exact(
+    network: FixedPointNetwork, manifest: Any, arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Refuse a folder that says anything else, or the same otherwise, than what was understood."""
+    if _canonical(manifest) != _canonical(manifest_of(network)):
+        raise ValueError(f"{MANIFEST} holds values or keys that are not of this format")
+    needed = _arrays_of(network)
+    odd = sorted(set(arrays) ^ set(needed)) or sorted(
+        name for name, array in needed.items() if arrays[name].dtype != array.dtype
+    )
+    if odd:
+        raise ValueError(f"{ARRAYS}: {odd[0]} is not of this format")
 
 
 def _shown(manifest: Any) -> str:
@@ -157,7 +198,7 @@ def network_of(
         When something is missing or inconsistent.
     """
     given = dict(manifest["formats"])
-    given["weight_bits"] = tuple(int(b) for b in given["weight_bits"])
+    given["weight_bits"] = tuple(given["weight_bits"])
     if set(given) != {f.name for f in fields(NumberFormats)}:
         raise ValueError("number formats are incomplete")
     formats = NumberFormats(**given)
@@ -195,6 +236,9 @@ def network_of(
     )
     if wrong := faults(network):
         raise ValueError("; ".join(wrong[:3]))
+    for projection in network.projections:
+        if projection.pooling is not None:
+            separate(projection.connection, projection.pooling, network.shape_of(projection.pre))
     return network
 
 
@@ -221,7 +265,15 @@ def _read_projection(
         int(entry["weight_exp"]),
         entry["sign"],
         bool(entry["graded"]),
+        None
+        if entry.get("pooling") is None
+        else Pooling(*(_pair(entry["pooling"][key]) for key in ("window", "dilation"))),
     )
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    rows, columns = _ints(values)
+    return rows, columns
 
 
 def _ints(values: Any) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Protocol
 
 from osbc_deploy.arrays import IntArray, SpikeArray
-from osbc_deploy.errors import BackendError, UsageError
+from osbc_deploy.errors import BackendError, OsbcError, UsageError, described, reason
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.progress import Progress
 
@@ -115,10 +115,47 @@ def load_backend(name: str) -> Backend:
             "provides it."
         )
     try:
-        backend: Backend = found[name].load()
+        return _Guarded(name, found[name].load())
     except Exception as error:
         raise BackendError(
-            f"backend {name!r}: its plugin cannot be loaded ({error}). Repair or "
+            f"backend {name!r}: its plugin cannot be loaded ({reason(error)}). Repair or "
             "remove the package that provides it."
         ) from error
-    return backend
+
+
+class _Guarded:
+    """A plugin whose errors are those of a backend, whatever its code raises."""
+
+    def __init__(self, name: str, plugin: Backend) -> None:
+        self._plugin = plugin
+        self.name = name
+        self.summary = str(plugin.summary)
+
+    def availability(self) -> Availability:
+        try:
+            found = self._plugin.availability()
+            return Availability(bool(found.ok), str(found.detail), str(found.remedy))
+        except Exception as error:  # noqa: BLE001 - the plugin's own code
+            remedy = "Repair or remove the package that provides it."
+            return Availability(False, f"asking it failed: {reason(error)}", remedy)
+
+    def run(
+        self,
+        network: FixedPointNetwork,
+        spikes: IntArray,
+        *,
+        time_limit: float,
+        progress: Progress,
+        states: Collection[str] = (),
+    ) -> BackendRun:
+        try:
+            return self._plugin.run(
+                network, spikes, time_limit=time_limit, progress=progress, states=states
+            )
+        except OsbcError:
+            raise
+        except Exception as error:
+            raise BackendError(
+                f"backend {self.name!r}: failed ({described(error)}). Report "
+                "it to those who provide it, or skip it with --backend-samples 0."
+            ) from error

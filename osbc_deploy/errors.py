@@ -30,15 +30,26 @@ __all__ = [
     "TargetError",
     "UnsupportedModelError",
     "UsageError",
+    "described",
     "reason",
 ]
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return what a library's error says, in one line, or its kind where it says nothing."""
     # The text of a KeyError is the repr of its argument.
     said = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return " ".join(str(said).split())[:200] or type(error).__name__
+    try:
+        text = " ".join(str(said).split())[:200]
+    except Exception:  # noqa: BLE001 - errors of others may fail even at that
+        text = ""
+    return text or type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """Return the kind of an error, and what it says if it says anything."""
+    said, kind = reason(error), type(error).__name__
+    return kind if said == kind else f"{kind}: {said}"
 
 
 class OsbcError(Exception):

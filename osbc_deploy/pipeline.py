@@ -7,7 +7,7 @@ and returns the next. The command line is a thin shell around :func:`deploy`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from osbc_deploy.frontends.netx_limits import check_network, check_writable
 from osbc_deploy.frontends.references import as_samples
 from osbc_deploy.network.graph import INPUT, Network, Readout
 from osbc_deploy.progress import SILENT, Progress
+from osbc_deploy.report.provenance import Call, Request, provenance, request
 from osbc_deploy.writing import new_folder
 
 __all__ = ["Accuracy", "Deployment", "Fidelity", "Job", "deploy", "finish", "prepare"]
@@ -62,7 +63,7 @@ class Deployment:
     activity : dict
         Of every population on the evaluated samples.
     provenance : dict
-        Model, data and their fingerprints.
+        What was asked for, when and where, and the fingerprints of model, network, target and data.
     warnings : tuple of str
         What puts the results in doubt, to be read before them.
     """
@@ -89,7 +90,8 @@ class Deployment:
     def deviations(self) -> tuple[Deviation, ...]:
         """Everything that was done differently from the plain request."""
         imported = tuple(Deviation("import", self.network.source, n) for n in self.network.notes)
-        remarks = tuple(Deviation("map", self.target.name, text) for text in self.target.remarks)
+        said = (*self.target.remarks, *self.mapping.notes)
+        remarks = tuple(Deviation("map", self.target.name, text) for text in said)
         made = imported + self.compressed.deviations + self.lowered.deviations
         return made + remarks + self._run_notes()
 
@@ -158,6 +160,7 @@ def deploy(
     backend_samples: int = 16,
     time_limit: float = 600.0,
     progress: Progress = SILENT,
+    call: Call | None = None,
 ) -> Deployment:
     """Compress a trained network and deploy it on a chip.
 
@@ -198,6 +201,8 @@ def deploy(
     time_limit : float
         Seconds the backend may take.
     progress : Progress
+    call : Call, optional
+        Command line and seed, for the provenance; the call from Python by default.
 
     Returns
     -------
@@ -208,6 +213,7 @@ def deploy(
     OsbcError
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
+    asked = request(deploy, locals(), call)
     options = CompressionOptions(
         sparsity=sparsity,
         bits=bits,
@@ -231,6 +237,7 @@ def deploy(
         backend=backend,
         backend_samples=backend_samples,
         time_limit=time_limit,
+        asked=asked,
     )
     options = replace(options, scale_groups=job.scale_groups)
     compressed = compress(job.network, job.typical.spikes, options, state=resume, progress=progress)
@@ -253,6 +260,8 @@ class Job:
     time_limit : float
     classes : int or None
         Classes the network tells apart, where the labels do not say.
+    asked : Request
+        For the provenance.
     """
 
     chip: Target
@@ -264,6 +273,7 @@ class Job:
     backend_samples: int
     time_limit: float
     classes: int | None = None
+    asked: Request = field(default_factory=Request)
 
     @property
     def scale_groups(self) -> int:
@@ -285,11 +295,14 @@ def prepare(
     backend: str | None = None,
     backend_samples: int = 16,
     time_limit: float = 600.0,
+    asked: Request | None = None,
 ) -> Job:
     """Check all options, load target, backend and samples, and import the network.
 
-    Parameters and errors are those of :func:`deploy`.
+    `asked` is what the provenance will say was asked for. All other parameters and errors are those
+    of :func:`deploy`.
     """
+    asked = asked or Request()
     if readout not in READOUTS:
         raise UsageError(f"readout: {readout!r} is none of {', '.join(READOUTS)}.")
     if backend_samples < 0:
@@ -314,8 +327,20 @@ def prepare(
     if chip.exchange == NETX:
         check_network(network)
     check_classes((typical, evaluated), network.output.size, classes)
+    asked = replace(
+        asked, options={**asked.options, "backend": None if runner is None else runner.name}
+    )
     return Job(
-        chip, network, typical, evaluated, readout, runner, backend_samples, time_limit, classes
+        chip,
+        network,
+        typical,
+        evaluated,
+        readout,
+        runner,
+        backend_samples,
+        time_limit,
+        classes,
+        asked,
     )
 
 
@@ -359,20 +384,19 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         accuracy=accuracy,
         fidelity=fidelity,
         activity=engine.activity,
+        provenance=provenance(
+            job.asked,
+            model=job.network,
+            network=lowered.network,
+            target=job.chip,
+            calibration=job.typical,
+            test=job.evaluated,
+            run=engine,
+        ),
         warnings=(
             *job.network.warnings,
             *doubts(accuracy, job.evaluated.labels, job.network.output.size, job.classes),
         ),
-        provenance={
-            "model": job.network.source,
-            "model_sha256": job.network.fingerprint(),
-            "calibration": {
-                "name": job.typical.name,
-                "samples": len(job.typical),
-                "sha256": job.typical.fingerprint(),
-            },
-            "steps": job.evaluated.steps,
-        },
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import peak
-from osbc_deploy.artefact import MANIFEST, read_network, write_network
+from osbc_deploy.artefact import MANIFEST, network_digest, read_network, write_network
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import (
@@ -19,8 +20,10 @@ from osbc_deploy.fixedpoint.network import (
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
+    Pooling,
 )
 from osbc_deploy.writing import new_folder
+from random_networks import collect
 
 
 @pytest.fixture
@@ -67,6 +70,16 @@ def test_what_is_read_back_computes_the_same(network: Any, tmp_path: Path, rng: 
     assert back.formats == network.formats
 
 
+def test_what_is_read_back_has_the_same_digest(formats: Any, tmp_path: Path) -> None:
+    cases, _ = collect(20, formats)
+    for number, case in enumerate(cases):
+        with new_folder(tmp_path / str(number), marker=MANIFEST) as folder:
+            write_network(case.network, folder)
+        assert network_digest(read_network(tmp_path / str(number))) == network_digest(case.network)
+    drawn = {feature for case in cases for feature in case.features}
+    assert drawn >= {"conv", "dense", "delays", "graded input"}
+
+
 def edit(folder: Path, change: Any) -> None:
     manifest = json.loads((folder / "network.json").read_text())
     change(manifest)
@@ -90,6 +103,12 @@ def edit(folder: Path, change: Any) -> None:
         lambda m: m["projections"][1].update(kind="conv"),
         lambda m: m.update(input_shape=[7]),
         lambda m: m.update(readout="guess"),
+        lambda m: m.update(note="not of the format"),
+        lambda m: m["populations"][0].update(reset_interval=0.5),
+        lambda m: m["populations"][0].update(spiking=1),
+        lambda m: m["projections"][0].update(graded="no"),
+        lambda m: m["formats"].update(decay_bits=2**62),
+        lambda m: m["formats"].update(state_bits=-1),
     ],
 )
 def test_a_tampered_manifest_is_refused(network: Any, tmp_path: Path, change: Any) -> None:
@@ -98,6 +117,20 @@ def test_a_tampered_manifest_is_refused(network: Any, tmp_path: Path, change: An
     edit(tmp_path / "out", change)
     with pytest.raises(ArtefactError, match="out: "):
         read_network(tmp_path / "out")
+
+
+def test_a_pooling_is_written_down_and_not_believed(network: Any, tmp_path: Path) -> None:
+    conv, dense = network.projections
+    weight = np.kron(2 * np.arange(12).reshape(3, 4, 1, 1), np.ones((1, 1, 3, 4), int))
+    pooled = replace(dense, connection=FixedDense(weight.reshape(3, -1)), weight_bits=8,
+                     pooling=Pooling((3, 4)))  # fmt: skip
+    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
+        write_network(replace(network, projections=(conv, pooled)), folder)
+    assert read_network(tmp_path / "out").projections[1].pooling == Pooling((3, 4))
+    for window in ([3, 2, 1], [0, 4], [1, 2, "x"], 7, [10**9] * 2, [10**40] * 2, [3, 5]):
+        edit(tmp_path / "out", lambda m, w=window: m["projections"][1]["pooling"].update(window=w))
+        with pytest.raises(ArtefactError, match="inconsistent network|integer of 133 bits"):
+            read_network(tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["network.json", "network.safetensors"])

@@ -18,7 +18,10 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "arrays",
     "errors",
+    "jit",
+    "plain_text",
     "limits",
+    "parsing",
     "writing",
     "progress",
     "deviations",

@@ -3,7 +3,7 @@
 scikit-learn's 1797 digits (Alpaydin, Kaynak 1998, 8x8 pixels) are drawn on a small sensor that
 moves along the three sides of a triangle, as the camera that recorded N-MNIST did (Orchard,
 Jayawant, Cohen, Thakor 2015). Each pixel compares the logarithm of its intensity with the level
-of its last event and fires ON or OFF when the difference exceeds its contrast threshold
+of its last event and fires ON or OFF when the difference reaches its contrast threshold
 (Lichtsteiner, Posch, Delbruck 2008); thresholds differ between pixels and there is background
 activity. Events are binned into T binary frames.
 """
@@ -49,6 +49,11 @@ _DARK = 0.1
 """Intensity of the background relative to full white."""
 _NOISE = 0.001
 """Background events per pixel, polarity and frame."""
+_GRID = 2.0**-20
+"""Interpolation weights are multiples of it: the light is an exact sum, whoever adds it up."""
+_DECIMALS = 6
+"""Of the thresholds crossed. Where the sensor comes back to, their number is whole but for the last
+bit of a logarithm, which no two processors agree on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +142,7 @@ def _events(key: bytes, count: int, seed: int) -> SpikeArray:
     level = _log_intensity(images, path[0])
     for step, offset in enumerate(path[1:]):
         seen = _log_intensity(images, offset)
-        crossings = np.trunc((seen - level) / threshold)
+        crossings = np.trunc(np.round((seen - level) / threshold, _DECIMALS))
         level += crossings * threshold
         frame = step // _SUBSTEPS
         spikes[:, frame, 0] |= crossings > 0
@@ -168,4 +173,4 @@ def _interpolation(size: int, shift: float) -> FloatArray:
     """Return weights (size, 8) of linear interpolation from digit pixels to sensor pixels."""
     center = (np.arange(size) - (size - 1) / 2.0 - shift) / _PIXEL + 3.5
     distance = np.abs(center[:, None] - np.arange(8)[None])
-    return np.asarray(np.clip(1.0 - distance, 0.0, None))
+    return np.asarray(np.rint(np.clip(1.0 - distance, 0.0, None) / _GRID) * _GRID)

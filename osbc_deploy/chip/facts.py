@@ -6,18 +6,26 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Count", "Fact", "Grade", "Positive", "Strict", "facts_of"]
+__all__ = ["Bits", "Count", "Fact", "Grade", "Positive", "Strict", "Width", "facts_of"]
 
 Grade = Literal["published", "derived", "assumed"]
 T = TypeVar("T")
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
+
+MOST = 2**31 - 1
+"""Entries, words or neurons: products of two of them are computed in 64 bits."""
+WIDEST = 1024
+"""Bits of a word or a field: times as many synapses as there may be, they fit 64 bits."""
+
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Positive = Annotated[int, Field(gt=0, le=MOST)]
+Bits = Annotated[int, Field(ge=0, le=WIDEST)]
+Width = Annotated[int, Field(gt=0, le=WIDEST)]
 
 
 class Strict(BaseModel):
-    """A table of a target file: unknown keys and values of another type are errors."""
+    """A table of a target file: unknown keys, values of another type and NaN are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Fact(Strict, Generic[T]):

@@ -11,11 +11,13 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, IntArray
+from osbc_deploy.fixedpoint.merge import separate
 from osbc_deploy.fixedpoint.network import (
     FixedConnection,
     FixedConv,
     FixedPopulation,
     FixedProjection,
+    Pooling,
 )
 from osbc_deploy.network.graph import INPUT, Shape
 
@@ -46,6 +48,8 @@ class Afferent:
         Stored bits of a weight.
     delay_bits : int
         Stored bits of a synaptic delay.
+    pooling : Pooling or None
+        What is merged into the weights, and can be taken out for a chip whose cores pool.
     """
 
     pre: str
@@ -53,6 +57,7 @@ class Afferent:
     connection: FixedConnection
     bits: int
     delay_bits: int = 0
+    pooling: Pooling | None = None
 
     @property
     def pre_size(self) -> int:
@@ -63,6 +68,13 @@ class Afferent:
     def nonzero(self) -> BoolArray:
         """Which weights are not zero."""
         return np.asarray(self.connection.weight != 0)
+
+    @cached_property
+    def unpooled(self) -> FixedConnection:
+        """The connection behind its pooling."""
+        if self.pooling is None:
+            return self.connection
+        return separate(self.connection, self.pooling, self.pre_shape)
 
     @cached_property
     def _counted(self) -> IntArray:
@@ -148,6 +160,8 @@ class Layer:
         Cores that each neuron sends its spikes to; None counts as one.
     title : str
         What users know it as: the name of its weights.
+    thresholds : int
+        Different thresholds in the unit of the model, in which scales of weights make none.
     """
 
     name: str
@@ -161,6 +175,7 @@ class Layer:
     is_output: bool = False
     fan_out: IntArray | None = None
     title: str = ""
+    thresholds: int = 1
 
     def __str__(self) -> str:
         return f"layer {self.title or self.name}"
@@ -221,8 +236,6 @@ class Usage:
         "dense", "sparse" or "conv", joined by "+" where afferents differ.
     bits : dict of int
         What the synapse memory consists of: payload, index, header and padding.
-    faults : tuple of str
-        What the chip cannot do at all, however much room there is.
     """
 
     used: Mapping[str, int]
@@ -232,7 +245,6 @@ class Usage:
     synapses: int
     encoding: str
     bits: Mapping[str, int]
-    faults: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -276,6 +288,7 @@ def layer_of(
                 projection.connection,
                 projection.weight_bits,
                 projection.connection.longest_delay.bit_length(),
+                projection.pooling,
             )
             for projection, shape in projections
         ),
@@ -286,7 +299,28 @@ def layer_of(
         to_convolution=to_convolution,
         is_output=is_output,
         title=projections[0][0].name,
+        thresholds=_thresholds(p),
     )
+
+
+def _thresholds(population: FixedPopulation) -> int:
+    """Return how many thresholds the float neurons have at least.
+
+    A threshold in integers is a whole number of its neuron's unit: 0.5 off at most, or 1.5 where it
+    was lowered for a spike at the threshold. All that a common one explains are counted once.
+    """
+    if not population.spiking:
+        return 1
+    units = np.stack([population.vth, np.abs(population.v_scale)], axis=1)
+    vth, scale = np.unique(units, axis=0).T
+    # In one unit, different numbers are different thresholds.
+    _, alike = np.unique(scale, return_counts=True)
+    low, high = (vth - 0.5) * scale, (vth + 1.5) * scale
+    found, reached = 0, -math.inf
+    for number in np.argsort(high):
+        if low[number] > reached:
+            found, reached = found + 1, float(high[number])
+    return max(found, int(alike.max()))
 
 
 def _sets(*parameters: IntArray) -> IntArray:

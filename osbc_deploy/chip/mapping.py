@@ -93,6 +93,8 @@ class Mapping:
     faults : tuple of str
         What no room would help: rules of the chip that a layer breaks, and single neurons that
         exceed a core.
+    notes : tuple of str
+        What was counted otherwise than one may expect.
     """
 
     cores: tuple[Core, ...]
@@ -101,6 +103,7 @@ class Mapping:
     chips: int
     word_bits: int
     faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def cores_used(self) -> int:
@@ -188,7 +191,7 @@ def layers_of(network: FixedPointNetwork) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def map_layers(layers: tuple[Layer, ...], target: Target) -> Mapping:
+def map_layers(layers: tuple[Layer, ...], target: Target, *, whole: bool = True) -> Mapping:
     """Give every layer the cores it needs.
 
     Parameters
@@ -196,6 +199,8 @@ def map_layers(layers: tuple[Layer, ...], target: Target) -> Mapping:
     layers : tuple of Layer
         In network order; cores are numbered in it.
     target : Target
+    whole : bool
+        They are a network; otherwise what the chip asks of networks is not looked at.
     """
     found = arrange(layers, target)
     cores = []
@@ -212,5 +217,9 @@ def map_layers(layers: tuple[Layer, ...], target: Target) -> Mapping:
         target.cores,
         target.chip.chips.value,
         target.memory.word_bits.value,
-        tuple(dict.fromkeys(fault for part in found for fault in part.faults)),
+        (
+            *(target.memory.broken_rules(layers) if whole else ()),
+            *dict.fromkeys(fault for part in found for fault in part.faults),
+        ),
+        tuple(target.memory.notes(layers)),
     )

@@ -70,7 +70,7 @@ def arrange(layers: tuple[Layer, ...], target: Target) -> list[Assignment]:
 
 def _uncut(layer: Layer, memory: SharedCore, core: int, lower_bound: int) -> Assignment:
     usage = memory.cost(layer, layer.whole)
-    return Assignment(((layer.whole, usage),), lower_bound, usage.faults, core)
+    return Assignment(((layer.whole, usage),), lower_bound, core=core)
 
 
 def _one_each(layers: tuple[Layer, ...], memory: Tables, cores: int) -> list[Assignment]:
@@ -85,7 +85,7 @@ def _one_each(layers: tuple[Layer, ...], memory: Tables, cores: int) -> list[Ass
     spare = iter([*free, *range(cores, cores + len(layers))])
     match = [core if core >= 0 else next(spare) for core in match]
     return [
-        Assignment(((layer.whole, usage),), 1, usage.faults, core)
+        Assignment(((layer.whole, usage),), 1, core=core)
         for layer, usage, core in zip(layers, usages, match, strict=True)
     ]
 
@@ -113,7 +113,7 @@ def cut(layer: Layer, memory: Splitting) -> Assignment:
 
     whole = (layer.whole, memory.cost(layer, layer.whole))
     if fits(whole[1]):
-        return Assignment((whole,), lower, whole[1].faults)
+        return Assignment((whole,), lower)
     single, neuron = _smallest(layer, memory)
     if not fits(single):
         text = "; ".join(
@@ -128,12 +128,12 @@ def cut(layer: Layer, memory: Splitting) -> Assignment:
             (ranges, memory.cost(layer, ranges))
             for ranges in _product([_even(layer.shape[0], lower), *([r] for r in layer.whole[1:])])
         )
-        return Assignment(coarse, lower, (fault, *single.faults))
+        return Assignment(coarse, lower, (fault,))
     if len(layer.shape) == 1:
         slices = _linear(layer, memory, fits, lower)
     else:
         slices = _tiles(layer, memory, fits, lower)
-    return Assignment(tuple(slices), lower, slices[0][1].faults)
+    return Assignment(tuple(slices), lower)
 
 
 def _smallest(layer: Layer, memory: Splitting) -> tuple[Usage, int]:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from osbc_deploy.chip.facts import Count, Fact, Positive, Strict, facts_of
+from osbc_deploy.chip.facts import Fact, Positive, Strict, facts_of
 from osbc_deploy.chip.memory import MemoryModel
-from osbc_deploy.errors import TargetError
+from osbc_deploy.errors import TargetError, reason
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.limits import HAND_WRITTEN, read_text
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from osbc_deploy.parsing import parse_toml
 
 __all__ = ["Target", "larger_targets", "load_target", "target_names"]
 
 SCHEMA = 1
+MOST_CORES = 2**16
+"""Cores of a chip, and chips: pages draw every core of a chip that is in use."""
+_SIDE = Annotated[int, Field(gt=0, le=2**10)]
+_DEEPEST = 8
+"""Files that inherit from each other."""
 
 
 class Chip(Strict):
@@ -35,8 +35,8 @@ class Chip(Strict):
         Cores of one chip, and chips.
     """
 
-    cores: Fact[Positive]
-    chips: Fact[Positive]
+    cores: Fact[Annotated[int, Field(gt=0, le=MOST_CORES)]]
+    chips: Fact[Annotated[int, Field(gt=0, le=MOST_CORES)]]
 
 
 class Mesh(Strict):
@@ -52,8 +52,8 @@ class Mesh(Strict):
         What crossing from one chip to the next counts, in hops inside a chip.
     """
 
-    size: Fact[Annotated[list[Positive], Field(min_length=2, max_length=2)]]
-    chips: Fact[Annotated[list[Positive], Field(min_length=2, max_length=2)]]
+    size: Fact[Annotated[list[_SIDE], Field(min_length=2, max_length=2)]]
+    chips: Fact[Annotated[list[_SIDE], Field(min_length=2, max_length=2)]]
     chip_hops: Fact[Positive]
 
 
@@ -65,20 +65,20 @@ class Energy(Strict):
 
 
 class Formats(Strict):
-    """The widths of the chip's registers; see :class:`NumberFormats`."""
+    """The widths of the chip's registers; :class:`NumberFormats` knows their ranges."""
 
-    weight_bits: Fact[list[Positive]]
-    weight_mantissa_bits: Fact[Positive]
+    weight_bits: Fact[list[int]]
+    weight_mantissa_bits: Fact[int]
     weight_exp_min: Fact[int]
     weight_exp_max: Fact[int]
-    vth_bits: Fact[Positive]
-    decay_bits: Fact[Positive]
-    state_bits: Fact[Positive]
-    bias_mant_bits: Fact[Positive]
-    bias_exp_min: Fact[Count]
-    bias_exp_max: Fact[Count]
-    state_shift: Fact[Count]
-    decay_u_offset: Fact[Count]
+    vth_bits: Fact[int]
+    decay_bits: Fact[int]
+    state_bits: Fact[int]
+    bias_mant_bits: Fact[int]
+    bias_exp_min: Fact[int]
+    bias_exp_max: Fact[int]
+    state_shift: Fact[int]
+    decay_u_offset: Fact[int]
 
 
 class Target(Strict):
@@ -149,6 +149,11 @@ class Target(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Target:
         faults = self.memory.faults(self.cores)
+        if self.formats is not None:
+            try:
+                _ = self.number_formats
+            except ValueError as error:
+                faults.append(f"formats: {error}")
         if self.mesh is not None:
             for what, size, least in (
                 ("size", self.mesh.size.value, self.chip.cores.value),
@@ -191,7 +196,8 @@ def load_target(name: str) -> Target:
         target = Target.model_validate({**data, "digest": digest})
     except ValidationError as error:
         faults = "\n".join(
-            f"  - {'.'.join(str(part) for part in fault['loc']) or 'target'}: {fault['msg']}"
+            f"  - {'.'.join(str(part) for part in fault['loc']) or 'target'}: "
+            f"{fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors()
         )
         raise TargetError(
@@ -213,26 +219,43 @@ def _merged(name: str, chain: tuple[str, ...]) -> tuple[dict[str, Any], str]:
         raise TargetError(
             f"target {chain[0]!r}: inherits in a circle ({' -> '.join(chain)} -> {name})."
         )
+    if len(chain) == _DEEPEST:
+        raise TargetError(f"target {chain[0]!r}: inherits from more than {_DEEPEST - 1} others.")
     text = _read(name, chain)
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        data = parse_toml(text)
+    except ValueError as error:
         raise TargetError(
             f"target {name!r}: is not valid TOML ({error}). Correct the file."
         ) from error
     schema = data.pop("schema", None)
     if schema != SCHEMA:
         raise TargetError(
-            f"target {name!r}: schema {schema!r} is not {SCHEMA}. Start the file "
+            f"target {name!r}: schema {schema!r:.40} is not {SCHEMA}. Start the file "
             f"with 'schema = {SCHEMA}'."
         )
     digest = hashlib.sha256(text.encode())
     parent = data.pop("inherits", None)
     if parent is not None:
-        base, base_digest = _merged(str(parent), (*chain, name))
+        base, base_digest = _merged(_parent(parent, name), (*chain, name))
         data = _overlay(base, data)
         digest.update(base_digest.encode())
     return data, digest.hexdigest()
+
+
+def _parent(named: Any, child: str) -> str:
+    """Return what a target inherits from: a shipped one, or a file beside its own or below."""
+    if not isinstance(named, str):
+        raise TargetError(f"target {child!r}: inherits from {named!r:.40}, which is no name.")
+    path = Path(named)
+    if path.suffix != ".toml":
+        return named
+    if path.is_absolute() or ".." in path.parts:
+        raise TargetError(
+            f"target {child!r}: inherits from {named}, which lies outside the folder of its file. "
+            "Copy that file beside it and give its name."
+        )
+    return str(Path(child).parent / path)
 
 
 def _read(name: str, chain: tuple[str, ...]) -> str:
@@ -242,8 +265,8 @@ def _read(name: str, chain: tuple[str, ...]) -> str:
             return read_text(path, most=HAND_WRITTEN, error=TargetError)
         if name in target_names():
             return files("osbc_deploy._targets").joinpath(f"{name}.toml").read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TargetError(f"target {name!r}: cannot be read ({error}).") from error
+    except (OSError, ValueError) as error:
+        raise TargetError(f"target {name!r}: cannot be read ({reason(error)}).") from error
     asked = f" (inherited by {chain[-1]})" if chain else ""
     raise TargetError(
         f"target {name!r}{asked}: is not known (known: {', '.join(target_names())})."

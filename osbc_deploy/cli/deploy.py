@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.job import check_inputs, compression_options, job_options, save_results
 from osbc_deploy.cli.options import OutputFile
 
@@ -62,7 +62,13 @@ def deploy_command(
         # Imported here because torch takes seconds; the bars are already on screen.
         from osbc_deploy.pipeline import deploy
 
-        deployment = deploy(**inputs.load(progress), target=target, progress=progress, **options)
+        deployment = deploy(
+            **inputs.load(progress),
+            target=target,
+            progress=progress,
+            call=inputs.call(),
+            **options,
+        )
     report = deployment.report()
     if as_json:
         click.echo(json.dumps(report, indent=1))
@@ -92,7 +98,7 @@ def exit_code(deployment: Deployment) -> int:
 
         f = deployment.fidelity
         here, there = sides(f.backend or "", f.reference or "")
-        click.echo(
+        say(
             f"error: {here} and {there} differ in {f.mismatched_spikes} spikes and "
             f"{f.mismatched_potentials} potentials, 0 are allowed. Please report this with "
             "the output folder (-o).",
@@ -114,7 +120,7 @@ def exit_code(deployment: Deployment) -> int:
                 if larger
                 else "; no system known here has that many cores"
             )
-        click.echo(
+        say(
             f"error: does not fit {target.name}: {'; '.join(mapping.excesses()[:3])}. {remedy}.",
             err=True,
         )

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import PARSED, read_text
+from osbc_deploy.parsing import parse_json
 from osbc_deploy.writing import check_file, check_folder
 
 if TYPE_CHECKING:
@@ -104,9 +106,9 @@ def export_command(
         click.echo(json.dumps(schema | about, indent=1))
     elif not quiet:
         for line in _lines(form, about):
-            click.echo(line)
+            say(line)
     if not quiet:
-        click.echo(f"wrote {output}", err=True)
+        say(f"wrote {output}", err=True)
     return 0
 
 
@@ -120,7 +122,7 @@ def _chip(path: Path, target: str | None) -> Target | None:
     if not report.is_file():
         return load_target("loihi2-netx") if path.suffix == ".net" else None
     try:
-        return load_target(str(json.loads(read_text(report, each=PARSED))["target"]["name"]))
+        return load_target(str(parse_json(read_text(report, each=PARSED))["target"]["name"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(
             f"{report}: is no report ({error}). Deploy again, or give --target."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.deploy import exit_code, show_report
 from osbc_deploy.cli.job import check_inputs, job_options, save_results
 from osbc_deploy.cli.options import OutputFile
@@ -94,7 +94,12 @@ def fit_command(
 
         budget = FitBudget(cores, memory, accuracy_drop)
         result = fit(
-            **inputs.load(progress), budget=budget, target=target, progress=progress, **options
+            **inputs.load(progress),
+            budget=budget,
+            target=target,
+            progress=progress,
+            call=inputs.call(),
+            **options,
         )
     if as_json:
         click.echo(json.dumps(result.report(), indent=1))
@@ -110,7 +115,7 @@ def fit_command(
     save_results((output, result.save), (plot, write_plot), quiet=quiet)
     code = exit_code(result.deployment)
     if code == 0 and not result.keeps_accuracy:
-        click.echo(
+        say(
             f"error: fixed point loses {result.lost:.2%} of the samples, {accuracy_drop:.2%} are "
             "allowed. Allow more cores or memory, or a larger drop.",
             err=True,
@@ -120,11 +125,11 @@ def fit_command(
 
 
 def _show_front(result: FitResult) -> None:
-    from rich.table import Table
+    from osbc_deploy.report.tables import PlainTable
 
     per_word = result.deployment.target.memory.word_bits.value / 8
     names = list(result.plan.choices)
-    table = Table(title=f"Least loss for {'cores' if result.resource == 'cores' else 'memory'}")
+    table = PlainTable(f"Least loss for {'cores' if result.resource == 'cores' else 'memory'}")
     for name in ("", "cores", "bytes", "loss", *(f"layer {name}" for name in names)):
         table.add_column(name, justify="left" if name == "" else "right")
     rows = _thinned(result.front, _ROWS)
@@ -140,7 +145,7 @@ def _show_front(result: FitResult) -> None:
         )
     table_console().print(table)
     built = "as predicted" if result.as_predicted else "NOT as predicted"
-    click.echo(
+    say(
         f"built: {result.deployment.mapping.cores_used} cores, "
         f"{result.deployment.mapping.bytes:,} B, {built}; {len(result.front)} plans on the front"
     )

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from osbc_deploy._version import __version__
+from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import json_option
 
 __all__ = ["backends_command", "doctor_command", "targets_group"]
@@ -56,7 +57,7 @@ def list_command(as_json: bool) -> int:
         return 0
     for t in targets:
         use = f"backend {t.backend}" if t.formats else "map only"
-        click.echo(f"{t.name:<14} {t.cores:>7,} cores  {t.title} ({use})")
+        say(f"{t.name:<14} {t.cores:>7,} cores  {t.title} ({use})")
     return 0
 
 
@@ -71,14 +72,12 @@ def show_command(name: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(target.model_dump(), indent=1))
         return 0
-    click.echo(f"{target.name}: {target.title}")
+    say(f"{target.name}: {target.title}")
     for place, fact in target.facts().items():
-        click.echo(
-            f"  {place:<28} {fact.value!s:>22} {fact.unit:<8} {fact.grade:<10} [{fact.source}]"
-        )
-    click.echo("sources:")
+        say(f"  {place:<28} {fact.value!s:>22} {fact.unit:<8} {fact.grade:<10} [{fact.source}]")
+    say("sources:")
     for key, text in target.sources.items():
-        click.echo(f"  [{key}] {text}")
+        say(f"  [{key}] {text}")
     return 0
 
 
@@ -107,9 +106,8 @@ def validate_command(names: tuple[str, ...], as_json: bool) -> int:
         click.echo(json.dumps(entries, indent=1))
     else:
         for entry in entries:
-            click.echo(
-                f"{'ok  ' if entry['ok'] else 'FAIL'}  {entry['target']}: {entry['message']}"
-            )
+            state = "ok  " if entry["ok"] else "FAIL"
+            say(f"{state}  {entry['target']}: {entry['message']}", lines=True)
     return 0 if all(entry["ok"] for entry in entries) else 2
 
 
@@ -122,12 +120,12 @@ def backends_command(as_json: bool) -> int:
         click.echo(json.dumps(entries, indent=1))
         return 0
     for entry in entries:
-        click.echo(
+        say(
             f"{entry['name']:<10} {'ok' if entry['ok'] else 'MISSING':<8} "
             f"{entry['summary']} ({entry['detail']})"
         )
         if entry["remedy"]:
-            click.echo(f"{'':<19} {entry['remedy']}")
+            say(f"{'':<19} {entry['remedy']}")
     return 0
 
 
@@ -193,13 +191,13 @@ def doctor_command(as_json: bool) -> int:
             )
         )
         return 2 if missing else 0
-    click.echo(f"osbc-deploy  {__version__}")
-    click.echo(f"python       {platform.python_version()}")
+    say(f"osbc-deploy  {__version__}")
+    say(f"python       {platform.python_version()}")
     for name, found in packages.items():
-        click.echo(f"{name:<12} {found or 'MISSING: pip install ' + name}")
+        say(f"{name:<12} {found or 'MISSING: pip install ' + name}")
     for entry in backends:
         state = "ok" if entry["ok"] else "MISSING"
-        click.echo(f"backend {entry['name']:<8} {state}: {entry['detail']}")
+        say(f"backend {entry['name']:<8} {state}: {entry['detail']}")
         if entry["remedy"]:
-            click.echo(f"  {entry['remedy']}")
+            say(f"  {entry['remedy']}")
     return 2 if missing else 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import table_console
-from osbc_deploy.cli.options import config_option, json_option
+from osbc_deploy.cli.console import say, table_console
+from osbc_deploy.cli.options import SEED, config_option, json_option
 from osbc_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ RANDOM = (
     type=click.Choice(["zero", "subtract"]),
     help="What a spike does in a NIR file: set to v_reset, or take the threshold away.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of numpy and torch.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of numpy and torch.")
 @json_option
 @config_option
 def inspect_command(
@@ -90,17 +91,18 @@ def inspect_command(
     else:
         _show(found)
     for line in found["unsupported"]:
-        click.echo(f"the chip cannot run: {line}", err=True)
+        say(f"the chip cannot run: {line}", err=True)
     return 3 if found["unsupported"] else 0
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    parts = text.replace("x", ",").split(",")
-    if not all(p.strip().isdecimal() and int(p) > 0 for p in parts) or len(parts) > 3:
+    parts = [part.strip() for part in text.replace("x", ",").split(",")]
+    if not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts) or len(parts) > 3:
         raise UsageError(
-            f"--shape: {text!r} is no shape. Give one to three whole numbers, such as 2,34,34."
+            f"--shape: {text[:80]!r} is no shape. Give one to three whole numbers of at most nine "
+            "digits, such as 2,34,34."
         )
-    return tuple(int(p) for p in parts)
+    return tuple(int(part) for part in parts)
 
 
 def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples | None:
@@ -125,21 +127,21 @@ def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples 
 
 
 def _show(found: dict[str, Any]) -> None:
-    from rich.table import Table
-
+    from osbc_deploy.plain_text import terminal
+    from osbc_deploy.report.tables import PlainTable
     from osbc_deploy.report.terminal import print_warnings
 
     console = table_console()
     print_warnings(found["warnings"], console)
     shape = _by(found["input_shape"])
     console.print(
-        f"{found['source']}: input {shape}, {found['neurons']:,} neurons, "
-        f"{found['weights']:,} weights, {found['parameters'] - found['weights']:,} biases, "
-        f"{found['dtype']}",
-        highlight=False,
-        markup=False,
+        terminal(
+            f"{found['source']}: input {shape}, {found['neurons']:,} neurons, "
+            f"{found['weights']:,} weights, {found['parameters'] - found['weights']:,} biases, "
+            f"{found['dtype']}"
+        )
     )
-    layers = Table(title="Layers")
+    layers = PlainTable("Layers")
     for name in ("layer", "from", "to", "kind", "map", "weights", "biases", "steps late"):
         layers.add_column(name, justify="right" if name in ("weights", "biases") else "left")
     for p in found["projections"]:
@@ -154,7 +156,7 @@ def _show(found: dict[str, Any]) -> None:
             _span(p["late"]) + (" (feedback)" if p["feedback"] else ""),
         )
     console.print(layers)
-    neurons = Table(title="Neurons")
+    neurons = PlainTable("Neurons")
     for name in ("population", "shape", "family", "equation", "decay u", "decay v", "gain",
                  "drive", "threshold", "after a spike"):  # fmt: skip
         neurons.add_column(name)
@@ -173,7 +175,7 @@ def _show(found: dict[str, Any]) -> None:
         )
     console.print(neurons)
     for note in found["notes"]:
-        click.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _map(p: dict[str, Any]) -> str:

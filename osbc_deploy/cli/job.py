@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from osbc_deploy.cli.options import config_option, json_option, quiet_option
+from osbc_deploy.cli.console import say
+from osbc_deploy.cli.options import ARGUMENTS, SEED, config_option, json_option, quiet_option
 from osbc_deploy.errors import OsbcError, UsageError
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.writing import check_folder
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
+    from osbc_deploy.report.provenance import Call
 
 __all__ = [
     "Inputs",
@@ -135,7 +138,7 @@ _OPTIONS = (
     ),
     click.option(
         "--seed",
-        type=int,
+        type=SEED,
         default=0,
         show_default=True,
         help="Seed of numpy and torch, and of the bundled data.",
@@ -253,6 +256,13 @@ class Inputs:
     seed: int
     dataset: DatasetRequest | None = None
 
+    def call(self) -> Call:
+        """Return the command line that runs, for the provenance."""
+        from osbc_deploy.report.provenance import Call
+
+        given = click.get_current_context().meta.get(ARGUMENTS, ())
+        return Call(shlex.join(["osbc-deploy", *given]), self.seed)
+
     def load(self, progress: Progress = SILENT) -> dict[str, Any]:
         """Return the arguments of :func:`osbc_deploy.deploy`; without a model, what is bundled."""
         seed_everything(self.seed)
@@ -359,9 +369,9 @@ def save_results(*results: tuple[Path | None, Callable[[Path], None]], quiet: bo
             failed.append(error)
             continue
         if not quiet:
-            click.echo(f"wrote {path}", err=True)
+            say(f"wrote {path}", err=True)
     for other in failed[1:]:
-        click.echo(f"error: {other}", err=True)
+        say(f"error: {other}", err=True, lines=True)
     if failed:
         raise failed[0]
 
@@ -372,5 +382,5 @@ def seed_everything(seed: int) -> None:
     import torch
 
     # Old-style seeding on purpose: it reaches the code of models and datasets.
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed)
     torch.manual_seed(seed)

@@ -5,6 +5,7 @@ Nothing heavy is imported here; every command imports what it needs when it runs
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from typing import Any
@@ -13,11 +14,13 @@ import click
 
 from osbc_deploy._version import __version__
 from osbc_deploy.cli import interrupts
+from osbc_deploy.cli.console import say
 from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.export import export_command
 from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
 from osbc_deploy.cli.inspect import inspect_command
+from osbc_deploy.cli.options import ARGUMENTS
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
 from osbc_deploy.cli.verify import verify_command
 from osbc_deploy.errors import OsbcError, UsageError, reason
@@ -43,6 +46,7 @@ class DefaultGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Insert the default command where the user named none."""
+        ctx.meta[ARGUMENTS] = tuple(args)
         own = {"--help", "-h", "--version"}
         if args and args[0] not in self.commands and args[0] not in own:
             args = ["deploy", *args]
@@ -85,27 +89,35 @@ def main(argv: list[str] | None = None) -> Any:
     """Run the command line and exit with the documented code."""
     # SpikingJelly makes torch look for a compiler of GPU code, and warn on machines without one.
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What the terminal's encoding lacks is shown as an escape.
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(args=argv, prog_name="osbc-deploy", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(interrupts.received() or 130)
     except click.ClickException as error:
-        error.show()
+        # click repeats what it was given.
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().rstrip("\n"), err=True, lines=True)
         sys.exit(error.exit_code)
     except OsbcError as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True, lines=True)
         sys.exit(error.exit_code)
     except OSError as error:
         # Of a temporary file, say: every OSError has its cause outside this program.
         place = f"{error.filename}: " if error.filename else ""
-        click.echo(f"error: {place}{error.strerror or reason(error)}.", err=True)
+        say(f"error: {place}{error.strerror or reason(error)}.", err=True, lines=True)
         sys.exit(UsageError.exit_code)
     except MemoryError as error:
-        click.echo(
+        say(
             f"error: there is not enough memory ({reason(error)}). Give fewer samples or a smaller "
             "network, or another machine.",
             err=True,
+            lines=True,
         )
         sys.exit(UsageError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

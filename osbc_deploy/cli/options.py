@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,26 @@ import click
 
 from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import HAND_WRITTEN, read_text
+from osbc_deploy.parsing import parse_toml
 
-__all__ = ["OutputFile", "config_option", "json_option", "quiet_option"]
+__all__ = ["ARGUMENTS", "SEED", "OutputFile", "config_option", "json_option", "quiet_option"]
+
+ARGUMENTS = "osbc_deploy.arguments"
+"""Key of click's ``Context.meta`` for the command line as it was given."""
+
+SEED = click.IntRange(0, 2**32 - 1)
+"""Seeds that numpy and torch both take."""
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
     """Take defaults for the command's options from the table named like the command."""
     if path is None:
         return
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        tables: dict[str, Any] = tomllib.loads(read_text(path, most=HAND_WRITTEN, error=UsageError))
+        tables = parse_toml(read_text(path, most=HAND_WRITTEN, error=UsageError))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: is not valid TOML ({error}). Correct the file.") from error
     name = ctx.info_name or ""
     _check_tables(path, tables, {name, *getattr(ctx.find_root().command, "commands", ())})
@@ -77,6 +79,8 @@ def _fault(option: click.Parameter, value: Any) -> str:
         return f"{value!r} is no single value. Give one number or text."
     if isinstance(option.type, click.types.IntParamType) and isinstance(value, float):
         return f"{value!r} is no whole number. Give one."
+    if "\0" in str(value):
+        return "holds a null character, which no path or name has."
     if isinstance(option.type, click.Path) and not isinstance(value, str):
         return f"{value!r} is no path. Give it as a text."
     return ""

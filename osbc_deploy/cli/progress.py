@@ -16,6 +16,8 @@ from rich.progress import (
 )
 from typing_extensions import Self
 
+from osbc_deploy.plain_text import visible
+
 __all__ = ["Bars"]
 
 
@@ -25,7 +27,7 @@ class Bars:
     def __init__(self, *, quiet: bool = False) -> None:
         console = Console(stderr=True)
         self._bars = Progress(
-            TextColumn("{task.description:<22}"),
+            TextColumn("{task.description:<22}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -49,7 +51,7 @@ class Bars:
 
     def start(self, title: str, total: int) -> None:
         """Begin a task of `total` steps."""
-        self._task = self._bars.add_task(title, total=total)
+        self._task = self._bars.add_task(visible(title), total=total)
 
     def advance(self, steps: int = 1) -> None:
         """Report `steps` more steps."""

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.options import OutputFile, config_option, json_option
 from osbc_deploy.errors import UsageError
+from osbc_deploy.plain_text import visible
 from osbc_deploy.writing import check_file, write_whole
 
 __all__ = [
@@ -66,7 +67,7 @@ def report_command(path: Path, form: str, output: Path | None) -> int:
         click.echo(text, nl=False)
     else:
         write_whole(output, text)
-        click.echo(f"wrote {output}", err=True)
+        say(f"wrote {output}", err=True)
     return 0
 
 
@@ -101,13 +102,37 @@ def _table(report: dict[str, Any]) -> str:
     show_default=True,
     help="What to print.",
 )
+@click.option(
+    "--target",
+    metavar="NAME|FILE.toml",
+    help="Chip the deployment must be for; by default the one of that name that comes with the "
+    "tool.",
+)
+@click.option(
+    "--test",
+    metavar="DATA",
+    help="The data it was evaluated on: run the integer network on them again.",
+)
 @config_option
 def check_command(
-    path: Path, budget: Path, baseline: Path | None, update_baseline: bool, form: str
+    path: Path,
+    budget: Path,
+    baseline: Path | None,
+    update_baseline: bool,
+    form: str,
+    target: str | None,
+    test: str | None,
 ) -> int:
-    """Check a deployment against a budget: exit code 4 over budget, 5 below the quality asked."""
+    """Check a deployment (a folder written with -o) against a budget.
+
+    Fit, cores and memory are counted again from network and target; the report must agree and
+    belong to them. Exit code 4: over budget, or does not fit. 5: below the quality asked, or
+    backend and engine differ. 6: report, network, target or baseline do not belong together, or
+    were changed.
+    """
     from osbc_deploy.report.budget import Growth, check_report, read_budget
     from osbc_deploy.report.read import read_report
+    from osbc_deploy.report.recount import read_recounted
 
     if update_baseline and baseline is None:
         raise UsageError("--update-baseline: needs --baseline FILE to write to.")
@@ -118,7 +143,7 @@ def check_command(
     if update_baseline and baseline is not None:
         check_file(baseline, parents=True)
     limits = read_budget(budget)
-    report = read_report(path)
+    report = read_recounted(path, target, test)
     known = None
     if baseline is not None and not (update_baseline and not baseline.exists()):
         known = read_report(baseline)
@@ -129,12 +154,12 @@ def check_command(
     click.echo(_findings(findings, form), nl=False)
     failed = [f for f in findings if not f.ok]
     for finding in failed:
-        click.echo(f"over: {finding.name}: {finding.message}", err=True)
+        say(f"over: {finding.name}: {finding.message}", err=True)
     if failed:
         return 4 if any(f.kind == "resource" for f in failed) else 5
     if update_baseline and baseline is not None:
         write_whole(baseline, json.dumps(report, indent=1) + "\n")
-        click.echo(f"wrote {baseline}", err=True)
+        say(f"wrote {baseline}", err=True)
     return 0
 
 
@@ -151,7 +176,8 @@ def _findings(findings: Sequence[Any], form: str) -> str:
         return findings_markdown(findings)
     width = max(len(f.name) for f in findings)
     return "".join(
-        f"{'ok  ' if f.ok else 'FAIL'}  {f.name:<{width}}  {f.message}\n" for f in findings
+        visible(f"{'ok  ' if f.ok else 'FAIL'}  {f.name:<{width}}  {f.message}") + "\n"
+        for f in findings
     )
 
 
@@ -168,8 +194,8 @@ def _findings(findings: Sequence[Any], form: str) -> str:
 def map_command(path: Path, target: str, as_json: bool) -> int:
     """Count what a network takes on any chip: a folder written with -o, a .img or a .net file.
 
-    The integers are taken as they are, so poolings stay merged into weights; nothing is run.
-    Exit code 4 when the network does not fit.
+    The integers are taken as they are, and poolings stay merged into weights unless the chip's
+    cores pool themselves; nothing is run. Exit code 4 when the network does not fit.
     """
     from osbc_deploy.chip.mapping import map_network
     from osbc_deploy.chip.target import load_target
@@ -180,7 +206,7 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
     formats = chip if chip.formats is not None else load_target("loihi2")
     mapping = map_network(read_stored(path, formats.number_formats), chip)
     cores = [core.as_dict(mapping.word_bits) for core in mapping.cores]
-    remarks = list(chip.remarks)
+    remarks = [*chip.remarks, *mapping.notes]
     if path.suffix == ".net" and chip.exchange is None and chip.memory.model == "records":
         remarks.append(
             "fully connected layers are counted as the chip could store them; lava-dl's loader "
@@ -206,12 +232,12 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
 
         title = f"{chip.title}: {mapping.cores_used} of {mapping.available:,} cores"
         table_console().print(cores_table(cores, title))
-        click.echo(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
+        say(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
         for remark in remarks:
-            click.echo(f"note: {remark}")
-        click.echo(f"verdict: {'FITS' if mapping.fits else 'DOES NOT FIT'} {chip.name}")
+            say(f"note: {remark}")
+        say(f"verdict: {'FITS' if mapping.fits else 'DOES NOT FIT'} {chip.name}")
     for excess in mapping.excesses():
-        click.echo(f"over: {excess}", err=True)
+        say(f"over: {excess}", err=True)
     return 0 if mapping.fits else 4
 
 
@@ -230,10 +256,10 @@ def diff_command(before: Path, after: Path, as_json: bool) -> int:
         click.echo(json.dumps(rows, indent=1))
         return 0
     if not rows:
-        click.echo("no difference")
+        say("no difference")
     for row in rows:
         change = "" if row["change"] is None else f"({_signed(row['change'])})"
-        click.echo(
+        say(
             f"{row['where']:<14} {row['what']:<22} {_shown(row['before']):>14} -> "
             f"{_shown(row['after']):>14} {change}"
         )

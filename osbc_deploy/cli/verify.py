@@ -91,7 +91,12 @@ def verify_command(
         from osbc_deploy.verify import verify
 
         found = verify(
-            **inputs.load(progress), target=target, gates=gate, progress=progress, **options
+            **inputs.load(progress),
+            target=target,
+            gates=gate,
+            progress=progress,
+            call=inputs.call(),
+            **options,
         )
     report = found.report()
     if as_json:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray
+from osbc_deploy.compress.kernels import factorize
 
 __all__ = ["DampedHessian", "damp"]
 
@@ -77,8 +78,8 @@ def damp(H: FloatArray, fraction: float = 0.03) -> DampedHessian:
 
 def _well_posed(H: FloatArray) -> bool:
     """Whether a Cholesky factor exists whose pivots are more than rounding."""
-    try:
-        pivots = np.diagonal(np.linalg.cholesky(H)) ** 2
-    except np.linalg.LinAlgError:
+    factor = H.copy()
+    if not factorize(factor):
         return False
+    pivots = np.diagonal(factor) ** 2
     return bool((pivots > _SMALLEST_PIVOT * np.diagonal(H).max(initial=0.0)).all())

@@ -16,10 +16,16 @@ as well.
 dynamics is the same thing in T steps. Poolings and patches are linear and act after the filter.
 With the identity in place of `M` this is the Hessian of the input current of Optimal Brain
 Compression (Frantar, Singh, Alistarh 2022).
+
+Filtered spikes are rounded to 20 bits or fewer, so all sums are of whole numbers, and they are
+moved to 64-bit integers before they could need more digits than floating point has. Whatever
+library adds them up, in whatever order, gets the same: everything that is decided from these
+moments on is decided alike on every machine.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +33,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.compress.exact import FLOAT_BITS, WHOLE_BITS, WholeSum, log2
 from osbc_deploy.compress.rows import DEFAULT_MEMORY
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.network.graph import AvgPool, Conv, Dense, Projection
@@ -42,6 +49,10 @@ __all__ = [
     "pooled",
     "shares_kernel",
 ]
+
+_BITS = 20
+"""Of a trace, where there are few enough rows; half a unit is half a millionth of the largest trace
+there can be. A billion rows leave 16."""
 
 
 def membrane_kernel(dynamics: LinearDynamics, steps: int) -> FloatArray:
@@ -78,11 +89,15 @@ def shares_kernel(dynamics: LinearDynamics) -> bool:
 
 
 def pooled(pool: AvgPool, maps: FloatArray) -> FloatArray:
-    """Average-pool maps (m, C, H, W)."""
+    """Sum the windows of maps (m, C, H, W) that an average pooling divides by its divisor."""
     (kh, kw), (sh, sw), (ph, pw) = pool.kernel, pool.stride, pool.padding
     padded = np.pad(maps, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
     windows = sliding_window_view(padded, (kh, kw), axis=(2, 3))[:, :, ::sh, ::sw]
-    return np.asarray(windows.sum(axis=(-2, -1)) / pool.divisor)
+    total = np.zeros(windows.shape[:4])
+    for i in range(kh):
+        for j in range(kw):
+            total += windows[..., i, j]
+    return total
 
 
 def patches(conv: Conv, maps: FloatArray) -> FloatArray:
@@ -190,44 +205,116 @@ def membrane_moments(
     """
     groups = groups_of(afferents)
     fan_in = sum(p.connection.fan_in for p in afferents)
-    hessian = np.zeros((groups, fan_in, fan_in))
-    cross = None if reference is None else np.zeros_like(hessian)
-    drift, float_drift = np.zeros((2, groups, fan_in))
     samples, steps = spikes[0].shape[:2]
     # A constant input at every step, seen through the membrane.
     ones = membrane_trace(dynamics, np.ones((1, steps)))[0]
-    constant, rows = 0.0, 0
+    grid = _Grid.of(afferents, ones, spikes if reference is None else [*spikes, *reference])
+    square, vector = (groups, fan_in, fan_in), (groups, fan_in)
+    shapes = [square, vector, (1,)] + ([] if reference is None else [square, vector])
+    sums = [WholeSum(shape) for shape in shapes]
+    rows = 0
     for start in range(0, samples, batch_size):
         part = slice(start, min(start + batch_size, samples))
-        seen = [membrane_trace(dynamics, s[part]) for s in spikes]
+        seen = [grid.round(membrane_trace(dynamics, s[part])) for s in spikes]
         meant = (
-            None if reference is None else [membrane_trace(dynamics, s[part]) for s in reference]
+            None
+            if reference is None
+            else [grid.round(membrane_trace(dynamics, s[part])) for s in reference]
         )
-        weight = np.tile(ones, part.stop - start)
-        for frames in _frame_batches(afferents, seen, memory):
+        weight = np.tile(grid.round(ones), part.stop - start)
+        for frames in _frame_batches(afferents, seen, memory, grid.frames):
             x = _stacked(afferents, seen, frames)
             positions = x.shape[1] // (frames.stop - frames.start)
             m = np.repeat(weight[frames], positions)
             rows += x.shape[1]
-            constant += 2.0 * float(m @ m)
-            y = x if meant is None else _stacked(afferents, meant, frames)
-            for group in range(groups):
-                hessian[group] += 2.0 * (x[group].T @ x[group])
-                drift[group] += 2.0 * (m @ x[group])
-                if cross is not None:
-                    cross[group] += 2.0 * (x[group].T @ y[group])
-                    float_drift[group] += 2.0 * (m @ y[group])
+            found = [x.swapaxes(1, 2) @ x, m @ x, m @ m]
+            if meant is not None:
+                y = _stacked(afferents, meant, frames)
+                found += [x.swapaxes(1, 2) @ y, m @ y]
+            for total, value in zip(sums, found, strict=True):
+                total.add(value, x.shape[1] * grid.top**2)
         on_batch(part.stop - start)
-    if reference is None:
-        float_drift = drift
+    scale = grid.columns(afferents)
+    each = 2.0 / rows * scale
+    values = [total.finish() for total in sums]
+    for value in values:
+        if value.ndim == 3:
+            np.multiply(value, each[:, None], out=value)
+            np.multiply(value, scale, out=value)
+        elif value.ndim == 2:
+            np.multiply(value, each * grid.unit, out=value)
+    hessian, drift, constant, *others = values
+    cross, float_drift = others or (None, drift)
     return Moments(
-        hessian / rows,
-        None if cross is None else cross / rows,
-        drift / rows,
-        float_drift / rows,
-        constant / rows,
+        hessian,
+        cross,
+        drift,
+        float_drift,
+        float(constant[0]) * (2.0 / rows * grid.unit**2),
         rows,
     )
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The fixed-point numbers that traces are rounded to.
+
+    Attributes
+    ----------
+    unit : float
+        Of a trace: a power of two.
+    top : int
+        The largest number of units that a row holds, poolings summed.
+    frames : int
+        Time steps whose rows may be multiplied at once.
+    """
+
+    unit: float
+    top: int
+    frames: int
+
+    @classmethod
+    def of(
+        cls, afferents: Sequence[Projection], ones: FloatArray, rasters: Sequence[SpikeArray]
+    ) -> _Grid:
+        """Return the finest grid whose sums stay exact."""
+        peak = max(1, *(int(raster.max(initial=0)) for raster in rasters))
+        area = max(1 if p.pool is None else math.prod(p.pool.kernel) for p in afferents)
+        positions = max(_positions(p, s) for p, s in zip(afferents, rasters, strict=False))
+        rows = positions * rasters[0].shape[0] * rasters[0].shape[1]
+        bits = min(
+            _BITS,
+            (FLOAT_BITS - log2(positions)) // 2 - log2(area),
+            (WHOLE_BITS - log2(rows)) // 2 - log2(area),
+        )
+        # All inputs active at every step make the largest trace there can be.
+        largest = float(np.abs(ones).max(initial=0.0)) * peak
+        unit = math.ldexp(1.0, math.frexp(largest)[1] - bits) if largest > 0 else 1.0
+        top = area << bits
+        return cls(unit, top, max(1, 2**FLOAT_BITS // (positions * top * top)))
+
+    def round(self, traces: FloatArray) -> FloatArray:
+        """Return traces in units."""
+        return np.asarray(np.rint(traces / self.unit))
+
+    def columns(self, afferents: Sequence[Projection]) -> FloatArray:
+        """Return what a unit of each stacked input stands for."""
+        return np.concatenate(
+            [
+                np.full(p.connection.fan_in, self.unit / (1 if p.pool is None else p.pool.divisor))
+                for p in afferents
+            ]
+        )
+
+
+def _positions(projection: Projection, raster: SpikeArray | FloatArray) -> int:
+    """Return the rows of one time step: the places a kernel is applied at."""
+    if isinstance(projection.connection, Dense):
+        return 1
+    shape = raster.shape[2:]
+    if projection.pool is not None:
+        shape = projection.pool.output_shape(shape)
+    return math.prod(projection.connection.output_shape(shape)[1:])
 
 
 def groups_of(afferents: Sequence[Projection]) -> int:
@@ -252,22 +339,16 @@ def groups_of(afferents: Sequence[Projection]) -> int:
 
 
 def _frame_batches(
-    afferents: Sequence[Projection], traces: Sequence[FloatArray], memory: int
+    afferents: Sequence[Projection], traces: Sequence[FloatArray], memory: int, most: int
 ) -> Iterator[slice]:
-    """Cut the time steps of a batch so that their unfolded rows stay within memory."""
+    """Cut the time steps of a batch: `most` at once, their unfolded rows within memory."""
     frames = traces[0].shape[0] * traces[0].shape[1]
     wide = 0
     for projection, trace in zip(afferents, traces, strict=True):
-        connection, shape = projection.connection, trace.shape[2:]
-        if isinstance(connection, Dense):
-            wide += 8 * connection.fan_in
-        else:
-            if projection.pool is not None:
-                shape = projection.pool.output_shape(shape)
-            _, height, width = connection.output_shape(shape)
-            wide += 8 * connection.groups * connection.fan_in * height * width
+        groups = getattr(projection.connection, "groups", 1)
+        wide += 8 * groups * projection.connection.fan_in * _positions(projection, trace)
     # Two copies while stacking, and two sides of the cross term.
-    step = max(1, memory // (4 * wide))
+    step = max(1, min(most, memory // (4 * wide)))
     return (slice(start, min(start + step, frames)) for start in range(0, frames, step))
 
 
@@ -283,7 +364,7 @@ def _stacked(
 
 
 def _inputs(projection: Projection, frames: FloatArray) -> FloatArray:
-    """Return the rows (groups, m, fan_in) the weights are multiplied with."""
+    """Return the rows (groups, m, fan_in) the weights are multiplied with, pooling undivided."""
     if projection.pool is not None:
         frames = pooled(projection.pool, frames)
     connection = projection.connection

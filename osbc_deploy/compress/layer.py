@@ -10,7 +10,9 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, frozen
 from osbc_deploy.compress.damping import DampedHessian, damp
+from osbc_deploy.compress.exact import product
 from osbc_deploy.compress.hessian import Moments
+from osbc_deploy.compress.kernels import factorized, solve_many
 from osbc_deploy.compress.paths import Path, allocate, path_mask
 from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
 from osbc_deploy.compress.quantize import (
@@ -169,18 +171,23 @@ class LayerProblem:
         return all(p.compressible for p in self.afferents)
 
     @cached_property
-    def undamped(self) -> float:
-        """The loss of removing all weights."""
-        pairs = zip(self.blocks, self.hessian, strict=True)
-        return sum((float(loss(W, np.zeros_like(W), H).sum()) for W, H in pairs), 0.0)
+    def targets(self) -> tuple[FloatArray, ...]:
+        """Correlations of the live inputs with the potential, ``W H`` (rows, live), by group."""
+        pairs = zip(self.blocks, self.damped, strict=True)
+        return tuple(product(W[:, d.live], d.H) for W, d in pairs)
 
     @cached_property
     def whole(self) -> float:
         """The loss of removing all weights, damping included."""
-        pairs = zip(self.blocks, self.damped, strict=True)
-        return sum(
-            (float(loss(W[:, d.live], np.zeros(len(d.live)), d.H).sum()) for W, d in pairs), 0.0
-        )
+        found = zip(self.blocks, self.damped, self.targets, strict=True)
+        return sum((float((target * W[:, d.live]).sum()) for W, d, target in found), 0.0)
+
+    @cached_property
+    def undamped(self) -> float:
+        """The loss of removing all weights, without what the damping adds."""
+        found = zip(self.blocks, self.hessian, self.damped, strict=True)
+        pulled = (float((_added(d, H) * W[:, d.live] ** 2).sum()) for W, H, d in found)
+        return max(0.0, self.whole - sum(pulled))
 
 
 def pose(
@@ -268,11 +275,17 @@ def _centre(
 ) -> FloatArray:
     centre = np.array(W, np.float64)
     # What damping added pulls towards the weights as they were.
-    added = np.diagonal(d.H) - np.diagonal(H)[d.live]
-    right = (W @ C.T)[:, d.live] + pull * added * W[:, d.live]
+    added = _added(d, H)
+    right = product(C, W.T)[d.live] + (pull * added * W[:, d.live]).T
     left = d.H + np.diag((pull - 1.0) * added)
-    centre[:, d.live] = np.linalg.solve(left, right.T).T
+    solve_many(factorized(left), right)
+    centre[:, d.live] = right.T
     return centre
+
+
+def _added(d: DampedHessian, H: FloatArray) -> FloatArray:
+    """Return what damping added to the diagonal of the live inputs."""
+    return np.asarray(np.diagonal(d.H) - np.diagonal(H)[d.live])
 
 
 def rank_layer(problem: LayerProblem, keep: int, space: Workspace | None = None) -> Ranking:
@@ -281,7 +294,8 @@ def rank_layer(problem: LayerProblem, keep: int, space: Workspace | None = None)
         order = np.argsort(-np.abs(problem.blocks), axis=2, kind="stable")
         square = np.take_along_axis(problem.blocks**2, order, axis=2)
         return Ranking("magnitude", tuple(Path(o, d) for o, d in zip(order, square, strict=True)))
-    return rank_rows(problem.blocks, problem.damped, keep, space or Workspace())
+    space = space or Workspace()
+    return rank_rows(problem.blocks, problem.damped, keep, space, problem.targets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,9 +360,11 @@ def prune_layer(
         kept = tuple(W * mask for W, mask in zip(problem.blocks, masks, strict=True))
         return Pruned(selection, masks, kept, ())
     solved = []
-    for W, d, mask in zip(problem.blocks, problem.damped, masks, strict=True):
+    for W, d, target, mask in zip(
+        problem.blocks, problem.damped, problem.targets, masks, strict=True
+    ):
         best = W * mask
-        best[:, d.live] = least_squares(W[:, d.live], d.H, mask[:, d.live], space)
+        best[:, d.live] = least_squares(W[:, d.live], d.H, mask[:, d.live], space, target)
         solved.append(best)
     return Pruned(selection, masks, tuple(solved), curve)
 
@@ -526,8 +542,8 @@ def _bias(problem: LayerProblem, weights: FloatArray) -> FloatArray | None:
     if not problem.free_bias:
         return None
     moments = problem.moments
-    drift = np.einsum("gri,gi->gr", problem.original, moments.float_drift)
-    drift -= np.einsum("gri,gi->gr", weights, moments.drift)
+    drift = (problem.original * moments.float_drift[:, None]).sum(axis=2)
+    drift -= (weights * moments.drift[:, None]).sum(axis=2)
     own = problem.afferents[0].connection.bias
     start = 0.0 if own is None else own.astype(np.float64)
     return np.asarray(start + drift.reshape(-1) / moments.constant)

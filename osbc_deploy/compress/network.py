@@ -291,6 +291,7 @@ def compress(
                 record={population.name},
                 given=arriving,
                 until=population.name,
+                exact=True,
                 batch_size=batch_size,
             )
             arriving |= after.spikes
@@ -340,6 +341,7 @@ def _float_run(
         network,
         calibration,
         record={p.pre for p in network.projections},
+        exact=True,
         batch_size=batch_size,
         progress=progress,
         title="calibrate",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
+from osbc_deploy.compress.exact import quadratic
+from osbc_deploy.compress.kernels import factorize, factorized, halfway_many, invert, subtract
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.selection import eliminate_to_pattern
 from osbc_deploy.errors import UsageError
+from osbc_deploy.jit import compiled
 
 __all__ = ["Pattern", "input_order", "n_of_m_mask", "output_order"]
 
@@ -43,11 +47,11 @@ class Pattern:
         """
         if text in ("weights", "inputs", "outputs"):
             return cls(text)
-        found = re.fullmatch(r"(\d+):(\d+)", text)
+        found = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,6})", text)
         if not found or not 0 < int(found[1]) < int(found[2]):
             raise UsageError(
-                f"pattern: {text!r} is none of weights, inputs, outputs, or N:M with 0 < N < M, "
-                "such as 2:4."
+                f"pattern: {text[:80]!r} is none of weights, inputs, outputs, or N:M with 0 < N < "
+                "M of at most six digits, such as 2:4."
             )
         return cls("n:m", int(found[1]), int(found[2]))
 
@@ -83,17 +87,20 @@ def n_of_m_mask(
         Weights on dead inputs are kept, the larger first, where the live ones leave room.
     """
     rows, n = W.shape
-    own = np.concatenate([np.arange(inputs) for inputs in fan_ins or (n,)])
-    group = np.cumsum(own % pattern.m == 0) - 1
-    slot = group * pattern.m + own % pattern.m
+    fan_ins = fan_ins or (n,)
+    # Larger groups hold no more than all inputs of a projection, and take memory for it.
+    m = min(pattern.m, max(fan_ins))
+    own = np.concatenate([np.arange(inputs) for inputs in fan_ins])
+    group = np.cumsum(own % m == 0) - 1
+    slot = group * m + own % m
     # Without effect on the loss, weights on dead inputs are worth less than any other.
     rank = np.where(np.isin(np.arange(n), live), 2.0 + np.max(np.abs(W), initial=0.0), np.abs(W))
     if len(live):
         removed = eliminate_to_pattern(W[:, live], H, group[live], pattern.n, space)
         np.put_along_axis(rank, live[removed.order], -1.0, axis=1)
-    padded = np.full((rows, (int(group.max(initial=-1)) + 1) * pattern.m), -1.0)
+    padded = np.full((rows, (int(group.max(initial=-1)) + 1) * m), -1.0)
     padded[:, slot] = rank
-    folded = padded.reshape(rows, -1, pattern.m)
+    folded = padded.reshape(rows, -1, m)
     place = np.argsort(np.argsort(-folded, axis=2, kind="stable"), axis=2)
     return np.asarray(((place < pattern.n) & (folded >= 0.0)).reshape(rows, -1)[:, slot])
 
@@ -119,27 +126,52 @@ def input_order(W: FloatArray, H: FloatArray, unit: int) -> tuple[IntArray, Floa
     drop : ndarray (n / unit,)
         By how much the loss of all rows falls when the unit joins those before it.
     """
-    rows, n = W.shape
+    n = W.shape[1]
     count = n // unit
-    w = np.array(W, np.float64).reshape(rows, count, unit)
-    inverse = np.linalg.inv(H)
+    inverse = np.empty((n, n))
+    invert(factorized(np.array(H, np.float64)), inverse)
+    w = np.array(W.T, np.float64)
     alive = np.ones(count, bool)
     order, rise = np.empty(count, np.int64), np.empty(count)
     for step in range(count - 1, -1, -1):
-        blocks = inverse.reshape(count, unit, count, unit)
-        own = blocks[np.arange(count), :, np.arange(count)]
-        own[~alive] = np.eye(unit)
-        solved = np.linalg.solve(own, w.transpose(1, 2, 0))
-        cost = np.einsum("rcu,cur->c", w, solved)
-        cost[~alive] = np.inf
-        p = int(cost.argmin())
-        order[step], rise[step] = p, cost[p]
-        columns = inverse[:, p * unit : (p + 1) * unit]
-        w -= (columns @ solved[p]).T.reshape(rows, count, unit)
-        inverse -= columns @ np.linalg.solve(own[p], columns.T)
-        alive[p] = False
-        w[:, p] = 0.0
+        order[step], rise[step] = _remove_unit(w, inverse, alive, unit)
     return order, rise
+
+
+@compiled
+def _remove_unit(w: Any, inverse: Any, alive: Any, unit: int) -> tuple[int, float]:
+    """Remove the least missed unit from `w` (n, rows), `inverse` and `alive`; its cost."""
+    n, rows = w.shape
+    best, least = -1, np.inf
+    part = np.empty((unit, rows))
+    for u in range(len(alive)):
+        if not alive[u]:
+            continue
+        start = u * unit
+        own = inverse[start : start + unit, start : start + unit].copy()
+        factorize(own)
+        part[:] = w[start : start + unit]
+        halfway_many(own, part)
+        cost = 0.0
+        for i in range(unit):
+            for r in range(rows):
+                cost += part[i, r] * part[i, r]
+        if best < 0 or cost < least:
+            best, least = u, cost
+    start = best * unit
+    own = inverse[start : start + unit, start : start + unit].copy()
+    columns = np.empty((unit, n))
+    for i in range(unit):
+        columns[i, : start + i] = inverse[: start + i, start + i]
+        columns[i, start + i :] = inverse[start + i, start + i :]
+    factorize(own)
+    part[:] = w[start : start + unit]
+    halfway_many(own, part)
+    halfway_many(own, columns)
+    subtract(w, columns, part, 0, n, 0, unit, 0, rows, False)
+    subtract(inverse, columns, columns, 0, n, 0, unit, 0, n, True)
+    alive[best] = False
+    return best, least
 
 
 def output_order(W: FloatArray, H: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -151,6 +183,6 @@ def output_order(W: FloatArray, H: FloatArray) -> tuple[IntArray, FloatArray]:
         The most valuable first.
     drop : ndarray (rows,)
     """
-    worth = np.einsum("ri,ri->r", W @ H, W)
+    worth = quadratic(W, H)
     order = np.argsort(-worth, kind="stable")
     return order, worth[order]

@@ -7,14 +7,17 @@ limited and they are chosen together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from scipy.linalg import cholesky
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
+from osbc_deploy.compress.exact import product
+from osbc_deploy.compress.kernels import factorized, gathered
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.support import loss, support_blocks, supports
+from osbc_deploy.jit import compiled
 
 __all__ = [
     "choose_scales",
@@ -25,7 +28,10 @@ __all__ = [
     "windows",
 ]
 
-_STEPS_PER_OCTAVE = 6
+_OCTAVE = (1.0, 0.890899, 0.793701, 0.707107, 0.629961, 0.561231)
+"""Steps down from a scale to half of it, about equal. Numbers, not powers: libraries differ in the
+last bit of a power."""
+
 _OCTAVES = 6
 """Scales reach this far down from the one that holds the largest weight of the smallest row."""
 
@@ -87,9 +93,10 @@ def search_scales(
     top = float(largest.max(initial=0.0))
     if top == 0.0:
         return np.ones(1), np.zeros((len(W), 1))
-    spread = np.log2(top / largest[largest > 0].min())
-    count = int(_STEPS_PER_OCTAVE * (min(spread, _SPREAD) + _OCTAVES))
-    candidates = top / levels(bits) * 2.0 ** (-np.arange(count) / _STEPS_PER_OCTAVE)
+    spread = round(math.log2(top / largest[largest > 0].min()), 6)
+    count = int(len(_OCTAVE) * (min(spread, _SPREAD) + _OCTAVES))
+    octave, step = np.divmod(np.arange(count), len(_OCTAVE))
+    candidates = top / levels(bits) * np.ldexp(np.array(_OCTAVE)[step], -octave)
     errors = np.empty((len(W), count))
     for k, scale in enumerate(candidates):
         rounded = round_to_grid(W, scale, bits) * scale
@@ -197,127 +204,162 @@ def quantize_rows(
         Against `W` where `mask` holds; 0 elsewhere.
     """
     space = space or Workspace()
-    rows, n = W.shape
-    codes = np.zeros((len(widths), rows, n), np.int8)
-    lost = np.zeros((len(widths), rows))
+    codes = np.zeros((len(widths), *W.shape), np.int8)
+    lost = np.zeros((len(widths), len(W)))
     # Falling importance is walked from the end of the rising order.
     rising = np.argsort(np.diagonal(H), kind="stable")
-    grids = list(zip(scales, widths, strict=True))
-    if mask.all() and n:
-        ordered = H[np.ix_(rising, rising)]
-        factor = cholesky(ordered)
+    if not W.size:
+        return codes, lost
+    tops = np.array([0 if bits == 1 else levels(bits) for bits in widths], np.float64)
+    by_row = np.stack([np.broadcast_to(scale, len(W)) for scale in scales], axis=1)
+    if mask.all():
+        ordered = gathered(H, rising)
+        factor = factorized(ordered.copy())
 
         def together(batch: slice) -> None:
             for start in range(batch.start * _SHARED_ROWS, batch.stop * _SHARED_ROWS, _SHARED_ROWS):
-                part = slice(start, min(start + _SHARED_ROWS, rows))
-                values = W[part][:, rising]
-                for k, (scale, bits) in enumerate(grids):
-                    q = _walk_shared(values, factor, scale[part], bits)
+                part = slice(start, min(start + _SHARED_ROWS, len(W)))
+                values = np.array(W[part][:, rising], np.float64)
+                for k, top in enumerate(tops):
+                    scale = np.ascontiguousarray(by_row[part, k])
+                    q, found = _walk_shared(values, factor, scale, top)
                     if polish:
-                        q = _polish_shared(values, ordered, q, scale[part], bits)
+                        q, found = _polish_shared(values, ordered, q, scale, widths[k])
                     codes[k, part][:, rising] = q
-                    lost[k, part] = loss(values, q * scale[part, None], ordered)
+                    lost[k, part] = found
 
-        space.batches(together, -(-rows // _SHARED_ROWS), 64 * _SHARED_ROWS * n)
+        shared = -(-len(W) // _SHARED_ROWS)
+        space.batches(together, shared, 64 * _SHARED_ROWS * W.shape[1])
         return codes, lost
-    by_size = np.argsort(mask.sum(axis=1), kind="stable")
-    most = int(mask.sum(axis=1).max(initial=0))
 
     def apart(batch: slice) -> None:
-        part = by_size[batch]
-        place, inside = supports(mask[part][:, rising])
-        columns = rising[place]
-        block = support_blocks(H, columns, inside)
-        factor = np.swapaxes(np.linalg.cholesky(block), 1, 2)
-        values = np.take_along_axis(W[part], columns, axis=1) * inside
-        walked = _walk(values, factor, [(scale[part], bits) for scale, bits in grids])
-        for k, (scale, bits) in enumerate(grids):
-            q = walked[k] * inside
-            if polish:
-                q = _polish(values, block, q, scale[part], bits, inside)
-            error = values - q * scale[part, None]
-            lost[k, part] = np.einsum("ri,ri->r", np.matmul(block, error[..., None])[..., 0], error)
-            codes[k, part[:, None], columns] = np.where(inside, q, 0.0)
+        for row in range(batch.start, batch.stop):
+            columns = rising[mask[row][rising]]
+            block = gathered(H, columns)
+            values = np.array(W[row, columns], np.float64)
+            q = np.empty((len(tops), len(columns)))
+            found = np.empty(len(tops))
+            factor = factorized(block.copy())
+            _quantize(values, block, factor, by_row[row], tops, polish, q, found)
+            codes[:, row, columns] = q
+            lost[:, row] = found
 
-    if most:
-        space.batches(apart, rows, 32 * most * most + 16 * len(grids) * most)
+    most = int(mask.sum(axis=1).max())
+    space.batches(apart, len(W), 24 * most * most + 32 * len(tops) * most + 1)
     return codes, lost
 
 
-def _walk_shared(W: FloatArray, R: FloatArray, scale: FloatArray, bits: int) -> FloatArray:
-    """Return codes for rows that share the upper factor `R`, from the last column to the first."""
+@compiled
+def _nearest(w: float, scale: float, top: float) -> float:
+    """Return :func:`round_to_grid` of a number; `top` is 0 for one bit."""
+    if top == 0.0:
+        return -1.0 if w < 0.0 else 1.0
+    return float(min(max(np.rint(w / scale), -top), top))
+
+
+@compiled
+def _quantize(
+    w: Any, H: Any, U: Any, scales: Any, tops: Any, polish: bool, codes: Any, lost: Any
+) -> None:
+    """Quantize one row (n,) on each grid; `H` (n, n) with its factor `U` are those of its support.
+
+    Writes codes (grids, n) and losses (grids,).
+    """
+    n = len(w)
+    turned = U.T.copy()
+    fed, slope = np.empty(n), np.empty(n)
+    for k in range(len(tops)):
+        scale, top, q = scales[k], tops[k], codes[k]
+        fed[:] = 0.0
+        total = 0.0
+        for i in range(n - 1, -1, -1):
+            q[i] = _nearest(w[i] + fed[i] / U[i, i], scale, top)
+            error = w[i] - q[i] * scale
+            left = U[i, i] * error + fed[i]
+            total += left * left
+            rest, row = fed[:i], turned[i, :i]
+            for j in range(i):
+                rest[j] = rest[j] + error * row[j]
+        if polish:
+            slope[:] = 0.0
+            for i in range(n):
+                error, row = w[i] - q[i] * scale, H[i]
+                for j in range(n):
+                    slope[j] = slope[j] + error * row[j]
+            for _ in range(_POLISH):
+                moved = False
+                for i in range(n):
+                    wanted = _nearest(scale * q[i] + slope[i] / H[i, i], scale, top)
+                    if wanted != q[i]:
+                        moved = True
+                        change, row = scale * (wanted - q[i]), H[i]
+                        for j in range(n):
+                            slope[j] = slope[j] - change * row[j]
+                        q[i] = wanted
+                if not moved:
+                    break
+            total = 0.0
+            for i in range(n):
+                total += slope[i] * (w[i] - q[i] * scale)
+        lost[k] = total
+
+
+def _walk_shared(
+    W: FloatArray, U: FloatArray, scale: FloatArray, top: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return codes and losses of rows that share a factor, from the last column to the first."""
     n = W.shape[1]
-    codes, error = np.zeros_like(W), np.zeros_like(W)
+    codes, error, lost = np.zeros_like(W), np.zeros_like(W), np.zeros(len(W))
     for end in range(n, 0, -_BLOCK):
         start = max(0, end - _BLOCK)
-        done = error[:, end:] @ R[start:end, end:].T
+        fed = product(error[:, end:], U[start:end, end:].T, coarse=True)
+        _walk_block(W, U, scale, top, start, end, fed, codes, error, lost)
+    return codes, lost
+
+
+@compiled
+def _walk_block(
+    W: Any,
+    U: Any,
+    scale: Any,
+    top: float,
+    start: int,
+    end: int,
+    fed: Any,
+    codes: Any,
+    error: Any,
+    lost: Any,
+) -> None:
+    """Walk over some columns; `fed` (rows, columns) is what those behind them feed back."""
+    turned = U[start:end, start:end].T.copy()
+    for r in range(len(W)):
         for i in range(end - 1, start - 1, -1):
-            fed = done[:, i - start] + error[:, i + 1 : end] @ R[i, i + 1 : end]
-            codes[:, i] = round_to_grid(W[:, i] + fed / R[i, i], scale, bits)
-            error[:, i] = W[:, i] - codes[:, i] * scale
-    return codes
-
-
-def _walk(W: FloatArray, R: FloatArray, grids: Sequence[tuple[FloatArray, int]]) -> FloatArray:
-    """Return codes (grids, rows, n) for rows with a factor each, from the last column on."""
-    codes = np.zeros((len(grids), *W.shape))
-    error = np.zeros_like(codes)
-    for i in range(W.shape[1] - 1, -1, -1):
-        fed = np.einsum("grj,rj->gr", error[:, :, i + 1 :], R[:, i, i + 1 :])
-        wanted = W[:, i] + fed / R[:, i, i]
-        for k, (scale, bits) in enumerate(grids):
-            codes[k, :, i] = round_to_grid(wanted[k], scale, bits)
-            error[k, :, i] = W[:, i] - codes[k, :, i] * scale
-    return codes
+            own = fed[r, i - start]
+            codes[r, i] = _nearest(W[r, i] + own / U[i, i], scale[r], top)
+            error[r, i] = W[r, i] - codes[r, i] * scale[r]
+            left = U[i, i] * error[r, i] + own
+            lost[r] += left * left
+            rest, row = fed[r, : i - start], turned[i - start]
+            for j in range(len(rest)):
+                rest[j] = rest[j] + error[r, i] * row[j]
 
 
 def _polish_shared(
     W: FloatArray, H: FloatArray, codes: FloatArray, scale: FloatArray, bits: int
-) -> FloatArray:
-    def pull(i: int, rows: IntArray, change: FloatArray) -> FloatArray:
-        return np.asarray(change[:, None] * H[i])
-
-    slope = (W - codes * scale[:, None]) @ H
-    diagonal = np.broadcast_to(np.diagonal(H), W.shape)
-    return _descend(slope, diagonal, codes, scale, bits, np.ones(W.shape, bool), pull)
-
-
-def _polish(
-    W: FloatArray,
-    H: FloatArray,
-    codes: FloatArray,
-    scale: FloatArray,
-    bits: int,
-    inside: BoolArray,
-) -> FloatArray:
-    def pull(i: int, rows: IntArray, change: FloatArray) -> FloatArray:
-        return np.asarray(change[:, None] * H[rows, i])
-
-    slope = np.matmul(H, (W - codes * scale[:, None])[..., None])[..., 0]
-    return _descend(slope, np.einsum("rii->ri", H), codes, scale, bits, inside, pull)
-
-
-def _descend(
-    slope: FloatArray,
-    diagonal: FloatArray,
-    codes: FloatArray,
-    scale: FloatArray,
-    bits: int,
-    inside: BoolArray,
-    pull: Callable[[int, IntArray, FloatArray], FloatArray],
-) -> FloatArray:
-    """Move one code at a time to its best place; `slope` is ``H (w - scale q)`` of every row."""
-    codes = codes.copy()
+) -> tuple[FloatArray, FloatArray]:
+    """Move one code at a time to its best place; return codes and losses."""
+    slope = product(W - codes * scale[:, None], H)
+    diagonal = np.diagonal(H)
     for _ in range(_POLISH):
         moved = False
         for i in range(codes.shape[1]):
             here = codes[:, i]
-            wanted = round_to_grid(scale * here + slope[:, i] / diagonal[:, i], scale, bits)
-            rows = np.flatnonzero((wanted != here) & inside[:, i])
+            wanted = round_to_grid(scale * here + slope[:, i] / diagonal[i], scale, bits)
+            rows = np.flatnonzero(wanted != here)
             if len(rows):
                 moved = True
-                slope[rows] -= pull(i, rows, scale[rows] * (wanted - here)[rows])
+                slope[rows] -= (scale[rows] * (wanted - here)[rows])[:, None] * H[i]
                 codes[rows, i] = wanted[rows]
         if not moved:
             break
-    return codes
+    return codes, (slope * (W - codes * scale[:, None])).sum(axis=1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.compress.damping import DampedHessian
+from osbc_deploy.compress.exact import product
 from osbc_deploy.compress.paths import Path, allocate
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.selection import (
@@ -85,7 +86,11 @@ def ranking_work(blocks: FloatArray, damped: Sequence[DampedHessian], keep: int)
 
 
 def rank_rows(
-    blocks: FloatArray, damped: Sequence[DampedHessian], keep: int, space: Workspace
+    blocks: FloatArray,
+    damped: Sequence[DampedHessian],
+    keep: int,
+    space: Workspace,
+    targets: Sequence[FloatArray] | None = None,
 ) -> Ranking:
     """Rank the weights of all groups so that up to `keep` of them can be chosen.
 
@@ -96,6 +101,8 @@ def rank_rows(
         One for each group.
     keep : int
     space : Workspace
+    targets : sequence of ndarray (rows, live), optional
+        ``W H`` of the live inputs, where it is known.
 
     Returns
     -------
@@ -112,7 +119,9 @@ def rank_rows(
     selection, select = (
         ("hybrid", select_hybrid) if hybrid <= _HYBRID_WORK else ("forward", select_forward)
     )
-    return Ranking(selection, _deep_enough(pairs, keep, select, space))
+    if targets is None:
+        targets = [product(W[:, d.live], d.H) for W, d in pairs]
+    return Ranking(selection, _deep_enough(pairs, targets, keep, select, space))
 
 
 def _exact_work(blocks: FloatArray, damped: Sequence[DampedHessian]) -> float:
@@ -135,8 +144,9 @@ def _depth(average: float, n: int) -> int:
 
 def _deep_enough(
     pairs: Sequence[tuple[FloatArray, DampedHessian]],
+    targets: Sequence[FloatArray],
     keep: int,
-    select: Callable[[FloatArray, FloatArray, int, Workspace], Path],
+    select: Callable[[FloatArray, FloatArray, int, Workspace, FloatArray], Path],
     space: Workspace,
 ) -> tuple[Path, ...]:
     """Look at more weights of those rows that would keep all that were looked at."""
@@ -148,7 +158,7 @@ def _deep_enough(
         for g, (W, d) in enumerate(pairs):
             if len(todo[g]):
                 depth = int(depths[g][todo[g]].max())
-                found = select(W[todo[g]][:, d.live], d.H, depth, space)
+                found = select(W[todo[g]][:, d.live], d.H, depth, space, targets[g][todo[g]])
                 paths[g] = _merged(paths[g], todo[g], found, d)
         counts = allocate(paths, keep)
         for g, (_, d) in enumerate(pairs):

@@ -17,10 +17,10 @@ T = TypeVar("T")
 DEFAULT_MEMORY = 4 * 1024**3
 """Bytes of working memory, unless told otherwise."""
 
-_CACHED_BYTES = 32 * 1024**2
-"""Working memory of a batch: more only leaves the cache, fewer rows cost calls."""
+_PARTS = 8
+"""Batches per thread: more for progress and for a fair share, fewer for fewer calls."""
 
-_FEWEST_ROWS, _MOST_ROWS = 4, 256
+_MOST_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,12 @@ class Workspace:
     def batches(self, work: Callable[[slice], T], rows: int, row_bytes: int) -> list[T]:
         """Run `work` on batches of rows and return the results in the rows' order.
 
-        Each thread calls BLAS single-threaded on matrices of its own, so a result does not depend
-        on the number of threads, and on the size of the batches only by rounding.
+        `work` goes from row to row and takes `row_bytes` for one of them. Rows do not know of each
+        other and libraries are called single-threaded, so neither the number of threads nor the
+        size of the batches changes a result.
         """
-        threads = self.threads or _cores()
-        wanted = min(_MOST_ROWS, max(_FEWEST_ROWS, _CACHED_BYTES // max(1, row_bytes)))
-        size = max(1, min(wanted, self.memory // max(1, threads * row_bytes)))
-        threads = max(1, min(threads, self.memory // max(1, size * row_bytes)))
+        threads = max(1, min(self.threads or _cores(), self.memory // max(1, row_bytes)))
+        size = max(1, min(_MOST_ROWS, rows // (_PARTS * threads)))
         parts = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
         def run(part: slice) -> T:

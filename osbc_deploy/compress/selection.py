@@ -22,12 +22,25 @@ are kept. Going back and forth, hybrid ends with smaller losses than either.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from scipy.linalg.blas import dgemm
 
 from osbc_deploy.arrays import FloatArray, IntArray
+from osbc_deploy.compress.exact import product
+from osbc_deploy.compress.kernels import (
+    BLOCK,
+    factorized,
+    gathered,
+    halfway,
+    invert,
+    solve,
+    subtract,
+    take,
+)
 from osbc_deploy.compress.paths import Path
 from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.jit import compiled
 
 __all__ = [
     "eliminate",
@@ -39,9 +52,6 @@ __all__ = [
     "select_forward",
     "select_hybrid",
 ]
-
-_BLOCK = 64
-"""Removals that are gathered before the inverse is updated, as one product of matrices."""
 
 _SHRINK = 0.8
 """The inverse is compacted when this share of it is left."""
@@ -57,7 +67,7 @@ def elimination_work(rows: int, n: int) -> float:
 
 def elimination_bytes(n: int) -> int:
     """Return the working memory of one row in :func:`eliminate`."""
-    return 8 * n * (2 * n + _BLOCK)
+    return 8 * n * (n + BLOCK + 6)
 
 
 def forward_work(rows: int, n: int, k: int) -> float:
@@ -81,7 +91,7 @@ def eliminate(W: FloatArray, H: FloatArray, space: Workspace | None = None) -> P
     best values (Frantar, Singh, Alistarh 2022, eq. 3 and lemma 1). The inverse is not updated at
     every step: its removed columns are kept as factors from which the diagonal and the next column
     follow, and 64 of them are applied at once (the Woodbury identity). The order is that of
-    step-by-step updates.
+    step-by-step updates; of equal weights the first is removed.
 
     Parameters
     ----------
@@ -95,15 +105,8 @@ def eliminate(W: FloatArray, H: FloatArray, space: Workspace | None = None) -> P
     Path
         Covering all n weights.
     """
-    space = space or Workspace()
-    inverse = np.linalg.inv(H)
-    parts = space.batches(
-        lambda part: _eliminate_rows(
-            W[part], np.repeat(inverse[None], part.stop - part.start, axis=0), W.shape[1]
-        ),
-        *(len(W), elimination_bytes(W.shape[1])),
-    )
-    return _joined(parts, W.shape)
+    n = W.shape[1]
+    return _eliminated(W, H, n, np.zeros(n, np.int64), np.array([n + 1]), space)
 
 
 def eliminate_to_pattern(
@@ -126,87 +129,107 @@ def eliminate_to_pattern(
     Path
         Covering the weights removed, the last one first.
     """
-    space = space or Workspace()
-    inverse = np.linalg.inv(H)
-    steps = int(np.maximum(np.bincount(group) - n_of, 0).sum()) if len(group) else 0
-    parts = space.batches(
-        lambda part: _eliminate_rows(
-            W[part],
-            np.repeat(inverse[None], part.stop - part.start, axis=0),
-            steps,
-            (group, n_of),
-        ),
-        *(len(W), elimination_bytes(W.shape[1])),
-    )
-    return _joined(parts, (len(W), steps))
+    spare = np.bincount(group) - n_of if len(group) else np.zeros(1, np.int64)
+    return _eliminated(W, H, int(np.maximum(spare, 0).sum()), group, spare, space)
 
 
-def _joined(parts: list[tuple[IntArray, FloatArray]], shape: tuple[int, int]) -> Path:
-    if not parts:
-        return Path(np.empty(shape, np.int64), np.empty(shape))
-    return Path(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
-
-
-def _eliminate_rows(
+def _eliminated(
     W: FloatArray,
-    inverse: FloatArray,
+    H: FloatArray,
     steps: int,
-    limit: tuple[IntArray, int] | None = None,
-) -> tuple[IntArray, FloatArray]:
-    """Return order and rise of `steps` removals, the last one first; `inverse` is used up."""
-    rows, n = W.shape
-    # A weight of infinite size is never removed: those that are gone, and those that must stay.
-    w = np.array(W, np.float64)
-    column_of = np.repeat(np.arange(n)[None], rows, axis=0)
-    alive = np.ones((rows, n), bool)
-    order = np.empty((rows, steps), np.int64)
-    rise = np.empty((rows, steps))
-    each = np.arange(rows)
-    if limit is not None:
-        group, n_of = limit
-        spare = np.repeat(np.bincount(group)[None] - n_of, rows, axis=0)
-        w[spare[:, group] <= 0] = np.inf
-    done = 0
+    group: IntArray,
+    spare: IntArray,
+    space: Workspace | None,
+) -> Path:
+    space = space or Workspace()
+    n = W.shape[1]
+    start = np.array(W, np.float64)
+    inverse = np.empty((n, n))
+    invert(factorized(np.array(H, np.float64)), inverse)
+
+    order, rise = np.empty((len(W), steps), np.int64), np.empty((len(W), steps))
+
+    def work(part: slice) -> None:
+        for row in range(part.start, part.stop):
+            _eliminate(start[row], inverse.copy(), group, spare.copy(), order[row], rise[row])
+
+    space.batches(work, len(W), elimination_bytes(n))
+    return Path(order, rise)
+
+
+@compiled
+def _eliminate(w: Any, inverse: Any, group: Any, spare: Any, order: Any, rise: Any) -> None:
+    """Write order and rise of the removals, the last one first; `w` and `inverse` are used up.
+
+    A group of which no more may go keeps what it has: `spare` says how many may.
+    """
+    width, steps, done = len(w), len(order), 0
+    column_of = np.arange(width)
+    free = np.empty(width, np.bool_)
+    for i in range(width):
+        free[i] = spare[group[i]] > 0
+    gone = np.zeros(width, np.bool_)
+    keep = np.empty(width, np.int64)
+    diagonal = np.empty(width)
+    removed = np.empty((BLOCK, width))
     while done < steps:
-        width = w.shape[1]
-        block = min(_BLOCK, steps - done)
-        diagonal = np.ascontiguousarray(np.einsum("rii->ri", inverse))
-        diagonal[~alive] = 1.0
-        removed = np.empty((rows, block, width))
+        block = min(BLOCK, steps - done)
+        for i in range(width):
+            diagonal[i] = inverse[i, i]
         for k in range(block):
-            score = w * w / diagonal
-            p = score.argmin(axis=1)
-            column = inverse[each, p]
-            if k:
-                column -= np.matmul(removed[each, :k, p][:, None], removed[:, :k])[:, 0]
-            column /= np.sqrt(diagonal[each, p])[:, None]
-            order[:, done + k], rise[:, done + k] = column_of[each, p], score[each, p]
-            w -= (w[each, p] / column[each, p])[:, None] * column
-            diagonal -= column * column
-            removed[:, k] = column
-            alive[each, p] = False
-            w[each, p], diagonal[each, p] = np.inf, 1.0
-            if limit is not None:
-                of = group[column_of[each, p]]
-                spare[each, of] -= 1
-                full = spare[each, of] <= 0
-                w[full[:, None] & (group[column_of] == of[:, None])] = np.inf
+            p, least = -1, np.inf
+            for i in range(width):
+                if free[i]:
+                    score = w[i] * w[i] / diagonal[i]
+                    if p < 0 or score < least:
+                        p, least = i, score
+            column = removed[k]
+            for i in range(p):
+                column[i] = inverse[i, p]
+            column[p:width] = inverse[p, p:width]
+            take(removed, k, removed, p, removed, 0, k, 0, width)
+            root = np.sqrt(diagonal[p])
+            for i in range(width):
+                column[i] = column[i] / root
+            share = w[p] / column[p]
+            for i in range(width):
+                w[i] = w[i] - share * column[i]
+                diagonal[i] = diagonal[i] - column[i] * column[i]
+            place = steps - 1 - done - k
+            order[place], rise[place] = column_of[p], least
+            free[p], gone[p] = False, True
+            of = group[column_of[p]]
+            spare[of] -= 1
+            if spare[of] == 0:
+                for i in range(width):
+                    if group[column_of[i]] == of:
+                        free[i] = False
         done += block
         if done == steps:
             break
-        for r in range(rows):
-            factor = removed[r].T
-            dgemm(-1.0, factor, factor, 1.0, inverse[r].T, trans_b=True, overwrite_c=True)
-        if n - done < _SHRINK * width:
-            keep = np.nonzero(alive)[1].reshape(rows, n - done)
-            inverse = np.stack([inverse[r].take(keep[r], 0).take(keep[r], 1) for r in range(rows)])
-            w = np.take_along_axis(w, keep, axis=1)
-            column_of = np.take_along_axis(column_of, keep, axis=1)
-            alive = np.ones(w.shape, bool)
-    return order[:, ::-1], rise[:, ::-1]
+        subtract(inverse, removed, removed, 0, width, 0, block, 0, width, True)
+        if len(w) - done < _SHRINK * width:
+            left = 0
+            for i in range(width):
+                if not gone[i]:
+                    keep[left] = i
+                    left += 1
+            # Upwards and to the left only, so nothing is overwritten that is still to be moved.
+            for a in range(left):
+                i = keep[a]
+                w[a], column_of[a], free[a], gone[a] = w[i], column_of[i], free[i], False
+                for b in range(a, left):
+                    inverse[a, b] = inverse[i, keep[b]]
+            width = left
 
 
-def select_forward(W: FloatArray, H: FloatArray, k: int, space: Workspace | None = None) -> Path:
+def select_forward(
+    W: FloatArray,
+    H: FloatArray,
+    k: int,
+    space: Workspace | None = None,
+    target: FloatArray | None = None,
+) -> Path:
     """Add the `k` most useful weights of every row, one by one (orthogonal least squares).
 
     With target correlations ``c = H w`` and the support's Cholesky factor, each step adds the
@@ -219,22 +242,16 @@ def select_forward(W: FloatArray, H: FloatArray, k: int, space: Workspace | None
     Path
         Covering `k` weights of every row.
     """
-    space = space or Workspace()
-    n = W.shape[1]
-    target = np.asarray(W, np.float64) @ H
-
-    def work(part: slice) -> tuple[IntArray, FloatArray]:
-        order = _forward_rows(target[part], H, k, _precision(W.shape, k))
-        block = _gathered(H, order)
-        start = np.take_along_axis(target[part], order, axis=1)
-        # L z = c: each z^2 is the drop of its weight (Chen, Cowan, Grant 1991, eq. 22).
-        z = np.linalg.solve(np.linalg.cholesky(block), start[..., None])[..., 0]
-        return order, z * z
-
-    return _joined(space.batches(work, len(W), 8 * n * k + 24 * k * k), (len(W), k))
+    return _selected(W, H, k, space, target, hybrid=False)
 
 
-def select_hybrid(W: FloatArray, H: FloatArray, k: int, space: Workspace | None = None) -> Path:
+def select_hybrid(
+    W: FloatArray,
+    H: FloatArray,
+    k: int,
+    space: Workspace | None = None,
+    target: FloatArray | None = None,
+) -> Path:
     """Choose `k` weights of every row by forward selection and rank them by elimination.
 
     Returns
@@ -242,56 +259,80 @@ def select_hybrid(W: FloatArray, H: FloatArray, k: int, space: Workspace | None 
     Path
         Covering `k` weights of every row.
     """
+    return _selected(W, H, k, space, target, hybrid=True)
+
+
+def _selected(
+    W: FloatArray,
+    H: FloatArray,
+    k: int,
+    space: Workspace | None,
+    target: FloatArray | None,
+    *,
+    hybrid: bool,
+) -> Path:
     space = space or Workspace()
     n = W.shape[1]
-    target = np.asarray(W, np.float64) @ H
+    known = product(W, H) if target is None else target
+    precision = _precision(W.shape, k)
+    # Rounding may leave nothing, or less, of a column that the chosen ones span.
+    least = (1e-6 if precision is np.float32 else 1e-12) * np.diagonal(H)
 
-    def work(part: slice) -> tuple[IntArray, FloatArray]:
-        chosen = _forward_rows(target[part], H, k, _precision(W.shape, k))
-        inverse = np.linalg.inv(_gathered(H, chosen))
-        start = np.take_along_axis(target[part], chosen, axis=1)
-        best = np.matmul(inverse, start[..., None])[..., 0]
-        order, drop = _eliminate_rows(best, inverse, k)
-        return np.take_along_axis(chosen, order, axis=1), drop
+    order, drop = np.empty((len(W), k), np.int64), np.empty((len(W), k))
 
-    return _joined(space.batches(work, len(W), 8 * n * k + 32 * k * k), (len(W), k))
+    def work(part: slice) -> None:
+        factor, inverse = np.empty((k, n), precision), np.empty((k, k))
+        every, spare = np.zeros(k, np.int64), np.array([k + 1])
+        for row in range(part.start, part.stop):
+            c = known[row]
+            _forward(c.astype(precision), H, least.astype(precision), factor, order[row])
+            chosen = order[row].copy()
+            start = c[chosen]
+            block = factorized(gathered(H, chosen))
+            if not hybrid:
+                # L z = c: each z^2 is the drop of its weight (Chen, Cowan, Grant 1991, eq. 22).
+                halfway(block, start)
+                drop[row] = start * start
+                continue
+            solve(block, start)
+            invert(block, inverse)
+            _eliminate(start, inverse, every, spare.copy(), order[row], drop[row])
+            order[row] = chosen[order[row]]
+
+    row_bytes = np.dtype(precision).itemsize * n * k + 40 * k * k
+    space.batches(work, len(W), row_bytes)
+    return Path(order, drop)
 
 
 def _precision(shape: tuple[int, ...], k: int) -> type[np.floating]:
     return np.float32 if forward_work(*shape, k) > _SINGLE_WORK else np.float64  # type: ignore[call-arg]
 
 
-def _gathered(H: FloatArray, columns: IntArray) -> FloatArray:
-    """Return the block (rows, k, k) of `H` of each row's columns."""
-    return np.asarray(H[columns[:, :, None], columns[:, None, :]])
-
-
-def _forward_rows(
-    target: FloatArray, H: FloatArray, k: int, precision: type[np.floating]
-) -> IntArray:
-    rows, n = target.shape
-    c = target.astype(precision)
-    scale = np.diagonal(H).astype(precision)
-    d = np.repeat(scale[None], rows, axis=0)
-    # Rounding may leave nothing, or less, of a column that the chosen ones span.
-    least = 1e-6 * scale if precision is np.float32 else 1e-12 * scale
-    taken = np.zeros((rows, n), bool)
-    factor = np.empty((rows, k, n), precision)
-    order = np.empty((rows, k), np.int64)
-    each = np.arange(rows)
-    for step in range(k):
-        score = c * c / np.maximum(d, least)
-        score[taken] = -1.0
-        p = score.argmax(axis=1)
-        column = H[p].astype(precision)
-        if step:
-            done = factor[:, :step]
-            column -= np.matmul(factor[each, :step, p][:, None], done)[:, 0]
-        root = np.sqrt(np.maximum(d[each, p], least[p]))
-        column /= root[:, None]
-        c -= (c[each, p] / root)[:, None] * column
-        d -= column * column
-        factor[:, step] = column
-        order[:, step] = p
-        taken[each, p] = True
-    return order
+@compiled
+def _forward(c: Any, H: Any, least: Any, factor: Any, order: Any) -> None:
+    """Write the columns chosen to `order`; `c` (n,) and `factor` (k, n) are used up."""
+    n = len(c)
+    d = np.empty_like(c)
+    taken = np.zeros(n, np.bool_)
+    for i in range(n):
+        d[i] = H[i, i]
+    for step in range(len(order)):
+        p, most = -1, c[0]
+        for i in range(n):
+            if not taken[i]:
+                score = c[i] * c[i] / max(d[i], least[i])
+                if p < 0 or score > most:
+                    p, most = i, score
+        column = factor[step]
+        for i in range(n):
+            column[i] = H[p, i]
+        take(factor, step, factor, p, factor, 0, step, 0, n)
+        root = np.sqrt(max(d[p], least[p]))
+        for i in range(n):
+            column[i] = column[i] / root
+        share = c[p] / root
+        for i in range(n):
+            c[i] = c[i] - share * column[i]
+            d[i] = d[i] - column[i] * column[i]
+        order[step] = p
+        taken[p] = True

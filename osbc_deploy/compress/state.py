@@ -24,6 +24,7 @@ from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.network.graph import Projection
+from osbc_deploy.parsing import parse_json
 from osbc_deploy.writing import check_inside, is_temporary, write_whole
 
 __all__ = ["State", "check_state_folder"]
@@ -72,10 +73,10 @@ class State:
         if not path.is_file():
             return None
         try:
-            found = json.loads(read_text(path, each=PARSED))
+            found = parse_json(read_text(path, each=PARSED))
             plan: dict[str, Any] = found["plan"]
             _check_digest(found["sha256"], plan)
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise _broken(path, error) from error
         return plan
 
@@ -98,7 +99,7 @@ class State:
         try:
             check_tensors(path)
             with safe_open(path, framework="numpy") as file:
-                about = json.loads(file.metadata()["layer"])
+                about = parse_json(file.metadata()["layer"])
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 _check_digest(about.pop("sha256"), about, arrays)
                 layers = tuple(
@@ -108,7 +109,14 @@ class State:
                     )
                 )
                 return layers, tuple(Deviation(**d) for d in about["deviations"])
-        except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+        except (
+            SafetensorError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OSError,
+        ) as error:
             raise _broken(path, error) from error
 
     def save(
@@ -156,10 +164,10 @@ def check_state_folder(folder: Path) -> None:
 
 def _check_manifest(path: Path, wanted: Mapping[str, str]) -> None:
     try:
-        found = json.loads(read_text(path, each=PARSED))
+        found = parse_json(read_text(path, each=PARSED))
         known = dict(found["belongs_to"])
         version = found["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _broken(path, error) from error
     if version != FORMAT:
         raise UsageError(
@@ -207,8 +215,37 @@ def _read(
     pruned = arrays.get(f"{number}.pruned")
     if pruned is not None and pruned.shape != shape:
         raise ValueError(f"pruned weights of {projection.name} have another shape")
+    _check_kinds(about)
     fields = {**about, "curve": tuple((float(a), float(b)) for a, b in about["curve"])}
     return CompressedProjection(codes=codes, scale=scale, bias=bias, pruned=pruned, **fields)
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "bits": int,
+    "kept": int,
+    "dead_inputs": int,
+    "damping": (int, float),
+    "threshold": (int, float),
+    "selection": str,
+    "chosen": str,
+    "relative_loss": dict,
+    "tried": dict,
+}
+
+
+def _check_kinds(about: Mapping[str, Any]) -> None:
+    """Raise ValueError unless everything said of a projection is of the kind it is used as."""
+    plain = dict(about)
+    plain |= {f"{key} of {name}": v for key in ("relative_loss", "tried")
+              if isinstance(about[key], dict) for name, v in about[key].items()}  # fmt: skip
+    wrong = [
+        key
+        for key, value in plain.items()
+        if key not in ("name", "curve")
+        and (isinstance(value, bool) or not isinstance(value, _KINDS.get(key, (int, float))))
+    ]
+    if wrong or not 1 <= about["bits"] <= 8 or {"pruned", "total"} - set(about["relative_loss"]):
+        raise ValueError(f"{', '.join(wrong) or 'bits or losses'} cannot be")
 
 
 def _digest(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> str:

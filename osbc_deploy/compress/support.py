@@ -4,42 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
+from osbc_deploy.arrays import BoolArray, FloatArray
+from osbc_deploy.compress.exact import product, quadratic
+from osbc_deploy.compress.kernels import factorized, gathered, solve
 from osbc_deploy.compress.rows import Workspace
 
-__all__ = ["least_squares", "loss", "supports"]
+__all__ = ["least_squares", "loss"]
 
 
 def loss(W: FloatArray, W2: FloatArray, H: FloatArray) -> FloatArray:
     """Return the loss ``(w - w2)^T H (w - w2)`` of every row."""
-    d = W - W2
-    return np.asarray(np.einsum("ri,ri->r", d @ H, d))
-
-
-def supports(mask: BoolArray) -> tuple[IntArray, BoolArray]:
-    """Return each row's support first, padded with columns outside of it.
-
-    Returns
-    -------
-    columns : ndarray of int (rows, k)
-        With k the largest support.
-    inside : ndarray of bool (rows, k)
-        Whether a column belongs to the support.
-    """
-    most = int(mask.sum(axis=1).max(initial=0))
-    columns = np.argsort(~mask, axis=1, kind="stable")[:, :most]
-    return columns, np.take_along_axis(mask, columns, axis=1)
-
-
-def support_blocks(H: FloatArray, columns: IntArray, inside: BoolArray) -> FloatArray:
-    """Return `H` on each row's support (rows, k, k), the identity on the padding."""
-    block = H[columns[:, :, None], columns[:, None, :]]
-    both = inside[:, :, None] & inside[:, None, :]
-    return np.where(both, block, np.eye(columns.shape[1]))
+    return quadratic(W - W2, H)
 
 
 def least_squares(
-    W: FloatArray, H: FloatArray, mask: BoolArray, space: Workspace | None = None
+    W: FloatArray,
+    H: FloatArray,
+    mask: BoolArray,
+    space: Workspace | None = None,
+    target: FloatArray | None = None,
 ) -> FloatArray:
     """Return the best weights on a given support: ``w_S = (H_SS)^-1 H_S: w`` for every row.
 
@@ -50,23 +33,23 @@ def least_squares(
         Positive definite.
     mask : ndarray of bool (rows, n)
     space : Workspace
+    target : ndarray (rows, n), optional
+        ``W H``, where it is known.
     """
     space = space or Workspace()
     if mask.all():
         return np.array(W, np.float64)
-    target = np.asarray(W, np.float64) @ H
+    target = product(W, H) if target is None else target
     result = np.zeros_like(target)
-    # Rows of like size share a batch, so little is padded.
-    by_size = np.argsort(mask.sum(axis=1), kind="stable")
-    most = int(mask.sum(axis=1).max(initial=0))
 
     def work(part: slice) -> None:
-        rows = by_size[part]
-        columns, inside = supports(mask[rows])
-        right = np.take_along_axis(target[rows], columns, axis=1) * inside
-        block = support_blocks(H, columns, inside)
-        solved = np.linalg.solve(block, right[..., None])[..., 0]
-        result[rows[:, None], columns] = np.where(inside, solved, 0.0)
+        for row in range(part.start, part.stop):
+            columns = np.flatnonzero(mask[row])
+            block, best = gathered(H, columns), target[row, columns]
+            factorized(block)
+            solve(block, best)
+            result[row, columns] = best
 
-    space.batches(work, len(W), 40 * most * most + 1)
+    most = int(mask.sum(axis=1).max(initial=0))
+    space.batches(work, len(W), 8 * most * most + 1)
     return result

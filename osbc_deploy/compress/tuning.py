@@ -19,12 +19,14 @@ the difference. The winner is solved again on all samples. Labels are not used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.compress.exact import product
 from osbc_deploy.compress.hessian import Moments, membrane_moments
 from osbc_deploy.compress.layer import CompressedProjection, LayerProblem, pose
 from osbc_deploy.network.graph import Network, Population, Projection
@@ -42,6 +44,9 @@ _RATE_SAMPLES = 128
 _RATE_STEPS = 6
 _FACTORS = (0.4, 1.25)
 """Thresholds are searched between these multiples, to 1 %."""
+
+_DECIMALS = 6
+"""Of a threshold's multiple."""
 
 _PULLS = (1.0, 3.0, 10.0, 30.0)
 """Multiples of the damping that may hold the cross term's target to the weights as they were."""
@@ -252,8 +257,13 @@ def _posed(scene: Scene, variant: _Variant, fitted: Moments, held: Moments) -> L
 def _held_out_loss(problem: LayerProblem, held: Moments) -> float:
     """Return ``|M X' w* - M X w|^2`` less ``|M X w|^2``, of targets that are not compressed yet."""
     hessian, cross = held.centred() if problem.free_bias else (held.hessian, held.cross)
-    meant = 0.0 if cross is None else problem.original @ cross.swapaxes(1, 2)
-    return float((problem.blocks * (problem.blocks @ hessian - 2.0 * meant)).sum())
+    total = 0.0
+    for group, W in enumerate(problem.blocks):
+        left = product(W, hessian[group])
+        if cross is not None:
+            left -= 2.0 * product(problem.original[group], cross[group].T)
+        total += float((W * left).sum())
+    return total
 
 
 def _sum(scene: Scene, *, cross: bool, starts: Sequence[int]) -> Moments:
@@ -279,14 +289,14 @@ class _Judge:
         self._scene = scene
         self._input = scene.calibration[part]
         self._given = {name: raster[part] for name, raster in scene.arriving.items()}
-        wanted = simulate(scene.network, self._input).output
+        wanted = simulate(scene.network, self._input, exact=True).output
         self._wanted = wanted.sum(axis=1, dtype=np.float64).reshape(len(wanted), -1)
         square = float((self._wanted**2).sum(axis=1).mean())
         self._unit = square if square > 0 else 1.0
 
     def errors(self, layer: Sequence[CompressedProjection]) -> FloatArray:
         """Return the squared error of each held-out sample's output, summed over time."""
-        run = simulate(self._scene.with_layer(layer), self._input, given=self._given)
+        run = simulate(self._scene.with_layer(layer), self._input, given=self._given, exact=True)
         got = run.output.sum(axis=1, dtype=np.float64).reshape(len(run.output), -1)
         return np.asarray(((got - self._wanted) ** 2).sum(axis=1) / self._unit)
 
@@ -298,15 +308,20 @@ def _matched(
     name = scene.population.name
     few = slice(0, _RATE_SAMPLES)
     given = {n: r[few] for n, r in scene.arriving.items()}
-    low, high = np.log(_FACTORS[0]), np.log(_FACTORS[1])
+    low, high = (math.log(factor) for factor in _FACTORS)
 
     def at(exponent: float) -> tuple[CompressedProjection, ...]:
-        return tuple(replace(p, threshold=float(np.exp(exponent))) for p in layer)
+        # Libraries differ in the last bit of an exponential.
+        return tuple(replace(p, threshold=round(math.exp(exponent), _DECIMALS)) for p in layer)
 
     for _ in range(_RATE_STEPS):
         middle = (low + high) / 2
         run = simulate(
-            scene.with_layer(at(middle)), scene.calibration[few], given=given, until=name
+            scene.with_layer(at(middle)),
+            scene.calibration[few],
+            given=given,
+            until=name,
+            exact=True,
         )
         # A higher threshold fires less.
         low, high = (middle, high) if run.rates[name] > scene.rate else (low, middle)

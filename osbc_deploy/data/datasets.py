@@ -258,9 +258,9 @@ def _gestures(base: Path, part: Part) -> list[list[Recording]]:
     names = [line.strip() for line in _lines(listing) if line.strip()]
     files = [base / name for name in names]
     labels = [path.with_name(f"{path.stem}_labels.csv") for path in files]
-    missing = [str(p) for p in (*files, *labels) if not p.is_file()]
+    missing = [str(p) for p in (*files, *labels) if not _is_file(p)]
     if missing or not names:
-        what = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        what = ", ".join(name[:200] for name in missing[:5]) + (" ..." if len(missing) > 5 else "")
         raise UsageError(
             f"{listing}: names {len(names)} recordings, {len(missing)} of their files are missing"
             f"{f' ({what})' if what else ''}. Extract the archive of the data set again."
@@ -272,18 +272,26 @@ def _gestures(base: Path, part: Part) -> list[list[Recording]]:
     return classes
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # Such as a name that is too long.
+        return False
+
+
 def _trials(csv: Path) -> Iterator[tuple[int, tuple[int, int]]]:
     """Yield class, from 0, and interval of every line of a labels file after its title."""
     for number, line in enumerate(_lines(csv)[1:], start=2):
         if not line.strip():
             continue
         cells = line.split(",")
-        whole = len(cells) == 3 and all(cell.strip().isdigit() for cell in cells)
+        whole = len(cells) == 3 and all(re.fullmatch("[0-9]{1,18}", c.strip()) for c in cells)
         gesture, start, stop = map(int, cells) if whole else (0, 0, 0)
         if not (1 <= gesture <= GESTURES and start < stop):
             raise ArtefactError(
-                f"{csv}: line {number} is {line.strip()!r}, needed class (1 to {GESTURES}), start "
-                "and a later end in microseconds. Extract the archive of the data set again."
+                f"{csv}: line {number} is {line.strip()[:80]!r}, needed class (1 to {GESTURES}), "
+                "start and a later end in microseconds. Extract the archive of the data set again."
             )
         yield gesture - 1, (start, stop)
 

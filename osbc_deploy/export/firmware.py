@@ -24,6 +24,7 @@ from osbc_deploy.export.names import check_name
 from osbc_deploy.export.tables import GRADED_LIMIT, ProjectionTables, Table, Tables, lay_out
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.plain_text import c_comment
 from osbc_deploy.writing import new_folder
 
 __all__ = ["FORMAT", "MANIFEST", "CExport", "export_c"]
@@ -188,11 +189,6 @@ def _numbers(values: Iterable[Any]) -> str:
     return "\n   ".join(["", *lines, line]) + "\n"
 
 
-def _comment(text: str) -> str:
-    """Return a name that may stand in a comment."""
-    return re.sub(r"[^A-Za-z0-9 ._:\[\]-]", "_", text)
-
-
 def _weights(network: FixedPointNetwork, tables: Tables, name: str) -> str:
     """Return the source of all tables and of the structs that describe them."""
     arrays: list[str] = []
@@ -219,7 +215,7 @@ def _weights(network: FixedPointNetwork, tables: Tables, name: str) -> str:
         )
         parts = ",\n     ".join(initializer(t) for t in p.tables.values())
         return (
-            f"    /* {_comment(p.name)} */\n"
+            f"    /* {c_comment(p.name)} */\n"
             f"    {{{name.upper()}_{p.kind}, {p.code_bits}, {p.shift}, {p.right}, "
             f"{int(p.wraps)}, {int(p.graded)},\n"
             f"     {p.pre}, {p.post}, {p.latency}, {p.ring}, {sums},\n"
@@ -236,7 +232,7 @@ def _weights(network: FixedPointNetwork, tables: Tables, name: str) -> str:
         offset = p.reset_offset % interval if interval else 0
         parts = ",\n     ".join(initializer(t) for t in q.tables.values())
         populations += (
-            f"    /* {_comment(p.name)} */\n"
+            f"    /* {c_comment(p.name)} */\n"
             f"    {{{p.size}, {at}, {int(q.keeps_u)}, {int(p.reset == 'subtract')}, "
             f"{interval}, {offset},\n"
             f"     {parts}}},\n"

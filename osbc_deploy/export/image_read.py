@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 import zlib
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.ranges import weight_range
 from osbc_deploy.limits import PARSED, Allowance, array_bytes, read_bytes
 from osbc_deploy.network.graph import Shape
+from osbc_deploy.parsing import parse_json
 
 __all__ = ["decode_image", "read_image"]
 
@@ -123,7 +123,7 @@ def _decode(data: bytes, allowance: Allowance) -> FixedPointNetwork:
     if kinds != [known["structure"], known["scales"], *[known["core"]] * cores]:
         raise ValueError(f"sections {kinds}")
     allowance.take(PARSED * len(sections[0][2]))
-    manifest = json.loads(sections[0][2].decode("utf-8"))
+    manifest = parse_json(sections[0][2])
     arrays = _Arrays(manifest, allowance)
     arrays.scales(sections[1][2])
     for _, _, part in sections[2:]:

@@ -10,6 +10,7 @@ import finds them.
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,8 @@ def _offenders(network: Network) -> list[str]:
 
 def _free(name: str, taken: dict[str, Any]) -> str:
     """Return a name that HDF5 and the graph take."""
-    plain = name.replace("/", "_")
+    plain = re.sub(r"[/\0]", "_", name)
+    plain = "_" if plain in ("", ".") else plain
     while plain in taken:
         plain += "_"
     return plain

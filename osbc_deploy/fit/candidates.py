@@ -107,7 +107,7 @@ def relay_cost(network: Network, target: Target, times: Timing) -> Cost:
     ]
     if not layers:
         return Cost()
-    mapping = map_layers(tuple(layers), target)
+    mapping = map_layers(tuple(layers), target, whole=False)
     if misfits := mapping.misfits():
         raise FitError(f"relays: {misfits[0]}. Make the population they repeat smaller.")
     return Cost(mapping.cores_used, mapping.words)
@@ -150,7 +150,7 @@ def _costed(
         to_convolution=to_convolution,
         is_output=is_output,
     )
-    mapping = map_layers((layer,), target)
+    mapping = map_layers((layer,), target, whole=False)
     misfits = mapping.misfits()
     limiting = max((core.limiting() for core in mapping.cores), key=lambda pair: pair[1])[0]
     return Candidate(

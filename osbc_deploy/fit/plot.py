@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from osbc_deploy.plain_text import visible
+
 if TYPE_CHECKING:
     from osbc_deploy.fit.run import FitResult
 
@@ -70,7 +72,7 @@ def front_svg(result: FitResult) -> str:
         dot.set("fill", "#b3261e" if chosen else "#3b6fb6")
         plan = plans[number]
         layers = ", ".join(
-            f"{name}: {choice.sparsity:.0%} {choice.bits} bit"
+            f"{visible(name)}: {choice.sparsity:.0%} {choice.bits} bit"
             for name, choice in plan.choices.items()
         )
         title = ElementTree.SubElement(dot, "title")

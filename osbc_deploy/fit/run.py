@@ -37,6 +37,7 @@ from osbc_deploy.network.graph import Conv, Network, Readout
 from osbc_deploy.network.simulate import NO_ANSWER, decode, simulate
 from osbc_deploy.pipeline import Deployment, Job, finish, prepare
 from osbc_deploy.progress import SILENT, Progress, task
+from osbc_deploy.report.provenance import Call, request
 
 __all__ = ["FitBudget", "FitResult", "fit"]
 
@@ -175,6 +176,7 @@ def fit(
     backend_samples: int = 16,
     time_limit: float = 600.0,
     progress: Progress = SILENT,
+    call: Call | None = None,
 ) -> FitResult:
     """Search sparsity and bits of every layer for the least loss within a budget, and deploy.
 
@@ -185,7 +187,7 @@ def fit(
     Parameters
     ----------
     module, calibration, target, test, weights, dt, reset, method, readout, classes, \
-backend, backend_samples, time_limit, progress
+backend, backend_samples, time_limit, progress, call
         As of :func:`osbc_deploy.deploy`.
     budget : FitBudget
         The target's cores by default.
@@ -205,9 +207,16 @@ backend, backend_samples, time_limit, progress
     OsbcError
         As :func:`osbc_deploy.deploy`.
     """
+    asked = request(fit, locals(), call)
     budget = budget or FitBudget()
     for width in bits:
         CompressionOptions(bits=width)
+    untried = ", ".join(str(width) for width in bits if width not in BITS)
+    if untried or not bits:
+        raise UsageError(
+            f"bits: fit tries {', '.join(map(str, sorted(BITS)))}, not {untried or 'none'}. Give "
+            "some of these."
+        )
     options = CompressionOptions(sparsity=max_sparsity, bits=max(bits, default=0), method=method)
     job = prepare(
         module,
@@ -222,6 +231,7 @@ backend, backend_samples, time_limit, progress
         backend=backend,
         backend_samples=backend_samples,
         time_limit=time_limit,
+        asked=asked,
     )
     statistics = collect(job.network, job.typical.spikes, options, progress=progress)
     notes = tuple(_left_out(statistics))
@@ -358,7 +368,7 @@ def _smallest(
     data = {id(s): s for s in (job.typical, job.evaluated)}.values()
 
     def classes(network: Network, samples: Samples) -> IntArray:
-        output = simulate(network, samples.spikes).output
+        output = simulate(network, samples.spikes, exact=True).output
         return decode(output, job.readout, spiking=network.output.neuron.spiking)
 
     before = [classes(job.network, s) for s in data]

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["NumberFormats"]
+__all__ = ["RANGES", "NumberFormats"]
+
+RANGES: dict[str, tuple[int, int, str]] = {
+    "weight_bits": (1, 14, "weights are kept in 16 bits, sign and 2^width included"),
+    "weight_mantissa_bits": (1, 14, "weights are kept in 16 bits, sign and 2^width included"),
+    "weight_exp_min": (-15, 15, "sums of weights are shifted within 64 bits"),
+    "weight_exp_max": (-15, 15, "sums of weights are shifted within 64 bits"),
+    "vth_bits": (1, 30, "registers are kept in 32 bits"),
+    "decay_bits": (1, 30, "registers are kept in 32 bits, 2^width included"),
+    "state_bits": (3, 31, "states are kept in 32 bits, and times 2^decay_bits in 64"),
+    "bias_mant_bits": (2, 31, "registers are kept in 32 bits, and one bit is the sign"),
+    "bias_exp_min": (0, 29, "a bias is kept in 32 bits"),
+    "bias_exp_max": (0, 29, "a bias is kept in 32 bits"),
+    "state_shift": (0, 29, "activations are shifted within 64 bits"),
+    "decay_u_offset": (0, 1, "a decay register counts from 0 or from 1"),
+}
+"""Smallest and largest value of every width, and why the arithmetic here has these limits."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,11 @@ class NumberFormats:
         Left shift that aligns activation and threshold with the state.
     decay_u_offset : int
         Added to `du` before it acts.
+
+    Raises
+    ------
+    ValueError
+        With everything that is no whole number, out of :data:`RANGES`, or contradicts another.
     """
 
     weight_bits: tuple[int, ...]
@@ -43,6 +65,10 @@ class NumberFormats:
     bias_exp_max: int
     state_shift: int
     decay_u_offset: int
+
+    def __post_init__(self) -> None:
+        if faults := _out_of_range(self) or _contradictions(self):
+            raise ValueError("; ".join(faults))
 
     @property
     def vth_max(self) -> int:
@@ -81,3 +107,47 @@ class NumberFormats:
     def weight_shift(self, stored: int) -> int:
         """Return how far a code of `stored` bits lies from the register's lowest bit (mixed)."""
         return self.weight_mantissa_bits - stored + 1
+
+
+def _out_of_range(formats: NumberFormats) -> list[str]:
+    lines = []
+    for name, (low, high, why) in RANGES.items():
+        given: Any = getattr(formats, name)
+        values = given if name == "weight_bits" and isinstance(given, tuple) else (given,)
+        # True and 8.0 compare like whole numbers, and are none.
+        if not values or not all(type(v) is int and low <= v <= high for v in values):
+            lines.append(f"{name} is {_shown(given)}, allowed are {low} to {high}: {why}")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) < 40 else f"{text[:40]}..."
+
+
+def _contradictions(f: NumberFormats) -> list[str]:
+    lines = []
+    if f.weight_bits != tuple(sorted(f.weight_bits)):
+        lines.append(f"weight_bits {list(f.weight_bits)} do not rise")
+    widest = max(f.weight_bits)
+    if widest < 2:
+        lines.append("weight_bits: the widest is 1, at least 2 hold a weight that may be zero")
+    if widest > f.weight_mantissa_bits:
+        lines.append(
+            f"weight_bits: {widest} exceed weight_mantissa_bits ({f.weight_mantissa_bits})"
+        )
+    for what in ("weight_exp", "bias_exp"):
+        low, high = getattr(f, f"{what}_min"), getattr(f, f"{what}_max")
+        if low > high:
+            lines.append(f"{what}_min ({low}) exceeds {what}_max ({high})")
+    if f.vth_bits + f.state_shift > f.state_bits - 1:
+        lines.append(
+            f"vth_bits + state_shift ({f.vth_bits} + {f.state_shift}) exceed state_bits - 1 "
+            f"({f.state_bits - 1}): no potential would reach the threshold"
+        )
+    if f.bias_mant_bits + f.bias_exp_max > RANGES["bias_mant_bits"][1]:
+        lines.append(
+            f"bias_mant_bits + bias_exp_max ({f.bias_mant_bits} + {f.bias_exp_max}) exceed "
+            f"{RANGES['bias_mant_bits'][1]}: {RANGES['bias_exp_max'][2]}"
+        )
+    return lines

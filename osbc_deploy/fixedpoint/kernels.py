@@ -7,11 +7,11 @@ The interpreter's lock is not held, so samples run on several threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
+
+from osbc_deploy.jit import compiled
 
 __all__ = [
     "combine",
@@ -24,15 +24,8 @@ __all__ = [
     "push_sparse",
 ]
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def _compiled(function: F) -> F:
-    compiled: F = numba.njit(function, nogil=True, cache=True)
-    return compiled
-
-
-@_compiled
+@compiled
 def find_events(flat: Any, words: Any, n: int, ptr: Any, index: Any) -> None:
     """List the active neurons of every step.
 
@@ -79,7 +72,7 @@ def find_events(flat: Any, words: Any, n: int, ptr: Any, index: Any) -> None:
     ptr[step + 1 :] = count
 
 
-@_compiled
+@compiled
 def find_row_events(row: Any, ptr: Any, index: Any) -> None:
     """List the active neurons of one step, ``row`` (n,); see :func:`find_events`."""
     count = 0
@@ -91,7 +84,7 @@ def find_row_events(row: Any, ptr: Any, index: Any) -> None:
     ptr[1] = count
 
 
-@_compiled
+@compiled
 def push_sparse(
     ptr: Any,
     index: Any,
@@ -136,7 +129,7 @@ def push_sparse(
                     row[np.uint64(post[np.uint64(s)])] += weight[np.uint64(s)] * factor
 
 
-@_compiled
+@compiled
 def push_delayed(
     ptr: Any,
     index: Any,
@@ -162,7 +155,7 @@ def push_delayed(
                         out[t, post[s]] += weight[s] * value[first + k, pre]
 
 
-@_compiled
+@compiled
 def push_dense(
     ptr: Any, index: Any, value: Any, first: int, latency: int, rows: Any, out: Any
 ) -> None:
@@ -199,7 +192,7 @@ def push_dense(
             e += 1
 
 
-@_compiled
+@compiled
 def push_conv(
     ptr: Any,
     index: Any,
@@ -252,7 +245,7 @@ def push_conv(
                         total[np.uint64(to + o)] += taps[np.uint64(tap + o)] * factor
 
 
-@_compiled
+@compiled
 def combine(
     partial: Any, begin: int, end: int, exponent: int, wrap: int, channels: int, out: Any
 ) -> None:
@@ -282,7 +275,7 @@ def combine(
                 out[t, c * places + p] += total
 
 
-@_compiled
+@compiled
 def neurons(
     a: Any,
     begin: int,

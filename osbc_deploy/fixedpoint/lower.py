@@ -164,7 +164,7 @@ class _Growing:
             spikes, seen = self._measure(fixed)
             over = [self._over(population, seen[population.name]) for _, population in fixed]
             lower = [
-                max(s.floor, m - max(1, math.ceil(math.log2(o)))) if o > 1.0 else m
+                max(s.floor, m - max(1, _ceil_log2(o))) if o > 1.0 else m
                 for s, m, o in zip(starts, exponents, over, strict=True)
             ]
             if lower == exponents:
@@ -252,6 +252,12 @@ class _Growing:
                 "convolutions that skip populations",
             )
         )
+
+
+def _ceil_log2(value: float) -> int:
+    """Return the exponent of the least power of two that is not below a positive number."""
+    mantissa, exponent = math.frexp(value)
+    return exponent - (mantissa == 0.5)
 
 
 def _note_clipping(

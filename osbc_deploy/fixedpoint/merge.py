@@ -1,15 +1,17 @@
-"""Merge the pooling in front of a connection into its weights, exactly."""
+"""Merge the pooling in front of a connection into its weights, exactly, and take it out again."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.fixedpoint.network import FixedConnection, FixedConv, FixedDense
-from osbc_deploy.network.graph import AvgPool, Conv, Projection, Shape
+from osbc_deploy.fixedpoint.network import FixedConnection, FixedConv, FixedDense, Pooling
+from osbc_deploy.network.graph import AvgPool, Conv, Pair, Projection, Shape
 
-__all__ = ["expand", "shifted"]
+__all__ = ["expand", "pooling_of", "separate", "shifted"]
 
 
 def expand(projection: Projection, codes: IntArray, shape: Shape) -> tuple[FixedConnection, int]:
@@ -26,57 +28,113 @@ def expand(projection: Projection, codes: IntArray, shape: Shape) -> tuple[Fixed
         By which the pooling divides; it goes into the scale.
     """
     connection, pool = projection.connection, projection.pool
+    plain: FixedConnection = FixedDense(codes)
     if isinstance(connection, Conv):
-        conv = FixedConv(
+        plain = FixedConv(
             codes, connection.stride, connection.padding, connection.dilation, connection.groups
         )
-        if pool is None:
-            return conv, 1
+    if pool is None:
+        return plain, 1
+    if isinstance(connection, Conv):
         _check_pool_then_conv(projection.name, pool, connection, shape)
-        out, channels, kh, kw = codes.shape
-        (dh, dw), (sh, sw) = connection.dilation, pool.stride
-        kernel = np.zeros(
-            (
-                out,
-                channels,
-                sh * dh * (kh - 1) + pool.kernel[0],
-                sw * dw * (kw - 1) + pool.kernel[1],
-            ),
-            np.int64,
-        )
-        for i in range(pool.kernel[0]):
-            for j in range(pool.kernel[1]):
-                kernel[
-                    :,
-                    :,
-                    i : i + sh * dh * (kh - 1) + 1 : sh * dh,
-                    j : j + sw * dw * (kw - 1) + 1 : sw * dw,
-                ] += codes
-        merged = FixedConv(
-            kernel,
-            (sh * connection.stride[0], sw * connection.stride[1]),
-            (
-                pool.padding[0] + sh * connection.padding[0],
-                pool.padding[1] + sw * connection.padding[1],
-            ),
-            (1, 1),
+    return _merged(plain, pool, shape), pool.divisor
+
+
+def pooling_of(projection: Projection) -> Pooling | None:
+    """Return the pooling that :func:`expand` merges, if its windows tile the source."""
+    connection, pool = projection.connection, projection.pool
+    if pool is None or pool.kernel != pool.stride or any(pool.padding):
+        return None
+    return Pooling(pool.kernel, connection.dilation if isinstance(connection, Conv) else (1, 1))
+
+
+def separate(connection: FixedConnection, pooling: Pooling, shape: Shape) -> FixedConnection:
+    """Return the connection as it is behind its pooling.
+
+    Parameters
+    ----------
+    connection : FixedDense or FixedConv
+        With the pooling merged.
+    pooling : Pooling
+    shape : (channels, rows, columns)
+        Of the source, before the pooling.
+
+    Raises
+    ------
+    ValueError
+        When these weights are not what merging that pooling makes.
+    """
+    pool = AvgPool(pooling.window, pooling.window)
+    (rows, cols), (dy, dx) = pooling.window, pooling.dilation
+    c, h, w = pool.output_shape(shape)
+    plain: FixedConnection
+    if isinstance(connection, FixedConv):
+        # Every window starts with a weight of its own.
+        plain = FixedConv(
+            connection.weight[:, :, :: rows * dy, :: cols * dx],
+            (connection.stride[0] // rows, connection.stride[1] // cols),
+            (connection.padding[0] // rows, connection.padding[1] // cols),
+            pooling.dilation,
             connection.groups,
         )
-        return merged, pool.divisor
-    if pool is None:
-        return FixedDense(codes), 1
+        possible = _merged_kernel(plain, pool) == connection.weight.shape[2:]
+    else:
+        spread = connection.weight.reshape(-1, *shape)
+        inside = spread[:, :, : h * rows : rows, : w * cols : cols]
+        plain = FixedDense(inside.reshape(len(spread), c * h * w))
+        possible = rows <= shape[1] and cols <= shape[2]
+    # What is impossible may be too large to try.
+    if not possible or not _same(_merged(plain, pool, shape), connection):
+        raise ValueError(f"weights are not those of a pooling of {rows} x {cols}")
+    return plain
+
+
+def _same(one: FixedConnection, other: FixedConnection) -> bool:
+    geometry = ("stride", "padding", "dilation")
+    return np.array_equal(one.weight, other.weight) and all(
+        getattr(one, name, None) == getattr(other, name, None) for name in geometry
+    )
+
+
+def _merged_kernel(plain: FixedConv, pool: AvgPool) -> Pair:
+    """Return rows and columns of a kernel with a pooling merged."""
+    rows, cols = (
+        s * d * (k - 1) + p
+        for s, d, k, p in zip(
+            pool.stride, plain.dilation, plain.weight.shape[2:], pool.kernel, strict=True
+        )
+    )
+    return rows, cols
+
+
+def _merged(plain: FixedConnection, pool: AvgPool, shape: Shape) -> FixedConnection:
+    """Return a connection that does what the pooling and a plain one do one after the other."""
+    weight, (sh, sw), (ph, pw) = plain.weight, pool.stride, pool.padding
+    if isinstance(plain, FixedConv):
+        kernel = np.zeros((*weight.shape[:2], *_merged_kernel(plain, pool)), np.int64)
+        rows, cols = (size - k + 1 for size, k in zip(kernel.shape[2:], pool.kernel, strict=True))
+        dh, dw = plain.dilation
+        for i in range(pool.kernel[0]):
+            for j in range(pool.kernel[1]):
+                kernel[:, :, i : i + rows : sh * dh, j : j + cols : sw * dw] += weight
+        return FixedConv(
+            kernel,
+            (sh * plain.stride[0], sw * plain.stride[1]),
+            (ph + sh * plain.padding[0], pw + sw * plain.padding[1]),
+            (1, 1),
+            plain.groups,
+        )
     c, h, w = shape
     _, rows, cols = pool.output_shape(shape)
-    (ph, pw), (sh, sw) = pool.padding, pool.stride
-    pooled = codes.reshape(len(codes), c, rows, cols).astype(np.int64)
-    spread = np.zeros((len(codes), c, h + 2 * ph, w + 2 * pw), np.int64)
+    pooled = weight.reshape(len(weight), c, rows, cols).astype(np.int64)
+    spread = np.zeros((len(weight), c, h + 2 * ph, w + 2 * pw), np.int64)
     for i in range(pool.kernel[0]):
         for j in range(pool.kernel[1]):
             spread[:, :, i : i + sh * (rows - 1) + 1 : sh, j : j + sw * (cols - 1) + 1 : sw] += (
                 pooled
             )
     inside = spread[:, :, ph : ph + h, pw : pw + w]
-    return FixedDense(inside.reshape(len(codes), -1)), pool.divisor
+    return FixedDense(inside.reshape(len(weight), -1))
 
 
 def _check_pool_then_conv(name: str, pool: AvgPool, connection: Conv, shape: Shape) -> None:
@@ -99,9 +157,4 @@ def _check_pool_then_conv(name: str, pool: AvgPool, connection: Conv, shape: Sha
 
 def shifted(connection: FixedConnection, amount: int) -> FixedConnection:
     """Return the connection with all weights shifted left."""
-    weight = connection.weight.astype(np.int64) << amount
-    if isinstance(connection, FixedDense):
-        return FixedDense(weight)
-    return FixedConv(
-        weight, connection.stride, connection.padding, connection.dilation, connection.groups
-    )
+    return replace(connection, weight=connection.weight.astype(np.int64) << amount)

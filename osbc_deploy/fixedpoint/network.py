@@ -21,6 +21,7 @@ __all__ = [
     "FixedPointNetwork",
     "FixedPopulation",
     "FixedProjection",
+    "Pooling",
     "Reset",
     "Sign",
 ]
@@ -110,6 +111,26 @@ class FixedConv:
 FixedConnection: TypeAlias = FixedDense | FixedConv
 
 
+@dataclass(frozen=True)
+class Pooling:
+    """A pooling whose windows tile the source, and which is merged into the weights behind it.
+
+    Attributes
+    ----------
+    window : (int, int)
+        Rows and columns, and the step from one to the next; what is left over at the ends is lost.
+    dilation : (int, int)
+        Of the convolution behind it, whose own weights have none any more.
+    """
+
+    window: Pair
+    dilation: Pair = (1, 1)
+
+    def __post_init__(self) -> None:
+        if min(*self.window, *self.dilation) < 1:
+            raise ValueError(f"window {self.window}, dilation {self.dilation}")
+
+
 @dataclass(frozen=True, eq=False)
 class FixedProjection:
     """A projection in integers: ``a = 2^weight_exp * sum(weight)`` over the active inputs.
@@ -130,6 +151,8 @@ class FixedProjection:
     graded : bool
         The spikes carry a value, which the weights are multiplied with; otherwise anything that
         is not 0 counts as 1. Only the input sends graded spikes.
+    pooling : Pooling or None
+        What the weights have merged, for chips whose cores pool; nothing is computed from it.
     """
 
     name: str
@@ -140,6 +163,7 @@ class FixedProjection:
     weight_exp: int
     sign: Sign = "mixed"
     graded: bool = False
+    pooling: Pooling | None = None
 
     def __post_init__(self) -> None:
         if self.sign not in get_args(Sign):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -76,6 +77,12 @@ class EngineRun:
     v: Mapping[str, IntArray]
     output: IntArray
     activity: Mapping[str, Activity]
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of the output."""
+        digest = hashlib.sha256(repr(self.output.shape).encode())
+        digest.update(self.output.astype("<i4").tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

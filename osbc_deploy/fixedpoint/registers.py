@@ -235,13 +235,13 @@ def largest_exponent(
     highest : int
         The m that the weight exponents reach.
     """
-    bounds = [float(highest)]
+    bounds = [highest]
     high = max(targets.vth.max(), targets.drop.max()) if population.neuron.spiking else 0.0
     if high > 0:
-        bounds.append(math.log2((formats.vth_max + 0.49) / high))
+        bounds.append(_floor_log2((formats.vth_max + 0.49) / high))
     strongest = np.abs(targets.bias).max()
     if strongest > 0:
-        bounds.append(math.log2((formats.bias_mant_max << formats.bias_exp_max) / strongest))
+        bounds.append(_floor_log2((formats.bias_mant_max << formats.bias_exp_max) / strongest))
     widest = sum(
         int(np.abs(c.weight.astype(np.int64)).reshape(len(c.weight), -1).sum(axis=1).max(initial=0))
         << exponent
@@ -249,8 +249,13 @@ def largest_exponent(
     )
     if widest:
         room = (_INT32_LIMIT - formats.state_limit) >> formats.state_shift
-        bounds.append(math.log2(room / widest))
-    return max(0, math.floor(min(bounds)))
+        bounds.append(_floor_log2(room / widest))
+    return max(0, min(bounds))
+
+
+def _floor_log2(value: float) -> int:
+    """Return the exponent of the largest power of two that is not above a positive number."""
+    return math.frexp(value)[1] - 1
 
 
 def quantized(

@@ -14,7 +14,7 @@ from osbc_deploy.compress.layer import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.fixedpoint.merge import expand, shifted
+from osbc_deploy.fixedpoint.merge import expand, pooling_of, shifted
 from osbc_deploy.fixedpoint.network import (
     FixedConnection,
     FixedDense,
@@ -82,6 +82,7 @@ class Scaling:
                 a.connection,
                 a.stored,
                 exponent + a.exponent,
+                pooling=pooling_of(a.projection),
             )
             for a, source in zip(self.afferents, self.sources, strict=True)
         )

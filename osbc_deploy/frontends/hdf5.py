@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from osbc_deploy.frontends.hdf5_probe import check_readable
 from osbc_deploy.limits import Allowance, array_bytes
 
-__all__ = ["Hdf5", "open_hdf5"]
+__all__ = ["Hdf5", "open_hdf5", "open_here"]
 
 _MEMBER = 2000
 """Bytes that a group or dataset takes as Python objects, roughly; so their number is bounded."""
@@ -37,13 +38,23 @@ _SHUFFLE, _DEFLATE, _FLETCHER = 2, 1, 3
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Hdf5]:
-    """Open a file to read.
+    """Open a file to read, after another process has read it.
 
     Raises
     ------
+    ArtefactError
+        When HDF5 hangs or crashes on it.
     Exception
         Of h5py, when it is damaged.
     """
+    check_readable(path)
+    with open_here(path) as hdf5:
+        yield hdf5
+
+
+@contextmanager
+def open_here(path: Path) -> Iterator[Hdf5]:
+    """Open a file to read in this process, whatever HDF5 makes of it."""
     import h5py
 
     with h5py.File(path, "r") as file:
@@ -154,7 +165,10 @@ class Hdf5:
 def _check_deflated(dataset: Any, content: bytes, chunk: int) -> None:
     stream, size = zlib.decompressobj(), 0
     while not stream.eof:
-        part = stream.decompress(content, _PART)
+        try:
+            part = stream.decompress(content, _PART)
+        except zlib.error as error:
+            raise ValueError(f"{dataset.name} has a chunk that is damaged ({error})") from error
         content = stream.unconsumed_tail
         size += len(part)
         if size > chunk:

@@ -26,6 +26,8 @@ _NAMES = {"norse": "norse", "snntorch": "snnTorch", "spikingjelly": "SpikingJell
 _OLDEST = {"snntorch": (1, 0), "spikingjelly": (2, 0)}
 """Versions whose neurons compute what ours repeat; older ones differ in the last bit or more."""
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
 
 def import_network(
     module: Any,
@@ -58,6 +60,24 @@ def import_network(
         When weights are given to a file that holds its own, the samples have another shape, or
         `dt` and `reset` do not belong to the model.
     """
+    network = _import(module, weights, samples, dt, reset)
+    named = [p.name for p in network.projections] + [p.name for p in network.populations]
+    if faults := [name for name in dict.fromkeys(named) if _SURROGATES.search(name)]:
+        raise UnsupportedModelError(
+            f"{network.source}: layer names that are not valid Unicode, which no file can hold",
+            faults,
+            "Rename these layers.",
+        )
+    return network
+
+
+def _import(
+    module: Any,
+    weights: str | Path | None,
+    samples: Samples | None,
+    dt: float | None,
+    reset: str | None,
+) -> Network:
     found = load_object(module) if isinstance(module, str) and not _is_file(module) else module
     name = module if isinstance(module, str | Path) else type(module).__name__
     if is_nir(found):

@@ -7,7 +7,6 @@ and external storage and Python objects are never followed.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError,
 from osbc_deploy.fixedpoint.ranges import MAX_DELAY
 from osbc_deploy.frontends.hdf5 import Hdf5, open_hdf5
 from osbc_deploy.limits import array_bytes
+from osbc_deploy.parsing import parse_json
 
 __all__ = ["OURS", "NetxFile", "NetxLayer", "NetxNeuron", "consistent", "read_layers", "spread"]
 
@@ -92,7 +92,7 @@ class NetxFile:
     def manifest(self) -> dict[str, Any]:
         """What a file of ours says beyond NetX; nothing for one of lava-dl's."""
         text = self.extra.get("manifest")
-        return dict(json.loads(text)) if text else {}
+        return dict(parse_json(text)) if text else {}
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def consistent(path: Path) -> Iterator[None]:
     """Say of a file that its parts do not belong together, whatever breaks on it."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise ArtefactError(
             f"{path}: inconsistent network ({error}). Export it again from lava-dl."
         ) from error

@@ -15,7 +15,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
+from osbc_deploy.errors import (
+    ArtefactError,
+    OsbcError,
+    UnsupportedModelError,
+    UsageError,
+    described,
+)
 from osbc_deploy.frontends.assemble import Cells, Graph, Node, assemble
 from osbc_deploy.frontends.compose import Add, Delay, Flatten, Scale
 from osbc_deploy.frontends.nir_file import NirModel, read_model, take_apart
@@ -73,10 +79,20 @@ def read_nir(
     """
     if isinstance(model, str | Path):
         source = source or str(model)
-        read = read_model(Path(model))
-    else:
-        source = source or "NIR graph"
-        read = take_apart(model, source)
+        return _network(read_model(Path(model)), dt, reset, source)
+    source = source or "NIR graph"
+    try:
+        return _network(take_apart(model, source), dt, reset, source)
+    except OsbcError:
+        raise
+    except Exception as error:
+        # A graph in memory holds whatever its maker put there.
+        raise ArtefactError(
+            f"{source}: is a damaged NIR graph ({described(error)}). Make it again."
+        ) from error
+
+
+def _network(read: NirModel, dt: float | None, reset: str | None, source: str) -> Network:
     chosen = choose(read, dt, reset, source)
     translator = _Translator(read, chosen)
     nodes = translator.nodes()

@@ -8,6 +8,7 @@ versions of the format did not write. Graphs within the graph are taken apart in
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from osbc_deploy.data.tensors import as_array
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError, reason
 from osbc_deploy.frontends.hdf5 import Hdf5, open_hdf5
 
@@ -166,7 +168,7 @@ class _Nodes:
 
 
 def _is_bad(value: Any) -> bool:
-    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    kind = "f" if isinstance(value, float) else getattr(getattr(value, "dtype", None), "kind", "")
     return kind == "f" and not bool(np.isfinite(value).all())
 
 
@@ -195,6 +197,17 @@ def take_apart(graph: Any, source: str) -> NirModel:
     )
 
 
+def _with_arrays(name: str, node: Any) -> Any:
+    """Return a node with arrays for its tensors, which graphs made in memory hold."""
+    tensors = {key: value for key, value in vars(node).items() if hasattr(value, "detach")}
+    if not tensors:
+        return node
+    found = copy.copy(node)
+    for key, value in tensors.items():
+        setattr(found, key, as_array(f"{name}: {key}", value))
+    return found
+
+
 @dataclass
 class _Parts:
     nodes: dict[str, Any] = field(default_factory=dict)
@@ -206,7 +219,10 @@ class _Parts:
         for name, node in graph.nodes.items():
             path = prefix + name
             if not hasattr(node, "nodes"):
-                self.nodes[path] = node
+                found = _with_arrays(path, node)
+                if bad := [key for key, value in vars(found).items() if _is_bad(value)]:
+                    self.faults.append(f"{path}: NaN or infinite values in {', '.join(bad)}")
+                self.nodes[path] = found
                 continue
             if len(node.inputs) != 1 or len(node.outputs) != 1:
                 self.faults.append(

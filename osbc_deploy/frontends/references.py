@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from osbc_deploy.data.samples import Samples, check_samples, load_npz, samples_from_dataset
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import ArtefactError, UsageError, described
 from osbc_deploy.limits import check_tensors
 
 __all__ = ["as_samples", "load_object", "load_weights"]
@@ -44,10 +44,10 @@ def load_object(reference: str) -> Any:
         module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _explain_missing(reference, error)
         raise UsageError(
-            f"{reference}: importing it failed ({_brief(error)}). It is searched from "
+            f"{reference}: importing it failed ({described(error)}). It is searched from "
             f"{os.getcwd()} and the Python path."
         ) from error
     if not hasattr(module, name):
@@ -59,14 +59,14 @@ def load_object(reference: str) -> Any:
         return found
     try:
         return found()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _explain_missing(reference, error)
         raise UsageError(
-            f"{reference}: calling it failed ({_brief(error)}). It is called without arguments."
+            f"{reference}: calling it failed ({described(error)}). It is called without arguments."
         ) from error
 
 
-def _explain_missing(reference: str, error: Exception) -> None:
+def _explain_missing(reference: str, error: BaseException) -> None:
     """Say which command adds a framework that the user's code imports and that is not there."""
     name = (getattr(error, "name", None) or "") if isinstance(error, ModuleNotFoundError) else ""
     if name in EXTRAS:
@@ -96,11 +96,6 @@ def _import_file(path: Path) -> Any:
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
-
-
-def _brief(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
 def as_samples(given: Any, name: str) -> Samples:
@@ -154,7 +149,7 @@ def load_weights(module: Any, path: Path) -> None:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtefactError(
-            f"{path}: not a safetensors file ({_brief(error)}). Pickled checkpoints are never "
+            f"{path}: not a safetensors file ({described(error)}). Pickled checkpoints are never "
             "loaded; convert yours with safetensors.torch.save_file(model.state_dict(), path)."
         ) from error
     own = module.state_dict()

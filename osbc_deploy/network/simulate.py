@@ -2,6 +2,10 @@
 
 Each time step runs the same torch operations in the same order, on the same batch, as the
 framework the network came from, so the spikes are the framework's spikes and not merely close.
+
+That holds on one machine: on another, the framework adds up a neuron's input in another order, and
+a spike may hang on the last bit. `exact` sums are the same on every machine; decisions are made
+on those.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
-from osbc_deploy.network.graph import INPUT, Conv, Network, Population, Projection, Readout
+from osbc_deploy.network.currents import Current, exact_current, framework_current
+from osbc_deploy.network.graph import INPUT, Network, Population, Projection, Readout
 from osbc_deploy.progress import SILENT, Progress, task
 
 if TYPE_CHECKING:
@@ -55,6 +60,7 @@ def simulate(
     states: Collection[str] = (),
     given: Mapping[str, SpikeArray] | None = None,
     until: str | None = None,
+    exact: bool = False,
     batch_size: int = 64,
     progress: Progress = SILENT,
     title: str = "float network",
@@ -75,6 +81,9 @@ def simulate(
     until : str, optional
         The last population to simulate, whose activity is the run's output; the network's own by
         default.
+    exact : bool
+        Whether currents are exact sums, rounded once (:func:`.exact_current`), and not the
+        framework's.
     batch_size : int
         Samples simulated side by side.
 
@@ -102,6 +111,7 @@ def simulate(
         if p.name in states
     }
     fired = {p.name: 0 for p in populations if p.neuron.spiking}
+    currents = _currents(network, populations, known, dtype, exact=exact)
     with torch.no_grad(), task(progress, title, n):
         for start in range(0, n, batch_size):
             rows = slice(start, min(start + batch_size, n))
@@ -114,7 +124,7 @@ def simulate(
                 for name in _heard(network, block) & known.keys() - activity.keys():
                     raster = np.moveaxis(known[name][rows], 1, 0).astype(network.dtype)
                     activity[name] = torch.from_numpy(raster)
-                activity |= _block(network, block, activity, potentials, dtype)
+                activity |= _block(network, block, activity, potentials, currents, dtype)
             for name, answer in activity.items():
                 if name in fired:
                     fired[name] += int(torch.count_nonzero(answer))
@@ -197,11 +207,27 @@ def evidence(output: FloatArray | IntArray, readout: Readout) -> FloatArray | In
     return np.asarray(wide.sum(axis=1))
 
 
+def _currents(
+    network: Network,
+    populations: Sequence[Population],
+    known: Mapping[str, SpikeArray],
+    dtype: torch.dtype,
+    *,
+    exact: bool,
+) -> dict[str, Current]:
+    found = [p for population in populations for p in network.afferents(population.name)]
+    if not exact:
+        return {p.name: framework_current(p, dtype) for p in found}
+    peak = max(1, *(int(raster.max(initial=0)) for raster in known.values()))
+    return {p.name: exact_current(p, dtype, peak) for p in found}
+
+
 def _block(
     network: Network,
     block: Sequence[Population],
     activity: Mapping[str, torch.Tensor],
     potentials: Mapping[str, torch.Tensor],
+    currents: Mapping[str, Current],
     dtype: torch.dtype,
 ) -> dict[str, torch.Tensor]:
     """Return the activity (T, n, *shape) of populations that are stepped together.
@@ -221,12 +247,10 @@ def _block(
     for population in block:
         maps = []
         for projection in network.afferents(population.name):
-            connection = projection.connection
-            bias = None if connection.bias is None else tensor(connection.bias)
             source = result[projection.pre] if projection.pre in own else activity[projection.pre]
             feedback = network.is_feedback(projection)
             late = _lateness(projection, feedback=feedback)
-            maps.append((projection, source, late, tensor(connection.weight), bias, feedback))
+            maps.append((source, late, currents[projection.name], feedback))
         neuron = population.neuron
         zeros = torch.zeros((batch, *population.shape), dtype=dtype)
         state: dict[str, Any] = dict.fromkeys(neuron.states, zeros)
@@ -237,10 +261,10 @@ def _block(
         for number, (population, maps, parameters, state) in enumerate(cells):
             apart = population.neuron.feedback_apart
             sums: list[Any] = [None, None]
-            for projection, source, late, weight, bias, feedback in maps:
-                current = _current(projection, _sent(source, t, late), weight, bias)
+            for source, late, current, feedback in maps:
+                arriving = current(_sent(source, t, late))
                 which = int(apart and feedback)
-                sums[which] = current if sums[which] is None else sums[which] + current
+                sums[which] = arriving if sums[which] is None else sums[which] + arriving
             x = tuple(sums) if apart else sums[0]
             answer, after = population.neuron.step(parameters, state, x, torch.where)
             cells[number] = (population, maps, parameters, after)
@@ -270,27 +294,3 @@ def _sent(source: torch.Tensor, t: int, late: int | IntArray) -> torch.Tensor:
     # Not a product: what a population has yet to send is memory that may hold anything.
     arrived = torch.where((when >= 0)[:, None], arrived, torch.zeros_like(arrived))
     return arrived.T.reshape(source.shape[1:])
-
-
-def _current(
-    projection: Projection, source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
-    from torch.nn import functional
-
-    pool = projection.pool
-    if pool is not None:
-        source = functional.avg_pool2d(
-            source, pool.kernel, pool.stride, pool.padding, divisor_override=pool.divisor
-        )
-    connection = projection.connection
-    if isinstance(connection, Conv):
-        return functional.conv2d(
-            source,
-            weight,
-            bias,
-            connection.stride,
-            connection.padding,
-            connection.dilation,
-            connection.groups,
-        )
-    return functional.linear(source.flatten(1), weight, bias)

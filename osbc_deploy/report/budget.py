@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from osbc_deploy.errors import UsageError
+from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import HAND_WRITTEN, read_text
+from osbc_deploy.parsing import parse_toml
 from osbc_deploy.report.measures import layer_measures, totals
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["Budget", "Finding", "check_report", "read_budget"]
 
@@ -27,7 +22,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Limits(_Strict):
@@ -42,7 +37,8 @@ class Limits(_Strict):
     accuracy_drop : float
         The most accuracy lost from float to fixed point.
     mismatched_spikes : int
-        The most spikes in which backend and engine may differ.
+        The most spikes, and potentials of a readout, in which backend and engine may differ. None
+        may where the budget does not say.
     """
 
     cores: Count | None = None
@@ -70,11 +66,20 @@ class Growth(_Strict):
         Share of the baseline's bytes.
     accuracy_drop : float
         Fixed-point accuracy lost since the baseline.
+    retrained : bool
+        The baseline may be of another model, such as the same one with other weights; target and
+        test data must be the same.
     """
 
     cores: Count | None = None
-    memory: Annotated[float, Field(ge=0.0)] | None = None
+    memory: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
     accuracy_drop: Share | None = None
+    retrained: bool = False
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything is limited."""
+        return any(v is not None for v in (self.cores, self.memory, self.accuracy_drop))
 
 
 class Budget(_Strict):
@@ -95,6 +100,14 @@ class Budget(_Strict):
     resources: dict[str, Share] = {}
     layers: dict[str, LayerLimits] = {}
     growth: Growth = Growth()
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Budget:
+        layers = (limit for limits in self.layers.values() for limit in limits)
+        limits = (value for _, value in (*self.budget, *layers))
+        if self.resources or self.growth.limited or any(value is not None for value in limits):
+            return self
+        raise ValueError("there is no limit in it; give one, such as cores")
 
 
 @dataclass(frozen=True)
@@ -131,16 +144,20 @@ def read_budget(path: Path) -> Budget:
         When it is missing, no TOML, or holds unknown keys or values out of range.
     """
     try:
-        tables = tomllib.loads(read_text(path, most=HAND_WRITTEN, error=UsageError))
+        tables = parse_toml(read_text(path, most=HAND_WRITTEN, error=UsageError))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: is not valid TOML ({error}). Correct the file.") from error
     try:
         return Budget.model_validate(tables)
     except ValidationError as error:
         faults = "\n".join(
-            f"  - {'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors()
+            f"  - {place or 'budget'}: {said}"
+            for place, said in (
+                (".".join(map(str, f["loc"])), f["msg"].removeprefix("Value error, "))
+                for f in error.errors()
+            )
         )
         raise UsageError(
             f"{path}: is no budget:\n{faults}\nTables are [budget], [resources], "
@@ -157,15 +174,19 @@ def check_report(
     ------
     UsageError
         When the budget names a layer or resource the report does not have, asks for accuracy of
-        unlabelled data, or the baseline is of another target.
+        unlabelled data, or for growth without a baseline.
+    ArtefactError
+        When the baseline cannot be compared: of another target, model or test data.
     """
     findings = list(_fit(report))
     findings += _network(report, budget.budget)
+    findings += _fidelity(report, budget.budget)
     findings += _resources(report, budget.resources)
     findings += _layers(report, budget.layers)
     if baseline is not None:
+        _check_comparable(report, baseline, budget.growth)
         findings += _growth(report, baseline, budget.growth)
-    elif budget.growth != Growth():
+    elif budget.growth.limited:
         raise UsageError(
             "[growth]: needs a baseline. Give --baseline REPORT, or create it with "
             "--update-baseline."
@@ -215,19 +236,20 @@ def _network(report: Mapping[str, Any], limits: Limits) -> Iterator[Finding]:
     if limits.accuracy_drop is not None:
         drop = _accuracy(report, "float") - _accuracy(report, "fixed_point")
         yield _drop("accuracy drop", drop, limits.accuracy_drop)
-    if limits.mismatched_spikes is not None:
-        yield _mismatches(report["fidelity"], limits.mismatched_spikes)
 
 
-def _mismatches(fidelity: Mapping[str, Any], limit: int) -> Finding:
+def _fidelity(report: Mapping[str, Any], limits: Limits) -> Iterator[Finding]:
     """Hold mismatches against a limit; where nothing was compared, none is no good sign."""
-    name = "mismatched spikes"
+    fidelity, allowed = report["fidelity"], limits.mismatched_spikes
+    name = "mismatched spikes and potentials"
     sides = fidelity["backend"], fidelity["reference"]
     compared = fidelity["compared_spikes"] + fidelity["compared_potentials"]
-    if None in sides or sides[0] == sides[1] or not (fidelity["samples"] and compared):
+    if None not in sides and sides[0] != sides[1] and fidelity["samples"] and compared:
+        different = fidelity["mismatched_spikes"] + fidelity["mismatched_potentials"]
+        yield _at_most(name, different, allowed or 0, kind="quality")
+    elif allowed is not None:
         text = "nothing was compared; deploy with --backend-samples of at least 1"
-        return Finding(name, "quality", None, limit, False, text)
-    return _at_most(name, fidelity["mismatched_spikes"], limit, kind="quality")
+        yield Finding(name, "quality", None, allowed, False, text)
 
 
 def _drop(name: str, drop: float, limit: float) -> Finding:
@@ -282,15 +304,34 @@ def _layers(report: Mapping[str, Any], limits: Mapping[str, LayerLimits]) -> Ite
             )
 
 
+def _check_comparable(
+    report: Mapping[str, Any], baseline: Mapping[str, Any], growth: Growth
+) -> None:
+    """Refuse a baseline whose numbers say nothing about the report's."""
+    ours, theirs = report["provenance"], baseline["provenance"]
+    kinds = {
+        "target": [(p["target"]["name"], p["target"]["sha256"]) for p in (ours, theirs)],
+        "test data": [(p["test"]["name"], p["test"]["sha256"]) for p in (ours, theirs)],
+        "model": [(p["model"], p["model_sha256"]) for p in (ours, theirs)],
+    }
+    if growth.retrained:
+        del kinds["model"]
+    other = [
+        f"{what} {theirs} ({their_digest[:12]}), the report of {ours} ({digest[:12]})"
+        for what, ((ours, digest), (theirs, their_digest)) in kinds.items()
+        if digest != their_digest
+    ]
+    if other:
+        retrained = " [growth] retrained = true allows another model." if kinds.get("model") else ""
+        raise ArtefactError(
+            f"baseline: is of {'; of '.join(other)}. Compare reports of one kind, or delete the "
+            f"baseline and make a new one with --update-baseline.{retrained}"
+        )
+
+
 def _growth(
     report: Mapping[str, Any], baseline: Mapping[str, Any], growth: Growth
 ) -> Iterator[Finding]:
-    ours, theirs = report["target"]["name"], baseline["target"]["name"]
-    if ours != theirs:
-        raise UsageError(
-            f"baseline: is of target {theirs}, the report of {ours}. Compare reports "
-            "of one target, or renew it with --update-baseline."
-        )
     now, before = totals(report), totals(baseline)
     if growth.cores is not None:
         yield _at_most("cores since baseline", now["cores"], before["cores"] + growth.cores)

@@ -7,13 +7,19 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from osbc_deploy._version import __version__
+from osbc_deploy.report.provenance import sealed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from osbc_deploy.chip.mapping import Core
+    from osbc_deploy.chip.mapping import Mapping as ChipMapping
+    from osbc_deploy.chip.target import Target
+    from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation
+    from osbc_deploy.fixedpoint.record import Activity
     from osbc_deploy.pipeline import Deployment
 
-__all__ = ["SCHEMA", "build_report", "json_schema"]
+__all__ = ["SCHEMA", "activity_parts", "build_report", "counted_parts", "json_schema"]
 
 SCHEMA = "osbc-deploy/report/5"
 
@@ -27,43 +33,75 @@ def json_schema() -> dict[str, Any]:
 
 def build_report(deployment: Deployment) -> dict[str, Any]:
     """Return the report of a deployment; numbers only, no rounding."""
-    target, mapping = deployment.target, deployment.mapping
+    network, target, mapping = deployment.lowered.network, deployment.target, deployment.mapping
     float_bytes = deployment.network.parameters * (
         8 if deployment.network.dtype == "float64" else 4
     )
+    counted = counted_parts(network, mapping, target)
+    return sealed(
+        {
+            "schema": SCHEMA,
+            "target": {"name": target.name, "title": target.title},
+            "provenance": dict(deployment.provenance),
+            "warnings": list(deployment.warnings),
+            "fits": counted["fits"],
+            "excesses": counted["excesses"],
+            "accuracy": {
+                name.rstrip("_"): value for name, value in asdict(deployment.accuracy).items()
+            },
+            "compression": _compression(deployment),
+            "populations": [
+                part | active | {"float_rate": deployment.compressed.rates.get(part["name"])}
+                for part, active in zip(
+                    counted["populations"],
+                    activity_parts(network, deployment.activity),
+                    strict=True,
+                )
+            ],
+            "fidelity": asdict(deployment.fidelity),
+            "cores": [
+                part | {"place": _place(deployment, core)}
+                for part, core in zip(counted["cores"], mapping.cores, strict=True)
+            ],
+            "memory": counted["memory"] | {"float_bytes": float_bytes},
+            "placement": _placement(deployment),
+            "operations": _operations(deployment),
+            "deviations": [asdict(deviation) for deviation in deployment.deviations],
+        }
+    )
+
+
+def counted_parts(
+    network: FixedPointNetwork, mapping: ChipMapping, target: Target
+) -> dict[str, Any]:
+    """Return the parts of a report that network and target alone decide.
+
+    Parameters
+    ----------
+    network : FixedPointNetwork
+    mapping : ChipMapping
+        Of that network on `target`.
+    target : Target
+    """
     return {
-        "schema": SCHEMA,
-        "tool": __version__,
-        "target": {"name": target.name, "title": target.title, "sha256": target.digest},
-        "provenance": dict(deployment.provenance),
-        "warnings": list(deployment.warnings),
         "fits": mapping.fits,
         "excesses": mapping.excesses(),
-        "accuracy": {
-            name.rstrip("_"): value for name, value in asdict(deployment.accuracy).items()
-        },
-        "compression": _compression(deployment),
-        "populations": _populations(deployment),
-        "fidelity": asdict(deployment.fidelity),
-        "cores": [_core(deployment, core) for core in mapping.cores],
+        "populations": [_population(network, population) for population in network.populations],
+        "cores": [core.as_dict(mapping.word_bits) for core in mapping.cores],
         "memory": {
-            "float_bytes": float_bytes,
             "deployed_bytes": mapping.bytes,
             "deployed_words": mapping.words,
             "word_bits": mapping.word_bits,
             "cores_used": mapping.cores_used,
             "cores_available": mapping.available,
             "cores_lower_bound": mapping.lower_bound,
-            "synapse_payload_bytes": _payload(deployment),
+            "synapse_payload_bytes": _payload(network),
             "assumed": [
                 name
                 for name, fact in target.facts().items()
                 if fact.grade == "assumed" and name.startswith("memory.")
             ],
         },
-        "placement": _placement(deployment),
-        "operations": _operations(deployment),
-        "deviations": [asdict(deviation) for deviation in deployment.deviations],
     }
 
 
@@ -103,49 +141,60 @@ def _compression(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def _populations(deployment: Deployment) -> list[dict[str, Any]]:
-    network = deployment.lowered.network
-    limit = network.formats.state_limit
-    entries = []
-    for population in network.populations:
-        afferents = network.afferents(population.name)
-        seen = deployment.activity[population.name]
-        entries.append(
+def _population(network: FixedPointNetwork, population: FixedPopulation) -> dict[str, Any]:
+    afferents = network.afferents(population.name)
+    return {
+        "name": population.name,
+        "shape": list(population.shape),
+        "spiking": population.spiking,
+        # What its cores are called after; see Layer.title.
+        "layer": afferents[0].name,
+        "projections": [
             {
-                "name": population.name,
-                "shape": list(population.shape),
-                "spiking": population.spiking,
-                # What its cores are called after; see Layer.title.
-                "layer": afferents[0].name,
-                "projections": [
-                    {
-                        "name": p.name,
-                        "from": p.pre,
-                        "weight_bits": p.weight_bits,
-                        "weight_exp": p.weight_exp,
-                        "longest_delay": p.connection.longest_delay,
-                    }
-                    for p in afferents
-                ],
-                "reset": population.reset,
-                "vth": [int(population.vth.min()), int(population.vth.max())],
-                "rate": seen.rate if population.spiking else None,
-                "float_rate": deployment.compressed.rates.get(population.name),
-                "u_range_used": seen.u_peak / limit,
-                "v_range_used": seen.v_peak / limit,
-                "wraps": seen.wraps,
-                "saturations": seen.saturations,
+                "name": p.name,
+                "from": p.pre,
+                "weight_bits": p.weight_bits,
+                "weight_exp": p.weight_exp,
+                "longest_delay": p.connection.longest_delay,
             }
-        )
-    return entries
+            for p in afferents
+        ],
+        "reset": population.reset,
+        "vth": [int(population.vth.min()), int(population.vth.max())],
+    }
 
 
-def _core(deployment: Deployment, core: Core) -> dict[str, Any]:
+def activity_parts(
+    network: FixedPointNetwork, activity: Mapping[str, Activity]
+) -> list[dict[str, Any]]:
+    """Return what each population did on the evaluated samples, as its part of a report.
+
+    Parameters
+    ----------
+    network : FixedPointNetwork
+    activity : dict of Activity
+        By population.
+    """
+    limit = network.formats.state_limit
+    return [
+        {
+            "name": population.name,
+            "rate": seen.rate if population.spiking else None,
+            "u_range_used": seen.u_peak / limit,
+            "v_range_used": seen.v_peak / limit,
+            "wraps": seen.wraps,
+            "saturations": seen.saturations,
+        }
+        for population in network.populations
+        for seen in (activity[population.name],)
+    ]
+
+
+def _place(deployment: Deployment, core: Core) -> list[int] | None:
     place = deployment.placement
-    where = None
-    if place is not None:
-        where = [int(axis[core.index]) for axis in (place.chip, place.x, place.y)]
-    return {**core.as_dict(deployment.mapping.word_bits), "place": where}
+    if place is None:
+        return None
+    return [int(axis[core.index]) for axis in (place.chip, place.x, place.y)]
 
 
 def _placement(deployment: Deployment) -> dict[str, Any] | None:
@@ -184,7 +233,6 @@ def _operations(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def _payload(deployment: Deployment) -> int:
+def _payload(network: FixedPointNetwork) -> int:
     """Return the bytes of the non-zero weights alone: what a naive count would report."""
-    bits = sum(p.nonzero * p.weight_bits for p in deployment.lowered.network.projections)
-    return -(-bits // 8)
+    return -(-sum(p.nonzero * p.weight_bits for p in network.projections) // 8)

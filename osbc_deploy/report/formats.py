@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
+from osbc_deploy.plain_text import csv_cell, markdown, visible
 from osbc_deploy.report.budget import Finding
 
 __all__ = ["cores_csv", "findings_junit", "findings_markdown"]
@@ -37,22 +38,17 @@ def cores_csv(report: Mapping[str, Any]) -> str:
     stages = ("float", "compressed", "fixed_point")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            *_CORE_COLUMNS,
-            *(f"{r}_{k}" for r in resources for k in ("used", "max")),
-            *(f"{k}_{stage}" for k in ("accuracy", "no_answer") for stage in stages),
-        ]
-    )
+    uses = [f"{r}_{k}" for r in resources for k in ("used", "max")]
+    shares = [f"{k}_{stage}" for k in ("accuracy", "no_answer") for stage in stages]
+    writer.writerow(map(csv_cell, (*_CORE_COLUMNS, *uses, *shares)))
     for core in report["cores"]:
-        writer.writerow(
-            [
-                *(core[name] for name in _CORE_COLUMNS),
-                *(core["resources"][r][k] for r in resources for k in ("used", "max")),
-                *(accuracy[stage] for stage in stages),
-                *(accuracy["no_answer"][stage] for stage in stages),
-            ]
-        )
+        row = [
+            *(core[name] for name in _CORE_COLUMNS),
+            *(core["resources"][r][k] for r in resources for k in ("used", "max")),
+            *(accuracy[stage] for stage in stages),
+            *(accuracy["no_answer"][stage] for stage in stages),
+        ]
+        writer.writerow(map(csv_cell, row))
     return out.getvalue()
 
 
@@ -60,7 +56,7 @@ def findings_markdown(findings: Sequence[Finding]) -> str:
     """Return the findings as a Markdown table, the failed ones first."""
     lines = ["| limit | result | |", "|---|---|---|"]
     lines += [
-        f"| {f.name} | {'ok' if f.ok else '**FAIL**'} | {f.message.replace('|', '/')} |"
+        f"| {markdown(f.name)} | {'ok' if f.ok else '**FAIL**'} | {markdown(f.message)} |"
         for f in sorted(findings, key=lambda f: f.ok)
     ]
     return "\n".join(lines) + "\n"
@@ -79,10 +75,10 @@ def findings_junit(findings: Sequence[Finding]) -> str:
     )
     for finding in findings:
         case = ElementTree.SubElement(
-            suite, "testcase", classname=f"budget.{finding.kind}", name=finding.name
+            suite, "testcase", classname=f"budget.{finding.kind}", name=visible(finding.name)
         )
         if not finding.ok:
-            ElementTree.SubElement(case, "failure", message=finding.message)
+            ElementTree.SubElement(case, "failure", message=visible(finding.message))
     ElementTree.indent(suite)
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n'

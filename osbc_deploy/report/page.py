@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
+from osbc_deploy.plain_text import html_page
 from osbc_deploy.report.measures import layer_measures
 from osbc_deploy.report.terminal import sides
 
@@ -15,18 +16,15 @@ Report = Mapping[str, Any]
 
 _COLUMNS = 20
 """Cores in a row of the core map where they have no place."""
+_MOST_PLACES = 2**18
+"""Places that a page draws; the largest system known has 147,456."""
 _PARTS = ("payload", "index", "header", "padding")
 
 
 def report_page(report: Report) -> str:
     """Return the page. Everything from the report is escaped."""
-    import jinja2
-
-    template = files("osbc_deploy.report").joinpath("page.html.j2").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(template).render(
+    return html_page(
+        "page.html.j2",
         report=report,
         sides=sides(report["fidelity"]["backend"] or "", report["fidelity"]["reference"] or ""),
         layers=_layers(report),
@@ -39,17 +37,18 @@ def report_page(report: Report) -> str:
 def _core_map(report: Report) -> list[dict[str, Any]]:
     """Return the cells of every chip in use: its mesh with the cores in their places.
 
-    Cores without a place are listed in order, the free cores of the chip after them.
+    Cores without a place, or on a mesh too large to draw, are listed in order, the free cores of
+    the chip after them.
     """
     placement = report["placement"]
-    if placement is None:
+    chips = sorted({core["place"][0] for core in report["cores"]} if placement else ())
+    if placement is None or len(chips) * math.prod(placement["mesh"]) > _MOST_PLACES:
         count = max(report["memory"]["cores_available"], len(report["cores"]))
         count = min(count, 2 * len(report["cores"]) + _COLUMNS)
         places = [(0, k % _COLUMNS, k // _COLUMNS) for k in range(count)]
         where = dict(zip(places, report["cores"], strict=False))
     else:
         width, height = placement["mesh"]
-        chips = sorted({core["place"][0] for core in report["cores"]})
         places = [(chip, x, y) for chip in chips for y in range(height) for x in range(width)]
         where = {tuple(core["place"]): core for core in report["cores"]}
     found: dict[int, list[dict[str, Any]]] = {}
@@ -130,14 +129,19 @@ def _curves(report: Report) -> list[dict[str, Any]]:
     curves = []
     for number, layer in enumerate(report["compression"]["layers"]):
         points = [
-            (100.0 * sparsity, 100.0 * (1.0 - min(1.0, loss) ** 0.5))
+            (100.0 * sparsity, 100.0 * (1.0 - _root(loss)))
             for sparsity, loss in layer["loss_curve"]
         ]
         if points:
             path = "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in points)
             end = (
                 100.0 * layer["sparsity"],
-                100.0 * (1.0 - min(1.0, layer["relative_loss"]["total"]) ** 0.5),
+                100.0 * (1.0 - _root(layer["relative_loss"]["total"])),
             )
             curves.append({"name": layer["name"], "path": path, "end": end, "kind": number % 8})
     return curves
+
+
+def _root(loss: float) -> float:
+    """Return the square root of a loss, which rounding may have taken below 0, up to 1."""
+    return float(min(1.0, max(0.0, loss)) ** 0.5)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import PARSED, read_text
+from osbc_deploy.parsing import parse_json
 from osbc_deploy.report.build import SCHEMA, json_schema
+from osbc_deploy.report.consistency import contradictions
 from osbc_deploy.writing import recover
 
 __all__ = ["read_report"]
 
 _COUNTED = 100
+"""Faults that are looked for: each quotes what is wrong, and a large file can have very many."""
 _SHOWN = 5
-"""Schema faults listed before the rest is counted."""
+"""Faults that are listed; the rest is counted."""
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -32,37 +34,46 @@ def read_report(path: Path) -> dict[str, Any]:
     UsageError
         When there is nothing at `path`.
     ArtefactError
-        When it is no report, of another schema version, or does not follow the schema.
+        When it is no report, of another schema version, does not follow the schema, contradicts
+        itself, or was changed after it was written.
     """
-    import jsonschema
-
     recover(path)
     file = path / "report.json" if path.is_dir() else path
+    if not path.exists():
+        raise UsageError(f"{path}: no such file. Write it with osbc-deploy ... -o FOLDER.")
     if not file.is_file():
-        raise UsageError(f"{file}: no such file. Write it with osbc-deploy ... -o FOLDER.")
+        raise ArtefactError(
+            f"{file}: is not there, so this is no deployment. Give the folder that osbc-deploy ... "
+            "-o wrote."
+        )
     try:
-        report = json.loads(read_text(file, each=PARSED))
+        report = parse_json(read_text(file, each=PARSED))
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{file}: is no JSON report ({error}). Deploy again.") from error
     found = report.get("schema") if isinstance(report, dict) else None
     if found != SCHEMA:
         raise ArtefactError(
-            f"{file}: schema {found!r} is not {SCHEMA!r}. Deploy again with this version."
+            f"{file}: schema {repr(found)[:60]} is not {SCHEMA!r}. Deploy again with this version."
         )
-    validator = jsonschema.Draft202012Validator(json_schema())
-    # Each quotes what is wrong; a large file can have very many.
-    found_first = islice(validator.iter_errors(report), _COUNTED)
-    faults = sorted(found_first, key=lambda fault: list(map(str, fault.path)))
-    if faults:
-        lines = [
-            f"  - {'.'.join(map(str, f.path)) or 'report'}: {f.message[:200]}"
-            for f in faults[:_SHOWN]
-        ]
-        if len(faults) > _SHOWN:
-            least = "at least " if len(faults) == _COUNTED else ""
-            lines.append(f"  - and {least}{len(faults) - _SHOWN} more")
-        raise ArtefactError(
-            f"{file}: does not follow the schema:\n" + "\n".join(lines) + "\nDeploy again."
-        )
+    faults = [
+        f"{'.'.join(map(str, fault.path)) or 'report'}: {fault.message[:200]}"
+        for fault in islice(_validator().iter_errors(report), _COUNTED)
+    ]
+    if faults := faults or contradictions(report):
+        shown = "; ".join(sorted(faults)[:_SHOWN])
+        least = "at least " if len(faults) == _COUNTED else ""
+        more = f"; and {least}{len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise ArtefactError(f"{file}: is no report to trust: {shown}{more}. Deploy again.")
     checked: dict[str, Any] = report
     return checked
+
+
+def _validator() -> Any:
+    import jsonschema
+
+    # JSON Schema takes 5.0 for a whole number.
+    strict = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    )
+    extend: Any = jsonschema.validators.extend
+    return extend(jsonschema.Draft202012Validator, type_checker=strict)(json_schema())

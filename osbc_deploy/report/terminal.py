@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from osbc_deploy.plain_text import terminal
+from osbc_deploy.report.tables import PlainTable
 
 __all__ = ["cores_table", "print_report", "print_warnings", "sides"]
 
@@ -33,10 +35,10 @@ def print_report(report: Report, console: Console) -> None:
     console.print(_cores(report))
     lines = [_memory(report), *_activity(report), _accuracy(report), _fidelity(report)]
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(terminal(line), soft_wrap=True)
     for deviation in report["deviations"]:
         console.print(
-            Text(f"note ({deviation['stage']}) {deviation['subject']}: {deviation['message']}"),
+            terminal(f"note ({deviation['stage']}) {deviation['subject']}: {deviation['message']}"),
             soft_wrap=True,
         )
     _verdict(report, console)
@@ -45,11 +47,11 @@ def print_report(report: Report, console: Console) -> None:
 def print_warnings(warnings: Sequence[str], console: Console) -> None:
     """Print what puts a report in doubt, a line each."""
     for warning in warnings:
-        console.print(Text(f"warning: {warning}", style="bold yellow"), soft_wrap=True)
+        console.print(terminal(f"warning: {warning}", "bold yellow"), soft_wrap=True)
 
 
-def _layers(report: Report) -> Table:
-    table = Table(title=f"{report['provenance']['model']} on {report['target']['name']}")
+def _layers(report: Report) -> PlainTable:
+    table = PlainTable(f"{report['provenance']['model']} on {report['target']['name']}")
     cores = Counter(core["layer"] for core in report["cores"])
     for name in (
         "layer",
@@ -84,7 +86,7 @@ def _layers(report: Report) -> Table:
     return table
 
 
-def _cores(report: Report) -> Table:
+def _cores(report: Report) -> PlainTable:
     return cores_table(
         report["cores"],
         f"Cores ({report['memory']['cores_used']} of {report['memory']['cores_available']} used, "
@@ -92,10 +94,10 @@ def _cores(report: Report) -> Table:
     )
 
 
-def cores_table(cores: Sequence[Mapping[str, Any]], title: str) -> Table:
+def cores_table(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
     """Return the use of every resource of every core."""
     names = list(cores[0]["resources"])
-    table = Table(title=title)
+    table = PlainTable(title)
     table.add_column("core", justify="right")
     for name in ("layer slice", "encoding"):
         table.add_column(name)
@@ -207,7 +209,7 @@ def sides(backend: str, reference: str) -> tuple[str, str]:
 
 def _verdict(report: Report, console: Console) -> None:
     for excess in report["excesses"]:
-        console.print(Text(f"over: {excess}", style="red"), soft_wrap=True)
+        console.print(terminal(f"over: {excess}", "red"), soft_wrap=True)
     verdict = (
         Text("FITS", style="bold green")
         if report["fits"]
@@ -218,7 +220,7 @@ def _verdict(report: Report, console: Console) -> None:
     console.print(
         Text("verdict: ")
         + verdict
-        + Text(
+        + terminal(
             f" {report['target']['name']}, {memory['cores_used']} of {memory['cores_available']} "
             f"cores, fullest is core {worst['core']} ({_label(worst['limiting'])} "
             f"{worst['limiting_share']:.0%})"

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osbc_deploy._version import __version__
 from osbc_deploy.artefact import write_network
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.network.simulate import NO_ANSWER
+from osbc_deploy.report.provenance import sealed
 
 if TYPE_CHECKING:
     from osbc_deploy.verify.bits import BackendComparison
@@ -41,40 +41,37 @@ def build_verification(verification: Verification) -> dict[str, Any]:
     deployment = verification.deployment
     target, options = deployment.target, deployment.compressed.options
     costliest = verification.costliest
-    return {
-        "schema": VERIFY_SCHEMA,
-        "tool": __version__,
-        "target": {"name": target.name, "title": target.title, "sha256": target.digest},
-        "provenance": {
-            "model": deployment.provenance["model"],
-            "model_sha256": deployment.provenance["model_sha256"],
-            "calibration": dict(deployment.provenance["calibration"]),
-            "test": dict(verification.test),
-            "steps": deployment.provenance["steps"],
-            "deployed": _deployed(deployment.lowered.network),
-        },
-        "warnings": list(deployment.warnings),
-        "options": {
-            "method": options.method,
-            "sparsity": options.sparsity,
-            "bits": options.bits,
-            "budget": options.budget,
-            "pattern": options.pattern,
-            "mixed": options.mixed,
-            "tune": options.tune,
-            "readout": verification.readout,
-            "tau": verification.tau,
-        },
-        "stages": [_stage(verification, score) for score in verification.scores],
-        "steps": [_step(verification, step) for step in verification.steps],
-        "registers": _registers(verification),
-        "layers": [_layer(verification, cost) for cost in verification.layers],
-        "costliest": None if costliest is None else " + ".join(costliest.projections),
-        "backend": None if verification.backend is None else _backend(verification.backend),
-        "shown": _shown(verification),
-        "gates": [asdict(finding) for finding in verification.findings],
-        "ok": not verification.broken,
-    }
+    return sealed(
+        {
+            "schema": VERIFY_SCHEMA,
+            "target": {"name": target.name, "title": target.title},
+            "provenance": {
+                **deployment.provenance,
+                "deployed": _deployed(deployment.lowered.network),
+            },
+            "warnings": list(deployment.warnings),
+            "options": {
+                "method": options.method,
+                "sparsity": options.sparsity,
+                "bits": options.bits,
+                "budget": options.budget,
+                "pattern": options.pattern,
+                "mixed": options.mixed,
+                "tune": options.tune,
+                "readout": verification.readout,
+                "tau": verification.tau,
+            },
+            "stages": [_stage(verification, score) for score in verification.scores],
+            "steps": [_step(verification, step) for step in verification.steps],
+            "registers": _registers(verification),
+            "layers": [_layer(verification, cost) for cost in verification.layers],
+            "costliest": None if costliest is None else " + ".join(costliest.projections),
+            "backend": None if verification.backend is None else _backend(verification.backend),
+            "shown": _shown(verification),
+            "gates": [asdict(finding) for finding in verification.findings],
+            "ok": not verification.broken,
+        }
+    )
 
 
 def _deployed(network: FixedPointNetwork) -> dict[str, str]:

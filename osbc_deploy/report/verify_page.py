@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
+from osbc_deploy.plain_text import html_page
 from osbc_deploy.report.terminal import sides
 from osbc_deploy.report.verify_terminal import (
     TITLES,
@@ -35,13 +35,8 @@ _DRAWN = ("float", "compressed", "fixed point")
 
 def verify_page(report: Report) -> str:
     """Return the page. Everything from the report is escaped."""
-    import jinja2
-
-    template = files("osbc_deploy.report").joinpath("verify_page.html.j2").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(template).render(
+    return html_page(
+        "verify_page.html.j2",
         report=report,
         stages={stage["name"]: stage for stage in report["stages"]},
         titles=TITLES,

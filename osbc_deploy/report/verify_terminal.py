@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from osbc_deploy.plain_text import terminal
+from osbc_deploy.report.tables import PlainTable
 from osbc_deploy.report.terminal import print_warnings, sides
 
 __all__ = ["TITLES", "print_verification"]
@@ -35,26 +35,29 @@ def print_verification(report: Report, console: Console) -> None:
     if report["layers"]:
         console.print(_layers(report))
         console.print(
-            f"costliest: layer {report['costliest']} alone changes the network's output most",
-            highlight=False,
+            terminal(
+                f"costliest: layer {report['costliest']} alone changes the network's output most"
+            )
         )
-    console.print(_backend(report), highlight=False, soft_wrap=True)
+    console.print(terminal(_backend(report)), soft_wrap=True)
     for gate in report["gates"]:
         mark = "ok" if gate["ok"] else "BROKEN"
         console.print(
-            Text(f"gate {gate['name']}: {mark}; {gate['message']}", "" if gate["ok"] else "red"),
+            terminal(
+                f"gate {gate['name']}: {mark}; {gate['message']}", "" if gate["ok"] else "red"
+            ),
             soft_wrap=True,
         )
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title)
+def _table(title: str, *columns: str) -> PlainTable:
+    table = PlainTable(title)
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left")
     return table
 
 
-def _accuracy(report: Report) -> Table:
+def _accuracy(report: Report) -> PlainTable:
     table = _table(
         f"{report['provenance']['model']} on {report['target']['name']}: "
         f"{report['provenance']['test']['name']}",
@@ -114,7 +117,7 @@ def test_cells(step: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _step(step: Mapping[str, Any]) -> Table:
+def _step(step: Mapping[str, Any]) -> PlainTable:
     table = _table(
         f"{step['before']} to {step['after']}: {TITLES[step['name']]}",
         "population",
@@ -162,7 +165,7 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}" if value >= 0.001 or value == 0 else "<0.001"
 
 
-def _registers(report: Report) -> Table:
+def _registers(report: Report) -> PlainTable:
     table = _table(
         "Firing and registers",
         "population",
@@ -216,7 +219,7 @@ def register_rows(report: Report) -> list[list[str]]:
     return rows
 
 
-def _layers(report: Report) -> Table:
+def _layers(report: Report) -> PlainTable:
     table = _table(
         f"Each layer alone, the others float ({report['layers'][0]['compressed']['samples']} "
         "samples)",

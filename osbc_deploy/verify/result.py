@@ -182,8 +182,6 @@ class Verification:
     shown : Shown
     tau : float
         Time constant of the van Rossum distance, in steps.
-    test : dict
-        Name, number and fingerprint of the evaluated samples.
     readout : str
     findings : tuple of Finding
         How the gates were kept.
@@ -198,7 +196,6 @@ class Verification:
     backend: BackendComparison | None
     shown: Shown
     tau: float
-    test: Mapping[str, Any]
     readout: str
     findings: tuple[Finding, ...] = ()
 

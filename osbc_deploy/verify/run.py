@@ -21,6 +21,7 @@ from osbc_deploy.network.graph import Readout
 from osbc_deploy.network.simulate import decode
 from osbc_deploy.pipeline import Deployment, Job, finish, prepare
 from osbc_deploy.progress import SILENT, Progress, task
+from osbc_deploy.report.provenance import Call, request
 from osbc_deploy.verify.bits import BackendComparison, compare_backend
 from osbc_deploy.verify.choice import choose_neurons, parse_neurons, traced_neurons
 from osbc_deploy.verify.cost import Effect, Trial, effect, trials
@@ -68,6 +69,7 @@ def verify(
     neurons: Sequence[str] = (),
     gates: Sequence[str] = (),
     progress: Progress = SILENT,
+    call: Call | None = None,
 ) -> Verification:
     """Deploy a network and compare its forms, population by population.
 
@@ -90,6 +92,7 @@ def verify(
     OsbcError
         With the branch's meaning. Broken gates raise nothing: see ``Verification.broken``.
     """
+    asked = request(verify, locals(), call)
     wanted = parse_gates(gates)
     if samples is not None and samples < 1:
         raise UsageError(f"samples: {samples} is less than 1. Give how many to evaluate.")
@@ -118,6 +121,7 @@ def verify(
         time_limit=time_limit,
         dt=dt,
         reset=reset,
+        asked=asked,
     )
     named = parse_neurons(neurons, job.network)
     if samples is not None:
@@ -193,11 +197,6 @@ def compare_stages(
         backend=bits,
         shown=_shown(total, scores, samples.labels, named or {}),
         tau=tau,
-        test={
-            "name": samples.name,
-            "samples": len(samples),
-            "sha256": samples.fingerprint(),
-        },
         readout=job.readout,
     )
 

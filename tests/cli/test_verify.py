@@ -123,6 +123,10 @@ def test_everything_is_written_although_a_gate_is_broken(
     page = (user / "page.html").read_text()
     assert page == (user / "out" / "verify.html").read_text()
     assert "1 OF 1 GATES BROKEN" in page
+    (user / "budget.toml").write_text("schema = 1\n[budget]\ncores = 120\n")
+    with pytest.raises(SystemExit) as done:
+        main(["check", "out", "--budget", "budget.toml", "--test", "data.npz"])
+    assert done.value.code == 0
     inner = json.loads((user / "out" / "report.json").read_text())
     assert inner["fidelity"]["samples"] == 7
     assert inner["fidelity"]["mismatched_spikes"] == 0
@@ -164,8 +168,9 @@ def test_gates_come_from_a_config_too(user: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_report(
-    user: Path, capsys: pytest.CaptureFixture[str]
+    user: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     reports = []
     for _ in range(2):
         assert verify("--resume", "state", "--json", "--samples", "4") == 0

@@ -176,17 +176,17 @@ def test_cross_term_and_free_bias_are_least_squares() -> None:
     W = connection.weight.astype(np.float64)
     wanted = y @ W.T
     problem = pose([projection], population, moments, damping=0.0)
-    assert np.allclose(problem.blocks[0].T, np.linalg.lstsq(x, wanted, rcond=None)[0])
+    assert np.allclose(problem.blocks[0].T, np.linalg.lstsq(x, wanted, rcond=None)[0], rtol=1e-4)
     free = pose([projection], population, moments, damping=0.0, free_bias=True)
     solution = np.linalg.lstsq(np.column_stack([x, m]), wanted, rcond=None)[0]
-    assert np.allclose(free.blocks[0].T, solution[:-1])
+    assert np.allclose(free.blocks[0].T, solution[:-1], rtol=1e-4)
     # After compression the bias is still the best one for the weights there are.
     (layer,) = quantize_layer(free, prune_layer(free, 30), [3], 8)[0]
     assert layer.bias is not None
     assert connection.bias is not None
     left = wanted - x @ layer.weight.T
     best = np.linalg.lstsq(m[:, None], left, rcond=None)[0][0]
-    assert np.allclose(layer.bias, connection.bias + best)
+    assert np.allclose(layer.bias, connection.bias + best, rtol=1e-4)
 
 
 @pytest.mark.parametrize("pull", [1.0, 10.0])
@@ -203,7 +203,8 @@ def test_the_target_of_the_cross_term_is_held_to_the_weights(pull: float) -> Non
     # Ridge regression is least squares with the weights themselves as further samples.
     ridge = np.sqrt(0.05 * pull * (x**2).sum() / 10) * np.eye(10)
     rows, wanted = np.concatenate([x, ridge]), np.concatenate([y @ W.T, ridge @ W.T])
-    assert np.allclose(problem.blocks[0].T, np.linalg.lstsq(rows, wanted, rcond=None)[0])
+    best = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+    assert np.allclose(problem.blocks[0].T, best, rtol=1e-4)
 
 
 def test_moments_add_up_whatever_the_batches() -> None:
@@ -307,12 +308,12 @@ def test_result_does_not_depend_on_threads_and_memory() -> None:
     net = nets.mlp(sizes=(40, 60, 10))
     x = nets.spikes(4, 60, 10, 40)
     base = compress(net, x, CompressionOptions())
-    # A million bytes are just enough for the Hessians, and few for the rows.
-    for change in ({"threads": 1}, {"threads": 3}, {"memory": 10**6}):
+    # As little memory as the Hessians need.
+    for change in ({"threads": 1}, {"threads": 3}, {"memory": 900_000}):
         other = compress(net, x, CompressionOptions(**change))  # type: ignore[arg-type]
         for name, projection in base.projections.items():
             assert np.array_equal(projection.codes, other.projections[name].codes)
-            assert np.allclose(projection.scale, other.projections[name].scale, rtol=1e-12)
+            assert np.array_equal(projection.scale, other.projections[name].scale)
 
 
 def test_mixed_precision_keeps_the_average_and_loses_less() -> None:

@@ -268,13 +268,10 @@ def test_a_pattern_that_makes_no_sense_is_refused(text: str) -> None:
         Pattern.parse(text)
 
 
-def test_batches_and_threads_change_nothing_but_rounding() -> None:
+def test_batches_and_threads_change_nothing() -> None:
     W, H = problem(11, 23, 80)
     whole = eliminate(W, H)
     for space in (Workspace(memory=1), Workspace(threads=1), Workspace(threads=3)):
         part = eliminate(W, H, space)
         assert np.array_equal(part.order, whole.order)
-        assert np.allclose(part.drop, whole.drop, rtol=1e-9)
-    assert np.array_equal(
-        eliminate(W, H, Workspace(threads=1)).drop, eliminate(W, H, Workspace(threads=2)).drop
-    )
+        assert np.array_equal(part.drop, whole.drop)

@@ -40,9 +40,20 @@ def test_numbers_of_any_kind_are_taken(dtype: Any) -> None:
         (np.full((1, 2, 3), -1), None, "0 or 1"),
         (np.full((1, 2, 3), 0.5), None, "0 or 1"),
         (GOOD, [1, 2], r"labels have shape \(2,\)"),
-        (GOOD, [0.5, 1, 2, 3], "whole numbers"),
-        (GOOD, [-1, 1, 2, 3], "0 or more"),
-        (GOOD, ["a", "b", "c", "d"], "whole numbers"),
+        (GOOD, [0, 1, 0.5, 3], r"1 of 4 labels are no class, such as 0.5 of sample 2; whole num"),
+        (GOOD, [0, 1, 2, np.nan], "such as nan of sample 3"),
+        (GOOD, [-1, 1, 2, 3], "such as -1 of sample 0.*leave samples without a class out"),
+        (GOOD, np.array([0, 1, 2, 2**63], np.uint64), "such as 9223372036854775808 of sample 3"),
+        (GOOD, [0, 1, 2, 2**64], r"labels are not numbers \(dtype object\)"),
+        (GOOD, [0, 1, 2, 1e300], "such as 1e[+]300 of sample 3"),
+        (GOOD, ["a", "b", "c", "d"], "labels are not numbers.*Number the classes from 0"),
+        (GOOD, np.eye(4), r"shape \(4, 4\).*They are one-hot: give labels.argmax\(axis=1\)"),
+        (GOOD, np.full((4, 3), 0.3), r"If they are scores of the classes: give labels.argmax"),
+        (GOOD, np.zeros((4, 1)), r"labels\[:, 0\]"),
+        (GOOD, [[1], [1, 2], [3], [4]], "labels: cannot become one array"),
+        ([[[1, 0]], [[1]]], None, "spikes: cannot become one array"),
+        (torch.zeros(2, 3, 4, dtype=torch.complex64), None, "not numbers"),
+        (torch.zeros(2, 3, 4, device="meta"), None, "spikes: cannot become one array"),
     ],
 )
 def test_what_is_wrong_is_named(spikes: Any, labels: Any, words: str) -> None:
@@ -76,6 +87,64 @@ def test_npz_files(tmp_path: Path) -> None:
         load_npz(tmp_path / "z.npz")
 
 
+@pytest.mark.parametrize("key", ["y", "Y", "targets", "label", "y_test", "digit", "class_ids"])
+def test_labels_under_another_name_are_not_passed_over(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, spikes=GOOD, **{key: np.arange(4)})
+    with pytest.raises(ArtefactError, match=f"holds no array 'labels', but {key}. Save the clas"):
+        load_npz(path)
+    np.savez(path, spikes=GOOD, labels=np.arange(4), **{key: np.arange(4)})
+    assert load_npz(path).labels is not None
+    np.savez(path, spikes=GOOD, dt=1e-3, days=np.arange(4))
+    assert load_npz(path).labels is None
+
+
+RASTER = np.random.default_rng(0).random((4, 5, 2, 3)) < 0.4
+
+
+def kinds() -> dict[str, Any]:
+    tensor = torch.tensor(RASTER)
+    return {
+        "sparse": tensor.float().to_sparse(),
+        "csr": [frame.reshape(5, 6).float().to_sparse_csr() for frame in tensor],
+        "gradient": tensor.double().requires_grad_(),
+        "bfloat16": tensor.bfloat16(),
+        "float8": tensor.float().to(torch.float8_e4m3fn),
+        "half": tensor.half(),
+        "negated": (-tensor.cfloat()).conj().imag.neg() + tensor,
+        "quantized": torch.quantize_per_tensor(tensor.float(), 0.5, 0, torch.quint8),
+        "strided": tensor.permute(3, 2, 1, 0).permute(3, 2, 1, 0),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning", "ignore:torch.quantize:UserWarning")
+@pytest.mark.parametrize("kind", ["sparse", "csr", "gradient", "bfloat16", "float8", "half",
+                                  "negated", "quantized", "strided"])  # fmt: skip
+def test_tensors_of_every_kind_hold_what_they_hold(kind: str) -> None:
+    given = kinds()[kind]
+    # Items of a data set, where one tensor for all is not already it.
+    found = as_samples(given, "x").spikes
+    assert np.array_equal(found.reshape(RASTER.shape), RASTER)
+    items = (
+        [(frame, torch.tensor(k)) for k, frame in enumerate(given)]
+        if kind != "sparse"
+        else [(given[k], torch.tensor(k)) for k in range(4)]
+    )
+    done = samples_from_dataset("d", Items(items))
+    assert np.array_equal(done.spikes.reshape(RASTER.shape), RASTER)
+    assert done.labels is not None
+    assert done.labels.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+def test_sparse_tensors_are_not_expanded_beyond_the_limit() -> None:
+    huge = torch.sparse_coo_tensor(
+        torch.zeros(3, 1, dtype=torch.int64), torch.ones(1), (10**4, 10**4, 10**4)
+    )
+    with pytest.raises(ArtefactError, match="x: spikes: needs 3,725.30 GiB of memory, the limit"):
+        as_samples(huge, "x")
+
+
 class Items(torch.utils.data.Dataset):
     def __init__(self, items: list[Any]) -> None:
         self.items = items
@@ -93,10 +162,24 @@ def test_datasets() -> None:
     assert labelled.labels is not None
     assert labelled.labels.tolist() == [1, 2]
     assert samples_from_dataset("d", Items([raster, raster])).labels is None
+    # What loaders give behind the label is not looked at.
+    more = samples_from_dataset("d", Items([(raster, 3, 0), (raster, np.int8(4), 1, "path")]))
+    assert more.labels is not None
+    assert more.labels.tolist() == [3, 4]
+    assert samples_from_dataset("d", Items([(raster,), (raster, None)])).labels is None
+    nested = samples_from_dataset("d", Items([[[1, 0], [0, 1], [1, 1]]]))
+    assert nested.spikes.tolist() == [[[1, 0], [0, 1], [1, 1]]]
+    assert samples_from_dataset("d", Items([[[1, 0], [0, 1]]])).spikes.shape == (1, 2, 2)
     for items, words in (
         ([], "empty"),
         ([(raster, 1), (raster[:3], 1)], r"sample 1 has shape \(3, 2\)"),
         ([(raster, 1), raster], "no label"),
+        ([(raster, torch.tensor([0, 1]))], "They are one-hot: give labels.argmax"),
+        ([(raster, 1), (raster, [1, 0])], "labels have shapes that differ"),
+        ([(raster, "cat")], "labels are not numbers"),
+        ([{"spikes": raster, "label": 1}], "sample 0: spikes are not numbers"),
+        ([()], "sample 0: is an empty tuple"),
+        ([None], "sample 0: spikes are not numbers"),
     ):
         with pytest.raises(ArtefactError, match=words):
             samples_from_dataset("d", Items(items))
@@ -104,6 +187,13 @@ def test_datasets() -> None:
         samples_from_dataset("d", {"a": 1})
     with pytest.raises(ArtefactError, match="int is not a dataset"):
         samples_from_dataset("d", 3)
+
+    class Endless(Items):
+        def __len__(self) -> int:
+            raise TypeError("no length")
+
+    with pytest.raises(ArtefactError, match="its length cannot be told .TypeError: no length"):
+        samples_from_dataset("d", Endless([]))
 
 
 @pytest.mark.parametrize("given", [GOOD, (GOOD, np.arange(4)), check_samples("x", GOOD)])

@@ -242,6 +242,8 @@ def test_what_takes_too_long_to_rank_is_left_out_and_said(
         ({"memory": -5}, "memory: -5"),
         ({"accuracy_drop": 1.5}, "outside 0 to 1"),
         ({"bits": [9]}, "bits: 9 is outside 1 to 8"),
+        ({"bits": [1, 7, 8]}, "bits: fit tries 2, 3, 4, 5, 6, 8, not 1, 7"),
+        ({"bits": []}, "bits: fit tries 2, 3, 4, 5, 6, 8, not none"),
         ({"max_sparsity": 1.0}, "sparsity: 1 is outside"),
     ],
 )

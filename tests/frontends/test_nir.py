@@ -605,3 +605,69 @@ def test_files_of_older_versions_lack_fields(tmp_path: Path) -> None:
     network = read_nir(tmp_path / "old.nir", reset="zero")
     assert [p.shape for p in network.populations] == [(3, 6, 6), (27,)]
     assert network.projections[1].pool is not None
+
+
+@pytest.mark.filterwarnings("ignore:nirtorch:DeprecationWarning")
+def test_graphs_in_memory_may_hold_tensors() -> None:
+    """What norse exports gives norse's own spikes, one value for all neurons or one for each."""
+    import norse.torch as norse
+    from norse.torch.utils.export_nir import to_nir
+
+    torch.manual_seed(1)
+    for values in (torch.tensor, lambda value: torch.full((16,), value)):
+        cell = norse.LIFBoxParameters(
+            v_th=values(0.3), tau_mem_inv=values(300.0), v_leak=values(0.0), v_reset=values(0.0)
+        )
+        model = norse.SequentialState(
+            torch.nn.Linear(8, 16), norse.LIFBoxCell(cell), torch.nn.Linear(16, 16),
+            norse.LIFBoxCell(cell),
+        )  # fmt: skip
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(4)
+        spikes = (np.random.default_rng(0).random((6, 20, 8)) < 0.5).astype(np.uint8)
+        expected, state = [], None
+        with torch.no_grad():
+            for t in range(20):
+                out, state = model(torch.tensor(spikes[:, t], dtype=torch.float32), state)
+                expected.append(out.numpy())
+        graph = to_nir(model, torch.zeros(8))
+        # Its time constants are dt / tau_inv with norse's own dt of 1e-3.
+        network = read_nir(graph, dt=1e-6, reset="zero")
+        found = simulate(network, spikes).output
+        assert found.sum() > 50
+        assert np.array_equal(found, np.stack(expected, axis=1))
+        assert any(
+            isinstance(v, torch.Tensor) for n in graph.nodes.values() for v in vars(n).values()
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("weight", np.full((3, 4), np.nan), "NaN or infinite values in weight"),
+        ("tau", float("inf"), "NaN or infinite values in tau"),
+        ("r", np.array([1.0, 2.0]), "damaged NIR graph"),
+        ("r", None, "damaged NIR graph"),
+        ("v_threshold", "one", "LIF"),
+        ("tau", 10**400, "damaged NIR graph .OverflowError"),
+        ("edges", None, "damaged NIR graph .TypeError"),
+        ("metadata", [1], "damaged NIR graph .TypeError"),
+    ],
+)
+def test_graphs_in_memory_are_not_trusted_either(key: str, value: Any, words: str) -> None:
+    many = np.ones(3)
+    nodes = {
+        "input": nir.Input(np.array([4])),
+        "linear": nir.Linear(np.ones((3, 4))),
+        "lif": nir.LIF(tau=0.02 * many, r=many, v_leak=0 * many, v_threshold=many),
+        "output": nir.Output(np.array([3])),
+    }
+    names = list(nodes)
+    graph = nir.NIRGraph(nodes, list(itertools.pairwise(names)), type_check=False)
+    assert read_nir(graph, dt=1e-3, reset="zero").weights == 12
+    for holder in (graph, *nodes.values()):
+        if hasattr(holder, key) and (key != "metadata" or holder is graph):
+            setattr(holder, key, value)
+    with pytest.raises((ArtefactError, UnsupportedModelError), match=words):
+        read_nir(graph, dt=1e-3, reset="zero")

@@ -74,3 +74,25 @@ def test_an_older_framework_is_refused_with_the_command_that_updates_it(
     data = check_samples("data", np.ones((2, 3, 4), np.uint8))
     with pytest.raises(UsageError, match=rf"{old}.*pip install -U 'osbc-deploy\[{package}\]'"):
         import_network(nn.Sequential(nn.Linear(4, 3), cell), None, data)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("import sys; sys.exit('bye')", "SystemExit: bye"),
+        ("raise Mute()", r"calling it failed \(Mute\)"),
+        ("return net()", "RecursionError"),
+        ("raise ValueError('a\\nb')", "ValueError: a b"),
+    ],
+)
+def test_whatever_the_users_code_raises_is_named(code: str, words: str, tmp_path: Path) -> None:
+    place = tmp_path / "raises.py"
+    mute = "class Mute(Exception):\n    def __str__(self):\n        return 1 / 0\n"
+    place.write_text(f"{mute}def net():\n    {code}\n")
+    with pytest.raises(UsageError, match=words):
+        load_object(f"{place}:net")
+    if "net()" not in code and "return" not in code:
+        place.write_text(f"{mute}{code}\ndef net(): pass\n")
+        with pytest.raises(UsageError, match="importing it failed"):
+            load_object(f"{place}:net")

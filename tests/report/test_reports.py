@@ -6,6 +6,7 @@ import copy
 import csv
 import io
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,12 +24,14 @@ from osbc_deploy.cli.main import cli
 from osbc_deploy.errors import OsbcError
 from osbc_deploy.report.difference import difference
 from osbc_deploy.report.measures import layer_measures
+from osbc_deploy.report.provenance import sealed
 from osbc_deploy.report.read import read_report
 
 
 @pytest.fixture(scope="module")
-def report() -> dict[str, Any]:
-    """A real report, as read from JSON."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real deployment."""
+    path = tmp_path_factory.mktemp("deployed") / "image"
     torch.manual_seed(0)
     model = norse.SequentialState(
         nn.Conv2d(2, 6, 3),
@@ -46,15 +49,26 @@ def report() -> dict[str, Any]:
     done = osbc_deploy.deploy(
         model, (spikes, np.arange(20) % 4), target="loihi2", sparsity=0.5, backend_samples=2
     )
-    plain: dict[str, Any] = json.loads(json.dumps(done.report()))
+    done.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> dict[str, Any]:
+    """Its report, as read from JSON."""
+    plain: dict[str, Any] = json.loads((folder / "report.json").read_text())
     return plain
 
 
 @pytest.fixture
-def files(report: dict[str, Any], tmp_path: Path) -> Path:
-    (tmp_path / "image").mkdir()
-    (tmp_path / "image" / "report.json").write_text(json.dumps(report))
+def files(folder: Path, tmp_path: Path) -> Path:
+    shutil.copytree(folder, tmp_path / "image")
     return tmp_path
+
+
+def write(path: Path, report: dict[str, Any]) -> None:
+    """Write a report with numbers of our own, and their digest."""
+    path.write_text(json.dumps(sealed(report)))
 
 
 def call(*args: Any) -> Result:
@@ -84,7 +98,7 @@ def test_measures_are_sums_over_the_cores(report: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("budget", "code", "words"),
     [
-        ("", 0, ["fits loihi2"]),
+        ("[budget]\ncores = 120", 0, ["fits loihi2", "mismatched spikes and potentials  0 of 0"]),
         ("[budget]\ncores = 3\nmemory_bytes = 10_000_000", 0, ["cores", "3 of 3"]),
         ("[budget]\ncores = 2", 4, ["3 of 2, 1 over"]),
         ("[budget]\nmemory_bytes = 100", 4, ["memory", "over"]),
@@ -111,7 +125,7 @@ def test_growth_is_measured_against_the_baseline(files: Path, report: dict[str, 
     smaller["memory"]["cores_used"] -= 1
     smaller["accuracy"]["fixed_point"] = min(1.0, report["accuracy"]["fixed_point"] + 0.25)
     base = files / "base.json"
-    base.write_text(json.dumps(smaller))
+    write(base, smaller)
     assert check(files, "[growth]\nmemory = 0.2\ncores = 1", "--baseline", base).return_value == 0
     assert check(files, "[growth]\nmemory = 0.05", "--baseline", base).return_value == 4
     assert check(files, "[growth]\ncores = 0", "--baseline", base).return_value == 4
@@ -140,7 +154,7 @@ def test_every_format_names_the_failure(form: str, files: Path) -> None:
         assert [f["name"] for f in parsed["findings"] if not f["ok"]] == ["cores"]
     elif form == "junit":
         suite = ElementTree.fromstring(text)  # noqa: S314 - our own output
-        assert (suite.get("tests"), suite.get("failures")) == ("3", "1")
+        assert (suite.get("tests"), suite.get("failures")) == ("4", "1")
         failure = suite.find("testcase/failure")
         assert failure is not None
         assert failure.get("message") == "3 of 2, 1 over"
@@ -159,8 +173,21 @@ def test_every_format_names_the_failure(form: str, files: Path) -> None:
         ("[resources]\nmagic = 0.5", (), "known: axon_in"),
         ("[growth]\ncores = 0", (), "baseline"),
         ("[budget", (), "not valid TOML"),
-        ("", ("--update-baseline",), "--baseline"),
-        ("", ("--baseline", "gone.json"), "gone.json: no such file. Make this report the first"),
+        ("", (), "no limit in it"),
+        ("[growth]\nretrained = true", (), "no limit in it"),
+        ("[layers.0]", (), "no limit in it"),
+        ("[growth]\nmemory = inf", (), "growth.memory"),
+        ("[growth]\nmemory = nan", (), "growth.memory"),
+        ("[budget]\ncores = true", (), "budget.cores"),
+        ("[budget]\ncores = '5'", (), "budget.cores"),
+        ("[budget]\ncores = " + "9" * 5000, (), "not valid TOML"),
+        ("deep = " + "[" * 5000, (), "not valid TOML"),
+        ("[budget]\ncores = 1", ("--update-baseline",), "--baseline"),
+        (
+            "[budget]\ncores = 1",
+            ("--baseline", "gone.json"),
+            "gone.json: no such file. Make this report the first",
+        ),
     ],
 )
 def test_bad_budgets_are_named(budget: str, args: tuple[str, ...], words: str, files: Path) -> None:
@@ -170,17 +197,37 @@ def test_bad_budgets_are_named(budget: str, args: tuple[str, ...], words: str, f
     assert words in str(done.exception)
 
 
-def test_a_baseline_of_another_target_or_schema_is_refused(
-    files: Path, report: dict[str, Any]
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("target", {"sha256": "0" * 64}, "of target loihi2 (000000000000), the report of loihi2"),
+        ("test", {"sha256": "0" * 64}, "of test data"),
+        (None, {"model_sha256": "0" * 64}, "retrained = true allows another model"),
+    ],
+)
+def test_a_baseline_of_another_target_data_or_model_is_refused(
+    part: str | None, change: dict[str, str], said: str, files: Path, report: dict[str, Any]
 ) -> None:
     base = files / "base.json"
-    base.write_text(json.dumps({**report, "target": {**report["target"], "name": "other"}}))
-    done = check(files, "", "--baseline", base)
-    assert "of target other, the report of loihi2" in str(done.exception)
-    base.write_text(json.dumps({**report, "schema": "osbc-deploy/report/99"}))
-    done = check(files, "", "--baseline", base)
+    other = copy.deepcopy(report)
+    (other["provenance"][part] if part else other["provenance"]).update(change)
+    write(base, other)
+    for options in ((), ("--update-baseline",)):
+        done = check(files, "[growth]\ncores = 0", "--baseline", base, *options)
+        assert isinstance(done.exception, OsbcError)
+        assert done.exception.exit_code == 6
+        assert said in str(done.exception)
+    retrained = check(files, "[growth]\ncores = 0\nretrained = true", "--baseline", base)
+    assert (retrained.return_value == 0) == (part is None)
+
+
+def test_a_baseline_of_another_schema_is_refused(files: Path, report: dict[str, Any]) -> None:
+    base = files / "base.json"
+    write(base, {**report, "schema": "osbc-deploy/report/4"})
+    done = check(files, "[growth]\ncores = 0", "--baseline", base)
     assert isinstance(done.exception, OsbcError)
     assert done.exception.exit_code == 6
+    assert "Deploy again" in str(done.exception)
 
 
 def corrupt(report: dict[str, Any], how: str) -> str:
@@ -282,7 +329,7 @@ def test_the_page_is_self_contained_and_escapes_what_it_shows(
     hostile["provenance"]["model"] = "<script>alert(1)</script>"
     hostile["excesses"] = ["chip: <b>over</b>"]
     hostile["fits"] = False
-    (files / "image" / "report.json").write_text(json.dumps(hostile))
+    write(files / "image" / "report.json", hostile)
     text = call("report", files / "image", "--format", "html").output
     page = Page()
     page.feed(text)

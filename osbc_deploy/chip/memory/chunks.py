@@ -1,21 +1,26 @@
 """Axons in chunks of synapses: the memory of a Loihi 1 core, as nengo-loihi counts it.
 
 An axon with n synapses is stored in chunks of up to 64; each chunk carries its own header and ends
-on a word (nengo/nengo-loihi, nengo_loihi/block.py, ``bits_per_axon``). nengo-loihi counts no index
-bits for sparse weights, although the hardware needs them; this model counts them.
+on a word. A convolution takes one axon per source pixel, and pixels share kernel sets: those that
+see the same part of the kernel and start in the same page of neurons. (Applied Brain Research,
+nengo/nengo-loihi 1.1.0: ``SynapseConfig.bits_per_axon``, ``Synapse.idx_bits`` and
+``LoihiBlock.utilization`` in nengo_loihi/block.py, ``conv2d_loihi_weights`` in nengo_loihi/conv.py,
+``set_new_synapse_weights`` in nengo_loihi/builder/split_blocks.py.)
 """
 
 from __future__ import annotations
 
 import math
 from itertools import product
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
+from osbc_deploy.chip.facts import Bits, Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage, window
+from osbc_deploy.chip.memory.base import MemoryBase
 from osbc_deploy.fixedpoint.network import FixedConv
 
 __all__ = ["Chunks"]
@@ -32,7 +37,7 @@ class ChunkCaps(Strict):
     vth_profiles: Fact[Positive]
 
 
-class Chunks(Strict):
+class Chunks(MemoryBase):
     """Memory model of chunked axons.
 
     Attributes
@@ -43,21 +48,28 @@ class Chunks(Strict):
     chunk_synapses, header_bits : Fact
         Synapses of a full chunk, and bits in front of each.
     index_widths : Fact
-        Widths an index can have; the smallest that holds the largest index is taken.
+        Widths an index can have; the smallest that holds the largest index of an afferent is taken.
+    sparse_index : Fact
+        Whether synapses carry their index where only non-zero weights are stored.
     page_neurons : Fact
-        A convolution's kernels are stored once for every page of so many neurons it reaches.
+        An axon points to a neuron of the first page; the rest of its offset is in the indices, so
+        a convolution's kernels are stored once for every page they start in.
+    conv_axon_slots : Fact
+        Output axons that a pixel takes towards a convolution, whatever its channels.
     """
 
     arrangement: ClassVar[Literal["split"]] = "split"
     """Populations are cut over as many cores as they need."""
 
     model: Literal["chunks"]
-    word_bits: Fact[Positive]
+    word_bits: Fact[Width]
     caps: ChunkCaps
     chunk_synapses: Fact[Positive]
-    header_bits: Fact[Count]
-    index_widths: Fact[list[Positive]]
+    header_bits: Fact[Bits]
+    index_widths: Fact[Annotated[list[Bits], Field(min_length=1, max_length=64)]]
+    sparse_index: Fact[bool]
     page_neurons: Fact[Positive]
+    conv_axon_slots: Fact[Positive]
 
     @property
     def scale_groups(self) -> int:
@@ -67,11 +79,6 @@ class Chunks(Strict):
     def limits(self) -> dict[str, int]:
         """Return the capacity of a core by resource."""
         return {name: getattr(self.caps, name).value for name in ChunkCaps.model_fields}
-
-    def core_limits(self, core: int) -> dict[str, int]:
-        """Return the capacity of one core; all are the same."""
-        del core
-        return self.limits()
 
     def bits_per_axon(
         self,
@@ -93,33 +100,37 @@ class Chunks(Strict):
         word = self.word_bits.value
         return np.asarray(word * -(-(payload + self.header_bits.value) // word))
 
-    def index_bits(self, neurons: int) -> int:
-        """Return the index width for a core with so many neurons; the widest where none holds."""
-        needed = max(1, (neurons - 1).bit_length())
+    def index_bits(self, largest: int) -> int:
+        """Return the width of indices up to the largest; the widest there is where none holds."""
         widths = sorted(self.index_widths.value)
-        return next((width for width in widths if width >= needed), widths[-1])
-
-    def faults(self, cores: int) -> list[str]:
-        """Return what contradicts itself in a chip of so many cores."""
-        del cores
-        return []
+        return next((width for width in widths if width >= largest.bit_length()), widths[-1])
 
     def cost(self, layer: Layer, ranges: Ranges) -> Usage:
         """Return what a slice of a layer uses on its core."""
         neurons = math.prod(stop - start for start, stop in ranges)
-        parts = [self._afferent(a, ranges, neurons) for a in layer.afferents]
+        whole = ranges == layer.whole
+        parts = [self._afferent(a, ranges, whole=whole) for a in layer.afferents]
         words = sum(p.words for p in parts)
         used = {
             "neurons": neurons,
             "axon_in": sum(p.entries for p in parts),
-            "axon_out": neurons
-            if layer.fan_out is None
-            else int(layer.neurons(layer.fan_out, ranges).sum()),
+            "axon_out": self._axon_out(layer, ranges),
             "synapses": words,
             "decay_profiles": len(np.unique(layer.neurons(layer.decay_sets, ranges))),
             "vth_profiles": len(np.unique(layer.neurons(layer.threshold_sets, ranges))),
         }
         return Usage.of(used, words, neurons, parts)
+
+    def _axon_out(self, layer: Layer, ranges: Ranges) -> int:
+        """Return the output axons of a slice: one for every core that its spikes go to."""
+        cores = layer.neurons(
+            np.ones(layer.size, np.int64) if layer.fan_out is None else layer.fan_out, ranges
+        )
+        if not layer.to_convolution:
+            return int(cores.sum())
+        # The channel travels in the spike.
+        pixels = cores.reshape(ranges[0][1] - ranges[0][0], -1).max(axis=0)
+        return int(pixels.sum()) * self.conv_axon_slots.value
 
     def least(self, layer: Layer) -> dict[str, int]:
         """Return what the slices of any cut together use at least of every resource."""
@@ -134,16 +145,17 @@ class Chunks(Strict):
         used["synapses"] = sum(-(-int(n.sum()) * bits // word) for n, bits in counts)
         return used
 
-    def _afferent(self, afferent: Afferent, ranges: Ranges, neurons: int) -> Stored:
+    def _afferent(self, afferent: Afferent, ranges: Ranges, *, whole: bool) -> Stored:
         """Return what one afferent stores, in the cheaper encoding."""
         if isinstance(afferent.connection, FixedConv):
-            return self._conv(afferent, afferent.connection, ranges)
+            return self._conv(afferent, afferent.connection, ranges, whole=whole)
         n_pre, bits, delay = afferent.pre_size, afferent.bits, afferent.delay_bits
         rows = ranges[0][1] - ranges[0][0]
         dense = self._axons(np.full(n_pre, rows), bits, 0, delay)
         nonzero = afferent.fan_in(ranges[0])
         nonzero = nonzero[nonzero > 0]
-        sparse = self._axons(nonzero, bits, self.index_bits(neurons), delay)
+        index = self.index_bits(rows - 1) if self.sparse_index.value else 0
+        sparse = self._axons(nonzero, bits, index, delay)
         if sparse[0] < dense[0]:
             axons = len(nonzero)
             return Stored("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
@@ -160,10 +172,12 @@ class Chunks(Strict):
         parts = dict(zip(PARTS, (payload, count * index, header, padding), strict=True))
         return total // self.word_bits.value, parts
 
-    def _conv(self, afferent: Afferent, conv: FixedConv, ranges: Ranges) -> Stored:
-        """Cost a tile: one kernel set for every border pattern and page, one axon per pixel.
+    def _conv(self, afferent: Afferent, conv: FixedConv, ranges: Ranges, *, whole: bool) -> Stored:
+        """Cost a tile: kernel sets that pixels share, with indices of one width.
 
-        Neurons are numbered with the channel fastest, as in nengo-loihi's channels-last order.
+        Neurons are numbered with the channel fastest, as in nengo-loihi's channels-last order. An
+        uncut layer has an axon for every pixel of the source, one that sees nothing included; a
+        part of a layer only for those it hears.
         """
         channels = ranges[0][1] - ranges[0][0]
         (c0, c1), *seen = window(conv, afferent.pre_shape, ranges)
@@ -181,26 +195,21 @@ class Chunks(Strict):
             )
         ]
         page = self.page_neurons.value
-        sets = {}
+        sets, largest = {}, 0
         for (first_y, rows), (first_x, cols) in product(*taps):
             if rows and cols:
-                base = (first_y * width + first_x) * channels
-                last_y, last_x = max(rows)[0], max(cols)[0]
-                reach = (last_y * width + last_x + 1) * channels
-                sets[(rows, cols, base // page)] = (len(rows) * len(cols) * channels, base, reach)
+                start = (first_y * width + first_x) * channels // page * page
+                (last_y, _), (last_x, _) = max(rows), max(cols)
+                sets[rows, cols, start] = len(rows) * len(cols) * channels
+                largest = max(largest, start + (last_y * width + last_x + 1) * channels - 1)
         share = len(conv.weight) // conv.groups
         atoms = (c1 - c0) // max(1, (ranges[0][1] - 1) // share - ranges[0][0] // share + 1)
+        # All channels of a set are stored as one run.
+        sizes = np.array(list(sets.values()), np.int64) * atoms
+        words, bits = self._axons(sizes, afferent.bits, self.index_bits(largest), 0)
         pixels = sum(1 for (_, r), (_, c) in product(*taps) if r and c)
-        words, count = 0, 0
-        bits = dict.fromkeys(PARTS, 0)
-        for size, base, reach in sets.values():
-            # All channels of a set are stored as one run.
-            index = self.index_bits(base % page + reach)
-            more, parts = self._axons(np.array([size * atoms]), afferent.bits, index, 0)
-            words, count = words + more, count + size * atoms
-            bits = {name: bits[name] + parts[name] for name in bits}
-        axons = pixels * (c1 - c0)
-        return Stored("conv", words, pixels, axons, count, bits)
+        entries = math.prod(afferent.pre_shape[1:]) if whole else pixels
+        return Stored("conv", words, entries, pixels * (c1 - c0), int(sizes.sum()), bits)
 
 
 def _taps(

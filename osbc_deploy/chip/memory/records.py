@@ -15,8 +15,9 @@ import numpy as np
 from pydantic import Field
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
+from osbc_deploy.chip.facts import Bits, Count, Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage, window
+from osbc_deploy.chip.memory.base import MemoryBase
 from osbc_deploy.fixedpoint.network import FixedConv
 
 __all__ = ["Records"]
@@ -36,7 +37,7 @@ class RecordCaps(Strict):
     axon_mem: Fact[Positive] | None = None
 
 
-class Records(Strict):
+class Records(MemoryBase):
     """Memory model of records in whole words.
 
     Attributes
@@ -63,16 +64,16 @@ class Records(Strict):
     """Populations are cut over as many cores as they need."""
 
     model: Literal["records"]
-    word_bits: Fact[Positive]
+    word_bits: Fact[Width]
     pool_words: Fact[Positive]
     caps: RecordCaps
-    index_bits: Fact[Count]
-    header_bits: Fact[Count]
+    index_bits: Fact[Bits]
+    header_bits: Fact[Bits]
     conv_odd_row_words: Fact[Count]
     conv_axon_entries: Fact[Count]
     neuron_words: Fact[Positive]
     axon_mem_entries: Fact[Count]
-    sparse_record_bits: Fact[Count]
+    sparse_record_bits: Fact[Bits]
     encodings: Fact[Annotated[list[Encoding], Field(min_length=1)]] | None = None
 
     @property
@@ -89,11 +90,6 @@ class Records(Strict):
         pool = self.pool_words.value
         caps = ((name, getattr(self.caps, name)) for name in RecordCaps.model_fields)
         return {name: pool if cap is None else cap.value for name, cap in caps} | {"total": pool}
-
-    def core_limits(self, core: int) -> dict[str, int]:
-        """Return the capacity of one core; all are the same."""
-        del core
-        return self.limits()
 
     def faults(self, cores: int) -> list[str]:
         """Return what contradicts itself in a chip of so many cores."""

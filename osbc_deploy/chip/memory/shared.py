@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
+from osbc_deploy.chip.facts import Count, Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import Layer, Ranges, Usage
+from osbc_deploy.chip.memory.base import MemoryBase
 from osbc_deploy.fixedpoint.network import FixedConv
 from osbc_deploy.network.graph import INPUT
 
@@ -20,7 +21,7 @@ class SharedCaps(Strict):
     outputs: Fact[Positive]
 
 
-class SharedCore(Strict):
+class SharedCore(MemoryBase):
     """Memory model of one core that all layers share.
 
     Attributes
@@ -29,16 +30,22 @@ class SharedCore(Strict):
     caps : SharedCaps
         Input channels, hidden neurons and output neurons.
     synapse_words, neuron_words : Fact
+    least_layers : Fact
+        Populations that a network must have.
+    recurrent_outputs : Fact
+        Whether output neurons may project to neurons of the chip.
     """
 
     arrangement: ClassVar[Literal["together"]] = "together"
     """All layers lie on the one core."""
 
     model: Literal["shared"]
-    word_bits: Fact[Positive]
+    word_bits: Fact[Width]
     caps: SharedCaps
     synapse_words: Fact[Positive]
     neuron_words: Fact[Count]
+    least_layers: Fact[Positive]
+    recurrent_outputs: Fact[bool]
 
     @property
     def scale_groups(self) -> int:
@@ -48,11 +55,6 @@ class SharedCore(Strict):
     def limits(self) -> dict[str, int]:
         """Return the capacity of the core by resource."""
         return {name: getattr(self.caps, name).value for name in SharedCaps.model_fields}
-
-    def core_limits(self, core: int) -> dict[str, int]:
-        """Return the capacity of one core; all are the same."""
-        del core
-        return self.limits()
 
     def faults(self, cores: int) -> list[str]:
         """Return what contradicts itself in a chip of so many cores."""
@@ -81,9 +83,27 @@ class SharedCore(Strict):
                 "header": 0,
                 "padding": max(0, words * self.word_bits.value - payload),
             },
-            faults=tuple(
-                f"{layer}: a convolution; this chip connects neurons one by one"
-                for a in layer.afferents
-                if isinstance(a.connection, FixedConv)
-            ),
         )
+
+    def broken_rules(self, layers: tuple[Layer, ...]) -> list[str]:
+        """Return what the chip cannot do at all, however much room its core has."""
+        found = []
+        if len(layers) < self.least_layers.value:
+            found.append(
+                f"chip: {len(layers)} layer of neurons, at least {self.least_layers.value} are "
+                "needed: hidden neurons, and outputs behind them"
+            )
+        output = layers[-1]
+        for layer in layers:
+            for afferent in layer.afferents:
+                if isinstance(afferent.connection, FixedConv):
+                    found.append(f"{layer}: a convolution; this chip connects neurons one by one")
+                if afferent.delay_bits:
+                    found.append(f"{layer}: synaptic delays, none are possible")
+                if afferent.pre == output.name and not self.recurrent_outputs.value:
+                    found.append(f"{layer}: hears the output; only hidden neurons are recurrent")
+                if afferent.pre == INPUT and layer is output and len(layers) > 1:
+                    found.append(
+                        f"{layer}: hears the input; only hidden neurons do, the output hears them"
+                    )
+        return found

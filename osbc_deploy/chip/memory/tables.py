@@ -1,60 +1,96 @@
 """One layer per core, cores that differ: the memory of DYNAP-CNN chips.
 
 Kernels and neurons are addressed by bit fields, so every dimension of an address is rounded up to
-a power of two (synsense/sinabs, backend/dynapcnn: the code rounds rows and columns of the feature
-map each, which its documentation leaves out). A layer is never split.
+a power of two (SynSense, synsense/sinabs 3.1.3, backend/dynapcnn/dynapcnn_layer.py: the code rounds
+rows and columns of the feature map each, which its documentation leaves out). A layer is never
+split. A core adds up the spikes of a window before it sends them, so poolings take no memory.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import math
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
-from osbc_deploy.chip.facts import Fact, Positive, Strict
+from osbc_deploy.chip.facts import Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import Afferent, Layer, Ranges, Usage
-from osbc_deploy.fixedpoint.network import FixedConv
+from osbc_deploy.chip.memory.base import MemoryBase
+from osbc_deploy.fixedpoint.merge import separate
+from osbc_deploy.fixedpoint.network import FixedConv, Pooling
+from osbc_deploy.network.graph import Pair, Shape
 
 __all__ = ["Tables"]
 
 
 class TableCaps(Strict):
-    """What the cores hold, one value for each core, and what a layer may measure."""
+    """What the cores hold, one value for each core."""
 
     kernel: Fact[list[Positive]]
     neuron: Fact[list[Positive]]
     bias: Fact[list[Positive]]
+
+
+class TableRules(Strict):
+    """What a layer may measure, whatever its core holds.
+
+    Attributes
+    ----------
+    input_side, output_side, channels, kernel_side, padding, dilation : Fact
+        The largest; `output_side` of what is sent, so after the pooling.
+    strides, poolings : Fact
+        Those there are.
+    destinations : Fact
+        Layers that one layer can send to.
+    """
+
     input_side: Fact[Positive]
     output_side: Fact[Positive]
     channels: Fact[Positive]
     kernel_side: Fact[Positive]
     padding: Fact[Positive]
+    dilation: Fact[Positive]
+    strides: Fact[Annotated[list[Positive], Field(min_length=1, max_length=64)]]
+    poolings: Fact[Annotated[list[Positive], Field(min_length=1, max_length=64)]]
+    destinations: Fact[Positive]
 
 
-class Tables(Strict):
+class _Kernel(NamedTuple):
+    """A projection as its core holds it, behind the pooling of the core before it."""
+
+    source: Shape
+    shape: Shape
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    pooling: int = 1
+
+
+class Tables(MemoryBase):
     """Memory model of one layer per core.
 
     Attributes
     ----------
     word_bits : Fact
     caps : TableCaps
-        ``kernel``, ``neuron`` and ``bias`` in entries, one value for each core.
+        In entries, one value for each core.
+    rules : TableRules
     kernel_words, neuron_words, bias_words : Fact
         Words of an entry.
-    strides : Fact
-        The strides there are.
     """
 
     arrangement: ClassVar[Literal["one each"]] = "one each"
     """Every layer gets one of the cores that can hold it."""
 
     model: Literal["tables"]
-    word_bits: Fact[Positive]
+    word_bits: Fact[Width]
     caps: TableCaps
+    rules: TableRules
     kernel_words: Fact[Positive]
     neuron_words: Fact[Positive]
     bias_words: Fact[Positive]
-    strides: Fact[list[Positive]]
 
     @property
     def scale_groups(self) -> int:
@@ -63,53 +99,34 @@ class Tables(Strict):
 
     def limits(self) -> dict[str, int]:
         """Return the largest capacity any core has of each resource."""
-        return {
-            name: int(np.max(getattr(self.caps, name).value)) for name in TableCaps.model_fields
-        }
+        return {name: max(getattr(self.caps, name).value) for name in TableCaps.model_fields}
 
     def core_limits(self, core: int) -> dict[str, int]:
         """Return the capacity of one core."""
-        caps = {name: getattr(self.caps, name).value for name in TableCaps.model_fields}
-        return {name: v[core] if isinstance(v, list) else v for name, v in caps.items()}
+        return {name: getattr(self.caps, name).value[core] for name in TableCaps.model_fields}
 
     def faults(self, cores: int) -> list[str]:
         """Return what contradicts itself in a chip of so many cores."""
         return [
             f"memory.caps.{name} lists {len(values)} cores, chip.cores is {cores}"
-            for name in ("kernel", "neuron", "bias")
+            for name in TableCaps.model_fields
             if len(values := getattr(self.caps, name).value) != cores
         ]
 
     def cost(self, layer: Layer, ranges: Ranges) -> Usage:
         """Return what a layer uses on its core; `ranges` is the whole layer."""
         del ranges
-        (afferent, *more) = layer.afferents
-        faults = [f"{layer}: {len(more) + 1} projections into one layer, 1 is possible"] * bool(
-            more
-        )
-        inputs, outputs, kernel, stride, padding, groups = _as_convolution(afferent, layer)
-        if groups > 1:
-            faults.append(f"{layer}: a convolution in {groups} groups, 1 is possible")
-        allowed = self.strides.value
-        faults += [
-            f"{layer}: stride {s}, {', '.join(map(str, allowed))} are possible"
-            for s in sorted(set(stride) - set(allowed))
-        ]
-        sets = len(np.unique(layer.neuron_sets))
-        if sets > 1:
-            faults.append(f"{layer}: {sets} different neurons in one layer, 1 is possible")
-        channels, features = inputs[0], outputs[0]
+        afferent = layer.afferents[0]
+        kernel = self._kernel(afferent, layer)
+        features, _, height, width = kernel.shape
+        rows, columns = (*layer.shape, 1, 1)[1:3]
         used = {
-            "kernel": channels << (_bits(kernel[0] * kernel[1]) + _bits(features)),
-            "neuron": features << (_bits(outputs[1]) + _bits(outputs[2])),
+            "kernel": kernel.source[0] << (_bits(height * width) + _bits(features)),
+            "neuron": features << (_bits(rows) + _bits(columns)),
             "bias": features if layer.biased else 0,
-            "input_side": max(inputs[1:]),
-            "output_side": max(outputs[1:]),
-            "channels": max(channels, features),
-            "kernel_side": max(kernel),
-            "padding": max(padding),
         }
-        payload = afferent.connection.weight.size * afferent.bits
+        synapses = math.prod(kernel.shape)
+        payload = synapses * afferent.bits
         kernel_bits = used["kernel"] * self.kernel_words.value * self.word_bits.value
         return Usage(
             used,
@@ -118,7 +135,7 @@ class Tables(Strict):
             + used["bias"] * self.bias_words.value,
             neurons=layer.size,
             axons=afferent.pre_size,
-            synapses=int(afferent.connection.weight.size),
+            synapses=synapses,
             encoding="conv" if isinstance(afferent.connection, FixedConv) else "dense",
             bits={
                 "payload": payload,
@@ -126,32 +143,114 @@ class Tables(Strict):
                 "header": 0,
                 "padding": max(0, kernel_bits - payload),
             },
-            faults=tuple(faults),
         )
+
+    def broken_rules(self, layers: tuple[Layer, ...]) -> list[str]:
+        """Return what the chip cannot do at all, however much room its cores have."""
+        return [
+            f"{layer}: {text}" for layer in layers for text in self._broken_rules(layer, layers)
+        ]
+
+    def _broken_rules(self, layer: Layer, layers: tuple[Layer, ...]) -> list[str]:
+        rules = self.rules
+        kernel = self._kernel(layer.afferents[0], layer)
+        rows, columns = kernel.shape[2:]
+        sent = [
+            self._kernel(afferent, post)
+            for post in layers
+            for afferent in post.afferents
+            if afferent.pre == layer.name
+        ]
+        sides = [max(behind.source[1:]) for behind in sent] or [max(layer.shape[1:], default=1)]
+        found = []
+        if len(layer.afferents) > 1:
+            found.append(f"{len(layer.afferents)} projections into one layer, 1 is possible")
+        if kernel.groups > 1:
+            found.append(f"a convolution in {kernel.groups} groups, 1 is possible")
+        if rows != columns:
+            found.append(f"a kernel of {rows} x {columns}, square ones are possible")
+        allowed = rules.strides.value
+        found += [
+            f"stride {s}, {', '.join(map(str, allowed))} are possible"
+            for s in sorted(set(kernel.stride) - set(allowed))
+        ]
+        for what, size, most in (
+            ("an input", max(kernel.source[1:]), rules.input_side.value),
+            ("an output", max(sides), rules.output_side.value),
+            ("a kernel", max(rows, columns), rules.kernel_side.value),
+            ("a padding", max(kernel.padding), rules.padding.value),
+        ):
+            if size > most:
+                found.append(f"{what} of {size} pixels a side, {most} are possible")
+        if max(kernel.dilation) > rules.dilation.value:
+            found.append(
+                f"dilation {max(kernel.dilation)}, {rules.dilation.value} is possible; write the "
+                "kernel out with the zeros between its weights"
+            )
+        channels = max(kernel.source[0], kernel.shape[0])
+        if channels > rules.channels.value:
+            found.append(f"{channels} channels, {rules.channels.value} are possible")
+        if len(sent) > rules.destinations.value:
+            found.append(f"{len(sent)} destinations, {rules.destinations.value} are possible")
+        if any(afferent.delay_bits for afferent in layer.afferents):
+            found.append("synaptic delays, none are possible")
+        decays = len(np.unique(layer.decay_sets))
+        if max(decays, layer.thresholds) > 1:
+            what = f"{decays} decays" if decays > 1 else f"{layer.thresholds} thresholds"
+            found.append(f"different neurons in one layer ({what}), 1 kind is possible")
+        return found
+
+    def notes(self, layers: tuple[Layer, ...]) -> list[str]:
+        """Return the kernels that a merged pooling made larger than cores would need."""
+        found = []
+        for layer in layers:
+            afferent = layer.afferents[0]
+            if self._kernel(afferent, layer).pooling > 1:
+                continue
+            if afferent.pooling is not None:
+                (rows, columns), why = afferent.pooling.window, "cores do not have that one"
+            else:
+                sides = (p for p in self.rules.poolings.value if _repeats(afferent, p))
+                rows = columns = max(sides, default=1)
+                why = "the file does not say so, deploying again writes it down"
+            if (rows, columns) != (1, 1):
+                found.append(
+                    f"{layer}: counted as it stands, although its weights repeat in windows of "
+                    f"{rows} x {columns} as a merged pooling does ({why})"
+                )
+        return found
+
+    def _kernel(self, afferent: Afferent, layer: Layer) -> _Kernel:
+        """Return how a core holds a projection; a dense one is a kernel as large as its source."""
+        connection, source, pooling = afferent.connection, afferent.pre_shape, 1
+        if afferent.pooling is not None:
+            rows, columns = afferent.pooling.window
+            if rows == columns and rows in self.rules.poolings.value:
+                connection = afferent.unpooled
+                source, pooling = (source[0], source[1] // rows, source[2] // rows), rows
+        if isinstance(connection, FixedConv):
+            return _Kernel(
+                source,
+                connection.weight.shape,
+                connection.stride,
+                connection.padding,
+                connection.dilation,
+                connection.groups,
+                pooling,
+            )
+        source = source if len(source) == 3 else (math.prod(source), 1, 1)
+        return _Kernel(source, (layer.size, *source), pooling=pooling)
+
+
+def _repeats(afferent: Afferent, side: int) -> bool:
+    """Tell whether weights are what merging a pooling of this side makes."""
+    try:
+        separate(afferent.connection, Pooling((side, side)), afferent.pre_shape)
+    except ValueError:
+        return False
+    return True
 
 
 def _bits(count: int) -> int:
     """Return the address bits for so many entries."""
     return max(0, count - 1).bit_length()
-
-
-_Shape3 = tuple[int, int, int]
-_Pair = tuple[int, int]
-
-
-def _as_convolution(
-    afferent: Afferent, layer: Layer
-) -> tuple[_Shape3, _Shape3, _Pair, _Pair, _Pair, int]:
-    """Return source, result, kernel, stride, padding and groups; a dense layer is a full kernel."""
-    shape = afferent.pre_shape
-    conv = afferent.connection
-    if isinstance(conv, FixedConv):
-        _, _, kh, kw = conv.weight.shape
-        (dh, dw) = conv.dilation
-        kernel = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
-        source, result = (shape[0], shape[1], shape[2]), layer.shape
-        out = (result[0], result[1], result[2])
-        return source, out, kernel, conv.stride, conv.padding, conv.groups
-    channels, height, width = shape if len(shape) == 3 else (afferent.pre_size, 1, 1)
-    source = (channels, height, width)
-    return source, (layer.size, 1, 1), (height, width), (1, 1), (0, 0), 1

@@ -1,0 +1,202 @@
+"""``check`` believes what it can count again, and what belongs together by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from forgeries import FORGERIES, OWN_TARGET, SAMPLES, Report, Site, checked, make_site, write
+from osbc_deploy.chip.target import load_target
+from osbc_deploy.errors import UsageError
+from osbc_deploy.report.provenance import Request
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return make_site(tmp_path_factory.mktemp("site"))
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+def test_no_forgery_passes(kind: str, site: Site, tmp_path: Path) -> None:
+    code, said = checked(site, tmp_path, FORGERIES[kind](np.random.default_rng(3), site, tmp_path))
+    assert code in (4, 5, 6), said
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("name", [*Site.HONEST, "own"])
+def test_what_nobody_touched_passes(name: str, site: Site) -> None:
+    args = ["--target", str(site.root / "own.toml")] if name == "own" else []
+    if name not in ("other_data", "own"):
+        args += ["--test", str(site.root / "data.npz")]
+    assert checked(site, site.root, args, image=name) == (0, [])
+
+
+def claim(site: Site, work: Path, change: Any, name: str = "plain", *, seal: bool = True) -> str:
+    """Return what is said of a deployment whose report says something else; its code first."""
+    folder = site.copy(name, work)
+    report = site.report(name)
+    change(report)
+    write(folder, report, seal=seal)
+    args = [] if name == "plain" else ["--target", str(site.root / f"{name}.toml")]
+    code, said = checked(site, work, args)
+    return f"{code} {' '.join(said)}"
+
+
+def lower_cores(report: Report) -> None:
+    report["memory"]["cores_used"] = 2
+
+
+def raise_accuracy(report: Report) -> None:
+    report["accuracy"]["fixed_point"] = 1.0
+
+
+def fit_with_nothing_over(report: Report) -> None:
+    report.update(fits=True, excesses=[])
+
+
+def differ_in_potentials(report: Report) -> None:
+    report["fidelity"]["mismatched_potentials"] = 8
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "said"),
+    [
+        (lower_cores, "plain", "6 error: {image}: the report differs from what is counted: "
+         "memory.cores_used: 2 instead of 3. Deploy again."),
+        (fit_with_nothing_over, "small", "6 error: {image}: the report differs from what is "
+         "counted: fits: True instead of False; excesses: 0 instead of 1. Deploy again."),
+        (differ_in_potentials, "plain",
+         "5 over: mismatched spikes and potentials: 8 of 0, 8 over"),
+        (lambda r: None, "small",
+         "4 over: chip: chip: 3 cores needed, 2 available (1 over)"),
+        (lambda r: r["accuracy"].update(fixed_point=0.81), "plain",
+         "6 error: {image}/report.json: is no report to trust: accuracy.fixed_point: 0.81 is no "
+         "share of 20 samples. Deploy again."),
+    ],
+)  # fmt: skip
+def test_the_reason_is_said(change: Any, name: str, said: str, site: Site, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    assert claim(site, tmp_path, change, name) == said.format(image=image)
+
+
+def test_an_edit_is_seen_by_the_digest(site: Site, tmp_path: Path) -> None:
+    said = claim(site, tmp_path, raise_accuracy, seal=False)
+    assert said.startswith("6 ")
+    assert "provenance.report_sha256: is of another text" in said
+
+
+def test_a_claim_that_is_possible_takes_the_test_data_to_refute(site: Site, tmp_path: Path) -> None:
+    assert claim(site, tmp_path, raise_accuracy) == "0 "
+    code, said = checked(site, tmp_path, ["--test", str(site.root / "data.npz")])
+    assert code == 6
+    assert "accuracy.fixed_point: 1.0 instead of 0.8" in said[0]
+
+
+def test_a_report_needs_its_network_beside_it(site: Site, tmp_path: Path) -> None:
+    assert checked(site, site.root, [], image="plain/report.json") == (0, [])
+    shutil.copy(site.root / "plain" / "report.json", tmp_path)
+    code, said = checked(site, tmp_path, [], image="report.json")
+    assert code == 6
+    assert "no network lies beside the report" in said[0]
+
+
+def test_a_budget_may_allow_bits_that_differ(site: Site, tmp_path: Path) -> None:
+    budget = tmp_path / "budget.toml"
+    for allowed, code in ((7, 5), (8, 0)):
+        budget.write_text(f"schema = 1\n[budget]\nmismatched_spikes = {allowed}\n")
+        folder = tmp_path / str(allowed)
+        folder.mkdir()
+        site.copy("plain", folder)
+        report = site.report("plain")
+        differ_in_potentials(report)
+        write(folder / "image", report)
+        assert checked(site, folder, ["--budget", str(budget)])[0] == code
+
+
+def test_the_digests_are_what_the_documentation_says(site: Site) -> None:
+    report = site.report("plain")
+    provenance = report["provenance"]
+    manifest = json.loads((site.root / "plain" / "network.json").read_text())
+    digest = hashlib.sha256(canonical(manifest))
+    for name, array in sorted(load_file(site.root / "plain" / "network.safetensors").items()):
+        digest.update(canonical([name, str(array.dtype), list(array.shape)]) + array.tobytes())
+    assert provenance["network_sha256"] == digest.hexdigest()
+    assert provenance["target"] == {"name": "loihi2", "sha256": load_target("loihi2").digest}
+    written = provenance.pop("report_sha256")
+    assert written == hashlib.sha256(canonical(report)).hexdigest()
+    data = np.load(site.root / "data.npz")
+    digest = hashlib.sha256(repr(data["spikes"].shape).encode())
+    digest.update(np.packbits(data["spikes"]).tobytes() + data["labels"].astype("<i8").tobytes())
+    assert provenance["test"] == {
+        "name": "calibration", "samples": SAMPLES, "labels": True, "sha256": digest.hexdigest()
+    }  # fmt: skip
+
+
+def canonical(plain: Any) -> bytes:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+
+
+def test_the_provenance_says_what_was_asked(site: Site) -> None:
+    provenance = site.report("own")["provenance"]
+    target = str(site.root / "own.toml")
+    assert provenance["command"] == (
+        "osbc_deploy.pipeline.deploy(<SequentialState>, <tuple>, "
+        f"target={target!r}, sparsity=0.5, bits=6, tune=False, backend_samples=2)"
+    )
+    assert provenance["seed"] is None
+    assert provenance["options"]["target"] == target
+    assert provenance["options"]["method"] == "osbc"
+    assert provenance["options"]["backend"] == "engine"
+    assert provenance["environment"]["packages"]["numpy"] == np.__version__
+    assert all(blas["kernel"] for blas in provenance["environment"]["blas"])
+
+
+@pytest.mark.parametrize("epoch", ["", "soon", "1e9", "9" * 30])
+def test_a_date_that_is_none_is_refused(epoch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH: .* is no time"):
+        Request()
+
+
+def test_a_target_of_ones_own_is_given_and_must_be_the_same(site: Site, tmp_path: Path) -> None:
+    code, said = checked(site, site.root, [], image="own")
+    assert code == 6
+    assert "Give its file with --target" in said[0]
+    other = tmp_path / "own.toml"
+    other.write_text(OWN_TARGET.format(name="own", cores=51))
+    code, said = checked(site, site.root, ["--target", str(other)], image="own")
+    assert code == 6
+    assert "another description of own" in said[0]
+    assert checked(site, site.root, ["--target", "nowhere"], image="own")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["check", "map", "report"])
+def test_neither_torch_nor_the_solver_is_imported(command: str, site: Site) -> None:
+    args = {
+        "check": ["--budget", str(site.root / "budget.toml")],
+        "map": ["--target", "loihi2"],
+        "report": [],
+    }[command]
+    code = (
+        "import sys\nfrom osbc_deploy.cli.main import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit as done:\n    print(done.code, file=sys.stderr)\n"
+        "print(sorted({'torch', 'norse', 'osbc_deploy.compress'} & set(sys.modules)), "
+        "file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, str(site.root / "plain"), *args],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.splitlines() == ["0", "[]"]

@@ -1,0 +1,48 @@
+"""README shows what the program prints, on this machine as on any other."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from osbc_deploy.backends import load_backend
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def outputs() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("o", ROOT / "examples" / "readme_outputs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_demo_and_its_export_print_what_readme_shows(
+    outputs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not load_backend("lava").availability().ok:
+        pytest.skip("the demo runs on Lava")
+    monkeypatch.chdir(tmp_path)
+    shown = outputs.blocks((ROOT / "README.md").read_text("utf-8"))
+    assert outputs.demo() == shown["demo"]
+    assert outputs.firmware() == shown["firmware"]
+
+
+def test_every_block_has_a_command_and_every_command_a_block(outputs: ModuleType) -> None:
+    found = [outputs.blocks(page.read_text("utf-8")) for page in outputs.PAGES]
+    assert sorted(name for page in found for name in page) == sorted(outputs.BLOCKS)
+
+
+def test_only_what_is_between_the_markers_changes(
+    outputs: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = "a\n<!-- output: x -->\nold\n<!-- end -->\nb\n<!-- output: y -->\nold\n<!-- end -->\n"
+    monkeypatch.setattr(outputs, "BLOCKS", {"x": lambda: "new\n", "y": lambda: "never\n"})
+    assert outputs.renewed(page, ["x"]) == page.replace("old", "new", 1)
+    assert outputs.blocks(page) == {"x": "old\n", "y": "old\n"}
