@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,8 +24,10 @@ from osbc_deploy.limits import VARIABLE, Allowance, memory_limit
 
 __all__ = ["check_readable", "serve"]
 
-_SECONDS = 60.0
-"""More than a file of the size that is read at all takes on a slow and busy machine."""
+_COMPUTING = 20
+"""Seconds of computing: several times what the largest file that is read takes."""
+_SECONDS = 600.0
+"""Seconds until the answer, where computing alone cannot be limited, on the busiest machine."""
 
 # The folder we are in is no place to import from, unless it is one here.
 _CODE = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import serve; serve()"
@@ -88,11 +91,14 @@ def _ask(path: Path) -> str:
         raise
     finally:
         timer.cancel()
-    if late.is_set():
-        return f"does not come to an end of it in {_SECONDS:g} s"
+    if answer == _READ:
+        return _READ
     if answer == _NO_MEMORY:
         return "asks for more memory than it may take"
-    return _READ if answer == _READ else f"stops at it with exit code {helper.wait()}"
+    code = helper.wait()
+    if late.is_set() or code == -getattr(signal, "SIGXCPU", 0):
+        return "does not come to an end of it"
+    return f"stops at it with exit code {code}"
 
 
 def _started() -> subprocess.Popen[str]:
@@ -135,7 +141,7 @@ def serve() -> None:
     for line in sys.stdin:
         path, memory = json.loads(line)
         os.environ[VARIABLE] = str(memory)
-        _limit_memory(memory)
+        _limit(memory)
         sys.stdout.write(_read(Path(path)) + "\n")
         sys.stdout.flush()
 
@@ -177,13 +183,21 @@ def _is_memory(error: Exception) -> bool:
     return "alloc" in str(error) and not isinstance(error, ArtefactError)
 
 
-def _limit_memory(more: int) -> None:
-    """Let this process take so many bytes more, where the system can limit that."""
+def _limit(memory: int) -> None:
+    """Let this process take so many bytes more, and compute for a while longer, where it can be."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        spent = int(used.ru_utime + used.ru_stime) + 1
+        _at_most(resource.RLIMIT_CPU, spent + _COMPUTING)
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        most = pages * resource.getpagesize() + more
-        if hard == resource.RLIM_INFINITY or most < hard:
-            resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        _at_most(resource.RLIMIT_AS, pages * resource.getpagesize() + memory)
+
+
+def _at_most(what: int, most: int) -> None:
+    import resource
+
+    _, hard = resource.getrlimit(what)
+    if hard == resource.RLIM_INFINITY or most < hard:
+        resource.setrlimit(what, (most, hard))

@@ -77,18 +77,17 @@ def read_nir(
     UnsupportedModelError
         With every node that has no counterpart.
     """
-    if isinstance(model, str | Path):
-        source = source or str(model)
-        return _network(read_model(Path(model)), dt, reset, source)
-    source = source or "NIR graph"
+    from_file = isinstance(model, str | Path)
+    source = source or (str(model) if from_file else "NIR graph")
     try:
-        return _network(take_apart(model, source), dt, reset, source)
+        read = read_model(Path(model)) if from_file else take_apart(model, source)
+        return _network(read, dt, reset, source)
     except OsbcError:
         raise
     except Exception as error:
-        # A graph in memory holds whatever its maker put there.
+        # Any value may be of any type and shape, in a file as in a graph that was made in memory.
         raise ArtefactError(
-            f"{source}: is a damaged NIR graph ({described(error)}). Make it again."
+            f"{source}: is a damaged NIR graph ({described(error)}). Export it again."
         ) from error
 
 

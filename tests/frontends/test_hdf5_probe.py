@@ -18,6 +18,10 @@ from osbc_deploy.errors import ArtefactError
 from osbc_deploy.frontends import hdf5_probe
 from osbc_deploy.frontends.hdf5_probe import check_readable
 
+SERVE = (
+    "import sys; sys.path[:] = sys.argv[1:]; from osbc_deploy.frontends import hdf5_probe as p\n"
+)
+
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
@@ -39,7 +43,15 @@ def good(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("import time; time.sleep(1000)", "HDF5 does not come to an end of it in 0.5 s"),
+        (
+            "import time; time.sleep(1000)",
+            "HDF5 does not come to an end of it. Write or copy it again",
+        ),
+        (
+            SERVE + "p._COMPUTING = 0\ndef walk(*given):\n    while True: pass\n"
+            "p._walk = walk\np.serve()",
+            "HDF5 does not come to an end of it. Write",
+        ),
         ("import os; os.abort()", "HDF5 stops at it with exit code -6"),
         ("raise ImportError", "HDF5 stops at it with exit code 1"),
         ("print('no memory')", "HDF5 asks for more memory than it may take"),
@@ -48,7 +60,7 @@ def good(tmp_path: Path) -> Path:
 def test_a_file_that_never_ends_is_refused(
     code: str, words: str, good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hdf5_probe, "_SECONDS", 0.5 if "sleep" in code else 600.0)
+    monkeypatch.setattr(hdf5_probe, "_SECONDS", 0.5 if "sleep" in code else 1800.0)
     monkeypatch.setattr(hdf5_probe, "_CODE", code)
     with pytest.raises(ArtefactError, match=words):
         check_readable(good)
@@ -99,12 +111,10 @@ def test_the_folder_we_are_in_is_not_imported_from(good: Path, tmp_path: Path) -
 
 def test_memory_is_limited(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hungry = "x = bytearray(300 * 2**20)"
-    serve = "from osbc_deploy.frontends import hdf5_probe as p"
     monkeypatch.setattr(
         hdf5_probe,
         "_CODE",
-        f"import sys; sys.path[:] = sys.argv[1:]; {serve}\n"
-        f"def walk(*given):\n    {hungry}\np._walk = walk\np.serve()",
+        SERVE + f"def walk(*given):\n    {hungry}\np._walk = walk\np.serve()",
     )
     monkeypatch.setenv("OSBC_DEPLOY_MEMORY", "1G")
     check_readable(good)

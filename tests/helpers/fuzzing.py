@@ -116,8 +116,10 @@ class Job:
         """Return a damaged document: its bytes, or what it says."""
         if self.rng.random() < 0.3:
             return self.bytes_of(source)
-        text = source.read_text()
-        return (damage.damage_json if kind == "json" else damage.damage_toml)(text, self.rng)
+        ways = {"json": damage.damage_json, "toml": damage.damage_toml}
+        if kind == "json" and source.name in ("report.json", "baseline.json"):
+            ways["json"] = damage.damage_report if self.rng.random() < 0.7 else damage.damage_json
+        return ways[kind](source.read_text(), self.rng)
 
     def chance(self, *choices: Callable[[], Any]) -> Any:
         return choices[int(self.rng.integers(0, len(choices)))]()
