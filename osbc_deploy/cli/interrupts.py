@@ -8,6 +8,7 @@ code swallows even that; :func:`received` still tells.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -36,6 +37,14 @@ def arm() -> None:
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
     sys.unraisablehook = _again
+    # Registered first, so it runs last: what Python does after it takes no handlers.
+    atexit.register(_ignore)
+
+
+def _ignore() -> None:
+    for name in _SIGNALS:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def raise_them(wanted: bool) -> None:

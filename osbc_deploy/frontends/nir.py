@@ -15,7 +15,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
+from osbc_deploy.errors import (
+    ArtefactError,
+    OsbcError,
+    UnsupportedModelError,
+    UsageError,
+    described,
+)
 from osbc_deploy.frontends.assemble import Cells, Graph, Node, assemble
 from osbc_deploy.frontends.compose import Add, Delay, Flatten, Scale
 from osbc_deploy.frontends.nir_file import NirModel, read_model, take_apart
@@ -71,12 +77,21 @@ def read_nir(
     UnsupportedModelError
         With every node that has no counterpart.
     """
-    if isinstance(model, str | Path):
-        source = source or str(model)
-        read = read_model(Path(model))
-    else:
-        source = source or "NIR graph"
-        read = take_apart(model, source)
+    from_file = isinstance(model, str | Path)
+    source = source or (str(model) if from_file else "NIR graph")
+    try:
+        read = read_model(Path(model)) if from_file else take_apart(model, source)
+        return _network(read, dt, reset, source)
+    except OsbcError:
+        raise
+    except Exception as error:
+        # Any value may be of any type and shape, in a file as in a graph that was made in memory.
+        raise ArtefactError(
+            f"{source}: is a damaged NIR graph ({described(error)}). Export it again."
+        ) from error
+
+
+def _network(read: NirModel, dt: float | None, reset: str | None, source: str) -> Network:
     chosen = choose(read, dt, reset, source)
     translator = _Translator(read, chosen)
     nodes = translator.nodes()

@@ -168,7 +168,7 @@ class _Nodes:
 
 
 def _is_bad(value: Any) -> bool:
-    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    kind = "f" if isinstance(value, float) else getattr(getattr(value, "dtype", None), "kind", "")
     return kind == "f" and not bool(np.isfinite(value).all())
 
 
@@ -219,7 +219,10 @@ class _Parts:
         for name, node in graph.nodes.items():
             path = prefix + name
             if not hasattr(node, "nodes"):
-                self.nodes[path] = _with_arrays(path, node)
+                found = _with_arrays(path, node)
+                if bad := [key for key, value in vars(found).items() if _is_bad(value)]:
+                    self.faults.append(f"{path}: NaN or infinite values in {', '.join(bad)}")
+                self.nodes[path] = found
                 continue
             if len(node.inputs) != 1 or len(node.outputs) != 1:
                 self.faults.append(

@@ -199,22 +199,25 @@ def _environment() -> dict[str, Any]:
     """
     from threadpoolctl import threadpool_info
 
-    pools = [
-        {
-            "name": str(pool["internal_api"]),
-            "version": str(pool.get("version") or "unknown"),
-            "kernel": str(pool.get("architecture") or "unknown"),
-            "threads": int(pool["num_threads"]),
-        }
+    # Two packages may bring the same library, and their order changes from run to run.
+    pools = {
+        (pool["internal_api"], pool.get("version"), pool.get("architecture"), pool["num_threads"])
         for pool in threadpool_info()
         if pool["user_api"] == "blas"
-    ]
+    }
     return {
         "machine": platform.machine(),
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
-        # Two packages may bring the same library.
-        "blas": [pool for number, pool in enumerate(pools) if pool not in pools[:number]],
+        "blas": [
+            {
+                "name": name,
+                "version": release or "unknown",
+                "kernel": kernel or "unknown",
+                "threads": threads,
+            }
+            for name, release, kernel, threads in sorted(pools, key=str)
+        ],
     }
 
 

@@ -61,7 +61,7 @@ def osbc(*args: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[str
         text=True,
         cwd=cwd,
         check=False,
-        timeout=240,
+        timeout=1800,
     )
 
 

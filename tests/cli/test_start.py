@@ -154,6 +154,27 @@ def test_an_interruption_is_one_word_wherever_it_falls(tmp_path: Path, how: str)
     assert found == (130, "", "interrupted\n")
 
 
+def test_a_signal_after_all_is_done_changes_nothing(tmp_path: Path) -> None:
+    # The module's end is Python's, after all exit handlers.
+    late = """import os
+    class Late:
+        def __del__(self, kill=os.kill, pid=os.getpid()):
+            kill(pid, 2)
+    sys.modules["late"] = Late()
+    print("done")
+    sys.exit(0)"""
+    program = PROGRAM.format(body=late, loop="pass")
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=240,
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, "done\n", "")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_other_ways_to_be_told(tmp_path: Path, number: int, code: int) -> None:
     program = PROGRAM.format(body=WAITS[0], loop=WAITS[1])

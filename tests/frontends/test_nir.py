@@ -640,3 +640,34 @@ def test_graphs_in_memory_may_hold_tensors() -> None:
         assert any(
             isinstance(v, torch.Tensor) for n in graph.nodes.values() for v in vars(n).values()
         )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("weight", np.full((3, 4), np.nan), "NaN or infinite values in weight"),
+        ("tau", float("inf"), "NaN or infinite values in tau"),
+        ("r", np.array([1.0, 2.0]), "damaged NIR graph"),
+        ("r", None, "damaged NIR graph"),
+        ("v_threshold", "one", "LIF"),
+        ("tau", 10**400, "damaged NIR graph .OverflowError"),
+        ("edges", None, "damaged NIR graph .TypeError"),
+        ("metadata", [1], "damaged NIR graph .TypeError"),
+    ],
+)
+def test_graphs_in_memory_are_not_trusted_either(key: str, value: Any, words: str) -> None:
+    many = np.ones(3)
+    nodes = {
+        "input": nir.Input(np.array([4])),
+        "linear": nir.Linear(np.ones((3, 4))),
+        "lif": nir.LIF(tau=0.02 * many, r=many, v_leak=0 * many, v_threshold=many),
+        "output": nir.Output(np.array([3])),
+    }
+    names = list(nodes)
+    graph = nir.NIRGraph(nodes, list(itertools.pairwise(names)), type_check=False)
+    assert read_nir(graph, dt=1e-3, reset="zero").weights == 12
+    for holder in (graph, *nodes.values()):
+        if hasattr(holder, key) and (key != "metadata" or holder is graph):
+            setattr(holder, key, value)
+    with pytest.raises((ArtefactError, UnsupportedModelError), match=words):
+        read_nir(graph, dt=1e-3, reset="zero")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import io
@@ -21,9 +22,10 @@ from safetensors.numpy import save
 from hostile import HOSTILE
 from osbc_deploy.compress.state import _digest as state_digest
 from osbc_deploy.export import image as layout
+from osbc_deploy.report.provenance import report_digest
 
 __all__ = ["damage_bytes", "damage_hdf5", "damage_image", "damage_json", "damage_npz",
-           "damage_packets", "damage_state", "damage_tensors", "damage_text",
+           "damage_packets", "damage_report", "damage_state", "damage_tensors", "damage_text",
            "damage_toml"]  # fmt: skip
 
 Rng = np.random.Generator
@@ -156,6 +158,14 @@ def damage_json(text: str, rng: Rng) -> str:
     if rng.random() < 0.03:
         return str(rng.choice(["[" * 100_000, '{"a":' * 50_000, "9" * 5000, "NaN", "", "\ufeff{}"]))
     return json.dumps(change(json.loads(text), rng))
+
+
+def damage_report(text: str, rng: Rng) -> str:
+    """Change values of a report, and make the digest in it right again."""
+    report = change(json.loads(text), rng)
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+        report["provenance"]["report_sha256"] = report_digest(report)
+    return json.dumps(report)
 
 
 def damage_toml(text: str, rng: Rng) -> str:

@@ -16,6 +16,8 @@ from safetensors.numpy import load_file
 
 from forgeries import FORGERIES, OWN_TARGET, SAMPLES, Report, Site, checked, make_site, write
 from osbc_deploy.chip.target import load_target
+from osbc_deploy.errors import UsageError
+from osbc_deploy.report.provenance import Request
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +158,13 @@ def test_the_provenance_says_what_was_asked(site: Site) -> None:
     assert provenance["options"]["backend"] == "engine"
     assert provenance["environment"]["packages"]["numpy"] == np.__version__
     assert all(blas["kernel"] for blas in provenance["environment"]["blas"])
+
+
+@pytest.mark.parametrize("epoch", ["", "soon", "1e9", "9" * 30])
+def test_a_date_that_is_none_is_refused(epoch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH: .* is no time"):
+        Request()
 
 
 def test_a_target_of_ones_own_is_given_and_must_be_the_same(site: Site, tmp_path: Path) -> None:
