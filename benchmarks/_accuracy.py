@@ -18,9 +18,9 @@ from typing_extensions import Self
 
 from osbc_deploy._version import __version__
 from osbc_deploy.compress import CompressedNetwork
-from osbc_deploy.network.graph import Dense, Network, Population, Projection
-from osbc_deploy.network.neurons import LIF
-from osbc_deploy.network.simulate import evidence, simulate
+from osbc_deploy.frameworks.norse.neurons import LIF
+from osbc_deploy.model.graph import Dense, Network, Population, Projection
+from osbc_deploy.model.simulate import evidence, simulate
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.accuracy import Accuracy, check_classes, doubts, evaluate
-from osbc_deploy.artefact import MANIFEST, write_network
 from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.mapping import Mapping as ChipMapping
 from osbc_deploy.chip.mapping import layers_of, map_layers
@@ -27,13 +26,14 @@ from osbc_deploy.data.samples import Samples
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import BackendError, UsageError
 from osbc_deploy.fidelity import Fidelity, compare
-from osbc_deploy.fixedpoint.lower import Lowered, check_features, lower
-from osbc_deploy.frontends.netx_limits import FORMAT as NETX
-from osbc_deploy.frontends.netx_limits import check_network, check_writable
-from osbc_deploy.frontends.references import as_samples
-from osbc_deploy.network.graph import INPUT, Network, Readout
+from osbc_deploy.formats.folder import MANIFEST, write_network
+from osbc_deploy.formats.netx.limits import FORMAT as NETX
+from osbc_deploy.formats.netx.limits import check_network, check_writable
+from osbc_deploy.lower.lowering import Lowered, check_features, lower
+from osbc_deploy.model.graph import INPUT, Network, Readout
 from osbc_deploy.progress import SILENT, Progress
-from osbc_deploy.report.provenance import Call, Request, provenance, request
+from osbc_deploy.provenance import Call, Request, provenance, request
+from osbc_deploy.references import as_samples
 from osbc_deploy.writing import new_folder
 
 __all__ = ["Accuracy", "Deployment", "Fidelity", "Job", "deploy", "finish", "prepare"]
@@ -112,8 +112,8 @@ class Deployment:
         )
 
     def report(self) -> dict[str, Any]:
-        """Return the report as plain data; see ``osbc_deploy/report/schema.json``."""
-        from osbc_deploy.report.build import build_report
+        """Return the report as plain data; see ``osbc_deploy/report/deployment/schema.json``."""
+        from osbc_deploy.report.deployment.build import build_report
 
         return build_report(self)
 
@@ -320,7 +320,7 @@ def prepare(
             f"samples {typical.input_shape}. Give both the same."
         )
     # norse and torch take seconds to import; bad options should fail before that.
-    from osbc_deploy.frontends.importing import import_network
+    from osbc_deploy.importing import import_network
 
     network = import_network(module, weights, typical, dt=dt, reset=reset)
     check_features(network)

@@ -96,9 +96,9 @@ def test_every_package_of_the_tree_is_listed() -> None:
         "osbc_deploy.backends",
         "osbc_backend_lava",
         "osbc_deploy.chip",
-        "osbc_deploy.artefact",
+        "osbc_deploy.formats.folder",
         "osbc_deploy.data.datasets",
-        "osbc_deploy.report.workload",
+        "osbc_deploy.neurobench.workload",
     ],
 )
 def test_the_core_imports_neither_torch_nor_lava(module: str) -> None:
