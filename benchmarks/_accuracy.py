@@ -39,7 +39,7 @@ class Task:
 def bundled(model: str, seed: int = 0) -> Task:
     from osbc_deploy.bundled.models import weights_path
     from osbc_deploy.cli.job import Inputs
-    from osbc_deploy.pipeline import prepare
+    from osbc_deploy.job import prepare
 
     inputs = Inputs(None, None, None, None, seed).load()
     inputs["module"] = f"osbc_deploy.bundled.models:{model}"

@@ -14,7 +14,7 @@ from osbc_deploy.cli.options import OutputFile
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
-    from osbc_deploy.pipeline import Deployment
+    from osbc_deploy.deployment import Deployment
 
 __all__ = ["deploy_command", "exit_code", "show_report"]
 

@@ -21,6 +21,7 @@ from osbc_deploy.compress.network import (
     collect,
 )
 from osbc_deploy.data.samples import Samples
+from osbc_deploy.deployment import Deployment
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import FidelityError, FitError, UsageError
 from osbc_deploy.fitting.candidates import (
@@ -32,16 +33,16 @@ from osbc_deploy.fitting.candidates import (
 )
 from osbc_deploy.fitting.remedies import advice
 from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
+from osbc_deploy.job import Job, prepare
 from osbc_deploy.lower.timing import Timing, timing
 from osbc_deploy.model.graph import Conv, Network, Readout
 from osbc_deploy.model.simulate import NO_ANSWER, decode, simulate
-from osbc_deploy.pipeline import Deployment, Job, finish, prepare
+from osbc_deploy.pipeline import finish
 from osbc_deploy.progress import SILENT, Progress, task
 from osbc_deploy.provenance import Call, request
+from osbc_deploy.results import Result
 
 __all__ = ["FitBudget", "FitResult", "fit"]
-
-SCHEMA = "osbc-deploy/fit/1"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class FitBudget:
 
 
 @dataclass(frozen=True, eq=False)
-class FitResult:
+class FitResult(Result):
     """A plan, deployed.
 
     Attributes
@@ -113,48 +114,6 @@ class FitResult:
         """Whether no more accuracy is lost than the budget allows."""
         allowed = self.budget.accuracy_drop
         return allowed is None or self.lost <= allowed + 1e-9
-
-    def report(self) -> dict[str, Any]:
-        """Return budget, choice, front and the deployment's report as plain data."""
-        memory = self.deployment.target.memory.word_bits.value
-        return {
-            "schema": SCHEMA,
-            "budget": {
-                "cores": self.budget.cores,
-                "memory_bytes": self.budget.memory,
-                "accuracy_drop": self.budget.accuracy_drop,
-            },
-            "resource": self.resource,
-            "chosen": _plain(self.plan, memory),
-            "as_predicted": self.as_predicted,
-            "front": [_plain(plan, memory) for plan in self.front],
-            "report": self.deployment.report(),
-        }
-
-    def save(self, folder: str | Path) -> None:
-        """Write what :meth:`Deployment.save` writes, and the front as ``fit.json``."""
-        import json
-
-        report = {k: v for k, v in self.report().items() if k != "report"}
-        self.deployment.save(folder, {"fit.json": json.dumps(report, indent=1) + "\n"})
-
-
-def _plain(plan: Plan, word_bits: int) -> dict[str, Any]:
-    def measures(part: Plan | Candidate) -> dict[str, Any]:
-        return {
-            "cores": part.cores,
-            "words": part.words,
-            "memory_bytes": part.words * word_bits // 8,
-            "loss": part.loss,
-        }
-
-    return {
-        **measures(plan),
-        "layers": {
-            name: {"sparsity": c.sparsity, "bits": c.bits, **measures(c)}
-            for name, c in plan.choices.items()
-        },
-    }
 
 
 def fit(

@@ -47,7 +47,7 @@ from osbc_deploy.lower.timing import Timing, relays, timing
 from osbc_deploy.model.graph import INPUT, Network, Population, Readout
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["Lowered", "check_features", "lower", "unmeasured"]
+__all__ = ["Lowered", "lower", "unmeasured"]
 
 HEADROOM = 1.5
 """Registers must hold this many times the largest value that calibration reaches."""

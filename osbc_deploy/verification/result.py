@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
+from osbc_deploy.deployment import Deployment
 from osbc_deploy.fixedpoint.engine import Activity
 from osbc_deploy.model.simulate import NO_ANSWER, shared_answers
-from osbc_deploy.pipeline import Deployment
+from osbc_deploy.results import Result
 from osbc_deploy.verification.bits import BackendComparison
 from osbc_deploy.verification.cost import Effect
 from osbc_deploy.verification.difference import Difference, Firing
@@ -164,7 +163,7 @@ class Shown:
 
 
 @dataclass(frozen=True, eq=False)
-class Verification:
+class Verification(Result):
     """Everything a verification found.
 
     Attributes
@@ -242,24 +241,3 @@ class Verification:
     def broken(self) -> tuple[Finding, ...]:
         """The gates that were not kept."""
         return tuple(f for f in self.findings if not f.ok)
-
-    def report(self) -> dict[str, Any]:
-        """Return the report as plain data; see ``osbc_deploy/report/verification/schema.json``."""
-        from osbc_deploy.report.verification.build import build_verification
-
-        return build_verification(self)
-
-    def save(self, folder: str | Path) -> None:
-        """Write the deployment, ``verify.json`` and ``verify.html`` into a folder."""
-        import json
-
-        from osbc_deploy.report.verification.page import verify_page
-
-        report = self.report()
-        self.deployment.save(
-            folder,
-            {
-                "verify.json": json.dumps(report, indent=1) + "\n",
-                "verify.html": verify_page(report),
-            },
-        )

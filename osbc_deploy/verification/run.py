@@ -13,13 +13,15 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
 from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
 from osbc_deploy.compress.rows import DEFAULT_MEMORY
+from osbc_deploy.deployment import Deployment
 from osbc_deploy.errors import UsageError
 from osbc_deploy.fidelity import Fidelity
 from osbc_deploy.fixedpoint.engine import Activity
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.job import Job, prepare
 from osbc_deploy.model.graph import Readout
 from osbc_deploy.model.simulate import decode
-from osbc_deploy.pipeline import Deployment, Job, finish, prepare
+from osbc_deploy.pipeline import finish
 from osbc_deploy.progress import SILENT, Progress, task
 from osbc_deploy.provenance import Call, request
 from osbc_deploy.verification.bits import BackendComparison, compare_backend

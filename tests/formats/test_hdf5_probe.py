@@ -18,9 +18,7 @@ from osbc_deploy.errors import ArtefactError
 from osbc_deploy.formats import hdf5_probe
 from osbc_deploy.formats.hdf5_probe import check_readable
 
-SERVE = (
-    "import sys; sys.path[:] = sys.argv[1:]; from osbc_deploy.formats import hdf5_probe as p\n"
-)
+SERVE = "import sys; sys.path[:] = sys.argv[1:]; from osbc_deploy.formats import hdf5_probe as p\n"
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from norse.torch.functional.reset import reset_value
 from torch import nn
 
 import osbc_deploy
+from osbc_deploy.deployment import Deployment
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.formats.image.write import encode_image
-from osbc_deploy.pipeline import Deployment
 
 snn = pytest.importorskip("snntorch")
 pytest.importorskip("spikingjelly")

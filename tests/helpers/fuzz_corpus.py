@@ -30,8 +30,9 @@ from osbc_deploy.formats.folder import write_network
 from osbc_deploy.formats.image.write import write_image
 from osbc_deploy.formats.netx.write import write_netx
 from osbc_deploy.formats.nir.write import write_nir
+from osbc_deploy.job import Job
 from osbc_deploy.model.graph import Network
-from osbc_deploy.pipeline import Job, finish
+from osbc_deploy.pipeline import finish
 
 __all__ = ["TARGET", "Corpus", "make"]
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from osbc_deploy.chip.mapping import Core
     from osbc_deploy.chip.mapping import Mapping as ChipMapping
     from osbc_deploy.chip.target import Target
+    from osbc_deploy.deployment import Deployment
     from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation
     from osbc_deploy.fixedpoint.record import Activity
-    from osbc_deploy.pipeline import Deployment
 
 __all__ = ["SCHEMA", "activity_parts", "build_report", "counted_parts", "json_schema"]
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from osbc_deploy.fitting.run import FitResult
 from osbc_deploy.plain_text import visible
-
-if TYPE_CHECKING:
-    from osbc_deploy.fitting.run import FitResult
 
 __all__ = ["front_svg"]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +17,10 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import write_network
 from osbc_deploy.model.simulate import NO_ANSWER
 from osbc_deploy.provenance import sealed
-
-if TYPE_CHECKING:
-    from osbc_deploy.verification.bits import BackendComparison
-    from osbc_deploy.verification.cost import Effect
-    from osbc_deploy.verification.difference import Difference
-    from osbc_deploy.verification.result import LayerCost, Score, Step, Verification
+from osbc_deploy.verification.bits import BackendComparison
+from osbc_deploy.verification.cost import Effect
+from osbc_deploy.verification.difference import Difference
+from osbc_deploy.verification.result import LayerCost, Score, Step, Verification
 
 __all__ = ["VERIFY_SCHEMA", "build_verification", "verify_json_schema"]
 
