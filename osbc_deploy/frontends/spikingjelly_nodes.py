@@ -13,8 +13,18 @@ from osbc_deploy.frontends.framework import kind_of
 from osbc_deploy.network.neurons import Neuron
 from osbc_deploy.network.neurons.spikingjelly import IFNode, LIFNode, ParametricLIFNode
 
-__all__ = ["NODES", "NOT_STEPPED", "TIMELESS", "WRAPPED", "faults_of", "mode_faults", "neuron_of"]
+__all__ = [
+    "CONTAINERS",
+    "NODES",
+    "NOT_STEPPED",
+    "TIMELESS",
+    "WRAPPED",
+    "faults_of",
+    "mode_faults",
+    "neuron_of",
+]
 
+CONTAINERS = (layer.SeqToANNContainer, layer.MultiStepContainer)
 NODES = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode)
 NOT_STEPPED = (
     "a node in a SeqToANNContainer takes all time steps at once; put it outside, or use a "
