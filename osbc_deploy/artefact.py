@@ -28,6 +28,7 @@ from osbc_deploy.fixedpoint.network import (
     Pooling,
 )
 from osbc_deploy.fixedpoint.ranges import faults
+from osbc_deploy.folders import DEPLOYMENT
 from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.writing import recover
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 FORMAT = "osbc-deploy/network/2"
-MANIFEST = "network.json"
+MANIFEST = DEPLOYMENT.marker
 ARRAYS = "network.safetensors"
 
 _STATE = (
