@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.accuracy import Accuracy, check_classes, doubts, evaluate
-from osbc_deploy.artefact import MANIFEST, write_network
+from osbc_deploy.artefact import write_network
 from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.mapping import Mapping as ChipMapping
 from osbc_deploy.chip.mapping import layers_of, map_layers
@@ -28,6 +28,7 @@ from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import BackendError, UsageError
 from osbc_deploy.fidelity import Fidelity, compare
 from osbc_deploy.fixedpoint.lower import Lowered, check_features, lower
+from osbc_deploy.folders import DEPLOYMENT
 from osbc_deploy.frontends.netx_limits import FORMAT as NETX
 from osbc_deploy.frontends.netx_limits import check_network, check_writable
 from osbc_deploy.frontends.references import as_samples
@@ -128,7 +129,7 @@ class Deployment:
         """
         import json
 
-        with new_folder(Path(folder), marker=MANIFEST) as work:
+        with new_folder(Path(folder), DEPLOYMENT) as work:
             write_network(self.lowered.network, work)
             text = json.dumps(self.report(), indent=1) + "\n"
             (work / "report.json").write_text(text, encoding="utf-8")

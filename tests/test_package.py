@@ -22,6 +22,7 @@ ORDER = [
     "plain_text",
     "limits",
     "parsing",
+    "folders",
     "writing",
     "progress",
     "deviations",
