@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from osbc_deploy.data.samples import Samples
@@ -115,6 +116,15 @@ def _import(
 
 def _reader(module: nn.Module, name: str) -> Callable[..., Network]:
     """Return what reads the modules of the framework that a model is made of."""
+    compiled = [
+        place for place, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)
+    ]
+    if compiled:
+        raise UnsupportedModelError(
+            f"{name}: its layers cannot be read where torch.jit has compiled them",
+            [f"{place or 'model'}: is compiled" for place in compiled],
+            "Give the modules they were compiled from.",
+        )
     packages = {type(m).__module__.split(".")[0] for m in module.modules()}
     used = sorted(packages & _NAMES.keys())
     if len(used) > 1:

@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from osbc_deploy.errors import UsageError, reason
+from osbc_deploy.folders import Kind
 
 __all__ = [
     "check_file",
@@ -39,6 +40,8 @@ __all__ = [
 _TEMPORARY = ".osbc-deploy-"
 _FORGOTTEN = 3600
 """Seconds after which a temporary file belongs to a run that was killed."""
+_LISTED = 5
+"""Names that an error lists; the rest is counted."""
 
 
 def check_file(path: Path, option: str = "", *, parents: bool = False) -> None:
@@ -64,10 +67,10 @@ def check_file(path: Path, option: str = "", *, parents: bool = False) -> None:
     _check_parent(path, what)
 
 
-def check_folder(path: Path, marker: str) -> None:
+def check_folder(path: Path, kind: Kind) -> None:
     """Make sure that a folder can be written there, before any work is done.
 
-    One that is there already must be empty or hold `marker`, that is, be ours.
+    One that is there already must be empty, or of this kind and hold nothing else.
 
     Raises
     ------
@@ -77,7 +80,7 @@ def check_folder(path: Path, marker: str) -> None:
     what = f"{path}:"
     mode = _mode(path, what)
     if mode is not None:
-        ours = stat.S_ISDIR(mode) and _is_ours(path, marker)
+        ours = stat.S_ISDIR(mode) and _is_ours(path, kind)
         here = Path.cwd()
         if stat.S_ISDIR(mode) and path.resolve() in (here, *here.parents):
             raise UsageError(
@@ -89,6 +92,12 @@ def check_folder(path: Path, marker: str) -> None:
             )
         if path.is_mount():
             raise UsageError(f"{what} is the root of a file system. Name a folder in it.")
+        if others := _others(path, kind):
+            more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
+            raise UsageError(
+                f"{what} holds {', '.join(others[:_LISTED])}{more}, which osbc-deploy did not "
+                "write and would be lost. Move that away, or choose another output folder."
+            )
     _check_parent(path, what)
 
 
@@ -134,9 +143,28 @@ def _mode(path: Path, what: str, *, links: bool = False) -> int | None:
     return mode
 
 
-def _is_ours(path: Path, marker: str) -> bool:
+def _is_ours(path: Path, kind: Kind) -> bool:
     try:
-        return (path / marker).is_file() or not any(path.iterdir())
+        return (path / kind.marker).is_file() or not any(path.iterdir())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({_why(error)}).") from error
+
+
+def _others(path: Path, kind: Kind) -> list[str]:
+    """Return what lies in a folder and does not belong in one of its kind."""
+    files = {Path(file) for file in kind.files(path)}
+    folders = {folder for file in files for folder in file.parents}
+
+    def found(folder: Path) -> Iterator[str]:
+        for entry in sorted(folder.iterdir()):
+            name, mode = entry.relative_to(path), entry.lstat().st_mode
+            if stat.S_ISDIR(mode) and name in folders:
+                yield from found(entry)
+            elif not (stat.S_ISREG(mode) and name in files) and not is_temporary(entry):
+                yield str(name)
+
+    try:
+        return list(found(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({_why(error)}).") from error
 
@@ -185,17 +213,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, *, marker: str) -> Iterator[Path]:
+def new_folder(path: Path, kind: Kind) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block ends well.
 
-    An existing folder is replaced only if it is empty or holds `marker`, that is, if we wrote it.
+    An existing folder is replaced only if it is empty, or of this kind and holds nothing else.
 
     Raises
     ------
     UsageError
         When something else is at `path`, or it cannot be written.
     """
-    check_folder(path, marker)
+    check_folder(path, kind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _forget(path.parent)
@@ -206,6 +234,8 @@ def new_folder(path: Path, *, marker: str) -> Iterator[Path]:
             for file in work.rglob("*"):
                 _sync(file)
             _sync(work)
+            # Once more: what takes long leaves time to put something there.
+            check_folder(path, kind)
             _put(work, path)
         finally:
             # What is left under this name is the new folder, or the old one.

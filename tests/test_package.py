@@ -15,15 +15,44 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-ORDER = """
-    arrays errors _version jit plain_text limits parsing writing progress deviations
-    model data
-    compress fixedpoint lower chip backends
-    frameworks formats references importing firmware bundled neurobench
-    provenance accuracy fidelity results deployment job pipeline
-    fitting verification
-    report cli
-""".split()
+ORDER = [
+    "arrays",
+    "errors",
+    "_version",
+    "jit",
+    "plain_text",
+    "limits",
+    "parsing",
+    "folders",
+    "writing",
+    "progress",
+    "deviations",
+    "model",
+    "data",
+    "compress",
+    "fixedpoint",
+    "lower",
+    "chip",
+    "backends",
+    "frameworks",
+    "formats",
+    "references",
+    "importing",
+    "firmware",
+    "bundled",
+    "neurobench",
+    "provenance",
+    "accuracy",
+    "fidelity",
+    "results",
+    "deployment",
+    "job",
+    "pipeline",
+    "fitting",
+    "verification",
+    "report",
+    "cli",
+]
 """Rooms and modules in the order in which they may import each other: only from before."""
 
 

@@ -15,13 +15,15 @@ import pytest
 
 from osbc_deploy import writing
 from osbc_deploy.errors import UsageError
+from osbc_deploy.folders import Kind
 from osbc_deploy.writing import check_file, check_folder, check_inside, new_folder, write_whole
 
 MARKER = "mine.json"
+KIND = Kind(MARKER, lambda _: (MARKER, "second"))
 
 
 def write_folder(path: Path, text: str) -> None:
-    with new_folder(path, marker=MARKER) as work:
+    with new_folder(path, KIND) as work:
         (work / MARKER).write_text(text)
         (work / "second").write_text(text)
 
@@ -61,10 +63,56 @@ def test_a_folder_is_written_and_replaced(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+STRANGE: dict[str, Any] = {
+    "notes.txt": lambda path: path.write_text("years"),
+    ".hidden": lambda path: path.write_text("years"),
+    "sub/notes.txt": lambda path: path.write_text("years"),
+    "sub/deep": lambda path: path.mkdir(),
+    "own": lambda path: path.mkdir(),
+    "second": lambda path: (path.unlink(), path.mkdir()),
+    "sub/third": lambda path: (path.unlink(), path.symlink_to("../second")),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_someone_put_into_a_folder_of_ours_is_not_lost(tmp_path: Path, name: str) -> None:
+    kind = Kind(MARKER, lambda _: (MARKER, "second", "sub/third"))
+
+    def write() -> None:
+        with new_folder(tmp_path / "out", kind) as work:
+            (work / "sub").mkdir()
+            for file in kind.files(work):
+                (work / file).write_text("x")
+
+    write()
+    # A killed run's; not its user's.
+    (tmp_path / "out" / ".osbc-deploy-0123456789abcdef").touch()
+    write()
+    STRANGE[name](tmp_path / "out" / name)
+    before = sorted(tmp_path.rglob("*"))
+    said = rf"out: holds {name}, which osbc-deploy did not write and would be lost\. Move that"
+    for check in (write, lambda: check_folder(tmp_path / "out", kind)):
+        with pytest.raises(UsageError, match=said):
+            check()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_comes_while_a_folder_is_written_is_not_lost(tmp_path: Path) -> None:
+    write_folder(tmp_path / "out", "old")
+    writing = new_folder(tmp_path / "out", KIND)
+    writing.__enter__()
+    for number in range(7):
+        (tmp_path / "out" / str(number)).touch()
+    with pytest.raises(UsageError, match=r"holds 0, 1, 2, 3, 4 and 2 more, which"):
+        writing.__exit__(None, None, None)
+    assert len(list((tmp_path / "out").iterdir())) == 9
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
 def test_temporary_names_cannot_be_guessed(tmp_path: Path) -> None:
     names = []
     for _ in range(3):
-        with new_folder(tmp_path / "out", marker=MARKER) as work:
+        with new_folder(tmp_path / "out", KIND) as work:
             names.append(work.name)
             assert work.parent == tmp_path
             assert writing.is_temporary(work)
@@ -103,7 +151,7 @@ def test_links_and_devices_are_never_replaced(
     for write in (
         lambda: check_file(place),
         lambda: write_whole(place, "x"),
-        lambda: check_folder(place, MARKER),
+        lambda: check_folder(place, KIND),
         lambda: write_folder(place, "x"),
     ):
         with pytest.raises(UsageError, match=f"place: {said}"):
@@ -134,7 +182,7 @@ def test_names_that_cannot_be_are_refused_first(tmp_path: Path, name: str, said:
     for check in (
         check_file,
         lambda path: check_file(path, parents=True),
-        lambda path: check_folder(path, MARKER),
+        lambda path: check_folder(path, KIND),
         lambda path: write_whole(path, "x"),
         lambda path: write_folder(path, "x"),
         check_inside,
@@ -156,7 +204,7 @@ def test_a_folder_where_a_file_belongs_and_the_other_way(tmp_path: Path) -> None
     (tmp_path / "file").write_text("years")
     with pytest.raises(UsageError, match=r"--html: .*folder is a folder\. Name a file in it"):
         check_file(tmp_path / "folder", "--html")
-    for check in (lambda p: check_folder(p, MARKER), lambda p: write_folder(p, "x")):
+    for check in (lambda p: check_folder(p, KIND), lambda p: write_folder(p, "x")):
         with pytest.raises(UsageError, match="file: exists and was not written by osbc-deploy"):
             check(tmp_path / "file")
     with pytest.raises(UsageError, match="file: is no folder"):
@@ -178,7 +226,7 @@ def test_the_current_folder_is_not_pulled_away(
         (folder / MARKER).touch()
     monkeypatch.chdir(here)
     with pytest.raises(UsageError, match="is the current folder, or one that holds it"):
-        check_folder(Path(name), MARKER)
+        check_folder(Path(name), KIND)
     with pytest.raises(UsageError, match="is the current folder, or one that holds it"):
         write_folder(here.absolute(), "x")
 
@@ -188,7 +236,7 @@ def test_a_folder_that_cannot_be_written_into_is_refused_first(tmp_path: Path) -
     tmp_path.chmod(0o500)
     for check in (
         lambda: check_file(tmp_path / "x"),
-        lambda: check_folder(tmp_path / "x", MARKER),
+        lambda: check_folder(tmp_path / "x", KIND),
         lambda: check_inside(tmp_path),
     ):
         with pytest.raises(UsageError, match=r"cannot be written \(Permission denied\)"):
@@ -197,7 +245,7 @@ def test_a_folder_that_cannot_be_written_into_is_refused_first(tmp_path: Path) -
 
 
 def test_a_system_that_is_read_only_is_refused_first() -> None:
-    for check in (check_file, lambda path: check_folder(path, MARKER)):
+    for check in (check_file, lambda path: check_folder(path, KIND)):
         with pytest.raises(UsageError, match=r"/proc/x: cannot be written \("):
             check(Path("/proc/x"))
 
@@ -205,12 +253,13 @@ def test_a_system_that_is_read_only_is_refused_first() -> None:
 FULL = """
 import resource, signal, sys
 from pathlib import Path
+from osbc_deploy.folders import Kind
 from osbc_deploy.writing import new_folder, write_whole
 from osbc_deploy.errors import UsageError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 here = Path(sys.argv[1])
 def folder():
-    with new_folder(here / "out", marker="mine.json") as work:
+    with new_folder(here / "out", Kind("mine.json", lambda _: ("mine.json", "second"))) as work:
         (work / "mine.json").write_text("x" * 2000)
 for write in (folder, lambda: write_whole(here / "file", "x" * 2000)):
     try:
@@ -256,6 +305,7 @@ KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
 from osbc_deploy import writing
+from osbc_deploy.folders import Kind
 
 base, swaps = Path(sys.argv[1]), sys.argv[2] == "swap"
 if not swaps:
@@ -266,7 +316,7 @@ exchange = writing._exchange
 
 
 def write(path):
-    with writing.new_folder(path, marker="mine.json") as work:
+    with writing.new_folder(path, Kind("mine.json", lambda _: ("mine.json", "second"))) as work:
         (work / "mine.json").write_text("new")
         (work / "second").write_text("new")
 

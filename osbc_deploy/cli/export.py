@@ -12,6 +12,7 @@ import click
 from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.folders import C_LIBRARY
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.writing import check_file, check_folder
@@ -88,9 +89,7 @@ def export_command(
     if form != "c" and (samples or compiler):
         raise UsageError("--samples, --compiler: belong to --format c. Leave them out.")
     if form == "c":
-        from osbc_deploy.firmware.library import MANIFEST
-
-        check_folder(output, MANIFEST)
+        check_folder(output, C_LIBRARY)
     else:
         check_file(output, parents=True)
     chip = _chip(path, target)

@@ -14,6 +14,7 @@ import click
 from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import ARGUMENTS, SEED, config_option, json_option, quiet_option
 from osbc_deploy.errors import OsbcError, UsageError
+from osbc_deploy.folders import DEPLOYMENT
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.writing import check_folder
 
@@ -29,9 +30,6 @@ __all__ = [
     "save_results",
     "seed_everything",
 ]
-
-MANIFEST = "network.json"
-"""What a folder written with ``-o`` holds; said here too, since what reads it imports numpy."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -339,7 +337,7 @@ def check_inputs(
             ", package.module:factory, or a --dataset."
         )
     if output is not None:
-        check_folder(output, MANIFEST)
+        check_folder(output, DEPLOYMENT)
     if resume is not None:
         if output is not None and output.absolute() == resume.absolute():
             raise UsageError(f"--resume: {resume} is what -o names. Choose another folder.")

@@ -24,13 +24,13 @@ from osbc_deploy.firmware.names import check_name
 from osbc_deploy.firmware.tables import GRADED_LIMIT, ProjectionTables, Table, Tables, lay_out
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.folders import C_LIBRARY
 from osbc_deploy.plain_text import c_comment
 from osbc_deploy.writing import new_folder
 
-__all__ = ["FORMAT", "MANIFEST", "CExport", "export_c"]
+__all__ = ["FORMAT", "CExport", "export_c"]
 
 FORMAT = 1
-MANIFEST = "firmware.json"
 
 _GOLDEN_VECTORS = 3
 _GOLDEN_STEPS = 16
@@ -118,7 +118,7 @@ def export_c(
     for q in tables.populations:
         parts[q.population.name] = sum(t.size for t in q.tables.values())
     done = CExport(folder, name, tables.size, 4 * tables.state_words, crc, parts)
-    with new_folder(folder, marker=MANIFEST) as work:
+    with new_folder(folder, C_LIBRARY) as work:
         # Not beside the library: a build that takes every source of its folder has its own main.
         (work / "examples").mkdir()
         for file, text in texts.items():
@@ -133,7 +133,9 @@ def export_c(
             "state_bytes": done.state_bytes,
             "tables": parts,
         }
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        (work / C_LIBRARY.marker).write_text(
+            json.dumps(manifest, indent=1) + "\n", encoding="utf-8"
+        )
     return done
 
 

@@ -27,6 +27,7 @@ from osbc_deploy.fixedpoint.network import (
     Pooling,
 )
 from osbc_deploy.fixedpoint.ranges import faults
+from osbc_deploy.folders import DEPLOYMENT
 from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.lower.merge import separate
 from osbc_deploy.parsing import parse_json
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 FORMAT = "osbc-deploy/network/2"
-MANIFEST = "network.json"
+MANIFEST = DEPLOYMENT.marker
 ARRAYS = "network.safetensors"
 
 _STATE = (
@@ -139,8 +140,7 @@ def read_network(folder: Path) -> FixedPointNetwork:
     ArtefactError
         When anything in it is missing, of the wrong kind, or inconsistent.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, safe_open
 
     recover(folder)
     if not folder.exists():
@@ -148,7 +148,10 @@ def read_network(folder: Path) -> FixedPointNetwork:
     try:
         manifest = parse_json(read_text(folder / MANIFEST, each=PARSED))
         check_tensors(folder / ARRAYS)
-        arrays = load_file(folder / ARRAYS)
+        with safe_open(folder / ARRAYS, framework="numpy") as file:
+            if file.metadata():
+                raise ValueError(f"{ARRAYS} holds more than arrays")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         # NumPy lacks some of the types that such files can hold.
         raise ArtefactError(

@@ -7,7 +7,7 @@ inside or passed along, or one call with all steps.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -36,17 +36,17 @@ def stepped_with_state(module: nn.Module, x: torch.Tensor) -> Any:
     state: Any = None
     outputs = []
     for frame in x:
-        output, state = module(frame, state)
+        output, state = _parts(module(frame, state))
         outputs.append(output)
     return _stacked(outputs)
 
 
 def stepped_with_states(module: nn.Module, x: torch.Tensor) -> Any:
     """One call per time step that takes and returns its states."""
-    states: tuple[Any, ...] = ()
+    states: Sequence[Any] = ()
     outputs = []
     for frame in x:
-        output, *states = module(frame, *states)
+        output, *states = _parts(module(frame, *states))
         outputs.append(output)
     return _stacked(outputs)
 
@@ -67,6 +67,13 @@ def samples_first(module: nn.Module, x: torch.Tensor) -> Any:
 
 
 ONE_CALL: tuple[Call, ...] = (time_first, samples_first)
+
+
+def _parts(answer: Any) -> tuple[Any, ...] | list[Any]:
+    """Return an answer that is several things; a tensor of samples could be taken apart as well."""
+    if not isinstance(answer, tuple | list):
+        raise TypeError(f"forward() returns no state beside its {type(answer).__name__}")
+    return answer
 
 
 def described(call: Call) -> str:

@@ -97,8 +97,10 @@ class Difference:
     rank: tuple[int, bool, int] = (0, True, 2 * _NEVER)
     """By how much, to be compared: minus the layers before it that are equal, whether spikes
     differ, and how many values do."""
-    tied: bool = False
-    """Whether it starts where potentials meet the threshold, so that rounding decides."""
+    kind: str = ""
+    """"tied" where it starts with potentials that meet the threshold, so that rounding decides;
+    "steps" where layers are not called as the samples have steps; "answer" where only the answer
+    differs."""
 
 
 @dataclass
@@ -149,7 +151,7 @@ def compared(
             try:
                 with Recorder(module, reading.cells, framework.potential) as recorder:
                     answer = answered(module, framework, call, spikes)
-            except Exception as error:  # noqa: BLE001 - any forward may do anything
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - any forward may do anything
                 why = f"raises {type(error).__name__}: {reason(error)}"
                 return Difference(call, "forward", why)
             names = [p.name for p in network.populations]
@@ -205,7 +207,7 @@ class _Found:
     where: np.ndarray[Any, Any] | None = None
     why: str = ""
     off: int = 0
-    tied: bool = False
+    kind: str = ""
 
 
 def _first(
@@ -219,7 +221,7 @@ def _first(
         try:
             seen = recorder.seen(name, n, steps)
         except MiscountedError as how:
-            return _Found(name, why=str(how), off=how.off)
+            return _Found(name, why=str(how), off=how.off, kind="steps")
         if seen is None:
             continue
         proof.seen.add(name)
@@ -227,13 +229,12 @@ def _first(
         if population.neuron.spiking:
             fired = ours.spikes[name].reshape(n, steps, -1)
             if seen.answer.shape != fired.shape:
-                sizes = f"has {seen.answer.shape[2]} neurons, {fired.shape[2]} imported"
-                return _Found(name, why=sizes)
+                return _sized(name, seen.answer.shape[2], fired.shape[2], steps)
             differs = seen.answer != fired
             if differs.any():
                 v = ours.v[name].reshape(fired.shape)
                 tied = _tied(population, differs & (fired == 0), v, tolerance)
-                return _Found(name, "spikes", differs, tied=tied)
+                return _Found(name, "spikes", differs, kind="tied" if tied else "")
             if fired.any():
                 proof.active.add(name)
         if seen.v is not None:
@@ -245,6 +246,13 @@ def _first(
                 return _Found(name, "potentials", differs)
             proof.potentials.add(name)
     return _answer(network, ours.output, answer, proof, tolerance)
+
+
+def _sized(name: str, theirs: int, ours: int, steps: int) -> _Found:
+    """Say how a layer of another size differs."""
+    if theirs == ours * steps:
+        return _Found(name, why=f"is given all {steps} steps at once in each step", kind="steps")
+    return _Found(name, why=f"has {theirs} neurons, {ours} imported")
 
 
 def _tied(
@@ -287,13 +295,13 @@ def _answer(
     if whole:
         differs = np.moveaxis(_apart(whole[0], output, tolerance), 0, 1)
         differs = differs.reshape(*differs.shape[:2], -1)
-        return _Found(f"output ({last.name})", "values", differs)
+        return _Found(f"output ({last.name})", "values", differs, kind="answer")
     shapes = ", ".join(str(a.shape) for a in answer) or "no tensor"
     why = (
         f"forward answers with {shapes}, which is not what {last.name} gives in all steps, nor "
         "their sum, mean, maximum or last"
     )
-    return _Found("output", why=why)
+    return _Found("output", why=why, kind="answer")
 
 
 def _alike(found: Any, expected: Any) -> bool:
@@ -310,7 +318,8 @@ def _apart(theirs: Any, ours: Any, tolerance: float) -> np.ndarray[Any, Any]:
 def _difference(call: Call, found: _Found, equal: int, what: str, numbers: list[int]) -> Difference:
     """Say how many values differ, and where the first one is."""
     if found.where is None:
-        return Difference(call, found.layer, found.why, (-equal, True, _NEVER + abs(found.off)))
+        rank = (-equal, True, _NEVER + abs(found.off))
+        return Difference(call, found.layer, found.why, rank, found.kind)
     samples, steps, _ = np.nonzero(found.where)
     step = int(steps.min())
     sample = numbers[int(samples[steps == step][0])]
@@ -320,7 +329,7 @@ def _difference(call: Call, found: _Found, equal: int, what: str, numbers: list[
         f"{sample}"
     )
     rank = (-equal, found.unit != "potentials", many)
-    return Difference(call, found.layer, said, rank, found.tied)
+    return Difference(call, found.layer, said, rank, found.kind)
 
 
 def as_input(module: nn.Module, spikes: SpikeArray) -> torch.Tensor:

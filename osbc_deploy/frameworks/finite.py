@@ -26,12 +26,13 @@ def check_finite(module: nn.Module, framework: Framework) -> None:
     empty = [
         name
         for name, value in (*module.named_parameters(), *module.named_buffers())
-        if is_lazy(value)
+        if is_lazy(value) or value.is_meta
     ]
     if empty:
         raise ArtefactError(
             f"model: {', '.join(empty)} have no values yet. Call the model once with an input, "
-            "which gives lazy layers their shape, and load its weights."
+            "which gives lazy layers their shape, build it on a device other than meta, and load "
+            "its weights."
         )
     bad = [
         f"{place}.{name}"
@@ -42,7 +43,10 @@ def check_finite(module: nn.Module, framework: Framework) -> None:
     bad += [
         name
         for name, value in module.state_dict().items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
+        # Quantized layers keep other things there.
+        if isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and not torch.isfinite(value).all()
     ]
     if bad:
         raise ArtefactError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,7 +17,27 @@ from osbc_deploy.model.graph import Network
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.stack import StackReader
 
-__all__ = ["Framework", "LayerReader", "Placed", "Reading", "children_of", "kind_of"]
+__all__ = [
+    "Framework",
+    "LayerReader",
+    "Placed",
+    "Reading",
+    "children_of",
+    "kind_of",
+    "unsupported",
+]
+
+_MULTIPLIES = "multiplies spikes by spikes; on the chip only weights do"
+_WHY = {
+    "MaxPool2d": "the largest of several spikes is no weighted sum; use AvgPool2d",
+    "VotingLayer": "averages the answers of several neurons; end the network with those neurons",
+    "SpikingSelfAttention": _MULTIPLIES,
+    "QKAttention": _MULTIPLIES,
+    "TokenQKAttention": _MULTIPLIES,
+    "ChannelQKAttention": _MULTIPLIES,
+    "SpikeDrivenSelfAttention": _MULTIPLIES,
+}
+"""What layers that have no counterpart do, by the names of their classes."""
 
 Placed: TypeAlias = tuple[str, nn.Module]
 """A layer and its place in the model."""
@@ -29,6 +49,19 @@ def kind_of(module: nn.Module) -> type:
     """Return the class of a module, without what torch's parametrizations made of it."""
     kind: type = type_before_parametrizations(module)
     return kind
+
+
+def unsupported(kind: type, known: Iterable[type]) -> str:
+    """Return why a layer of some class is refused where only the known classes can be read."""
+    if why := _WHY.get(kind.__name__):
+        return f"{kind.__name__}: {why}"
+    known = tuple(known)
+    # Others give their layers the names of torch's.
+    alike = any(kind.__name__ == k.__name__ for k in known)
+    name = f"{kind.__module__}.{kind.__name__}" if alike else kind.__name__
+    base = next((b.__name__ for b in kind.__mro__[1:] if b in known), None)
+    more = "" if base is None else f"; it derives from {base}, and only {base} itself is read"
+    return f"{name} is not supported{more}"
 
 
 def children_of(module: nn.Module) -> Iterator[Placed]:

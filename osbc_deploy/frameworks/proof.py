@@ -56,6 +56,15 @@ _TIED = (
     "Its potentials meet thresholds exactly, and a BatchNorm or pooling that is folded into "
     "weights rounds otherwise. Pool behind neurons, or train with other thresholds."
 )
+_STEPS = (
+    "Have forward() take one time step, or all of them, and call each neuron layer once in each: "
+    "not once more, and not in a loop of its own over an input that stays the same."
+)
+_ANSWER = (
+    "Have forward() answer with what the last neuron layer gives: its spikes, or its potentials if "
+    "it never resets; of all steps, or their sum, mean, maximum or last; alone or in a tuple."
+)
+_REMEDIES = {"": _REMEDY, "tied": _TIED, "steps": _STEPS, "answer": _ANSWER}
 _ROUNDED = 0.01
 """Share of a layer's spikes that rounding in single precision may move."""
 
@@ -128,8 +137,10 @@ def _held(
         module.float()
     said: list[str] = []
     runs = [call for call in framework.calls if _can(module, framework, call, samples, said)]
+    if own and not runs:
+        raise _cannot_run(type(module).__name__, framework, said)
     order = _order(module, framework, runs, samples) if own else None
-    reading = _read(read, order)
+    reading = _read(read, order, own)
     network = reading.network
     check_weights(network)
     if reading.traced or not own:
@@ -137,11 +148,7 @@ def _held(
         runs = [call for call in runs if call is usual]
         said = [line for line in said if line.startswith(f"{described(usual)}: ")]
     if not runs:
-        raise UnsupportedModelError(
-            f"{network.source}: {framework.title} itself cannot run it on these samples",
-            said,
-            f"Make it run in {framework.title} first ({framework.runs}).",
-        )
+        raise _cannot_run(network.source, framework, said)
     data = choose(network, samples)
     differences: list[Difference] = []
     proof, note = None, ""
@@ -154,7 +161,7 @@ def _held(
     if proof is None:
         # Other ways of calling it differ in more.
         least = min(differences, key=lambda d: d.rank)
-        wide = _in_double(module, framework, partial(_read, read, order), least, data)
+        wide = _in_double(module, framework, partial(_read, read, order, own), least, data)
         if isinstance(wide, Difference):
             raise _refusal(module, framework, network.source, wide, data, said)
         proof = wide
@@ -183,17 +190,33 @@ def _held(
     return replace(network, notes=(*network.notes, *proof.notes(network, data, whose, note)))
 
 
-def _read(read: Read, order: Sequence[Placed] | None) -> Reading:
+def _cannot_run(source: str, framework: Framework, said: Sequence[str]) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{source}: {framework.title} itself cannot run it on these samples",
+        said,
+        f"Make it run in {framework.title} first ({framework.runs}).",
+    )
+
+
+def _read(read: Read, order: Sequence[Placed] | None, own: Sequence[str]) -> Reading:
     """Read a module as it calls its layers, or as it registered them where that is no stack."""
-    if order is None:
-        return read(None)
-    try:
-        return read(order)
-    except UnsupportedModelError as error:
+    faults = []
+    for layers in (None,) if order is None else (order, None):
         try:
-            return read(None)
-        except UnsupportedModelError as other:
-            raise min(error, other, key=lambda e: len(e.offenders)) from None
+            return read(layers)
+        except UnsupportedModelError as error:  # noqa: PERF203 - two turns
+            faults.append(error)
+    least = min(faults, key=lambda e: len(e.offenders))
+    if not own:
+        raise least
+    how = "they were registered" if order is None or least is not faults[0] else "it calls them"
+    raise UnsupportedModelError(
+        least.summary,
+        least.offenders,
+        f"{least.remedy} Of {', '.join(own)}, layers are read in the order in which {how}; what "
+        "forward() computes between them in functions (such as max_pool2d), branches, and answers "
+        "it leaves unused are not.",
+    )
 
 
 def _can(
@@ -201,10 +224,10 @@ def _can(
 ) -> bool:
     """Tell whether a module can be called in some way; `said` takes why not."""
     x = as_input(module, samples[:2])
-    framework.reset(module)
     try:
+        framework.reset(module)
         call(module, x)
-    except Exception as error:  # noqa: BLE001 - any forward may do anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - any forward may do anything
         said.append(f"{described(call)}: raises {type(error).__name__}: {reason(error)}")
         return False
     return True
@@ -222,7 +245,7 @@ def _order(
         with called(framework.walk(module)) as order:
             try:
                 call(module, as_input(module, samples[:2, :1]))
-            except Exception:  # noqa: BLE001, S112 - another way of calling may do
+            except (Exception, SystemExit):  # noqa: BLE001, S112 - another way of calling may do
                 continue
         cells = [path for path, layer in order if isinstance(layer, framework.neurons)]
         if cells and len(set(cells)) == len(cells):
@@ -266,7 +289,7 @@ def _refusal(
     found = [f"{difference.layer}: {difference.what}"]
     if not _repeats(module, framework, difference.call, data):
         found.append("forward: answers differently when it is called again with the same samples")
-    remedy = _TIED if difference.tied else _REMEDY
+    remedy = _REMEDIES[difference.kind]
     if acting := ", ".join(_acting(module)):
         remedy += f" There are: {acting}."
     if failed:
@@ -285,7 +308,7 @@ def _repeats(module: nn.Module, framework: Framework, call: Call, data: Data) ->
     with undisturbed(module):
         try:
             first, second = (answered(module, framework, call, spikes) for _ in range(2))
-        except Exception:  # noqa: BLE001 - what it raises was said before
+        except (Exception, SystemExit):  # noqa: BLE001 - what it raises was said before
             return True
     same = (np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=False))
     return len(first) == len(second) and all(same)

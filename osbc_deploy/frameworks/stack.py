@@ -8,7 +8,7 @@ and its own versions of layers, is a table of readers (:class:`Framework`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +16,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from osbc_deploy.errors import ArtefactError, UnsupportedModelError
+from osbc_deploy.errors import ArtefactError, OsbcError, UnsupportedModelError, described
 from osbc_deploy.frameworks.folding import (
     as_array,
     fold_batch_norm,
     pooled_convolution,
     pooling_weights,
 )
-from osbc_deploy.frameworks.framework import Framework, Placed, Reading, kind_of
+from osbc_deploy.frameworks.framework import (
+    Framework,
+    Placed,
+    Reading,
+    kind_of,
+    unsupported,
+)
 from osbc_deploy.frameworks.layers import adaptive_pooling, average_pooling, convolution
 from osbc_deploy.model.graph import (
     INPUT,
@@ -37,7 +43,7 @@ from osbc_deploy.model.graph import (
 )
 from osbc_deploy.model.neurons import Neuron
 
-__all__ = ["StackReader", "dtype_of", "read_stack", "unsupported"]
+__all__ = ["StackReader", "dtype_of", "read_stack"]
 
 _DROPPED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
 _TORCH = (
@@ -96,7 +102,7 @@ def read_stack(
     for path, layer in layers:
         reader.read(path, layer)
     reader.end()
-    if reader.data_fault and not reader.offenders:
+    if reader.data_fault and not reader.offenders and not reader.flattens:
         raise ArtefactError(
             f"data: samples of shape {tuple(input_shape)} per time step do not fit the model "
             f"({reader.mismatches[0]}). Give spikes (n, T, ...) in the shape it was trained on."
@@ -125,13 +131,6 @@ def dtype_of(module: nn.Module) -> str:
     """Return the precision that a module's network is simulated in."""
     wide = any(p.dtype == torch.float64 for p in module.parameters())
     return "float64" if wide else "float32"
-
-
-def unsupported(kind: type, known: Iterable[type]) -> str:
-    """Return why a layer of some class is refused where only the known classes can be read."""
-    base = next((b.__name__ for b in kind.__mro__[1:] if b in known), None)
-    why = "" if base is None else f"; it derives from {base}, and only {base} itself is read"
-    return f"{kind.__name__} is not supported{why}"
 
 
 @dataclass
@@ -174,10 +173,15 @@ class StackReader:
         self.layers[path] = layer
         kind = kind_of(layer)
         reader = self.framework.readers.get(kind)
-        if reader is None:
-            self.read_torch(path, layer, kind)
-        else:
-            reader(self, path, layer)
+        try:
+            if reader is None:
+                self.read_torch(path, layer, kind)
+            else:
+                reader(self, path, layer)
+        except OsbcError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what a layer holds may have been replaced
+            self._skip(path, layer, f"{kind.__name__} cannot be read ({described(error)})")
 
     def end(self) -> None:
         """Check that nothing is left over at the end of the stack."""
@@ -203,6 +207,14 @@ class StackReader:
         """Note what cannot be represented."""
         self.offenders.append(f"{path}: {why}")
 
+    def _skip(self, path: str, layer: Any, why: str) -> None:
+        """Refuse a layer that cannot be read, so that others are not refused for its sake."""
+        self.refuse(path, why)
+        self.gap = self.lost = True
+        self.ended = layer is self.last
+        # Whether it was meant to end a linear map or to be part of one is not known.
+        self.current = self.pool = None
+
     def _mismatch(self, path: str, why: str) -> None:
         if not self.lost:
             self.mismatches.append(f"{path}: {why}")
@@ -225,11 +237,7 @@ class StackReader:
         elif kind in (nn.BatchNorm1d, nn.BatchNorm2d):
             self._batch_norm(path, layer)
         else:
-            self.refuse(path, unsupported(kind, (*_TORCH, *self.framework.readers)))
-            self.gap = self.lost = True
-            self.ended = layer is self.last
-            # Whether it was meant to end a linear map or to be part of one is not known.
-            self.current = self.pool = None
+            self._skip(path, layer, unsupported(kind, (*_TORCH, *self.framework.readers)))
 
     def _flatten(self, path: str, layer: Any) -> None:
         first = (1, 2) if self.over_time is None else (2,) if self.over_time else (1,)
@@ -295,7 +303,8 @@ class StackReader:
             self.notes.append(f"{path}: takes {self.shape} flattened, which no layer says")
         elif self.shape != (weight.shape[1],):
             self.data_fault |= self.pre == INPUT
-            hint = "; put a Flatten before it" if len(self.shape) > 1 else ""
+            fits = math.prod(self.shape) == weight.shape[1]
+            hint = "; put a Flatten before it" if fits else ""
             self._mismatch(path, f"Linear takes {weight.shape[1]} inputs, gets {self.shape}{hint}")
         self.lost = False
         self.current = Dense(as_array(weight), None if bias is None else as_array(bias))
@@ -319,6 +328,7 @@ class StackReader:
                 path, f"Conv2d: kernel {layer.kernel_size} is larger than its input {self.shape}"
             )
         self.shape = shape
+        self.lost |= bool(faults)
 
     def _batch_norm(self, path: str, layer: Any) -> None:
         name = type(layer).__name__

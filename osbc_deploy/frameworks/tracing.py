@@ -97,6 +97,13 @@ class _Tracer(fx.Tracer):
             self._computing = False
         return proxy
 
+    def create_node(self, kind: str, target: Any, *more: Any, **named: Any) -> fx.Node:
+        node = super().create_node(kind, target, *more, **named)
+        if kind == "get_attr":
+            # A tensor from outside of the trace gets its node here alone.
+            node.meta.update(place=self._places[-1], value=_attribute(self.root, str(target)))
+        return node
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Concrete(node, self)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fitting.run import FitResult
-from osbc_deploy.formats.folder import MANIFEST, write_network
+from osbc_deploy.folders import DEPLOYMENT
+from osbc_deploy.formats.folder import write_network
 from osbc_deploy.report.deployment.build import build_report
 from osbc_deploy.report.fitting.build import build_fit, front_of
 from osbc_deploy.report.verification.build import build_verification
@@ -56,7 +57,7 @@ def _(result: FitResult, folder: Path) -> None:
 
 
 def _write(deployment: Deployment, folder: Path, more: Mapping[str, str]) -> None:
-    with new_folder(folder, marker=MANIFEST) as work:
+    with new_folder(folder, DEPLOYMENT) as work:
         write_network(deployment.lowered.network, work)
         for name, text in {"report.json": _json(report_of(deployment)), **more}.items():
             (work / name).write_text(text, encoding="utf-8")

@@ -276,6 +276,9 @@ def bad_data(user: Path) -> None:
     np.savez(user / "shape.npz", spikes=spikes[:, :, :1])
     np.savez(user / "counts.npz", spikes=3 * spikes)
     (user / "bad.toml").write_text("schema = [")
+    (user / "mine").mkdir()
+    for name in ("network.json", "notes.txt"):
+        (user / "mine" / name).touch()
 
 
 NET = ("mymodel:net", "--target", "loihi2")
@@ -320,6 +323,7 @@ BAD = [
     (("fit", *NET, *DATA, "--plot", "gone/a.svg"), 2, ["--plot: gone is no folder"]),
     (("fit", *NET, *DATA, "--plot", "."), 2, ["--plot: . is a folder"]),
     ((*NET, *DATA, "-o", "mymodel.py"), 2, ["not written by osbc-deploy"]),
+    ((*NET, *DATA, "-o", "mine"), 2, ["mine: holds notes.txt", "would be lost"]),
     ((*NET, *DATA, "--config", "bad.toml"), 2, ["bad.toml"]),
     ((*NET, *DATA, "--nonsense"), 2, ["--nonsense"]),
     (

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from osbc_deploy.cli.main import cli
-from osbc_deploy.firmware.library import MANIFEST
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.folders import C_LIBRARY, DEPLOYMENT
 from osbc_deploy.formats.folder import write_network
 from osbc_deploy.writing import new_folder
 from random_networks import collect
@@ -34,7 +34,7 @@ def osbc(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
 def folder(tmp_path: Path, formats: NumberFormats) -> Path:
     """A deployed network's folder, without a report."""
     case = next(c for c in collect(20, formats, start=3)[0] if "calm" in c.features)
-    with new_folder(tmp_path / "out", marker="network.json") as work:
+    with new_folder(tmp_path / "out", DEPLOYMENT) as work:
         write_network(case.network, work)
     return tmp_path
 
@@ -44,7 +44,7 @@ def test_a_library_an_image_and_what_they_take(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "measured with gcc" in done.stdout
     assert (folder / "fw" / "net.h").is_file()
-    assert (folder / "fw" / MANIFEST).is_file()
+    assert (folder / "fw" / C_LIBRARY.marker).is_file()
     done = osbc(
         "export", "out", "--format", "image", "--target", "loihi2", "-o", "net.img", "--json",
         cwd=folder,

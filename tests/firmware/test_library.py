@@ -15,7 +15,7 @@ import pytest
 
 from osbc_deploy.errors import BackendError, UnsupportedModelError, UsageError
 from osbc_deploy.firmware.footprint import FLAGS, measure
-from osbc_deploy.firmware.library import MANIFEST, CExport, export_c
+from osbc_deploy.firmware.library import CExport, export_c
 from osbc_deploy.firmware.names import check_name
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -25,6 +25,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedPopulation,
     FixedProjection,
 )
+from osbc_deploy.folders import C_LIBRARY
 from osbc_deploy.model.simulate import decode
 from random_networks import Case, collect
 
@@ -458,5 +459,23 @@ def test_someone_elses_folder_is_left_alone(chain: Case, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="was not written by osbc-deploy"):
         export_c(chain.network, tmp_path)
     export = export_c(chain.network, tmp_path / "c")
-    assert (export_c(chain.network, tmp_path / "c").folder / MANIFEST).is_file()
+    assert (export_c(chain.network, tmp_path / "c").folder / C_LIBRARY.marker).is_file()
     assert export.crc == export_c(chain.network, tmp_path / "d").crc
+
+
+def test_what_was_built_is_replaced_and_what_was_written_beside_it_is_kept(
+    chain: Case, tmp_path: Path
+) -> None:
+    folder = export_c(chain.network, tmp_path / "c", name="net").folder
+    for target in ("all", "net_selftest.o"):
+        subprocess.run(["make", "-s", target], cwd=folder, check=True)
+    export_c(chain.network, folder, name="other")
+    assert not (folder / "libnet.a").exists()
+    (folder / "examples" / "mine.c").write_text("years")
+    (folder / "libnet.a").write_text("of another name")
+    with pytest.raises(UsageError, match=r"c: holds examples/mine\.c, libnet\.a, which"):
+        export_c(chain.network, folder)
+    assert (folder / "examples" / "mine.c").read_text() == "years"
+    (folder / C_LIBRARY.marker).write_text("{}")
+    with pytest.raises(UsageError, match="c: holds Makefile, examples, libnet.a, other.c"):
+        export_c(chain.network, folder)

@@ -21,7 +21,8 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
     Pooling,
 )
-from osbc_deploy.formats.folder import MANIFEST, network_digest, read_network, write_network
+from osbc_deploy.folders import DEPLOYMENT
+from osbc_deploy.formats.folder import network_digest, read_network, write_network
 from osbc_deploy.writing import new_folder
 from random_networks import collect
 
@@ -61,7 +62,7 @@ def network(formats: Any, rng: Any) -> FixedPointNetwork:
 
 
 def test_what_is_read_back_computes_the_same(network: Any, tmp_path: Path, rng: Any) -> None:
-    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
+    with new_folder(tmp_path / "out", DEPLOYMENT) as folder:
         write_network(network, folder)
     back = read_network(tmp_path / "out")
     spikes = (rng.random((3, 9, 2, 5, 5)) < 0.5).astype(np.uint8)
@@ -73,7 +74,7 @@ def test_what_is_read_back_computes_the_same(network: Any, tmp_path: Path, rng: 
 def test_what_is_read_back_has_the_same_digest(formats: Any, tmp_path: Path) -> None:
     cases, _ = collect(20, formats)
     for number, case in enumerate(cases):
-        with new_folder(tmp_path / str(number), marker=MANIFEST) as folder:
+        with new_folder(tmp_path / str(number), DEPLOYMENT) as folder:
             write_network(case.network, folder)
         assert network_digest(read_network(tmp_path / str(number))) == network_digest(case.network)
     drawn = {feature for case in cases for feature in case.features}
@@ -112,7 +113,7 @@ def edit(folder: Path, change: Any) -> None:
     ],
 )
 def test_a_tampered_manifest_is_refused(network: Any, tmp_path: Path, change: Any) -> None:
-    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
+    with new_folder(tmp_path / "out", DEPLOYMENT) as folder:
         write_network(network, folder)
     edit(tmp_path / "out", change)
     with pytest.raises(ArtefactError, match="out: "):
@@ -124,7 +125,7 @@ def test_a_pooling_is_written_down_and_not_believed(network: Any, tmp_path: Path
     weight = np.kron(2 * np.arange(12).reshape(3, 4, 1, 1), np.ones((1, 1, 3, 4), int))
     pooled = replace(dense, connection=FixedDense(weight.reshape(3, -1)), weight_bits=8,
                      pooling=Pooling((3, 4)))  # fmt: skip
-    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
+    with new_folder(tmp_path / "out", DEPLOYMENT) as folder:
         write_network(replace(network, projections=(conv, pooled)), folder)
     assert read_network(tmp_path / "out").projections[1].pooling == Pooling((3, 4))
     for window in ([3, 2, 1], [0, 4], [1, 2, "x"], 7, [10**9] * 2, [10**40] * 2, [3, 5]):
@@ -136,7 +137,7 @@ def test_a_pooling_is_written_down_and_not_believed(network: Any, tmp_path: Path
 @pytest.mark.parametrize("name", ["network.json", "network.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"[1]"])
 def test_damaged_files_are_refused(network: Any, tmp_path: Path, name: str, content: bytes) -> None:
-    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
+    with new_folder(tmp_path / "out", DEPLOYMENT) as folder:
         write_network(network, folder)
     (tmp_path / "out" / name).write_bytes(content)
     with pytest.raises(ArtefactError, match="Deploy again"):
@@ -144,10 +145,10 @@ def test_damaged_files_are_refused(network: Any, tmp_path: Path, name: str, cont
 
 
 def test_a_failed_write_leaves_what_was_there(network: Any, tmp_path: Path) -> None:
-    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
+    with new_folder(tmp_path / "out", DEPLOYMENT) as folder:
         write_network(network, folder)
     before = sorted((p.name, p.read_bytes()) for p in (tmp_path / "out").iterdir())
-    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "out", marker=MANIFEST) as folder:
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "out", DEPLOYMENT) as folder:
         (folder / "network.json").write_text(f"half {1 / 0}")
     assert sorted((p.name, p.read_bytes()) for p in (tmp_path / "out").iterdir()) == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -159,7 +160,7 @@ def test_folders_of_others_are_not_replaced(tmp_path: Path) -> None:
     for path in (tmp_path / "thesis", tmp_path / "thesis" / "chapter.tex"):
         with (
             pytest.raises(UsageError, match="not written by osbc-deploy"),
-            new_folder(path, marker=MANIFEST),
+            new_folder(path, DEPLOYMENT),
         ):
             pass
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years"
@@ -172,7 +173,7 @@ def test_files_that_become_too_much_are_refused_before_they_are_read(
 
     def artefact(name: str, file: str, content: bytes, hole: int = 0) -> Path:
         path = tmp_path / name
-        with new_folder(path, marker=MANIFEST) as folder:
+        with new_folder(path, DEPLOYMENT) as folder:
             write_network(network, folder)
         with (path / file).open("wb") as opened:
             opened.write(content)
@@ -197,7 +198,7 @@ def test_files_that_become_too_much_are_refused_before_they_are_read(
 
 
 def test_a_folder_put_aside_by_a_run_that_was_killed_is_read(network: Any, tmp_path: Path) -> None:
-    with new_folder(tmp_path / "out", marker=MANIFEST) as folder:
+    with new_folder(tmp_path / "out", DEPLOYMENT) as folder:
         write_network(network, folder)
     (tmp_path / "out").rename(tmp_path / ".out.osbc-deploy-old")
     assert read_network(tmp_path / "out").readout == "max"

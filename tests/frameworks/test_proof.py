@@ -306,3 +306,82 @@ def test_a_subclass_of_a_neuron_is_one_offender() -> None:
     assert refused(model, ones(1, 3)).offenders == (
         "1: Trained is not supported; it derives from LIFNode, and only LIFNode itself is read",
     )
+
+
+class Alone(nn.Module):
+    """A model whose forward is a function of its layers."""
+
+    def __init__(self, forward: Callable[[Any, Any], Any], *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.of = forward
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.of(self.layers, x)
+
+
+def gain(weight: float) -> nn.Linear:
+    linear = nn.Linear(1, 1, bias=False)
+    linear.weight.data.fill_(weight)
+    return linear
+
+
+@pytest.mark.parametrize(
+    ("forward", "words"),
+    [
+        (lambda ls, x: [ls[1](ls[0](x)) for _ in range(2)][-1], "call each neuron layer once"),
+        (lambda ls, x: ls[1](ls[0](x)) * 3, "answer with what the last neuron layer gives"),
+    ],
+)
+def test_the_remedy_is_for_what_differs(forward: Any, words: str) -> None:
+    cell = snn.Leaky(1.0, init_hidden=True, reset_mechanism="zero")
+    assert words in refused(Alone(forward, gain(0.4), cell), ones(4, 6)).remedy
+
+
+def test_a_forward_that_ends_the_program_is_refused() -> None:
+    def leave(layers: Any, x: torch.Tensor) -> Any:
+        raise SystemExit(0)
+
+    cell = snn.Leaky(1.0, init_hidden=True)
+    assert "SystemExit" in str(refused(Alone(leave, gain(0.4), cell), ones(4, 6)))
+
+
+def test_a_signal_added_to_itself_counts_twice() -> None:
+    def twice(layers: Any, x: torch.Tensor) -> Any:
+        spikes = layers[1](layers[0](x))
+        return layers[3](layers[2](spikes + spikes))
+
+    model = Alone(
+        twice,
+        layer.Linear(1, 1, bias=False, step_mode="m"),
+        neuron.IFNode(step_mode="m"),
+        layer.Linear(1, 1, bias=False, step_mode="m"),
+        neuron.IFNode(step_mode="m"),
+    )
+    model.layers[0].weight.data.fill_(0.6)
+    model.layers[2].weight.data.fill_(0.3)
+    network = imported(model, ones(4, 12))
+    # 0.6 a step fires in 6 of 12 steps; 6 times 0.6 is 3 thresholds, 6 times 0.3 only 1.
+    assert simulate(network, ones(1, 12)).output.sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "words"),
+    [
+        (lambda: nn.Sequential(nn.Linear(1, 1, device="meta"), snn.Leaky(0.5)),
+         ArtefactError, "have no values yet"),
+        (lambda: torch.jit.script(nn.Sequential(nn.Linear(1, 1), nn.ReLU())),
+         UnsupportedModelError, "torch.jit has compiled"),
+    ],
+)  # fmt: skip
+def test_layers_without_readable_weights_are_refused(model: Any, error: Any, words: str) -> None:
+    with pytest.raises(error, match=words):
+        imported(model(), ones(4, 6))
+
+
+def test_a_layer_that_holds_something_else_is_one_offender() -> None:
+    broken = nn.Linear(1, 1)
+    broken.weight = None
+    broken.forward = lambda x: x
+    model = nn.Sequential(broken, snn.Leaky(1.0, init_hidden=True))
+    assert [line.split(":")[0] for line in refused(model, ones(4, 6)).offenders] == ["0"]

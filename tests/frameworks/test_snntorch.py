@@ -271,7 +271,10 @@ def changed() -> nn.Module:
     ("layers", "words"),
     [
         ([nn.Linear(4, 3)], "ends in a linear layer"),
-        ([nn.Linear(4, 3), nn.MaxPool2d(2), snn.Leaky(0.9)], "MaxPool2d is not supported"),
+        (
+            [nn.Linear(4, 3), nn.MaxPool2d(2), snn.Leaky(0.9)],
+            "MaxPool2d: the largest of several",
+        ),
         ([nn.Linear(4, 3), snn.Alpha(0.9, 0.8)], "Alpha is not supported"),
         ([nn.Linear(4, 3), snn.Leaky(0.9, state_quant=torch.round)], "state_quant"),
         ([nn.Linear(4, 3), snn.Leaky(0.9, graded_spikes_factor=2.0)], "graded_spikes_factor"),

@@ -53,14 +53,16 @@ def claim(site: Site, work: Path, change: Any, name: str = "plain", *, seal: boo
 
 def lower_cores(report: Report) -> None:
     report["memory"]["cores_used"] = 2
+    report["cores"][0]["core"] = 2
 
 
 def raise_accuracy(report: Report) -> None:
-    report["accuracy"]["fixed_point"] = 1.0
+    report["accuracy"].update({"fixed_point": 1.0, "float": 1.0})
 
 
 def fit_with_nothing_over(report: Report) -> None:
     report.update(fits=True, excesses=[])
+    report["memory"]["cores_available"] = 120
 
 
 def differ_in_potentials(report: Report) -> None:
@@ -71,21 +73,96 @@ def differ_in_potentials(report: Report) -> None:
     ("change", "name", "said"),
     [
         (lower_cores, "plain", "6 error: {image}: the report differs from what is counted: "
-         "memory.cores_used: 2 instead of 3. Deploy again."),
+         "cores.0.core: 2 instead of 0; memory.cores_used: 2 instead of 3. Deploy again."),
         (fit_with_nothing_over, "small", "6 error: {image}: the report differs from what is "
-         "counted: fits: True instead of False; excesses: 0 instead of 1. Deploy again."),
+         "counted: fits: True instead of False; excesses: 0 instead of 1; memory.cores_available: "
+         "120 instead of 2. Deploy again."),
+        (lambda r: r["target"].update(title="Any"), "plain", "6 error: {image}: the report differs "
+         "from what is counted: target.title: Any instead of Intel Loihi 2, compiler-derived core "
+         "model. Deploy again."),
         (differ_in_potentials, "plain",
          "5 over: mismatched spikes and potentials: 8 of 0, 8 over"),
         (lambda r: None, "small",
          "4 over: chip: chip: 3 cores needed, 2 available (1 over)"),
-        (lambda r: r["accuracy"].update(fixed_point=0.81), "plain",
-         "6 error: {image}/report.json: is no report to trust: accuracy.fixed_point: 0.81 is no "
-         "share of 20 samples. Deploy again."),
     ],
 )  # fmt: skip
 def test_the_reason_is_said(change: Any, name: str, said: str, site: Site, tmp_path: Path) -> None:
     image = tmp_path / "image"
     assert claim(site, tmp_path, change, name) == said.format(image=image)
+
+
+IMPOSSIBLE: dict[str, tuple[Any, str]] = {
+    "no share": (
+        lambda r: r["accuracy"].update(fixed_point=0.81, agreement=0.5),
+        "accuracy.fixed_point: 0.81 is no share of 20 samples",
+    ),
+    "another accuracy with the same answers": (
+        lambda r: r["accuracy"].update(fixed_point=1.0),
+        "accuracy.agreement: 1.0, with accuracies 0.8 and 1.0",
+    ),
+    "a float network that was never right": (
+        lambda r: r["accuracy"].update(float=0.0, agreement=0.25),
+        "accuracy.agreement: 0.25, with accuracies 0.0 and 0.8",
+    ),
+    "agreement of half a sample": (
+        lambda r: r["accuracy"].update(agreement=0.975),
+        "accuracy.agreement: 0.975 is no share of 20 samples",
+    ),
+    "no agreement": (
+        lambda r: r["accuracy"].update(agreement=None),
+        "accuracy.agreement: is None, with 0.0 and 0.0 unanswered",
+    ),
+    "right without an answer": (
+        lambda r: r["accuracy"]["no_answer"].update(fixed_point=0.25),
+        "accuracy.fixed_point: 0.8, with 0.25 unanswered",
+    ),
+    "fewer cores than are listed": (
+        lambda r: r["memory"].update(cores_used=2),
+        "memory.cores_used: is 2, 3 are listed",
+    ),
+    "more cores than there are": (
+        lambda r: r["memory"].update(cores_available=2),
+        "fits: with 3 cores, 2 are available",
+    ),
+    "a core that is full": (
+        lambda r: r["cores"][0]["resources"]["synapses"].update(max=1),
+        "fits: with more synapses than there is",
+    ),
+    "bytes of no core": (
+        lambda r: r["memory"].update(deployed_bytes=8000, deployed_words=1000),
+        "memory.deployed_bytes: are 8,000, those of the cores 8,336",
+    ),
+    "bytes of other words": (
+        lambda r: r["memory"].update(deployed_words=791),
+        "memory.deployed_bytes: are 8,336, the words have others",
+    ),
+    "more weights than there are": (
+        lambda r: r["compression"]["layers"][0].update(nonzero=200),
+        "compression.layers.0.sparsity: is 0.111",
+    ),
+    "sparser than its layers": (
+        lambda r: r["compression"].update(sparsity=0.9),
+        "compression.sparsity: is 0.9, ",
+    ),
+    "no layers": (
+        lambda r: r["compression"].update(layers=[]),
+        "compression.sparsity: is 0.5, 0 of 0 weights are not 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", IMPOSSIBLE)
+def test_numbers_that_cannot_all_be_true(kind: str, site: Site, tmp_path: Path) -> None:
+    """Also of a baseline, whose network is not there to count."""
+    change, said = IMPOSSIBLE[kind]
+    assert claim(site, tmp_path, change).startswith(
+        f"6 error: {tmp_path}/image/report.json: is no report to trust: "
+    )
+    code, lines = checked(
+        site, site.root, ["--baseline", str(tmp_path / "image" / "report.json")], image="plain"
+    )
+    assert code == 6
+    assert f" {said}" in lines[0]
 
 
 def test_an_edit_is_seen_by_the_digest(site: Site, tmp_path: Path) -> None:

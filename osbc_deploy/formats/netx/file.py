@@ -156,6 +156,7 @@ class _Reader:
         if not count:
             raise ValueError("it has no layers")
         layers = [self.layer(self.group(group, str(i)), i) for i in range(count)]
+        self.flattened(layers)
         if self.wrong:
             raise ValueError("; ".join(self.wrong))
         if self.offenders:
@@ -167,6 +168,14 @@ class _Reader:
             )
         extra = self.tree(self.group(file, OURS)) if OURS in file else {}
         return NetxFile(tuple(x for x in layers if x is not None), tuple(self.notes), extra)
+
+    def flattened(self, layers: list[NetxLayer | None]) -> None:
+        """Hold that dense layers hear neurons in a row, as they do for the loader."""
+        before: tuple[int, ...] = ()
+        for layer in layers:
+            if layer is not None and layer.kind.startswith("dense") and len(before) == 3:
+                self.wrong.append(f"layer {layer.number} needs a flatten layer before it")
+            before = layer.shape if layer is not None else ()
 
     def layer(self, group: Any, number: int) -> NetxLayer | None:
         kind = self.text(group, "type")

@@ -113,16 +113,13 @@ class _Fixed:
         self.populations: list[FixedPopulation] = []
         self.projections: list[FixedProjection] = []
         self.input_shape: Shape | None = None
-        self.flat = False
         self.offenders: list[str] = []
 
     def network(self) -> FixedPointNetwork:
         for layer in self.file.layers:
-            if layer.kind == "flatten":
-                self.flat = True
-            elif layer.kind == "input":
+            if layer.kind == "input":
                 self.input(layer)
-            else:
+            elif layer.kind != "flatten":
                 self.weighted(layer)
         if self.input_shape is None or not self.populations:
             raise ValueError("no layer has neurons")
@@ -173,9 +170,6 @@ class _Fixed:
                 raise ValueError("a convolution comes first and nothing tells its input's shape")
             self.input_shape = (int(weight.shape[1]),)
         before = self.shape or ()
-        if layer.kind != "conv" and len(before) == 3 and not self.flat:
-            raise ValueError(f"layer {layer.number} needs a flatten layer before it")
-        self.flat = False
         ours = self.manifest.get("layers", {}).get(str(layer.number), {})
         stored = self.stored(layer, weight, ours)
         connection: FixedDense | FixedConv

@@ -23,9 +23,10 @@ from osbc_deploy.frameworks.assemble import Cells, Graph, Node, assemble
 from osbc_deploy.frameworks.calling import evaluated
 from osbc_deploy.frameworks.compose import Add, Flatten, NotComposable, Scale, Shift, result_shape
 from osbc_deploy.frameworks.folding import as_array
-from osbc_deploy.frameworks.framework import children_of, kind_of
+from osbc_deploy.frameworks.framework import children_of, kind_of, unsupported
 from osbc_deploy.frameworks.layers import adaptive_pooling, average_pooling, convolution
 from osbc_deploy.frameworks.spikingjelly.nodes import (
+    CONTAINERS,
     NODES,
     NOT_STEPPED,
     TIMELESS,
@@ -34,22 +35,11 @@ from osbc_deploy.frameworks.spikingjelly.nodes import (
     mode_faults,
     neuron_of,
 )
-from osbc_deploy.frameworks.stack import unsupported
 from osbc_deploy.frameworks.tracing import place, trace, value
 from osbc_deploy.model.graph import INPUT, Dense, Network, Shape
 
 __all__ = ["is_whole", "read_graph", "traced"]
 
-_CONTAINERS = (layer.SeqToANNContainer, layer.MultiStepContainer)
-_WHY = {
-    "MaxPool2d": "the largest of several spikes is no weighted sum; use AvgPool2d",
-    "VotingLayer": "averages the answers of several neurons; end the network with those neurons",
-    "SpikingSelfAttention": "multiplies spikes by spikes; on the chip only weights do",
-    "QKAttention": "multiplies spikes by spikes; on the chip only weights do",
-    "TokenQKAttention": "multiplies spikes by spikes; on the chip only weights do",
-    "ChannelQKAttention": "multiplies spikes by spikes; on the chip only weights do",
-    "SpikeDrivenSelfAttention": "multiplies spikes by spikes; on the chip only weights do",
-}
 _ADDED = (operator.add, operator.iadd, torch.add)
 _MULTIPLIED = (operator.mul, operator.imul, torch.mul, operator.matmul, torch.matmul, torch.bmm)
 _RESHAPED = ("flatten", "reshape", "view", "contiguous", "squeeze", "unsqueeze", "clone", "detach")
@@ -184,7 +174,7 @@ class _Reader:
             self._refuse(node, f"{type(found).__name__} hears a sum over time", path)
             return
         self._add(node, f"{path}.in", Add())
-        if isinstance(found, _CONTAINERS):
+        if isinstance(found, CONTAINERS):
             self._contained(node, path, found, self._shape(source), found)
         else:
             self._one(node, path, found, self._shape(source))
@@ -258,9 +248,7 @@ class _Reader:
         elif kind in (nn.Dropout, nn.Dropout2d):
             self.notes.append(f"{path}: {kind.__name__} dropped (inactive after training)")
         elif kind is not nn.Identity:
-            reason = _WHY.get(kind.__name__)
-            known = unsupported(kind, (*NODES, *WRAPPED, *WRAPPED.values()))
-            self._refuse(node, f"{kind.__name__}: {reason}" if reason else known, path)
+            self._refuse(node, unsupported(kind, (*NODES, *WRAPPED, *WRAPPED.values())), path)
 
     def _average(self, node: fx.Node, path: str, found: Any, shape: Shape) -> None:
         try:
@@ -325,10 +313,14 @@ class _Reader:
             else:
                 self._refuse(node, f"{name} of a sum over time")
         elif node.target in _ADDED or name in ("add", "add_"):
-            if len(parts) == 2 and not node.kwargs:
-                self._add(node, path, Add())
-            else:
+            if len(parts) != 2 or node.kwargs:
                 self._refuse(node, f"{name} of anything but two signals")
+            elif len({self.names[source] for source in sources}) == 1:
+                # A signal that is added to itself is heard once.
+                self.names[node] = self.names[sources[0]]
+                self._follow(node, path, Scale(np.asarray(2.0)))
+            else:
+                self._add(node, path, Add())
         elif node.target in _MULTIPLIED or name in ("mul", "mul_", "matmul", "bmm"):
             if len(parts) == 1 and len(numbers) == 1:
                 self._add(node, path, Scale(np.asarray(float(numbers[0]))))

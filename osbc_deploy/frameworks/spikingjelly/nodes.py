@@ -13,8 +13,18 @@ from osbc_deploy.frameworks.framework import kind_of
 from osbc_deploy.frameworks.spikingjelly.neurons import IFNode, LIFNode, ParametricLIFNode
 from osbc_deploy.model.neurons import Neuron
 
-__all__ = ["NODES", "NOT_STEPPED", "TIMELESS", "WRAPPED", "faults_of", "mode_faults", "neuron_of"]
+__all__ = [
+    "CONTAINERS",
+    "NODES",
+    "NOT_STEPPED",
+    "TIMELESS",
+    "WRAPPED",
+    "faults_of",
+    "mode_faults",
+    "neuron_of",
+]
 
+CONTAINERS = (layer.SeqToANNContainer, layer.MultiStepContainer)
 NODES = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode)
 NOT_STEPPED = (
     "a node in a SeqToANNContainer takes all time steps at once; put it outside, or use a "

@@ -21,6 +21,7 @@ from osbc_deploy.frameworks.framework import Framework, Placed, Reading, kind_of
 from osbc_deploy.frameworks.proof import proven
 from osbc_deploy.frameworks.spikingjelly.graph import is_whole, read_graph, traced
 from osbc_deploy.frameworks.spikingjelly.nodes import (
+    CONTAINERS,
     NODES,
     NOT_STEPPED,
     TIMELESS,
@@ -85,8 +86,9 @@ def _read(
     source: str,
     order: Sequence[Placed] | None,
 ) -> Reading:
-    # Containers are of a step mode without saying so.
-    modes = [m.step_mode for m in module.modules() if hasattr(m, "step_mode")]
+    # Containers are of step mode "m" without saying so, whatever the layers in them are.
+    modes = ["m" for m in module.modules() if isinstance(m, CONTAINERS)]
+    modes += [str(m.step_mode) for m in module.modules() if hasattr(m, "step_mode")]
     over_time = bool(modes) and modes[0] == "m"
     if any(_branches(m) for m in module.modules()):
         found = _read_traced(module, input_shape, samples, source, over_time=over_time)
@@ -193,8 +195,7 @@ _SPIKINGJELLY = Framework(
         **dict.fromkeys(NODES, _node),
         **{own: partial(_wrapped, kind) for own, kind in WRAPPED.items()},
         **{kind: partial(_plain, kind) for kind in TIMELESS},
-        layer.SeqToANNContainer: _container,
-        layer.MultiStepContainer: _container,
+        **dict.fromkeys(CONTAINERS, _container),
     },
     supported=SUPPORTED,
     ends="a node (IFNode, LIFNode, ParametricLIFNode)",

@@ -95,7 +95,8 @@ class Budget(_Strict):
     growth : Growth
     """
 
-    schema_: Literal[1] = Field(alias="schema")
+    # Literal[1] would take true and 1.0.
+    schema_: int = Field(alias="schema", ge=1, le=1)
     budget: Limits = Limits()
     resources: dict[str, Share] = {}
     layers: dict[str, LayerLimits] = {}

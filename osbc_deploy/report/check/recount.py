@@ -69,6 +69,7 @@ def read_recounted(
             f"{path}: the network's registers are not those of {chip.name}. Deploy again."
         )
     counted = counted_parts(network, map_network(network, chip), chip) | _sizes(network, report)
+    counted["target"] = {"name": chip.name, "title": chip.title}
     lines = list(_differences("", counted, report))
     if test is not None and not lines:
         lines = list(_differences("", _evaluated(path, network, report, test), report))
