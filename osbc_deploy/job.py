@@ -102,6 +102,8 @@ def prepare(
     from osbc_deploy.importing import import_network
 
     network = import_network(module, weights, typical, dt=dt, reset=reset)
+    # A network of one dimension is read with a height of 1.
+    typical, evaluated = (s.shaped(network.input_shape) for s in (typical, evaluated))
     check_features(network)
     if chip.exchange == NETX:
         check_network(network)

@@ -61,6 +61,13 @@ class Samples:
         labels = None if self.labels is None else self.labels[:count]
         return Samples(self.name, frozen(self.spikes[:count]), labels)
 
+    def shaped(self, shape: tuple[int, ...]) -> Samples:
+        """Return the same samples with another shape of a time step, of as many inputs."""
+        if shape == self.input_shape:
+            return self
+        spikes = self.spikes.reshape(*self.spikes.shape[:2], *shape)
+        return Samples(self.name, frozen(spikes), self.labels)
+
     def fingerprint(self) -> str:
         """Return a SHA-256 of shape, spikes and labels."""
         digest = hashlib.sha256(repr(self.spikes.shape).encode())

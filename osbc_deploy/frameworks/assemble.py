@@ -27,7 +27,13 @@ __all__ = ["Cells", "Graph", "Node", "assemble"]
 
 
 def assemble(
-    graph: Graph, *, dtype: str, source: str, notes: Sequence[str] = (), faults: Sequence[str] = ()
+    graph: Graph,
+    *,
+    dtype: str,
+    source: str,
+    notes: Sequence[str] = (),
+    faults: Sequence[str] = (),
+    exact: bool = False,
 ) -> Network:
     """Turn a graph into a network, or list everything that has no exact counterpart.
 
@@ -45,6 +51,8 @@ def assemble(
         What the frontend dropped or decided; what is folded here is added.
     faults : sequence of str
         What the frontend could not translate, to be listed with the rest.
+    exact : bool
+        Whether feedback that would arrive later than in the model is refused, and not only said.
 
     Returns
     -------
@@ -63,9 +71,7 @@ def assemble(
         order = activity_order(list(walk.heard), walk.edges, INPUT, graph.output)
         offenders = _order_faults(graph, order, walk.edges)
     if offenders:
-        raise UnsupportedModelError(
-            f"{source}: {len(offenders)} part(s) cannot be represented", offenders
-        )
+        raise _refusal(source, offenders)
     said = [*notes, *walk.notes]
     depth = {INPUT: 0}
     for name in order:
@@ -81,7 +87,8 @@ def assemble(
             merged(signal.terms, said), key=lambda t: t.pre in order[order.index(name) :]
         )
         for term in terms:
-            late = _lateness(term, name, order, depth, said)
+            late, why = _lateness(term, name, order, depth)
+            (offenders if exact else said).extend(why)
             connection, pool = mapped(term, signal.shape, alone=len(terms) == 1)
             trained = term.connection is not None or len(terms) > 1
             title = term.name or f"{term.pre}-{name}"
@@ -89,6 +96,8 @@ def assemble(
                 Projection(title, term.pre, name, _cast(connection, dtype), pool, trained, late)
             )
             said += [note for note in term.folded if note not in said]
+    if offenders:
+        raise _refusal(source, offenders)
     return Network(
         graph.input_shape,
         tuple(populations),
@@ -96,6 +105,12 @@ def assemble(
         dtype,
         source,
         tuple(said),
+    )
+
+
+def _refusal(source: str, offenders: Sequence[str]) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{source}: {len(offenders)} part(s) cannot be represented", offenders
     )
 
 
@@ -127,19 +142,20 @@ def _cast(connection: Dense | Conv, dtype: str) -> Dense | Conv:
 
 
 def _lateness(
-    term: Term, post: str, order: Sequence[str], depth: Mapping[str, int], notes: list[str]
-) -> IntArray | None:
-    """Return the delay of a term, which for feedback is what the chip needs at least."""
+    term: Term, post: str, order: Sequence[str], depth: Mapping[str, int]
+) -> tuple[IntArray | None, list[str]]:
+    """Return the delay of a term, which for feedback is what the chip needs at least, and why."""
     feeds_back = term.pre != INPUT and order.index(term.pre) >= order.index(post)
     needed = depth[term.pre] - depth[post] if feeds_back else 0
     delay = np.zeros(math.prod(term.source), np.int64) if term.delay is None else term.delay
+    why = []
     if needed > delay.min():
-        notes.append(
+        why = [
             f"{term.name or term.pre}: feedback from {term.pre} reaches {post} {needed + 1} steps "
             f"late instead of {delay.min() + 1}; every projection of a cycle takes the chip a step"
-        )
+        ]
         delay = np.maximum(delay, needed)
-    return delay if delay.any() else None
+    return (delay if delay.any() else None), why
 
 
 def _uniquely_named(projections: Sequence[Projection]) -> Iterator[Projection]:

@@ -7,7 +7,7 @@ inside or passed along, or one call with all steps.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -17,7 +17,6 @@ from torch import nn
 __all__ = [
     "ONE_CALL",
     "Call",
-    "called",
     "described",
     "evaluated",
     "stepped",
@@ -87,24 +86,6 @@ def _stacked(answers: list[Any]) -> Any:
         kept = [number for number, part in enumerate(answers[0]) if isinstance(part, torch.Tensor)]
         return tuple(torch.stack([answer[number] for answer in answers]) for number in kept)
     return torch.stack(answers)
-
-
-@contextmanager
-def called(layers: Iterable[tuple[str, nn.Module]]) -> Iterator[list[tuple[str, nn.Module]]]:
-    """Note layers with their places in the order in which they are called."""
-    order: list[tuple[str, nn.Module]] = []
-    places: dict[nn.Module, str] = {}
-    for path, layer in layers:
-        places.setdefault(layer, path)
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, given: order.append((places[layer], layer)))
-        for layer in places
-    ]
-    try:
-        yield order
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager

@@ -155,7 +155,8 @@ def compared(
                 why = f"raises {type(error).__name__}: {reason(error)}"
                 return Difference(call, "forward", why)
             names = [p.name for p in network.populations]
-            ours = simulate(network, spikes, record=names, states=names, batch_size=len(spikes))
+            shaped = spikes.reshape(*spikes.shape[:2], *network.input_shape)
+            ours = simulate(network, shaped, record=names, states=names, batch_size=len(spikes))
             found = _first(network, recorder, ours, answer, proof)
             if found is not None:
                 equal = [*names, found.layer].index(found.layer)
@@ -175,7 +176,8 @@ def moved(
         for _, spikes, _ in data.batches():
             with Recorder(module, reading.cells, framework.potential) as recorder:
                 answered(module, framework, call, spikes)
-            ours = simulate(network, spikes, record=names, batch_size=len(spikes))
+            shaped = spikes.reshape(*spikes.shape[:2], *network.input_shape)
+            ours = simulate(network, shaped, record=names, batch_size=len(spikes))
             for name in names:
                 seen = recorder.seen(name, len(spikes), spikes.shape[1])
                 if seen is not None:

@@ -49,9 +49,13 @@ class Flatten:
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """Multiply by `factor`, which broadcasts to the signal, such as (C, 1, 1) to (C, H, W)."""
+    """Multiply by `factor`, which broadcasts to the signal, such as (C, 1, 1) to (C, H, W).
+
+    `what` says what does so, for the notes.
+    """
 
     factor: FloatArray
+    what: str = "scale"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", frozen(self.factor))
@@ -346,7 +350,7 @@ def _scale(term: Term, scale: Scale, shape: Shape, path: str) -> Term:
         term,
         connection=replace(connection, weight=weight.astype(connection.weight.dtype)),
         offset=offset,
-        folded=(*term.folded, f"{path}: scale folded into {term.name}"),
+        folded=(*term.folded, f"{path}: {scale.what} folded into {term.name}"),
     )
 
 

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from osbc_deploy.frameworks.calling import Call
+from osbc_deploy.frameworks.calling import ONE_CALL, Call
+from osbc_deploy.frameworks.layers import LAYERS, LayerReader
 from osbc_deploy.model.graph import Network
 
-if TYPE_CHECKING:
-    from osbc_deploy.frameworks.stack import StackReader
-
-__all__ = [
-    "Framework",
-    "LayerReader",
-    "Placed",
-    "Reading",
-    "children_of",
-    "kind_of",
-    "unsupported",
-]
+__all__ = ["Framework", "Reading", "kind_of", "unsupported"]
 
 _MULTIPLIES = "multiplies spikes by spikes; on the chip only weights do"
 _WHY = {
@@ -39,10 +29,7 @@ _WHY = {
 }
 """What layers that have no counterpart do, by the names of their classes."""
 
-Placed: TypeAlias = tuple[str, nn.Module]
-"""A layer and its place in the model."""
-
-LayerReader: TypeAlias = "Callable[[StackReader, str, Any], None]"
+_TORCH_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def kind_of(module: nn.Module) -> type:
@@ -55,18 +42,10 @@ def unsupported(kind: type, known: Iterable[type]) -> str:
     """Return why a layer of some class is refused where only the known classes can be read."""
     if why := _WHY.get(kind.__name__):
         return f"{kind.__name__}: {why}"
-    known = tuple(known)
     # Others give their layers the names of torch's.
     alike = any(kind.__name__ == k.__name__ for k in known)
     name = f"{kind.__module__}.{kind.__name__}" if alike else kind.__name__
-    base = next((b.__name__ for b in kind.__mro__[1:] if b in known), None)
-    more = "" if base is None else f"; it derives from {base}, and only {base} itself is read"
-    return f"{name} is not supported{more}"
-
-
-def children_of(module: nn.Module) -> Iterator[Placed]:
-    """Yield the children of a module by name, one that is registered twice both times."""
-    return ((name, child) for name, child in module._modules.items() if child is not None)
+    return f"{name} is not supported"
 
 
 def _nothing(module: nn.Module) -> None:
@@ -82,6 +61,14 @@ def _as_it_is(module: nn.Module) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+def _well_placed(module: nn.Module, over_time: bool, merged: bool) -> Sequence[str]:
+    return ()
+
+
+def _by_step(module: nn.Module) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Reading:
     """What was read from a module.
@@ -91,16 +78,13 @@ class Reading:
     network : Network
     cells : mapping of str to torch.nn.Module
         The module that each population was read from; one module may be several populations.
-    over_time : bool
-        Whether the module takes all time steps in one call, unless code of the user's own decides.
-    traced : bool
-        Whether all that its forward does was followed, and not only which layers it has.
+    followed : bool
+        Whether its answer is what its last neurons give in one call, moved at most.
     """
 
     network: Network
     cells: Mapping[str, nn.Module]
-    over_time: bool
-    traced: bool = False
+    followed: bool
 
 
 @dataclass(frozen=True)
@@ -118,13 +102,23 @@ class Framework:
     supported : str
         All layers that can be read, for a message.
     ends : str
-        What a stack may end in, for a message.
+        What a network may end in, for a message.
     runs : str
         How a network is written so that the framework runs it over time, for a message.
+    timeless : str
+        What to do about torch's LAYER where it gets all time steps, for a message.
     containers : tuple of type
-        Modules that call their children in order.
+        Modules of its own that call others; they are looked into.
+    layers : tuple of str
+        Where its layers and neurons are; what it has elsewhere is looked into as well.
     neurons : tuple of type
-        What all its neurons derive from: what they hold belongs to them.
+        What all its neurons derive from: what they hold belongs to them, and what they take beside
+        a current is their state.
+    misplaced : callable
+        Says what is wrong with a module where it stands: whether it takes all time steps, and
+        whether they are merged into the batch.
+    over_time : callable
+        Whether a model takes all time steps in one call, unless code of the user's own decides.
     values : callable
         Returns the parameters by name that are not in a module's state.
     calls : tuple of Call
@@ -144,31 +138,41 @@ class Framework:
     supported: str
     ends: str
     runs: str
-    containers: tuple[type, ...] = (nn.Sequential,)
+    timeless: str
+    containers: tuple[type, ...] = ()
+    layers: tuple[str, ...] = ("",)
     neurons: tuple[type, ...] = ()
+    misplaced: Callable[[nn.Module, bool, bool], Sequence[str]] = _well_placed
+    over_time: Callable[[nn.Module], bool] = _by_step
     values: Callable[[nn.Module], Mapping[str, Any]] = lambda module: {}
     calls: tuple[Call, ...] = ()
     reset: Callable[[nn.Module], None] = _nothing
     potential: Callable[[nn.Module, Any], torch.Tensor | None] = _no_potential
     widened: Callable[[nn.Module], AbstractContextManager[None]] = _as_it_is
 
+    def is_leaf(self, module: nn.Module) -> bool:
+        """Tell whether a module is looked at as a whole."""
+        kind = kind_of(module)
+        if isinstance(module, self.neurons) or any(k in self.readers for k in kind.__mro__):
+            return True
+        package = kind.__module__.split(".")[0]
+        if package == "torch":
+            return not issubclass(kind, _TORCH_CONTAINERS)
+        if package == self.package:
+            is_layer = kind.__module__.startswith(tuple(f"{package}.{p}" for p in self.layers))
+            return is_layer and not issubclass(kind, (*self.containers, *_TORCH_CONTAINERS))
+        return any(k in LAYERS for k in kind.__mro__)
+
     def is_own(self, module: nn.Module) -> bool:
         """Tell whether a module groups layers in code of the user's own."""
         package = kind_of(module).__module__.split(".")[0]
-        foreign = package not in ("torch", self.package) and not isinstance(module, self.neurons)
+        foreign = package not in ("torch", self.package) and not self.is_leaf(module)
         return foreign and any(True for _ in module.children())
 
     def own(self, module: nn.Module) -> list[str]:
         """Return the names of the classes in a model that are code of the user's own."""
         return sorted({type(m).__name__ for m in module.modules() if self.is_own(m)})
 
-    def walk(self, module: nn.Module, path: str = "") -> Iterator[Placed]:
-        """Yield the layers of a module with their places, in the order they were registered."""
-        for name, child in children_of(module):
-            place = f"{path}.{name}" if path else name
-            # Lists are called by code of the user's own, which is held against its forward.
-            listed = isinstance(child, nn.ModuleList | nn.ModuleDict)
-            if type(child) in self.containers or listed or self.is_own(child):
-                yield from self.walk(child, place)
-            else:
-                yield place, child
+    def usual(self, module: nn.Module) -> Call:
+        """Return how a model of its own containers is called."""
+        return ONE_CALL[0] if self.over_time(module) else self.calls[0]

@@ -1,71 +1,380 @@
-"""Turn torch's linear layers into connections and poolings of the float network."""
+"""torch's layers, and its functions of the same name, as operations of a graph."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+import torch
+from torch import nn
+
+from osbc_deploy.frameworks.compose import Add, Flatten, Scale, Shift
 from osbc_deploy.frameworks.folding import as_array
-from osbc_deploy.model.graph import AvgPool, Conv, Pair, Shape
+from osbc_deploy.frameworks.tracing import Value
+from osbc_deploy.model.graph import AvgPool, Conv, Dense, Pair
 
-__all__ = ["adaptive_pooling", "average_pooling", "convolution"]
+if TYPE_CHECKING:
+    from osbc_deploy.frameworks.builder import Builder
+    from osbc_deploy.frameworks.flow import Called
+
+__all__ = [
+    "FLAT",
+    "FUNCTIONS",
+    "LAYERS",
+    "TIMELESS",
+    "LayerReader",
+    "convolution",
+    "joined_linear",
+]
+
+LayerReader: TypeAlias = "Callable[[Builder, Called, Any], None]"
+"""Puts what a layer computes into the graph, or refuses it."""
 
 
 def convolution(layer: Any) -> tuple[Conv, list[str]]:
-    """Return the connection of a Conv2d, and what of it has no counterpart."""
+    """Return the connection of a Conv2d or Conv1d, and what of it has no counterpart.
+
+    One dimension is two with a height of 1.
+    """
     faults = []
+    name = f"Conv{len(layer.kernel_size)}d"
     if isinstance(layer.padding, str):
         reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
         if layer.padding == "same" and any(r % 2 for r in reach):
-            faults.append("Conv2d(padding='same') with an even kernel pads one side more")
-        padding = (0, 0) if layer.padding == "valid" else (reach[0] // 2, reach[1] // 2)
+            faults.append(f"{name}(padding='same') with an even kernel pads one side more")
+        padding = tuple(0 if layer.padding == "valid" else r // 2 for r in reach)
     else:
-        padding = _pair(layer.padding)
+        padding = layer.padding
     if layer.padding_mode != "zeros":
-        faults.append(f"Conv2d(padding_mode={layer.padding_mode!r}); only 'zeros'")
+        faults.append(f"{name}(padding_mode={layer.padding_mode!r}); only 'zeros'")
+    weight = as_array(layer.weight)
     conv = Conv(
-        as_array(layer.weight),
+        weight if weight.ndim == 4 else weight[:, :, None],
         None if layer.bias is None else as_array(layer.bias),
-        _pair(layer.stride),
-        padding,
-        _pair(layer.dilation),
+        _pair(layer.stride, 1),
+        _pair(padding, 0),
+        _pair(layer.dilation, 1),
         layer.groups,
     )
     return conv, faults
 
 
-def average_pooling(layer: Any) -> AvgPool:
-    """Return the pooling of an AvgPool2d; ValueError says what has no counterpart."""
+def _pair(value: Any, along: int) -> Pair:
+    """Return a size for two axes; the first of a single axis takes `along`."""
+    if not isinstance(value, tuple | list):
+        return int(value), int(value)
+    first, second = value if len(value) == 2 else (along, *value)
+    return int(first), int(second)
+
+
+def _convolution(builder: Builder, called: Called, layer: Any) -> None:
+    conv, faults = convolution(layer)
+    for fault in faults:
+        builder.refuse(called, fault)
+    channels, dims = conv.weight.shape[1] * conv.groups, len(layer.kernel_size)
+    shape = called.sources[0].shape
+    if len(shape) != dims + 1 or shape[0] != channels:
+        takes = f"({channels}, {'H, W' if dims == 2 else 'L'})"
+        builder.misfit(called, f"Conv{dims}d takes {takes}, gets {shape}")
+    elif min(conv.output_shape(builder.shape(shape))) < 1:
+        builder.misfit(
+            called, f"Conv{dims}d: kernel {layer.kernel_size} is larger than its input {shape}"
+        )
+    elif not faults:
+        builder.put(called, called.name, conv)
+
+
+def _linear(builder: Builder, called: Called, layer: Any) -> None:
+    bias = None if layer.bias is None else as_array(layer.bias)
+    joined_linear(builder, called, as_array(layer.weight), bias)
+
+
+def joined_linear(builder: Builder, called: Called, weight: Any, bias: Any) -> None:
+    """Put a matrix behind what it hears: one signal, or several side by side."""
+    parts = builder.joined(called.sources[0])
+    shape = called.sources[0].shape
+    if shape != (weight.shape[1],):
+        fits = int(np.prod(shape)) == weight.shape[1]
+        hint = "; put a Flatten before it" if fits else ""
+        builder.misfit(called, f"Linear takes {weight.shape[1]} inputs, gets {shape}{hint}")
+        return
+    if parts is None:
+        builder.put(called, called.name, Dense(weight, bias))
+        return
+    start, names = 0, []
+    for number, part in enumerate(parts):
+        stop = start + part.shape[0]
+        made = Dense(weight[:, start:stop], bias if number == 0 else None)
+        names.append(builder.node(f"{called.name}.{number}", made, builder.names(part)))
+        start = stop
+    builder.now[called] = names
+
+
+def _batch_norm(builder: Builder, called: Called, norm: Any) -> None:
+    name = type(norm).__name__
+    if norm.running_mean is None:
+        builder.refuse(called, f"{name} without running statistics cannot be folded")
+        return
+    factor = 1.0 / np.sqrt(as_array(norm.running_var).astype(np.float64) + norm.eps)
+    if norm.weight is not None:
+        factor = factor * as_array(norm.weight)
+    offset = -as_array(norm.running_mean).astype(np.float64) * factor
+    if norm.bias is not None:
+        offset = offset + as_array(norm.bias)
+    shape = builder.shape(called.sources[0].shape)
+    if not shape or shape[0] != len(factor):
+        builder.misfit(called, f"{name}({len(factor)}) does not match its input {shape}")
+        return
+    spread = (-1,) + (1,) * (len(shape) - 1)
+    builder.put(called, called.name, Scale(factor.reshape(spread), name))
+    builder.put(called, f"{called.name}.shift", Shift(offset.reshape(spread)))
+
+
+def _average(builder: Builder, called: Called, layer: Any) -> None:
+    name = type(layer).__name__
+    dims = 1 if isinstance(layer, nn.AvgPool1d) else 2
+    shape = called.sources[0].shape
     pool = AvgPool(
-        kernel=_pair(layer.kernel_size),
-        stride=_pair(layer.stride),
-        padding=_pair(layer.padding),
-        divisor=layer.divisor_override or 0,
+        kernel=_pair(layer.kernel_size, 1),
+        stride=_pair(layer.stride, 1),
+        padding=_pair(layer.padding, 0),
+        divisor=getattr(layer, "divisor_override", None) or 0,
     )
-    if layer.ceil_mode or (pool.padding != (0, 0) and not layer.count_include_pad):
-        raise ValueError("AvgPool2d with ceil_mode, or padding left out of the average")
-    return pool
+    if layer.ceil_mode or (any(pool.padding) and not layer.count_include_pad):
+        builder.refuse(called, f"{name} with ceil_mode, or padding left out of the average")
+    elif len(shape) != dims + 1:
+        builder.misfit(
+            called, f"{name} needs {'(C, H, W)' if dims == 2 else '(C, L)'}, got {shape}"
+        )
+    elif min(pool.output_shape(builder.shape(shape))) < 1:
+        builder.misfit(called, f"{name}{pool.kernel} is larger than its input {shape}")
+    else:
+        builder.put(called, called.name, pool)
 
 
-def adaptive_pooling(layer: Any, shape: Shape) -> AvgPool:
-    """Return the pooling that an AdaptiveAvgPool2d is for input of a shape.
-
-    ValueError says why it is not the average of windows of one size.
-    """
+def _adaptive(builder: Builder, called: Called, layer: Any) -> None:
+    shape = builder.shape(called.sources[0].shape)
+    one = isinstance(layer, nn.AdaptiveAvgPool1d)
+    name = f"AdaptiveAvgPool{1 if one else 2}d"
+    if len(shape) != 3:
+        builder.misfit(called, f"{name} needs (C, H, W), got {shape}")
+        return
     wanted = layer.output_size
     if not isinstance(wanted, tuple | list):
-        wanted = (wanted, wanted)
-    if len(shape) != 3:
-        raise ValueError(f"AdaptiveAvgPool2d needs (C, H, W), got {shape}")
+        wanted = (1, wanted) if one else (wanted, wanted)
+    elif one:
+        wanted = (1, *wanted)
     size = [s if w is None else w for w, s in zip(wanted, shape[1:], strict=True)]
     if any(s % w for w, s in zip(size, shape[1:], strict=True)):
-        raise ValueError(
-            f"AdaptiveAvgPool2d from {shape[1:]} to {tuple(size)} averages windows of several "
-            "sizes; use a size that divides its input, or AvgPool2d"
+        builder.refuse(
+            called,
+            f"{name} from {shape[1:]} to {tuple(size)} averages windows of several "
+            "sizes; use a size that divides its input, or AvgPool2d",
         )
+        return
     kernel = (shape[1] // size[0], shape[2] // size[1])
-    return AvgPool(kernel=kernel, stride=kernel)
+    builder.put(called, called.name, AvgPool(kernel=kernel, stride=kernel))
 
 
-def _pair(value: Any) -> Pair:
-    first, second = value if isinstance(value, tuple) else (value, value)
-    return int(first), int(second)
+def _dropped(builder: Builder, called: Called, layer: Any) -> None:
+    if not isinstance(layer, nn.Identity):
+        kind = builder.kind(layer).__name__
+        builder.note(f"{called.name}: {kind} dropped (inactive after training)")
+    builder.passed(called)
+
+
+def _flatten(builder: Builder, called: Called, layer: Any) -> None:
+    builder.put(called, called.name, Flatten())
+
+
+LAYERS: Mapping[type, LayerReader] = {
+    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity), _dropped),
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d), _convolution),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),
+    **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), _average),
+    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _adaptive),
+    nn.Linear: _linear,
+    nn.Flatten: _flatten,
+}
+"""How torch's layers are read, by class; subclasses are read as these."""
+
+FLAT = (nn.Conv1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.MaxPool1d)
+"""Layers of one dimension: a network that has any is read with a height of 1."""
+
+TIMELESS = (
+    nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool1d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
+)  # fmt: skip
+"""Layers that take no time axis beside the batch."""
+
+_OF_FUNCTIONS: Mapping[str, type[nn.Module]] = {
+    "avg_pool1d": nn.AvgPool1d,
+    "avg_pool2d": nn.AvgPool2d,
+    "adaptive_avg_pool1d": nn.AdaptiveAvgPool1d,
+    "adaptive_avg_pool2d": nn.AdaptiveAvgPool2d,
+    "max_pool1d": nn.MaxPool1d,
+    "max_pool2d": nn.MaxPool2d,
+    "adaptive_max_pool2d": nn.AdaptiveMaxPool2d,
+}
+"""Functions that take what the layer of their name is built with."""
+
+
+def _function(builder: Builder, called: Called) -> None:
+    """Take a function as the layer it is."""
+    event = called.event
+    kind = _OF_FUNCTIONS[event.name.partition("#")[0]]
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    args, kwargs = event.args[1:], dict(event.kwargs)
+    kwargs.pop("input", None)
+    if kind in (nn.MaxPool1d, nn.MaxPool2d):
+        kwargs |= dict(zip(names, args, strict=False))
+        args = ()
+    builder.layer(called, kind(*args, **kwargs))
+
+
+def _given(called: Called, *names: str) -> list[Any]:
+    """Return what a function was given under names, in their order."""
+    event = called.event
+    given = {**dict(zip(names, event.args, strict=False)), **event.kwargs}
+    return [given.get(name) for name in names]
+
+
+def _functional_linear(builder: Builder, called: Called) -> None:
+    _, weight, bias = _given(called, "input", "weight", "bias")
+    if not all(isinstance(w, torch.Tensor | None) for w in (weight, bias)):
+        builder.refuse(called, "linear takes weights from the signal; on the chip they are fixed")
+        return
+    joined_linear(builder, called, as_array(weight), None if bias is None else as_array(bias))
+
+
+def _functional_convolution(builder: Builder, called: Called) -> None:
+    _, weight, bias, stride, padding, dilation, groups = _given(
+        called, "input", "weight", "bias", "stride", "padding", "dilation", "groups"
+    )
+    if not all(isinstance(w, torch.Tensor | None) for w in (weight, bias)):
+        builder.refuse(called, "a convolution by signals; on the chip weights are fixed")
+        return
+    dims = weight.ndim - 2
+    kind = nn.Conv2d if dims == 2 else nn.Conv1d
+    layer = kind(
+        weight.shape[1] * (groups or 1), len(weight), tuple(weight.shape[2:]),
+        stride or 1, padding or 0, dilation or 1, groups or 1, bias=False, device="meta",
+    )  # fmt: skip
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    _convolution(builder, called, layer)
+
+
+def _constant(builder: Builder, called: Called) -> Any:
+    """Return the only argument that is no signal, as an array that fits a sample; None without.
+
+    ValueError where it does not fit.
+    """
+    event = called.event
+    others = [a for a in event.args if isinstance(a, int | float | torch.Tensor)]
+    if len(others) != 1:
+        return None
+    value = as_array(others[0]).astype(np.float64)
+    shape = called.sources[0].shape
+    while value.ndim > len(shape):
+        if (value != value[:1]).any():
+            raise ValueError
+        value = value[0]
+    if len(shape) == 2 and builder.flat and value.ndim == 2:
+        value = value[:, None]
+    return value
+
+
+def _add(builder: Builder, called: Called) -> None:
+    _shift(builder, called, 1.0, 1.0)
+
+
+def _subtract(builder: Builder, called: Called) -> None:
+    args = called.event.args
+    signal_first = isinstance(args[0], Value)
+    first = signal_first != called.event.name.startswith("rsub")
+    _shift(builder, called, 1.0 if first else -1.0, -1.0 if first else 1.0)
+
+
+def _shift(builder: Builder, called: Called, sign: float, of_constant: float) -> None:
+    """Put ``sign * signal + of_constant * constant``, or the sum of two signals."""
+    name = called.event.name
+    sources = called.sources
+    if called.event.kwargs or len(sources) not in (1, 2):
+        builder.refuse(called, f"{name} of anything but two signals")
+        return
+    if len(sources) == 2:
+        _sum(builder, called, sign, of_constant)
+        return
+    try:
+        constant = _constant(builder, called)
+    except ValueError:
+        constant = None
+    if constant is None:
+        builder.refuse(called, f"{name} of something that is no number")
+        return
+    if sign != 1.0:
+        builder.put(called, called.name, Scale(np.asarray(sign)))
+    builder.put(called, f"{called.name}.shift", Shift(of_constant * constant))
+
+
+def _sum(builder: Builder, called: Called, first: float, second: float) -> None:
+    one, two = called.sources
+    if one.shape != two.shape:
+        builder.refuse(called, f"adds signals of different shapes, {one.shape} and {two.shape}")
+        return
+    if builder.names(one) == builder.names(two) and first == second:
+        # A signal that is added to itself is heard once.
+        builder.now[called] = builder.names(one)
+        builder.put(called, called.name, Scale(np.asarray(2.0)))
+        return
+    heard = []
+    for sign, source in ((first, one), (second, two)):
+        names = builder.names(source)
+        if sign != 1.0:
+            names = [builder.node(f"{called.name}.scale", Scale(np.asarray(sign)), names)]
+        heard += names
+    builder.now[called] = heard
+    builder.put(called, called.name, Add())
+
+
+def _multiply(builder: Builder, called: Called) -> None:
+    name = called.event.name
+    try:
+        constant = _constant(builder, called)
+    except ValueError:
+        constant = None
+    divides = "div" in name
+    if len(called.sources) > 1 or name in ("matmul", "bmm", "rtruediv", "rdiv"):
+        builder.refuse(called, f"{name} multiplies signals; on the chip only weights do")
+    elif constant is None or (divides and not np.all(constant)):
+        builder.refuse(called, f"{name} by something that is no number")
+    else:
+        builder.put(called, called.name, Scale(1.0 / constant if divides else constant))
+
+
+def _negate(builder: Builder, called: Called) -> None:
+    builder.put(called, called.name, Scale(np.asarray(-1.0)))
+
+
+def _reshape(builder: Builder, called: Called) -> None:
+    builder.put(called, called.name, Flatten())
+
+
+FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
+    **dict.fromkeys(
+        ("flatten", "reshape", "view", "squeeze", "ravel", "view_as", "reshape_as"), _reshape
+    ),
+    **dict.fromkeys(_OF_FUNCTIONS, _function),
+    **dict.fromkeys(("add", "radd", "iadd"), _add),
+    **dict.fromkeys(("sub", "rsub", "isub", "subtract"), _subtract),
+    **dict.fromkeys(
+        ("mul", "rmul", "imul", "multiply", "div", "truediv", "matmul", "bmm"), _multiply
+    ),
+    "neg": _negate,
+    "linear": _functional_linear,
+    "conv1d": _functional_convolution,
+    "conv2d": _functional_convolution,
+}
+"""How functions of tensors are read, by name."""

@@ -11,11 +11,9 @@ two differ in the model's own precision, double precision decides: there roundin
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -25,10 +23,7 @@ from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.errors import UnsupportedModelError, reason
 from osbc_deploy.frameworks.calling import (
     Call,
-    called,
     described,
-    evaluated,
-    time_first,
     undisturbed,
 )
 from osbc_deploy.frameworks.comparing import (
@@ -42,8 +37,9 @@ from osbc_deploy.frameworks.comparing import (
     moved,
 )
 from osbc_deploy.frameworks.finite import check_finite, check_weights
-from osbc_deploy.frameworks.framework import Framework, Placed, Reading
-from osbc_deploy.model.graph import Network
+from osbc_deploy.frameworks.framework import Framework, Reading
+from osbc_deploy.frameworks.reading import cannot_run, read_call
+from osbc_deploy.model.graph import Network, Shape
 
 __all__ = ["proven"]
 
@@ -67,31 +63,33 @@ _ANSWER = (
 _REMEDIES = {"": _REMEDY, "tied": _TIED, "steps": _STEPS, "answer": _ANSWER}
 _ROUNDED = 0.01
 """Share of a layer's spikes that rounding in single precision may move."""
-
-Read: TypeAlias = Callable[[Sequence[Placed] | None], Reading]
+_TRACED = 2
+"""Samples on which a forward is traced: two tell a batch from a sample."""
 
 
 def proven(
     module: nn.Module,
     framework: Framework,
-    read: Read,
+    input_shape: Shape,
     samples: SpikeArray | None,
+    source: str,
 ) -> Network:
     """Return what is read from a module, once it computes what the module itself computes.
 
-    The module is called once before it is read, so that weights which a pre-hook computes
-    (weight_norm, spectral_norm, pruning) are the ones that its forward uses. It is left as it was,
-    its state reset.
+    The module is called before it is read, so that weights which a pre-hook computes (weight_norm,
+    spectral_norm, pruning) are the ones that its forward uses. It is left as it was, its state
+    reset.
 
     Parameters
     ----------
     module : torch.nn.Module
     framework : Framework
-    read : callable
-        Reads the module as it is at that time; takes its layers in the order they are called, or
-        None if that is the order they were registered in.
-    samples : ndarray of uint8 (n, T, ...), or None
+    input_shape : tuple of int
+        Shape of one time step of one sample.
+    samples : ndarray of uint8 (n, T, *input_shape), or None
         Without samples nothing is proven, and modules of the user's own are refused.
+    source : str
+        Name of the model for the report.
 
     Raises
     ------
@@ -102,21 +100,28 @@ def proven(
     """
     check_finite(module, framework)
     own = framework.own(module)
-    if samples is None:
-        with evaluated(module):
-            network = read(None).network
-        if own:
-            raise UnsupportedModelError(
-                f"{', '.join(own)}: what forward() computes is known only from running it",
-                remedy="Give samples, on which the import is held against it.",
-            )
-    else:
-        try:
-            with undisturbed(module):
-                network = _held(module, framework, read, samples, own)
-        finally:
-            framework.reset(module)
-    if _is_half(module):
+    source = source or type(module).__name__
+    try:
+        with undisturbed(module):
+            half = _is_half(module)
+            if half:
+                module.float()
+            if samples is None:
+                nothing = np.zeros((_TRACED, 3, *input_shape), np.uint8)
+                runs = _ways(module, framework, own)
+                network = next(
+                    iter(_readings(module, framework, runs, nothing, source).values())
+                ).network
+            else:
+                network = _held(module, framework, samples, source, own)
+    finally:
+        framework.reset(module)
+    if own and samples is None:
+        raise UnsupportedModelError(
+            f"{', '.join(own)}: what forward() computes is known only from running it",
+            remedy="Give samples, on which the import is held against it.",
+        )
+    if half:
         said = "half-precision weights are simulated in float32"
         network = replace(network, notes=(*network.notes, said))
     return network
@@ -126,33 +131,57 @@ def _is_half(module: nn.Module) -> bool:
     return any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters())
 
 
-def _held(
+def _read(
+    module: nn.Module, framework: Framework, samples: SpikeArray, source: str, call: Call
+) -> Reading:
+    """Read a module as it computes on a few samples when it is called in some way."""
+    shown = as_input(module, np.resize(samples[:_TRACED], (_TRACED, *samples.shape[1:])))
+    return read_call(module, framework, call, shown, source=source)
+
+
+def _ways(module: nn.Module, framework: Framework, own: list[str]) -> list[Call]:
+    """Return how a module may be called, first the usual way."""
+    usual = framework.usual(module)
+    return [usual, *(c for c in framework.calls if c is not usual)] if own else [usual]
+
+
+def _readings(
     module: nn.Module,
     framework: Framework,
-    read: Read,
+    runs: Sequence[Call],
     samples: SpikeArray,
-    own: list[str],
+    source: str,
+) -> dict[Call, Reading]:
+    """Read a module in each way of calling it; it is refused where none can be read."""
+    found: dict[Call, Reading] = {}
+    faults: list[UnsupportedModelError] = []
+    for call in runs:
+        try:
+            found[call] = _read(module, framework, samples, source, call)
+        except UnsupportedModelError as error:  # noqa: PERF203 - a few turns
+            faults.append(error)
+    if not found:
+        raise _least(module, faults, framework.own(module))
+    return found
+
+
+def _held(
+    module: nn.Module, framework: Framework, samples: SpikeArray, source: str, own: list[str]
 ) -> Network:
-    if _is_half(module):
-        module.float()
     said: list[str] = []
-    runs = [call for call in framework.calls if _can(module, framework, call, samples, said)]
+    ways = _ways(module, framework, own)
+    runs = [call for call in ways if _can(module, framework, call, samples, said)]
     if own and not runs:
-        raise _cannot_run(type(module).__name__, framework, said)
-    order = _order(module, framework, runs, samples) if own else None
-    reading = _read(read, order, own)
-    network = reading.network
-    check_weights(network)
-    if reading.traced or not own:
-        usual = time_first if reading.over_time else framework.calls[0]
-        runs = [call for call in runs if call is usual]
-        said = [line for line in said if line.startswith(f"{described(usual)}: ")]
+        raise cannot_run(source, framework, said)
+    # What a container holds says more than how it fails.
+    readings = _readings(module, framework, runs or ways, samples, source)
     if not runs:
-        raise _cannot_run(network.source, framework, said)
-    data = choose(network, samples)
+        raise cannot_run(source, framework, said)
     differences: list[Difference] = []
     proof, note = None, ""
-    for call in runs:
+    for call, reading in readings.items():
+        check_weights(reading.network)
+        data = choose(reading.network, samples)
         found = compared(module, framework, reading, call, data)
         if isinstance(found, Proof):
             proof = found
@@ -161,14 +190,15 @@ def _held(
     if proof is None:
         # Other ways of calling it differ in more.
         least = min(differences, key=lambda d: d.rank)
-        wide = _in_double(module, framework, partial(_read, read, order, own), least, data)
+        reading, read = readings[least.call], partial(_read, module, framework, samples, source)
+        wide = _in_double(module, framework, partial(read, least.call), least, data)
         if isinstance(wide, Difference):
-            raise _refusal(module, framework, network.source, wide, data, said)
+            raise _refusal(module, framework, source, wide, data, said)
         proof = wide
         layer, share = moved(module, framework, reading, least.call, data)
         if share > _ROUNDED:
             raise UnsupportedModelError(
-                f"{network.source}: rounding in single precision decides too many of its spikes",
+                f"{source}: rounding in single precision decides too many of its spikes",
                 (
                     f"{layer}: {share:.1%} of its spikes are others than {framework.title}'s, "
                     f"{_ROUNDED:.0%} may be",
@@ -177,7 +207,8 @@ def _held(
             )
         note = " in double precision; in single precision rounding shows"
         note += f" (at most {share:.2g} of a layer's spikes, in {layer})" if share else ""
-    if own and not reading.traced and network.output.name not in proof.active:
+    network = reading.network
+    if own and not reading.followed and network.output.name not in proof.active:
         raise UnsupportedModelError(
             f"{', '.join(own)}: the output is silent on these samples",
             (f"{network.output.name}: never fires",),
@@ -190,32 +221,17 @@ def _held(
     return replace(network, notes=(*network.notes, *proof.notes(network, data, whose, note)))
 
 
-def _cannot_run(source: str, framework: Framework, said: Sequence[str]) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        f"{source}: {framework.title} itself cannot run it on these samples",
-        said,
-        f"Make it run in {framework.title} first ({framework.runs}).",
-    )
-
-
-def _read(read: Read, order: Sequence[Placed] | None, own: Sequence[str]) -> Reading:
-    """Read a module as it calls its layers, or as it registered them where that is no stack."""
-    faults = []
-    for layers in (None,) if order is None else (order, None):
-        try:
-            return read(layers)
-        except UnsupportedModelError as error:  # noqa: PERF203 - two turns
-            faults.append(error)
+def _least(
+    module: nn.Module, faults: Sequence[UnsupportedModelError], own: Sequence[str]
+) -> UnsupportedModelError:
+    """Return the error of the way of calling a module in which it has fewest faults."""
     least = min(faults, key=lambda e: len(e.offenders))
-    if not own:
-        raise least
-    how = "they were registered" if order is None or least is not faults[0] else "it calls them"
-    raise UnsupportedModelError(
-        least.summary,
-        least.offenders,
-        f"{least.remedy} Of {', '.join(own)}, layers are read in the order in which {how}; what "
-        "forward() computes between them in functions (such as max_pool2d), branches, and answers "
-        "it leaves unused are not.",
+    more = ""
+    if own:
+        more = f" What {', '.join(own)} computes between layers is read as far as it moves, adds, "
+        more += "scales or pools."
+    return UnsupportedModelError(
+        least.summary, least.offenders, f"{least.remedy}{more}{_also(module)}"
     )
 
 
@@ -231,30 +247,6 @@ def _can(
         said.append(f"{described(call)}: raises {type(error).__name__}: {reason(error)}")
         return False
     return True
-
-
-def _order(
-    module: nn.Module, framework: Framework, runs: Sequence[Call], samples: SpikeArray
-) -> list[Placed] | None:
-    """Return the layers of a module in the order it calls them in a time step.
-
-    None where it does not say: it cannot run a single step, or calls a cell several times in one.
-    """
-    for call in runs:
-        framework.reset(module)
-        with called(framework.walk(module)) as order:
-            try:
-                call(module, as_input(module, samples[:2, :1]))
-            except (Exception, SystemExit):  # noqa: BLE001, S112 - another way of calling may do
-                continue
-        cells = [path for path, layer in order if isinstance(layer, framework.neurons)]
-        if cells and len(set(cells)) == len(cells):
-            again = Counter[str]()
-            for number, (path, layer) in enumerate(order):
-                again[path] += 1
-                order[number] = (path if again[path] == 1 else f"{path}#{again[path]}", layer)
-            return order
-    return None
 
 
 def _in_double(
@@ -290,8 +282,7 @@ def _refusal(
     if not _repeats(module, framework, difference.call, data):
         found.append("forward: answers differently when it is called again with the same samples")
     remedy = _REMEDIES[difference.kind]
-    if acting := ", ".join(_acting(module)):
-        remedy += f" There are: {acting}."
+    remedy += _also(module)
     if failed:
         remedy += f" It was not called otherwise ({'; '.join(failed)})."
     return UnsupportedModelError(
@@ -312,6 +303,12 @@ def _repeats(module: nn.Module, framework: Framework, call: Call, data: Data) ->
             return True
     same = (np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=False))
     return len(first) == len(second) and all(same)
+
+
+def _also(module: nn.Module) -> str:
+    """Say what acts on layers, as an end of a remedy."""
+    acting = ", ".join(_acting(module))
+    return f" There are: {acting}." if acting else ""
 
 
 def _acting(module: nn.Module) -> Iterator[str]:

@@ -1,154 +1,211 @@
-"""Trace what a module's forward does with its input, on a real input of the right shape.
+"""Trace what a module's forward does with its input, by running it.
 
-torch.fx runs a forward once with stand-ins for tensors. Forwards of spiking networks ask for shapes
-and step modes; so every stand-in here carries the tensor it stands for, and such questions are
-answered from it.
+Calls of layers and functions of tensors are noted while a forward runs on a real input, so that
+loops, branches and conditions of any kind are followed as they happen. Layers are watched from the
+outside; what other hooks do to what they take and give is noted as what the forward does.
 """
 
 from __future__ import annotations
 
-import inspect
-import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.fx.node import map_aggregate
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = ["place", "trace", "value"]
+from osbc_deploy.frameworks.calling import Call
+
+__all__ = ["Event", "Trace", "Value", "trace", "values_in"]
+
+_SHAPE_ONLY = ("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like")
+_NEW = ("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor")
 
 
-def trace(module: nn.Module, x: torch.Tensor, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph:
-    """Return the graph of a module's forward on input x.
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor that comes from the input."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """A layer or function that was called with what comes from the input.
+
+    Attributes
+    ----------
+    name : str
+        The path of the layer, or the name of the function without underscores.
+    place : str
+        The path of the module whose forward called it; empty for the model itself.
+    module : torch.nn.Module or None
+        The layer; None for a function.
+    args, kwargs
+        As they were given, with a :class:`Value` for each tensor that comes from the input.
+    results : tuple of Value
+        The tensors of its answer, in order; empty for a call that failed.
+    """
+
+    name: str
+    place: str
+    module: nn.Module | None
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    results: tuple[Value, ...]
+
+
+@dataclass
+class Trace:
+    """What a forward did.
+
+    Attributes
+    ----------
+    source : Value
+        The input of all time steps.
+    events : list of Event
+        In the order in which they ended.
+    answers : list of Value
+        The tensors of its answer that come from the input.
+    failure : Exception or SystemExit or None
+        What it raised; a layer that did is the last event then, or `place` says whose code did.
+    """
+
+    source: Value
+    events: list[Event] = field(default_factory=list)
+    answers: list[Value] = field(default_factory=list)
+    failure: BaseException | None = None
+    place: str = ""
+
+
+def trace(
+    module: nn.Module, call: Call, x: torch.Tensor, is_leaf: Callable[[nn.Module], bool]
+) -> Trace:
+    """Return what a module's forward does with input x.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Called with x alone; its other arguments keep their defaults.
-    x : torch.Tensor
+        In evaluation mode; its state changes.
+    call : Call
+        How it is called.
+    x : torch.Tensor (T, n, ...)
     is_leaf : callable
-        Whether a submodule is one node of the graph; all others are looked into.
-
-    Returns
-    -------
-    torch.fx.Graph
-        For each node :func:`value` and :func:`place` tell more.
-
-    Raises
-    ------
-    Exception
-        Whatever the forward raises, or torch.fx where it decides by the values of a tensor.
+        Whether a submodule is one event; all others are looked into.
     """
-    arguments = list(inspect.signature(module.forward).parameters.values())[1:]
-    fixed = {a.name: a.default for a in arguments if a.default is not a.empty}
-    with torch.no_grad():
-        return _Tracer(x, is_leaf).trace(module, concrete_args=fixed or None)
-
-
-def value(node: fx.Node) -> Any:
-    """Return what a node computed on the input it was traced with."""
-    return node.meta["value"]
-
-
-def place(node: fx.Node) -> str:
-    """Return the path of the module whose forward holds a node; empty for the model itself."""
-    found: str = node.meta["place"]
+    tracer = _Tracer(x)
+    found = tracer.trace
+    hooks: list[Any] = []
+    for path, part in module.named_modules():
+        leaf = is_leaf(part)
+        enter = partial(tracer.enter, path, leaf)
+        leave = partial(tracer.leave, path, leaf)
+        hooks.append(part.register_forward_pre_hook(enter, with_kwargs=True))
+        hooks.append(part.register_forward_hook(leave, prepend=True, with_kwargs=True))
+    try:
+        with tracer:
+            answer = call(module, x)
+        found.answers = list(values_in(tracer.seen(answer)))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - any forward may do anything
+        found.failure = error
+        tracer.stop()
+    finally:
+        for hook in hooks:
+            hook.remove()
     return found
 
 
-class _Tracer(fx.Tracer):
-    def __init__(self, x: torch.Tensor, is_leaf: Callable[[nn.Module], bool]) -> None:
+def values_in(arguments: Any) -> list[Value]:
+    """Return the values in arguments, in order."""
+    found: list[Value] = []
+    map_aggregate(arguments, lambda a: found.append(a) if isinstance(a, Value) else None)
+    return found
+
+
+class _Tracer(TorchFunctionMode):
+    def __init__(self, x: torch.Tensor) -> None:
         super().__init__()
-        self._x = x
-        self._is_leaf = is_leaf
-        self._places = [""]
-        self._computing = False
+        self._values: Any = WeakIdKeyDictionary()
+        self._open: list[tuple[str, bool, nn.Module, Any]] = []
+        """Modules that are running: path, whether it is a leaf, it, and what it was given."""
+        self._leaves = 0
+        self.trace = Trace(self._keep(x))
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return self._is_leaf(m)
+    def _keep(self, tensor: torch.Tensor) -> Value:
+        value = Value(tuple(tensor.shape))
+        self._values[tensor] = value
+        return value
 
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: dict[str, Any]
-    ) -> Any:
-        if self._computing:
-            return forward(*args, **kwargs)
-        self._places.append(self.path_of_module(m))
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        finally:
-            self._places.pop()
+    def seen(self, arguments: Any) -> Any:
+        """Return arguments with values for the tensors that come from the input."""
 
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        # torch.fx reads every attribute of a module through this, also while a layer computes.
-        if self._computing:
-            return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
+        def known(a: Any) -> Any:
+            return self._values.get(a, a) if isinstance(a, torch.Tensor) else a
 
-    def create_proxy(
-        self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any
-    ) -> Any:
-        proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
-        proxy.node.meta["place"] = self._places[-1]
-        self._computing = True
-        try:
-            proxy.node.meta["value"] = self._computed(kind, target, args, kwargs)
-        finally:
-            self._computing = False
-        return proxy
+        return map_aggregate(arguments, known)
 
-    def create_node(self, kind: str, target: Any, *more: Any, **named: Any) -> fx.Node:
-        node = super().create_node(kind, target, *more, **named)
-        if kind == "get_attr":
-            # A tensor from outside of the trace gets its node here alone.
-            node.meta.update(place=self._places[-1], value=_attribute(self.root, str(target)))
-        return node
+    def _results(self, answer: Any) -> tuple[Value, ...]:
+        tensors: dict[int, torch.Tensor] = {}
 
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Concrete(node, self)
+        def keep(a: Any) -> None:
+            if isinstance(a, torch.Tensor):
+                # A state may be the answer itself.
+                tensors.setdefault(id(a), a)
 
-    def _computed(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
-        given, named = map_aggregate((args, kwargs), _filled)
-        if kind == "placeholder":
-            return self._x if not given else given[0]
-        if kind == "get_attr":
-            return _attribute(self.root, target)
-        if kind == "call_module":
-            return self.root.get_submodule(target)(*given, **named)
-        if kind == "call_method":
-            return getattr(given[0], target)(*given[1:], **named)
-        return target(*given, **named) if kind == "call_function" else None
+        map_aggregate(answer, keep)
+        return tuple(self._keep(tensor) for tensor in tensors.values())
 
+    def enter(self, path: str, leaf: bool, module: nn.Module, args: Any, kwargs: Any) -> None:
+        given = self.seen((args, kwargs)) if leaf and not self._leaves else None
+        self._open.append((path, leaf, module, given))
+        self._leaves += leaf
 
-class _Concrete(fx.Proxy):
-    """A stand-in that knows the shape of what it stands for."""
+    def leave(
+        self, path: str, leaf: bool, module: nn.Module, args: Any, kwargs: Any, answer: Any
+    ) -> None:
+        _, _, _, given = self._open.pop()
+        self._leaves -= leaf
+        if given is not None and values_in(given):
+            self._note(path, module, given, self._results(answer))
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("shape", "ndim", "dtype", "device", "is_cuda", "requires_grad"):
-            return getattr(value(self.node), name)
-        return super().__getattr__(name)
+    def stop(self) -> None:
+        """Note the layer that raised, or the place of the code that did."""
+        for path, _, module, given in self._open:
+            self.trace.place = path
+            if given is not None:
+                self._note(path, module, given, ())
+                break
 
-    def dim(self) -> int:
-        return int(value(self.node).dim())
+    def _note(
+        self, name: str, module: nn.Module | None, given: Any, results: tuple[Value, ...]
+    ) -> None:
+        outside = [path for path, leaf, _, _ in self._open if not leaf]
+        place = outside[-1] if outside else ""
+        args, kwargs = given
+        self.trace.events.append(Event(name, place, module, args, kwargs, results))
 
-    def size(self, *axis: int) -> Any:
-        return value(self.node).size(*axis)
-
-    def numel(self) -> int:
-        return int(value(self.node).numel())
-
-    def __len__(self) -> int:
-        return len(value(self.node))
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([operator.getitem(self, number) for number in range(len(self))])
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._leaves:
+            return func(*args, **(kwargs or {}))
+        given = self.seen((args, kwargs or {}))
+        answer = func(*args, **(kwargs or {}))
+        name = _name(func)
+        if not values_in(given) or name in _SHAPE_ONLY or name in _NEW:
+            return answer
+        # Whatever is put into a tensor makes it one that comes from the input.
+        results = self._results(args[0] if name == "setitem" else answer)
+        if results:
+            self._note(name, None, given, results)
+        return answer
 
 
-def _filled(argument: Any) -> Any:
-    return value(argument.node) if isinstance(argument, fx.Proxy) else argument
-
-
-def _attribute(root: Any, path: str) -> Any:
-    for name in path.split("."):
-        root = getattr(root, name)
-    return root
+def _name(func: Any) -> str:
+    """Return the name of a function or attribute of tensors."""
+    name = getattr(func, "__name__", "")
+    if name == "__get__":
+        name = getattr(func.__self__, "__name__", name)
+    return str(name).strip("_")

@@ -171,7 +171,12 @@ def test_a_cell_that_never_resets_cannot_be_written_as_nir() -> None:
     from osbc_deploy.formats.nir.write import nir_graph
     from osbc_deploy.frameworks.snntorch.reading import read_snntorch
 
-    made = network(nn.Sequential, nn.Linear, 1.0, lambda: snn.Leaky(0.75, reset_mechanism="none"))
+    made = network(
+        nn.Sequential,
+        nn.Linear,
+        1.0,
+        lambda: snn.Leaky(0.75, reset_mechanism="none", init_hidden=True),
+    )
     with pytest.raises(UnsupportedModelError, match="1: a spike leaves the potential as it is"):
         nir_graph(read_snntorch(made, (16,)))
 

@@ -215,13 +215,11 @@ def test_all_offenders_are_listed_with_their_place() -> None:
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
-        ([nn.Linear(4, 3)], "ends in a linear layer"),
-        ([nn.Linear(4, 3), nn.Linear(3, 2), norse.LICell()], "no neurons between"),
-        ([norse.LIFBoxCell()], "no weighted layer"),
-        ([nn.Linear(4, 3), norse.LICell(), nn.Linear(3, 2), norse.LICell()], "only be the last"),
+        ([nn.Linear(4, 3)], "holds no neurons"),
+        ([nn.Linear(4, 3), norse.LIFBoxCell(), nn.Linear(3, 2)], "the network ends in Linear"),
+        ([nn.Linear(4, 3), norse.LICell(), nn.Linear(3, 2), norse.LICell()], "sends potentials"),
         ([nn.Linear(4, 3), norse.LIFBoxCell(), nn.Linear(3, 2), norse.LI()], "mixes"),
-        ([nn.BatchNorm1d(4), nn.Linear(4, 3), norse.LICell()], "must follow"),
-        ([nn.Linear(4, 3), norse.LIFRecurrentCell(3, 3)], "LIFRecurrentCell is not supported"),
+        ([nn.Linear(4, 3), norse.LSNNCell()], "LSNNCell is not supported"),
         ([], "holds no neurons"),
         (
             [nn.Linear(4, 3), norse.LIFBoxCell(box(v_th=torch.ones(2)))],
@@ -283,7 +281,9 @@ def test_modules_of_ones_own_are_read_and_verified(style: str) -> None:
 @pytest.mark.parametrize("factory", [lambda: Residual("step"), lambda: Residual("time")])
 def test_modules_that_compute_something_else_are_refused(factory: Any) -> None:
     torch.manual_seed(2)
-    with pytest.raises(UnsupportedModelError, match=r"output \(out\): 600 of 600 values"):
+    with pytest.raises(
+        UnsupportedModelError, match="its answer is not what neurons give, or more than that"
+    ):
         read_norse(factory(), (14,), samples=spikes_of(random_input(14)))
     with pytest.raises(UnsupportedModelError, match="Residual"):
         read_norse(factory(), (14,))

@@ -55,30 +55,49 @@ def integrate(weight: float, threshold: float, **options: Any) -> nn.Module:
     return model
 
 
+def replaced(layer: nn.Module, change: Callable[[Any], Any]) -> None:
+    """Have a layer compute something else in its own forward, where nothing sees it."""
+    before = layer.forward
+    layer.forward = lambda x: change(before(x))  # type: ignore[method-assign]
+
+
 def ones(n: int, steps: int) -> Bits:
     return np.ones((n, steps, 1), np.uint8)
 
 
 def test_a_difference_names_its_layer_step_sample_and_count() -> None:
     model = integrate(1.0, 1.5)
-    model[0].register_forward_hook(lambda m, x, y: 0.5 * y)
-    # Without the hook it fires at 2, in steps 1, 3 and 5; with it at 2, in step 3 alone, since in
+    replaced(model[0], lambda y: 0.5 * y)
+    # Without that it fires at 2, in steps 1, 3 and 5; with it at 2, in step 3 alone, since in
     # snnTorch the reset comes a step late.
     error = refused(model, ones(2, 6))
     assert error.offenders == ("1: 4 of 12 spikes differ, the first in step 1 of sample 0",)
     assert "snnTorch's own forward" in error.summary
-    assert "a forward hook on 0" in error.remedy
+    assert "a replaced forward on 0" in error.remedy
     assert "Sequential" not in str(error.remedy)
 
 
-def test_a_hook_that_changes_one_sample_of_a_hundred_is_found() -> None:
+def test_a_hook_is_part_of_what_the_forward_does() -> None:
+    model = integrate(1.0, 1.5)
+    model[0].register_forward_hook(lambda m, x, y: 0.5 * y + 0.25)
+    model[1].register_forward_pre_hook(lambda m, x: (x[0] - 0.5,))
+    # A quarter a step arrives, and fires at 1.75.
+    network = imported(model, ones(2, 16))
+    assert simulate(network, ones(1, 16)).output.ravel().nonzero()[0].tolist() == [6, 13]
+    model[0].register_forward_hook(lambda m, x, y: y.clamp(max=0.6))
+    error = refused(model, ones(2, 16))
+    assert error.offenders == ("forward: clamp is not supported",)
+    assert "There are: a forward hook on 0" in error.remedy
+
+
+def test_what_changes_one_sample_of_a_hundred_is_found() -> None:
     x = np.zeros((100, 5, 2), np.uint8)
     x[:, :, 0] = 1
     x[70, 3, 1] = 1
     model = nn.Sequential(layer.Linear(2, 1, bias=False), neuron.IFNode(2.5))
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[1.0, 1.0]]))
-    model[0].register_forward_hook(lambda m, given, y: y.clamp(max=1.0))
+    replaced(model[0], lambda y: y.clamp(max=1.0))
     # Potentials 1, 2, 3 (fires), 2, 3 (fires) in sample 70, where the clamp leaves 1, 2, 3, 1, 2.
     # The second batch of samples holds 36.
     assert refused(model, x).offenders == (
@@ -123,7 +142,8 @@ class Looped(nn.Module):
     [
         (lambda y, t, s: y * (0.5 if t > 4 else 1.0), "first in step 5 of sample 0"),
         (lambda y, t, s: None if len(s) > 3 else y, "cell: called 4 times in 8 steps"),
-        (lambda y, t, s: y + 0.9 * torch.rand_like(y), "answers differently when it is called"),
+        (lambda y, t, s: y + 0.9 * torch.rand_like(y), "add of something that is no number"),
+        (lambda y, t, s: y + 0.9 * float(torch.rand(1)), "answers differently when it is called"),
     ],
 )
 def test_forwards_that_change_over_time_are_refused(act: Any, words: str) -> None:
@@ -174,7 +194,7 @@ def test_a_block_used_twice_is_two_layers_where_the_framework_keeps_states_apart
     x = (np.random.default_rng(1).random((9, 10, 3)) < 0.5).astype(np.uint8)
     cell = lambda: norse.LIFBoxCell(norse.LIFBoxParameters(v_th=torch.tensor(0.1)))  # noqa: E731
     network = imported(shared(nn.Linear, cell, norse.SequentialState), x)
-    assert [p.name for p in network.populations] == ["1", "2.1", "3.1"]
+    assert [p.name for p in network.populations] == ["1", "2.1", "2.1#2"]
     model = shared(nn.Linear, lambda: snn.Leaky(0.9, 0.5, init_hidden=True), nn.Sequential)
     assert refused(model, x).offenders[0].startswith("2.1: ")
     model = shared(layer.Linear, lambda: neuron.IFNode(0.5), nn.Sequential)
@@ -208,7 +228,7 @@ def test_double_precision_decides_where_a_folded_norm_rounds(framework: str) -> 
         reached[20:] /= 1.5
     assert "rounding in single precision decides too many" in refused(model, ones(2, 4)).summary
     # With a bias that is off by a thousandth, it is no rounding.
-    norm.register_forward_hook(lambda m, x, y: y + 0.001)
+    replaced(norm, lambda y: y + 0.001)
     assert refused(model, ones(2, 4)).offenders[0].startswith("2: ")
 
 
@@ -284,7 +304,7 @@ def test_what_stays_silent_is_said() -> None:
     notes = imported(model, ones(2, 4)).notes
     assert notes[-1].startswith("not proven: 1 stays silent on these samples, potentials are equal")
     # Its potential shows what no spike does.
-    model[0].register_forward_hook(lambda m, x, y: 0.5 * y)
+    replaced(model[0], lambda y: 0.5 * y)
     assert "potentials differ" in refused(model, ones(2, 4)).offenders[0]
     quiet = nn.Sequential(*integrate(1.0, 1.5), *integrate(1.0, 100.0))
     assert imported(quiet, ones(2, 4)).notes[-1].startswith("3 stays silent")
@@ -298,14 +318,63 @@ def test_samples_are_taken_up_to_a_budget(monkeypatch: pytest.MonkeyPatch) -> No
     assert "on 9 of 9 samples" in imported(model, ones(9, 4)).notes[-1]
 
 
-def test_a_subclass_of_a_neuron_is_one_offender() -> None:
-    class Trained(neuron.LIFNode):  # type: ignore[misc]
-        pass
+class Named(nn.Linear):
+    """Computes what a Linear does."""
 
-    model = nn.Sequential(layer.Linear(1, 2), Trained(), layer.Linear(2, 1), neuron.LIFNode())
-    assert refused(model, ones(1, 3)).offenders == (
-        "1: Trained is not supported; it derives from LIFNode, and only LIFNode itself is read",
+
+class Halved(nn.Linear):
+    """Computes something else."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * super().forward(x)
+
+
+class Trained(neuron.LIFNode):  # type: ignore[misc]
+    """Has a threshold that is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.v_threshold
+        self.v_threshold = nn.Parameter(torch.tensor([0.7]))
+
+
+class Eager(neuron.LIFNode):  # type: ignore[misc]
+    """Integrates twice what it gets."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = super().forward(2.0 * x)
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("linear", "cell", "refusal"),
+    [
+        (Named, Trained, ""),
+        (Halved, Trained, "1: "),
+        (Named, Eager, "1: "),
+    ],
+)
+def test_subclasses_are_what_they_compute(linear: Any, cell: Any, refusal: str) -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        linear(4, 6), cell(), layer.Linear(6, 2), neuron.LIFNode(2.0, v_threshold=0.4)
     )
+    with torch.no_grad():
+        model[0].weight.mul_(4)
+        model[2].weight.mul_(4)
+    x = (np.random.default_rng(0).random((20, 12, 4)) < 0.5).astype(np.uint8)
+    if refusal:
+        (found,) = refused(model, x).offenders
+        assert found.startswith(refusal)
+        assert "spikes differ" in found
+        return
+    network = imported(model, x)
+    with torch.no_grad():
+        frames = torch.from_numpy(np.moveaxis(x, 1, 0)).float()
+        expected = torch.stack([model(frame) for frame in frames], 1).numpy()
+    assert np.array_equal(simulate(network, x).output, expected)
+    assert expected.any()
+    assert "1: Trained is read as the LIFNode it derives from" in network.notes
 
 
 class Alone(nn.Module):

@@ -321,7 +321,7 @@ def test_everything_missing_in_a_residual_network_is_listed(connect: str) -> Non
     assert "MaxPool2d" in found[0]
     assert "use AvgPool2d" in found[0]
     assert all("multiplies signals" in line for line in found[1:4])
-    assert "ends in fc" in found[4]
+    assert "the network ends in Linear" in found[4]
 
 
 class Attention(nn.Module):
@@ -349,9 +349,8 @@ def test_attention_is_refused_for_its_products() -> None:
 @pytest.mark.parametrize(
     ("layers", "mode", "words"),
     [
-        ([layer.Linear(4, 3)], "s", "ends in a linear layer"),
-        ([layer.Linear(4, 3), layer.Linear(3, 2), neuron.IFNode()], "s", "no neurons between"),
-        ([neuron.IFNode()], "s", "no weighted layer"),
+        ([layer.Linear(4, 3)], "s", "holds no neurons"),
+        ([layer.Linear(4, 3), neuron.IFNode(), layer.Linear(3, 2)], "s", "ends in Linear"),
         ([layer.Linear(4, 3), neuron.QIFNode()], "s", "QIFNode is not supported"),
         (
             [
@@ -375,8 +374,6 @@ def test_one_fault_is_one_offender() -> None:
     assert offenders(model, (4,)) == ("1: KLIFNode is not supported",)
     (found,) = offenders(Voting(model), (4,), "m")
     assert found.startswith("body.1: KLIFNode")
-    (found,) = offenders(neuron.IFNode(), (4,))
-    assert found == "model: neurons with no weighted layer in front of them"
 
 
 def test_step_modes_that_differ_are_refused() -> None:
@@ -415,7 +412,7 @@ class Looped(nn.Module):
 
 
 class Swapped(Looped):
-    """Calls its layers in another order than they were registered in."""
+    """Hears pauses in place of spikes."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(1.0 - x)
@@ -428,8 +425,12 @@ def test_a_loop_over_time_is_read_and_verified() -> None:
     rate = own_forward(model, x, "m")
     ours = simulate(network, spikes_of(x)).output.mean(1)
     assert np.allclose(ours, np.moveaxis(rate, -1, 0), atol=1e-6)
-    with pytest.raises(UnsupportedModelError, match=r"(?s)Swapped: .*net\.1: .* spikes differ"):
-        read_spikingjelly(lively(Swapped(), 3), (14,), samples=spikes_of(x))
+    swapped = lively(Swapped(), 3)
+    network = read_spikingjelly(swapped, (14,), samples=spikes_of(x))
+    rate = own_forward(swapped, x, "m")
+    ours = simulate(network, spikes_of(x)).output.mean(1)
+    assert np.allclose(ours, np.moveaxis(rate, -1, 0), atol=1e-6)
+    assert rate.any()
 
 
 def test_a_network_is_left_in_its_initial_state() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.model.neurons import LinearDynamics, Neuron, Reset, State, Where, leaky
 
-__all__ = ["IF", "LI", "LIF", "CubaLI", "CubaLIF"]
+__all__ = ["IF", "LI", "LIF", "CubaLI", "CubaLIF", "RecurrentLIF"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +78,20 @@ class CubaLIF(Neuron):
         v = state["v"] + p["alpha_v"] * ((p["v_leak"] - state["v"]) + u)
         s = v > p["v_threshold"]
         return s, {"u": u - p["alpha_u"] * u, "v": where(s, p["v_reset"], v)}
+
+
+@dataclass(frozen=True, eq=False)
+class RecurrentLIF(CubaLIF):
+    """:class:`CubaLIF` that hears itself (norse's LIFRecurrent): ``u = (u + x) + feedback``."""
+
+    feedback_apart: ClassVar[bool] = True
+    equation: ClassVar[str] = "u += x + feedback; v += alpha_v (v_leak - v + u); u -= alpha_u u"
+
+    def step(self, p: State, state: State, x: tuple[Any, Any], where: Where) -> tuple[Any, State]:
+        u = state["u"]
+        for current in x:
+            u = u if current is None else u + current
+        return super().step(p, {**state, "u": u}, 0.0, where)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Read trained norse modules natively.
 
 The modules themselves are read, not norse's NIR export, which writes time constants multiplied
-by the time step once too often. The walk through the layers is in ``stack.py``.
+by the time step once too often. What their forward calls is followed in ``reading.py``.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import nn
 
 from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.frameworks.builder import Builder
 from osbc_deploy.frameworks.calling import ONE_CALL, stepped_with_state
+from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.folding import as_array
-from osbc_deploy.frameworks.framework import Framework, Placed, Reading
-from osbc_deploy.frameworks.norse.neurons import IF, LI, LIF, CubaLI, CubaLIF
+from osbc_deploy.frameworks.framework import Framework
+from osbc_deploy.frameworks.norse.neurons import IF, LI, LIF, CubaLI, CubaLIF, RecurrentLIF
 from osbc_deploy.frameworks.proof import proven
-from osbc_deploy.frameworks.stack import StackReader, read_stack
-from osbc_deploy.model.graph import Network, Shape
+from osbc_deploy.model.graph import Dense, Network, Shape
 from osbc_deploy.model.neurons import Neuron
 
 __all__ = ["SUPPORTED", "read_norse"]
 
 SUPPORTED = (
-    "Linear, Conv2d (zero padding), BatchNorm1d/2d after them, AvgPool2d, AdaptiveAvgPool2d onto a "
+    "Linear, Conv1d/2d (zero padding), BatchNorm1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d onto a "
     "divisor of its input, Flatten, Dropout, Identity, LIFBoxCell, LIFCell, LIF, IAFCell, IAF, "
-    "LIBoxCell, LICell, LI, LILinearCell, Lift, SequentialState, Sequential"
+    "LIFRecurrentCell, LIFRecurrent, LIBoxCell, LICell, LI, LILinearCell, Lift, SequentialState, "
+    "RecurrentSequential, Sequential"
 )
 
 
@@ -69,11 +71,7 @@ def read_norse(
     ArtefactError
         When a weight is NaN or infinite.
     """
-
-    def read(order: Sequence[Placed] | None) -> Reading:
-        return read_stack(module, input_shape, _NORSE, source=source, order=order)
-
-    return proven(module, _NORSE, read, samples)
+    return proven(module, _NORSE, input_shape, samples, source)
 
 
 def _values(layer: nn.Module) -> Mapping[str, Any]:
@@ -89,45 +87,43 @@ def _potential(cell: nn.Module, answer: Any) -> torch.Tensor | None:
     return found
 
 
-def _lift(reader: StackReader, path: str, layer: Any) -> None:
-    _mode(reader, path, layer, over_time=True)
-    inner = layer.lifted_module
-    # It calls what it lifts with one time step after the other.
-    over_time, reader.over_time = reader.over_time, False
-    if type(inner) in _NORSE.containers or _NORSE.is_own(inner):
-        for place, child in _NORSE.walk(inner, path):
-            reader.read(place, child)
-    else:
-        reader.read(path, inner)
-    reader.over_time = over_time
-
-
-def _cell(reader: StackReader, path: str, layer: Any) -> None:
-    _mode(reader, path, layer, over_time=type(layer) in _OVER_TIME)
-    if type(layer) is norse.LILinearCell:
-        reader.linear(path, layer.input_weights, None)
+def _cell(builder: Builder, called: Called, layer: Any) -> None:
     try:
-        neuron = _neuron(layer)
+        neuron = _neuron(layer, builder.kind(layer))
     except ValueError as why:
-        reader.refuse(path, f"{type(layer).__name__}: {why}")
-        neuron = None
-    reader.neurons(path, neuron)
+        builder.refuse(called, f"{type(layer).__name__}: {why}")
+        return
+    if isinstance(layer, SNNRecurrentCell | SNNRecurrent):
+        recurrent = Dense(as_array(layer.recurrent_weights))
+        weights = Dense(as_array(layer.input_weights))
+        builder.neurons(called, neuron, lambda shape: recurrent, connection=weights)
+    elif isinstance(layer, norse.LILinearCell):
+        builder.neurons(called, neuron, connection=Dense(as_array(layer.input_weights)))
+    else:
+        builder.neurons(called, neuron)
 
 
-def _mode(reader: StackReader, path: str, layer: nn.Module, *, over_time: bool) -> None:
-    if reader.over_time is None:
-        reader.over_time = over_time
-    elif reader.over_time != over_time:
-        reader.refuse(
-            path,
-            f"{type(layer).__name__} mixes modules that loop over time (LIF, "
-            "LI, IAF, Lift) with cells that take one time step",
-        )
+def _takes_all(layer: nn.Module) -> bool:
+    return isinstance(layer, SNN | SNNRecurrent | norse.LI)
 
 
-def _neuron(layer: Any) -> Neuron:
+def _misplaced(layer: nn.Module, over_time: bool, merged: bool) -> Sequence[str]:
+    """Say where a cell that takes one step gets all, or the other way round."""
+    if not isinstance(layer, _NEURONS) or _takes_all(layer) == over_time:
+        return ()
+    return (
+        "mixes modules that loop over time (LIF, LI, IAF, Lift) with cells that take one time step",
+    )
+
+
+def _over_time(module: nn.Module) -> bool:
+    """Tell whether a model takes all time steps: what loops over them is called by nothing else."""
+    return any(_takes_all(m) or isinstance(m, norse.Lift) for m in module.modules())
+
+
+def _neuron(layer: Any, kind: type) -> Neuron:
     """Return the neuron of a norse cell; ValueError says what has no counterpart."""
-    kind, p, dt = type(layer), layer.p, layer.dt
+    p, dt = layer.p, layer.dt
     if kind in (norse.IAFCell, norse.IAF):
         return IF(as_array(p.v_th), as_array(p.v_reset))
     alpha_v = as_array(dt * p.tau_mem_inv)
@@ -142,24 +138,29 @@ def _neuron(layer: Any) -> Neuron:
     alpha_u = as_array(dt * p.tau_syn_inv)
     if kind in (norse.LICell, norse.LI, norse.LILinearCell):
         return CubaLI(alpha_u, alpha_v, v_leak)
-    return CubaLIF(alpha_u, alpha_v, v_leak, as_array(p.v_th), as_array(p.v_reset))
+    family = RecurrentLIF if kind in _RECURRENT else CubaLIF
+    return family(alpha_u, alpha_v, v_leak, as_array(p.v_th), as_array(p.v_reset))
 
 
-_OVER_TIME = (norse.LIF, norse.LI, norse.IAF)
-_CELLS = (norse.LIFBoxCell, norse.LIFCell, norse.IAFCell, LIBoxCell, norse.LICell)
+_RECURRENT = (norse.LIFRecurrentCell, norse.LIFRecurrent)
+_CELLS = (
+    *(norse.LIFBoxCell, norse.LIFCell, norse.IAFCell, LIBoxCell, norse.LICell),
+    *(norse.LIF, norse.LI, norse.IAF, norse.LILinearCell, *_RECURRENT),
+)
+_NEURONS = (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, norse.LILinearCell)
 _NORSE = Framework(
     package="norse",
     title="norse",
-    readers={
-        norse.Lift: _lift,
-        **dict.fromkeys((*_CELLS, *_OVER_TIME, norse.LILinearCell), _cell),
-    },
+    readers=dict.fromkeys(_CELLS, _cell),
     supported=SUPPORTED,
     ends="a spiking cell or a leaky integrator (LIBoxCell, LICell)",
     runs="a norse.torch.SequentialState passes the states of cells on; LIF, LI, IAF and Lift take "
     "all steps at once",
-    containers=(norse.SequentialState, nn.Sequential),
-    neurons=(SNN, SNNCell, SNNRecurrent, SNNRecurrentCell),
+    timeless="put it into a norse.torch.Lift",
+    containers=(norse.Lift, norse.SequentialState, norse.RecurrentSequential),
+    neurons=_NEURONS,
+    misplaced=_misplaced,
+    over_time=_over_time,
     values=_values,
     calls=(stepped_with_state, *ONE_CALL),
     potential=_potential,

@@ -8,7 +8,7 @@ answers with its spikes, whatever it returns beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.frameworks.builder import Builder
 from osbc_deploy.frameworks.calling import (
     ONE_CALL,
     stepped,
@@ -25,8 +26,9 @@ from osbc_deploy.frameworks.calling import (
     stepped_with_states,
 )
 from osbc_deploy.frameworks.compose import broadcasts
+from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.folding import as_array
-from osbc_deploy.frameworks.framework import Framework, Placed, Reading, kind_of
+from osbc_deploy.frameworks.framework import Framework
 from osbc_deploy.frameworks.layers import convolution
 from osbc_deploy.frameworks.proof import proven
 from osbc_deploy.frameworks.snntorch.neurons import (
@@ -38,14 +40,13 @@ from osbc_deploy.frameworks.snntorch.neurons import (
     Synaptic,
     SynapticIntegrator,
 )
-from osbc_deploy.frameworks.stack import StackReader, read_stack
-from osbc_deploy.model.graph import Connection, Conv, Dense, Network, Projection, Shape
+from osbc_deploy.model.graph import Connection, Conv, Dense, Network, Shape
 from osbc_deploy.model.neurons import Neuron
 
 __all__ = ["SUPPORTED", "read_snntorch"]
 
 SUPPORTED = (
-    "Linear, Conv2d (zero padding), BatchNorm1d/2d after them, AvgPool2d, AdaptiveAvgPool2d onto a "
+    "Linear, Conv1d/2d (zero padding), BatchNorm1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d onto a "
     "divisor of its input, Flatten, Dropout, Identity, Leaky, Synaptic, Lapicque, RLeaky, "
     "RSynaptic, Sequential"
 )
@@ -84,36 +85,29 @@ def read_snntorch(
     ArtefactError
         When a weight or parameter is NaN or infinite.
     """
-
-    def read(order: Sequence[Placed] | None) -> Reading:
-        return read_stack(module, input_shape, _SNNTORCH, source=source, order=order)
-
-    return proven(module, _SNNTORCH, read, samples)
+    return proven(module, _SNNTORCH, input_shape, samples, source)
 
 
-def _cell(reader: StackReader, path: str, layer: Any) -> None:
-    faults = _faults(layer)
+def _cell(builder: Builder, called: Called, layer: Any) -> None:
+    kind = builder.kind(layer)
+    faults = _faults(layer, kind)
     for fault in faults:
-        reader.refuse(path, f"{type(layer).__name__}: {fault}")
+        builder.refuse(called, f"{type(layer).__name__}: {fault}")
     if faults:
-        reader.neurons(path, None)
         return
-    neuron = _neuron(layer, last=layer is reader.last)
+    neuron = _neuron(layer, kind, last=builder.is_output(called))
     if not neuron.spiking:
-        reader.notes.append(f"{path}: never resets, so its potential is the network's answer")
+        builder.note(f"{called.name}: never resets, so its potential is the network's answer")
     if not neuron.feedback_apart:
-        reader.neurons(path, neuron)
+        builder.neurons(called, neuron)
         return
-
-    def feedback(shape: Shape) -> Projection:
-        connection = _recurrent(layer.recurrent, shape)
-        trained = isinstance(layer.recurrent, nn.Linear | nn.Conv2d)
-        return Projection(f"{path}.recurrent", path, path, connection, compressible=trained)
-
-    reader.neurons(path, neuron, feedback)
+    trained = isinstance(layer.recurrent, nn.Linear | nn.Conv2d)
+    builder.neurons(
+        called, neuron, lambda shape: _recurrent(layer.recurrent, shape), trained=trained
+    )
 
 
-def _faults(layer: Any) -> list[str]:
+def _faults(layer: Any, kind: type) -> list[str]:
     """Return what of a cell has no counterpart."""
     faults = []
     if layer.inhibition:
@@ -131,7 +125,7 @@ def _faults(layer: Any) -> list[str]:
             f"it was built with reset_mechanism={built!r} and still computes that, though it now "
             f"says {says!r}; build it with the one you mean"
         )
-    if kind_of(layer) is snn.RSynaptic and not layer.reset_delay:
+    if kind is snn.RSynaptic and not layer.reset_delay:
         faults.append("reset_delay=False has no effect in snnTorch; build it without")
     return faults
 
@@ -148,8 +142,8 @@ def _reset(layer: Any) -> str:
     return names[layer.state_function.__name__]
 
 
-def _neuron(layer: Any, *, last: bool) -> Neuron:
-    kind, threshold, reset = kind_of(layer), layer.threshold, _reset(layer)
+def _neuron(layer: Any, kind: type, *, last: bool) -> Neuron:
+    threshold, reset = layer.threshold, _reset(layer)
     v_threshold = as_array(threshold)
     # snnTorch's surrogates give single precision, so their product with one number has it as well.
     fired = layer.spike_grad(torch.zeros(1, dtype=torch.float64))
@@ -261,6 +255,7 @@ _SNNTORCH = Framework(
     supported=SUPPORTED,
     ends="a cell (Leaky, Synaptic, ...)",
     runs="cells of a torch.nn.Sequential need init_hidden=True, only the last may have output=True",
+    timeless="call it once for each time step",
     neurons=(snn.SpikingNeuron,),
     calls=(stepped, *ONE_CALL, stepped_with_state, stepped_with_states),
     reset=_start,

@@ -1,0 +1,209 @@
+"""Read what a module's forward does as a float network: the same code for every framework."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from osbc_deploy.errors import ArtefactError, UnsupportedModelError, reason
+from osbc_deploy.frameworks.assemble import assemble
+from osbc_deploy.frameworks.builder import Builder, is_flat
+from osbc_deploy.frameworks.calling import Call
+from osbc_deploy.frameworks.flow import Called, Flow, Signal, follow
+from osbc_deploy.frameworks.framework import Framework, Reading, kind_of
+from osbc_deploy.frameworks.tracing import Trace, trace
+from osbc_deploy.model.graph import Network
+
+__all__ = ["cannot_run", "read_call"]
+
+_STEPS = 3
+"""Time steps that are traced: the second shows what feeds back, and there is one behind it."""
+_MOVES = ("stack", "cat", "getitem", "setitem", "reshape", "view", "flatten", "squeeze")
+_PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)
+_SUMS = ("add", "radd", "sum", "mean", "mul", "div", "truediv")
+
+
+def dtype_of(module: nn.Module) -> str:
+    """Return the precision that a module's network is simulated in."""
+    wide = any(p.dtype == torch.float64 for p in module.parameters())
+    return "float64" if wide else "float32"
+
+
+def read_call(
+    module: nn.Module, framework: Framework, call: Call, x: torch.Tensor, *, source: str
+) -> Reading:
+    """Read what a module does when it is called in some way.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        In evaluation mode; its state is reset.
+    framework : Framework
+    call : Call
+    x : torch.Tensor (T, n, ...)
+        Input; a few of its time steps are enough, unless the module wants all of them.
+    source : str
+        Name of the model for the report.
+
+    Raises
+    ------
+    UnsupportedModelError
+        With every part that cannot be represented, and where it is.
+    ArtefactError
+        When the input does not have the shape that the first layer takes.
+    """
+    wide = framework.widened(module) if dtype_of(module) == "float64" else nullcontext()
+    with wide:
+        for steps in dict.fromkeys((min(_STEPS, len(x)), len(x))):
+            framework.reset(module)
+            traced = trace(module, call, x[:steps], framework.is_leaf)
+            if traced.failure is None:
+                break
+        framework.reset(module)
+    flow = follow(traced, framework.neurons)
+    faults: list[str] = []
+    output, followed = None, True
+    if traced.failure is None:
+        output, followed, faults = _answering(flow, framework)
+    else:
+        # It may not have come as far as the second step.
+        flow.shown = 0
+    needed = _needed(flow, framework, output)
+    builder = Builder(framework, flow, output, is_flat(needed))
+    for called in needed:
+        builder.take(called)
+    shape = tuple(x.shape[2:])
+    if builder.data_fault and len(builder.faults) == 1 and not framework.own(module):
+        raise ArtefactError(
+            f"data: samples of shape {shape} per time step do not fit the model "
+            f"({builder.faults[0]}). Give spikes (n, T, ...) in the shape it was trained on."
+        )
+    if builder.shape(shape) != shape:
+        builder.note(f"input {shape} is read as {builder.shape(shape)}, of one dimension")
+    offenders = [*builder.faults, *faults]
+    ends = output or next((c for c in reversed(needed) if c.name in builder.nodes), None)
+    if ends is not None:
+        try:
+            network = assemble(
+                builder.graph(shape, ends.name),
+                dtype=dtype_of(module),
+                source=source,
+                notes=builder.notes,
+                faults=offenders,
+                exact=True,
+            )
+        except UnsupportedModelError as error:
+            offenders = list(error.offenders)
+    if traced.failure is not None and not offenders:
+        raise cannot_run(source, framework, [f"{traced.place or 'forward'}: {_raised(traced)}"])
+    if offenders:
+        raise UnsupportedModelError(
+            f"model: {len(offenders)} part(s) cannot be represented for input of shape {shape}",
+            offenders,
+            f"Supported: {framework.supported}.",
+        )
+    # What code of the user's own does in other steps is not known from a few of them.
+    followed &= all(called.step is None for called in needed)
+    return Reading(_with_fixed(network, builder.fixed), builder.modules, followed)
+
+
+def cannot_run(source: str, framework: Framework, said: Sequence[str]) -> UnsupportedModelError:
+    """Return the error of a module that fails in its own framework."""
+    return UnsupportedModelError(
+        f"{source}: {framework.title} itself cannot run it on these samples",
+        said,
+        f"Make it run in {framework.title} first ({framework.runs}).",
+    )
+
+
+def _raised(traced: Trace) -> str:
+    error = traced.failure
+    return "" if error is None else f"raises {type(error).__name__}: {reason(error)}"
+
+
+def _with_fixed(network: Network, fixed: set[str]) -> Network:
+    return replace(
+        network,
+        projections=tuple(
+            replace(p, compressible=False) if p.name in fixed else p for p in network.projections
+        ),
+    )
+
+
+def _behind(signals: Sequence[Signal], framework: Framework) -> tuple[list[Signal], list[Called]]:
+    """Return the answers of neurons that signals come from, and what was called after those."""
+    cells, between = [], []
+    waiting, seen = list(signals), set()
+    while waiting:
+        signal = waiting.pop()
+        called = signal.called
+        if called is None or (called, signal.state) in seen:
+            continue
+        seen.add((called, signal.state))
+        if isinstance(called.event.module, framework.neurons):
+            cells.append(signal)
+        else:
+            between.append(called)
+            waiting += called.sources
+    return cells, between
+
+
+def _answering(flow: Flow, framework: Framework) -> tuple[Called | None, bool, list[str]]:
+    """Return the neurons that answer, whether nothing else acts on that, and why there are none.
+
+    Where an answer does not come from neurons alone, what it comes from is returned.
+    """
+    for state in (False, True):
+        for signal in flow.answers:
+            cells, between = _behind([signal], framework)
+            names = {s.called.name for s in cells if s.called is not None}
+            acting = [c for c in between if not _moves(c)]
+            summed = all(c.event.name in _SUMS and c.event.module is None for c in acting)
+            if len(names) == 1 and summed and any(s.state for s in cells) == state:
+                return cells[0].called, not (acting or state), []
+    if not any(isinstance(c.event.module, framework.neurons) for c in flow.calls):
+        return None, True, ["model: holds no neurons"]
+    last = next((s.called for s in flow.answers if s.called is not None), None)
+    while last is not None and _moves(last):
+        last = last.sources[0].called
+    if last is None or last.event.module is None:
+        why = "forward: its answer is not what neurons give, or more than that"
+        return last, True, [f"{why}; end it with {framework.ends}"]
+    kind = kind_of(last.event.module).__name__
+    return last, True, [f"{last.name}: the network ends in {kind}; end it with {framework.ends}"]
+
+
+def _moves(called: Called) -> bool:
+    """Tell whether a call leaves values as they are."""
+    module = called.event.module
+    return called.event.name in _MOVES if module is None else isinstance(module, _PASSES)
+
+
+def _needed(flow: Flow, framework: Framework, output: Called | None) -> list[Called]:
+    """Return the calls that stand for all time steps, as far as the answer depends on them."""
+    shown = (flow.shown, None)
+    if output is None:
+        return [c for c in flow.calls if c.step in (0, None)]
+    cells = {
+        c.name: c
+        for c in reversed(flow.calls)
+        if isinstance(c.event.module, framework.neurons) and c.step in shown
+    }
+    needed: set[Called] = set()
+    waiting = [cells.get(output.name, output)]
+    while waiting:
+        called = waiting.pop()
+        if called in needed:
+            continue
+        needed.add(called)
+        for signal in called.sources:
+            before = signal.called
+            if before is not None and isinstance(before.event.module, framework.neurons):
+                before = cells.get(before.name, before)
+            if before is not None:
+                waiting.append(before)
+    return [c for c in flow.calls if c in needed]
