@@ -18,7 +18,7 @@ from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedConv, FixedPopulation, FixedProjection
 from osbc_deploy.fixedpoint.ranges import MAX_DELAY
-from osbc_deploy.model.graph import INPUT, Dense, Network, Shape
+from osbc_deploy.model.graph import INPUT, Network, Shape
 
 __all__ = ["Timing", "relay_name", "relays", "timing"]
 
@@ -73,7 +73,7 @@ def timing(network: Network) -> Timing:
                 f"{projection.name}: arrives {-int(extra.min())} steps before the chip can deliver "
                 "it; feedback takes a step for each population on its way"
             )
-        elif isinstance(projection.connection, Dense):
+        elif projection.connection.delayed:
             if extra.max() > MAX_DELAY:
                 offenders.append(
                     f"{projection.name}: needs delays to {extra.max()}, the chip has {MAX_DELAY}"

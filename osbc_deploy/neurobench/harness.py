@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.compress.network import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import FidelityError, UnsupportedModelError, UsageError
-from osbc_deploy.model.graph import INPUT, Conv, Network, Population, Projection, Readout
+from osbc_deploy.model.connections import Connection, Conv, Dense
+from osbc_deploy.model.connections.base import no_such_kind
+from osbc_deploy.model.currents import pooled
+from osbc_deploy.model.graph import INPUT, Network, Population, Projection, Readout
 from osbc_deploy.model.simulate import decode, simulate
 from osbc_deploy.neurobench.workload import count_workload
 
@@ -148,29 +151,30 @@ class TorchNetwork(nn.Module):
 
 def _layer(network: Network, projection: Projection) -> nn.Module:
     connection = projection.connection
-    biased = connection.bias is not None
     dtype = getattr(torch, network.dtype)
-    shape = connection.weight.shape
-    layer: nn.Linear | nn.Conv2d
-    if isinstance(connection, Conv):
-        layer = _Conv2d(
-            shape[1] * connection.groups,
-            shape[0],
-            tuple(shape[2:]),
-            connection.stride,
-            connection.padding,
-            connection.dilation,
-            connection.groups,
-            biased,
-            dtype=dtype,
-        )
-    else:
-        layer = _Linear(shape[1], shape[0], biased, dtype=dtype)
+    layer = _module(connection, {"bias": connection.bias is not None, "dtype": dtype})
     with torch.no_grad():
         layer.weight.copy_(torch.tensor(np.array(connection.weight), dtype=dtype))
         if layer.bias is not None and connection.bias is not None:
             layer.bias.copy_(torch.tensor(np.array(connection.bias), dtype=dtype))
     return layer
+
+
+@singledispatch
+def _module(connection: Connection, options: dict[str, Any]) -> nn.Linear | nn.Conv2d:
+    """Return the layer of a connection, whose weights are still random."""
+    raise no_such_kind(connection, "NeuroBench")
+
+
+@_module.register(Dense)
+def _(dense: Dense, options: dict[str, Any]) -> _Linear:
+    return _Linear(dense.weight.shape[1], len(dense.weight), **options)
+
+
+@_module.register(Conv)
+def _(conv: Conv, options: dict[str, Any]) -> _Conv2d:
+    out, per_group, *kernel = conv.weight.shape
+    return _Conv2d(per_group * conv.groups, out, tuple(kernel), **conv.geometry, **options)
 
 
 def _arriving(projection: Projection, sent: list[torch.Tensor], t: int) -> torch.Tensor | None:
@@ -190,10 +194,8 @@ def _arriving(projection: Projection, sent: list[torch.Tensor], t: int) -> torch
 def _prepared(projection: Projection, source: torch.Tensor) -> torch.Tensor:
     pool = projection.pool
     if pool is not None:
-        source = functional.avg_pool2d(
-            source, pool.kernel, pool.stride, pool.padding, divisor_override=pool.divisor
-        )
-    return source if isinstance(projection.connection, Conv) else source.flatten(1)
+        source = pooled(source, pool)
+    return source if projection.connection.convolutional else source.flatten(1)
 
 
 def neurobench_scores(

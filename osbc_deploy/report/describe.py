@@ -9,7 +9,7 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.lower.features import check_features
-from osbc_deploy.model.graph import Conv, Network, Population, Projection
+from osbc_deploy.model.graph import Network, Population, Projection
 
 __all__ = ["SCHEMA", "describe"]
 
@@ -92,7 +92,7 @@ def _projection(network: Network, projection: Projection) -> dict[str, Any]:
         "name": projection.name,
         "from": projection.pre,
         "to": projection.post,
-        "kind": "dense",
+        "kind": connection.kind,
         "weight_shape": list(connection.weight.shape),
         "weights": int(connection.weight.size),
         "nonzero": int(np.count_nonzero(connection.weight)),
@@ -102,13 +102,12 @@ def _projection(network: Network, projection: Projection) -> dict[str, Any]:
         "late": _steps(delay, 1 if feeds_back else 0),
         "pool": None,
     }
-    if isinstance(connection, Conv):
-        depthwise = connection.groups > 1 and connection.weight.shape[1] == 1
-        found["kind"] = "depthwise" if depthwise else "conv"
+    if connection.convolutional:
+        if connection.groups > 1 and connection.weight.shape[1] == 1:
+            found["kind"] = "depthwise"
         found["kernel"] = list(connection.weight.shape[2:])
-        for key in ("stride", "padding", "dilation"):
-            found[key] = list(getattr(connection, key))
-        found["groups"] = connection.groups
+        for key, value in connection.geometry.items():
+            found[key] = list(value) if isinstance(value, tuple) else value
     if pool is not None:
         found["pool"] = {
             "kernel": list(pool.kernel),
