@@ -11,7 +11,6 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.connections.base import widest_sum
 from osbc_deploy.fixedpoint.network import (
@@ -300,15 +299,10 @@ def _dense(
 
 
 def _population(p: FixedPopulation, network: FixedPointNetwork) -> PopulationTables:
-    formats = network.formats
-    beyond = (p.reset_amount.astype(np.int64) - p.vth) * (p.reset == "subtract")
-    registers = {
-        "kept_u": formats.decay_unity - (p.du.astype(np.int64) + formats.decay_u_offset),
-        "kept_v": formats.decay_unity - p.dv.astype(np.int64),
-        "bias": effective_bias(p.bias_mant, p.bias_exp),
-        "threshold": p.vth.astype(np.int64) << formats.state_shift,
+    decoded = p.decoded(network.formats)
+    registers = decoded._asdict() | {
         # Beyond the threshold: mostly 0, and then no table.
-        "drop": beyond << formats.state_shift,
+        "drop": (decoded.drop - decoded.threshold) * (p.reset == "subtract"),
         "u_init": p.u_init,
         "v_init": p.v_init,
     }

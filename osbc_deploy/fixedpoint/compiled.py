@@ -13,7 +13,6 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.fixedpoint import kernels
-from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     INPUT,
@@ -88,14 +87,9 @@ class _Registers:
 
     @classmethod
     def of(cls, p: FixedPopulation, formats: NumberFormats) -> _Registers:
-        registers = (
-            formats.decay_unity - (p.du.astype(np.int64) + formats.decay_u_offset),
-            formats.decay_unity - p.dv.astype(np.int64),
-            effective_bias(p.bias_mant, p.bias_exp),
-            p.vth.astype(np.int64) << formats.state_shift,
-            p.reset_amount.astype(np.int64) << formats.state_shift,
+        return cls(
+            p, tuple(p.decoded(formats)), (p.reset == "subtract", p.reset_interval, p.reset_offset)
         )
-        return cls(p, registers, (p.reset == "subtract", p.reset_interval, p.reset_offset))
 
 
 class _Sample:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
+from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.model.graph import INPUT, Readout, blocks
@@ -17,6 +18,7 @@ from osbc_deploy.model.windows import Pair, Shape
 
 __all__ = [
     "INPUT",
+    "Decoded",
     "FixedConnection",
     "FixedConv",
     "FixedDense",
@@ -96,6 +98,24 @@ class FixedProjection:
         return int(np.count_nonzero(self.connection.weight))
 
 
+class Decoded(NamedTuple):
+    """Registers of a population as the arithmetic takes them, each ndarray of int64 (n,).
+
+    Attributes
+    ----------
+    kept_u, kept_v
+        Shares of the states kept in a step, of ``2^decay_bits``.
+    bias, threshold, drop
+        Aligned with the state; `drop` is what a reset by subtraction takes away.
+    """
+
+    kept_u: IntArray
+    kept_v: IntArray
+    bias: IntArray
+    threshold: IntArray
+    drop: IntArray
+
+
 @dataclass(frozen=True, eq=False)
 class FixedPopulation:
     """Neurons in integers; every array holds one value per neuron, flattened.
@@ -154,6 +174,16 @@ class FixedPopulation:
     def reset_amount(self) -> IntArray:
         """What a reset by subtraction takes away, in units of the threshold's mantissa."""
         return self.vth if self.drop is None else self.drop
+
+    def decoded(self, formats: NumberFormats) -> Decoded:
+        """Return what the registers mean to the arithmetic."""
+        return Decoded(
+            formats.decay_unity - (self.du.astype(np.int64) + formats.decay_u_offset),
+            formats.decay_unity - self.dv.astype(np.int64),
+            effective_bias(self.bias_mant, self.bias_exp),
+            self.vth.astype(np.int64) << formats.state_shift,
+            self.reset_amount.astype(np.int64) << formats.state_shift,
+        )
 
     @property
     def size(self) -> int:

@@ -15,7 +15,6 @@ import numpy as np
 from osbc_deploy.arrays import IntArray, SpikeArray
 from osbc_deploy.fixedpoint.arithmetic import (
     decay,
-    effective_bias,
     out_of_range,
     saturate,
     shift,
@@ -131,11 +130,7 @@ class _Neurons:
     def __init__(self, population: FixedPopulation, n: int, formats: NumberFormats) -> None:
         p = population
         self.population, self.formats = p, formats
-        self.kept_u = formats.decay_unity - (p.du.astype(np.int64) + formats.decay_u_offset)
-        self.kept_v = formats.decay_unity - p.dv.astype(np.int64)
-        self.bias = effective_bias(p.bias_mant, p.bias_exp)
-        self.threshold = p.vth.astype(np.int64) << formats.state_shift
-        self.drop = p.reset_amount.astype(np.int64) << formats.state_shift
+        self.registers = p.decoded(formats)
         self.u: IntArray = np.repeat(p.u_init.astype(np.int64)[None], n, axis=0)
         self.v: IntArray = np.repeat(p.v_init.astype(np.int64)[None], n, axis=0)
         self.counts = np.zeros(p.size, np.int64)
@@ -143,14 +138,14 @@ class _Neurons:
 
     def step(self, a: IntArray, t: int, *, strict: bool) -> tuple[SpikeArray, IntArray, IntArray]:
         """Take activations (n, size); return spikes, and u and v after the step."""
-        p, formats = self.population, self.formats
+        p, formats, registers = self.population, self.formats, self.registers
         if p.reset_interval and t % p.reset_interval == p.reset_offset % p.reset_interval:
             self.u, self.v = np.zeros_like(self.u), np.zeros_like(self.v)
-        raw_u = decay(self.u, self.kept_u, formats.decay_bits) + (a << formats.state_shift)
+        raw_u = decay(self.u, registers.kept_u, formats.decay_bits) + (a << formats.state_shift)
         u = wrap_current(raw_u, formats)
-        raw_v = decay(self.v, self.kept_v, formats.decay_bits) + u + self.bias
+        raw_v = decay(self.v, registers.kept_v, formats.decay_bits) + u + registers.bias
         v = saturate(raw_v, formats)
-        fired = v > self.threshold
+        fired = v > registers.threshold
         self.u_peak = max(self.u_peak, _peak(raw_u))
         self.v_peak = max(self.v_peak, _peak(raw_v))
         self.wraps += int(np.count_nonzero(raw_u != u))
@@ -159,7 +154,7 @@ class _Neurons:
         if strict and out_of_range(u, formats).any():
             refuse_current(p.name, self.u_peak, formats)
         self.u = u
-        self.v = np.where(fired, v - self.drop if p.reset == "subtract" else 0, v)
+        self.v = np.where(fired, v - registers.drop if p.reset == "subtract" else 0, v)
         return fired.astype(np.uint8), self.u, self.v
 
     def activity(self, steps: int) -> Activity:

@@ -68,6 +68,14 @@ class AvgPool:
         cols = window_count(w, self.kernel[1], self.stride[1], self.padding[1])
         return c, rows, cols
 
+    def mismatch(self, shape: Shape) -> str:
+        """Return why it cannot take a source of `shape`; empty if it can."""
+        if len(shape) != 3:
+            return f"takes (C, H, W), gets {shape}"
+        if min(self.output_shape(shape)) < 1:
+            return f"its window is larger than its input {shape}"
+        return ""
+
     def sums(self, maps: NDArray[T]) -> NDArray[T]:
         """Return the sums of all windows of maps (..., H, W), before they are divided."""
         (kh, kw), (sh, sw), (ph, pw) = self.kernel, self.stride, self.padding

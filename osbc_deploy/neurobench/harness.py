@@ -23,6 +23,7 @@ from osbc_deploy.errors import FidelityError, UnsupportedModelError, UsageError
 from osbc_deploy.model.connections import Connection, Conv, Dense
 from osbc_deploy.model.connections.base import no_such_kind
 from osbc_deploy.model.currents import pooled
+from osbc_deploy.model.delivery import arriving, lateness
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection, Readout
 from osbc_deploy.model.simulate import decode, simulate
 from osbc_deploy.neurobench.workload import count_workload
@@ -129,24 +130,23 @@ class TorchNetwork(nn.Module):
         """Return the output's activity (B, T, *output shape) for spikes (B, T, *input_shape)."""
         batch, steps = spikes.shape[:2]
         layers = dict(zip(self.network.projections, self.connections, strict=True))
-        activity: dict[str, list[torch.Tensor]] = {p.name: [] for p in self.network.populations}
-        activity[INPUT] = list(spikes.to(self.dtype).unbind(1))
+        activity = {
+            p.name: torch.empty((steps, batch, *p.shape), dtype=self.dtype)
+            for p in self.network.populations
+        }
+        activity[INPUT] = spikes.to(self.dtype).moveaxis(1, 0)
+        late = {p: lateness(self.network, p) for p in self.network.projections}
         for cell in self.neurons:
             cell.reset(batch)  # type: ignore[operator]
         for t in range(steps):
             for population, cell in zip(self.network.populations, self.neurons, strict=True):
                 x = None
                 for projection in self.network.afferents(population.name):
-                    late = int(self.network.is_feedback(projection))
-                    source = _arriving(projection, activity[projection.pre], t - late)
-                    if source is None:
-                        source = torch.zeros(
-                            (batch, *self.network.shape_of(projection.pre)), dtype=self.dtype
-                        )
+                    source = arriving(activity[projection.pre], t, late[projection])
                     current = layers[projection](_prepared(projection, source)).to(self.dtype)
                     x = current if x is None else x + current
-                activity[population.name].append(cell(x))
-        return torch.stack(activity[self.network.output.name], dim=1)
+                activity[population.name][t] = cell(x)
+        return activity[self.network.output.name].moveaxis(0, 1)
 
 
 def _layer(network: Network, projection: Projection) -> nn.Module:
@@ -175,20 +175,6 @@ def _(dense: Dense, options: dict[str, Any]) -> _Linear:
 def _(conv: Conv, options: dict[str, Any]) -> _Conv2d:
     out, per_group, *kernel = conv.weight.shape
     return _Conv2d(per_group * conv.groups, out, tuple(kernel), **conv.geometry, **options)
-
-
-def _arriving(projection: Projection, sent: list[torch.Tensor], t: int) -> torch.Tensor | None:
-    """Return what was sent at step t, or as many steps before it as the delay of each neuron."""
-    if projection.delay is None:
-        return sent[t] if t >= 0 else None
-    if t < 0:
-        return None
-    arrived = torch.zeros_like(sent[0]).flatten(1)
-    for lag in np.unique(projection.delay):
-        if t >= lag:
-            some = torch.from_numpy(np.flatnonzero(projection.delay == lag))
-            arrived[:, some] = sent[t - int(lag)].flatten(1)[:, some]
-    return arrived.reshape(sent[0].shape)
 
 
 def _prepared(projection: Projection, source: torch.Tensor) -> torch.Tensor:

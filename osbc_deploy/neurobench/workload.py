@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from osbc_deploy.arrays import IntArray, SpikeArray
-from osbc_deploy.model.graph import INPUT, Network, Projection
+from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.model.delivery import delivered
+from osbc_deploy.model.graph import INPUT, Network
 
 __all__ = ["Workload", "count_workload"]
 
@@ -72,7 +73,8 @@ def count_workload(
             int(connection.fan_out(np.ones_like(nonzero), shape).sum()) * spikes[INPUT].shape[1]
         )
         for start in range(0, n, batch_size):
-            heard = _heard(network, projection, spikes[projection.pre][start : start + batch_size])
+            sent = spikes[projection.pre][start : start + batch_size]
+            heard = delivered(network, projection, sent).astype(np.int64)
             pooled, full = (heard, 1) if pool is None else (pool.sums(heard), pool.divisor)
             operations = (pooled > 0).sum(axis=0).reshape(pooled.shape[1], -1) @ fans
             graded = ((pooled != 0) & (pooled != full)).any(axis=tuple(range(2, pooled.ndim)))
@@ -95,15 +97,3 @@ def count_workload(
 def _values(network: Network) -> int:
     neurons = (p.neuron.parameters for p in network.populations)
     return network.parameters + sum(v.size for values in neurons for v in values.values())
-
-
-def _heard(network: Network, projection: Projection, spikes: SpikeArray) -> IntArray:
-    """Return what arrives in each step: late by a step with feedback, and by the delays."""
-    late = int(network.is_feedback(projection))
-    flat = spikes.reshape(*spikes.shape[:2], -1)
-    delays = np.zeros(flat.shape[2], np.int64) if projection.delay is None else projection.delay
-    arrived = np.zeros(flat.shape, np.int64)
-    for lag in np.unique(delays + late):
-        some = delays + late == lag
-        arrived[:, lag:, some] = flat[:, : max(0, flat.shape[1] - lag), some]
-    return arrived.reshape(spikes.shape)

@@ -93,6 +93,8 @@ class Conv(Convolution, Connection):
             return f"takes ({wanted}, H, W), gets {shape}"
         if len(self.weight) % self.groups:
             return f"has {len(self.weight)} output channels in {self.groups} groups"
+        if min(self.output_shape(shape)) < 1:
+            return f"its window is larger than its input {shape}"
         return ""
 
     def unfolded(self, frames: FloatArray) -> FloatArray:
