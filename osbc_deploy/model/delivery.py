@@ -21,10 +21,10 @@ T = TypeVar("T", bound=np.generic)
 def lateness(network: Network, projection: Projection) -> int | IntArray:
     """Return the steps that spikes arrive late: one number, or one for each neuron (n_pre,)."""
     feedback = int(network.is_feedback(projection))
-    if projection.delay is None:
+    if projection.delay is None or not projection.delay.size:
         return feedback
     late = projection.delay + feedback
-    return int(late[0]) if len(late) and (late == late[0]).all() else late
+    return int(late[0]) if (late == late[0]).all() else late
 
 
 def delivered(network: Network, projection: Projection, raster: NDArray[T]) -> NDArray[T]:

@@ -117,7 +117,7 @@ def _resets(network: Network) -> list[str]:
 
 def _remembers(population: Population) -> bool:
     """Tell whether a reset makes a difference to what a population does later."""
-    return population.neuron.spiking and not isinstance(population.neuron, families.Threshold)
+    return population.neuron.spiking and not population.neuron.memoryless
 
 
 def _offenders(network: Network) -> list[str]:
@@ -171,8 +171,8 @@ def _neurons(population: Population, dt: float, dtype: str) -> Any:
     def spread(value: FloatArray | float) -> FloatArray:
         return np.array(np.broadcast_to(np.asarray(value, np.float64), shape))
 
-    if isinstance(neuron, families.Threshold):
-        return nir.Threshold(spread(p["v_threshold"]))
+    if neuron.memoryless:
+        return nir.Threshold(spread(_threshold(population, dtype)))
     dynamics = neuron.dynamics()
     leak = 1.0 - dynamics.decay_v
     fires = {}
