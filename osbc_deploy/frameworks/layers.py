@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from osbc_deploy.frameworks.compose import Add, Flatten, Scale, Shift
-from osbc_deploy.frameworks.folding import as_array
+from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
 from osbc_deploy.frameworks.tracing import Value
 from osbc_deploy.model.graph import AvgPool, Conv, Dense, Pair
 
@@ -116,12 +116,7 @@ def _batch_norm(builder: Builder, called: Called, norm: Any) -> None:
     if norm.running_mean is None:
         builder.refuse(called, f"{name} without running statistics cannot be folded")
         return
-    factor = 1.0 / np.sqrt(as_array(norm.running_var).astype(np.float64) + norm.eps)
-    if norm.weight is not None:
-        factor = factor * as_array(norm.weight)
-    offset = -as_array(norm.running_mean).astype(np.float64) * factor
-    if norm.bias is not None:
-        offset = offset + as_array(norm.bias)
+    factor, offset = batch_norm_factors(norm)
     shape = builder.shape(called.sources[0].shape)
     if not shape or shape[0] != len(factor):
         builder.misfit(called, f"{name}({len(factor)}) does not match its input {shape}")
