@@ -139,15 +139,17 @@ def assemble(
     populations, projections = [], []
     for name in order:
         signal = walk.heard[name]
-        populations.append(Population(name, signal.shape, walk.cells[name].neuron))
+        neuron = walk.cells[name].neuron
+        populations.append(Population(name, signal.shape, neuron))
         # What leads back is added to what comes from before, as frameworks do it.
         terms = sorted(
             _merged(signal.terms, said), key=lambda t: t.pre in order[order.index(name) :]
         )
         for term in terms:
             late = _lateness(term, name, order, depth, said)
-            connection, pool = _mapping(term, signal.shape, alone=len(terms) == 1)
-            trained = term.connection is not None or len(terms) > 1
+            alone = neuron.exact or len(terms) == 1
+            connection, pool = _mapping(term, signal.shape, alone=alone)
+            trained = not neuron.exact and (term.connection is not None or len(terms) > 1)
             title = term.name or f"{term.pre}-{name}"
             projections.append(
                 Projection(title, term.pre, name, _cast(connection, dtype), pool, trained, late)
@@ -220,6 +222,9 @@ class _Walk:
         self._shapes = self._find_shapes(needed)
         heard = {name: self._heard(name) for name in self.cells}
         self.heard = {name: signal for name, signal in heard.items() if signal is not None}
+        for name, signal in self.heard.items():
+            if self.cells[name].neuron.exact:
+                self.cells[name], self.heard[name] = _settled(self.cells[name], signal)
         self.edges = [(t.pre, name) for name, signal in self.heard.items() for t in signal.terms]
 
     def _find_shapes(self, needed: set[str]) -> dict[str, Shape]:
@@ -270,8 +275,9 @@ class _Walk:
                     f"{name}: {parameter} of shape {value.shape} does not broadcast to the "
                     f"neurons {shape}"
                 )
+        alone = self.cells[name].neuron.exact or len(arrives.terms) == 1
         for term in arrives.terms:
-            self._check_mapping(name, term, shape, alone=len(arrives.terms) == 1)
+            self._check_mapping(name, term, shape, alone=alone)
         return arrives if len(self.faults) == faults else None
 
     def _check_mapping(self, name: str, term: Term, shape: Shape, *, alone: bool) -> None:
@@ -334,6 +340,17 @@ class _Walk:
             self.faults.append(f"{name}: adds signals of different shapes ({shapes})")
             return None
         return _Signal(known[0].shape, tuple(t for s in known for t in s.terms))
+
+
+def _settled(cells: Cells, signal: _Signal) -> tuple[Cells, _Signal]:
+    """Take what gates get in every step off their thresholds."""
+    parameters = cells.neuron.parameters
+    threshold = parameters["v_threshold"]
+    for term in signal.terms:
+        threshold = threshold - (0.0 if term.offset is None else term.offset)
+    neuron = replace(cells.neuron, v_threshold=threshold)  # type: ignore[call-arg]
+    terms = tuple(replace(term, offset=None) for term in signal.terms)
+    return replace(cells, neuron=neuron), replace(signal, terms=terms)
 
 
 def _merged(terms: Sequence[Term], notes: list[str]) -> list[Term]:

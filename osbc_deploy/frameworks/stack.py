@@ -30,7 +30,9 @@ from osbc_deploy.frameworks.framework import (
     kind_of,
     unsupported,
 )
+from osbc_deploy.frameworks.gating import OF_CURRENTS, gates_note, max_pooling
 from osbc_deploy.frameworks.layers import adaptive_pooling, average_pooling, convolution
+from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import (
     INPUT,
     AvgPool,
@@ -51,6 +53,8 @@ _TORCH = (
     nn.Flatten,
     nn.AvgPool2d,
     nn.AdaptiveAvgPool2d,
+    nn.MaxPool2d,
+    nn.AdaptiveMaxPool2d,
     nn.Linear,
     nn.Conv2d,
     nn.BatchNorm1d,
@@ -230,6 +234,8 @@ class StackReader:
             self._average(path, layer, average_pooling)
         elif kind is nn.AdaptiveAvgPool2d:
             self._average(path, layer, self._adaptive)
+        elif kind in (nn.MaxPool2d, nn.AdaptiveMaxPool2d):
+            self._largest(path, layer)
         elif kind is nn.Linear:
             self.linear(path, layer.weight, layer.bias)
         elif kind is nn.Conv2d:
@@ -274,6 +280,22 @@ class StackReader:
             self.pool = pool
             self.path = path
             self.shape = pool.output_shape(self.shape)
+
+    def _largest(self, path: str, layer: Any) -> None:
+        """Take a pooling by maximum, which is a population of gates."""
+        name = type(layer).__name__
+        if self.current is not None or self.pool is not None:
+            self._skip(path, layer, f"{name} {OF_CURRENTS}")
+            return
+        try:
+            connection = max_pooling(layer, self.shape)
+        except ValueError as why:
+            self._mismatch(path, str(why))
+            self.lost = True
+            return
+        self.shape = connection.output_shape(self.shape)
+        self._add(path, Gate(np.ones(())), f"to {path}", connection, compressible=False)
+        self.notes.append(gates_note(path, f"{name} of spikes", self.populations[-1].size))
 
     def _pool_current(self, path: str, conv: Conv, pool: AvgPool) -> None:
         if pool.padding != (0, 0):
@@ -382,13 +404,19 @@ class StackReader:
                     f"{parameter} of shape {value.shape} does not broadcast to the "
                     f"neurons {self.shape}",
                 )
-        self.populations.append(Population(path, self.shape, neuron))
-        self.projections.append(
-            Projection(name, self.pre, path, connection, self.pool, compressible)
-        )
+        self._add(path, neuron, name, connection, compressible=compressible)
         if feedback is not None:
             try:
                 self.projections.append(feedback(self.shape))
             except ValueError as why:
                 self.refuse(path, str(why))
+
+    def _add(
+        self, path: str, neuron: Neuron, name: str, connection: Dense | Conv, *, compressible: bool
+    ) -> None:
+        """Add a population and what projects to it."""
+        self.populations.append(Population(path, self.shape, neuron))
+        self.projections.append(
+            Projection(name, self.pre, path, connection, self.pool, compressible)
+        )
         self.pre, self.current, self.pool = path, None, None

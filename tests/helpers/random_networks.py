@@ -23,6 +23,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults, on_grid
+from osbc_deploy.lower.gates import Way, gate
 
 SIGNS = ("mixed", "excitatory", "inhibitory")
 DECAYS_U = (-1, 0, 1, 900, 2048, 4094, 4095)
@@ -60,11 +61,18 @@ def cases(draw: Callable[..., Any], formats: NumberFormats) -> Case:
     projections: list[FixedProjection] = []
     for number in range(depth):
         pre = populations[-1].name if populations else "input"
+        name = f"p{number}"
+        if (number or not graded) and draw(st.integers(0, 4)) == 0:
+            found, gates = _gates(draw, rng, name, pre, shape, formats)
+            shape = gates.shape
+            projections += found
+            populations.append(gates)
+            features.append("gates")
+            continue
         make = _conv if number < convolutions else _dense
         connection, extra, found = make(draw, rng, shape, formats, features[0], chain=chain)
         features += found
         shape = connection.output_shape(shape)
-        name = f"p{number}"
         projections.append(
             FixedProjection(
                 f"{pre} to {name}", pre, name, connection, graded=graded and not number, **extra
@@ -85,6 +93,24 @@ def cases(draw: Callable[..., Any], formats: NumberFormats) -> Case:
     if graded:
         spikes = spikes * rng.integers(-20, 21, spikes.shape)
     return Case(network, spikes.astype(np.int32 if graded else np.uint8), tuple(features))
+
+
+def _gates(
+    draw: Callable[..., Any], rng: Any, name: str, pre: str, shape: Any, formats: NumberFormats
+) -> tuple[tuple[FixedProjection, ...], FixedPopulation]:
+    """Gates that a window of each channel excites and inhibits, or all that there is."""
+    if len(shape) == 3:
+        kernel = tuple(draw(st.integers(1, side)) for side in shape[1:])
+        signs = rng.choice([-1, 0, 1, 1], (shape[0], 1, *kernel))
+        stride, padding = (draw(st.integers(1, 3)),) * 2, tuple(k // 2 for k in kernel)
+        connection: FixedConv | FixedDense = FixedConv(signs, stride, padding, (1, 1), shape[0])
+    else:
+        signs = rng.choice([-1, 0, 1, 1], (draw(st.integers(1, 16)), math.prod(shape)))
+        connection = FixedDense(signs)
+    excited = int(np.maximum(signs, 0).reshape(len(signs), -1).sum(axis=1).max())
+    least = draw(st.integers(1, max(1, excited)))
+    way = Way(f"{pre} to {name}", pre, connection)
+    return gate(name, connection.output_shape(shape), least, [way], formats)
 
 
 def _settings(

@@ -8,6 +8,7 @@ Whatever has no exact counterpart is listed, all of it, with its place.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -24,6 +25,14 @@ from osbc_deploy.frameworks.calling import evaluated
 from osbc_deploy.frameworks.compose import Add, Flatten, NotComposable, Scale, Shift, result_shape
 from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.framework import children_of, kind_of, unsupported
+from osbc_deploy.frameworks.gating import (
+    OF_CURRENTS,
+    OF_NUMBERS,
+    SPIKES,
+    gates_note,
+    literal_of,
+    max_pooling,
+)
 from osbc_deploy.frameworks.layers import adaptive_pooling, average_pooling, convolution
 from osbc_deploy.frameworks.spikingjelly.nodes import (
     CONTAINERS,
@@ -36,12 +45,15 @@ from osbc_deploy.frameworks.spikingjelly.nodes import (
     neuron_of,
 )
 from osbc_deploy.frameworks.tracing import place, trace, value
+from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import INPUT, Dense, Network, Shape
 
 __all__ = ["is_whole", "read_graph", "traced"]
 
 _ADDED = (operator.add, operator.iadd, torch.add)
 _MULTIPLIED = (operator.mul, operator.imul, torch.mul, operator.matmul, torch.matmul, torch.bmm)
+_LEAST = {"minimum": 2, "min": 2, "maximum": 1, "max": 1}
+"""How many of two signals must be 1 where it is 1, of operations that are gates."""
 _RESHAPED = ("flatten", "reshape", "view", "contiguous", "squeeze", "unsqueeze", "clone", "detach")
 
 
@@ -241,6 +253,8 @@ class _Reader:
             self._batch_norm(node, path, found, shape)
         elif kind in (nn.AvgPool2d, nn.AdaptiveAvgPool2d):
             self._average(node, path, found, shape)
+        elif kind in (nn.MaxPool2d, nn.AdaptiveMaxPool2d):
+            self._largest(node, path, found, shape)
         elif kind is nn.Flatten and inside and found.start_dim == 1:
             self._follow(node, path, Flatten())
         elif kind is nn.Flatten:
@@ -260,6 +274,22 @@ class _Reader:
             self._refuse(node, str(why), path)
         else:
             self._follow(node, path, pool)
+
+    def _largest(self, node: fx.Node, path: str, found: Any, shape: Shape) -> None:
+        """Take a pooling by maximum, which is a population of gates."""
+        name = type(found).__name__
+        try:
+            if literal_of(self.names[node], self.nodes, self.edges) != SPIKES:
+                raise ValueError(f"{name} {OF_CURRENTS}")
+            weights = max_pooling(found, shape)
+        except ValueError as why:
+            self._refuse(node, str(why), path)
+            return
+        if isinstance(weights, Dense):
+            self._follow(node, f"{path}.flat", Flatten())
+        self._follow(node, f"to {path}", weights)
+        self._follow(node, path, Cells(Gate(np.ones(()))))
+        self._note_gates(node, path, name)
 
     def _batch_norm(self, node: fx.Node, path: str, norm: Any, shape: Shape) -> None:
         if norm.running_mean is None:
@@ -324,8 +354,12 @@ class _Reader:
         elif node.target in _MULTIPLIED or name in ("mul", "mul_", "matmul", "bmm"):
             if len(parts) == 1 and len(numbers) == 1:
                 self._add(node, path, Scale(np.asarray(float(numbers[0]))))
+            elif len(parts) == 2 and name in ("mul", "mul_", "imul"):
+                self._gate(node, path, "product", 2)
             else:
                 self._refuse(node, f"{name} multiplies signals; on the chip only weights do")
+        elif name in _LEAST and len(parts) == len(node.args) == 2 and not node.kwargs:
+            self._gate(node, path, name, _LEAST[name])
         elif name in ("sub", "isub", "rsub") and len(parts) == len(numbers) == 1:
             self._less(node, path, name)
         elif name in _RESHAPED:
@@ -337,6 +371,25 @@ class _Reader:
             self.notes.append(f"{path}: over time, left to the readout")
         else:
             self._refuse(node, f"{name} is not supported")
+
+    def _gate(self, node: fx.Node, path: str, name: str, least: int) -> None:
+        """Take what is computed of two signals, which is a gate if both are spikes."""
+        sources = self._sources(node)
+        heard = [literal_of(self.names[s], self.nodes, self.edges) for s in sources]
+        if len({value(s).shape for s in sources}) > 1:
+            self._refuse(node, f"{name} of signals of different shapes")
+        elif None in heard:
+            self._refuse(node, f"{name} {OF_NUMBERS}")
+        elif len(sources) == 1:
+            # Of a signal with itself.
+            self.names[node] = self.names[sources[0]]
+        else:
+            self._add(node, path, Cells(Gate(np.asarray(float(least)))))
+            self._note_gates(node, path, name)
+
+    def _note_gates(self, node: fx.Node, path: str, what: str) -> None:
+        count = math.prod(self._shape(node))
+        self.notes.append(gates_note(path, f"{what} of spikes", count))
 
     def _less(self, node: fx.Node, path: str, name: str) -> None:
         """Take the difference between a signal and a number."""

@@ -126,7 +126,9 @@ def _read_traced(
     source = source or type(module).__name__
     network = read_graph(module, graph, input_shape, dtype=dtype, source=source)
     places = {p.name: p.name.partition("#")[0] for p in network.populations}
-    cells = {name: module.get_submodule(path) for name, path in places.items()}
+    # Gates that no layer is, such as masks, cannot be watched.
+    layers = dict(module.named_modules(remove_duplicate=False))
+    cells = {name: layers[path] for name, path in places.items() if path in layers}
     return Reading(network, cells, over_time, traced=True)
 
 
