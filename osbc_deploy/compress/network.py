@@ -154,7 +154,7 @@ class CompressedNetwork:
     ----------
     original : Network
     projections : dict of CompressedProjection
-        By projection name.
+        By projection name; those into gates are not compressed.
     options : CompressionOptions
     deviations : tuple of Deviation
     rates : dict of float
@@ -186,7 +186,7 @@ class Statistics:
     Attributes
     ----------
     problems : tuple of LayerProblem
-        In network order.
+        In network order; gates have none.
     rates : dict of float
         Mean spikes per neuron and step, by population.
     deviations : tuple of Deviation
@@ -216,8 +216,8 @@ def collect(
     run = _float_run(network, calibration, batch_size, progress)
     deviations = list(_oddities(network, run))
     problems = []
-    with task(progress, "Hessians", len(network.populations) * len(calibration)):
-        for population in network.populations:
+    with task(progress, "Hessians", len(network.trained) * len(calibration)):
+        for population in network.trained:
             scene = _scene(network, population, calibration, run, {}, options, progress)
             problem = scene.problem(scene.moments(cross=False, part=slice(None)), free_bias=False)
             deviations.extend(problem.deviations)
@@ -277,7 +277,9 @@ def compress(
     for population in network.populations:
         afferents = network.afferents(population.name)
         found = store.load(population.name, afferents) if store else None
-        if found is None:
+        if population not in network.trained:
+            found = (), ()
+        elif found is None:
             scene = _scene(network, population, calibration, run, arriving, options, progress)
             found = _compress_population(scene, keep, bits, options, progress, tuned=tuned)
             if store:
@@ -435,7 +437,7 @@ def _plan(
         return done["keep"], done["bits"]
     trained = {
         p.name: network.afferents(p.name)
-        for p in network.populations
+        for p in network.trained
         if all(q.compressible for q in network.afferents(p.name))
     }
     sizes = {name: sum(q.connection.weight.size for q in a) for name, a in trained.items()}

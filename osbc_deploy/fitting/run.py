@@ -28,8 +28,8 @@ from osbc_deploy.fitting.candidates import (
     BITS,
     SPARSITIES,
     affordable_sparsities,
+    cost_beside,
     layer_candidates,
-    relay_cost,
 )
 from osbc_deploy.fitting.remedies import advice
 from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
@@ -201,7 +201,7 @@ backend, backend_samples, time_limit, progress, call
         name: [c for c in found if c.bits in bits and c.sparsity <= max_sparsity]
         for name, found in candidates.items()
     }
-    plans = pareto_plans(allowed, relay_cost(job.network, job.chip, times))
+    plans = pareto_plans(allowed, cost_beside(job.network, job.chip, times))
     if not plans:
         raise FitError(_no_plan(allowed, job.chip))
     feasible = _within(plans, candidates, budget, job.chip)
@@ -233,7 +233,7 @@ def _candidates(
     network = job.network
     found = {}
     with task(progress, "candidates", len(statistics.problems) * len(SPARSITIES)):
-        for problem, population in zip(statistics.problems, network.populations, strict=True):
+        for problem, population in zip(statistics.problems, network.trained, strict=True):
             following = [p for p in network.projections if p.pre == population.name]
             found[problem.afferents[0].name] = layer_candidates(
                 problem,

@@ -6,6 +6,7 @@ derives from; functions by their name. Both are tables. Whatever has no exact co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,9 +18,11 @@ from osbc_deploy.frameworks.assemble import Graph
 from osbc_deploy.frameworks.compose import Add, Delay
 from osbc_deploy.frameworks.flow import Called, Flow, Signal
 from osbc_deploy.frameworks.framework import Framework, kind_of, unsupported
+from osbc_deploy.frameworks.gating import gates_note, literal_of
 from osbc_deploy.frameworks.layers import FLAT, FUNCTIONS, LAYERS, TIMELESS
 from osbc_deploy.frameworks.order import ancestors
 from osbc_deploy.frameworks.walk import Cells, Node
+from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import INPUT, Connection, Shape
 from osbc_deploy.model.neurons import Neuron
 
@@ -229,6 +232,18 @@ class Builder:
             self.edges.append((f"{name}.recurrent", name))
         if called.event.module is not None:
             self.modules[self.now[called][0]] = called.event.module
+
+    def gates(self, called: Called, least: int, what: str, shape: Shape) -> None:
+        """Put gates into the graph that fire where so many of their inputs do."""
+        self.put(called, called.name, Cells(Gate(np.asarray(float(least)))))
+        if called.event.module is not None:
+            self.modules[self.now[called][0]] = called.event.module
+        self.note(gates_note(called.name, f"{what} of spikes", math.prod(shape)))
+
+    def literal(self, signal: Signal) -> tuple[float, float] | None:
+        """Return whether a signal is spikes, or 1 less spikes; None where it is neither."""
+        names = self.names(signal)
+        return literal_of(names[0], self.nodes, self.edges) if len(names) == 1 else None
 
     def _with_height(self, neuron: Neuron, shape: Shape) -> Neuron:
         """Return neurons whose parameters of (C, L) are (C, 1, L) where the signal is."""

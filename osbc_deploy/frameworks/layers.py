@@ -11,6 +11,7 @@ from torch import nn
 
 from osbc_deploy.frameworks.compose import Add, Flatten, Scale, Shift
 from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
+from osbc_deploy.frameworks.gating import OF_CURRENTS, OF_NUMBERS, SPIKES, max_pooling
 from osbc_deploy.frameworks.tracing import Value
 from osbc_deploy.model.graph import AvgPool, Conv, Dense, Pair
 
@@ -22,6 +23,7 @@ __all__ = [
     "FLAT",
     "FUNCTIONS",
     "LAYERS",
+    "SUPPORTED_LAYERS",
     "TIMELESS",
     "LayerReader",
     "convolution",
@@ -60,10 +62,10 @@ def convolution(layer: Any) -> tuple[Conv, list[str]]:
     return conv, faults
 
 
-def _pair(value: Any, along: int) -> Pair:
-    """Return a size for two axes; the first of a single axis takes `along`."""
+def _pair(value: Any, along: int, *, flat: bool = False) -> Pair:
+    """Return a size for two axes; of a single one the other takes `along`."""
     if not isinstance(value, tuple | list):
-        return int(value), int(value)
+        value = (value,) if flat else (value, value)
     first, second = value if len(value) == 2 else (along, *value)
     return int(first), int(second)
 
@@ -172,6 +174,55 @@ def _adaptive(builder: Builder, called: Called, layer: Any) -> None:
     builder.put(called, called.name, AvgPool(kernel=kernel, stride=kernel))
 
 
+def _largest(builder: Builder, called: Called, layer: Any) -> None:
+    """Take a pooling by maximum, which is a population of gates."""
+    name = type(layer).__name__
+    if isinstance(layer, nn.MaxPool1d):
+        layer = nn.MaxPool2d(
+            kernel_size=_pair(layer.kernel_size, 1, flat=True),
+            stride=_pair(layer.stride, 1, flat=True),
+            padding=_pair(layer.padding, 0, flat=True),
+            dilation=_pair(layer.dilation, 1, flat=True),
+            return_indices=layer.return_indices,
+            ceil_mode=layer.ceil_mode,
+        )
+    shape = builder.shape(called.sources[0].shape)
+    try:
+        if builder.literal(called.sources[0]) != SPIKES:
+            raise ValueError(f"{name} {OF_CURRENTS}")
+        weights = max_pooling(layer, shape)
+    except ValueError as why:
+        builder.refuse(called, str(why))
+        return
+    if isinstance(weights, Dense):
+        builder.put(called, f"{called.name}.flat", Flatten())
+    builder.put(called, f"to {called.name}", weights)
+    builder.gates(called, 1, name, weights.output_shape(shape))
+
+
+def _least(builder: Builder, called: Called) -> None:
+    """Take the larger or smaller of two signals."""
+    name = called.event.name
+    if len(called.sources) != 2 or called.event.kwargs:
+        builder.refuse(called, f"{name} is not supported")
+    else:
+        _gate(builder, called, name, 1 if "max" in name else 2)
+
+
+def _gate(builder: Builder, called: Called, name: str, least: int) -> None:
+    """Take what is computed of two signals, which is a gate if both are spikes."""
+    one, two = called.sources
+    if one.shape != two.shape:
+        builder.refuse(called, f"{name} of signals of different shapes")
+    elif None in (builder.literal(one), builder.literal(two)):
+        builder.refuse(called, f"{name} {OF_NUMBERS}")
+    elif builder.names(one) == builder.names(two):
+        # Of a signal with itself.
+        builder.now[called] = builder.names(one)
+    else:
+        builder.gates(called, least, name, one.shape)
+
+
 def _dropped(builder: Builder, called: Called, layer: Any) -> None:
     if not isinstance(layer, nn.Identity):
         kind = builder.kind(layer).__name__
@@ -189,18 +240,26 @@ LAYERS: Mapping[type, LayerReader] = {
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),
     **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), _average),
     **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _adaptive),
+    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool2d), _largest),
     nn.Linear: _linear,
     nn.Flatten: _flatten,
 }
 """How torch's layers are read, by class; subclasses are read as these."""
 
+SUPPORTED_LAYERS = (
+    "Linear, Conv1d/2d (zero padding), BatchNorm1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d onto a "
+    "divisor of its input, MaxPool1d/2d and AdaptiveMaxPool2d of spikes, Flatten, Dropout, Identity"
+)
+"""The same for a message."""
+
 FLAT = (nn.Conv1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.MaxPool1d)
 """Layers of one dimension: a network that has any is read with a height of 1."""
 
 TIMELESS = (
-    nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool1d, nn.AvgPool2d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
-)  # fmt: skip
+    *(nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool1d, nn.AvgPool2d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.MaxPool1d, nn.MaxPool2d),
+    nn.AdaptiveMaxPool2d,
+)
 """Layers that take no time axis beside the batch."""
 
 _OF_FUNCTIONS: Mapping[str, type[nn.Module]] = {
@@ -341,7 +400,9 @@ def _multiply(builder: Builder, called: Called) -> None:
     except ValueError:
         constant = None
     divides = "div" in name
-    if len(called.sources) > 1 or name in ("matmul", "bmm", "rtruediv", "rdiv"):
+    if len(called.sources) == 2 and name in ("mul", "rmul", "imul", "multiply"):
+        _gate(builder, called, "product", 2)
+    elif len(called.sources) > 1 or name in ("matmul", "bmm", "rtruediv", "rdiv"):
         builder.refuse(called, f"{name} multiplies signals; on the chip only weights do")
     elif constant is None or (divides and not np.all(constant)):
         builder.refuse(called, f"{name} by something that is no number")
@@ -367,6 +428,7 @@ FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
     **dict.fromkeys(
         ("mul", "rmul", "imul", "multiply", "div", "truediv", "matmul", "bmm"), _multiply
     ),
+    **dict.fromkeys(("max", "maximum", "min", "minimum"), _least),
     "neg": _negate,
     "linear": _functional_linear,
     "conv1d": _functional_convolution,

@@ -158,14 +158,25 @@ class Network:
         return self.populations[-1]
 
     @property
+    def trained(self) -> tuple[Population, ...]:
+        """The populations whose weights compression may change: all but gates."""
+        return tuple(p for p in self.populations if not p.neuron.exact)
+
+    @property
+    def weighted(self) -> tuple[Projection, ...]:
+        """The projections that compression may change: all but those into gates."""
+        names = {p.name for p in self.trained}
+        return tuple(p for p in self.projections if p.post in names)
+
+    @property
     def weights(self) -> int:
-        """Number of trained weights, without biases."""
-        return sum(p.connection.weight.size for p in self.projections)
+        """Number of weights that compression may change, without biases."""
+        return sum(p.connection.weight.size for p in self.weighted)
 
     @property
     def parameters(self) -> int:
         """Number of trained weights and biases."""
-        biases = (p.connection.bias for p in self.projections)
+        biases = (p.connection.bias for p in self.weighted)
         return self.weights + sum(0 if b is None else b.size for b in biases)
 
     def shape_of(self, name: str) -> Shape:

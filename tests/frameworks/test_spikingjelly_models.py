@@ -89,11 +89,9 @@ def test_sew_resnet18_is_imported_once_its_maximum_and_its_end_are_exchanged(
 
 
 @pytest.mark.parametrize("connect", ["ADD", "AND", "IAND"])
-def test_sew_resnet18_as_it_comes_lacks_few_parts(sew_resnet: Any, connect: str) -> None:
+def test_sew_resnet18_as_it_comes_lacks_its_end_only(sew_resnet: Any, connect: str) -> None:
     found = refused(resnet(sew_resnet, connect), SHAPE)
-    blocks = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
-    places = ["maxpool", *(blocks if connect != "ADD" else []), "fc"]
-    assert [line.partition(":")[0] for line in found] == places
+    assert [line.partition(":")[0] for line in found] == ["fc"]
 
 
 def test_a_spiking_transformer_is_refused_with_all_it_needs() -> None:
@@ -112,8 +110,8 @@ def test_a_spiking_transformer_is_refused_with_all_it_needs() -> None:
     )
     found = refused(model, (2, 16, 16))
     for part in (
-        "patch_embed.stages.2.conv_bn.block.2: MaxPool2d",
-        "patch_embed.stages.3.conv_bn.block.2: MaxPool2d",
+        "patch_embed.stages.2.conv_bn.block.2: MaxPool2d takes the largest of several currents",
+        "patch_embed.stages.3.conv_bn.block.2: MaxPool2d takes the largest of several currents",
         "blocks.0.attn: SpikingSelfAttention: multiplies spikes by spikes",
         "head: the network ends in Linear",
     ):

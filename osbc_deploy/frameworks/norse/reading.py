@@ -22,6 +22,7 @@ from osbc_deploy.frameworks.calling import ONE_CALL, stepped_with_state
 from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.framework import Framework
+from osbc_deploy.frameworks.layers import SUPPORTED_LAYERS
 from osbc_deploy.frameworks.norse.neurons import IF, LI, LIF, CubaLI, CubaLIF, RecurrentLIF
 from osbc_deploy.frameworks.proof import proven
 from osbc_deploy.model.graph import Dense, Network, Shape
@@ -30,8 +31,7 @@ from osbc_deploy.model.neurons import Neuron
 __all__ = ["SUPPORTED", "read_norse"]
 
 SUPPORTED = (
-    "Linear, Conv1d/2d (zero padding), BatchNorm1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d onto a "
-    "divisor of its input, Flatten, Dropout, Identity, LIFBoxCell, LIFCell, LIF, IAFCell, IAF, "
+    f"{SUPPORTED_LAYERS}, LIFBoxCell, LIFCell, LIF, IAFCell, IAF, "
     "LIFRecurrentCell, LIFRecurrent, LIBoxCell, LICell, LI, LILinearCell, Lift, SequentialState, "
     "RecurrentSequential, Sequential"
 )

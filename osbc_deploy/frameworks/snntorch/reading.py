@@ -29,7 +29,7 @@ from osbc_deploy.frameworks.compose import broadcasts
 from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.framework import Framework
-from osbc_deploy.frameworks.layers import convolution
+from osbc_deploy.frameworks.layers import SUPPORTED_LAYERS, convolution
 from osbc_deploy.frameworks.proof import proven
 from osbc_deploy.frameworks.snntorch.neurons import (
     Lapicque,
@@ -45,11 +45,7 @@ from osbc_deploy.model.neurons import Neuron
 
 __all__ = ["SUPPORTED", "read_snntorch"]
 
-SUPPORTED = (
-    "Linear, Conv1d/2d (zero padding), BatchNorm1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d onto a "
-    "divisor of its input, Flatten, Dropout, Identity, Leaky, Synaptic, Lapicque, RLeaky, "
-    "RSynaptic, Sequential"
-)
+SUPPORTED = f"{SUPPORTED_LAYERS}, Leaky, Synaptic, Lapicque, RLeaky, RSynaptic, Sequential"
 
 OUT_OF_REACH = 1e6
 """From this threshold on, the last cell is an integrator; potentials are of the order of 1."""

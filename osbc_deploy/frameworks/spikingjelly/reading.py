@@ -18,7 +18,7 @@ from osbc_deploy.frameworks.builder import Builder
 from osbc_deploy.frameworks.calling import ONE_CALL, stepped
 from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.framework import Framework
-from osbc_deploy.frameworks.layers import LAYERS
+from osbc_deploy.frameworks.layers import LAYERS, SUPPORTED_LAYERS
 from osbc_deploy.frameworks.proof import proven
 from osbc_deploy.frameworks.spikingjelly.nodes import (
     CONTAINERS,
@@ -33,9 +33,7 @@ from osbc_deploy.model.graph import Network, Shape
 __all__ = ["SUPPORTED", "read_spikingjelly"]
 
 SUPPORTED = (
-    "Linear, Conv1d/2d (zero padding), BatchNorm1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d onto a "
-    "divisor of its input, Flatten, Dropout, Identity (torch's or layer.*), "
-    "ThresholdDependentBatchNorm1d/2d, SeqToANNContainer, MultiStepContainer, "
+    f"{SUPPORTED_LAYERS}, ThresholdDependentBatchNorm1d/2d, SeqToANNContainer, MultiStepContainer, "
     "LinearRecurrentContainer, ElementWiseRecurrentContainer, IFNode, LIFNode, ParametricLIFNode"
 )
 
@@ -135,6 +133,8 @@ _WRAPPED = {
     layer.AvgPool2d: LAYERS[nn.AvgPool2d],
     layer.AdaptiveAvgPool1d: LAYERS[nn.AdaptiveAvgPool1d],
     layer.AdaptiveAvgPool2d: LAYERS[nn.AdaptiveAvgPool2d],
+    layer.MaxPool1d: LAYERS[nn.MaxPool1d],
+    layer.MaxPool2d: LAYERS[nn.MaxPool2d],
     layer.Flatten: LAYERS[nn.Flatten],
     **dict.fromkeys((layer.Dropout, layer.Dropout2d), LAYERS[nn.Dropout]),
 }
