@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from osbc_deploy.checkpoints import fitted, read_state
 from osbc_deploy.data.samples import Samples, check_samples, load_npz, samples_from_dataset
 from osbc_deploy.errors import ArtefactError, UsageError, described
-from osbc_deploy.limits import check_tensors
 
 __all__ = ["as_samples", "load_object", "load_weights"]
 
@@ -130,36 +130,18 @@ def as_samples(given: Any, name: str) -> Samples:
 
 
 def load_weights(module: Any, path: Path) -> None:
-    """Load a safetensors state dict into a torch module, strictly.
+    """Load a file's weights into a torch module, strictly.
 
     Raises
     ------
     UsageError
         When the file does not exist.
     ArtefactError
-        When it is no safetensors file, or its names or shapes are not the module's.
+        When it holds no weights (see :func:`osbc_deploy.checkpoints.read_state`), or its names or
+        shapes are not the module's.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file. Give the weights as .safetensors.")
-    try:
-        check_tensors(path)
-        state = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ArtefactError(
-            f"{path}: not a safetensors file ({described(error)}). Pickled checkpoints are never "
-            "loaded; convert yours with safetensors.torch.save_file(model.state_dict(), path)."
-        ) from error
     own = module.state_dict()
-    faults = [f"missing {name}" for name in own if name not in state]
-    faults += [f"unknown {name}" for name in state if name not in own]
-    faults += [
-        f"{name} has shape {tuple(state[name].shape)}, needed {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
+    state, faults = fitted(read_state(path), own)
     if faults:
         listed = "\n".join(f"  - {fault}" for fault in faults)
         raise ArtefactError(

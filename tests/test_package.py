@@ -36,6 +36,7 @@ ORDER = [
     "backends",
     "frameworks",
     "formats",
+    "checkpoints",
     "references",
     "importing",
     "firmware",
