@@ -16,7 +16,8 @@ from osbc_deploy.arrays import FloatArray
 from osbc_deploy.frameworks.assemble import Cells, Node
 from osbc_deploy.frameworks.compose import Add, Flatten, Scale, Shift
 from osbc_deploy.limits import Allowance, array_bytes
-from osbc_deploy.model.graph import Conv, Dense, Pair, Shape, window_count
+from osbc_deploy.model.graph import Conv, Dense, Pair, Shape
+from osbc_deploy.model.windows import window_count
 
 __all__ = [
     "OF_CURRENTS",
