@@ -23,6 +23,7 @@ from osbc_deploy.frameworks.framework import Framework, Placed, Reading
 from osbc_deploy.frameworks.norse.neurons import IF, LI, LIF, CubaLI, CubaLIF
 from osbc_deploy.frameworks.proof import proven
 from osbc_deploy.frameworks.stack import StackReader, read_stack
+from osbc_deploy.frameworks.substitution import Substitution
 from osbc_deploy.model.graph import Network, Shape
 from osbc_deploy.model.neurons import Neuron
 
@@ -41,6 +42,7 @@ def read_norse(
     *,
     source: str = "",
     samples: SpikeArray | None = None,
+    substitute: Substitution | None = None,
 ) -> Network:
     """Turn a norse stack into a float network that computes what norse computes.
 
@@ -61,6 +63,9 @@ def read_norse(
     -------
     Network
 
+    substitute : Substitution, optional
+        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
+
     Raises
     ------
     UnsupportedModelError
@@ -73,7 +78,7 @@ def read_norse(
     def read(order: Sequence[Placed] | None) -> Reading:
         return read_stack(module, input_shape, _NORSE, source=source, order=order)
 
-    return proven(module, _NORSE, read, samples)
+    return proven(module, _NORSE, read, samples, substitute)
 
 
 def _values(layer: nn.Module) -> Mapping[str, Any]:

@@ -31,6 +31,7 @@ from osbc_deploy.frameworks.spikingjelly.nodes import (
     neuron_of,
 )
 from osbc_deploy.frameworks.stack import StackReader, dtype_of, read_stack
+from osbc_deploy.frameworks.substitution import Substitution
 from osbc_deploy.model.graph import Network, Shape
 
 __all__ = ["SUPPORTED", "read_spikingjelly"]
@@ -48,6 +49,7 @@ def read_spikingjelly(
     *,
     source: str = "",
     samples: SpikeArray | None = None,
+    substitute: Substitution | None = None,
 ) -> Network:
     """Turn a SpikingJelly network into a float network that computes what it computes.
 
@@ -64,6 +66,9 @@ def read_spikingjelly(
         Real samples, on which it must compute what SpikingJelly computes. Without them nothing is
         proven, and a module of one's own is refused.
 
+    substitute : Substitution, optional
+        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
+
     Raises
     ------
     UnsupportedModelError
@@ -76,7 +81,7 @@ def read_spikingjelly(
     def read(order: Sequence[Placed] | None) -> Reading:
         return _read(module, input_shape, samples, source, order)
 
-    return proven(module, _SPIKINGJELLY, read, samples)
+    return proven(module, _SPIKINGJELLY, read, samples, substitute)
 
 
 def _read(
