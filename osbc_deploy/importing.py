@@ -37,6 +37,7 @@ def import_network(
     *,
     dt: float | None = None,
     reset: str | None = None,
+    substitute: str | None = None,
 ) -> Network:
     """Turn a model into a float network.
 
@@ -51,6 +52,8 @@ def import_network(
         against its framework's own forward on them. A file needs none.
     dt, reset
         What NIR leaves open; see :func:`osbc_deploy.formats.nir.read.read_nir`.
+    substitute : {"maxpool=avg"}, optional
+        What may be exchanged in a module; see :mod:`osbc_deploy.frameworks.substitution`.
 
     Raises
     ------
@@ -61,7 +64,7 @@ def import_network(
         When weights are given to a file that holds its own, the samples have another shape, or
         `dt` and `reset` do not belong to the model.
     """
-    network = _import(module, weights, samples, dt, reset)
+    network = _import(module, weights, samples, dt, reset, substitute)
     named = [p.name for p in network.projections] + [p.name for p in network.populations]
     if faults := [name for name in dict.fromkeys(named) if _SURROGATES.search(name)]:
         raise UnsupportedModelError(
@@ -78,9 +81,12 @@ def _import(
     samples: Samples | None,
     dt: float | None,
     reset: str | None,
+    substitute: str | None,
 ) -> Network:
     found = load_object(module) if isinstance(module, str) and not _is_file(module) else module
     name = module if isinstance(module, str | Path) else type(module).__name__
+    if substitute is not None and not isinstance(found, nn.Module):
+        raise UsageError(f"--substitute: {name} is no module to exchange layers in. Leave it out.")
     if is_nir(found):
         network = read_nir(found, dt=dt, reset=reset, source=str(name))
         return _checked(network, weights, samples)
@@ -103,7 +109,12 @@ def _import(
     if weights is not None:
         load_weights(found, Path(weights))
     read = _reader(found, str(name))
-    network = read(found, samples.input_shape, source=str(name), samples=samples.spikes)
+    more = {}
+    if substitute is not None:
+        from osbc_deploy.frameworks.substitution import Substitution
+
+        more["substitute"] = Substitution(substitute, samples.labels)
+    network = read(found, samples.input_shape, source=str(name), samples=samples.spikes, **more)
     parameters = sum(p.numel() for p in found.parameters())
     if weights is None and isinstance(module, str) and parameters:
         missing = (

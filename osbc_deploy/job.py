@@ -69,6 +69,7 @@ def prepare(
     weights: str | Path | None = None,
     dt: float | None = None,
     reset: str | None = None,
+    substitute: str | None = None,
     readout: Readout = "sum",
     classes: int | None = None,
     backend: str | None = None,
@@ -101,7 +102,7 @@ def prepare(
     # norse and torch take seconds to import; bad options should fail before that.
     from osbc_deploy.importing import import_network
 
-    network = import_network(module, weights, typical, dt=dt, reset=reset)
+    network = import_network(module, weights, typical, dt=dt, reset=reset, substitute=substitute)
     # A network of one dimension is read with a height of 1.
     typical, evaluated = (s.shaped(network.input_shape) for s in (typical, evaluated))
     check_features(network)

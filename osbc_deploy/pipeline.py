@@ -40,6 +40,7 @@ def deploy(
     weights: str | Path | None = None,
     dt: float | None = None,
     reset: str | None = None,
+    substitute: str | None = None,
     sparsity: float = 0.9,
     bits: int = 4,
     method: str = "osbc",
@@ -77,6 +78,9 @@ def deploy(
     reset : {"zero", "subtract"}, optional
         What a spike does in a NIR graph, which does not say: set the potential to ``v_reset``, or
         take the threshold away.
+    substitute : {"maxpool=avg"}, optional
+        What is exchanged in a module before it is read: average pooling for max pooling of
+        currents, which no chip computes. What that costs is in the report.
     sparsity, bits, method, budget, pattern, mixed, tune
         See :class:`CompressionOptions`.
     solver_memory : int
@@ -127,6 +131,7 @@ def deploy(
         weights=weights,
         dt=dt,
         reset=reset,
+        substitute=substitute,
         readout=readout,
         classes=classes,
         backend=backend,

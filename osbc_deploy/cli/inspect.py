@@ -51,6 +51,11 @@ RANDOM = (
     help="Time step of a NIR file, in the unit of its time constants.",
 )
 @click.option(
+    "--substitute",
+    type=click.Choice(["maxpool=avg"]),
+    help="Exchange max pooling of currents for average pooling, refitted; the cost is said.",
+)
+@click.option(
     "--reset",
     type=click.Choice(["zero", "subtract"]),
     help="What a spike does in a NIR file: set to v_reset, or take the threshold away.",
@@ -65,6 +70,7 @@ def inspect_command(
     shape: str | None,
     dt: float | None,
     reset: str | None,
+    substitute: str | None,
     seed: int,
     as_json: bool,
 ) -> int:
@@ -82,7 +88,7 @@ def inspect_command(
 
     seed_everything(seed)
     samples = _samples(calibration, sizes)
-    network = import_network(model, weights, samples, dt=dt, reset=reset)
+    network = import_network(model, weights, samples, dt=dt, reset=reset, substitute=substitute)
     found = describe(network)
     if sizes is not None and any("own forward" in note for note in network.notes):
         found["notes"].append(RANDOM)

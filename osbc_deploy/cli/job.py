@@ -59,6 +59,11 @@ _OPTIONS = (
         help="What a spike does in a NIR file: set to v_reset, or take the threshold away.",
     ),
     click.option(
+        "--substitute",
+        type=click.Choice(["maxpool=avg"]),
+        help="Exchange max pooling of currents for average pooling, refitted; the cost is said.",
+    ),
+    click.option(
         "--calibration",
         metavar="DATA",
         help="Typical input: .npz with spikes (n, T, ...), or package.module:factory.",

@@ -18,11 +18,10 @@ from osbc_deploy.compress.layer import (
 from osbc_deploy.compress.ranking import ranking_work
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.search import Candidate, Cost
-from osbc_deploy.fixedpoint.network import FixedConv
 from osbc_deploy.lower.lowering import unmeasured
 from osbc_deploy.lower.scaling import Layer, gates
 from osbc_deploy.lower.timing import Timing, relays
-from osbc_deploy.model.graph import INPUT, Conv, Network, Population
+from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.progress import Progress
 
 __all__ = ["BITS", "SPARSITIES", "affordable_sparsities", "cost_beside", "layer_candidates"]
@@ -112,9 +111,7 @@ def cost_beside(network: Network, target: Target, times: Timing) -> Cost:
             population,
             tuple((p, shapes[p.pre]) for p in projections),
             to_convolution=all(
-                isinstance(p.connection, Conv | FixedConv)
-                for p in following
-                if p.pre == population.name
+                p.connection.convolutional for p in following if p.pre == population.name
             ),
             is_output=population.name == network.output.name,
         )

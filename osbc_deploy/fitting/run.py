@@ -126,6 +126,7 @@ def fit(
     weights: str | Path | None = None,
     dt: float | None = None,
     reset: str | None = None,
+    substitute: str | None = None,
     bits: Sequence[int] = BITS,
     max_sparsity: float = SPARSITIES[-1],
     method: str = "osbc",
@@ -145,7 +146,7 @@ def fit(
 
     Parameters
     ----------
-    module, calibration, target, test, weights, dt, reset, method, readout, classes, \
+    module, calibration, target, test, weights, dt, reset, substitute, method, readout, classes, \
 backend, backend_samples, time_limit, progress, call
         As of :func:`osbc_deploy.deploy`.
     budget : FitBudget
@@ -185,6 +186,7 @@ backend, backend_samples, time_limit, progress, call
         weights=weights,
         dt=dt,
         reset=reset,
+        substitute=substitute,
         readout=readout,
         classes=classes,
         backend=backend,

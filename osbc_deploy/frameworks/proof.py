@@ -39,6 +39,7 @@ from osbc_deploy.frameworks.comparing import (
 from osbc_deploy.frameworks.finite import check_finite, check_weights
 from osbc_deploy.frameworks.framework import Framework, Reading
 from osbc_deploy.frameworks.reading import cannot_run, read_call
+from osbc_deploy.frameworks.substitution import Substitution, substituted
 from osbc_deploy.model.graph import Network, Shape
 
 __all__ = ["proven"]
@@ -73,6 +74,7 @@ def proven(
     input_shape: Shape,
     samples: SpikeArray | None,
     source: str,
+    substitute: Substitution | None = None,
 ) -> Network:
     """Return what is read from a module, once it computes what the module itself computes.
 
@@ -90,6 +92,8 @@ def proven(
         Without samples nothing is proven, and modules of the user's own are refused.
     source : str
         Name of the model for the report.
+    substitute : Substitution, optional
+        What is exchanged in the module before; then it is held against what that makes of it.
 
     Raises
     ------
@@ -99,6 +103,18 @@ def proven(
         When weights are NaN or infinite.
     """
     check_finite(module, framework)
+    with substituted(module, framework, samples, substitute) as said:
+        network = _proven(module, framework, input_shape, samples, source)
+    return replace(network, warnings=(*network.warnings, *said))
+
+
+def _proven(
+    module: nn.Module,
+    framework: Framework,
+    input_shape: Shape,
+    samples: SpikeArray | None,
+    source: str,
+) -> Network:
     own = framework.own(module)
     source = source or type(module).__name__
     try:

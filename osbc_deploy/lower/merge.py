@@ -9,9 +9,9 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
+from osbc_deploy.fixedpoint.connections import KINDS, FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.network import Pooling
-from osbc_deploy.model.connections import Connection, Conv, Dense
+from osbc_deploy.model.connections import Connection
 from osbc_deploy.model.connections.base import no_such_kind
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.model.windows import AvgPool, Pair, Shape
@@ -33,28 +33,12 @@ def expand(projection: Projection, codes: IntArray, shape: Shape) -> tuple[Fixed
         By which the pooling divides; it goes into the scale.
     """
     connection, pool = projection.connection, projection.pool
-    plain = _plain(connection, codes)
+    plain = KINDS[connection.kind](codes, **connection.geometry)
     if pool is None:
         return plain, 1
     if connection.convolutional:
         _check_pool_then_conv(projection.name, pool, connection, shape)
     return _merged(plain, pool, shape), pool.divisor
-
-
-@singledispatch
-def _plain(connection: Connection, codes: IntArray) -> FixedConnection:
-    """Return the connection in integers, with its weights' codes."""
-    raise no_such_kind(connection, "the chip")
-
-
-@_plain.register(Dense)
-def _(_dense: Dense, codes: IntArray) -> FixedConnection:
-    return FixedDense(codes)
-
-
-@_plain.register(Conv)
-def _(conv: Conv, codes: IntArray) -> FixedConnection:
-    return FixedConv(codes, **conv.geometry)
 
 
 def pooling_of(projection: Projection) -> Pooling | None:

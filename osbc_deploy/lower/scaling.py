@@ -157,10 +157,11 @@ def gates(network: Network, population: Population, times: Timing, formats: Numb
     """
     ways = []
     for p in network.afferents(population.name):
-        plain, _ = expand(p, p.connection.weight.astype(np.int64), network.shape_of(p.pre))
+        weight = p.connection.weight.astype(np.int64)
+        connection, _ = expand(p, weight, network.shape_of(p.pre))
         if p.name in times.delays:
-            plain = plain.with_delays(times.delays[p.name])
-        ways.append(Way(p.name, _source(p, times), plain))
+            connection = connection.with_delays(times.delays[p.name])
+        ways.append(Way(p.name, _source(p, times), connection))
     threshold = population.neuron.parameters["v_threshold"]
     return gate(population.name, population.shape, threshold, ways, formats)
 

@@ -36,6 +36,7 @@ class Gate(Neuron):
     equation: ClassVar[str] = "v = x"
     states: ClassVar[tuple[str, ...]] = ("v",)
     fires_at_threshold: ClassVar[bool] = True
+    memoryless: ClassVar[bool] = True
     exact: ClassVar[bool] = True
 
     @property

@@ -66,6 +66,7 @@ def verify(
     time_limit: float = 600.0,
     dt: float | None = None,
     reset: str | None = None,
+    substitute: str | None = None,
     samples: int | None = None,
     tau: float = TAU,
     neurons: Sequence[str] = (),
@@ -123,6 +124,7 @@ def verify(
         time_limit=time_limit,
         dt=dt,
         reset=reset,
+        substitute=substitute,
         asked=asked,
     )
     named = parse_neurons(neurons, job.network)

@@ -355,6 +355,7 @@ def test_samples_of_another_shape_are_refused(formats: NumberFormats) -> None:
         run(network, np.ones((1, 2, 4), np.uint8))
 
 
+@KERNELS
 def test_only_the_first_samples_are_kept(kernels: Any, drawn: list[Case]) -> None:
     for case in drawn:
         network, spikes = case.network, np.concatenate([case.spikes] * 3)

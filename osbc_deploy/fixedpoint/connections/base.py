@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, frozen
+from osbc_deploy.arrays import FloatArray, IntArray, frozen
+from osbc_deploy.model.connections.base import Kind
 from osbc_deploy.model.windows import Shape
 
 __all__ = ["FixedConnection", "Range", "Ranges", "widest_sum"]
@@ -19,21 +20,15 @@ Ranges: TypeAlias = tuple[Range, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class FixedConnection:
+class FixedConnection(Kind):
     """Weight mantissas (int16) of a projection, outputs (neurons or channels) first."""
 
-    kind: ClassVar[str] = ""
-    """What manifests, reports and memory models call it."""
-    convolutional: ClassVar[bool] = False
-    """Whether it takes (channels, rows, columns) and has the same weights for all places;
-    otherwise it reads its source flattened."""
     wraps: ClassVar[bool] = False
     """Whether its sum wraps to the width of a state register."""
 
     dimensions: ClassVar[int] = 0
     """Axes of the weights."""
     held: ClassVar[tuple[str, ...]] = ("weight",)
-    """Names of its arrays."""
 
     weight: IntArray
 
@@ -45,11 +40,6 @@ class FixedConnection:
         """What it holds, by name."""
         found = {name: getattr(self, name) for name in self.held}
         return {name: array for name, array in found.items() if array is not None}
-
-    @property
-    def geometry(self) -> dict[str, Any]:
-        """What it is described by beside its arrays, by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.held}
 
     @property
     def shortest_delay(self) -> int:
@@ -65,24 +55,9 @@ class FixedConnection:
         """Return the connection with delays (n_pre,), where its synapses can have any."""
         raise NotImplementedError
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of the result; ValueError for a source that does not fit."""
-        raise NotImplementedError
-
     def seen(self, shape: Shape, ranges: Ranges) -> Ranges:
         """Return the part of a source of `shape` that a slice of the result sees."""
         return tuple((0, size) for size in shape)
-
-    def fan_out(self, kept: BoolArray, shape: Shape) -> IntArray:
-        """Return the synapses (size,) of every neuron of a source of `shape`.
-
-        Parameters
-        ----------
-        kept : ndarray of bool, of the weights' shape
-            Those that count.
-        shape : tuple of int
-        """
-        raise NotImplementedError
 
     def by_delay(self, weight: NDArray[Any]) -> dict[int, Any]:
         """Return weights, dense or sparse, apart for each delay, for :meth:`total`."""

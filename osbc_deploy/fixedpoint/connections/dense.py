@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, frozen
+from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.fixedpoint.connections.base import FixedConnection
 from osbc_deploy.model.windows import Shape
 
@@ -63,10 +63,6 @@ class FixedDense(FixedConnection):
         if math.prod(shape) != self.weight.shape[1]:
             raise ValueError(f"weights for {self.weight.shape[1]} inputs, source of {shape}")
         return (len(self.weight),)
-
-    def fan_out(self, kept: BoolArray, shape: Shape) -> IntArray:
-        """Return the synapses (n_pre,) of every neuron of the source."""
-        return np.asarray(np.count_nonzero(kept, axis=0))
 
     def by_delay(self, weight: NDArray[Any]) -> dict[int, Any]:
         """Return weights apart for each delay: sparse, as all together are every synapse once."""

@@ -24,6 +24,7 @@ from osbc_deploy.errors import (
 )
 from osbc_deploy.formats.nir import neurons as families
 from osbc_deploy.formats.nir.file import NirModel, read_model, take_apart
+from osbc_deploy.formats.nir.gates import with_gates
 from osbc_deploy.formats.nir.options import TimeStep, choose, own_metadata
 from osbc_deploy.frameworks.assemble import Cells, Graph, Node, assemble
 from osbc_deploy.frameworks.compose import Add, Delay, Flatten, Scale
@@ -108,9 +109,10 @@ def _network(read: NirModel, dt: float | None, reset: str | None, source: str) -
     graph = Graph(translator.input_shape(source), nodes, translator.edges(), translator.output())
     notes = [*read.notes, *chosen.notes, *translator.notes]
     try:
-        return assemble(
+        network = assemble(
             graph, dtype=_dtype(read), source=source, notes=notes, faults=translator.faults
         )
+        return with_gates(network)
     except RecursionError:
         raise UnsupportedModelError(
             f"{source}: too many linear nodes in a row",

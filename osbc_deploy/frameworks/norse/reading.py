@@ -25,6 +25,7 @@ from osbc_deploy.frameworks.framework import Framework
 from osbc_deploy.frameworks.layers import SUPPORTED_LAYERS
 from osbc_deploy.frameworks.norse.neurons import IF, LI, LIF, CubaLI, CubaLIF, RecurrentLIF
 from osbc_deploy.frameworks.proof import proven
+from osbc_deploy.frameworks.substitution import Substitution
 from osbc_deploy.model.graph import Dense, Network, Shape
 from osbc_deploy.model.neurons import Neuron
 
@@ -43,6 +44,7 @@ def read_norse(
     *,
     source: str = "",
     samples: SpikeArray | None = None,
+    substitute: Substitution | None = None,
 ) -> Network:
     """Turn a norse stack into a float network that computes what norse computes.
 
@@ -58,6 +60,8 @@ def read_norse(
     samples : ndarray of uint8 (n, T, *input_shape), optional
         Real samples, on which it must compute what norse computes. Without them nothing is proven,
         and a module of one's own is refused.
+    substitute : Substitution, optional
+        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
 
     Returns
     -------
@@ -71,7 +75,7 @@ def read_norse(
     ArtefactError
         When a weight is NaN or infinite.
     """
-    return proven(module, _NORSE, input_shape, samples, source)
+    return proven(module, _NORSE, input_shape, samples, source, substitute)
 
 
 def _values(layer: nn.Module) -> Mapping[str, Any]:

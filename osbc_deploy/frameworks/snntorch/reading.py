@@ -40,6 +40,7 @@ from osbc_deploy.frameworks.snntorch.neurons import (
     Synaptic,
     SynapticIntegrator,
 )
+from osbc_deploy.frameworks.substitution import Substitution
 from osbc_deploy.model.graph import Connection, Conv, Dense, Network, Shape
 from osbc_deploy.model.neurons import Neuron
 
@@ -57,6 +58,7 @@ def read_snntorch(
     *,
     source: str = "",
     samples: SpikeArray | None = None,
+    substitute: Substitution | None = None,
 ) -> Network:
     """Turn an snnTorch network into a float network that computes what snnTorch computes.
 
@@ -72,6 +74,8 @@ def read_snntorch(
     samples : ndarray of uint8 (n, T, *input_shape), optional
         Real samples, on which it must compute what snnTorch computes. Without them nothing is
         proven, and a module of one's own is refused.
+    substitute : Substitution, optional
+        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
 
     Raises
     ------
@@ -81,7 +85,7 @@ def read_snntorch(
     ArtefactError
         When a weight or parameter is NaN or infinite.
     """
-    return proven(module, _SNNTORCH, input_shape, samples, source)
+    return proven(module, _SNNTORCH, input_shape, samples, source, substitute)
 
 
 def _cell(builder: Builder, called: Called, layer: Any) -> None:

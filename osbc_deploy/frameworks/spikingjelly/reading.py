@@ -28,6 +28,7 @@ from osbc_deploy.frameworks.spikingjelly.nodes import (
     mode_faults,
     neuron_of,
 )
+from osbc_deploy.frameworks.substitution import Substitution
 from osbc_deploy.model.graph import Network, Shape
 
 __all__ = ["SUPPORTED", "read_spikingjelly"]
@@ -44,6 +45,7 @@ def read_spikingjelly(
     *,
     source: str = "",
     samples: SpikeArray | None = None,
+    substitute: Substitution | None = None,
 ) -> Network:
     """Turn a SpikingJelly network into a float network that computes what it computes.
 
@@ -59,6 +61,8 @@ def read_spikingjelly(
     samples : ndarray of uint8 (n, T, *input_shape), optional
         Real samples, on which it must compute what SpikingJelly computes. Without them nothing is
         proven, and a module of one's own is refused.
+    substitute : Substitution, optional
+        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
 
     Raises
     ------
@@ -68,7 +72,7 @@ def read_spikingjelly(
     ArtefactError
         When a weight or parameter is NaN or infinite.
     """
-    return proven(module, _SPIKINGJELLY, input_shape, samples, source)
+    return proven(module, _SPIKINGJELLY, input_shape, samples, source, substitute)
 
 
 def _node(builder: Builder, called: Called, node: Any) -> None:

@@ -11,11 +11,45 @@ from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, frozen
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.model.windows import AvgPool, Shape
 
-__all__ = ["Connection", "no_such_kind"]
+__all__ = ["Connection", "Kind", "no_such_kind"]
+
+
+class Kind:
+    """What a kind of connection says of itself, in floating point and in integers alike."""
+
+    kind: ClassVar[str] = ""
+    """What reports and files call it."""
+    convolutional: ClassVar[bool] = False
+    """Whether it takes (channels, rows, columns) and has the same weights for all places;
+    otherwise it reads its source flattened."""
+    held: ClassVar[tuple[str, ...]] = ()
+    """Names of its arrays."""
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """What it is described by beside its arrays, by name."""
+        names = (f.name for f in fields(self) if f.name not in self.held)  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in names}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result for a source of `shape`."""
+        raise NotImplementedError
+
+    def fan_out(self, kept: BoolArray, shape: Shape) -> IntArray:
+        """Return the synapses (size,) of every neuron of a source.
+
+        Parameters
+        ----------
+        kept : ndarray of bool, of the weights' shape
+            Those that count.
+        shape : tuple of int
+            Of the source.
+        """
+        return np.asarray(np.count_nonzero(kept, axis=0))
 
 
 @dataclass(frozen=True, eq=False)
-class Connection:
+class Connection(Kind):
     """A linear map from spikes to currents.
 
     Attributes
@@ -26,11 +60,7 @@ class Connection:
         Current added in every time step.
     """
 
-    kind: ClassVar[str] = ""
-    """What reports and files call it."""
-    convolutional: ClassVar[bool] = False
-    """Whether it takes (channels, rows, columns) and has the same weights for all places;
-    otherwise it reads its source flattened."""
+    held: ClassVar[tuple[str, ...]] = ("weight", "bias")
     delayed: ClassVar[bool] = False
     """Whether chips have delays for its synapses."""
 
@@ -52,43 +82,16 @@ class Connection:
         """Weights of one output."""
         return int(np.prod(self.weight.shape[1:]))
 
-    @property
-    def geometry(self) -> dict[str, Any]:
-        """What it is described by beside its weights, by name."""
-        return {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("weight", "bias")
-        }
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of the result for a source of `shape`."""
-        raise NotImplementedError
-
     def mismatch(self, shape: Shape) -> str:
         """Return why it cannot take a source of `shape`; empty if it can."""
         raise NotImplementedError
 
     def unfolded(self, frames: FloatArray) -> FloatArray:
-        """Return the rows that the weights are multiplied with.
+        """Return the rows (groups, m * positions, fan_in) that the weights are multiplied with.
 
         Parameters
         ----------
         frames : ndarray (m, *source shape)
-
-        Returns
-        -------
-        ndarray (groups, m * positions, fan_in)
-            In the order of the weights.
-        """
-        raise NotImplementedError
-
-    def fan_out(self, kept: BoolArray, shape: Shape) -> IntArray:
-        """Return the synapses (size,) of every neuron of a source of `shape`.
-
-        Parameters
-        ----------
-        kept : ndarray of bool, of the weights' shape
-            Those that count.
-        shape : tuple of int
         """
         raise NotImplementedError
 

@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
+from osbc_deploy.arrays import FloatArray
 from osbc_deploy.model.connections.base import Connection
 from osbc_deploy.model.windows import Shape
 
@@ -43,7 +41,3 @@ class Dense(Connection):
     def unfolded(self, frames: FloatArray) -> FloatArray:
         """Return the rows (1, m, n_pre) that the weights are multiplied with."""
         return frames.reshape(1, len(frames), -1)
-
-    def fan_out(self, kept: BoolArray, shape: Shape) -> IntArray:
-        """Return the synapses (n_pre,) of every neuron of the source."""
-        return np.asarray(np.count_nonzero(kept, axis=0))
