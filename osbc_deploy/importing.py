@@ -15,6 +15,7 @@ from torch import nn
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.formats.nir.read import is_nir, read_nir
+from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.model.graph import Network
 from osbc_deploy.references import load_object, load_weights
 
@@ -38,6 +39,7 @@ def import_network(
     dt: float | None = None,
     reset: str | None = None,
     substitute: str | None = None,
+    host: HostPrefix | None = None,
 ) -> Network:
     """Turn a model into a float network.
 
@@ -54,6 +56,8 @@ def import_network(
         What NIR leaves open; see :func:`osbc_deploy.formats.nir.read.read_nir`.
     substitute : {"maxpool=avg"}, optional
         What may be exchanged in a module; see :mod:`osbc_deploy.frameworks.substitution`.
+    host : HostPrefix, optional
+        What of a module runs on the host; see :mod:`osbc_deploy.frameworks.hosting`.
 
     Raises
     ------
@@ -64,7 +68,7 @@ def import_network(
         When weights are given to a file that holds its own, the samples have another shape, or
         `dt` and `reset` do not belong to the model.
     """
-    network = _import(module, weights, samples, dt, reset, substitute)
+    network = _import(module, weights, samples, dt, reset, substitute, host)
     named = [p.name for p in network.projections] + [p.name for p in network.populations]
     if faults := [name for name in dict.fromkeys(named) if _SURROGATES.search(name)]:
         raise UnsupportedModelError(
@@ -82,11 +86,14 @@ def _import(
     dt: float | None,
     reset: str | None,
     substitute: str | None,
+    host: HostPrefix | None,
 ) -> Network:
     found = load_object(module) if isinstance(module, str) and not _is_file(module) else module
     name = module if isinstance(module, str | Path) else type(module).__name__
     if substitute is not None and not isinstance(found, nn.Module):
         raise UsageError(f"--substitute: {name} is no module to exchange layers in. Leave it out.")
+    if host is not None and not isinstance(found, nn.Module):
+        raise UsageError(f"--host-prefix: {name} is no module with layers to run. Leave it out.")
     if is_nir(found):
         network = read_nir(found, dt=dt, reset=reset, source=str(name))
         return _checked(network, weights, samples)
@@ -109,7 +116,7 @@ def _import(
     if weights is not None:
         load_weights(found, Path(weights))
     read = _reader(found, str(name))
-    more = {}
+    more: dict[str, Any] = {} if host is None else {"host": host}
     if substitute is not None:
         from osbc_deploy.frameworks.substitution import Substitution
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from osbc_deploy.accuracy import check_classes
+from osbc_deploy.arrays import frozen
 from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.data.samples import Samples
@@ -70,6 +71,7 @@ def prepare(
     dt: float | None = None,
     reset: str | None = None,
     substitute: str | None = None,
+    host_prefix: str | None = None,
     readout: Readout = "sum",
     classes: int | None = None,
     backend: str | None = None,
@@ -100,9 +102,17 @@ def prepare(
             f"samples {typical.input_shape}. Give both the same."
         )
     # norse and torch take seconds to import; bad options should fail before that.
+    from osbc_deploy.frameworks.hosting import HostPrefix
     from osbc_deploy.importing import import_network
 
-    network = import_network(module, weights, typical, dt=dt, reset=reset, substitute=substitute)
+    host = None if host_prefix is None else HostPrefix(host_prefix)
+    network = import_network(
+        module, weights, typical, dt=dt, reset=reset, substitute=substitute, host=host
+    )
+    if host is not None:
+        typical, evaluated = (
+            replace(s, spikes=frozen(host.encode(s.spikes))) for s in (typical, evaluated)
+        )
     # A network of one dimension is read with a height of 1.
     typical, evaluated = (s.shaped(network.input_shape) for s in (typical, evaluated))
     check_features(network)

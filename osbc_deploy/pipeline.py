@@ -41,6 +41,7 @@ def deploy(
     dt: float | None = None,
     reset: str | None = None,
     substitute: str | None = None,
+    host_prefix: str | None = None,
     sparsity: float = 0.9,
     bits: int = 4,
     method: str = "osbc",
@@ -81,6 +82,9 @@ def deploy(
     substitute : {"maxpool=avg"}, optional
         What is exchanged in a module before it is read: average pooling for max pooling of
         currents, which no chip computes. What that costs is in the report.
+    host_prefix : str, optional
+        A layer of a module, by its path: it and all before it run on the host, as part of the
+        data, and its spikes are the chip's input.
     sparsity, bits, method, budget, pattern, mixed, tune
         See :class:`CompressionOptions`.
     solver_memory : int
@@ -132,6 +136,7 @@ def deploy(
         dt=dt,
         reset=reset,
         substitute=substitute,
+        host_prefix=host_prefix,
         readout=readout,
         classes=classes,
         backend=backend,

@@ -64,6 +64,11 @@ _OPTIONS = (
         help="Exchange max pooling of currents for average pooling, refitted; the cost is said.",
     ),
     click.option(
+        "--host-prefix",
+        metavar="LAYER",
+        help="Run MODEL's layers up to this one on the host; its spikes are the chip's input.",
+    ),
+    click.option(
         "--calibration",
         metavar="DATA",
         help="Typical input: .npz with spikes (n, T, ...), or package.module:factory.",

@@ -127,6 +127,7 @@ def fit(
     dt: float | None = None,
     reset: str | None = None,
     substitute: str | None = None,
+    host_prefix: str | None = None,
     bits: Sequence[int] = BITS,
     max_sparsity: float = SPARSITIES[-1],
     method: str = "osbc",
@@ -146,8 +147,8 @@ def fit(
 
     Parameters
     ----------
-    module, calibration, target, test, weights, dt, reset, substitute, method, readout, classes, \
-backend, backend_samples, time_limit, progress, call
+    module, calibration, target, test, weights, dt, reset, substitute, host_prefix, method, \
+readout, classes, backend, backend_samples, time_limit, progress, call
         As of :func:`osbc_deploy.deploy`.
     budget : FitBudget
         The target's cores by default.
@@ -187,6 +188,7 @@ backend, backend_samples, time_limit, progress, call
         dt=dt,
         reset=reset,
         substitute=substitute,
+        host_prefix=host_prefix,
         readout=readout,
         classes=classes,
         backend=backend,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +13,24 @@ import torch
 from torch import nn
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
-from osbc_deploy.errors import reason
+from osbc_deploy.errors import UnsupportedModelError, reason
 from osbc_deploy.frameworks.calling import Call, described, undisturbed
 from osbc_deploy.frameworks.framework import Framework, Reading
 from osbc_deploy.frameworks.recording import MiscountedError, Recorder
-from osbc_deploy.model.graph import Network, Population
+from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.simulate import FloatRun, simulate
 
-__all__ = ["Data", "Difference", "Proof", "answered", "as_input", "choose", "compared", "moved"]
+__all__ = [
+    "Data",
+    "Difference",
+    "Proof",
+    "answered",
+    "as_input",
+    "choose",
+    "compared",
+    "encoder",
+    "moved",
+]
 
 WORK = 5e9
 """Multiplications that the chosen samples may take, a few seconds; so does the framework."""
@@ -146,19 +156,62 @@ def compared(
     with undisturbed(module):
         for what, spikes, numbers in data.batches():
             try:
-                with Recorder(module, reading.cells, framework.potential) as recorder:
+                with Recorder(module, _watched(reading), framework.potential) as recorder:
                     answer = answered(module, framework, call, spikes)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - any forward may do anything
                 why = f"raises {type(error).__name__}: {reason(error)}"
                 return Difference(call, "forward", why)
             names = [p.name for p in network.populations]
-            shaped = spikes.reshape(*spikes.shape[:2], *network.input_shape)
-            ours = simulate(network, shaped, record=names, states=names, batch_size=len(spikes))
+            try:
+                heard = _heard(reading, recorder, spikes)
+            except MiscountedError as how:
+                return Difference(call, "--host-prefix", str(how), kind="steps")
+            ours = simulate(network, heard, record=names, states=names, batch_size=len(spikes))
             found = _first(network, recorder, ours, answer, proof)
             if found is not None:
                 equal = [*names, found.layer].index(found.layer)
                 return _difference(call, found, equal, what, numbers)
     return proof
+
+
+def _watched(reading: Reading) -> dict[str, nn.Module]:
+    """Return the modules to be watched, by population, and by input where the host gives it."""
+    return {**reading.cells, **({} if reading.host is None else {INPUT: reading.host})}
+
+
+def _heard(reading: Reading, recorder: Recorder, spikes: SpikeArray) -> SpikeArray:
+    """Return what the network hears of samples (n, T, ...), in the shape of its input."""
+    shape = (*spikes.shape[:2], *reading.network.input_shape)
+    if reading.host is None:
+        return spikes.reshape(shape)
+    seen = recorder.seen(INPUT, *spikes.shape[:2])
+    if seen is None:
+        raise MiscountedError("gives nothing that could be heard")
+    if ((seen.answer != 0) & (seen.answer != 1)).any():
+        raise UnsupportedModelError(
+            f"--host-prefix: the layer gives values from {seen.answer.min():g} to "
+            f"{seen.answer.max():g}, the chip takes 0 or 1",
+            remedy="Name a layer of neurons, whose answer is spikes.",
+        )
+    return np.ascontiguousarray(seen.answer.reshape(shape), np.uint8)
+
+
+def encoder(
+    module: nn.Module, framework: Framework, reading: Reading, call: Call, batch: int
+) -> Callable[[SpikeArray], SpikeArray]:
+    """Return what makes of samples the spikes that the host gives the network."""
+
+    def encode(spikes: SpikeArray) -> SpikeArray:
+        found = []
+        with undisturbed(module):
+            for start in range(0, len(spikes), batch):
+                part = spikes[start : start + batch]
+                with Recorder(module, _watched(reading), framework.potential) as recorder:
+                    answered(module, framework, call, part)
+                found.append(_heard(reading, recorder, part))
+        return np.concatenate(found)
+
+    return encode
 
 
 def moved(
@@ -171,10 +224,10 @@ def moved(
     names = [p.name for p in network.populations if p.neuron.spiking]
     with undisturbed(module):
         for _, spikes, _ in data.batches():
-            with Recorder(module, reading.cells, framework.potential) as recorder:
+            with Recorder(module, _watched(reading), framework.potential) as recorder:
                 answered(module, framework, call, spikes)
-            shaped = spikes.reshape(*spikes.shape[:2], *network.input_shape)
-            ours = simulate(network, shaped, record=names, batch_size=len(spikes))
+            heard = _heard(reading, recorder, spikes)
+            ours = simulate(network, heard, record=names, batch_size=len(spikes))
             for name in names:
                 seen = recorder.seen(name, len(spikes), spikes.shape[1])
                 if seen is not None:

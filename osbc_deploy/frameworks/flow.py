@@ -91,15 +91,18 @@ class Flow:
     calls : list of Called
         In the order in which they ended.
     answers : list of Signal
+    host : Called or None
+        The layer behind which the chip begins, where the model's first layers run on the host.
     """
 
     steps: int
     shown: int
     calls: list[Called] = field(default_factory=list)
     answers: list[Signal] = field(default_factory=list)
+    host: Called | None = None
 
 
-def follow(trace: Trace, neurons: tuple[type, ...]) -> Flow:
+def follow(trace: Trace, neurons: tuple[type, ...], host: nn.Module | None = None) -> Flow:
     """Return what is at work in a trace of input (T, n, ...), and on what.
 
     Parameters
@@ -107,6 +110,8 @@ def follow(trace: Trace, neurons: tuple[type, ...]) -> Flow:
     trace : Trace
     neurons : tuple of type
         Whose answer comes first, and whose states follow it.
+    host : torch.nn.Module, optional
+        Whose answer is the network's input.
     """
     steps, batch, *shape = trace.source.shape
     flow = Flow(steps, min(1, steps - 1))
@@ -114,6 +119,10 @@ def follow(trace: Trace, neurons: tuple[type, ...]) -> Flow:
     follower.known[trace.source] = Signal(None, ("T", "N"), tuple(shape))
     for event in trace.events:
         follower.take(event)
+        if host is not None and event.module is host and event.results:
+            first = follower.known[event.results[0]]
+            flow.host = first.called
+            follower.known[event.results[0]] = replace(first, called=None, state=False)
     flow.answers = [follower.known[value] for value in trace.answers]
     return flow
 

@@ -79,11 +79,14 @@ class Reading:
         The module that each population was read from; one module may be several populations.
     followed : bool
         Whether its answer is what its last neurons give in one call, moved at most.
+    host : torch.nn.Module or None
+        The layer whose answer is the network's input, where the first ones run on the host.
     """
 
     network: Network
     cells: Mapping[str, nn.Module]
     followed: bool
+    host: nn.Module | None = None
 
 
 @dataclass(frozen=True)

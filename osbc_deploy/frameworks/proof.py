@@ -34,10 +34,12 @@ from osbc_deploy.frameworks.comparing import (
     as_input,
     choose,
     compared,
+    encoder,
     moved,
 )
 from osbc_deploy.frameworks.finite import check_finite, check_weights
 from osbc_deploy.frameworks.framework import Framework, Reading
+from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.reading import cannot_run, read_call
 from osbc_deploy.frameworks.substitution import Substitution, substituted
 from osbc_deploy.model.graph import Network, Shape
@@ -75,6 +77,7 @@ def proven(
     samples: SpikeArray | None,
     source: str,
     substitute: Substitution | None = None,
+    host: HostPrefix | None = None,
 ) -> Network:
     """Return what is read from a module, once it computes what the module itself computes.
 
@@ -94,6 +97,8 @@ def proven(
         Name of the model for the report.
     substitute : Substitution, optional
         What is exchanged in the module before; then it is held against what that makes of it.
+    host : HostPrefix, optional
+        What runs on the host, which is given what makes spikes of samples.
 
     Raises
     ------
@@ -104,7 +109,7 @@ def proven(
     """
     check_finite(module, framework)
     with substituted(module, framework, samples, substitute) as said:
-        network = _proven(module, framework, input_shape, samples, source)
+        network = _proven(module, framework, input_shape, samples, source, host)
     return replace(network, warnings=(*network.warnings, *said))
 
 
@@ -114,6 +119,7 @@ def _proven(
     input_shape: Shape,
     samples: SpikeArray | None,
     source: str,
+    host: HostPrefix | None,
 ) -> Network:
     own = framework.own(module)
     source = source or type(module).__name__
@@ -126,10 +132,10 @@ def _proven(
                 nothing = np.zeros((_TRACED, 3, *input_shape), np.uint8)
                 runs = _ways(module, framework, own)
                 network = next(
-                    iter(_readings(module, framework, runs, nothing, source).values())
+                    iter(_readings(module, framework, runs, nothing, source, host).values())
                 ).network
             else:
-                network = _held(module, framework, samples, source, own)
+                network = _held(module, framework, samples, source, own, host)
     finally:
         framework.reset(module)
     if own and samples is None:
@@ -148,11 +154,16 @@ def _is_half(module: nn.Module) -> bool:
 
 
 def _read(
-    module: nn.Module, framework: Framework, samples: SpikeArray, source: str, call: Call
+    module: nn.Module,
+    framework: Framework,
+    samples: SpikeArray,
+    source: str,
+    host: HostPrefix | None,
+    call: Call,
 ) -> Reading:
     """Read a module as it computes on a few samples when it is called in some way."""
     shown = as_input(module, np.resize(samples[:_TRACED], (_TRACED, *samples.shape[1:])))
-    return read_call(module, framework, call, shown, source=source)
+    return read_call(module, framework, call, shown, source=source, host=host)
 
 
 def _ways(module: nn.Module, framework: Framework, own: list[str]) -> list[Call]:
@@ -167,13 +178,14 @@ def _readings(
     runs: Sequence[Call],
     samples: SpikeArray,
     source: str,
+    host: HostPrefix | None,
 ) -> dict[Call, Reading]:
     """Read a module in each way of calling it; it is refused where none can be read."""
     found: dict[Call, Reading] = {}
     faults: list[UnsupportedModelError] = []
     for call in runs:
         try:
-            found[call] = _read(module, framework, samples, source, call)
+            found[call] = _read(module, framework, samples, source, host, call)
         except UnsupportedModelError as error:  # noqa: PERF203 - a few turns
             faults.append(error)
     if not found:
@@ -182,7 +194,12 @@ def _readings(
 
 
 def _held(
-    module: nn.Module, framework: Framework, samples: SpikeArray, source: str, own: list[str]
+    module: nn.Module,
+    framework: Framework,
+    samples: SpikeArray,
+    source: str,
+    own: list[str],
+    host: HostPrefix | None,
 ) -> Network:
     said: list[str] = []
     ways = _ways(module, framework, own)
@@ -190,7 +207,7 @@ def _held(
     if own and not runs:
         raise cannot_run(source, framework, said)
     # What a container holds says more than how it fails.
-    readings = _readings(module, framework, runs or ways, samples, source)
+    readings = _readings(module, framework, runs or ways, samples, source, host)
     if not runs:
         raise cannot_run(source, framework, said)
     differences: list[Difference] = []
@@ -206,7 +223,10 @@ def _held(
     if proof is None:
         # Other ways of calling it differ in more.
         least = min(differences, key=lambda d: d.rank)
-        reading, read = readings[least.call], partial(_read, module, framework, samples, source)
+        reading, read = (
+            readings[least.call],
+            partial(_read, module, framework, samples, source, host),
+        )
         wide = _in_double(module, framework, partial(read, least.call), least, data)
         if isinstance(wide, Difference):
             raise _refusal(module, framework, source, wide, data, said)
@@ -224,6 +244,8 @@ def _held(
         note = " in double precision; in single precision rounding shows"
         note += f" (at most {share:.2g} of a layer's spikes, in {layer})" if share else ""
     network = reading.network
+    if host is not None:
+        host.encode = encoder(module, framework, reading, proof.call, data.batch)
     if own and not reading.followed and network.output.name not in proof.active:
         raise UnsupportedModelError(
             f"{', '.join(own)}: the output is silent on these samples",

@@ -15,8 +15,9 @@ from osbc_deploy.frameworks.builder import Builder, is_flat
 from osbc_deploy.frameworks.calling import Call
 from osbc_deploy.frameworks.flow import Called, Flow, Signal, follow
 from osbc_deploy.frameworks.framework import Framework, Reading, kind_of
+from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.tracing import Trace, trace
-from osbc_deploy.model.graph import Network
+from osbc_deploy.model.graph import Network, Shape
 
 __all__ = ["cannot_run", "read_call"]
 
@@ -34,7 +35,13 @@ def dtype_of(module: nn.Module) -> str:
 
 
 def read_call(
-    module: nn.Module, framework: Framework, call: Call, x: torch.Tensor, *, source: str
+    module: nn.Module,
+    framework: Framework,
+    call: Call,
+    x: torch.Tensor,
+    *,
+    source: str,
+    host: HostPrefix | None = None,
 ) -> Reading:
     """Read what a module does when it is called in some way.
 
@@ -48,6 +55,8 @@ def read_call(
         Input; a few of its time steps are enough, unless the module wants all of them.
     source : str
         Name of the model for the report.
+    host : HostPrefix, optional
+        What runs on the host.
 
     Raises
     ------
@@ -56,15 +65,20 @@ def read_call(
     ArtefactError
         When the input does not have the shape that the first layer takes.
     """
+    prefix = None if host is None else host.module_of(module)
+
+    def is_leaf(part: nn.Module) -> bool:
+        return part is prefix or framework.is_leaf(part)
+
     wide = framework.widened(module) if dtype_of(module) == "float64" else nullcontext()
     with wide:
         for steps in dict.fromkeys((min(_STEPS, len(x)), len(x))):
             framework.reset(module)
-            traced = trace(module, call, x[:steps], framework.is_leaf)
+            traced = trace(module, call, x[:steps], is_leaf)
             if traced.failure is None:
                 break
         framework.reset(module)
-    flow = follow(traced, framework.neurons)
+    flow = follow(traced, framework.neurons, prefix)
     faults: list[str] = []
     output, followed = None, True
     if traced.failure is None:
@@ -77,6 +91,8 @@ def read_call(
     for called in needed:
         builder.take(called)
     shape = tuple(x.shape[2:])
+    if host is not None:
+        shape = _hosted(flow, builder, host)
     if builder.data_fault and len(builder.faults) == 1 and not framework.own(module):
         raise ArtefactError(
             f"data: samples of shape {shape} per time step do not fit the model "
@@ -108,7 +124,7 @@ def read_call(
         )
     # What code of the user's own does in other steps is not known from a few of them.
     followed &= all(called.step is None for called in needed)
-    return Reading(_with_fixed(network, builder.fixed), builder.modules, followed)
+    return Reading(_with_fixed(network, builder.fixed), builder.modules, followed, prefix)
 
 
 def cannot_run(source: str, framework: Framework, said: Sequence[str]) -> UnsupportedModelError:
@@ -125,6 +141,23 @@ def _raised(traced: Trace) -> str:
     return "" if error is None else f"raises {type(error).__name__}: {reason(error)}"
 
 
+def _hosted(flow: Flow, builder: Builder, host: HostPrefix) -> Shape:
+    """Say what runs on the host, and return the shape of what it gives."""
+    called = flow.host
+    if called is None:
+        raise UnsupportedModelError(
+            f"--host-prefix: {host.layer} is not called, or hears nothing of the input",
+            remedy="Name a layer that the model's forward calls with what comes from its input.",
+        )
+    _, before = _behind(called.sources, ())
+    layers = {c.name for c in before if c.event.module is not None}
+    names = [c.name for c in flow.calls if c.name in layers and c.name != called.name]
+    listed = ", ".join([*dict.fromkeys(names), called.name])
+    builder.note(f"on the host, as part of the data: {listed}; the chip begins behind them")
+    first = called.event.results[0].shape
+    return tuple(first[len(called.sources[0].axes) :])
+
+
 def _with_fixed(network: Network, fixed: set[str]) -> Network:
     return replace(
         network,
@@ -134,7 +167,9 @@ def _with_fixed(network: Network, fixed: set[str]) -> Network:
     )
 
 
-def _behind(signals: Sequence[Signal], framework: Framework) -> tuple[list[Signal], list[Called]]:
+def _behind(
+    signals: Sequence[Signal], neurons: tuple[type, ...]
+) -> tuple[list[Signal], list[Called]]:
     """Return the answers of neurons that signals come from, and what was called after those."""
     cells, between = [], []
     waiting, seen = list(signals), set()
@@ -144,7 +179,7 @@ def _behind(signals: Sequence[Signal], framework: Framework) -> tuple[list[Signa
         if called is None or (called, signal.state) in seen:
             continue
         seen.add((called, signal.state))
-        if isinstance(called.event.module, framework.neurons):
+        if isinstance(called.event.module, neurons):
             cells.append(signal)
         else:
             between.append(called)
@@ -159,7 +194,7 @@ def _answering(flow: Flow, framework: Framework) -> tuple[Called | None, bool, l
     """
     for state in (False, True):
         for signal in flow.answers:
-            cells, between = _behind([signal], framework)
+            cells, between = _behind([signal], framework.neurons)
             names = {s.called.name for s in cells if s.called is not None}
             acting = [c for c in between if not _moves(c)]
             summed = all(c.event.name in _SUMS and c.event.module is None for c in acting)

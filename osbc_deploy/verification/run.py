@@ -67,6 +67,7 @@ def verify(
     dt: float | None = None,
     reset: str | None = None,
     substitute: str | None = None,
+    host_prefix: str | None = None,
     samples: int | None = None,
     tau: float = TAU,
     neurons: Sequence[str] = (),
@@ -125,6 +126,7 @@ def verify(
         dt=dt,
         reset=reset,
         substitute=substitute,
+        host_prefix=host_prefix,
         asked=asked,
     )
     named = parse_neurons(neurons, job.network)

@@ -13,8 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from osbc_deploy.data.samples import check_samples
-from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.errors import UnsupportedModelError, UsageError
+from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.importing import import_network
+from osbc_deploy.job import prepare
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.simulate import simulate
 
@@ -361,3 +363,65 @@ def test_what_no_projection_does_is_refused_with_its_place(act: Any, words: str)
     with pytest.raises(UnsupportedModelError) as caught:
         imported(model, raster(1, 8, 8))
     assert any(line.startswith("forward: ") and words in line for line in caught.value.offenders)
+
+
+class Encoded(nn.Module):
+    """Normalizes its input on the way to its first neurons, which no chip does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.fc0, self.lif0 = nn.LayerNorm(8), nn.Linear(8, 10), snn.Leaky(0.6, 0.3)
+        self.fc1, self.lif1 = nn.Linear(10, 6), snn.Leaky(0.8, 0.3)
+        self.fc2, self.lif2 = nn.Linear(6, 3), snn.Leaky(0.8, 0.3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mem0, mem1, mem2 = (c.init_leaky() for c in (self.lif0, self.lif1, self.lif2))
+        rec = []
+        for frame in x:
+            spk, mem0 = self.lif0(self.fc0(self.norm(frame)), mem0)
+            spk, mem1 = self.lif1(self.fc1(spk), mem1)
+            spk, mem2 = self.lif2(self.fc2(spk), mem2)
+            rec.append(spk)
+        return torch.stack(rec)
+
+
+def test_what_no_chip_does_in_front_runs_on_the_host() -> None:
+    torch.manual_seed(4)
+    model, x = lively(Encoded()), raster(8)
+    samples = check_samples("calibration", x)
+    with pytest.raises(UnsupportedModelError, match="norm: LayerNorm is not supported"):
+        imported(model, x)
+    heard: list[torch.Tensor] = []
+    hook = model.lif0.register_forward_hook(lambda m, given, answer: heard.append(answer[0]))
+    with torch.no_grad():
+        expected = model(frames(x)).movedim(0, 1).numpy()
+    hook.remove()
+    host = HostPrefix("lif0")
+    network = import_network(model, None, samples, host=host)
+    assert [p.name for p in network.projections] == ["fc1", "fc2"]
+    assert network.input_shape == (10,)
+    spikes = host.encode(x)
+    assert np.array_equal(spikes, torch.stack(heard, 1).numpy())
+    assert np.array_equal(simulate(network, spikes).output, expected)
+    assert expected.any()
+    (said,) = [note for note in network.notes if "on the host" in note]
+    assert said.startswith("on the host, as part of the data: norm, fc0, lif0; the chip begins")
+    job = prepare(model, x, target="loihi2-sim", host_prefix="lif0", backend_samples=0)
+    assert np.array_equal(job.typical.spikes, spikes)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("lif9", UsageError, "the model has no layer 'lif9'. It has norm, fc0, lif0"),
+        ("fc0", UnsupportedModelError, "--host-prefix: the layer gives values from -"),
+        ("spare", UnsupportedModelError, "--host-prefix: spare is not called"),
+    ],
+)
+def test_a_prefix_that_gives_no_spikes_is_refused(name: str, error: Any, words: str) -> None:
+    torch.manual_seed(4)
+    model = lively(Encoded())
+    model.add_module("spare", nn.Linear(2, 2))
+    with pytest.raises(error) as caught:
+        import_network(model, None, check_samples("cal", raster(8)), host=HostPrefix(name))
+    assert words in str(caught.value)

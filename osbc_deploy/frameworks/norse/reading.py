@@ -22,6 +22,7 @@ from osbc_deploy.frameworks.calling import ONE_CALL, stepped_with_state
 from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.framework import Framework
+from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import SUPPORTED_LAYERS
 from osbc_deploy.frameworks.norse.neurons import IF, LI, LIF, CubaLI, CubaLIF, RecurrentLIF
 from osbc_deploy.frameworks.proof import proven
@@ -45,6 +46,7 @@ def read_norse(
     source: str = "",
     samples: SpikeArray | None = None,
     substitute: Substitution | None = None,
+    host: HostPrefix | None = None,
 ) -> Network:
     """Turn a norse stack into a float network that computes what norse computes.
 
@@ -62,6 +64,8 @@ def read_norse(
         and a module of one's own is refused.
     substitute : Substitution, optional
         What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
+    host : HostPrefix, optional
+        What runs on the host, see :mod:`osbc_deploy.frameworks.hosting`.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def read_norse(
     ArtefactError
         When a weight is NaN or infinite.
     """
-    return proven(module, _NORSE, input_shape, samples, source, substitute)
+    return proven(module, _NORSE, input_shape, samples, source, substitute, host)
 
 
 def _values(layer: nn.Module) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ from osbc_deploy.frameworks.compose import broadcasts
 from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.framework import Framework
+from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import SUPPORTED_LAYERS, convolution
 from osbc_deploy.frameworks.proof import proven
 from osbc_deploy.frameworks.snntorch.neurons import (
@@ -59,6 +60,7 @@ def read_snntorch(
     source: str = "",
     samples: SpikeArray | None = None,
     substitute: Substitution | None = None,
+    host: HostPrefix | None = None,
 ) -> Network:
     """Turn an snnTorch network into a float network that computes what snnTorch computes.
 
@@ -76,6 +78,8 @@ def read_snntorch(
         proven, and a module of one's own is refused.
     substitute : Substitution, optional
         What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
+    host : HostPrefix, optional
+        What runs on the host, see :mod:`osbc_deploy.frameworks.hosting`.
 
     Raises
     ------
@@ -85,7 +89,7 @@ def read_snntorch(
     ArtefactError
         When a weight or parameter is NaN or infinite.
     """
-    return proven(module, _SNNTORCH, input_shape, samples, source, substitute)
+    return proven(module, _SNNTORCH, input_shape, samples, source, substitute, host)
 
 
 def _cell(builder: Builder, called: Called, layer: Any) -> None:

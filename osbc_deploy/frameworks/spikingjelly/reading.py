@@ -18,6 +18,7 @@ from osbc_deploy.frameworks.builder import Builder
 from osbc_deploy.frameworks.calling import ONE_CALL, stepped
 from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.framework import Framework
+from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import LAYERS, SUPPORTED_LAYERS
 from osbc_deploy.frameworks.proof import proven
 from osbc_deploy.frameworks.spikingjelly.nodes import (
@@ -46,6 +47,7 @@ def read_spikingjelly(
     source: str = "",
     samples: SpikeArray | None = None,
     substitute: Substitution | None = None,
+    host: HostPrefix | None = None,
 ) -> Network:
     """Turn a SpikingJelly network into a float network that computes what it computes.
 
@@ -63,6 +65,8 @@ def read_spikingjelly(
         proven, and a module of one's own is refused.
     substitute : Substitution, optional
         What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
+    host : HostPrefix, optional
+        What runs on the host, see :mod:`osbc_deploy.frameworks.hosting`.
 
     Raises
     ------
@@ -72,7 +76,7 @@ def read_spikingjelly(
     ArtefactError
         When a weight or parameter is NaN or infinite.
     """
-    return proven(module, _SPIKINGJELLY, input_shape, samples, source, substitute)
+    return proven(module, _SPIKINGJELLY, input_shape, samples, source, substitute, host)
 
 
 def _node(builder: Builder, called: Called, node: Any) -> None:
