@@ -100,7 +100,9 @@ def read_call(
         )
     if builder.shape(shape) != shape:
         builder.note(f"input {shape} is read as {builder.shape(shape)}, of one dimension")
-    offenders = [*builder.faults, *faults]
+    # What is refused is no fault for ending the network, too.
+    refused = tuple(line.partition(": ")[0] for line in builder.faults)
+    offenders = [*builder.faults, *(f for f in faults if f.partition(": ")[0] not in refused)]
     ends = output or next((c for c in reversed(needed) if c.name in builder.nodes), None)
     if ends is not None:
         try:

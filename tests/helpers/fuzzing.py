@@ -159,6 +159,21 @@ def weights(job: Job) -> int:
     return 0
 
 
+def checkpoint(job: Job) -> int:
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4))
+    state: Any = model.state_dict()
+    if job.rng.random() < 0.5:
+        state = {"state_dict": state, "epoch": 3}
+    buffer = io.BytesIO()
+    torch.save(state, buffer, _use_new_zipfile_serialization=job.rng.random() < 0.5)
+    source = job.write("whole.pth", buffer.getvalue())
+    load_weights(model, job.write("net.pth", job.bytes_of(source)))
+    return 0
+
+
 def _hdf5(job: Job, pattern: str) -> Path:
     source = job.pick(pattern)
     if job.rng.random() < 0.5:
@@ -337,6 +352,7 @@ def state(job: Job) -> int:
 KINDS: dict[str, tuple[Callable[[Job], int], int]] = {
     "npz": (npz, 10),
     "safetensors weights": (weights, 8),
+    "torch checkpoint": (checkpoint, 4),
     "NIR (.nir)": (nir_file, 5),
     "NetX (.net)": (netx_file, 5),
     "artefact folder": (artefact, 14),
