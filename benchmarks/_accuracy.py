@@ -18,9 +18,9 @@ from typing_extensions import Self
 
 from osbc_deploy._version import __version__
 from osbc_deploy.compress import CompressedNetwork
-from osbc_deploy.network.graph import Dense, Network, Population, Projection
-from osbc_deploy.network.neurons import LIF
-from osbc_deploy.network.simulate import evidence, simulate
+from osbc_deploy.frameworks.norse.neurons import LIF
+from osbc_deploy.model.graph import Dense, Network, Population, Projection
+from osbc_deploy.model.simulate import evidence, simulate
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -39,7 +39,7 @@ class Task:
 def bundled(model: str, seed: int = 0) -> Task:
     from osbc_deploy.bundled.models import weights_path
     from osbc_deploy.cli.job import Inputs
-    from osbc_deploy.pipeline import prepare
+    from osbc_deploy.job import prepare
 
     inputs = Inputs(None, None, None, None, seed).load()
     inputs["module"] = f"osbc_deploy.bundled.models:{model}"

@@ -24,7 +24,7 @@ from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.network import CompressedNetwork, assemble, collect
 from osbc_deploy.compress.quantize import choose_scales, levels, round_to_grid, search_scales
 from osbc_deploy.compress.tuning import adapted
-from osbc_deploy.network.graph import Network
+from osbc_deploy.model.graph import Network
 
 PRUNE = [(0.9, 8), (0.95, 8), (0.97, 8), (0.98, 8), (0.9, 4), (0.97, 4)]
 QUANTIZE = [(0.0, 4), (0.0, 3), (0.0, 2)]

@@ -21,8 +21,8 @@ from osbc_deploy import deploy
 from osbc_deploy.bundled.digits import digits_events
 from osbc_deploy.bundled.models import weights_path
 from osbc_deploy.data.samples import check_samples
-from osbc_deploy.export.firmware import CExport, export_c
-from osbc_deploy.export.footprint import FLAGS, measure
+from osbc_deploy.firmware.footprint import FLAGS, measure
+from osbc_deploy.firmware.library import CExport, export_c
 from osbc_deploy.fixedpoint import run
 
 BUILDS = {

@@ -24,7 +24,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from osbc_deploy.artefact import read_network
+from osbc_deploy.formats.folder import read_network
 from osbc_deploy.writing import is_temporary
 
 MODEL = """

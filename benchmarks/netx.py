@@ -18,10 +18,10 @@ import osbc_backend_lava.backend as lava
 from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.compress.network import CompressionOptions, compress
-from osbc_deploy.export.netx import write_netx
 from osbc_deploy.fixedpoint import FixedPointNetwork, run
-from osbc_deploy.fixedpoint.lower import lower
-from osbc_deploy.frontends.netx import read_netx, read_netx_fixed
+from osbc_deploy.formats.netx.read import read_netx, read_netx_fixed
+from osbc_deploy.formats.netx.write import write_netx
+from osbc_deploy.lower.lowering import lower
 from osbc_deploy.progress import SILENT
 
 TARGET = load_target("loihi2-netx")

@@ -27,8 +27,8 @@ from osbc_backend_lava.compatibility import prepare
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint import run
-from osbc_deploy.frontends.netx import read_netx_fixed
-from osbc_deploy.frontends.netx_limits import loader_keeps
+from osbc_deploy.formats.netx.limits import loader_keeps
+from osbc_deploy.formats.netx.read import read_netx_fixed
 
 FORMATS = load_target("loihi2-netx").number_formats
 STEPS = 24

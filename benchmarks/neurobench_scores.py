@@ -13,8 +13,8 @@ from _accuracy import table
 
 from osbc_deploy.cli.job import Inputs
 from osbc_deploy.compress import CompressionOptions, compress
-from osbc_deploy.pipeline import prepare
-from osbc_deploy.report.neurobench import neurobench_scores
+from osbc_deploy.job import prepare
+from osbc_deploy.neurobench.harness import neurobench_scores
 
 
 def main() -> None:

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from osbc_deploy.export.nir import write_nir
-from osbc_deploy.frontends.nir import read_nir
-from osbc_deploy.network.graph import Network
-from osbc_deploy.network.simulate import simulate
+from osbc_deploy.formats.nir.read import read_nir
+from osbc_deploy.formats.nir.write import write_nir
+from osbc_deploy.model.graph import Network
+from osbc_deploy.model.simulate import simulate
 from osbc_deploy.pipeline import deploy
 
 FILES = {

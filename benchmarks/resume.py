@@ -18,7 +18,7 @@ JOB = """
 import sys
 from osbc_deploy.cli.job import Inputs
 from osbc_deploy.compress import CompressionOptions, compress
-from osbc_deploy.pipeline import prepare
+from osbc_deploy.job import prepare
 
 job = prepare(**Inputs(None, None, None, None, 0).load(), backend_samples=0)
 print("ready", flush=True)

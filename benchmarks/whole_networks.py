@@ -16,7 +16,7 @@ from pathlib import Path
 from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.memory import Records
 from osbc_deploy.chip.target import Target, load_target
-from osbc_deploy.stored import read_stored
+from osbc_deploy.formats.stored import read_stored
 
 PRINTED = {
     "pilotnet_snn/network.net": ("loihi2-2022", [13, 25, 13, 3, 3, 2, 12, 1, 1, 1]),

@@ -30,8 +30,8 @@ from osbc_deploy.cli.job import seed_everything
 from osbc_deploy.data.datasets import DATASETS, DatasetRequest, load_dataset
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import OsbcError, UsageError
-from osbc_deploy.frontends.importing import import_network
-from osbc_deploy.frontends.references import load_weights
+from osbc_deploy.importing import import_network
+from osbc_deploy.references import load_weights
 
 # The table is the benchmarks'; they are scripts like this one, in a folder beside it.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))

@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from osbc_deploy import results
 from osbc_deploy._version import __version__
 
 if TYPE_CHECKING:
-    from osbc_deploy.pipeline import Deployment, deploy
+    from osbc_deploy.deployment import Deployment
+    from osbc_deploy.fitting import FitBudget, FitResult, fit
+    from osbc_deploy.pipeline import deploy
+    from osbc_deploy.verification import Verification, verify
 
-__all__ = ["Deployment", "__version__", "deploy"]
+__all__ = [
+    "Deployment",
+    "FitBudget",
+    "FitResult",
+    "Verification",
+    "__version__",
+    "deploy",
+    "fit",
+    "verify",
+]
+
+_PLACES = {
+    "Deployment": "deployment",
+    "FitBudget": "fitting",
+    "FitResult": "fitting",
+    "Verification": "verification",
+    "deploy": "pipeline",
+    "fit": "fitting",
+    "verify": "verification",
+}
+"""Modules of the public names, which are imported on first use: ``--help`` answers at once."""
 
 
 def __getattr__(name: str) -> Any:
-    # The pipeline is imported on first use, so that the command line answers --help at once.
-    if name in ("Deployment", "deploy"):
-        from osbc_deploy import pipeline
+    if name in _PLACES:
+        from importlib import import_module
 
-        return getattr(pipeline, name)
+        return getattr(import_module(f"osbc_deploy.{_PLACES[name]}"), name)
     raise AttributeError(f"module 'osbc_deploy' has no attribute {name!r}")
+
+
+def _rendering() -> ModuleType:
+    from osbc_deploy.report import rendering
+
+    return rendering
+
+
+results.rendered_by(_rendering)

@@ -12,9 +12,9 @@ from osbc_deploy.compress.network import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.engine import EngineRun, run
-from osbc_deploy.fixedpoint.lower import Lowered
-from osbc_deploy.network.graph import Readout
-from osbc_deploy.network.simulate import NO_ANSWER, decode, shared_answers, simulate
+from osbc_deploy.lower.lowering import Lowered
+from osbc_deploy.model.graph import Readout
+from osbc_deploy.model.simulate import NO_ANSWER, decode, shared_answers, simulate
 from osbc_deploy.progress import SILENT, Progress
 
 __all__ = ["Accuracy", "check_classes", "doubts", "evaluate", "lost_share"]
@@ -27,7 +27,7 @@ _LEVEL = 0.05
 class Accuracy:
     """Share of samples classified right, in [0, 1]; None where the data has no labels.
 
-    A sample without an answer (see :func:`osbc_deploy.network.simulate.decode`) is wrong.
+    A sample without an answer (see :func:`osbc_deploy.model.simulate.decode`) is wrong.
 
     Attributes
     ----------

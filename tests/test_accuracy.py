@@ -21,16 +21,16 @@ from osbc_deploy.accuracy import Accuracy, check_classes, doubts
 from osbc_deploy.cli.main import main
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import ArtefactError, FidelityError, OsbcError, UsageError
-from osbc_deploy.fit import FitBudget, fit
-from osbc_deploy.network.simulate import decode, shared_answers
-from osbc_deploy.report.build import json_schema
+from osbc_deploy.fitting import FitBudget, fit
+from osbc_deploy.model.simulate import decode, shared_answers
+from osbc_deploy.report.deployment.build import json_schema
+from osbc_deploy.report.deployment.page import report_page
+from osbc_deploy.report.deployment.terminal import print_report
 from osbc_deploy.report.formats import cores_csv
-from osbc_deploy.report.page import report_page
-from osbc_deploy.report.terminal import print_report
-from osbc_deploy.report.verify_build import verify_json_schema
-from osbc_deploy.report.verify_page import verify_page
-from osbc_deploy.report.verify_terminal import print_verification
-from osbc_deploy.verify import verify
+from osbc_deploy.report.verification.build import verify_json_schema
+from osbc_deploy.report.verification.page import verify_page
+from osbc_deploy.report.verification.terminal import print_verification
+from osbc_deploy.verification import verify
 
 QUICK = {"sparsity": 0.0, "bits": 8, "tune": False, "target": "loihi2"}
 
@@ -311,7 +311,7 @@ def test_a_hundred_outputs_for_ten_labels_are_refused(
 
 def test_the_bundled_network_brings_its_weights() -> None:
     from osbc_deploy.cli.job import check_inputs
-    from osbc_deploy.frontends.importing import import_network
+    from osbc_deploy.importing import import_network
 
     given = check_inputs(None, None, None, None, 0, None).load()
     network = import_network(given["module"], given["weights"], given["calibration"])

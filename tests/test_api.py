@@ -14,7 +14,7 @@ from torch import nn
 
 import osbc_deploy
 from osbc_deploy.errors import ArtefactError, BackendError, UsageError
-from osbc_deploy.report.build import json_schema
+from osbc_deploy.report.deployment.build import json_schema
 
 
 def model() -> norse.SequentialState:

@@ -18,14 +18,14 @@ from osbc_deploy import fidelity
 from osbc_deploy.backends import Availability, BackendRun, load_backend
 from osbc_deploy.cli.deploy import exit_code
 from osbc_deploy.data.samples import check_samples
+from osbc_deploy.deployment import Deployment
 from osbc_deploy.errors import BackendError
 from osbc_deploy.fixedpoint import compiled
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedConv, FixedPointNetwork
 from osbc_deploy.fixedpoint.plain import work_of
-from osbc_deploy.pipeline import Deployment
-from osbc_deploy.report.budget import Budget, check_report
-from osbc_deploy.verify import verify
+from osbc_deploy.report.check.budget import Budget, check_report
+from osbc_deploy.verification import verify
 
 QUICK: dict[str, Any] = {"sparsity": 0.2, "bits": 8, "tune": False}
 SHAPE = (16, 10, 12)

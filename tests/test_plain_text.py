@@ -20,21 +20,21 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from hostile import HOSTILE
-from osbc_deploy.artefact import read_network, write_network
 from osbc_deploy.cli.main import main
-from osbc_deploy.export.firmware import export_c
-from osbc_deploy.export.nir import write_nir
-from osbc_deploy.fit.plot import front_svg
+from osbc_deploy.firmware.library import export_c
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
-from osbc_deploy.frontends.nir import read_nir
+from osbc_deploy.formats.folder import read_network, write_network
+from osbc_deploy.formats.nir.read import read_nir
+from osbc_deploy.formats.nir.write import write_nir
 from osbc_deploy.plain_text import message
-from osbc_deploy.report.budget import Finding
+from osbc_deploy.report.check.budget import Finding
+from osbc_deploy.report.deployment.page import report_page
+from osbc_deploy.report.deployment.terminal import print_report
+from osbc_deploy.report.fitting.plot import front_svg
 from osbc_deploy.report.formats import cores_csv, findings_junit, findings_markdown
-from osbc_deploy.report.page import report_page
-from osbc_deploy.report.terminal import print_report
-from osbc_deploy.report.verify_page import verify_page
-from osbc_deploy.report.verify_terminal import print_verification
-from osbc_deploy.verify.result import Verification
+from osbc_deploy.report.verification.page import verify_page
+from osbc_deploy.report.verification.terminal import print_verification
+from osbc_deploy.verification.result import Verification
 from verified import verification
 
 STORED = [text for text in HOSTILE if "\ud800" not in text]

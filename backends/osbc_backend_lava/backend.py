@@ -24,10 +24,10 @@ import numpy as np
 
 from osbc_backend_lava.layout import INPUT, OPTIONS, PREFIX, Schedule, trace_path
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.artefact import write_network
 from osbc_deploy.backends import Availability, BackendRun
 from osbc_deploy.errors import BackendError
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.formats.folder import write_network
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["BACKEND", "Job", "LavaBackend"]

@@ -25,8 +25,8 @@ import numpy as np
 
 from osbc_backend_lava.compatibility import prepare
 from osbc_backend_lava.layout import INPUT, OPTIONS, PREFIX, Schedule, to_lava
-from osbc_deploy.artefact import read_network
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.formats.folder import read_network
 
 __all__ = ["run"]
 

@@ -11,7 +11,6 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, IntArray
-from osbc_deploy.fixedpoint.merge import separate
 from osbc_deploy.fixedpoint.network import (
     FixedConnection,
     FixedConv,
@@ -19,7 +18,8 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
     Pooling,
 )
-from osbc_deploy.network.graph import INPUT, Shape
+from osbc_deploy.lower.merge import separate
+from osbc_deploy.model.graph import INPUT, Shape
 
 __all__ = ["PARTS", "Afferent", "Layer", "Range", "Ranges", "Stored", "Usage", "layer_of", "window"]
 

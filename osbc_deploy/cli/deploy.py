@@ -14,7 +14,7 @@ from osbc_deploy.cli.options import OutputFile
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
-    from osbc_deploy.pipeline import Deployment
+    from osbc_deploy.deployment import Deployment
 
 __all__ = ["deploy_command", "exit_code", "show_report"]
 
@@ -55,7 +55,7 @@ def deploy_command(
         model, weights, calibration, test, seed, output, dataset, options["resume"]
     )
     if nir_file is not None:
-        from osbc_deploy.export.nir import check_nir
+        from osbc_deploy.formats.nir.write import check_nir
 
         check_nir(nir_file)
     with Bars(quiet=quiet) as progress:
@@ -76,7 +76,7 @@ def deploy_command(
         show_report(report)
 
     def write_graph(path: Path) -> None:
-        from osbc_deploy.export.nir import write_nir
+        from osbc_deploy.formats.nir.write import write_nir
 
         write_nir(deployment.compressed.network, path, dt=options["dt"])
 
@@ -86,7 +86,7 @@ def deploy_command(
 
 def show_report(report: dict[str, Any]) -> None:
     """Print a report as tables."""
-    from osbc_deploy.report.terminal import print_report
+    from osbc_deploy.report.deployment.terminal import print_report
 
     print_report(report, table_console())
 
@@ -94,7 +94,7 @@ def show_report(report: dict[str, Any]) -> None:
 def exit_code(deployment: Deployment) -> int:
     """Say what is wrong with a deployment, and return the exit code for it."""
     if not deployment.fidelity.exact:
-        from osbc_deploy.report.terminal import sides
+        from osbc_deploy.report.deployment.terminal import sides
 
         f = deployment.fidelity
         here, there = sides(f.backend or "", f.reference or "")

@@ -84,7 +84,7 @@ def export_command(
 
     PATH is a folder written with -o, a chip image (.img) or a NetX file (.net).
     """
-    from osbc_deploy.stored import read_stored
+    from osbc_deploy.formats.stored import read_stored
 
     if form != "c" and (samples or compiler):
         raise UsageError("--samples, --compiler: belong to --format c. Leave them out.")
@@ -135,14 +135,14 @@ def _export_c(
     samples: str | None,
     compilers: tuple[str, ...],
 ) -> dict[str, Any]:
-    from osbc_deploy.export.firmware import export_c
-    from osbc_deploy.export.footprint import check_compiler, measure
+    from osbc_deploy.firmware.footprint import check_compiler, measure
+    from osbc_deploy.firmware.library import export_c
 
     for compiler in compilers:
         check_compiler(compiler)
     vectors = None
     if samples is not None:
-        from osbc_deploy.frontends.references import as_samples
+        from osbc_deploy.references import as_samples
 
         few = as_samples(samples, "samples").take(4)
         vectors = few.spikes.reshape(*few.spikes.shape[:2], *network.input_shape)
@@ -164,7 +164,7 @@ def _export_c(
 
 def _export_image(network: FixedPointNetwork, output: Path, chip: Target | None) -> dict[str, Any]:
     from osbc_deploy.chip.mapping import map_network
-    from osbc_deploy.export.image import write_image
+    from osbc_deploy.formats.image.write import write_image
 
     if chip is None:
         raise UsageError("--target: is missing, and there is no report that names one. Give it.")
@@ -176,7 +176,7 @@ def _export_image(network: FixedPointNetwork, output: Path, chip: Target | None)
 def _export_netx(network: FixedPointNetwork, output: Path) -> dict[str, Any]:
     from osbc_deploy.chip.mapping import map_network
     from osbc_deploy.chip.target import load_target
-    from osbc_deploy.export.netx import write_netx
+    from osbc_deploy.formats.netx.write import write_netx
 
     write_netx(network, output)
     loaded = []

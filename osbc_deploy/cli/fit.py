@@ -17,7 +17,7 @@ from osbc_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
-    from osbc_deploy.fit import FitResult, Plan
+    from osbc_deploy.fitting import FitResult, Plan
 
 __all__ = ["fit_command"]
 
@@ -90,7 +90,7 @@ def fit_command(
     if plot is not None:
         check_file(plot, "--plot")
     with Bars(quiet=quiet) as progress:
-        from osbc_deploy.fit import FitBudget, fit
+        from osbc_deploy.fitting import FitBudget, fit
 
         budget = FitBudget(cores, memory, accuracy_drop)
         result = fit(
@@ -108,7 +108,7 @@ def fit_command(
         _show_front(result)
 
     def write_plot(path: Path) -> None:
-        from osbc_deploy.fit.plot import front_svg
+        from osbc_deploy.report.fitting.plot import front_svg
 
         write_whole(path, front_svg(result))
 

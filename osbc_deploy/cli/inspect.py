@@ -77,7 +77,7 @@ def inspect_command(
         raise UsageError("--shape: the calibration data have one. Give one of the two.")
     sizes = None if shape is None else _sizes(shape)
     from osbc_deploy.cli.job import seed_everything
-    from osbc_deploy.frontends.importing import import_network
+    from osbc_deploy.importing import import_network
     from osbc_deploy.report.describe import describe
 
     seed_everything(seed)
@@ -108,7 +108,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples | None:
     """Return the data, or random spikes of a shape, on which a module can be run too."""
     from osbc_deploy.data.samples import check_samples
-    from osbc_deploy.frontends.references import as_samples
+    from osbc_deploy.references import as_samples
 
     if calibration is not None:
         return as_samples(calibration, "calibration")
@@ -128,8 +128,8 @@ def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples 
 
 def _show(found: dict[str, Any]) -> None:
     from osbc_deploy.plain_text import terminal
+    from osbc_deploy.report.deployment.terminal import print_warnings
     from osbc_deploy.report.tables import PlainTable
-    from osbc_deploy.report.terminal import print_warnings
 
     console = table_console()
     print_warnings(found["warnings"], console)

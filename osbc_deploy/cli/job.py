@@ -20,7 +20,7 @@ from osbc_deploy.writing import check_folder
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
-    from osbc_deploy.report.provenance import Call
+    from osbc_deploy.provenance import Call
 
 __all__ = [
     "Inputs",
@@ -256,7 +256,7 @@ class Inputs:
 
     def call(self) -> Call:
         """Return the command line that runs, for the provenance."""
-        from osbc_deploy.report.provenance import Call
+        from osbc_deploy.provenance import Call
 
         given = click.get_current_context().meta.get(ARGUMENTS, ())
         return Call(shlex.join(["osbc-deploy", *given]), self.seed)

@@ -60,7 +60,7 @@ def report_command(path: Path, form: str, output: Path | None) -> int:
 
         text = cores_csv(report)
     else:
-        from osbc_deploy.report.page import report_page
+        from osbc_deploy.report.deployment.page import report_page
 
         text = report_page(report)
     if output is None:
@@ -74,7 +74,7 @@ def report_command(path: Path, form: str, output: Path | None) -> int:
 def _table(report: dict[str, Any]) -> str:
     import io
 
-    from osbc_deploy.report.terminal import print_report
+    from osbc_deploy.report.deployment.terminal import print_report
 
     out = io.StringIO()
     print_report(report, table_console(out))
@@ -130,9 +130,9 @@ def check_command(
     backend and engine differ. 6: report, network, target or baseline do not belong together, or
     were changed.
     """
-    from osbc_deploy.report.budget import Growth, check_report, read_budget
+    from osbc_deploy.report.check.budget import Growth, check_report, read_budget
+    from osbc_deploy.report.check.recount import read_recounted
     from osbc_deploy.report.read import read_report
-    from osbc_deploy.report.recount import read_recounted
 
     if update_baseline and baseline is None:
         raise UsageError("--update-baseline: needs --baseline FILE to write to.")
@@ -199,7 +199,7 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
     """
     from osbc_deploy.chip.mapping import map_network
     from osbc_deploy.chip.target import load_target
-    from osbc_deploy.stored import read_stored
+    from osbc_deploy.formats.stored import read_stored
 
     chip = load_target(target)
     # A chip that is only counted for has no registers; a NetX file then gets Loihi 2's.
@@ -228,7 +228,7 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
         }
         click.echo(json.dumps(summary, indent=1))
     else:
-        from osbc_deploy.report.terminal import cores_table
+        from osbc_deploy.report.deployment.terminal import cores_table
 
         title = f"{chip.title}: {mapping.cores_used} of {mapping.available:,} cores"
         table_console().print(cores_table(cores, title))

@@ -17,7 +17,7 @@ from osbc_deploy.errors import FidelityError
 
 if TYPE_CHECKING:
     from osbc_deploy.data.datasets import DatasetRequest
-    from osbc_deploy.verify import Verification
+    from osbc_deploy.verification import Verification
 
 __all__ = ["verify_command"]
 
@@ -88,7 +88,7 @@ def verify_command(
     if html is not None:
         check_file(html, "--html")
     with Bars(quiet=quiet) as progress:
-        from osbc_deploy.verify import verify
+        from osbc_deploy.verification import verify
 
         found = verify(
             **inputs.load(progress),
@@ -102,12 +102,12 @@ def verify_command(
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:
-        from osbc_deploy.report.verify_terminal import print_verification
+        from osbc_deploy.report.verification.terminal import print_verification
 
         print_verification(report, table_console())
 
     def write_page(path: Path) -> None:
-        from osbc_deploy.report.verify_page import verify_page
+        from osbc_deploy.report.verification.page import verify_page
 
         write_whole(path, verify_page(report))
 
@@ -124,7 +124,7 @@ def verify_command(
 def _unasked(found: Verification) -> int:
     """Return the exit code of what no gate asked for: bits that differ, a chip that is full."""
     from osbc_deploy.fidelity import Fidelity
-    from osbc_deploy.report.terminal import sides
+    from osbc_deploy.report.deployment.terminal import sides
 
     backend = found.backend
     asked = any(f.name == "backend_mismatches" for f in found.findings)

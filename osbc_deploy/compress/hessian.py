@@ -36,8 +36,8 @@ from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.exact import FLOAT_BITS, WHOLE_BITS, WholeSum, log2
 from osbc_deploy.compress.rows import DEFAULT_MEMORY
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.network.graph import AvgPool, Conv, Dense, Projection
-from osbc_deploy.network.neurons import LinearDynamics
+from osbc_deploy.model.graph import AvgPool, Conv, Dense, Projection
+from osbc_deploy.model.neurons import LinearDynamics
 
 __all__ = [
     "Moments",

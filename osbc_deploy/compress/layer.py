@@ -26,7 +26,7 @@ from osbc_deploy.compress.ranking import Ranking, rank_rows
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.support import least_squares, loss
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.network.graph import Conv, Population, Projection
+from osbc_deploy.model.graph import Conv, Population, Projection
 
 __all__ = [
     "CompressedProjection",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import array_bytes, shown
-from osbc_deploy.network.graph import Dense, Network, Population
+from osbc_deploy.model.graph import Dense, Network, Population
 
 __all__ = ["check_memory", "hessian_bytes"]
 

@@ -33,8 +33,8 @@ from osbc_deploy.compress.state import State
 from osbc_deploy.compress.tuning import HELD_OUT, MIN_HELD_OUT, Scene, adapted, tune
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UsageError
-from osbc_deploy.network.graph import INPUT, Network, Population
-from osbc_deploy.network.simulate import FloatRun, simulate
+from osbc_deploy.model.graph import INPUT, Network, Population
+from osbc_deploy.model.simulate import FloatRun, simulate
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = [

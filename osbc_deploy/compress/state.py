@@ -23,7 +23,7 @@ from osbc_deploy.compress.layer import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import PARSED, check_tensors, read_text
-from osbc_deploy.network.graph import Projection
+from osbc_deploy.model.graph import Projection
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.writing import check_inside, is_temporary, write_whole
 

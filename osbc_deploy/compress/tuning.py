@@ -29,8 +29,8 @@ from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.exact import product
 from osbc_deploy.compress.hessian import Moments, membrane_moments
 from osbc_deploy.compress.layer import CompressedProjection, LayerProblem, pose
-from osbc_deploy.network.graph import Network, Population, Projection
-from osbc_deploy.network.simulate import simulate
+from osbc_deploy.model.graph import Network, Population, Projection
+from osbc_deploy.model.simulate import simulate
 
 __all__ = ["HELD_OUT", "MIN_HELD_OUT", "Scene", "tune"]
 

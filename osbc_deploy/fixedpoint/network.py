@@ -11,7 +11,7 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.network.graph import INPUT, Pair, Readout, Shape, blocks, window_count
+from osbc_deploy.model.graph import INPUT, Pair, Readout, Shape, blocks, window_count
 
 __all__ = [
     "INPUT",

@@ -33,7 +33,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
-from osbc_deploy.network.graph import Shape
+from osbc_deploy.model.graph import Shape
 
 __all__ = ["run_plain", "work_of"]
 

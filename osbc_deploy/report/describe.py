@@ -8,8 +8,8 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.fixedpoint.lower import check_features
-from osbc_deploy.network.graph import Conv, Network, Population, Projection
+from osbc_deploy.lower.features import check_features
+from osbc_deploy.model.graph import Conv, Network, Population, Projection
 
 __all__ = ["SCHEMA", "describe"]
 

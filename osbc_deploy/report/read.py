@@ -9,8 +9,8 @@ from typing import Any
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
-from osbc_deploy.report.build import SCHEMA, json_schema
-from osbc_deploy.report.consistency import contradictions
+from osbc_deploy.report.check.consistency import contradictions
+from osbc_deploy.report.deployment.build import SCHEMA, json_schema
 from osbc_deploy.writing import recover
 
 __all__ = ["read_report"]

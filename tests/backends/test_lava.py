@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 import osbc_backend_lava.backend as lava
-from osbc_deploy.artefact import write_network
 from osbc_deploy.errors import BackendError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -28,6 +27,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedPopulation,
     FixedProjection,
 )
+from osbc_deploy.formats.folder import write_network
 from osbc_deploy.progress import SILENT
 
 T = 14

@@ -8,9 +8,9 @@ import pytest
 from osbc_deploy.bundled import digits
 from osbc_deploy.bundled.digits import SENSOR, SPLITS, STEPS, digits_events
 from osbc_deploy.bundled.models import digits_conv, digits_mlp, weights_path
-from osbc_deploy.frontends.norse import read_norse
-from osbc_deploy.frontends.references import load_weights
-from osbc_deploy.network.simulate import decode, simulate
+from osbc_deploy.frameworks.norse.reading import read_norse
+from osbc_deploy.model.simulate import decode, simulate
+from osbc_deploy.references import load_weights
 
 
 def test_splits_have_their_sizes_classes_and_no_sample_in_common() -> None:

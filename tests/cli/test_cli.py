@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from osbc_deploy.cli.main import main
-from osbc_deploy.report.build import json_schema
+from osbc_deploy.report.deployment.build import json_schema
 
 FAST = ["--target", "loihi2-sim", "--backend", "engine"]
 

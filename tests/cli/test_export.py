@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 import pytest
 
-from osbc_deploy.artefact import write_network
 from osbc_deploy.cli.main import cli
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.folders import C_LIBRARY, DEPLOYMENT
+from osbc_deploy.formats.folder import write_network
 from osbc_deploy.writing import new_folder
 from random_networks import collect
 

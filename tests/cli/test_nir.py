@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from osbc_deploy.cli.main import main
-from osbc_deploy.frontends.nir import read_nir
-from osbc_deploy.network.simulate import simulate
+from osbc_deploy.formats.nir.read import read_nir
+from osbc_deploy.model.simulate import simulate
 
 MODEL = """
     import norse.torch as norse

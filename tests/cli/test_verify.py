@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from osbc_deploy.cli.main import main
-from osbc_deploy.report.verify_build import verify_json_schema
-from osbc_deploy.verify.gates import KNOWN
+from osbc_deploy.report.verification.build import verify_json_schema
+from osbc_deploy.verification.gates import KNOWN
 
 MODEL = """
     import norse.torch as norse

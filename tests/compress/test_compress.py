@@ -15,8 +15,8 @@ from osbc_deploy.compress.hessian import membrane_moments, membrane_trace
 from osbc_deploy.compress.layer import pose, prune_layer, quantize_layer
 from osbc_deploy.compress.quantize import levels
 from osbc_deploy.errors import UnsupportedModelError, UsageError
-from osbc_deploy.network.graph import Conv, Dense, Network, Population, Projection
-from osbc_deploy.network.simulate import simulate
+from osbc_deploy.model.graph import Conv, Dense, Network, Population, Projection
+from osbc_deploy.model.simulate import simulate
 
 PLAIN = CompressionOptions(sparsity=0.6, bits=4, tune=False)
 

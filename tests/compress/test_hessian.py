@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from osbc_deploy.compress.hessian import membrane_kernel, membrane_moments, membrane_trace
-from osbc_deploy.network.graph import AvgPool, Conv, Dense, Projection
-from osbc_deploy.network.neurons import IF, LIF, CubaLIF, Neuron
+from osbc_deploy.frameworks.norse.neurons import IF, LIF, CubaLIF
+from osbc_deploy.model.graph import AvgPool, Conv, Dense, Projection
+from osbc_deploy.model.neurons import Neuron
 
 ONE = np.ones(())
 

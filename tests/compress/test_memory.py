@@ -14,7 +14,7 @@ import float_networks as nets
 from osbc_deploy.compress import CompressionOptions, compress
 from osbc_deploy.compress import network as compression
 from osbc_deploy.errors import UsageError
-from osbc_deploy.network.graph import Dense, Network, Population, Projection
+from osbc_deploy.model.graph import Dense, Network, Population, Projection
 
 LARGE = 400
 

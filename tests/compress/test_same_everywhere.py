@@ -14,8 +14,8 @@ import numpy as np
 from osbc_deploy.bundled import digits
 from osbc_deploy.bundled.models import digits_mlp, weights_path
 from osbc_deploy.compress import CompressionOptions, compress
-from osbc_deploy.frontends.norse import read_norse
-from osbc_deploy.frontends.references import load_weights
+from osbc_deploy.frameworks.norse.reading import read_norse
+from osbc_deploy.references import load_weights
 
 spikes = digits.calibration().spikes
 print(hashlib.sha256(np.concatenate([spikes, digits.test().spikes]).tobytes()).hexdigest())

@@ -13,7 +13,7 @@ import torch
 
 from osbc_deploy.data.samples import Samples, check_samples, load_npz, samples_from_dataset
 from osbc_deploy.errors import ArtefactError, OsbcError, UsageError
-from osbc_deploy.frontends.references import as_samples
+from osbc_deploy.references import as_samples
 
 GOOD = np.zeros((4, 5, 2, 3), np.uint8)
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from osbc_deploy.network.graph import (
+from osbc_deploy.frameworks.norse.neurons import IF, LI, LIF, CubaLIF
+from osbc_deploy.model.graph import (
     AvgPool,
     Connection,
     Conv,
@@ -16,8 +17,8 @@ from osbc_deploy.network.graph import (
     Population,
     Projection,
 )
-from osbc_deploy.network.neurons import IF, LI, LIF, CubaLIF, Neuron
-from osbc_deploy.network.simulate import simulate
+from osbc_deploy.model.neurons import Neuron
+from osbc_deploy.model.simulate import simulate
 
 ONE, ZERO = np.ones(()), np.zeros(())
 

@@ -20,9 +20,9 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 import osbc_deploy
-from osbc_deploy.artefact import network_digest, read_network
 from osbc_deploy.cli.main import main
-from osbc_deploy.report.provenance import sealed
+from osbc_deploy.formats.folder import network_digest, read_network
+from osbc_deploy.provenance import sealed
 
 __all__ = ["FORGERIES", "Forgery", "Site", "checked", "make_site"]
 

@@ -15,14 +15,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from float_networks import mlp
-from osbc_deploy.artefact import write_network
 from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.compress.network import CompressionOptions, compress
 from osbc_deploy.data.samples import check_samples
-from osbc_deploy.export.image import write_image
-from osbc_deploy.export.netx import write_netx
-from osbc_deploy.export.nir import write_nir
 from osbc_deploy.fixedpoint.network import (
     FixedConv,
     FixedDense,
@@ -30,8 +26,13 @@ from osbc_deploy.fixedpoint.network import (
     FixedPopulation,
     FixedProjection,
 )
-from osbc_deploy.network.graph import Network
-from osbc_deploy.pipeline import Job, finish
+from osbc_deploy.formats.folder import write_network
+from osbc_deploy.formats.image.write import write_image
+from osbc_deploy.formats.netx.write import write_netx
+from osbc_deploy.formats.nir.write import write_nir
+from osbc_deploy.job import Job
+from osbc_deploy.model.graph import Network
+from osbc_deploy.pipeline import finish
 
 __all__ = ["TARGET", "Corpus", "make"]
 

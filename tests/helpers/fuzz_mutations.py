@@ -21,8 +21,8 @@ from safetensors.numpy import save
 
 from hostile import HOSTILE
 from osbc_deploy.compress.state import _digest as state_digest
-from osbc_deploy.export import image as layout
-from osbc_deploy.report.provenance import report_digest
+from osbc_deploy.formats.image import write as layout
+from osbc_deploy.provenance import report_digest
 
 __all__ = ["damage_bytes", "damage_hdf5", "damage_image", "damage_json", "damage_npz",
            "damage_packets", "damage_report", "damage_state", "damage_tensors", "damage_text",

@@ -25,7 +25,6 @@ import numpy as np
 
 import fuzz_mutations as damage
 from fuzz_corpus import TARGET, Corpus
-from osbc_deploy.artefact import read_network
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.cli.main import main
 from osbc_deploy.compress.state import State
@@ -33,11 +32,12 @@ from osbc_deploy.data.datasets import DatasetRequest, load_dataset
 from osbc_deploy.data.events import bin_events, read_aedat2, read_aedat3, read_nmnist
 from osbc_deploy.data.samples import load_npz
 from osbc_deploy.errors import OsbcError
-from osbc_deploy.export.image_read import read_image
-from osbc_deploy.frontends.netx import read_netx, read_netx_fixed
-from osbc_deploy.frontends.nir import read_nir
-from osbc_deploy.frontends.references import load_weights
+from osbc_deploy.formats.folder import read_network
+from osbc_deploy.formats.image.read import read_image
+from osbc_deploy.formats.netx.read import read_netx, read_netx_fixed
+from osbc_deploy.formats.nir.read import read_nir
 from osbc_deploy.limits import VARIABLE
+from osbc_deploy.references import load_weights
 
 __all__ = ["KINDS", "LIMIT", "SECONDS", "Outcome", "Seen", "fuzz"]
 

@@ -22,9 +22,9 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.frontends.importing import import_network
-from osbc_deploy.network.graph import Network
-from osbc_deploy.network.simulate import simulate
+from osbc_deploy.importing import import_network
+from osbc_deploy.model.graph import Network
+from osbc_deploy.model.simulate import simulate
 
 __all__ = ["FRAMEWORKS", "KINDS", "LOADABLE", "Outcome", "outcome"]
 

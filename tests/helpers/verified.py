@@ -10,11 +10,12 @@ from float_networks import mlp, spikes
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
 from osbc_deploy.data.samples import Samples, check_samples
-from osbc_deploy.network.graph import Network
-from osbc_deploy.network.simulate import decode, simulate
-from osbc_deploy.pipeline import Job, finish
-from osbc_deploy.verify.result import Verification
-from osbc_deploy.verify.run import compare_stages
+from osbc_deploy.job import Job
+from osbc_deploy.model.graph import Network
+from osbc_deploy.model.simulate import decode, simulate
+from osbc_deploy.pipeline import finish
+from osbc_deploy.verification.result import Verification
+from osbc_deploy.verification.run import compare_stages
 
 SIZES = (24, 40, 20, 5)
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from forgeries import FORGERIES, OWN_TARGET, SAMPLES, Report, Site, checked, make_site, write
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.errors import UsageError
-from osbc_deploy.report.provenance import Request
+from osbc_deploy.provenance import Request
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from torch import nn
 import osbc_deploy
 from osbc_deploy.cli.main import cli
 from osbc_deploy.errors import OsbcError
+from osbc_deploy.provenance import sealed
 from osbc_deploy.report.difference import difference
 from osbc_deploy.report.measures import layer_measures
-from osbc_deploy.report.provenance import sealed
 from osbc_deploy.report.read import read_report
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from osbc_deploy.report.verify_build import verify_json_schema
-from osbc_deploy.report.verify_page import verify_page
-from osbc_deploy.report.verify_terminal import print_verification
-from osbc_deploy.verify.gates import check_gates, parse_gates
-from osbc_deploy.verify.result import Verification
+from osbc_deploy.report.verification.build import verify_json_schema
+from osbc_deploy.report.verification.page import verify_page
+from osbc_deploy.report.verification.terminal import print_verification
+from osbc_deploy.verification.gates import check_gates, parse_gates
+from osbc_deploy.verification.result import Verification
 from verified import verification
 
 

@@ -8,7 +8,7 @@ from osbc_deploy.chip.facts import Count, Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import Layer, Ranges, Usage
 from osbc_deploy.chip.memory.base import MemoryBase
 from osbc_deploy.fixedpoint.network import FixedConv
-from osbc_deploy.network.graph import INPUT
+from osbc_deploy.model.graph import INPUT
 
 __all__ = ["SharedCore"]
 

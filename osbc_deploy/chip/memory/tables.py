@@ -17,9 +17,9 @@ from pydantic import Field
 from osbc_deploy.chip.facts import Fact, Positive, Strict, Width
 from osbc_deploy.chip.layers import Afferent, Layer, Ranges, Usage
 from osbc_deploy.chip.memory.base import MemoryBase
-from osbc_deploy.fixedpoint.merge import separate
 from osbc_deploy.fixedpoint.network import FixedConv, Pooling
-from osbc_deploy.network.graph import Pair, Shape
+from osbc_deploy.lower.merge import separate
+from osbc_deploy.model.graph import Pair, Shape
 
 __all__ = ["Tables"]
 

@@ -1,0 +1,92 @@
+"""What a deployment produced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from osbc_deploy.accuracy import Accuracy
+from osbc_deploy.chip.mapping import Mapping as ChipMapping
+from osbc_deploy.chip.place import Placement
+from osbc_deploy.chip.target import Target
+from osbc_deploy.chip.traffic import Operations
+from osbc_deploy.compress.network import CompressedNetwork
+from osbc_deploy.deviations import Deviation
+from osbc_deploy.fidelity import Fidelity
+from osbc_deploy.lower.lowering import Lowered
+from osbc_deploy.model.graph import Network
+from osbc_deploy.results import Result
+
+__all__ = ["Deployment"]
+
+
+@dataclass(frozen=True, eq=False)
+class Deployment(Result):
+    """Everything a deployment produced.
+
+    Attributes
+    ----------
+    target : Target
+    network : Network
+        The float network as imported.
+    compressed : CompressedNetwork
+    lowered : Lowered
+        Holds the fixed-point network.
+    mapping : ChipMapping
+    placement : Placement or None
+        None for a chip without a mesh, or when it does not fit.
+    operations : dict of Operations
+        Synaptic operations of a calibration sample, by population.
+    accuracy : Accuracy
+    fidelity : Fidelity
+    activity : dict
+        Of every population on the evaluated samples.
+    provenance : dict
+        What was asked for, when and where, and the fingerprints of model, network, target and data.
+    warnings : tuple of str
+        What puts the results in doubt, to be read before them.
+    """
+
+    target: Target
+    network: Network
+    compressed: CompressedNetwork
+    lowered: Lowered
+    mapping: ChipMapping
+    placement: Placement | None
+    operations: Mapping[str, Operations]
+    accuracy: Accuracy
+    fidelity: Fidelity
+    activity: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether the network fits the chip."""
+        return self.mapping.fits
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """Everything that was done differently from the plain request."""
+        imported = tuple(Deviation("import", self.network.source, n) for n in self.network.notes)
+        said = (*self.target.remarks, *self.mapping.notes)
+        remarks = tuple(Deviation("map", self.target.name, text) for text in said)
+        made = imported + self.compressed.deviations + self.lowered.deviations
+        return made + remarks + self._run_notes()
+
+    def _run_notes(self) -> tuple[Deviation, ...]:
+        hung = self.fidelity.restarts
+        restarted = (
+            Deviation("run", self.fidelity.backend or "", f"hung {hung} times and was restarted"),
+        )
+        return (restarted if hung else ()) + tuple(
+            Deviation(
+                "run",
+                name,
+                f"the current wrapped {seen.wraps} times and the potential "
+                f"saturated {seen.saturations} times on the evaluated samples",
+            )
+            for name, seen in self.activity.items()
+            if seen.wraps or seen.saturations
+        )

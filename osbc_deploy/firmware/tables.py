@@ -1,0 +1,341 @@
+"""The tables of the C library: what a network needs in flash, in the smallest types."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from osbc_deploy.arrays import IntArray
+from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.fixedpoint.arithmetic import effective_bias
+from osbc_deploy.fixedpoint.network import (
+    INPUT,
+    FixedConv,
+    FixedPointNetwork,
+    FixedPopulation,
+    FixedProjection,
+)
+from osbc_deploy.fixedpoint.ranges import faults
+from osbc_deploy.model.graph import Shape
+
+__all__ = ["GRADED_LIMIT", "PopulationTables", "ProjectionTables", "Table", "Tables", "lay_out"]
+
+GRADED_LIMIT = 2**15
+"""Graded inputs are taken as int16."""
+_SUM_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Numbers of 1, 2 or 4 bytes, or one `value` for all where `data` is None.
+
+    Each number holds for `repeat` places that follow each other.
+    """
+
+    data: IntArray | None
+    value: int = 0
+    repeat: int = 1
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number; 0 for one value for all."""
+        return 0 if self.data is None else self.data.itemsize
+
+    @property
+    def size(self) -> int:
+        """Bytes of flash."""
+        return 0 if self.data is None else self.data.nbytes
+
+    def serialized(self) -> bytes:
+        """Return what the CRC is taken of: little-endian numbers; one value as four bytes."""
+        if self.data is None:
+            return int(self.value).to_bytes(4, "little", signed=True)
+        return self.data.astype(self.data.dtype.newbyteorder("<")).tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectionTables:
+    """A projection, or the synapses of one that share a delay; fields are those of the C struct."""
+
+    name: str
+    kind: str
+    pre: int
+    post: int
+    code_bits: int
+    shift: int
+    right: int
+    wraps: bool
+    graded: bool
+    latency: int
+    ring: int
+    start: Table
+    target: Table
+    delay: Table
+    code: Table
+    geometry: dict[str, Any]
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """All tables, in the order of the CRC."""
+        return {
+            "start": self.start, "target": self.target, "delay": self.delay, "code": self.code
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class PopulationTables:
+    """The registers of a population; fields are those of the C struct."""
+
+    population: FixedPopulation
+    tables: dict[str, Table]
+
+    @property
+    def keeps_u(self) -> bool:
+        """Whether any current outlives its step."""
+        kept = self.tables["kept_u"]
+        return kept.data is not None or kept.value != 0
+
+    @property
+    def state_words(self) -> int:
+        """32-bit words of state: u where it is kept, v, and a byte for each spike."""
+        size = self.population.size
+        return (1 + self.keeps_u) * size + -(-size // 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """All tables of a network, and where its state lies.
+
+    Attributes
+    ----------
+    projections, populations : tuple
+    state_offsets : list of int
+        Where u, v and spikes of each population start, in 32-bit words.
+    sum_offsets : list of int
+        Where the sums of each projection start.
+    state_words : int
+    cycle : int
+        Steps after which all rings and timed resets repeat.
+    """
+
+    projections: tuple[ProjectionTables, ...]
+    populations: tuple[PopulationTables, ...]
+    state_offsets: list[int]
+    sum_offsets: list[int]
+    state_words: int
+    cycle: int
+
+    def serialized(self) -> bytes:
+        """Return what the CRC is taken of."""
+        parts: list[ProjectionTables | PopulationTables] = [*self.projections, *self.populations]
+        return b"".join(table.serialized() for part in parts for table in part.tables.values())
+
+    @property
+    def size(self) -> int:
+        """Bytes of flash for all tables."""
+        parts: list[ProjectionTables | PopulationTables] = [*self.projections, *self.populations]
+        return sum(table.size for part in parts for table in part.tables.values())
+
+
+def lay_out(network: FixedPointNetwork) -> Tables:
+    """Return the tables of a network.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When numbers are out of the chip's range, or a sum may not fit 32 bits; all listed.
+    """
+    if wrong := faults(network):
+        raise UnsupportedModelError(
+            "network: numbers out of the format's range", wrong, "Deploy the model again."
+        )
+    projections: list[ProjectionTables] = []
+    offenders: list[str] = []
+    for projection in network.projections:
+        projections += _projection(projection, network, offenders)
+    if offenders:
+        raise UnsupportedModelError(
+            "network: sums that 32 bits may not hold", offenders, "Use fewer bits or inputs."
+        )
+    populations = tuple(_population(p, network) for p in network.populations)
+    word = 1
+    states, sums = [], []
+    for q in populations:
+        states.append(word)
+        word += q.state_words
+    for part in projections:
+        sums.append(word)
+        word += part.ring * network.populations[part.post].size
+    cycle = math.lcm(*(p.ring for p in projections), *(p.reset_interval or 1
+                     for p in network.populations))  # fmt: skip
+    if cycle * 4 > _SUM_LIMIT or word * 4 > _SUM_LIMIT:
+        raise UnsupportedModelError(
+            "network: too large for a 32-bit machine",
+            [f"{word * 4:,} bytes of state, timed resets that repeat after {cycle:,} steps"],
+            "Use smaller layers, or reset intervals that divide each other.",
+        )
+    # A count that starts again at every second step would do; long cycles divide less often.
+    return Tables(
+        tuple(projections), populations, states, sums, word, cycle * (2**29 // cycle or 1)
+    )
+
+
+def _projection(
+    projection: FixedProjection, network: FixedPointNetwork, offenders: list[str]
+) -> list[ProjectionTables]:
+    connection = projection.connection
+    weight = connection.weight.astype(np.int64)
+    # What all weights have in common goes into the shift of their sum.
+    common = _trailing_zeros(weight)
+    codes, exponent = weight >> common, projection.weight_exp + common
+    shift, right = max(exponent, 0), max(-exponent, 0)
+    widest = int(np.abs(codes).reshape(len(codes), -1).sum(axis=1).max(initial=0))
+    widest *= GRADED_LIMIT if projection.graded else 1
+    if widest << shift > _SUM_LIMIT:
+        offenders.append(f"{projection.name}: sums up to {widest << shift:,}")
+        return []
+    names = [INPUT, *(p.name for p in network.populations)]
+    fixed: dict[str, Any] = {
+        "name": projection.name,
+        "pre": names.index(projection.pre),
+        "post": names.index(projection.post) - 1,
+        "shift": shift,
+        "right": right,
+        "graded": projection.graded,
+    }
+    latency = network.latency(projection)
+    if isinstance(connection, FixedConv):
+        geometry = _geometry(connection, network.shape_of(projection.pre))
+        per_group, kh, kw = weight.shape[1:]
+        share = len(weight) // connection.groups
+        by_input = codes.reshape(connection.groups, share, per_group, kh, kw)
+        code, bits = _packed(by_input.transpose(0, 2, 3, 4, 1).ravel())
+        none = Table(None)
+        wraps = widest << shift >= network.formats.state_limit
+        return [
+            ProjectionTables(
+                **fixed, kind="CONV", code_bits=bits, wraps=wraps, latency=latency,
+                ring=_power(latency + 1), start=none, target=none, delay=none, code=code,
+                geometry=geometry,
+            )
+        ]  # fmt: skip
+    delay = connection.delay
+    if delay is not None and right:
+        # Sums are shifted for each delay on its own.
+        return [
+            _dense(fixed, np.where(delay == d, codes, 0), None, latency + int(d))
+            for d in np.unique(delay)
+        ]
+    # A projection that skips populations delivers early, and its delays make up for that.
+    soonest = connection.shortest_delay
+    late = None if delay is None else delay - soonest
+    return [_dense(fixed, codes, late, latency + soonest)]
+
+
+def _dense(
+    fixed: dict[str, Any], codes: IntArray, delay: IntArray | None, latency: int
+) -> ProjectionTables:
+    """Choose lists or rows, whichever takes less."""
+    none = Table(None)
+    pre, post = np.nonzero(codes.T)
+    start = np.concatenate([[0], np.cumsum(np.bincount(pre, minlength=codes.shape[1]))])
+    late = none if delay is None else _table(delay[post, pre], signed=False)
+    code, bits = _packed(codes[post, pre])
+    lists: dict[str, Any] = {
+        "start": _table(start, signed=False, always=True),
+        "target": _table(post, signed=False, always=True),
+        "delay": late,
+        "code": code,
+    }
+    rows, row_bits = _packed(codes.T.ravel())
+    longest = 0 if delay is None else int(delay.max(initial=0))
+    shared: dict[str, Any] = fixed | {
+        "wraps": False,
+        "latency": latency,
+        "ring": _power(latency + longest + 1),
+        "geometry": {},
+    }
+    if delay is None and rows.size <= sum(table.size for table in lists.values()):
+        return ProjectionTables(
+            **shared,
+            kind="DENSE",
+            code_bits=row_bits,
+            start=none,
+            target=none,
+            delay=none,
+            code=rows,
+        )
+    return ProjectionTables(**shared, **lists, kind="SPARSE", code_bits=bits)
+
+
+def _population(p: FixedPopulation, network: FixedPointNetwork) -> PopulationTables:
+    formats = network.formats
+    beyond = (p.reset_amount.astype(np.int64) - p.vth) * (p.reset == "subtract")
+    registers = {
+        "kept_u": formats.decay_unity - (p.du.astype(np.int64) + formats.decay_u_offset),
+        "kept_v": formats.decay_unity - p.dv.astype(np.int64),
+        "bias": effective_bias(p.bias_mant, p.bias_exp),
+        "threshold": p.vth.astype(np.int64) << formats.state_shift,
+        # Beyond the threshold: mostly 0, and then no table.
+        "drop": beyond << formats.state_shift,
+        "u_init": p.u_init,
+        "v_init": p.v_init,
+    }
+    return PopulationTables(p, {name: _per_channel(v, p.shape) for name, v in registers.items()})
+
+
+def _per_channel(values: IntArray, shape: Shape) -> Table:
+    """Return a register once for each channel where a channel's neurons share it."""
+    by_channel = values.reshape(shape[0], -1)
+    if by_channel.shape[1] > 1 and (by_channel == by_channel[:, :1]).all():
+        return replace(_table(by_channel[:, 0]), repeat=by_channel.shape[1])
+    return _table(values)
+
+
+def _table(values: IntArray, *, signed: bool = True, always: bool = False) -> Table:
+    """Return values in the smallest type, or one for all where they are the same."""
+    if not always and (values == values[:1]).all():
+        return Table(None, int(values[0]) if len(values) else 0)
+    kinds: list[Any] = [np.int8, np.int16, np.int32] if signed else [np.uint8, np.uint16, np.uint32]
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    kind = next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
+    # An array of C has one element at least.
+    return Table(np.asarray(values if len(values) else [0], kind))
+
+
+def _packed(codes: IntArray) -> tuple[Table, int]:
+    """Return codes packed into bytes, low bits first, and the bits of each."""
+    low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
+    bits = next(b for b in (2, 4, 8, 16) if -(1 << (b - 1)) <= low and high < 1 << (b - 1))
+    if bits == 16:
+        return Table(codes.astype(np.int16)), bits
+    per_byte = 8 // bits
+    padded = np.zeros(max(1, -(-codes.size // per_byte)) * per_byte, np.int64)
+    padded[: codes.size] = codes & ((1 << bits) - 1)
+    weights = 1 << (bits * np.arange(per_byte))
+    return Table((padded.reshape(-1, per_byte) @ weights).astype(np.uint8)), bits
+
+
+def _geometry(conv: FixedConv, shape: tuple[int, ...]) -> dict[str, Any]:
+    out, _, kh, kw = conv.weight.shape
+    channels, height, width = shape
+    _, rows, columns = conv.output_shape(shape)
+    return {
+        "height": height, "width": width, "rows": rows, "columns": columns, "c_in": channels,
+        "c_out": out, "kh": kh, "kw": kw, "groups": conv.groups, "stride": conv.stride,
+        "padding": conv.padding, "dilation": conv.dilation,
+    }  # fmt: skip
+
+
+def _trailing_zeros(weight: IntArray) -> int:
+    """Return how many low bits are 0 in all weights."""
+    used = int(np.bitwise_or.reduce(np.abs(weight).ravel(), initial=0))
+    return (used & -used).bit_length() - 1 if used else 0
+
+
+def _power(size: int) -> int:
+    """Return the power of two that is not less: rings of such sizes repeat together."""
+    return 1 << (size - 1).bit_length()

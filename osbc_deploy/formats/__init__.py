@@ -1,0 +1,1 @@
+"""Networks in files: each format's file, reader and writer side by side."""

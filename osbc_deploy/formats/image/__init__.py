@@ -1,0 +1,1 @@
+"""The binary chip image, core by core: its layout, writing and reading."""

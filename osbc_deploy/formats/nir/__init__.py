@@ -1,0 +1,1 @@
+"""NIR graphs: the file, its neurons, reading and writing."""

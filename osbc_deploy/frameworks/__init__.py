@@ -1,0 +1,1 @@
+"""Networks of torch frameworks, read by what they compute."""

@@ -1,0 +1,339 @@
+"""Run a module and what was read from it side by side, until they differ."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.errors import reason
+from osbc_deploy.frameworks.calling import Call, described, undisturbed
+from osbc_deploy.frameworks.framework import Framework, Reading
+from osbc_deploy.frameworks.recording import MiscountedError, Recorder
+from osbc_deploy.model.graph import Conv, Network, Population
+from osbc_deploy.model.simulate import FloatRun, simulate
+
+__all__ = ["Data", "Difference", "Proof", "answered", "as_input", "choose", "compared", "moved"]
+
+WORK = 5e9
+"""Multiplications that the chosen samples may take, a few seconds; so does the framework."""
+LEAST = 64
+"""Samples that are taken whatever they cost, where there are so many."""
+_RATES = (0.05, 0.2, 0.5, 0.9)
+"""Spikes per input and step of the random samples that are taken as well: what a forward does only
+to strong or rare input shows on them."""
+_EACH, _FEW = 8, 2
+"""Random samples of each rate; fewer where they would take more than all of the work."""
+_MEMORY = 2**28
+"""Bytes that a batch may take in the recordings."""
+_NEVER = 2**60
+"""More values than differ where any could be equal."""
+_TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
+"""Difference allowed to potentials, as part of the largest: folding and poolings round."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples that both are run on: chosen ones, and random ones."""
+
+    sets: tuple[tuple[str, SpikeArray, list[int]], ...]
+    """What they are, their spikes, and their numbers."""
+    given: int
+    batch: int
+
+    def batches(self) -> Iterator[tuple[str, SpikeArray, list[int]]]:
+        for what, spikes, numbers in self.sets:
+            for start in range(0, len(spikes), self.batch):
+                stop = start + self.batch
+                yield what, spikes[start:stop], numbers[start:stop]
+
+
+def choose(network: Network, samples: SpikeArray) -> Data:
+    """Choose samples within the budget of work, evenly; add random ones."""
+    n, steps = samples.shape[:2]
+    cost = steps * _multiplications(network)
+    count = min(n, max(LEAST, int(WORK / cost)))
+    chosen = [number * n // count for number in range(count)]
+    rng = np.random.default_rng(0)
+    rates = np.repeat(_RATES, _EACH if _EACH * len(_RATES) * cost <= WORK else _FEW)
+    drawn = [(rng.random(samples.shape[1:], np.float32) < r).astype(np.uint8) for r in rates]
+    held = sum(p.size for p in network.populations) * 24 + math.prod(network.input_shape) * 8
+    batch = int(np.clip(_MEMORY // (held * steps), 1, LEAST))
+    return Data(
+        (
+            ("sample", samples if count == n else samples[chosen], chosen),
+            ("random sample", np.stack(drawn), list(range(len(drawn)))),
+        ),
+        n,
+        batch,
+    )
+
+
+def _multiplications(network: Network) -> int:
+    """Return the multiplications of one time step, those of the neurons included, roughly."""
+    total = 20 * sum(p.size for p in network.populations)
+    for p in network.projections:
+        places = 1
+        if isinstance(p.connection, Conv):
+            places = math.prod(network.shape_of(p.post)[1:])
+        total += p.connection.weight.size * places
+    return total
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a module and its import part."""
+
+    call: Call
+    layer: str
+    what: str
+    rank: tuple[int, bool, int] = (0, True, 2 * _NEVER)
+    """By how much, to be compared: minus the layers before it that are equal, whether spikes
+    differ, and how many values do."""
+    kind: str = ""
+    """"tied" where it starts with potentials that meet the threshold, so that rounding decides;
+    "steps" where layers are not called as the samples have steps; "answer" where only the answer
+    differs."""
+
+
+@dataclass
+class Proof:
+    """What was compared and equal."""
+
+    call: Call
+    dtype: str
+    active: set[str] = field(default_factory=set)
+    """Populations that fired, or whose potentials are the answer."""
+    potentials: set[str] = field(default_factory=set)
+    """Populations whose potentials were compared."""
+    seen: set[str] = field(default_factory=set)
+    answers: set[tuple[int, int, int]] | None = None
+    """Which part of the answer, with which axis first, decoded how, has been the output so far."""
+
+    def notes(self, network: Network, data: Data, whose: str, more: str) -> Iterator[str]:
+        """Say what was proven, and what was not; `whose` forward it was held against."""
+        names = [p.name for p in network.populations]
+        (_, chosen, _), (_, drawn, _) = data.sets
+        watched = "output"
+        if self.seen:
+            watched += f" and {len(self.seen)} of {len(names)} neuron layers"
+        yield (
+            f"{whose} own forward ({described(self.call)}) on {len(chosen)} of {data.given} "
+            f"samples and {len(drawn)} random ones, {chosen.shape[1]} steps each: {watched} "
+            f"equal{more}"
+        )
+        still = [name for name in names if name not in self.active]
+        if not still:
+            return
+        known = set(still) <= self.potentials
+        yield (
+            f"{'' if known and self.active else 'not proven: '}{', '.join(still)} "
+            f"{'stays silent' if len(still) == 1 else 'stay silent'} on these samples"
+            f"{', potentials are equal' if known else ''}; give samples that make them fire"
+        )
+
+
+def compared(
+    module: nn.Module, framework: Framework, reading: Reading, call: Call, data: Data
+) -> Proof | Difference:
+    """Run a module and its import side by side until they differ."""
+    network = reading.network
+    proof = Proof(call, network.dtype)
+    with undisturbed(module):
+        for what, spikes, numbers in data.batches():
+            try:
+                with Recorder(module, reading.cells, framework.potential) as recorder:
+                    answer = answered(module, framework, call, spikes)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - any forward may do anything
+                why = f"raises {type(error).__name__}: {reason(error)}"
+                return Difference(call, "forward", why)
+            names = [p.name for p in network.populations]
+            ours = simulate(network, spikes, record=names, states=names, batch_size=len(spikes))
+            found = _first(network, recorder, ours, answer, proof)
+            if found is not None:
+                equal = [*names, found.layer].index(found.layer)
+                return _difference(call, found, equal, what, numbers)
+    return proof
+
+
+def moved(
+    module: nn.Module, framework: Framework, reading: Reading, call: Call, data: Data
+) -> tuple[str, float]:
+    """Return the layer in which most spikes are others than the framework's, and their share."""
+    counts: Counter[str] = Counter()
+    values: Counter[str] = Counter()
+    network = reading.network
+    names = [p.name for p in network.populations if p.neuron.spiking]
+    with undisturbed(module):
+        for _, spikes, _ in data.batches():
+            with Recorder(module, reading.cells, framework.potential) as recorder:
+                answered(module, framework, call, spikes)
+            ours = simulate(network, spikes, record=names, batch_size=len(spikes))
+            for name in names:
+                seen = recorder.seen(name, len(spikes), spikes.shape[1])
+                if seen is not None:
+                    fired = ours.spikes[name].reshape(seen.answer.shape)
+                    counts[name] += int(np.count_nonzero(fired != seen.answer))
+                    values[name] += fired.size
+    shares = {name: counts[name] / values[name] for name in values}
+    worst = max(shares, key=lambda name: shares[name], default="")
+    return worst, shares.get(worst, 0.0)
+
+
+def answered(module: nn.Module, framework: Framework, call: Call, spikes: SpikeArray) -> list[Any]:
+    """Return all tensors that a module answers with, as arrays."""
+    framework.reset(module)
+    try:
+        answer = call(module, as_input(module, spikes))
+    finally:
+        framework.reset(module)
+    parts = answer if isinstance(answer, tuple | list) else (answer,)
+    return [part.detach().cpu().numpy() for part in parts if isinstance(part, torch.Tensor)]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The first layer that differs: where (n, T, neurons) and in what, or why it must."""
+
+    layer: str
+    unit: str = ""
+    where: np.ndarray[Any, Any] | None = None
+    why: str = ""
+    off: int = 0
+    kind: str = ""
+
+
+def _first(
+    network: Network, recorder: Recorder, ours: FloatRun, answer: list[Any], proof: Proof
+) -> _Found | None:
+    """Return the first layer that differs, in the order of activity."""
+    n, steps = ours.output.shape[:2]
+    tolerance = _TOLERANCE[network.dtype]
+    for population in network.populations:
+        name = population.name
+        try:
+            seen = recorder.seen(name, n, steps)
+        except MiscountedError as how:
+            return _Found(name, why=str(how), off=how.off, kind="steps")
+        if seen is None:
+            continue
+        proof.seen.add(name)
+        fired = None
+        if population.neuron.spiking:
+            fired = ours.spikes[name].reshape(n, steps, -1)
+            if seen.answer.shape != fired.shape:
+                return _sized(name, seen.answer.shape[2], fired.shape[2], steps)
+            differs = seen.answer != fired
+            if differs.any():
+                v = ours.v[name].reshape(fired.shape)
+                tied = _tied(population, differs & (fired == 0), v, tolerance)
+                return _Found(name, "spikes", differs, kind="tied" if tied else "")
+            if fired.any():
+                proof.active.add(name)
+        if seen.v is not None:
+            v = ours.v[name].reshape(n, steps, -1)[:, -seen.v.shape[1] :]
+            if seen.v.shape != v.shape:
+                return _Found(name, why=f"has potentials {seen.v.shape}, {v.shape} imported")
+            differs = _apart(seen.v, v, tolerance)
+            if differs.any():
+                return _Found(name, "potentials", differs)
+            proof.potentials.add(name)
+    return _answer(network, ours.output, answer, proof, tolerance)
+
+
+def _sized(name: str, theirs: int, ours: int, steps: int) -> _Found:
+    """Say how a layer of another size differs."""
+    if theirs == ours * steps:
+        return _Found(name, why=f"is given all {steps} steps at once in each step", kind="steps")
+    return _Found(name, why=f"has {theirs} neurons, {ours} imported")
+
+
+def _tied(
+    population: Population, missed: np.ndarray[Any, Any], v: FloatArray, tolerance: float
+) -> bool:
+    """Tell whether neurons that fire only in the framework are at their threshold at first."""
+    threshold = np.broadcast_to(population.neuron.parameters["v_threshold"], population.shape)
+    steps = missed.argmax(1)[:, None]
+    first = np.take_along_axis(missed, steps, 1)[:, 0]
+    distance = np.abs(np.take_along_axis(v, steps, 1)[:, 0] - threshold.ravel())
+    return bool(first.any() and (distance[first] <= tolerance * np.abs(v).max()).mean() > 0.5)
+
+
+def _answer(
+    network: Network, ours: FloatArray, answer: list[Any], proof: Proof, tolerance: float
+) -> _Found | None:
+    """Find the output in a module's answer, where it was found before."""
+    output = np.moveaxis(ours, 1, 0)
+    last = network.output
+    if last.neuron.spiking:
+        # Whole numbers, and means of them.
+        tolerance = min(tolerance, 0.1 / len(output))
+    if output.any():
+        proof.active.add(last.name)
+    wanted = (output, output.sum(0), output.mean(0), output.max(0), output[-1])
+    same = set()
+    for part, values in enumerate(answer):
+        for axis, found in enumerate((values, values.swapaxes(0, 1) if values.ndim > 1 else None)):
+            for way, expected in enumerate(wanted):
+                if found is None or found.size != expected.size or not _alike(found, expected):
+                    continue
+                if not _apart(found.reshape(expected.shape), expected, tolerance).any():
+                    same.add((part, axis, way))
+    if proof.answers is not None:
+        same &= proof.answers
+    proof.answers = same
+    if same:
+        return None
+    whole = [a for a in answer if a.shape == output.shape]
+    if whole:
+        differs = np.moveaxis(_apart(whole[0], output, tolerance), 0, 1)
+        differs = differs.reshape(*differs.shape[:2], -1)
+        return _Found(f"output ({last.name})", "values", differs, kind="answer")
+    shapes = ", ".join(str(a.shape) for a in answer) or "no tensor"
+    why = (
+        f"forward answers with {shapes}, which is not what {last.name} gives in all steps, nor "
+        "their sum, mean, maximum or last"
+    )
+    return _Found("output", why=why, kind="answer")
+
+
+def _alike(found: Any, expected: Any) -> bool:
+    """Tell whether two arrays have the same shape, or one with axes of 1 between."""
+    return [s for s in found.shape if s != 1] == [s for s in expected.shape if s != 1]
+
+
+def _apart(theirs: Any, ours: Any, tolerance: float) -> np.ndarray[Any, Any]:
+    """Tell where values differ by more than a part of the largest."""
+    scale = float(np.abs(ours).max(initial=0.0))
+    return np.asarray(~(np.abs(theirs - ours) <= tolerance * scale))
+
+
+def _difference(call: Call, found: _Found, equal: int, what: str, numbers: list[int]) -> Difference:
+    """Say how many values differ, and where the first one is."""
+    if found.where is None:
+        rank = (-equal, True, _NEVER + abs(found.off))
+        return Difference(call, found.layer, found.why, rank, found.kind)
+    samples, steps, _ = np.nonzero(found.where)
+    step = int(steps.min())
+    sample = numbers[int(samples[steps == step][0])]
+    many = len(steps)
+    said = (
+        f"{many:,} of {found.where.size:,} {found.unit} differ, the first in step {step} of {what} "
+        f"{sample}"
+    )
+    rank = (-equal, found.unit != "potentials", many)
+    return Difference(call, found.layer, said, rank, found.kind)
+
+
+def as_input(module: nn.Module, spikes: SpikeArray) -> torch.Tensor:
+    """Return samples as a module's own input (T, n, ...)."""
+    weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(spikes, 1, 0)))
+    return x.to(weight.device, weight.dtype)

@@ -1,0 +1,394 @@
+"""Compose linear operations between spikes and neurons into what one projection can be.
+
+A projection delays spikes, pools them, and maps them with one dense or convolutional connection.
+A :class:`Term` is such a map still open at its end: operations are composed into it one by one, in
+float64, as long as the result is exactly of that form. Anything else raises
+:class:`NotComposable` with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from osbc_deploy.arrays import FloatArray, IntArray, frozen
+from osbc_deploy.frameworks.folding import pooled_convolution
+from osbc_deploy.model.graph import AvgPool, Conv, Dense, Shape
+
+__all__ = [
+    "Add",
+    "Delay",
+    "Flatten",
+    "NotComposable",
+    "Operation",
+    "Scale",
+    "Shift",
+    "Term",
+    "added",
+    "broadcasts",
+    "compose",
+    "per_channel",
+    "result_shape",
+    "without_bias",
+]
+
+
+@dataclass(frozen=True)
+class Add:
+    """Where several currents meet, and nothing else happens; also an identity."""
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """All axes of the sample become one, the last running fastest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """Multiply by `factor`, which broadcasts to the signal, such as (C, 1, 1) to (C, H, W)."""
+
+    factor: FloatArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", frozen(self.factor))
+
+
+@dataclass(frozen=True, eq=False)
+class Shift:
+    """Add `offset`, which broadcasts to the signal, in every time step."""
+
+    offset: FloatArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offset", frozen(self.offset))
+
+
+@dataclass(frozen=True, eq=False)
+class Delay:
+    """Let the signal arrive `steps` late: one whole number, or one that broadcasts to it."""
+
+    steps: IntArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", frozen(self.steps, np.int64))
+
+
+Operation: TypeAlias = Add | AvgPool | Conv | Delay | Dense | Flatten | Scale | Shift
+
+
+class NotComposable(Exception):  # noqa: N818 - reported as a fault of the model, never raised to users
+    """Two operations have no exact counterpart as one projection; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """A linear map from one population's spikes to a current: delay, pool, scale, connection.
+
+    Attributes
+    ----------
+    pre : str
+    source, shape : tuple of int
+        Of the spikes, and of the connection takes: the spikes, or what their pooling leaves.
+    delay : ndarray of int (n_pre,) or None
+    pool : AvgPool or None
+    factor : ndarray of float64 or None
+        Broadcasts to `shape`; multiplies what the connection takes.
+    connection : Dense or Conv or None
+        Without bias.
+    offset : ndarray of float64 or None
+        Broadcasts to the current; added in every step.
+    name : str
+        Node of the connection, or of the pooling where there is none.
+    flattened : bool
+        Whether a Flatten comes after a convolution.
+    folded : tuple of str
+        What was folded into the connection, for the notes.
+    """
+
+    pre: str
+    source: Shape
+    shape: Shape
+    delay: IntArray | None = None
+    pool: AvgPool | None = None
+    factor: FloatArray | None = None
+    connection: Dense | Conv | None = None
+    offset: FloatArray | None = None
+    name: str = ""
+    flattened: bool = False
+    folded: tuple[str, ...] = ()
+
+
+def result_shape(operation: Operation, shape: Shape) -> Shape:
+    """Return the shape an operation makes of a signal's, or say why it cannot take it.
+
+    Raises
+    ------
+    NotComposable
+    """
+    if isinstance(operation, Dense):
+        wanted = operation.fan_in
+        if shape != (wanted,):
+            hint = "; put a Flatten before it" if math.prod(shape) == wanted else ""
+            raise NotComposable(f"takes {wanted} inputs, gets {shape}{hint}")
+        return operation.output_shape(shape)
+    if isinstance(operation, AvgPool | Conv):
+        if len(shape) != 3:
+            raise NotComposable(f"takes (C, H, W), gets {shape}")
+        if isinstance(operation, Conv):
+            wanted = operation.weight.shape[1] * operation.groups
+            if shape[0] != wanted:
+                raise NotComposable(f"takes ({wanted}, H, W), gets {shape}")
+            if len(operation.weight) % operation.groups:
+                raise NotComposable(
+                    f"has {len(operation.weight)} output channels in {operation.groups} groups"
+                )
+        result = operation.output_shape(shape)
+        if min(result) < 1:
+            raise NotComposable(f"its window is larger than its input {shape}")
+        return result
+    if isinstance(operation, Flatten):
+        return (math.prod(shape),)
+    for name in ("factor", "offset", "steps"):
+        value = getattr(operation, name, None)
+        if value is not None and not broadcasts(value.shape, shape):
+            raise NotComposable(
+                f"its {name} of shape {value.shape} does not fit the signal {shape}"
+            )
+    return shape
+
+
+def broadcasts(shape: Shape, to: Shape) -> bool:
+    """Tell whether values of one shape fit a signal of another."""
+    try:
+        return np.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False
+
+
+def without_bias(operation: Operation) -> Operation:
+    """Return what an operation does besides adding a constant."""
+    if isinstance(operation, Shift):
+        return Add()
+    return replace(operation, bias=None) if isinstance(operation, Conv | Dense) else operation
+
+
+def added(first: Term, second: Term) -> Term | None:
+    """Return the sum of two terms as one, or None where it takes two projections."""
+    a, b = first.connection, second.connection
+    same = (first.pre, first.pool, first.flattened) == (second.pre, second.pool, second.flattened)
+    if not same or a is None or b is None or not _equal(first.delay, second.delay):
+        return None
+    if _layout(a) != _layout(b):
+        return None
+    offset = second.offset if first.offset is None else first.offset
+    if first.offset is not None and second.offset is not None:
+        offset = first.offset + second.offset
+    weight = a.weight.astype(np.float64) + b.weight
+    return replace(
+        first,
+        connection=replace(a, weight=weight.astype(np.result_type(a.weight, b.weight))),
+        offset=offset,
+        folded=(*first.folded, *second.folded),
+    )
+
+
+def _layout(connection: Dense | Conv) -> tuple[object, ...]:
+    fields = {k: v for k, v in vars(connection).items() if k not in ("weight", "bias")}
+    return type(connection), connection.weight.shape, tuple(sorted(fields.items()))
+
+
+def _equal(a: IntArray | None, b: IntArray | None) -> bool:
+    none = np.zeros(1, np.int64)
+    return bool(((none if a is None else a) == (none if b is None else b)).all())
+
+
+def compose(term: Term, operation: Operation, shape: Shape, path: str) -> Term:
+    """Return a term followed by one more operation.
+
+    Parameters
+    ----------
+    term : Term
+    operation : Operation
+        Takes the signal of `shape`; see :func:`result_shape`.
+    shape : tuple of int
+        Of the term's result.
+    path : str
+        Name of the operation's node.
+
+    Raises
+    ------
+    NotComposable
+        With the reason, where no single projection is equal to the two.
+    """
+    if isinstance(operation, Add):
+        return term
+    step: Callable[..., Term] = _STEPS[type(operation)]
+    return step(term, operation, shape, path)
+
+
+def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
+    weight = dense.weight.astype(np.float64)
+    folded = term.folded
+    if isinstance(term.connection, Conv):
+        raise NotComposable(_between(term.name))
+    if term.connection is None:
+        if term.factor is not None:
+            weight = weight * np.broadcast_to(term.factor, term.shape).ravel()
+    else:
+        weight = weight @ term.connection.weight
+        folded = (*folded, f"{term.name}: multiplied into {path}, as no neurons lie between them")
+    offset = term.offset
+    if offset is not None:
+        offset = dense.weight @ np.broadcast_to(offset, shape).ravel()
+    if dense.bias is not None:
+        offset = dense.bias if offset is None else offset + dense.bias
+    return replace(
+        term,
+        connection=Dense(weight.astype(dense.weight.dtype)),
+        factor=None,
+        offset=offset,
+        name=path,
+        folded=folded,
+    )
+
+
+def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
+    if term.connection is not None:
+        raise NotComposable(_between(term.name))
+    if term.offset is not None:
+        raise NotComposable("takes spikes with a constant added; only zero is padded with")
+    weight = conv.weight.astype(np.float64)
+    if term.factor is not None:
+        channels = per_channel(term.factor, term.shape)
+        # Output channel o of group g sees input channels g * width to (g + 1) * width - 1.
+        width = weight.shape[1]
+        group = np.arange(len(weight)) // (len(weight) // conv.groups)
+        seen = group[:, None] * width + np.arange(width)
+        weight = weight * channels[seen][:, :, None, None]
+    return replace(
+        term,
+        connection=replace(conv, weight=weight.astype(conv.weight.dtype), bias=None),
+        factor=None,
+        offset=None if conv.bias is None else conv.bias.reshape(-1, 1, 1),
+        name=path,
+    )
+
+
+def _pool(term: Term, pool: AvgPool, shape: Shape, path: str) -> Term:
+    if isinstance(term.connection, Conv):
+        if pool.padding != (0, 0):
+            raise NotComposable(f"a pooling with padding after the convolution {term.name}")
+        offset = term.offset
+        if offset is not None:
+            share = pool.kernel[0] * pool.kernel[1] / pool.divisor
+            offset = per_channel(offset, shape).reshape(-1, 1, 1) * share
+        note = f"{path}: pooling folded into the convolution {term.name}"
+        return replace(
+            term,
+            connection=pooled_convolution(term.connection, pool),
+            offset=offset,
+            folded=(*term.folded, note),
+        )
+    if term.offset is not None:
+        raise NotComposable("pools spikes with a constant added")
+    factor = term.factor
+    if factor is not None:
+        factor = per_channel(factor, term.shape).reshape(-1, 1, 1)
+    both = pool if term.pool is None else _pooled_pool(term.pool, pool)
+    return replace(
+        term, pool=both, factor=factor, shape=pool.output_shape(shape), name=term.name or path
+    )
+
+
+def _pooled_pool(first: AvgPool, second: AvgPool) -> AvgPool:
+    """Return one pooling equal to two, whose first has windows side by side."""
+    if first.stride != first.kernel or first.padding != (0, 0) or second.padding != (0, 0):
+        raise NotComposable(
+            "two poolings in a row, which are one only if the first's windows lie side by side and "
+            "neither pads"
+        )
+    return AvgPool(
+        kernel=(first.kernel[0] * second.kernel[0], first.kernel[1] * second.kernel[1]),
+        stride=(first.stride[0] * second.stride[0], first.stride[1] * second.stride[1]),
+        divisor=first.divisor * second.divisor,
+    )
+
+
+def _flatten(term: Term, _: Flatten, shape: Shape, path: str) -> Term:
+    offset = term.offset
+    if offset is not None:
+        offset = np.broadcast_to(offset, shape).ravel()
+    # A dense connection reads its source flattened, so what comes before it stays as it is.
+    return replace(term, offset=offset, flattened=isinstance(term.connection, Conv))
+
+
+def _scale(term: Term, scale: Scale, shape: Shape, path: str) -> Term:
+    factor = scale.factor.astype(np.float64)
+    offset = None if term.offset is None else term.offset * factor
+    connection = term.connection
+    if connection is None:
+        if len(shape) != len(term.shape):
+            factor = np.broadcast_to(factor, shape).reshape(term.shape)
+        both = factor if term.factor is None else term.factor * factor
+        return replace(term, factor=both, offset=offset)
+    if isinstance(connection, Conv) and not term.flattened:
+        rows = per_channel(factor, shape)
+    elif isinstance(connection, Conv):
+        raise NotComposable(f"scales the convolution {term.name} after it was flattened")
+    else:
+        rows = np.broadcast_to(factor, shape).ravel()
+    weight = connection.weight * rows.reshape(-1, *(1,) * (connection.weight.ndim - 1))
+    return replace(
+        term,
+        connection=replace(connection, weight=weight.astype(connection.weight.dtype)),
+        offset=offset,
+        folded=(*term.folded, f"{path}: scale folded into {term.name}"),
+    )
+
+
+def _shift(term: Term, shift: Shift, shape: Shape, path: str) -> Term:
+    offset = shift.offset.astype(np.float64)
+    return replace(term, offset=offset if term.offset is None else term.offset + offset)
+
+
+def _delay(term: Term, delay: Delay, shape: Shape, path: str) -> Term:
+    steps = delay.steps
+    if not steps.any():
+        return term
+    if term.offset is not None:
+        raise NotComposable("delays a constant, which then starts late")
+    if (steps == steps.flat[0]).all():
+        late = np.full(math.prod(term.source), steps.flat[0])
+    elif term.connection is not None or term.pool is not None:
+        raise NotComposable("delays that differ, after spikes were mapped or pooled")
+    else:
+        late = np.broadcast_to(steps, shape).ravel()
+    return replace(term, delay=late if term.delay is None else term.delay + late)
+
+
+_STEPS: dict[type, Callable[..., Term]] = {
+    Dense: _dense,
+    Conv: _conv,
+    AvgPool: _pool,
+    Flatten: _flatten,
+    Scale: _scale,
+    Shift: _shift,
+    Delay: _delay,
+}
+
+
+def per_channel(values: FloatArray, shape: Shape) -> FloatArray:
+    """Return one value for each channel of (C, H, W), which they must have in common."""
+    spread = np.broadcast_to(values, shape)
+    first = spread[:, :1, :1]
+    if (spread != first).any():
+        raise NotComposable("values that differ within a channel")
+    return np.asarray(first.ravel())
+
+
+def _between(name: str) -> str:
+    return f"follows {name} with no neurons between; merge the two or put spiking neurons there"

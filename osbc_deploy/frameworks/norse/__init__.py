@@ -1,0 +1,1 @@
+"""norse: its neurons and how its modules are read."""

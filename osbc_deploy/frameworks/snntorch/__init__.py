@@ -1,0 +1,1 @@
+"""snnTorch: its neurons and how its modules are read."""

@@ -1,0 +1,1 @@
+"""SpikingJelly: its neurons and how its modules are read."""

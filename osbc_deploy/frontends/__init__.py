@@ -1,1 +1,0 @@
-"""Frontends: turn a trained model of another framework into a float network, or refuse."""

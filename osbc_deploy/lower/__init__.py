@@ -1,0 +1,1 @@
+"""From the compressed network to the integers of a chip."""

@@ -1,0 +1,221 @@
+"""The integers of one population and what projects to it, up to a common power of two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from osbc_deploy.arrays import IntArray
+from osbc_deploy.compress.layer import CompressedProjection
+from osbc_deploy.deviations import Deviation
+from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.network import (
+    FixedConnection,
+    FixedDense,
+    FixedPopulation,
+    FixedProjection,
+)
+from osbc_deploy.lower.merge import expand, pooling_of, shifted
+from osbc_deploy.lower.registers import (
+    RealRegisters,
+    largest_exponent,
+    quantized,
+    real_registers,
+)
+from osbc_deploy.lower.timing import Timing, relay_name
+from osbc_deploy.model.graph import Network, Population, Projection
+
+__all__ = ["Layer", "Scaling", "scaling"]
+
+Layer: TypeAlias = tuple[tuple[FixedProjection, ...], FixedPopulation]
+"""The projections into a population, and the population."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Afferent:
+    """A projection whose exponent is still open: `exponent` is relative to the population's."""
+
+    projection: Projection
+    connection: FixedConnection
+    stored: int
+    exponent: int
+
+    def higher(self, bits: int) -> _Afferent:
+        """Return the same weights, with larger mantissas and a smaller exponent."""
+        if not bits:
+            return self
+        connection = replace(
+            self.connection, weight=self.connection.weight.astype(np.int64) << bits
+        )
+        return replace(self, connection=connection, exponent=self.exponent - bits)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """A population and what projects to it, at an exponent that is still open."""
+
+    population: Population
+    afferents: tuple[_Afferent, ...]
+    sources: tuple[str, ...]
+    targets: RealRegisters
+    formats: NumberFormats
+    ceiling: int
+
+    @property
+    def floor(self) -> int:
+        """The smallest exponent that every projection's own can follow."""
+        least = self.formats.weight_exp_min - min(a.exponent for a in self.afferents)
+        return min(self.ceiling, max(0, least))
+
+    def at(self, exponent: int) -> Layer:
+        """Return the integers at an exponent."""
+        projections = tuple(
+            FixedProjection(
+                a.projection.name,
+                source,
+                a.projection.post,
+                a.connection,
+                a.stored,
+                exponent + a.exponent,
+                pooling=pooling_of(a.projection),
+            )
+            for a, source in zip(self.afferents, self.sources, strict=True)
+        )
+        return projections, quantized(self.population, self.targets, exponent, self.formats)
+
+
+def scaling(
+    network: Network,
+    population: Population,
+    weights: Mapping[str, CompressedProjection],
+    times: Timing,
+    formats: NumberFormats,
+    deviations: list[Deviation],
+) -> Scaling:
+    """Return the integers of a population and of the projections into it, up to the exponent.
+
+    Parameters
+    ----------
+    network : Network
+        In floating point.
+    population : Population
+    weights : dict of CompressedProjection
+        By projection name.
+    times : Timing
+    formats : NumberFormats
+    deviations : list of Deviation
+        Takes notes of what is stored wider than asked.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When merged poolings make weights wider than the chip stores.
+    """
+    afferents = network.afferents(population.name)
+    expanded = [expand(p, weights[p.name].codes, network.shape_of(p.pre)) for p in afferents]
+    whole = math.lcm(*(divisor for _, divisor in expanded))
+    found, plain = [], []
+    for projection, (merged, divisor) in zip(afferents, expanded, strict=True):
+        asked = weights[projection.name].bits
+        share = whole // divisor
+        power = (share & -share).bit_length() - 1
+        connection = _times(merged, share >> power)
+        stored = formats.stored_bits(_width(projection, connection, asked, formats))
+        _note_width(projection, connection, asked, stored, deviations)
+        _note_lost(weights[projection.name], deviations)
+        shift = formats.weight_shift(stored)
+        plain.append((connection, power))
+        late = _delayed(shifted(connection, shift), times.delays.get(projection.name))
+        found.append(_Afferent(projection, late, stored, power - shift))
+    scale = weights[afferents[0].name].scale / whole
+    targets = real_registers(afferents, population, scale, formats, deviations)
+    highest = min(formats.weight_exp_max - a.exponent for a in found)
+    ceiling = largest_exponent(plain, targets, population, formats, highest)
+    if ceiling == highest and (population.neuron.spiking or targets.bias.any()):
+        # Codes that leave upper bits of their width free take them, for finer registers.
+        room = [a.exponent - formats.weight_exp_min for a in found]
+        spare = max(0, min([*room, *(_spare(a, formats) for a in found)]))
+        wider = largest_exponent(plain, targets, population, formats, highest + spare)
+        found = [a.higher(wider - ceiling) for a in found]
+        ceiling = wider
+    sources = tuple(
+        relay_name(p.pre, times.relays[p.name]) if p.name in times.relays else p.pre
+        for p in afferents
+    )
+    return Scaling(population, tuple(found), sources, targets, formats, ceiling)
+
+
+def _spare(afferent: _Afferent, formats: NumberFormats) -> int:
+    """Return how far mantissas could be shifted before they leave their width."""
+    weight = afferent.connection.weight
+    low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
+    top = 1 << formats.weight_mantissa_bits
+    bits = 0
+    while (low or high) and -top <= low << bits + 1 and high << bits + 1 < top:
+        bits += 1
+    return bits
+
+
+def _delayed(connection: FixedConnection, delay: IntArray | None) -> FixedConnection:
+    if delay is None or not isinstance(connection, FixedDense):
+        return connection
+    return replace(connection, delay=np.broadcast_to(delay, connection.weight.shape))
+
+
+def _times(connection: FixedConnection, factor: int) -> FixedConnection:
+    if factor == 1:
+        return connection
+    return replace(connection, weight=connection.weight.astype(np.int64) * factor)
+
+
+def _width(
+    projection: Projection, connection: FixedConnection, asked: int, formats: NumberFormats
+) -> int:
+    """Return the bits that hold all codes, at least those asked for."""
+    low, high = int(connection.weight.min(initial=0)), int(connection.weight.max(initial=0))
+    # One bit is a sign, which is stored in two.
+    sign = asked == 1 and max(-low, high) <= 1
+    needed = 1 if sign else max(asked, 1 + max(-low - 1, high, 0).bit_length())
+    if needed > formats.weight_bits[-1]:
+        raise UnsupportedModelError(
+            "network: weights that grow beyond what the chip stores",
+            [
+                f"{projection.name}: poolings make weights of {asked} bits need {needed}, the chip "
+                f"stores {formats.weight_bits[-1]}"
+            ],
+            "Ask for fewer bits, or use poolings of one size, or of windows that do not overlap.",
+        )
+    return needed
+
+
+def _note_lost(weights: CompressedProjection, deviations: list[Deviation]) -> None:
+    held = int(np.count_nonzero(weights.codes))
+    if 2 * held < weights.kept:
+        text = (
+            f"weights are coarse: {weights.kept - held:,} of the {weights.kept:,} that pruning "
+            f"kept are 0 in {weights.bits} bits"
+        )
+        deviations.append(Deviation("lower", weights.name, text))
+
+
+def _note_width(
+    projection: Projection,
+    connection: FixedConnection,
+    asked: int,
+    stored: int,
+    deviations: list[Deviation],
+) -> None:
+    notes = []
+    if stored != asked:
+        notes.append(f"{asked}-bit weights are stored in {stored} bits on this chip")
+    if projection.pool is not None:
+        notes.append(
+            f"the pooling before it is merged into its weights: "
+            f"{projection.connection.weight.size} weights become {connection.weight.size}"
+        )
+    deviations.extend(Deviation("lower", projection.name, text) for text in notes)

@@ -1,0 +1,1 @@
+"""The float network: what was trained, with one neuron step defined exactly."""

@@ -1,0 +1,142 @@
+"""The current a projection delivers in one step, in torch.
+
+As the framework adds it up: sums of floating-point numbers, whose last bit depends on the order of
+the terms, and that on the processor and the number of threads. Or exactly, rounded once at the
+end: the same everywhere, and as close to what is meant as the precision allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from osbc_deploy.arrays import FloatArray
+from osbc_deploy.model.graph import AvgPool, Conv, Projection
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Current", "exact_current", "framework_current", "parts"]
+
+Current: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+"""From the activity (n, *pre shape) that arrives in a step to the current (n, *post shape)."""
+
+
+def framework_current(projection: Projection, dtype: torch.dtype) -> Current:
+    """Return the current in the framework's own operations."""
+    connection = projection.connection
+    weight = _tensor(connection.weight, dtype)
+    bias = None if connection.bias is None else _tensor(connection.bias, dtype)
+    pool = projection.pool
+
+    def current(source: torch.Tensor) -> torch.Tensor:
+        if pool is not None:
+            source = _pooled(source, pool, pool.divisor)
+        return _mapped(projection, source, weight, bias)
+
+    return current
+
+
+def exact_current(projection: Projection, dtype: torch.dtype, peak: int = 1) -> Current:
+    """Return the current as an exact sum that is rounded once.
+
+    Weights are cut in parts (:func:`parts`) whose sums over any of the inputs are exact, pooled
+    activity is summed before it is divided, and the bias is added at last.
+
+    Parameters
+    ----------
+    projection : Projection
+    dtype : torch.dtype
+        float32 or float64.
+    peak : int
+        The largest activity, a whole number: 1 for spikes.
+    """
+    import torch
+
+    connection, pool = projection.connection, projection.pool
+    groups = connection.groups if isinstance(connection, Conv) else 1
+    area = 1 if pool is None else math.prod(pool.kernel)
+    found = parts(connection.weight, area * peak)
+    # The parts of a group's channels are next to each other: one convolution computes them all.
+    by_group = found.reshape(len(found), groups, -1, *found.shape[2:]).swapaxes(0, 1)
+    weight = _tensor(by_group.reshape(-1, *found.shape[2:]), dtype)
+    bias = None
+    if connection.bias is not None:
+        bias = _tensor(connection.bias, dtype).reshape(-1, *(1,) * (found.ndim - 3))
+
+    def current(source: torch.Tensor) -> torch.Tensor:
+        if pool is not None:
+            source = _pooled(source, pool, 1)
+        # The library for small convolutions transforms them, which is not exact.
+        with torch.backends.nnpack.flags(enabled=False):
+            sums = _mapped(projection, source, weight, None)
+        each = sums.reshape(len(sums), groups, len(found), -1, *sums.shape[2:])
+        total = each[:, :, 0] if len(found) == 1 else each[:, :, 0] + each[:, :, 1]
+        total = total.reshape(len(sums), -1, *sums.shape[2:])
+        if pool is not None and pool.divisor != 1:
+            total = total / pool.divisor
+        return total if bias is None else total + bias
+
+    return current
+
+
+def parts(weight: FloatArray, peak: int) -> FloatArray:
+    """Cut weights into one or two parts (parts, *shape) whose sums have no rounding error.
+
+    Each part is a multiple of a power of two, such that no sum of its products with whole numbers
+    up to `peak` needs more digits than the format has, whatever the order. In single precision,
+    where that leaves a part few digits, a second one holds what the first leaves out; what the two
+    leave is far less than a sum's own rounding. In double precision the first leaves out no more
+    than the last digit of the largest sum there can be.
+    """
+    digits = np.finfo(weight.dtype).nmant + 1
+    wide = weight.astype(np.float64)
+    fan_in = peak * max(1, weight[0].size)
+    unit = _unit(peak * np.abs(wide).reshape(len(wide), -1).sum(axis=1).max(initial=0.0), digits)
+    first = np.rint(wide / unit) * unit
+    if digits > 24:
+        return first[None].astype(weight.dtype)
+    unit = _unit(fan_in * unit, digits)
+    second = np.rint((wide - first) / unit) * unit
+    return np.stack([first, second]).astype(weight.dtype)
+
+
+def _unit(total: float, digits: int) -> float:
+    """Return the power of two of which a sum up to `total`, and its rounding, is a multiple."""
+    return math.ldexp(1.0, math.frexp(max(total, 1e-30))[1] + 1 - digits)
+
+
+def _tensor(array: FloatArray, dtype: torch.dtype) -> torch.Tensor:
+    import torch
+
+    return torch.tensor(np.array(array), dtype=dtype)
+
+
+def _pooled(source: torch.Tensor, pool: AvgPool, divisor: int) -> torch.Tensor:
+    from torch.nn import functional
+
+    return functional.avg_pool2d(
+        source, pool.kernel, pool.stride, pool.padding, divisor_override=divisor
+    )
+
+
+def _mapped(
+    projection: Projection, source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    from torch.nn import functional
+
+    connection = projection.connection
+    if isinstance(connection, Conv):
+        return functional.conv2d(
+            source,
+            weight,
+            bias,
+            connection.stride,
+            connection.padding,
+            connection.dilation,
+            connection.groups,
+        )
+    return functional.linear(source.flatten(1), weight, bias)

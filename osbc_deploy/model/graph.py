@@ -1,0 +1,345 @@
+"""The float network as data: populations of neurons joined by projections."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from osbc_deploy.arrays import FloatArray, IntArray, frozen
+from osbc_deploy.model.neurons import Neuron
+
+__all__ = [
+    "AvgPool",
+    "Connection",
+    "Conv",
+    "Dense",
+    "Network",
+    "Pair",
+    "Population",
+    "Projection",
+    "Readout",
+    "Shape",
+    "blocks",
+]
+
+Pair: TypeAlias = tuple[int, int]
+Shape: TypeAlias = tuple[int, ...]
+Readout: TypeAlias = Literal["sum", "last", "max"]
+
+INPUT = "input"
+"""Name of the population that stands for the network's input spikes."""
+
+
+def window_count(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
+    """Return how many windows of a convolution or pooling fit along one axis."""
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def blocks(order: Sequence[str], edges: Iterable[tuple[str, str]]) -> tuple[tuple[int, int], ...]:
+    """Return ranges of populations that must be stepped together, in order.
+
+    Parameters
+    ----------
+    order : sequence of str
+        Populations in the order activity flows.
+    edges : iterable of (pre, post)
+        An edge to the same population or one before it is feedback; what it spans is one range.
+    """
+    place = {name: number for number, name in enumerate(order)}
+    reach = list(range(len(order)))
+    for pre, post in edges:
+        first, last = place[post], place.get(pre, -1)
+        if last >= first:
+            reach[first] = max(reach[first], last)
+    found, start = [], 0
+    while start < len(order):
+        stop, number = start + 1, start
+        while number < stop:
+            stop = max(stop, reach[number] + 1)
+            number += 1
+        found.append((start, stop))
+        start = stop
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """Average pooling of presynaptic activity (C, H, W), zero padding counted in the average.
+
+    Attributes
+    ----------
+    kernel, stride, padding : (int, int)
+        Window, step and zero padding in pixels, as (rows, columns).
+    divisor : int
+        What the window's sum is divided by; ``kernel[0] * kernel[1]`` unless overridden.
+    """
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+    divisor: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.divisor:
+            object.__setattr__(self, "divisor", self.kernel[0] * self.kernel[1])
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the pooled shape of (C, H, W)."""
+        c, h, w = shape
+        rows = window_count(h, self.kernel[0], self.stride[0], self.padding[0])
+        cols = window_count(w, self.kernel[1], self.stride[1], self.padding[1])
+        return c, rows, cols
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """Fully connected linear map of the flattened source.
+
+    Attributes
+    ----------
+    weight : ndarray (n_post, n_pre)
+    bias : ndarray (n_post,) or None
+        Current added in every time step.
+    """
+
+    weight: FloatArray
+    bias: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", frozen(self.weight))
+        if self.bias is not None:
+            object.__setattr__(self, "bias", frozen(self.bias))
+
+    @property
+    def fan_in(self) -> int:
+        """Weights of one output neuron."""
+        return int(self.weight.shape[1])
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result for a source of `shape`."""
+        return (int(self.weight.shape[0]),)
+
+
+@dataclass(frozen=True, eq=False)
+class Conv:
+    """Two-dimensional cross-correlation, as torch defines Conv2d, with zero padding.
+
+    Attributes
+    ----------
+    weight : ndarray (c_out, c_in / groups, kh, kw)
+    bias : ndarray (c_out,) or None
+        Current added in every time step.
+    stride, padding, dilation : (int, int)
+        As (rows, columns).
+    groups : int
+    """
+
+    weight: FloatArray
+    bias: FloatArray | None = None
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", frozen(self.weight))
+        if self.bias is not None:
+            object.__setattr__(self, "bias", frozen(self.bias))
+
+    @property
+    def fan_in(self) -> int:
+        """Weights of one output channel."""
+        return int(np.prod(self.weight.shape[1:]))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return (c_out, rows, columns) for a source of (c_in, H, W)."""
+        _, h, w = shape
+        kh, kw = self.weight.shape[2:]
+        rows = window_count(h, kh, self.stride[0], self.padding[0], self.dilation[0])
+        cols = window_count(w, kw, self.stride[1], self.padding[1], self.dilation[1])
+        return int(self.weight.shape[0]), rows, cols
+
+
+Connection: TypeAlias = Dense | Conv
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Neurons of one kind.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the network.
+    shape : tuple of int
+        (n,) or (channels, rows, columns).
+    neuron : Neuron
+        Its parameters broadcast to `shape`.
+    """
+
+    name: str
+    shape: Shape
+    neuron: Neuron
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """A linear map from one population's spikes to another population's input current.
+
+    Attributes
+    ----------
+    name : str
+        Path of the weighted layer in the source model.
+    pre, post : str
+        Names of the populations; `pre` may be ``"input"``.
+    connection : Dense or Conv
+    pool : AvgPool or None
+        Applied to the spikes before the connection.
+    compressible : bool
+        False for maps without trained weights (a pooling that feeds neurons directly).
+    delay : ndarray of int (n_pre,) or None
+        Steps that the spikes of each presynaptic neuron arrive late, the pooling after that.
+    """
+
+    name: str
+    pre: str
+    post: str
+    connection: Connection
+    pool: AvgPool | None = None
+    compressible: bool = True
+    delay: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.delay is not None:
+            object.__setattr__(self, "delay", frozen(self.delay, np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A spiking network in floating point.
+
+    Activity flows from population to population in their order; a population may hear several
+    others (a residual addition), and itself or populations behind it, whose spikes then arrive a
+    step late (feedback).
+
+    Attributes
+    ----------
+    input_shape : tuple of int
+        Shape of one time step of input.
+    populations : tuple of Population
+        In the order activity flows; the last one is the output.
+    projections : tuple of Projection
+        In the order of the populations they end in. Currents of several into one are added.
+    dtype : str
+        "float32" or "float64": the precision the model was trained and is simulated in.
+    source : str
+        Where the network came from, for the report.
+    notes : tuple of str
+        What the import folded or dropped.
+    warnings : tuple of str
+        Why it may not be the network that was meant.
+    """
+
+    input_shape: Shape
+    populations: tuple[Population, ...]
+    projections: tuple[Projection, ...]
+    dtype: str = "float32"
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def output(self) -> Population:
+        """The population whose activity is the network's answer."""
+        return self.populations[-1]
+
+    @property
+    def weights(self) -> int:
+        """Number of trained weights, without biases."""
+        return sum(p.connection.weight.size for p in self.projections)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained weights and biases."""
+        biases = (p.connection.bias for p in self.projections)
+        return self.weights + sum(0 if b is None else b.size for b in biases)
+
+    def shape_of(self, name: str) -> Shape:
+        """Return the shape of a population or of the input."""
+        if name == INPUT:
+            return self.input_shape
+        return next(p.shape for p in self.populations if p.name == name)
+
+    def afferents(self, name: str) -> tuple[Projection, ...]:
+        """Return the projections into a population."""
+        return tuple(p for p in self.projections if p.post == name)
+
+    def incoming(self, name: str) -> Projection:
+        """Return the only projection into a population."""
+        (projection,) = self.afferents(name)
+        return projection
+
+    def is_feedback(self, projection: Projection) -> bool:
+        """Whether a projection leads back, so that its spikes arrive a step late."""
+        order = [INPUT, *(p.name for p in self.populations)]
+        return order.index(projection.pre) >= order.index(projection.post)
+
+    def blocks(self) -> tuple[tuple[Population, ...], ...]:
+        """Return the populations in groups that feed back to each other, in order."""
+        edges = [(p.pre, p.post) for p in self.projections]
+        ranges = blocks([p.name for p in self.populations], edges)
+        return tuple(self.populations[start:stop] for start, stop in ranges)
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of shapes, weights and neurons."""
+        digest = hashlib.sha256(repr((self.input_shape, self.dtype)).encode())
+        for projection in self.projections:
+            connection = projection.connection
+            layout = {k: v for k, v in vars(connection).items() if k not in ("weight", "bias")}
+            ends = (projection.name, projection.pre, projection.post, projection.pool)
+            digest.update(repr((ends, sorted(layout.items()))).encode())
+            digest.update(connection.weight.tobytes())
+            digest.update(b"" if connection.bias is None else connection.bias.tobytes())
+            digest.update(b"" if projection.delay is None else projection.delay.tobytes())
+        for population in self.populations:
+            # Frameworks give one name to neurons of different arithmetic.
+            kind = type(population.neuron)
+            options = tuple(population.neuron.options.items())
+            named = (population.shape, kind.__module__, kind.__name__, *options)
+            digest.update(repr(named).encode())
+            for value in population.neuron.parameters.values():
+                digest.update(np.asarray(value, np.float64).tobytes())
+        return digest.hexdigest()
+
+    def with_weights(
+        self, weights: Mapping[str, FloatArray], biases: Mapping[str, FloatArray] | None = None
+    ) -> Network:
+        """Return the same network with other weights, and biases, for the projections named."""
+        changes: dict[str, dict[str, Any]] = {}
+        for field, values in (("weight", weights), ("bias", biases or {})):
+            for name, value in values.items():
+                changes.setdefault(name, {})[field] = value
+        projections = tuple(
+            replace(p, connection=replace(p.connection, **changes[p.name]))
+            if p.name in changes
+            else p
+            for p in self.projections
+        )
+        return replace(self, projections=projections)
+
+    def with_neurons(self, neurons: Mapping[str, Neuron]) -> Network:
+        """Return the same network with other neurons in the populations named."""
+        populations = tuple(
+            replace(p, neuron=neurons[p.name]) if p.name in neurons else p for p in self.populations
+        )
+        return replace(self, populations=populations)

@@ -1,0 +1,296 @@
+"""Simulate a float network with torch, in the model's own precision.
+
+Each time step runs the same torch operations in the same order, on the same batch, as the
+framework the network came from, so the spikes are the framework's spikes and not merely close.
+
+That holds on one machine: on another, the framework adds up a neuron's input in another order, and
+a spike may hang on the last bit. `exact` sums are the same on every machine; decisions are made
+on those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
+from osbc_deploy.model.currents import Current, exact_current, framework_current
+from osbc_deploy.model.graph import INPUT, Network, Population, Projection, Readout
+from osbc_deploy.progress import SILENT, Progress, task
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["NO_ANSWER", "FloatRun", "decode", "evidence", "shared_answers", "simulate"]
+
+NO_ANSWER = -1
+"""The class of a sample whose outputs say nothing; no label has this number."""
+
+
+@dataclass(frozen=True, eq=False)
+class FloatRun:
+    """What a float simulation recorded.
+
+    Attributes
+    ----------
+    spikes : dict of ndarray of uint8, each (n, T, *population shape)
+        Spikes of the recorded populations.
+    output : ndarray (n, T, *output shape)
+        The output population's spikes (0 or 1) or membrane potentials.
+    rates : dict of float
+        Mean spikes per neuron and step of every spiking population.
+    v : dict of ndarray of the network's dtype, each (n, T, *population shape)
+        Membrane potential after each step, of the populations whose states are kept.
+    """
+
+    spikes: Mapping[str, SpikeArray]
+    output: FloatArray
+    rates: Mapping[str, float]
+    v: Mapping[str, FloatArray] = field(default_factory=dict)
+
+
+def simulate(
+    network: Network,
+    spikes: SpikeArray,
+    *,
+    record: Collection[str] = (),
+    states: Collection[str] = (),
+    given: Mapping[str, SpikeArray] | None = None,
+    until: str | None = None,
+    exact: bool = False,
+    batch_size: int = 64,
+    progress: Progress = SILENT,
+    title: str = "float network",
+) -> FloatRun:
+    """Run samples through a float network.
+
+    Parameters
+    ----------
+    network : Network
+    spikes : ndarray (n, T, *input_shape)
+        Input spikes, 0 or 1.
+    record : collection of str
+        Populations whose spikes are kept; ``"input"`` is allowed.
+    states : collection of str
+        Populations whose membrane potentials are kept.
+    given : dict of ndarray of uint8, each (n, T, *population shape), optional
+        Spikes of populations that are taken as they are and not simulated.
+    until : str, optional
+        The last population to simulate, whose activity is the run's output; the network's own by
+        default.
+    exact : bool
+        Whether currents are exact sums, rounded once (:func:`.exact_current`), and not the
+        framework's.
+    batch_size : int
+        Samples simulated side by side.
+
+    Returns
+    -------
+    FloatRun
+    """
+    import torch
+
+    dtype = getattr(torch, network.dtype)
+    known = {INPUT: spikes, **(given or {})}
+    last = until or network.output.name
+    blocks = _up_to(network, last, known)
+    populations = [p for block in blocks for p in block]
+    n, steps = spikes.shape[:2]
+    kept: dict[str, SpikeArray] = {
+        p.name: np.empty((n, steps, *p.shape), np.uint8)
+        for p in populations
+        if p.name in record and p.neuron.spiking
+    }
+    output = np.empty((n, steps, *network.shape_of(last)), network.dtype)
+    v: dict[str, FloatArray] = {
+        p.name: np.empty((n, steps, *p.shape), network.dtype)
+        for p in populations
+        if p.name in states
+    }
+    fired = {p.name: 0 for p in populations if p.neuron.spiking}
+    currents = _currents(network, populations, known, dtype, exact=exact)
+    with torch.no_grad(), task(progress, title, n):
+        for start in range(0, n, batch_size):
+            rows = slice(start, min(start + batch_size, n))
+            activity: dict[str, torch.Tensor] = {}
+            potentials = {
+                name: torch.empty((steps, rows.stop - start, *array.shape[2:]), dtype=dtype)
+                for name, array in v.items()
+            }
+            for block in blocks:
+                for name in _heard(network, block) & known.keys() - activity.keys():
+                    raster = np.moveaxis(known[name][rows], 1, 0).astype(network.dtype)
+                    activity[name] = torch.from_numpy(raster)
+                activity |= _block(network, block, activity, potentials, currents, dtype)
+            for name, answer in activity.items():
+                if name in fired:
+                    fired[name] += int(torch.count_nonzero(answer))
+                if name in kept:
+                    kept[name][rows] = np.moveaxis(answer.to(torch.uint8).numpy(), 0, 1)
+            for name, potential in potentials.items():
+                v[name][rows] = np.moveaxis(potential.numpy(), 0, 1)
+            output[rows] = np.moveaxis(activity[last].numpy(), 0, 1)
+            progress.advance(rows.stop - rows.start)
+    rates = {p.name: fired[p.name] / (n * steps * p.size) for p in populations if p.name in fired}
+    if INPUT in record:
+        kept[INPUT] = spikes
+    return FloatRun(spikes=kept, output=output, rates=rates, v=v)
+
+
+def _up_to(network: Network, last: str, known: Collection[str]) -> list[list[Population]]:
+    """Return the blocks to simulate, without what is known, in the order activity flows."""
+    found = []
+    for block in network.blocks():
+        left = [p for p in block if p.name not in known]
+        if left:
+            found.append(left)
+        if any(p.name == last for p in block):
+            break
+    return found
+
+
+def _heard(network: Network, block: Sequence[Population]) -> set[str]:
+    return {p.pre for population in block for p in network.afferents(population.name)}
+
+
+def decode(output: FloatArray | IntArray, readout: Readout, *, spiking: bool) -> IntArray:
+    """Turn output activity (n, T, classes) into class numbers (n,).
+
+    The class with the largest :func:`evidence` wins, the lower number on a tie. A sample without
+    evidence gets :data:`NO_ANSWER`: its spiking outputs are silent wherever the readout looks, or
+    the potentials of all outputs are one number. (A potential has no zero of its own, since rest
+    and bias move it, so nothing but a difference between two outputs speaks for a class.)
+
+    Parameters
+    ----------
+    output : ndarray (n, T, ...)
+    readout : {"sum", "last", "max"}
+    spiking : bool
+        Whether `output` holds spikes; potentials otherwise.
+    """
+    found = evidence(output, readout)
+    silent = (found == (0 if spiking else found[:, :1])).all(axis=1)
+    # A single readout is the answer whatever its potential is.
+    silent &= spiking or found.shape[1] > 1
+    return np.where(silent, NO_ANSWER, found.argmax(axis=1))
+
+
+def shared_answers(a: IntArray, b: IntArray) -> tuple[int, int]:
+    """Compare the classes (n,) that two networks give the same samples.
+
+    Returns
+    -------
+    same, answered : int
+        Samples that get one class by both, and those that get a class by at least one: two
+        networks that say nothing do not agree.
+    """
+    answered = (a != NO_ANSWER) | (b != NO_ANSWER)
+    return int(np.count_nonzero(answered & (a == b))), int(np.count_nonzero(answered))
+
+
+def evidence(output: FloatArray | IntArray, readout: Readout) -> FloatArray | IntArray:
+    """Return what output activity (n, T, classes) says for each class, (n, classes).
+
+    The activity (spikes or membrane potential) is summed over time, taken at the last step, or
+    its maximum over time is taken.
+    """
+    flat = output.reshape(*output.shape[:2], -1)
+    whole = np.issubdtype(output.dtype, np.integer)
+    wide: FloatArray | IntArray = flat.astype(np.int64) if whole else flat.astype(np.float64)
+    if readout == "last":
+        return wide[:, -1]
+    if readout == "max":
+        return np.asarray(wide.max(axis=1))
+    return np.asarray(wide.sum(axis=1))
+
+
+def _currents(
+    network: Network,
+    populations: Sequence[Population],
+    known: Mapping[str, SpikeArray],
+    dtype: torch.dtype,
+    *,
+    exact: bool,
+) -> dict[str, Current]:
+    found = [p for population in populations for p in network.afferents(population.name)]
+    if not exact:
+        return {p.name: framework_current(p, dtype) for p in found}
+    peak = max(1, *(int(raster.max(initial=0)) for raster in known.values()))
+    return {p.name: exact_current(p, dtype, peak) for p in found}
+
+
+def _block(
+    network: Network,
+    block: Sequence[Population],
+    activity: Mapping[str, torch.Tensor],
+    potentials: Mapping[str, torch.Tensor],
+    currents: Mapping[str, Current],
+    dtype: torch.dtype,
+) -> dict[str, torch.Tensor]:
+    """Return the activity (T, n, *shape) of populations that are stepped together.
+
+    `potentials` (T, n, *shape) of populations that are kept are filled in.
+    """
+    import torch
+
+    def tensor(array: FloatArray) -> torch.Tensor:
+        return torch.tensor(np.array(array), dtype=dtype)
+
+    own = {p.name for p in block}
+    heard = _heard(network, block)
+    steps, batch = next(activity[name].shape[:2] for name in heard - own)
+    result = {p.name: torch.empty((steps, batch, *p.shape), dtype=dtype) for p in block}
+    cells = []
+    for population in block:
+        maps = []
+        for projection in network.afferents(population.name):
+            source = result[projection.pre] if projection.pre in own else activity[projection.pre]
+            feedback = network.is_feedback(projection)
+            late = _lateness(projection, feedback=feedback)
+            maps.append((source, late, currents[projection.name], feedback))
+        neuron = population.neuron
+        zeros = torch.zeros((batch, *population.shape), dtype=dtype)
+        state: dict[str, Any] = dict.fromkeys(neuron.states, zeros)
+        state["v"] = tensor(neuron.v_init).expand(batch, *population.shape).clone()
+        parameters = {name: tensor(v) for name, v in neuron.parameters.items()}
+        cells.append((population, maps, parameters, state))
+    for t in range(steps):
+        for number, (population, maps, parameters, state) in enumerate(cells):
+            apart = population.neuron.feedback_apart
+            sums: list[Any] = [None, None]
+            for source, late, current, feedback in maps:
+                arriving = current(_sent(source, t, late))
+                which = int(apart and feedback)
+                sums[which] = arriving if sums[which] is None else sums[which] + arriving
+            x = tuple(sums) if apart else sums[0]
+            answer, after = population.neuron.step(parameters, state, x, torch.where)
+            cells[number] = (population, maps, parameters, after)
+            result[population.name][t] = answer
+            if population.name in potentials:
+                potentials[population.name][t] = after["v"]
+    return result
+
+
+def _lateness(projection: Projection, *, feedback: bool) -> int | IntArray:
+    """Return the steps that spikes arrive late: one number, or one for each neuron."""
+    if projection.delay is None:
+        return int(feedback)
+    late = projection.delay + int(feedback)
+    return int(late[0]) if len(late) and (late == late[0]).all() else late
+
+
+def _sent(source: torch.Tensor, t: int, late: int | IntArray) -> torch.Tensor:
+    """Return what arrives at step t of activity (T, n, *shape)."""
+    import torch
+
+    if isinstance(late, int):
+        return source[t - late] if t >= late else torch.zeros_like(source[0])
+    flat = source.flatten(2)
+    when = torch.from_numpy(t - late)
+    arrived = flat[when.clamp(min=0), :, torch.arange(len(late))]
+    # Not a product: what a population has yet to send is memory that may hold anything.
+    arrived = torch.where((when >= 0)[:, None], arrived, torch.zeros_like(arrived))
+    return arrived.T.reshape(source.shape[1:])

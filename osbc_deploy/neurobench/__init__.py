@@ -1,0 +1,1 @@
+"""NeuroBench: its harness, and the quantities it asks for, counted."""

@@ -1,0 +1,244 @@
+"""Where a deployment comes from: who asked for what, when, with which model, data and tools.
+
+The block binds a report to its network, target and data by digest, and a digest over the whole
+report binds the block to the rest. That shows what was mixed up or changed afterwards; it is no
+signature: who computes the digests anew can claim anything that is not recomputed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from osbc_deploy._version import __version__
+from osbc_deploy.chip.target import Target
+from osbc_deploy.data.samples import Samples
+from osbc_deploy.errors import UsageError
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.fixedpoint.record import EngineRun
+from osbc_deploy.formats.folder import network_digest
+from osbc_deploy.model.graph import Network
+
+__all__ = ["Call", "Request", "provenance", "report_digest", "request", "sealed"]
+
+_DATA = ("module", "calibration", "test")
+"""What is described by its own digest rather than as an option."""
+
+_PACKAGES = ("numpy", "scipy", "torch", "numba")
+"""What the numbers come from."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """How the tool was called, where that was not from Python.
+
+    Attributes
+    ----------
+    command : str
+    seed : int
+        Of everything random.
+    """
+
+    command: str
+    seed: int
+
+
+def _now() -> str:
+    """Return the time in UTC; that of ``SOURCE_DATE_EPOCH`` in builds that must not vary."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        now = datetime.now(timezone.utc)
+        when = now if epoch is None else datetime.fromtimestamp(int(epoch), timezone.utc)
+    except (ValueError, OverflowError, OSError) as error:
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH: {epoch!r} is no time. Give seconds since 1970, or unset it."
+        ) from error
+    return when.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, and when.
+
+    Attributes
+    ----------
+    command : str
+        The command line, or the call from Python.
+    seed : int or None
+        None where the caller seeds.
+    options : dict
+        All of them, as plain data.
+    date : str
+        UTC, as ISO 8601.
+    """
+
+    command: str = ""
+    seed: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    date: str = field(default_factory=_now)
+
+
+def request(function: Callable[..., Any], given: Mapping[str, Any], call: Call | None) -> Request:
+    """Return what a call of one of the package's functions asks for.
+
+    Parameters
+    ----------
+    function : callable
+    given : dict
+        All of its arguments, by name.
+    call : Call or None
+        None for a call from Python, which is then written out.
+    """
+    arguments = inspect.signature(function).parameters
+    options = {
+        name: _plain(given[name]) for name in arguments if name not in (*_DATA, "progress", "call")
+    }
+    if call is not None:
+        return Request(call.command, call.seed, options)
+    shown = [_shown(given["module"]), _shown(given["calibration"])]
+    shown += [
+        f"{name}={_shown(given[name])}"
+        for name, about in arguments.items()
+        if name not in ("module", "calibration", "progress", "call")
+        and _plain(given[name]) != _plain(about.default)
+    ]
+    name = f"{function.__module__}.{function.__qualname__}"
+    return Request(f"{name}({', '.join(shown)})", None, options)
+
+
+def _shown(value: Any) -> str:
+    simple = value is None or isinstance(value, str | int | float | os.PathLike)
+    return repr(_plain(value)) if simple else f"<{type(value).__name__}>"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it; its text or kind where JSON holds no such thing."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
+    if isinstance(value, int) and abs(value) < 2**63:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    return str(value) if isinstance(value, int | float) else type(value).__qualname__
+
+
+def provenance(
+    asked: Request,
+    *,
+    model: Network,
+    network: FixedPointNetwork,
+    target: Target,
+    calibration: Samples,
+    test: Samples,
+    run: EngineRun,
+) -> dict[str, Any]:
+    """Return the block of a deployment's report; its own digest comes with :func:`sealed`.
+
+    Parameters
+    ----------
+    asked : Request
+    model : Network
+        As imported.
+    network : FixedPointNetwork
+        What became of it.
+    target : Target
+    calibration, test : Samples
+    run : EngineRun
+        Of `network` on `test`.
+    """
+    return {
+        "date": asked.date,
+        "tool": __version__,
+        "command": asked.command,
+        "seed": asked.seed,
+        "options": dict(asked.options),
+        "model": model.source,
+        "model_sha256": model.fingerprint(),
+        "network_sha256": network_digest(network),
+        "target": {"name": target.name, "sha256": target.digest},
+        "calibration": _data(calibration),
+        "test": _data(test),
+        "output_sha256": run.fingerprint(),
+        "steps": test.steps,
+        "environment": _environment(),
+    }
+
+
+def _data(samples: Samples) -> dict[str, Any]:
+    return {
+        "name": samples.name,
+        "samples": len(samples),
+        "labels": samples.labels is not None,
+        "sha256": samples.fingerprint(),
+    }
+
+
+def _environment() -> dict[str, Any]:
+    """Return what computes here: machine, Python, packages, and the BLAS kernels in this process.
+
+    What the results are the same on, and where one would look first if they were not.
+    """
+    from threadpoolctl import threadpool_info
+
+    # Two packages may bring the same library, and their order changes from run to run.
+    pools = {
+        (pool["internal_api"], pool.get("version"), pool.get("architecture"), pool["num_threads"])
+        for pool in threadpool_info()
+        if pool["user_api"] == "blas"
+    }
+    return {
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "blas": [
+            {
+                "name": name,
+                "version": release or "unknown",
+                "kernel": kernel or "unknown",
+                "threads": threads,
+            }
+            for name, release, kernel, threads in sorted(pools, key=str)
+        ],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def report_digest(report: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a report as canonical JSON, its own digest left out.
+
+    Canonical is: keys sorted, no spaces, ASCII, numbers as Python writes them.
+    """
+    provenance = {k: v for k, v in report["provenance"].items() if k != "report_sha256"}
+    text = json.dumps({**report, "provenance": provenance}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report with the digest over all the rest of it."""
+    provenance = {**report["provenance"], "report_sha256": report_digest(report)}
+    return {**report, "provenance": provenance}

@@ -1,0 +1,1 @@
+"""Reports of a deployment: data with a schema, for the terminal, as a page."""

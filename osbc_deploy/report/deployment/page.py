@@ -1,0 +1,147 @@
+"""The report as one self-contained HTML page: no script, no file but itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from osbc_deploy.plain_text import html_page
+from osbc_deploy.report.deployment.terminal import sides
+from osbc_deploy.report.measures import layer_measures
+
+__all__ = ["report_page"]
+
+Report = Mapping[str, Any]
+
+_COLUMNS = 20
+"""Cores in a row of the core map where they have no place."""
+_MOST_PLACES = 2**18
+"""Places that a page draws; the largest system known has 147,456."""
+_PARTS = ("payload", "index", "header", "padding")
+
+
+def report_page(report: Report) -> str:
+    """Return the page. Everything from the report is escaped."""
+    return html_page(
+        "deployment/page.html.j2",
+        report=report,
+        sides=sides(report["fidelity"]["backend"] or "", report["fidelity"]["reference"] or ""),
+        layers=_layers(report),
+        core_map=_core_map(report),
+        pools=_pools(report),
+        curves=_curves(report),
+    )
+
+
+def _core_map(report: Report) -> list[dict[str, Any]]:
+    """Return the cells of every chip in use: its mesh with the cores in their places.
+
+    Cores without a place, or on a mesh too large to draw, are listed in order, the free cores of
+    the chip after them.
+    """
+    placement = report["placement"]
+    chips = sorted({core["place"][0] for core in report["cores"]} if placement else ())
+    if placement is None or len(chips) * math.prod(placement["mesh"]) > _MOST_PLACES:
+        count = max(report["memory"]["cores_available"], len(report["cores"]))
+        count = min(count, 2 * len(report["cores"]) + _COLUMNS)
+        places = [(0, k % _COLUMNS, k // _COLUMNS) for k in range(count)]
+        where = dict(zip(places, report["cores"], strict=False))
+    else:
+        width, height = placement["mesh"]
+        places = [(chip, x, y) for chip in chips for y in range(height) for x in range(width)]
+        where = {tuple(core["place"]): core for core in report["cores"]}
+    found: dict[int, list[dict[str, Any]]] = {}
+    for chip, x, y in places:
+        core = where.get((chip, x, y))
+        share = core["limiting_share"] if core else 0.0
+        label = (
+            f"core {core['core']}: {core['layer']}[{core['slice']}], {core['limiting']} {share:.0%}"
+            if core
+            else "free"
+        )
+        cell = {"x": x, "y": y, "label": label, "color": _heat(share) if core else "#eee"}
+        found.setdefault(chip, []).append(cell)
+    return [
+        {
+            "chip": chip,
+            "cells": cells,
+            "width": 21 * (1 + max(c["x"] for c in cells)),
+            "height": 21 * (1 + max(c["y"] for c in cells)),
+        }
+        for chip, cells in found.items()
+    ]
+
+
+def _heat(share: float) -> str:
+    """Return a color from green (empty) over yellow to red (full), and purple beyond."""
+    if share > 1.0:
+        return "hsl(290, 70%, 45%)"
+    return f"hsl({(1.0 - share) / 3.0:.3f}turn, 65%, 55%)"
+
+
+def _pools(report: Report) -> list[dict[str, Any]]:
+    """Return, for every core, the stacked use of its pool, or of what limits it most."""
+    bars = []
+    for core in report["cores"]:
+        resources = core["resources"]
+        whole = "total" if "total" in resources else core["limiting"]
+        names = [n for n in resources if n != whole] if whole == "total" else [whole]
+        limit = resources[whole]["max"]
+        bars.append(
+            {
+                "label": f"core {core['core']} · layer {core['layer']}",
+                "total": resources[whole]["used"],
+                "limit": limit,
+                "stack": _stack([resources[name]["used"] for name in names], limit, names),
+            }
+        )
+    return bars
+
+
+def _layers(report: Report) -> list[dict[str, Any]]:
+    """Return the measures of every layer with its synapse bits stacked."""
+    measures = layer_measures(report)
+    most = max(sum(m.get(part, 0) for part in _PARTS) for m in measures.values())
+    return [
+        {
+            "name": name,
+            **measure,
+            "stack": _stack([measure.get(part, 0) for part in _PARTS], most, _PARTS),
+            "population": population,
+        }
+        for (name, measure), population in zip(measures.items(), report["populations"], strict=True)
+    ]
+
+
+def _stack(values: Sequence[int], limit: int, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the pieces of a bar, in percent of its limit."""
+    pieces, start = [], 0.0
+    for number, (value, name) in enumerate(zip(values, names, strict=True)):
+        width = 100.0 * value / limit if limit else 0.0
+        pieces.append({"x": start, "width": width, "value": value, "name": name, "kind": number})
+        start += width
+    return pieces
+
+
+def _curves(report: Report) -> list[dict[str, Any]]:
+    """Return the loss curve of every layer as an SVG path over sparsity, and where it ended."""
+    curves = []
+    for number, layer in enumerate(report["compression"]["layers"]):
+        points = [
+            (100.0 * sparsity, 100.0 * (1.0 - _root(loss)))
+            for sparsity, loss in layer["loss_curve"]
+        ]
+        if points:
+            path = "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in points)
+            end = (
+                100.0 * layer["sparsity"],
+                100.0 * (1.0 - _root(layer["relative_loss"]["total"])),
+            )
+            curves.append({"name": layer["name"], "path": path, "end": end, "kind": number % 8})
+    return curves
+
+
+def _root(loss: float) -> float:
+    """Return the square root of a loss, which rounding may have taken below 0, up to 1."""
+    return float(min(1.0, max(0.0, loss)) ** 0.5)

@@ -1,0 +1,1 @@
+"""Reports of a fit to chip: data, and its front as a picture."""

@@ -1,0 +1,1 @@
+"""Reports of a verification: data with a schema, for the terminal, as a page."""

@@ -1,0 +1,279 @@
+"""Fit: the plans against all combinations, and the budget against what is built."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import norse.torch as norse
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import float_networks as nets
+from osbc_deploy.bundled.digits import digits_events
+from osbc_deploy.bundled.models import weights_path
+from osbc_deploy.data.samples import check_samples
+from osbc_deploy.errors import FitError, UsageError
+from osbc_deploy.fitting import Candidate, FitBudget, FitResult, Plan, fit
+from osbc_deploy.fitting.search import front_over, pareto_plans
+from osbc_deploy.formats.nir.write import write_nir
+from osbc_deploy.report.fitting.plot import front_svg
+
+
+def candidate(cores: int, words: int, loss: float, fault: str = "") -> Candidate:
+    nothing: Any = None
+    return Candidate(0.0, 8, cores, words, loss, nothing, "synapses", fault)
+
+
+def dominates(other: tuple[float, ...], one: tuple[float, ...]) -> bool:
+    return all(a <= b for a, b in zip(other, one, strict=True))
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_plans_are_those_no_combination_beats(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    candidates = {
+        f"l{k}": [
+            candidate(*rng.integers(1, 6, 2).tolist(), float(rng.integers(0, 20)))
+            for _ in range(rng.integers(1, 6))
+        ]
+        for k in range(rng.integers(1, 4))
+    }
+    every = {
+        (sum(c.cores for c in chosen), sum(c.words for c in chosen), sum(c.loss for c in chosen))
+        for chosen in itertools.product(*candidates.values())
+    }
+    unbeaten = {
+        one
+        for one in every
+        if not any(
+            other != one and all(a <= b for a, b in zip(other, one, strict=True)) for other in every
+        )
+    }
+    plans = pareto_plans(candidates)
+    assert {(p.cores, p.words, p.loss) for p in plans} == unbeaten
+    for resource, place in (("cores", 0), ("words", 1)):
+        front = front_over(plans, resource)
+        lowest = {
+            cost: min(one[2] for one in every if one[place] <= cost)
+            for cost in {one[place] for one in every}
+        }
+        for plan in front:
+            assert plan.loss == lowest[getattr(plan, resource)]
+        assert len({p.loss for p in front}) == len(front) == len(set(lowest.values()))
+
+
+def test_a_layer_no_candidate_fits_leaves_no_plan() -> None:
+    candidates = {"a": [candidate(1, 1, 0.0)], "b": [candidate(1, 1, 0.0, "too large")]}
+    assert pareto_plans(candidates) == []
+
+
+def model() -> nn.Module:
+    torch.manual_seed(1)
+    layers = norse.SequentialState(
+        nn.Linear(120, 80, bias=False),
+        norse.LIFCell(),
+        nn.Linear(80, 30, bias=False),
+        norse.LIFBoxCell(),
+        nn.Linear(30, 4, bias=False),
+        norse.LICell(),
+    )
+    with torch.no_grad():
+        for parameter in layers.parameters():
+            nn.init.normal_(parameter, std=0.6)
+    return layers
+
+
+TARGET = """
+    schema = 1
+    name = "small"
+    inherits = "loihi2"
+    title = "cores of a tenth"
+    [memory]
+    pool_words = { value = 2000, unit = "words", grade = "assumed", source = "brief" }
+    [memory.caps]
+    synapses = { value = 800, unit = "words", grade = "assumed", source = "brief" }
+    axon_in = { value = 1600, unit = "words", grade = "assumed", source = "brief" }
+    neuron_state = { value = 1600, unit = "words", grade = "assumed", source = "brief" }
+    axon_map = { value = 1600, unit = "words", grade = "assumed", source = "brief" }
+    axon_mem = { value = 1600, unit = "words", grade = "assumed", source = "brief" }
+"""
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a function that fits a small network to a chip of small cores."""
+    target = tmp_path_factory.mktemp("target") / "small.toml"
+    target.write_text(textwrap.dedent(TARGET))
+    spikes = (np.random.default_rng(0).random((20, 8, 120)) < 0.15).astype(np.uint8)
+
+    def run(*, labels: bool = True, **options: Any) -> FitResult:
+        limits = ("cores", "memory", "accuracy_drop")
+        budget = FitBudget(**{k: options.pop(k) for k in limits if k in options})
+        return fit(
+            model(),
+            (spikes, np.arange(20) % 4) if labels else spikes,
+            target=str(target),
+            backend="engine",
+            backend_samples=1,
+            budget=budget,
+            **options,
+        )
+
+    return run
+
+
+def test_the_built_network_is_what_was_predicted(call: Any) -> None:
+    free = call()
+    assert free.as_predicted
+    assert free.plan.cores > 3
+    for cores in range(3, free.plan.cores):
+        done = call(cores=cores)
+        assert done.as_predicted
+        assert done.deployment.mapping.cores_used <= cores
+        assert done.deployment.fits
+        assert done.plan.loss >= free.plan.loss
+    for name, choice in done.plan.choices.items():
+        built = done.deployment.compressed.projections[name]
+        assert built.bits == choice.bits
+        assert built.relative_loss["total"] == choice.loss
+        share = 1.0 - built.kept / built.codes.size
+        assert share == pytest.approx(choice.sparsity, abs=1.0 / built.codes.size)
+
+
+def test_relays_of_convolutions_that_skip_are_counted(tmp_path: Path) -> None:
+    model = tmp_path / "skips.nir"
+    write_nir(nets.conv_residual(), model, dt=1.0)
+    typical = nets.spikes(3, 12, 10, 2, 8, 8, rate=0.2)
+
+    def fitted(**limits: int) -> FitResult:
+        return fit(
+            str(model), typical, dt=1.0, reset="zero", backend_samples=0, budget=FitBudget(**limits)
+        )
+
+    done = fitted()
+    assert [p.name for p in done.deployment.lowered.network.populations if "relay" in p.name]
+    assert done.as_predicted
+    # Three layers and two relays, a core each.
+    assert done.plan.cores == 5
+    assert fitted(cores=5).as_predicted
+    with pytest.raises(FitError, match="nothing fits 4 cores"):
+        fitted(cores=4)
+
+
+def test_memory_and_accuracy_budgets_are_kept(call: Any) -> None:
+    smaller = call(memory=6_000)
+    assert smaller.deployment.mapping.bytes <= 6_000
+    assert smaller.as_predicted
+    strict = call(labels=False, accuracy_drop=0.1)
+    loose = call(labels=False, accuracy_drop=0.7)
+    assert strict.deployment.accuracy.agreement >= 0.9
+    assert loose.deployment.accuracy.agreement >= 0.3
+    assert loose.plan.words < strict.plan.words
+
+
+def test_the_front_falls_and_holds_the_choice(call: Any) -> None:
+    done = call(cores=4)
+    report = done.report()
+    losses = [plan["loss"] for plan in report["front"]]
+    cores = [plan["cores"] for plan in report["front"]]
+    assert losses == sorted(losses, reverse=True)
+    assert cores == sorted(set(cores))
+    assert report["chosen"] in report["front"]
+    assert report["chosen"]["memory_bytes"] == report["report"]["memory"]["deployed_bytes"]
+    picture = ElementTree.fromstring(front_svg(done))  # noqa: S314 - our own text
+    dots = picture.findall("{http://www.w3.org/2000/svg}circle")
+    assert len(dots) == len(losses) + 1
+
+
+def test_what_cannot_be_kept_names_layer_excess_and_remedies(call: Any) -> None:
+    with pytest.raises(FitError) as error:
+        call(cores=3, bits=[8], max_sparsity=0.3)
+    first, over, most, enough, less = str(error.value).splitlines()
+    assert first == "nothing fits 3 cores of small:"
+    assert over == "  - 5 cores needed at least, 3 allowed (2 over)"
+    assert most == "  - most are layer 0's: 3 cores, limited by synapses"
+    change = re.fullmatch(
+        r"  - layer 0: 8 -> (\d) bit, 30% -> (\d+)% sparsity: -2 cores, \+\d.\d+% loss", enough
+    )
+    assert change
+    assert "-1 core, " in less
+    # The remedy is real: what it allows lets the network fit.
+    bits, sparsity = int(change[1]), int(change[2]) / 100
+    assert call(cores=3, bits=[8, bits], max_sparsity=sparsity).deployment.fits
+    with pytest.raises(FitError, match=r"1,000 B .*\n.*B needed at least, 1,000 B allowed"):
+        call(memory=1000)
+    # Not the one whole word that 10 bytes hold.
+    with pytest.raises(FitError, match=r"fits 10 B .*\n.* 10 B allowed"):
+        call(memory=10)
+    with pytest.raises(FitError, match="make layers smaller"):
+        call(cores=2)
+    with pytest.raises(FitError, match="loses .* of the samples, 0.00% are allowed"):
+        call(accuracy_drop=0.0, bits=[2], labels=False)
+
+
+def test_what_takes_too_long_to_rank_is_left_out_and_said(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if both budgets of work were those of a much smaller machine.
+    monkeypatch.setattr("osbc_deploy.compress.ranking._EXACT_WORK", 1e5)
+    monkeypatch.setattr("osbc_deploy.fitting.candidates._RANKING_WORK", 4e7)
+    done = call(cores=3)
+    assert done.as_predicted
+    notes = [d.message for d in done.deployment.deviations if d.subject == "0"]
+    assert "too large to rank densely, so fit did not try 30% to 85% sparsity" in notes
+    tried = {plan.choices["0"].sparsity for plan in done.front}
+    assert not tried & {0.3, 0.5, 0.6, 0.7, 0.8, 0.85}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cores": 0}, "cores: 0 is less than 1"),
+        ({"memory": -5}, "memory: -5"),
+        ({"accuracy_drop": 1.5}, "outside 0 to 1"),
+        ({"bits": [9]}, "bits: 9 is outside 1 to 8"),
+        ({"bits": [1, 7, 8]}, "bits: fit tries 2, 3, 4, 5, 6, 8, not 1, 7"),
+        ({"bits": []}, "bits: fit tries 2, 3, 4, 5, 6, 8, not none"),
+        ({"max_sparsity": 1.0}, "sparsity: 1 is outside"),
+    ],
+)
+def test_budgets_that_make_no_sense(options: dict[str, Any], words: str, call: Any) -> None:
+    with pytest.raises(UsageError, match=words):
+        call(**options)
+
+
+def test_half_the_cores_of_the_bundled_network_are_enough() -> None:
+    data = [
+        check_samples(split, part.spikes, part.labels)
+        for split in ("calibration", "test")
+        for part in [digits_events(split, seed=0)]
+    ]
+    options: dict[str, Any] = {
+        "test": data[1],
+        "weights": weights_path("digits_conv"),
+        "target": "loihi2",
+        "backend": "engine",
+        "backend_samples": 1,
+    }
+    name = "osbc_deploy.bundled.models:digits_conv"
+    done = fit(name, data[0], budget=FitBudget(cores=5), **options)
+    whole = max(done.front, key=lambda plan: plan.cores)
+    assert all(c.sparsity == 0.0 and c.bits == 8 for c in whole.choices.values())
+    assert 2 * done.plan.cores <= whole.cores
+    assert done.deployment.mapping.cores_used == done.plan.cores
+    assert done.deployment.mapping.words == done.plan.words
+    accuracy = done.deployment.accuracy
+    assert accuracy.float_ is not None
+    assert accuracy.fixed_point is not None
+    assert accuracy.float_ - accuracy.fixed_point <= 0.02
+    assert isinstance(done.plan, Plan)

@@ -1,0 +1,167 @@
+"""SpikingJelly's own models: imported spike for spike, or refused with all that is missing."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.model.simulate import simulate
+from osbc_deploy.pipeline import deploy
+
+pytest.importorskip("spikingjelly")
+from spikingjelly.activation_based import functional, layer, neuron
+
+from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.frameworks.spikingjelly.reading import read_spikingjelly
+
+SHAPE = (3, 16, 16)
+
+
+@pytest.fixture
+def sew_resnet(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import the models without torchvision, of which they only need to download weights."""
+    modules = {
+        name: types.ModuleType(name)
+        for name in ("torchvision", "torchvision.models", "torchvision.models.utils")
+    }
+    modules["torchvision.models.utils"].load_state_dict_from_url = None  # type: ignore[attr-defined]
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    from spikingjelly.activation_based.model import sew_resnet
+
+    return sew_resnet
+
+
+def spikes(*shape: int) -> np.ndarray[Any, Any]:
+    return (np.random.default_rng(0).random((1, 2, *shape)) < 0.3).astype(np.uint8)
+
+
+def refused(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
+    functional.set_step_mode(model.eval(), "m")
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_spikingjelly(model, shape, samples=spikes(*shape))
+    return list(caught.value.offenders)
+
+
+def resnet(sew_resnet: Any, connect: str) -> nn.Module:
+    torch.manual_seed(0)
+    made: nn.Module = sew_resnet.sew_resnet18(
+        cnf=connect, spiking_neuron=neuron.IFNode, num_classes=4
+    )
+    with torch.no_grad():
+        for module in made.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.fill_(1.5)
+                module.bias.fill_(0.35)
+        made.fc.weight.mul_(3)
+    return made
+
+
+def test_sew_resnet18_is_imported_once_its_maximum_and_its_end_are_exchanged(
+    sew_resnet: Any,
+) -> None:
+    body = resnet(sew_resnet, "ADD")
+    body.maxpool = layer.AvgPool2d(3, 2, 1)
+    model = nn.Sequential(body, neuron.IFNode()).double().eval()
+    functional.set_step_mode(model, "m")
+    x = spikes(*SHAPE)
+    network = read_spikingjelly(model, SHAPE, samples=x)
+    assert len(network.populations) == 21
+    seen: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, neuron.IFNode):
+            module.register_forward_hook(
+                lambda _, __, answer, name=name: seen.__setitem__(name, answer)
+            )
+    with torch.no_grad():
+        model(torch.from_numpy(x).double().transpose(0, 1))
+    run = simulate(network, x, record=seen.keys())
+    for name, answer in seen.items():
+        assert np.array_equal(run.spikes[name], answer.transpose(0, 1).numpy()), name
+    assert all(rate > 0.05 for name, rate in run.rates.items() if name != "1")
+
+
+@pytest.mark.parametrize("connect", ["ADD", "AND", "IAND"])
+def test_sew_resnet18_as_it_comes_lacks_few_parts(sew_resnet: Any, connect: str) -> None:
+    found = refused(resnet(sew_resnet, connect), SHAPE)
+    blocks = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
+    places = ["maxpool", *(blocks if connect != "ADD" else []), "fc"]
+    assert [line.partition(":")[0] for line in found] == places
+
+
+def test_a_spiking_transformer_is_refused_with_all_it_needs() -> None:
+    from spikingjelly.activation_based.model import spikformer
+
+    model = spikformer.Spikformer(
+        T=2,
+        in_channels=2,
+        img_size_h=16,
+        img_size_w=16,
+        patch_size=4,
+        num_classes=3,
+        embed_dims=16,
+        num_heads=2,
+        depths=1,
+    )
+    found = refused(model, (2, 16, 16))
+    for part in (
+        "patch_embed.stages.2.conv_bn.block.2: MaxPool2d",
+        "patch_embed.stages.3.conv_bn.block.2: MaxPool2d",
+        "blocks.0.attn: SpikingSelfAttention: multiplies spikes by spikes",
+        "blocks.0.mlp.fc1.0: Conv1d",
+        "blocks.0.mlp.fc2.0: Conv1d",
+        "head: the network ends in head",
+    ):
+        assert any(line.startswith(part) for line in found), part
+
+
+def test_sew_blocks_are_compressed_and_fire_on_the_chip_as_they_should(sew_resnet: Any) -> None:
+    torch.manual_seed(0)
+
+    def block(inner: int, outer: int, stride: int) -> nn.Module:
+        down = None
+        if stride != 1:
+            conv = layer.Conv2d(inner, outer, 1, stride, bias=False)
+            down = nn.Sequential(conv, layer.BatchNorm2d(outer), neuron.IFNode())
+        made: nn.Module = sew_resnet.BasicBlock(
+            inner, outer, stride, downsample=down, cnf="ADD", spiking_neuron=neuron.IFNode
+        )
+        return made
+
+    model = nn.Sequential(
+        layer.Conv2d(2, 6, 3, 1, 1, bias=False),
+        layer.BatchNorm2d(6),
+        neuron.IFNode(),
+        block(6, 6, 1),
+        block(6, 8, 2),
+        layer.Flatten(),
+        layer.Linear(8 * 4 * 4, 5),
+        neuron.IFNode(),
+    ).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.fill_(1.5)
+                module.bias.fill_(0.35)
+        model[-2].weight.mul_(4)
+    functional.set_step_mode(model, "m")
+    x = (np.random.default_rng(0).random((20, 8, 2, 8, 8)) < 0.2).astype(np.uint8)
+    done = deploy(model, x, target="loihi2", sparsity=0.3, bits=6, tune=False, backend_samples=0)
+    names = [p.name for p in done.network.populations]
+    before = simulate(done.compressed.network, x, record=names)
+    after = run(done.lowered.network, x, record=[p.name for p in done.lowered.network.populations])
+    assert any("relay" in d.message for d in done.deviations)
+    for name in names:
+        assert 0.05 < before.rates[name] < 0.9
+        fired = before.spikes[name].reshape(after.spikes[name].shape)
+        assert np.mean(fired != after.spikes[name]) < 0.02, name
+    # An identity passes every spike on, which lands right on the threshold.
+    passed = next(n for n in names if n.endswith("downsample_sn"))
+    assert np.array_equal(after.spikes[passed], after.spikes[passed.replace("_sn", ".2")])
