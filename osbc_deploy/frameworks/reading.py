@@ -126,6 +126,7 @@ def read_call(
         )
     # What code of the user's own does in other steps is not known from a few of them.
     followed &= all(called.step is None for called in needed)
+    network = replace(network, notes=_in_order(network.notes, flow))
     return Reading(_with_fixed(network, builder.fixed), builder.modules, followed, prefix)
 
 
@@ -158,6 +159,12 @@ def _hosted(flow: Flow, builder: Builder, host: HostPrefix) -> Shape:
     builder.note(f"on the host, as part of the data: {listed}; the chip begins behind them")
     first = called.event.results[0].shape
     return tuple(first[len(called.sources[0].axes) :])
+
+
+def _in_order(notes: Sequence[str], flow: Flow) -> tuple[str, ...]:
+    """Return notes in the order in which what they are about is called."""
+    order = {called.name: number for number, called in enumerate(flow.calls)}
+    return tuple(sorted(notes, key=lambda n: order.get(n.partition(": ")[0], len(order))))
 
 
 def _with_fixed(network: Network, fixed: set[str]) -> Network:
