@@ -18,8 +18,9 @@ from osbc_deploy.frameworks.assemble import Graph
 from osbc_deploy.frameworks.compose import Add, Delay
 from osbc_deploy.frameworks.flow import Called, Flow, Signal
 from osbc_deploy.frameworks.framework import Framework, kind_of, unsupported
+from osbc_deploy.frameworks.functions import FUNCTIONS
 from osbc_deploy.frameworks.gating import gates_note, literal_of
-from osbc_deploy.frameworks.layers import FLAT, FUNCTIONS, LAYERS, TIMELESS
+from osbc_deploy.frameworks.layers import FLAT, LAYERS, TIMELESS
 from osbc_deploy.frameworks.order import ancestors
 from osbc_deploy.frameworks.walk import Cells, Node
 from osbc_deploy.model.gates import Gate

@@ -1,0 +1,219 @@
+"""Functions of tensors as operations of a graph: those that have a layer's name, and arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from osbc_deploy.frameworks.compose import Add, Flatten, Scale, Shift
+from osbc_deploy.frameworks.folding import as_array
+from osbc_deploy.frameworks.gating import OF_NUMBERS
+from osbc_deploy.frameworks.layers import conv_layer, joined_linear
+from osbc_deploy.frameworks.tracing import Value
+
+if TYPE_CHECKING:
+    from osbc_deploy.frameworks.builder import Builder
+    from osbc_deploy.frameworks.flow import Called
+
+__all__ = ["FUNCTIONS"]
+
+_OF_FUNCTIONS: Mapping[str, type[nn.Module]] = {
+    "avg_pool1d": nn.AvgPool1d,
+    "avg_pool2d": nn.AvgPool2d,
+    "adaptive_avg_pool1d": nn.AdaptiveAvgPool1d,
+    "adaptive_avg_pool2d": nn.AdaptiveAvgPool2d,
+    "max_pool1d": nn.MaxPool1d,
+    "max_pool2d": nn.MaxPool2d,
+    "adaptive_max_pool2d": nn.AdaptiveMaxPool2d,
+}
+"""Functions that take what the layer of their name is built with."""
+
+
+def _function(builder: Builder, called: Called) -> None:
+    """Take a function as the layer it is."""
+    event = called.event
+    kind = _OF_FUNCTIONS[event.name.partition("#")[0]]
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    args, kwargs = event.args[1:], dict(event.kwargs)
+    kwargs.pop("input", None)
+    if kind in (nn.MaxPool1d, nn.MaxPool2d):
+        kwargs |= dict(zip(names, args, strict=False))
+        args = ()
+    builder.layer(called, kind(*args, **kwargs))
+
+
+def _given(called: Called, *names: str) -> list[Any]:
+    """Return what a function was given under names, in their order."""
+    event = called.event
+    given = {**dict(zip(names, event.args, strict=False)), **event.kwargs}
+    return [given.get(name) for name in names]
+
+
+def _functional_linear(builder: Builder, called: Called) -> None:
+    _, weight, bias = _given(called, "input", "weight", "bias")
+    if not all(isinstance(w, torch.Tensor | None) for w in (weight, bias)):
+        builder.refuse(called, "linear takes weights from the signal; on the chip they are fixed")
+        return
+    joined_linear(builder, called, as_array(weight), None if bias is None else as_array(bias))
+
+
+def _functional_convolution(builder: Builder, called: Called) -> None:
+    _, weight, bias, stride, padding, dilation, groups = _given(
+        called, "input", "weight", "bias", "stride", "padding", "dilation", "groups"
+    )
+    if not all(isinstance(w, torch.Tensor | None) for w in (weight, bias)):
+        builder.refuse(called, "a convolution by signals; on the chip weights are fixed")
+        return
+    dims = weight.ndim - 2
+    kind = nn.Conv2d if dims == 2 else nn.Conv1d
+    layer = kind(
+        weight.shape[1] * (groups or 1), len(weight), tuple(weight.shape[2:]),
+        stride or 1, padding or 0, dilation or 1, groups or 1, bias=False, device="meta",
+    )  # fmt: skip
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    conv_layer(builder, called, layer)
+
+
+def _constant(builder: Builder, called: Called) -> Any:
+    """Return the only argument that is no signal, as an array that fits a sample; None without.
+
+    ValueError where it does not fit.
+    """
+    event = called.event
+    others = [a for a in event.args if isinstance(a, int | float | torch.Tensor)]
+    if len(others) != 1:
+        return None
+    value = as_array(others[0]).astype(np.float64)
+    shape = called.sources[0].shape
+    while value.ndim > len(shape):
+        if (value != value[:1]).any():
+            raise ValueError
+        value = value[0]
+    if len(shape) == 2 and builder.flat and value.ndim == 2:
+        value = value[:, None]
+    return value
+
+
+def _add(builder: Builder, called: Called) -> None:
+    _shift(builder, called, 1.0, 1.0)
+
+
+def _subtract(builder: Builder, called: Called) -> None:
+    args = called.event.args
+    signal_first = isinstance(args[0], Value)
+    first = signal_first != called.event.name.startswith("rsub")
+    _shift(builder, called, 1.0 if first else -1.0, -1.0 if first else 1.0)
+
+
+def _shift(builder: Builder, called: Called, sign: float, of_constant: float) -> None:
+    """Put ``sign * signal + of_constant * constant``, or the sum of two signals."""
+    name = called.event.name
+    sources = called.sources
+    if called.event.kwargs or len(sources) not in (1, 2):
+        builder.refuse(called, f"{name} of anything but two signals")
+        return
+    if len(sources) == 2:
+        _sum(builder, called, sign, of_constant)
+        return
+    try:
+        constant = _constant(builder, called)
+    except ValueError:
+        constant = None
+    if constant is None:
+        builder.refuse(called, f"{name} of something that is no number")
+        return
+    if sign != 1.0:
+        builder.put(called, called.name, Scale(np.asarray(sign)))
+    builder.put(called, f"{called.name}.shift", Shift(of_constant * constant))
+
+
+def _sum(builder: Builder, called: Called, first: float, second: float) -> None:
+    one, two = called.sources
+    if one.shape != two.shape:
+        builder.refuse(called, f"adds signals of different shapes, {one.shape} and {two.shape}")
+        return
+    if builder.names(one) == builder.names(two) and first == second:
+        # A signal that is added to itself is heard once.
+        builder.now[called] = builder.names(one)
+        builder.put(called, called.name, Scale(np.asarray(2.0)))
+        return
+    heard = []
+    for sign, source in ((first, one), (second, two)):
+        names = builder.names(source)
+        if sign != 1.0:
+            names = [builder.node(f"{called.name}.scale", Scale(np.asarray(sign)), names)]
+        heard += names
+    builder.now[called] = heard
+    builder.put(called, called.name, Add())
+
+
+def _multiply(builder: Builder, called: Called) -> None:
+    name = called.event.name
+    try:
+        constant = _constant(builder, called)
+    except ValueError:
+        constant = None
+    divides = "div" in name
+    if len(called.sources) == 2 and name in ("mul", "rmul", "imul", "multiply"):
+        _gate(builder, called, "product", 2)
+    elif len(called.sources) > 1 or name in ("matmul", "bmm", "rtruediv", "rdiv"):
+        builder.refuse(called, f"{name} multiplies signals; on the chip only weights do")
+    elif constant is None or (divides and not np.all(constant)):
+        builder.refuse(called, f"{name} by something that is no number")
+    else:
+        builder.put(called, called.name, Scale(1.0 / constant if divides else constant))
+
+
+def _negate(builder: Builder, called: Called) -> None:
+    builder.put(called, called.name, Scale(np.asarray(-1.0)))
+
+
+def _reshape(builder: Builder, called: Called) -> None:
+    builder.put(called, called.name, Flatten())
+
+
+def _least(builder: Builder, called: Called) -> None:
+    """Take the larger or smaller of two signals."""
+    name = called.event.name
+    if len(called.sources) != 2 or called.event.kwargs:
+        builder.refuse(called, f"{name} is not supported")
+    else:
+        _gate(builder, called, name, 1 if "max" in name else 2)
+
+
+def _gate(builder: Builder, called: Called, name: str, least: int) -> None:
+    """Take what is computed of two signals, which is a gate if both are spikes."""
+    one, two = called.sources
+    if one.shape != two.shape:
+        builder.refuse(called, f"{name} of signals of different shapes")
+    elif None in (builder.literal(one), builder.literal(two)):
+        builder.refuse(called, f"{name} {OF_NUMBERS}")
+    elif builder.names(one) == builder.names(two):
+        # Of a signal with itself.
+        builder.now[called] = builder.names(one)
+    else:
+        builder.gates(called, least, name, one.shape)
+
+
+FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
+    **dict.fromkeys(
+        ("flatten", "reshape", "view", "squeeze", "ravel", "view_as", "reshape_as"), _reshape
+    ),
+    **dict.fromkeys(_OF_FUNCTIONS, _function),
+    **dict.fromkeys(("add", "radd", "iadd"), _add),
+    **dict.fromkeys(("sub", "rsub", "isub", "subtract"), _subtract),
+    **dict.fromkeys(
+        ("mul", "rmul", "imul", "multiply", "div", "truediv", "matmul", "bmm"), _multiply
+    ),
+    **dict.fromkeys(("max", "maximum", "min", "minimum"), _least),
+    "neg": _negate,
+    "linear": _functional_linear,
+    "conv1d": _functional_convolution,
+    "conv2d": _functional_convolution,
+}
+"""How functions of tensors are read, by name."""
