@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
+from osbc_deploy.arguments import Model
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.formats.nir.read import is_nir, read_nir
 from osbc_deploy.model.graph import Network
+from osbc_deploy.options import StrPath
 from osbc_deploy.references import load_object, load_weights
 
 __all__ = ["import_network"]
@@ -31,8 +33,8 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def import_network(
-    module: Any,
-    weights: str | Path | None,
+    module: Model,
+    weights: StrPath | None,
     samples: Samples | None,
     *,
     dt: float | None = None,
@@ -42,8 +44,9 @@ def import_network(
 
     Parameters
     ----------
-    module : torch.nn.Module, nir.NIRGraph, str or path
-        A module, ``package.module:factory``, a graph, or a file whose suffix says what it is.
+    module : torch.nn.Module, nir.NIRGraph, Network, str or path
+        A module, ``package.module:factory``, a graph, a file whose suffix says what it is, or what
+        was imported before, which stays as it is.
     weights : path or None
         A safetensors state dict to load into a module.
     samples : Samples or None
@@ -73,12 +76,14 @@ def import_network(
 
 
 def _import(
-    module: Any,
-    weights: str | Path | None,
+    module: Model,
+    weights: StrPath | None,
     samples: Samples | None,
     dt: float | None,
     reset: str | None,
 ) -> Network:
+    if isinstance(module, os.PathLike):
+        module = Path(module)
     found = load_object(module) if isinstance(module, str) and not _is_file(module) else module
     name = module if isinstance(module, str | Path) else type(module).__name__
     if is_nir(found):
@@ -89,6 +94,8 @@ def _import(
             raise UsageError(
                 f"{option}: only NIR leaves it open, and {name} is no NIR graph. Leave it out."
             )
+    if isinstance(found, Network):
+        return _checked(found, weights, samples)
     if isinstance(found, str | Path) and Path(found).suffix == ".net":
         from osbc_deploy.formats.netx.read import read_netx
 
@@ -164,7 +171,7 @@ def _is_file(reference: str) -> bool:
     return Path(reference).suffix in _FILES
 
 
-def _checked(network: Network, weights: str | Path | None, samples: Samples | None) -> Network:
+def _checked(network: Network, weights: StrPath | None, samples: Samples | None) -> Network:
     """Return a network that holds its own weights and input shape, if both are meant."""
     if weights is not None:
         raise UsageError(

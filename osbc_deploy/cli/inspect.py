@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from osbc_deploy.cli.console import say, table_console
-from osbc_deploy.cli.options import SEED, config_option, json_option
+from osbc_deploy.cli.options import config_option, json_option, takes
 from osbc_deploy.errors import UsageError
+from osbc_deploy.options import InspectOptions
 
 if TYPE_CHECKING:
     from osbc_deploy.data.samples import Samples
@@ -32,40 +32,12 @@ RANDOM = (
 
 @click.command("inspect")
 @click.argument("model")
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    metavar="FILE.safetensors",
-    help="Weights to load into MODEL.",
-)
-@click.option("--calibration", metavar="DATA", help="Typical input, as for deploying.")
-@click.option(
-    "--shape",
-    metavar="C,H,W",
-    help="Shape of one time step of input, where there is no data; a file knows its own.",
-)
-@click.option(
-    "--dt",
-    type=float,
-    metavar="SECONDS",
-    help="Time step of a NIR file, in the unit of its time constants.",
-)
-@click.option(
-    "--reset",
-    type=click.Choice(["zero", "subtract"]),
-    help="What a spike does in a NIR file: set to v_reset, or take the threshold away.",
-)
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of numpy and torch.")
+@takes(options=InspectOptions)
 @json_option
 @config_option
 def inspect_command(
     model: str,
-    weights: Path | None,
-    calibration: str | None,
-    shape: str | None,
-    dt: float | None,
-    reset: str | None,
-    seed: int,
+    options: InspectOptions,
     as_json: bool,
 ) -> int:
     """Show what is understood of MODEL: its layers, its neurons' equations, what is folded.
@@ -73,6 +45,7 @@ def inspect_command(
     MODEL is what deploying takes. Exit code 3 when it cannot be imported, or when the chip lacks
     something that its neurons need, which is listed.
     """
+    shape, calibration = options.shape, options.calibration
     if calibration is not None and shape is not None:
         raise UsageError("--shape: the calibration data have one. Give one of the two.")
     sizes = None if shape is None else _sizes(shape)
@@ -80,9 +53,9 @@ def inspect_command(
     from osbc_deploy.importing import import_network
     from osbc_deploy.report.describe import describe
 
-    seed_everything(seed)
+    seed_everything(options.seed)
     samples = _samples(calibration, sizes)
-    network = import_network(model, weights, samples, dt=dt, reset=reset)
+    network = import_network(model, options.weights, samples, dt=options.dt, reset=options.reset)
     found = describe(network)
     if sizes is not None and any("own forward" in note for note in network.notes):
         found["notes"].append(RANDOM)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -27,122 +26,28 @@ from osbc_deploy.compress.layer import (
     rank_layer,
 )
 from osbc_deploy.compress.memory import check_memory
+from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import Pattern
-from osbc_deploy.compress.rows import DEFAULT_MEMORY, Workspace
+from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.state import State
 from osbc_deploy.compress.tuning import HELD_OUT, MIN_HELD_OUT, Scene, adapted, tune
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import ArtefactError
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.simulate import FloatRun, simulate
+from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = [
-    "BUDGETS",
-    "METHODS",
     "CompressedNetwork",
     "CompressedProjection",
-    "CompressionOptions",
-    "LayerChoice",
     "Statistics",
     "assemble",
     "collect",
     "compress",
 ]
 
-Method = Literal["osbc", "obc", "magnitude"]
-METHODS: tuple[str, ...] = get_args(Method)
-
-Budget = Literal["lamps", "uniform", "global"]
-BUDGETS: tuple[str, ...] = get_args(Budget)
-
 _WIDTHS = range(1, 9)
-
-
-@dataclass(frozen=True)
-class LayerChoice:
-    """Sparsity and bits of one layer, in place of the network's."""
-
-    sparsity: float
-    bits: int
-
-
-@dataclass(frozen=True)
-class CompressionOptions:
-    """What is asked of the compression.
-
-    Attributes
-    ----------
-    sparsity : float
-        Share of all weights removed, 0 <= sparsity < 1.
-    bits : int
-        Bits per weight, 1 to 8.
-    method : str
-        "osbc" (membrane Hessian), "obc" (input-current Hessian) or "magnitude".
-    damping : float
-        Added to the Hessian's diagonal, relative to its mean; 3 % leaves the least loss on
-        held-out calibration samples of the bundled networks (GPTQ's 1 % leaves 1 % more).
-    scale_groups : int
-        Different weight scales allowed per layer: the neuron groups of a core.
-    layers : dict of LayerChoice
-        By projection name; layers that are not named share `sparsity`.
-    budget : str
-        How layers share `sparsity`: "lamps" (Lee et al. 2021), "uniform", or "global" (least sum
-        of relative losses).
-    pattern : str
-        "weights", "inputs", "outputs", or N:M such as "2:4".
-    mixed : bool
-        Whether `bits` is an average over the weights kept, shared for the least loss.
-    tune : bool
-        Whether each population is compressed for the spikes that arrive from compressed layers,
-        in the way that held-out calibration samples favour; see :mod:`.tuning`.
-    memory : int
-        Bytes that the Hessians of a layer may take, and once more what is worked on beside them.
-    threads : int
-        0 for one per core.
-    """
-
-    sparsity: float = 0.9
-    bits: int = 4
-    method: str = "osbc"
-    damping: float = 0.03
-    scale_groups: int = 8
-    layers: Mapping[str, LayerChoice] = field(default_factory=dict)
-    budget: str = "lamps"
-    pattern: str = "weights"
-    mixed: bool = False
-    tune: bool = True
-    memory: int = DEFAULT_MEMORY
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.sparsity < 1.0:
-            raise UsageError(
-                f"sparsity: {self.sparsity:g} is outside 0 <= sparsity < 1. Give the "
-                "share of weights to remove, such as 0.9."
-            )
-        if not 1 <= self.bits <= 8:
-            raise UsageError(
-                f"bits: {self.bits} is outside 1 to 8. Give the bits per weight, such as 4."
-            )
-        if self.method not in METHODS:
-            raise UsageError(f"method: {self.method!r} is none of {', '.join(METHODS)}.")
-        if self.budget not in BUDGETS:
-            raise UsageError(f"budget: {self.budget!r} is none of {', '.join(BUDGETS)}.")
-        if not (np.isfinite(self.damping) and self.damping >= 0.0):
-            raise UsageError(f"damping: {self.damping:g} is not a number of at least 0.")
-        if self.memory < 1:
-            raise UsageError(f"memory: {self.memory} B is less than 1.")
-        pattern = Pattern.parse(self.pattern)
-        if pattern.kind != "weights" and self.budget == "global":
-            raise UsageError(
-                f"budget: global ranks single weights, the pattern is {self.pattern}. "
-                "Use lamps or uniform with it."
-            )
-        if self.method == "magnitude" and pattern.kind != "weights":
-            raise UsageError(
-                f"pattern: {self.pattern} needs a Hessian. Use method osbc or obc with it."
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +134,7 @@ def compress(
     calibration: SpikeArray,
     options: CompressionOptions | None = None,
     *,
-    state: str | Path | None = None,
+    state: StrPath | None = None,
     batch_size: int = 64,
     progress: Progress = SILENT,
 ) -> CompressedNetwork:
@@ -322,7 +227,7 @@ def _check_memory(
     check_memory(
         network,
         calibration.shape[1],
-        options.memory,
+        options.solver_memory,
         method=options.method,
         tuned=tuned,
         together=together,
@@ -380,7 +285,7 @@ def _scene(
         rate=run.rates.get(population.name, 0.0),
         method=options.method,
         damping=options.damping,
-        memory=options.memory,
+        memory=options.solver_memory,
         on_samples=progress.advance,
     )
 
@@ -395,7 +300,7 @@ def _compress_population(
     tuned: bool,
 ) -> tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]:
     name = scene.population.name
-    space = Workspace(options.memory, options.threads)
+    space = Workspace(options.solver_memory, options.threads)
     pattern = _pattern_of(scene.network, scene.population, options)
 
     def solve(problem: LayerProblem) -> tuple[CompressedProjection, ...]:
@@ -454,7 +359,7 @@ def _plan(
         plain = collect(network, calibration, options, progress=progress).problems
         by_name = {p.afferents[0].post: p for p in plain}
         problems = {name: by_name[name] for name in shared}
-    space = Workspace(options.memory, options.threads)
+    space = Workspace(options.solver_memory, options.threads)
     if shared:
         keep |= _shared_weights(network, shared, sizes, problems, options, space)
     if problems and options.mixed:
