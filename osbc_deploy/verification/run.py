@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
-from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
+from osbc_deploy.compress.network import compress
+from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.compress.rows import DEFAULT_MEMORY
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.errors import UsageError
