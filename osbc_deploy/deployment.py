@@ -11,7 +11,7 @@ from osbc_deploy.chip.mapping import Mapping as ChipMapping
 from osbc_deploy.chip.place import Placement
 from osbc_deploy.chip.target import Target
 from osbc_deploy.chip.traffic import Operations
-from osbc_deploy.compress.network import CompressedNetwork
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.fidelity import Fidelity
 from osbc_deploy.lower.lowering import Lowered

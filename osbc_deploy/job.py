@@ -135,13 +135,13 @@ def _whole(options: object, table: type[Options], names: Container[str]) -> dict
     return {name: getattr(options, name) for name in known}
 
 
-def prepare(call: VerbCall, asked: Request) -> Job:
+def prepare(call: VerbCall, asked: Request | None = None) -> Job:
     """Load target, backend and samples, and import the network.
 
     Parameters
     ----------
     call : VerbCall
-    asked : Request
+    asked : Request, optional
         What the provenance will say was asked for.
 
     Raises
@@ -167,6 +167,7 @@ def prepare(call: VerbCall, asked: Request) -> Job:
     if chip.exchange == NETX:
         check_network(network)
     check_classes((typical, evaluated), network.output.size, call.classes)
+    asked = asked or Request()
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}
     )

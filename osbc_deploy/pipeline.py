@@ -14,8 +14,9 @@ from osbc_deploy.accuracy import doubts, evaluate
 from osbc_deploy.chip.mapping import layers_of, map_layers
 from osbc_deploy.chip.place import place
 from osbc_deploy.chip.traffic import operations, traffic
-from osbc_deploy.compress.network import CompressedNetwork, compress
+from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity, compare
 from osbc_deploy.formats.netx.limits import FORMAT as NETX

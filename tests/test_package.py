@@ -116,6 +116,13 @@ def test_the_core_imports_neither_torch_nor_lava(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_no_module_is_longer_than_four_hundred_lines() -> None:
+    sources = [*(ROOT / "osbc_deploy").rglob("*.py"), *(ROOT / "backends").rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources}
+    assert len(lengths) > 100
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
 def test_no_chip_number_in_code() -> None:
     numbers = {"16000", "20000", "4095", "120", "131071", "16384"}
     for path in [*(ROOT / "osbc_deploy").rglob("*.py"), *(ROOT / "backends").rglob("*.py")]:

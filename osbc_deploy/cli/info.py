@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
@@ -162,6 +161,8 @@ def _backends() -> list[dict[str, Any]]:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -28,7 +28,8 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.exact import product
 from osbc_deploy.compress.hessian import Moments, membrane_moments
-from osbc_deploy.compress.layer import CompressedProjection, LayerProblem, pose
+from osbc_deploy.compress.problem import LayerProblem, pose
+from osbc_deploy.compress.result import CompressedProjection, adapted
 from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
 
@@ -149,22 +150,6 @@ class Scene:
     def with_layer(self, layer: Sequence[CompressedProjection]) -> Network:
         """Return the float network with this population's weights, biases and thresholds."""
         return adapted(self.network, {p.name: p for p in layer})
-
-
-def adapted(network: Network, layers: Mapping[str, CompressedProjection]) -> Network:
-    """Return a network with the compressed weights, biases and thresholds of some projections."""
-    changed = network.with_weights(
-        {name: p.weight.astype(network.dtype) for name, p in layers.items()},
-        {n: p.bias.astype(network.dtype) for n, p in layers.items() if p.bias is not None},
-    )
-    factors = {q.post: layers[q.name].threshold for q in network.projections if q.name in layers}
-    return changed.with_neurons(
-        {
-            p.name: p.neuron.with_threshold(factors[p.name])
-            for p in network.populations
-            if factors.get(p.name, 1.0) != 1.0
-        }
-    )
 
 
 @dataclass(frozen=True)

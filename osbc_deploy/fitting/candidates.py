@@ -8,14 +8,10 @@ from dataclasses import replace
 from osbc_deploy.chip.layers import layer_of
 from osbc_deploy.chip.mapping import map_layers
 from osbc_deploy.chip.target import Target
-from osbc_deploy.compress.layer import (
-    CompressedProjection,
-    LayerProblem,
-    prune_layer,
-    quantize_layer,
-    rank_layer,
-)
+from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
+from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.ranking import ranking_work
+from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.search import Candidate, Cost
 from osbc_deploy.lower.lowering import unmeasured

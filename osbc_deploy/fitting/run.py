@@ -10,13 +10,10 @@ import numpy as np
 from osbc_deploy.accuracy import lost_share
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.target import Target
-from osbc_deploy.compress.network import (
-    CompressedNetwork,
-    Statistics,
-    assemble,
-    collect,
-)
+from osbc_deploy.compress.calibration import Statistics, collect
+from osbc_deploy.compress.network import assemble
 from osbc_deploy.compress.options import CompressionOptions, LayerChoice
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.deviations import Deviation

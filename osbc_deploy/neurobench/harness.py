@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from osbc_deploy.arrays import FloatArray, IntArray
-from osbc_deploy.compress.network import CompressedNetwork
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import FidelityError, UnsupportedModelError, UsageError
 from osbc_deploy.model.graph import INPUT, Conv, Network, Population, Projection, Readout

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
-from osbc_deploy.compress.network import CompressedNetwork, compress
+from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity
 from osbc_deploy.fixedpoint.engine import Activity

@@ -44,6 +44,28 @@ def test_a_reader_that_goes_away_is_said_in_one_sentence(args: list[str]) -> Non
     assert done.stderr == "error: stdout: its reader went away before all was printed.\n"
 
 
+@pytest.mark.parametrize("command", ["--help", "--version", "deploy --help", "check --help"])
+def test_help_imports_nothing_that_takes_time(command: str) -> None:
+    program = (
+        "import sys\nfrom osbc_deploy.cli.start import start\n"
+        "try:\n    start()\n"
+        "finally:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,
+    )
+    found = set(done.stderr.split())
+    assert "osbc_deploy.cli.main" in found
+    packages = {name.partition(".")[0] for name in found} - set(sys.stdlib_module_names)
+    # Start-up hooks of an environment begin with an underscore.
+    assert {name for name in packages if not name.startswith("_")} == {"click", "osbc_deploy"}
+    assert not found & {"asyncio", "email", "hashlib", "importlib.metadata", "socket"}
+
+
 def test_a_full_disk_under_stdout_is_said_in_one_sentence() -> None:
     with Path("/dev/full").open("w") as full:
         done = osbc(*LIST, stdout=full)

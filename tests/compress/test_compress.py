@@ -12,7 +12,8 @@ import float_networks as nets
 from osbc_deploy.compress import CompressionOptions, compress
 from osbc_deploy.compress.damping import damp
 from osbc_deploy.compress.hessian import membrane_moments, membrane_trace
-from osbc_deploy.compress.layer import pose, prune_layer, quantize_layer
+from osbc_deploy.compress.layer import prune_layer, quantize_layer
+from osbc_deploy.compress.problem import pose
 from osbc_deploy.compress.quantize import levels
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.model.graph import Conv, Dense, Network, Population, Projection

@@ -16,7 +16,8 @@ from torch import nn
 
 from osbc_deploy import pipeline
 from osbc_deploy.chip.target import load_target
-from osbc_deploy.compress.network import CompressionOptions, compress
+from osbc_deploy.compress.network import compress
+from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
