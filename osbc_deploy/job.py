@@ -11,8 +11,7 @@ from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import BackendError, UsageError
-from osbc_deploy.formats.netx.limits import FORMAT as NETX
-from osbc_deploy.formats.netx.limits import check_network
+from osbc_deploy.formats.format import check_network
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.model.graph import Network, Readout
 from osbc_deploy.provenance import Request
@@ -103,8 +102,7 @@ def prepare(
 
     network = import_network(module, weights, typical, dt=dt, reset=reset)
     check_features(network)
-    if chip.exchange == NETX:
-        check_network(network)
+    check_network(chip.exchange, network)
     check_classes((typical, evaluated), network.output.size, classes)
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}

@@ -20,8 +20,7 @@ from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, 
 from osbc_deploy.compress.rows import DEFAULT_MEMORY
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity, compare
-from osbc_deploy.formats.netx.limits import FORMAT as NETX
-from osbc_deploy.formats.netx.limits import check_writable
+from osbc_deploy.formats.format import check_integers
 from osbc_deploy.job import Job, prepare
 from osbc_deploy.lower.lowering import lower
 from osbc_deploy.model.graph import INPUT, Readout
@@ -148,8 +147,7 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         readout=job.readout,
         progress=progress,
     )
-    if job.chip.exchange == NETX:
-        check_writable(lowered.network)
+    check_integers(job.chip.exchange, lowered.network)
     layers = layers_of(lowered.network)
     mapping = map_layers(layers, job.chip)
     spikes = {

@@ -27,6 +27,7 @@ ORDER = [
     "writing",
     "progress",
     "deviations",
+    "plugins",
     "model",
     "data",
     "compress",

@@ -29,19 +29,12 @@ from osbc_deploy.frameworks.assemble import Cells, Graph, Node, assemble
 from osbc_deploy.frameworks.compose import Add, Delay, Flatten, Scale
 from osbc_deploy.model.graph import INPUT, AvgPool, Conv, Dense, Network, Pair, Shape
 
-__all__ = ["SUPPORTED", "is_nir", "read_nir"]
+__all__ = ["SUPPORTED", "read_nir"]
 
 SUPPORTED = (
     "Input, Output, Linear, Affine, Conv1d, Conv2d, Scale, SumPool2d, AvgPool2d, Flatten, Delay, "
     "IF, LIF, CubaLIF, LI, CubaLI, Threshold, and graphs of them"
 )
-
-
-def is_nir(model: Any) -> bool:
-    """Tell whether this is a NIR graph, or the path of one."""
-    if isinstance(model, str | Path):
-        return Path(model).suffix == ".nir"
-    return type(model).__name__ == "NIRGraph" and type(model).__module__.split(".")[0] == "nir"
 
 
 def read_nir(
