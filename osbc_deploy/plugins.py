@@ -44,6 +44,8 @@ class Listed(Generic[T]):
         None where it cannot be used.
     fault : str
         Why it cannot be used; empty where it can.
+    own : bool
+        Whether it is a part of osbc-deploy.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Listed(Generic[T]):
     package: str
     plugin: T | None
     fault: str = ""
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,12 @@ class Group(Generic[T]):
         entries = self._found()
         for name in self.names():
             package = " and ".join(_package(entry) for entry in entries.get(name, ()))
+            plugin, fault = None, ""
             try:
-                found.append(Listed(self.kind, name, package, self.load(name)))
+                plugin = self.load(name)
             except OsbcError as error:
-                found.append(Listed(self.kind, name, package, None, str(error)))
+                fault = str(error)
+            found.append(Listed(self.kind, name, package, plugin, fault, name in self.ours))
         for entry in entry_points(group=self.name):
             if entry.name in self.ours and not _is_ours(entry):
                 package = _package(entry)

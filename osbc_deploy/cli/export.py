@@ -11,20 +11,21 @@ import click
 from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.errors import ArtefactError, PluginError, UsageError
-from osbc_deploy.formats.format import FORMATS, Export, Exported, Format, format_of, listed_formats
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
-from osbc_deploy.plugins import REPAIR
 from osbc_deploy.writing import check_file, check_folder
 
 if TYPE_CHECKING:
     from osbc_deploy.chip.target import Target
+    from osbc_deploy.formats.format import Format
 
 __all__ = ["export_command"]
 
 
 def _written() -> dict[str, str]:
     """Return the formats that can be written, with what each writes; imports only our own."""
+    from osbc_deploy.formats.format import FORMATS
+
     found = {}
     for name in FORMATS.names():
         if name not in FORMATS.ours:
@@ -34,7 +35,8 @@ def _written() -> dict[str, str]:
     return found
 
 
-class _FormatType(click.ParamType):  # type: ignore[type-arg] - generic since click 8.2
+# Generic since click 8.2.
+class _FormatType(click.ParamType):  # type: ignore[type-arg]
     """The name of a format that can be written; what is installed says which there are."""
 
     name = "format"
@@ -45,6 +47,8 @@ class _FormatType(click.ParamType):  # type: ignore[type-arg] - generic since cl
     def convert(
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, Format]:
+        from osbc_deploy.formats.format import FORMATS
+
         names = _written()
         if value not in names:
             self.fail(f"{value!r} is not one of {', '.join(map(repr, names))}.", param, ctx)
@@ -115,7 +119,9 @@ def export_command(
 
     PATH is a folder written with -o, a chip image (.img) or a NetX file (.net).
     """
+    from osbc_deploy.formats.format import FORMATS, Export, Exported
     from osbc_deploy.formats.stored import read_stored
+    from osbc_deploy.plugins import REPAIR
 
     name, written = form
     _check_options(written, options)
@@ -128,13 +134,16 @@ def export_command(
     assert written.export is not None  # noqa: S101 - the option's type sees to that
     with FORMATS.running(name):
         done = written.export(network, output, Export(chip, options))
-    if not isinstance(done, Exported) or not output.exists():
-        raise PluginError(f"format {name!r}: did not write {output}, or did not say so. {REPAIR}")
-    if as_json:
+        if not isinstance(done, Exported) or not output.exists():
+            raise PluginError(
+                f"format {name!r}: did not write {output}, or did not say so. {REPAIR}"
+            )
         schema = {"schema": "osbc-deploy/export/1", "format": name, "output": str(output)}
-        click.echo(json.dumps(schema | dict(done.facts), indent=1))
+        facts, lines = json.dumps(schema | dict(done.facts), indent=1), list(map(str, done.lines))
+    if as_json:
+        click.echo(facts)
     elif not quiet:
-        for line in done.lines:
+        for line in lines:
             say(line)
     if not quiet:
         say(f"wrote {output}", err=True)
@@ -149,6 +158,8 @@ def _check_options(form: Format, options: dict[str, Any]) -> None:
         if value not in (None, ()) and option not in form.export_options
     ]
     if foreign:
+        from osbc_deploy.formats.format import listed_formats
+
         listed = ", ".join(f"--{option}" for option in foreign)
         heeding = [
             entry.name
@@ -161,6 +172,7 @@ def _check_options(form: Format, options: dict[str, Any]) -> None:
 def _chip(path: Path, target: str | None) -> Target | None:
     """Return the target asked for, or the one of the folder's report."""
     from osbc_deploy.chip.target import load_target
+    from osbc_deploy.formats.format import format_of
 
     if target is not None:
         return load_target(target)

@@ -7,7 +7,7 @@ A format is an object of :class:`Format`, registered as an entry point of the gr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +143,7 @@ def _accept(name: str, plugin: Any) -> Format:
 
 
 FORMATS: Group[Format] = Group(
-    "osbc_deploy.formats", "format", ("nir", "netx", "image", "c"), _accept
+    "osbc_deploy.formats", "format", ("c", "image", "netx", "nir"), _accept
 )
 
 
@@ -159,7 +159,7 @@ def listed_formats() -> list[Listed[Format]]:
                 f"format {entry.name!r}: its files end in {suffix}, which is how format {owner!r} "
                 f"knows its own. {REPAIR}"
             )
-            found.append(Listed(entry.kind, entry.name, entry.package, None, fault))
+            found.append(replace(entry, plugin=None, fault=fault))
         else:
             found.append(entry)
     return found
