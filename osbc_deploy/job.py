@@ -15,8 +15,7 @@ from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import BackendError, UsageError
-from osbc_deploy.formats.netx.limits import FORMAT as NETX
-from osbc_deploy.formats.netx.limits import check_network
+from osbc_deploy.formats.format import check_network
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.model.graph import Network, Readout
 from osbc_deploy.option import Options, rows
@@ -164,8 +163,7 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
 
     network = import_network(call.module, call.weights, typical, dt=call.dt, reset=call.reset)
     check_features(network)
-    if chip.exchange == NETX:
-        check_network(network)
+    check_network(chip.exchange, network)
     check_classes((typical, evaluated), network.output.size, call.classes)
     asked = asked or Request()
     asked = replace(

@@ -11,18 +11,14 @@ from typing import Any
 
 from osbc_deploy.data.samples import Samples, check_samples, load_npz, samples_from_dataset
 from osbc_deploy.errors import ArtefactError, UsageError, described
+from osbc_deploy.formats.format import broken_formats
+from osbc_deploy.frameworks.plugin import FRAMEWORKS
 from osbc_deploy.limits import check_tensors
 
 __all__ = ["as_samples", "load_object", "load_weights"]
 
-EXTRAS = {
-    "neurobench": "neurobench",
-    "nir": "nir",
-    "snntorch": "snntorch",
-    "spikingjelly": "spikingjelly",
-    "tonic": "datasets",
-}
-"""Packages and the extras that install them."""
+EXTRAS = {"neurobench": "neurobench", "tonic": "datasets"}
+"""Packages that are no framework of a model, and the extras that install them."""
 
 FORM = "package.module:factory or path/to/file.py:factory"
 
@@ -39,7 +35,7 @@ def load_object(reference: str) -> Any:
     """
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
-        raise UsageError(f"{reference}: is not of the form {FORM}.")
+        raise UsageError(f"{reference}: is not of the form {FORM}.{broken_formats()}")
     try:
         module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     except UsageError:
@@ -69,10 +65,12 @@ def load_object(reference: str) -> Any:
 def _explain_missing(reference: str, error: BaseException) -> None:
     """Say which command adds a framework that the user's code imports and that is not there."""
     name = (getattr(error, "name", None) or "") if isinstance(error, ModuleNotFoundError) else ""
-    if name in EXTRAS:
+    install = f"pip install 'osbc-deploy[{EXTRAS[name]}]'" if name in EXTRAS else ""
+    if name in FRAMEWORKS.names():
+        install = FRAMEWORKS.load(name).install
+    if install:
         raise UsageError(
-            f"{reference}: needs {name}, which is not installed. Add it with: "
-            f"pip install 'osbc-deploy[{EXTRAS[name]}]'"
+            f"{reference}: needs {name}, which is not installed. Add it with: {install}"
         ) from error
 
 

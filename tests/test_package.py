@@ -29,6 +29,7 @@ ORDER = [
     "deviations",
     "option",
     "options",
+    "plugins",
     "model",
     "data",
     "arguments",

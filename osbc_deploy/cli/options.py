@@ -91,10 +91,11 @@ def _option(row: Row) -> Callable[[F], F]:
     elif row.many:
         more["multiple"] = True
     shown = default is not None and default is not False and default != () and not about.required
+    if shown or row.kind == "flag":
+        more["default"] = default
     return click.option(
         *flags,
         row.name,
-        default=None if about.required else default,
         show_default=shown,
         required=about.required,
         metavar=about.metavar,

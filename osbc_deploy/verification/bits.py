@@ -10,7 +10,7 @@ import numpy as np
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.backends import Backend, BackendRun
 from osbc_deploy.data.samples import Samples
-from osbc_deploy.fidelity import reference_of, run_backend
+from osbc_deploy.fidelity import reference_of, run_first
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.progress import SILENT, Progress
@@ -109,10 +109,10 @@ def compare_backend(
 ) -> BackendComparison:
     """Run samples on a backend and on the engine and compare every bit.
 
-    Parameters and errors are those of :func:`osbc_deploy.fidelity.run_backend`.
+    Parameters and errors are those of :func:`osbc_deploy.fidelity.run_first`.
     """
     names = [p.name for p in network.populations]
-    theirs, few, left_out = run_backend(
+    theirs, few, left_out = run_first(
         backend, network, samples, count, states=names, time_limit=time_limit, progress=progress
     )
     ours = run(network, few.spikes, record=names, states=names)
