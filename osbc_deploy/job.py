@@ -19,7 +19,7 @@ from osbc_deploy.formats.format import check_network
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.model.graph import Network, Readout
 from osbc_deploy.option import Options, rows
-from osbc_deploy.options import ModelOptions, RunOptions
+from osbc_deploy.options import ModelOptions, RunOptions, TargetOptions
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import Call, Request
 from osbc_deploy.references import as_samples
@@ -69,7 +69,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class VerbCall(RunOptions, ModelOptions):
+class VerbCall(RunOptions, ModelOptions, TargetOptions):
     """The arguments of a call: what all verbs take beside the options of their own.
 
     Attributes

@@ -21,28 +21,11 @@ from osbc_deploy.errors import UsageError
 from osbc_deploy.option import Options, option
 
 __all__ = [
-    "BITS",
-    "REQUESTED",
-    "VERIFIED",
-    "Budget",
-    "Compression",
-    "DampingOptions",
-    "Dataset",
-    "DatasetOptions",
-    "DeployOptions",
-    "FitBudget",
-    "FitOptions",
-    "InputOptions",
-    "InspectOptions",
-    "Method",
-    "ModelOptions",
-    "Readout",
-    "Reset",
-    "RunOptions",
-    "StrPath",
-    "VerifyOptions",
-    "parsed_pattern",
-]
+    "BITS", "REQUESTED", "VERIFIED", "Budget", "Compression", "DampingOptions",
+    "Dataset", "DatasetOptions", "DeployOptions", "FitBudget", "FitOptions",
+    "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData", "Readout",
+    "Reset", "RunOptions", "StrPath", "TargetOptions", "VerifyOptions", "parsed_pattern",
+]  # fmt: skip
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Method: TypeAlias = Literal["osbc", "obc", "magnitude"]
@@ -60,29 +43,6 @@ BITS = (8, 6, 5, 4, 3, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class NirOptions(Options):
-    """What a NIR graph leaves open."""
-
-    dt: float | None = option(
-        None,
-        "Time step of a NIR file, in the unit of its time constants.",
-        metavar="SECONDS",
-    )
-    reset: Reset | None = option(
-        None, "What a spike does in a NIR file: set to v_reset, or take the threshold away."
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsOptions(Options):
-    """The parameters of a module."""
-
-    weights: StrPath | None = option(
-        None, "Weights to load into MODEL.", metavar="FILE.safetensors"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class TargetOptions(Options):
     """The chip."""
 
@@ -95,8 +55,20 @@ class TargetOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(NirOptions, WeightsOptions, TargetOptions):
-    """The chip, and what belongs to the model."""
+class ModelOptions(Options):
+    """What belongs to the model: parameters of a module, what a NIR graph leaves open."""
+
+    weights: StrPath | None = option(
+        None, "Weights to load into MODEL.", metavar="FILE.safetensors"
+    )
+    dt: float | None = option(
+        None,
+        "Time step of a NIR file, in the unit of its time constants.",
+        metavar="SECONDS",
+    )
+    reset: Reset | None = option(
+        None, "What a spike does in a NIR file: set to v_reset, or take the threshold away."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +192,7 @@ class ResumeOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeployOptions(RunOptions, ResumeOptions, Compression, ModelOptions):
+class DeployOptions(RunOptions, ResumeOptions, Compression, ModelOptions, TargetOptions):
     """What ``deploy`` is asked to do."""
 
 
@@ -318,32 +290,28 @@ class SearchOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitOptions(RunOptions, MethodOptions, SearchOptions, ModelOptions, BudgetOptions):
+class FitOptions(
+    RunOptions, MethodOptions, SearchOptions, ModelOptions, TargetOptions, BudgetOptions
+):
     """What ``fit`` is asked to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedOptions(Options):
-    """What is random."""
-
-    seed: int = option(
-        0, "Seed of numpy and torch, and of the bundled data.", least=0, most=2**32 - 1
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationOptions(Options):
-    """Typical input, by name."""
+class SampleOptions(Options):
+    """Typical input, by name, and what is random."""
 
     calibration: str | None = option(
         None,
         "Typical input: .npz with spikes (n, T, ...), or package.module:factory.",
         metavar="DATA",
     )
+    seed: int = option(
+        0, "Seed of numpy and torch, and of the bundled data.", least=0, most=2**32 - 1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectOptions(SeedOptions, CalibrationOptions, NirOptions, WeightsOptions):
+class InspectOptions(SampleOptions, ModelOptions):
     """What ``inspect`` is asked to do."""
 
     shape: str | None = option(
@@ -390,7 +358,7 @@ class NamedData(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputOptions(SeedOptions, DatasetOptions, NamedData, CalibrationOptions):
+class InputOptions(DatasetOptions, NamedData, SampleOptions):
     """What the command line runs a network on, and where the results go."""
 
     output: StrPath | None = option(

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from osbc_deploy.arguments import Data
 from osbc_deploy.data.samples import Samples, check_samples, load_npz, samples_from_dataset
 from osbc_deploy.errors import ArtefactError, UsageError, described
 from osbc_deploy.formats.format import broken_formats
 from osbc_deploy.frameworks.plugin import FRAMEWORKS
 from osbc_deploy.limits import check_tensors
 
-__all__ = ["as_samples", "load_object", "load_weights"]
+__all__ = ["as_samples", "load_object", "load_samples", "load_weights"]
 
 EXTRAS = {"neurobench": "neurobench", "tonic": "datasets"}
 """Packages that are no framework of a model, and the extras that install them."""
@@ -125,6 +126,27 @@ def as_samples(given: Any, name: str) -> Samples:
     if callable(given) and not hasattr(given, "__getitem__"):
         return as_samples(given(), name)
     return samples_from_dataset(name, given)
+
+
+def load_samples(data: Data, name: str = "samples") -> Samples:
+    """Load and check samples once, to use them often.
+
+    Parameters
+    ----------
+    data : path, str, tuple, array or Dataset
+        An .npz file, ``package.module:factory``, a pair ``(spikes, labels)``, an array of spikes
+        (n, T, ...) or a torch Dataset of ``(spikes (T, ...), label)``.
+    name : str
+        What to call the data in errors and reports.
+
+    Raises
+    ------
+    ArtefactError
+        For data of the wrong kind, shape or range.
+    UsageError
+        When what is named cannot be found.
+    """
+    return as_samples(data, name)
 
 
 def load_weights(module: Any, path: Path) -> None:

@@ -50,6 +50,8 @@ ORDER = [
     "fidelity",
     "results",
     "deployment",
+    "exporting",
+    "inspection",
     "job",
     "pipeline",
     "fitting",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from osbc_deploy.chip.memory import MemoryModel
 from osbc_deploy.errors import TargetError, reason
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.limits import HAND_WRITTEN, read_text
+from osbc_deploy.options import StrPath
 from osbc_deploy.parsing import parse_toml
 from osbc_deploy.plugins import registered
 
@@ -186,7 +188,7 @@ def target_names() -> list[str]:
     )
 
 
-def load_target(name: str) -> Target:
+def load_target(name: StrPath) -> Target:
     """Load a target by name, or from the path of a TOML file.
 
     Raises
@@ -195,6 +197,7 @@ def load_target(name: str) -> Target:
         For an unknown name, a file that is no TOML, unknown or missing keys, a source that is
         not listed, or a chain of inheritance that does not end.
     """
+    name = os.fspath(name)
     data, digest = _merged(name, ())
     try:
         target = Target.model_validate({**data, "digest": digest})

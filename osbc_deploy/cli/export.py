@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
-from osbc_deploy.errors import ArtefactError, PluginError, UsageError
-from osbc_deploy.limits import PARSED, read_text
-from osbc_deploy.parsing import parse_json
-from osbc_deploy.writing import check_file, check_folder
-
-if TYPE_CHECKING:
-    from osbc_deploy.chip.target import Target
-    from osbc_deploy.formats.format import Format
 
 __all__ = ["export_command"]
 
@@ -44,18 +36,15 @@ class _FormatType(click.ParamType):  # type: ignore[type-arg]
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         return f"[{'|'.join(_written())}]"
 
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, Format]:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from osbc_deploy.formats.format import FORMATS
 
         names = _written()
         if value not in names:
             self.fail(f"{value!r} is not one of {', '.join(map(repr, names))}.", param, ctx)
-        form = FORMATS.load(value)
-        if form.export is None:
+        if FORMATS.load(value).export is None:
             self.fail(f"{value!r} is only read, not written.", param, ctx)
-        return value, form
+        return value
 
 
 class _Command(click.Command):
@@ -108,7 +97,7 @@ class _Command(click.Command):
 @config_option
 def export_command(
     path: Path,
-    form: tuple[str, Format],
+    form: str,
     output: Path,
     target: str | None,
     as_json: bool,
@@ -119,26 +108,12 @@ def export_command(
 
     PATH is a folder written with -o, a chip image (.img) or a NetX file (.net).
     """
-    from osbc_deploy.formats.format import FORMATS, Export, Exported
-    from osbc_deploy.formats.stored import read_stored
-    from osbc_deploy.plugins import REPAIR
+    from osbc_deploy.exporting import export
+    from osbc_deploy.formats.format import FORMATS
 
-    name, written = form
-    _check_options(written, options)
-    if written.folder is not None:
-        check_folder(output, written.folder)
-    else:
-        check_file(output, parents=True)
-    chip = _chip(path, target)
-    network = read_stored(path, chip.number_formats if chip else None)
-    assert written.export is not None  # noqa: S101 - the option's type sees to that
-    with FORMATS.running(name):
-        done = written.export(network, output, Export(chip, options))
-        if not isinstance(done, Exported) or not output.exists():
-            raise PluginError(
-                f"format {name!r}: did not write {output}, or did not say so. {REPAIR}"
-            )
-        schema = {"schema": "osbc-deploy/export/1", "format": name, "output": str(output)}
+    done = export(path, output, format=form, target=target, **options)
+    schema = {"schema": "osbc-deploy/export/1", "format": form, "output": str(output)}
+    with FORMATS.running(form):
         facts, lines = json.dumps(schema | dict(done.facts), indent=1), list(map(str, done.lines))
     if as_json:
         click.echo(facts)
@@ -148,42 +123,3 @@ def export_command(
     if not quiet:
         say(f"wrote {output}", err=True)
     return 0
-
-
-def _check_options(form: Format, options: dict[str, Any]) -> None:
-    """Refuse options that another format heeds."""
-    foreign = [
-        option
-        for option, value in options.items()
-        if value not in (None, ()) and option not in form.export_options
-    ]
-    if foreign:
-        from osbc_deploy.formats.format import listed_formats
-
-        listed = ", ".join(f"--{option}" for option in foreign)
-        heeding = [
-            entry.name
-            for entry in listed_formats()
-            if entry.plugin is not None and set(foreign) & set(entry.plugin.export_options)
-        ]
-        raise UsageError(f"{listed}: belong to --format {' and '.join(heeding)}. Leave them out.")
-
-
-def _chip(path: Path, target: str | None) -> Target | None:
-    """Return the target asked for, or the one of the folder's report."""
-    from osbc_deploy.chip.target import load_target
-    from osbc_deploy.formats.format import format_of
-
-    if target is not None:
-        return load_target(target)
-    report = path / "report.json"
-    if not report.is_file():
-        found = format_of(path)
-        default = None if found is None else found[1].default_target
-        return None if default is None else load_target(default)
-    try:
-        return load_target(str(parse_json(read_text(report, each=PARSED))["target"]["name"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtefactError(
-            f"{report}: is no report ({error}). Deploy again, or give --target."
-        ) from error

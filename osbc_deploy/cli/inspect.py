@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
-import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.options import config_option, json_option, takes
-from osbc_deploy.errors import UsageError
 from osbc_deploy.options import InspectOptions
 
-if TYPE_CHECKING:
-    from osbc_deploy.data.samples import Samples
-
 __all__ = ["inspect_command"]
-
-RATES = (0.02, 0.1, 0.3, 0.6)
-"""Spikes per input and step of the random samples that stand for data, sixteen of each."""
-STEPS = 32
-LARGEST = 2**20
-"""Inputs that random samples are drawn for: 2 GiB of them."""
-RANDOM = (
-    f"no data given: a module was run on {16 * len(RATES)} random samples of {STEPS} steps with "
-    f"{', '.join(map(str, RATES))} spikes per input and step"
-)
 
 
 @click.command("inspect")
@@ -45,20 +29,18 @@ def inspect_command(
     MODEL is what deploying takes. Exit code 3 when it cannot be imported, or when the chip lacks
     something that its neurons need, which is listed.
     """
-    shape, calibration = options.shape, options.calibration
-    if calibration is not None and shape is not None:
-        raise UsageError("--shape: the calibration data have one. Give one of the two.")
-    sizes = None if shape is None else _sizes(shape)
     from osbc_deploy.cli.job import seed_everything
-    from osbc_deploy.importing import import_network
-    from osbc_deploy.report.describe import describe
+    from osbc_deploy.inspection import inspect
 
     seed_everything(options.seed)
-    samples = _samples(calibration, sizes)
-    network = import_network(model, options.weights, samples, dt=options.dt, reset=options.reset)
-    found = describe(network)
-    if sizes is not None and any("own forward" in note for note in network.notes):
-        found["notes"].append(RANDOM)
+    found = inspect(
+        model,
+        options.calibration,
+        shape=options.shape,
+        weights=options.weights,
+        dt=options.dt,
+        reset=options.reset,
+    ).report()
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
@@ -66,37 +48,6 @@ def inspect_command(
     for line in found["unsupported"]:
         say(f"the chip cannot run: {line}", err=True)
     return 3 if found["unsupported"] else 0
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.replace("x", ",").split(",")]
-    if not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts) or len(parts) > 3:
-        raise UsageError(
-            f"--shape: {text[:80]!r} is no shape. Give one to three whole numbers of at most nine "
-            "digits, such as 2,34,34."
-        )
-    return tuple(int(part) for part in parts)
-
-
-def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples | None:
-    """Return the data, or random spikes of a shape, on which a module can be run too."""
-    from osbc_deploy.data.samples import check_samples
-    from osbc_deploy.references import as_samples
-
-    if calibration is not None:
-        return as_samples(calibration, "calibration")
-    if sizes is None:
-        return None
-    if math.prod(sizes) > LARGEST:
-        raise UsageError(
-            f"--shape: {_by(list(sizes))} are {math.prod(sizes):,} inputs, at most {LARGEST:,} are "
-            "allowed. Give samples with --calibration."
-        )
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    drawn = [rng.random((STEPS, *sizes), np.float32) < rate for rate in np.repeat(RATES, 16)]
-    return check_samples("random spikes", np.stack(drawn))
 
 
 def _show(found: dict[str, Any]) -> None:

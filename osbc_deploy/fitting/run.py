@@ -34,13 +34,13 @@ from osbc_deploy.options import FitBudget, FitOptions
 from osbc_deploy.pipeline import finish
 from osbc_deploy.progress import Progress, task
 from osbc_deploy.provenance import request
-from osbc_deploy.results import Result
+from osbc_deploy.results import Saved
 
 __all__ = ["FitBudget", "FitResult", "fit"]
 
 
-@dataclass(frozen=True, eq=False)
-class FitResult(Result):
+@dataclass(frozen=True, eq=False, repr=False)
+class FitResult(Saved):
     """A plan, deployed.
 
     Attributes
