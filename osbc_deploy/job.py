@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Container
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar
@@ -148,7 +147,7 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
     OsbcError
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
-    chip = load_target(os.fspath(call.target))
+    chip = load_target(call.target)
     _ = chip.number_formats  # without them nothing could be lowered; say so before any work
     runner = _ready_backend(call.backend or chip.backend) if call.backend_samples else None
     typical = as_samples(call.calibration, "calibration")

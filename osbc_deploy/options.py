@@ -46,7 +46,7 @@ BITS = (8, 6, 5, 4, 3, 2)
 class TargetOptions(Options):
     """The chip."""
 
-    target: StrPath = option(
+    target: str = option(
         "loihi2-sim",
         "Chip to deploy on; 'osbc-deploy targets list' shows them.",
         metavar="NAME|FILE.toml",
