@@ -21,7 +21,7 @@ from osbc_deploy.errors import UsageError
 from osbc_deploy.option import Options, option
 
 __all__ = [
-    "BITS", "REQUESTED", "VERIFIED", "Budget", "Compression", "DampingOptions",
+    "BITS", "REQUESTED", "VERIFIED", "Budget", "Compression", "CompressionRequest",
     "Dataset", "DatasetOptions", "DeployOptions", "FitBudget", "FitOptions",
     "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData", "Readout",
     "Reset", "RunOptions", "StrPath", "TargetOptions", "VerifyOptions", "parsed_pattern",
@@ -170,8 +170,8 @@ class Compression(SolverOptions, MethodOptions, AmountOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DampingOptions(Options):
-    """What Python alone can set: it is measured, and there is no better value to give."""
+class CompressionRequest(Compression):
+    """The same with what has one best value, which Python alone can change."""
 
     damping: float = option(
         0.03,

@@ -18,7 +18,6 @@ from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.options import config_option, takes
 from osbc_deploy.cli.verify import verify_command
-from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.data.datasets import DATASETS, DatasetRequest
 from osbc_deploy.errors import UsageError
 from osbc_deploy.job import VerbCall, verb
@@ -26,6 +25,7 @@ from osbc_deploy.option import Options, Row, option, reported, rows, schema
 from osbc_deploy.options import (
     REQUESTED,
     VERIFIED,
+    CompressionRequest,
     Dataset,
     DeployOptions,
     FitBudget,
@@ -148,7 +148,7 @@ def test_reports_and_their_schemas_hold_what_the_table_says() -> None:
     assert names | {"damping"} <= requested["properties"].keys()
     assert names | {"method", "readout", "tau"} <= verified["properties"].keys()
     for found, place, table in (
-        (requested, REQUESTED, CompressionOptions),
+        (requested, REQUESTED, CompressionRequest),
         (verified, VERIFIED, VerifyOptions),
     ):
         values = reported(place, table, table())

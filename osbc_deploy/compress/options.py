@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from osbc_deploy.option import rows
-from osbc_deploy.options import Budget, Compression, DampingOptions, Method
+from osbc_deploy.options import Budget, Compression, CompressionRequest, Method
 
 __all__ = ["BUDGETS", "METHODS", "CompressionOptions", "LayerChoice"]
 
@@ -24,7 +24,7 @@ class LayerChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressionOptions(DampingOptions, Compression):
+class CompressionOptions(CompressionRequest):
     """What is asked of the compression; :mod:`osbc_deploy.options` explains the rest.
 
     Attributes

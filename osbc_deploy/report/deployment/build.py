@@ -7,9 +7,8 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.option import reported, schema
-from osbc_deploy.options import REQUESTED
+from osbc_deploy.options import REQUESTED, CompressionRequest
 from osbc_deploy.provenance import sealed
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def json_schema() -> dict[str, Any]:
     text = files("osbc_deploy.report.deployment").joinpath("schema.json").read_text("utf-8")
     found: dict[str, Any] = json.loads(text)
     compression = found["properties"]["compression"]["properties"]
-    compression["requested"] = schema(REQUESTED, CompressionOptions)
+    compression["requested"] = schema(REQUESTED, CompressionRequest)
     return found
 
 
@@ -137,7 +136,7 @@ def _compression(deployment: Deployment) -> dict[str, Any]:
     options = compressed.options
     return {
         "method": options.method,
-        "requested": reported(REQUESTED, CompressionOptions, options),
+        "requested": reported(REQUESTED, CompressionRequest, options),
         "sparsity": compressed.sparsity,
         "layers": layers,
     }
