@@ -26,7 +26,7 @@ def osbc(*args: Any, **options: Any) -> subprocess.CompletedProcess[str]:
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=240,
+        timeout=1800,
         **options,
     )
 
@@ -109,7 +109,10 @@ def told(command: list[Any], ready: Path, number: int) -> tuple[int, str, str]:
         while not ready.exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
-        out, err = process.communicate(timeout=240)
+        try:
+            out, err = process.communicate(timeout=1800)
+        finally:
+            process.kill()
     return process.returncode, out, err
 
 
@@ -207,7 +210,7 @@ def test_a_signal_after_all_is_done_changes_nothing(tmp_path: Path) -> None:
         text=True,
         check=False,
         cwd=tmp_path,
-        timeout=240,
+        timeout=1800,
     )
     assert (found.returncode, found.stdout, found.stderr) == (0, "done\n", "")
 
