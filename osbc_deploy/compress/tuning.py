@@ -204,11 +204,7 @@ def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], 
         scores[variant] = judge.errors(layer)
         if _can_shift(scene):
             scores[replace(variant, threshold=True)] = judge.errors(_matched(scene, layer))
-    best = next(iter(scores))
-    for variant, errors in scores.items():
-        gain = scores[best] - errors
-        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
-            best = variant
+    best = _best(scores)
     fitted, held = moments[best.cross]
     problem = scene.problem(fitted + held, free_bias=best.free_bias, pull=best.pull)
     layer = solve(problem)
@@ -216,6 +212,16 @@ def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], 
         layer = _matched(scene, layer)
     tried = {str(variant): float(errors.mean()) for variant, errors in scores.items()}
     return tuple(replace(p, tried=tried, chosen=str(best)) for p in layer), problem
+
+
+def _best(scores: Mapping[_Variant, FloatArray]) -> _Variant:
+    """Return the last variant that is better than what was best, by more than chance explains."""
+    best = next(iter(scores))
+    for variant, errors in scores.items():
+        gain = scores[best] - errors
+        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+            best = variant
+    return best
 
 
 def _solved_variants(scene: Scene) -> Iterator[_Variant]:

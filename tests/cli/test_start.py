@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,20 @@ def test_what_the_machine_lacks_is_said_in_one_sentence(
     seen = capsys.readouterr()
     assert (seen.out, seen.err.count("\n")) == ("", 1)
     assert seen.err.startswith(f"error: {said}")
+
+
+def test_what_norse_makes_torch_complain_of_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def loud(*args: object, **options: object) -> None:
+        warnings.warn("`torch.jit.script` is deprecated.", FutureWarning, stacklevel=1)
+
+    monkeypatch.setattr(targets_group, "invoke", loud)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(SystemExit):
+            main(LIST)
+    assert capsys.readouterr().err == ""
 
 
 PROGRAM = """
