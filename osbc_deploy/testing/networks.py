@@ -202,7 +202,6 @@ def _population(
 
     biased, started = draw(st.booleans()), not chain and draw(st.integers(0, 3)) == 0
     top = formats.state_limit if regime == "extreme" else 2**16
-    widest = formats.bias_mant_max
     decays = (2048, formats.decay_max - 1, formats.decay_max)
     reset = draw(st.sampled_from(["zero", "zero", "subtract", "other drop"]))
     interval = 0 if chain else draw(st.sampled_from([0, 0, 0, 1, 4, 8]))
