@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
 from osbc_deploy.arrays import IntArray
@@ -47,6 +48,10 @@ class Case:
     network: FixedPointNetwork
     spikes: IntArray
     features: tuple[str, ...]
+
+
+class _EnoughError(Exception):
+    """As many networks are drawn as were asked for."""
 
 
 @st.composite
@@ -309,11 +314,12 @@ def collect(count: int, formats: NumberFormats, start: int = 0) -> tuple[list[Ca
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
     )
     @given(cases(formats))
     def draw(case: Case) -> None:
         if len(found) == count:
-            return
+            raise _EnoughError
         try:
             run(case.network, case.spikes, kernels="plain")
         except FidelityError:
@@ -321,5 +327,7 @@ def collect(count: int, formats: NumberFormats, start: int = 0) -> tuple[list[Ca
             return
         found.append(case)
 
-    draw()
+    # hypothesis has no other way to stop.
+    with contextlib.suppress(_EnoughError):
+        draw()
     return found, refused
