@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,11 @@ from osbc_deploy.chip.target import load_target
 from osbc_deploy.fixedpoint.formats import NumberFormats
 
 torch.set_num_threads(1)
+
+# A suite in the background inherits ignored signals, and so would the programs that it interrupts.
+for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 
 @pytest.fixture

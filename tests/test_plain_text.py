@@ -274,7 +274,7 @@ def test_comments_of_the_c_library_end_where_they_should(
         flags = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wcomment", "-Wtrigraphs", "-Werror"]
         # gcc -std=c99 replaces trigraphs, as compilers for chips do.
         subprocess.run(
-            ["gcc", *flags, "-fsyntax-only", "net_weights.c"], cwd=folder, check=True, timeout=600
+            ["gcc", *flags, "-fsyntax-only", "net_weights.c"], cwd=folder, check=True, timeout=1800
         )
         comments = re.findall(rb"^    /\* (.*) \*/$", source, re.MULTILINE)
         assert len(comments) == len(names)

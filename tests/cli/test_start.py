@@ -25,7 +25,7 @@ def osbc(*args: Any, **options: Any) -> subprocess.CompletedProcess[str]:
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=240,
+        timeout=1800,
         **options,
     )
 
@@ -86,7 +86,10 @@ def told(command: list[Any], ready: Path, number: int) -> tuple[int, str, str]:
         while not ready.exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
-        out, err = process.communicate(timeout=240)
+        try:
+            out, err = process.communicate(timeout=1800)
+        finally:
+            process.kill()
     return process.returncode, out, err
 
 
@@ -170,7 +173,7 @@ def test_a_signal_after_all_is_done_changes_nothing(tmp_path: Path) -> None:
         text=True,
         check=False,
         cwd=tmp_path,
-        timeout=240,
+        timeout=1800,
     )
     assert (found.returncode, found.stdout, found.stderr) == (0, "done\n", "")
 

@@ -227,7 +227,7 @@ def test_lava_gives_the_same_bits_by_command_line() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     end_to_end(json.loads(done.stdout), "lava", {"2": 24, "4": 4}, steps=10)

@@ -449,7 +449,7 @@ def test_a_network_deploys_on_nmnist_by_command_line(
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -373,7 +373,7 @@ def test_the_library_compiles_for_a_cortex_m4(chain: Case, tmp_path: Path) -> No
     if not shutil.which("qemu-system-arm"):
         pytest.skip("qemu-system-arm is not installed")
     done = subprocess.run(
-        ["make", "-s", "qemu"], cwd=export.folder, capture_output=True, text=True, timeout=60,
+        ["make", "-s", "qemu"], cwd=export.folder, capture_output=True, text=True, timeout=1800,
         check=False,
     )  # fmt: skip
     assert "self-test: passed (0)" in done.stdout + done.stderr
