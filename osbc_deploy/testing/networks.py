@@ -32,7 +32,7 @@ __all__ = ["Case", "cases", "collect", "random_networks"]
 SIGNS = ("mixed", "excitatory", "inhibitory")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Case:
     """A network, samples for it, and what is special about it.
 
@@ -48,6 +48,9 @@ class Case:
     network: FixedPointNetwork
     spikes: IntArray
     features: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Case({', '.join(self.features)})"
 
 
 class _EnoughError(Exception):
