@@ -52,6 +52,10 @@ class Case:
     def __repr__(self) -> str:
         return f"Case({', '.join(self.features)})"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # hypothesis writes all arrays out otherwise.
+        printer.text(repr(self))
+
 
 class _EnoughError(Exception):
     """As many networks are drawn as were asked for."""
