@@ -60,6 +60,7 @@ ORDER = [
     "fitting",
     "verification",
     "report",
+    "testing",
     "cli",
 ]
 """Rooms and modules in the order in which they may import each other: only from before."""

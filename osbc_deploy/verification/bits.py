@@ -16,7 +16,14 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.verification.metrics import first_divergence
 
-__all__ = ["BackendComparison", "Bits", "FirstDifference", "compare_backend"]
+__all__ = [
+    "BackendComparison",
+    "Bits",
+    "FirstDifference",
+    "compare_backend",
+    "first_difference",
+    "quantities",
+]
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ def compare_backend(
     populations, diverges = {}, {}
     first = None
     for name in names:
-        pairs = _pairs(name, ours, theirs)
+        pairs = quantities(name, ours, theirs)
         if name == network.output.name and not network.output.spiking:
             pairs.setdefault("v", (ours.output, theirs.output))
         populations[name] = {
@@ -129,7 +136,7 @@ def compare_backend(
         if "spikes" in pairs:
             a, b = pairs["spikes"]
             diverges[name] = tuple(int(t) for t in first_divergence(a, b))
-        first = first or _first(name, pairs)
+        first = first or first_difference(name, pairs)
     return BackendComparison(
         backend=backend.name,
         reference=reference_of(backend),
@@ -143,7 +150,10 @@ def compare_backend(
     )
 
 
-def _pairs(name: str, ours: EngineRun, theirs: BackendRun) -> dict[str, tuple[IntArray, IntArray]]:
+def quantities(
+    name: str, ours: EngineRun, theirs: BackendRun | EngineRun
+) -> dict[str, tuple[IntArray, IntArray]]:
+    """Return what both runs hold of a population: u, v and spikes."""
     found = {}
     for quantity in ("u", "v", "spikes"):
         a, b = getattr(ours, quantity), getattr(theirs, quantity)
@@ -152,7 +162,10 @@ def _pairs(name: str, ours: EngineRun, theirs: BackendRun) -> dict[str, tuple[In
     return found
 
 
-def _first(name: str, pairs: Mapping[str, tuple[IntArray, IntArray]]) -> FirstDifference | None:
+def first_difference(
+    name: str, pairs: Mapping[str, tuple[IntArray, IntArray]]
+) -> FirstDifference | None:
+    """Return the earliest step in which the two sides of any quantity differ."""
     places = []
     for quantity, (a, b) in pairs.items():
         differs = np.argwhere(a != b)
