@@ -11,7 +11,7 @@ import math
 import os
 import types
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from osbc_deploy.errors import UsageError
@@ -266,6 +266,26 @@ class Options:
         When values are of another type, out of range, or contradict each other.
     """
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        about = {
+            declared.name: (declared.type, declared.metadata["option"].help)
+            for base in reversed(cls.__mro__[1:])
+            if is_dataclass(base)
+            for declared in fields(base)
+            if "option" in declared.metadata
+        }
+        about |= {
+            name: (cls.__annotations__[name], declared.metadata["option"].help)
+            for name, declared in vars(cls).items()
+            if isinstance(declared, Field) and "option" in declared.metadata
+        }
+        if cls.__doc__ and "Attributes" not in cls.__doc__:
+            listed = (
+                f"{name} : {_named(kind)}\n    {text}" for name, (kind, text) in about.items()
+            )
+            cls.__doc__ = "\n".join((cls.__doc__, "", "Attributes", "----------", *listed, ""))
+
     def __post_init__(self) -> None:
         faults = []
         for row in rows(type(self)):
@@ -283,6 +303,19 @@ class Options:
     def _contradictions(self) -> Iterable[str]:
         """Return what is wrong with options that are right one by one."""
         return ()
+
+
+def _named(hint: Any) -> str:
+    """Return a type as its reader would write it."""
+    names = (
+        f"{{{', '.join(map(repr, get_args(part)))}}}"
+        if get_origin(part) is Literal
+        else part.__name__
+        if isinstance(part, type)
+        else str(part)
+        for part in _parts(hint)
+    )
+    return " or ".join(names).replace("NoneType", "None").replace("collections.abc.", "")
 
 
 def _plain(value: Any, *, many: bool) -> Any:

@@ -21,6 +21,7 @@ from osbc_deploy.cli.verify import verify_command
 from osbc_deploy.data.datasets import DATASETS, DatasetRequest
 from osbc_deploy.errors import UsageError
 from osbc_deploy.job import VerbCall, verb
+from osbc_deploy.model import graph
 from osbc_deploy.option import Options, Row, option, reported, rows, schema
 from osbc_deploy.options import (
     REQUESTED,
@@ -31,6 +32,7 @@ from osbc_deploy.options import (
     FitBudget,
     FitOptions,
     InputOptions,
+    Readout,
     VerifyOptions,
 )
 from osbc_deploy.provenance import Call, request
@@ -200,6 +202,16 @@ def test_a_new_option_is_a_field_and_nothing_else() -> None:
         ToyOptions(toy=10)
 
 
+def test_python_shows_the_tables_help() -> None:
+    said = DeployOptions.__doc__ or ""
+    assert said.startswith("What ``deploy`` is asked to do.\n\nAttributes\n----------\n")
+    for row in rows(DeployOptions):
+        assert f"\n{row.name} : " in said
+        assert f"\n    {row.about.help}\n" in said
+    assert "\nmethod : {'osbc', 'obc', 'magnitude'}\n" in said
+    assert "\nclasses : int or None\n" in said
+
+
 def test_keywords_override_the_options_object() -> None:
     options = DeployOptions(sparsity=0.5, bits=3)
     call = toy_verb("net", "data", options=options, bits=6)
@@ -263,6 +275,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert FitOptions(bits=widths).bits == (8, 4)
 
 
-def test_the_data_sets_named_are_those_there_are() -> None:
+def test_choices_are_those_of_the_code_that_takes_them() -> None:
     assert set(get_args(Dataset)) == set(DATASETS)
+    assert get_args(Readout) == get_args(graph.Readout)
     assert DatasetRequest("nmnist", Path()).steps == InputOptions().steps
