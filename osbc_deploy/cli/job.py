@@ -28,6 +28,7 @@ from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.writing import check_folder
 
 if TYPE_CHECKING:
+    from osbc_deploy.data.datasets import DatasetRequest
     from osbc_deploy.provenance import Call
 
 __all__ = [
@@ -102,6 +103,7 @@ def _check_dataset(inputs: InputOptions) -> None:
             raise UsageError(
                 f"--data-root: is missing. Give the folder that holds {inputs.dataset}."
             )
+        _dataset_of(inputs, inputs.dataset, inputs.data_root)
         return
     context = click.get_current_context()
     given = [
@@ -112,6 +114,13 @@ def _check_dataset(inputs: InputOptions) -> None:
     ]
     if given:
         raise UsageError(f"{', '.join(given)}: needs --dataset. Name the data set, such as nmnist.")
+
+
+def _dataset_of(options: DatasetOptions, name: str, root: StrPath) -> DatasetRequest:
+    from osbc_deploy.data.datasets import DatasetRequest
+
+    asked = {row.name: getattr(options, row.name) for row in rows(DatasetOptions)}
+    return DatasetRequest(name, Path(root), **asked)
 
 
 def command_line(inputs: InputOptions) -> Call:
@@ -127,11 +136,10 @@ def load_inputs(
 ) -> dict[str, Any]:
     """Return model and data as arguments of a verb; without a model, what is bundled."""
     seed_everything(inputs.seed)
-    if inputs.dataset is not None:
-        from osbc_deploy.data.datasets import DatasetRequest, load_dataset
+    if inputs.dataset is not None and inputs.data_root is not None:
+        from osbc_deploy.data.datasets import load_dataset
 
-        asked = {row.name: getattr(inputs, row.name) for row in rows(DatasetOptions)}
-        request = DatasetRequest(inputs.dataset, Path(inputs.data_root or ""), **asked)
+        request = _dataset_of(inputs, inputs.dataset, inputs.data_root)
         # Read when asked for: target and backend are checked before minutes of reading.
         read = functools.partial(load_dataset, request, seed=inputs.seed, progress=progress)
         return {
