@@ -151,8 +151,9 @@ class Row:
             right = isinstance(value, self.table)
             return "" if right else f"{_shown(value)} is not a {self.table.__name__}."
         if self.choices:
-            known = ", ".join(self.choices)
-            return "" if value in self.choices else f"{_shown(value)} is not one of {known}."
+            if isinstance(value, str) and value in self.choices:
+                return ""
+            return f"{_shown(value)} is not one of {', '.join(self.choices)}."
         if not _is(self.kind, value):
             return f"{_shown(value)} is {_NOUNS[self.kind]}."
         if self.kind in ("whole", "number"):

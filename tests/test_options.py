@@ -142,6 +142,19 @@ def test_flags_and_keys_of_a_configuration_reach_the_options(
         assert (str(value) if row.kind == "path" else value) == getattr(wanted, row.name)
 
 
+def test_a_key_in_two_spellings_is_refused(tmp_path: Path) -> None:
+    @click.command("job")
+    @takes(options=VerifyOptions)
+    @config_option
+    def job(options: Options) -> None:
+        raise AssertionError(options)
+
+    (tmp_path / "c.toml").write_text('[job]\ngate = ["mismatch=0"]\ngates = ["clipped=0"]\n')
+    done = CliRunner().invoke(job, ["--config", str(tmp_path / "c.toml")])
+    assert isinstance(done.exception, UsageError)
+    assert "[job] gates: stands there twice" in str(done.exception)
+
+
 def test_reports_and_their_schemas_hold_what_the_table_says() -> None:
     requested = json_schema()["properties"]["compression"]["properties"]["requested"]
     verified = verify_json_schema()["properties"]["options"]
@@ -237,6 +250,7 @@ def test_keywords_override_the_options_object() -> None:
         (DeployOptions, {"tune": 1}, "tune: 1 is neither True nor False."),
         (DeployOptions, {"pattern": "4:4"}, "pattern: '4:4' is not one of weights,"),
         (DeployOptions, {"backend": 3}, "backend: 3 is not a text."),
+        (DeployOptions, {"method": np.zeros(2)}, "method: array([0., 0.]) is not one of osbc,"),
         (DeployOptions, {"weights": "a\0b"}, "weights: holds a null character"),
         (DeployOptions, {"backend_samples": -1}, "backend samples: -1 is less than 0."),
         (DeployOptions, {"time_limit": 0}, "time limit: 0 is not a number above 0."),

@@ -141,6 +141,10 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
         option = known[_key(key)]
         if fault := _fault(option, value):
             raise UsageError(f"{path}: [{name}] {key}: {fault}")
+        if option.name in given:
+            raise UsageError(
+                f"{path}: [{name}] {key}: stands there twice, in two spellings. Keep one of them."
+            )
         given[option.name] = value
     ctx.default_map = {**(ctx.default_map or {}), **given}
 
