@@ -330,7 +330,6 @@ class DatasetOptions(Options):
         None,
         "Side of a frame of --dataset; the sensor's by default.",
         metavar="PIXELS",
-        least=1,
     )
     samples_per_class: int | None = option(
         20, "Recordings of each class of --dataset to calibrate on.", least=1

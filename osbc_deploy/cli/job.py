@@ -64,6 +64,7 @@ def check_inputs(
     model: str | None, inputs: InputOptions, options: DeployOptions | FitOptions
 ) -> None:
     """Refuse combinations that make no sense, before anything heavy is imported."""
+    _check_dataset(inputs)
     if model is None:
         for name, value in (
             ("--weights", options.weights),
@@ -84,7 +85,6 @@ def check_inputs(
             "--calibration: is missing for MODEL. Give an .npz with spikes (n, T, ...)"
             ", package.module:factory, or a --dataset."
         )
-    _check_dataset(inputs)
     if inputs.output is not None:
         check_folder(Path(inputs.output), DEPLOYMENT)
     resume = options.resume if isinstance(options, DeployOptions) else None
@@ -108,7 +108,7 @@ def _check_dataset(inputs: InputOptions) -> None:
     context = click.get_current_context()
     given = [
         f"--{row.name.replace('_', '-')}"
-        for row in (*rows(DatasetOptions), *rows(NamedData))
+        for row in (*rows(NamedData), *rows(DatasetOptions))
         if row.name != "test"
         and context.get_parameter_source(row.name) is not ParameterSource.DEFAULT
     ]

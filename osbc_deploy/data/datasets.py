@@ -119,7 +119,7 @@ class DatasetRequest(DatasetOptions):
             yield f"dataset: {self.name!r} is not one of {', '.join(DATASETS)}."
             return
         sensor = DATASETS[self.name].sensor
-        if self.size is not None and self.size > sensor:
+        if self.size is not None and not 1 <= self.size <= sensor:
             yield f"size: {self.size} is outside 1 to {sensor}, the sensor of {self.name}."
 
 
