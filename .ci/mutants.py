@@ -20,21 +20,23 @@ LEFT_OUT = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "d
 
 def tests_of(module: Path) -> str:
     """Return the test file that mirrors a module, or else the tests of its room."""
+    if module.parts[0] == "backends":
+        return "tests/backends"
     inside = module.relative_to(module.parts[0])
     mirror = Path("tests") / inside.with_name(f"test_{inside.name}")
-    room = mirror if (ROOT / mirror).exists() else mirror.parent
-    while not (ROOT / room).exists() or room == Path("tests"):
-        if room == Path("tests"):
-            raise SystemExit(f"{module}: no tests are found for it. Name them with TESTS=...")
-        room = room.parent
-    return str(room)
+    for place in (mirror, *mirror.parents):
+        if place == Path("tests"):
+            break
+        if (ROOT / place).exists():
+            return str(place)
+    raise SystemExit(f"{module}: no tests are found for it. Name them with TESTS=...")
 
 
-def main(name: str, tests: str = "") -> int:
+def main(name: str, *named: str) -> int:
     module = Path(name)
     if module.is_absolute() or module.suffix != ".py" or not (ROOT / module).is_file():
         raise SystemExit(f"{name}: is no module below this folder, such as osbc_deploy/limits.py")
-    tests = tests or tests_of(module)
+    tests = " ".join(named) or tests_of(module)
     with tempfile.TemporaryDirectory() as work:
         tree = Path(work) / "tree"
         shutil.copytree(ROOT, tree, ignore=LEFT_OUT)

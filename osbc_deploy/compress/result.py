@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -110,7 +111,7 @@ class CompressedNetwork:
     deviations: tuple[Deviation, ...]
     rates: Mapping[str, float]
 
-    @property
+    @cached_property
     def network(self) -> Network:
         """The float network with the compressed weights, biases and thresholds."""
         return adapted(self.original, self.projections)

@@ -28,7 +28,7 @@ from osbc_deploy.fitting.remedies import advice
 from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
 from osbc_deploy.job import Job, VerbCall, prepare, verb
 from osbc_deploy.lower.timing import Timing, timing
-from osbc_deploy.model.graph import Conv, Network
+from osbc_deploy.model.graph import Network
 from osbc_deploy.model.simulate import NO_ANSWER, decode, simulate
 from osbc_deploy.options import FitBudget, FitOptions
 from osbc_deploy.pipeline import finish
@@ -162,7 +162,7 @@ def _candidates(
                 job.chip,
                 times,
                 to_convolution=bool(following)
-                and all(isinstance(p.connection, Conv) for p in following),
+                and all(p.connection.convolutional for p in following),
                 is_output=population is network.populations[-1],
                 progress=progress,
             )

@@ -21,7 +21,7 @@ from osbc_deploy.frameworks.order import activity_order
 from osbc_deploy.frameworks.terms import mapped, merged
 from osbc_deploy.frameworks.walk import Cells, Graph, Node, Walk
 from osbc_deploy.limits import Allowance
-from osbc_deploy.model.graph import INPUT, Conv, Dense, Network, Population, Projection
+from osbc_deploy.model.graph import INPUT, Connection, Network, Population, Projection
 
 __all__ = ["Cells", "Graph", "Node", "assemble"]
 
@@ -117,7 +117,7 @@ def _order_faults(
     return faults
 
 
-def _cast(connection: Dense | Conv, dtype: str) -> Dense | Conv:
+def _cast(connection: Connection, dtype: str) -> Connection:
     bias = connection.bias
     return replace(
         connection,

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from osbc_deploy.frameworks.compose import NotComposable, Term, added, per_channel
-from osbc_deploy.model.graph import AvgPool, Conv, Dense, Shape
+from osbc_deploy.frameworks.compose import NotComposable, Term, added, per_channel, per_output
+from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Shape
 
 __all__ = ["mapped", "merged"]
 
@@ -28,24 +28,22 @@ def merged(terms: Sequence[Term], notes: list[str]) -> list[Term]:
     return found
 
 
-def mapped(term: Term, shape: Shape, *, alone: bool) -> tuple[Dense | Conv, AvgPool | None]:
+def mapped(term: Term, shape: Shape, *, alone: bool) -> tuple[Connection, AvgPool | None]:
     """Return the connection of a term with its bias, and the pooling before it."""
     connection, pool = term.connection, term.pool
     if connection is None:
         connection, pool = _bare(term, shape, alone=alone)
-    elif term.flattened and isinstance(connection, Conv):
+    elif term.flattened and term.spatial:
         raise NotComposable(
             f"hears the convolution {term.name} flattened; flatten its spikes instead"
         )
     offset = term.offset
     if offset is None or not offset.any():
         return connection, pool
-    if isinstance(connection, Dense):
-        return replace(connection, bias=np.broadcast_to(offset, shape).ravel()), pool
-    return replace(connection, bias=per_channel(offset, shape)), pool
+    return replace(connection, bias=per_output(connection, offset, shape)), pool
 
 
-def _bare(term: Term, shape: Shape, *, alone: bool) -> tuple[Dense | Conv, AvgPool | None]:
+def _bare(term: Term, shape: Shape, *, alone: bool) -> tuple[Connection, AvgPool | None]:
     """Return what lets spikes through as they are, but for a pooling and a factor.
 
     Neurons that hear nothing else get a depthwise convolution. Beside trained connections it is a

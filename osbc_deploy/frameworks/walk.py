@@ -22,7 +22,7 @@ from osbc_deploy.frameworks.compose import (
 from osbc_deploy.frameworks.order import ancestors
 from osbc_deploy.frameworks.terms import mapped
 from osbc_deploy.limits import Allowance, array_bytes
-from osbc_deploy.model.graph import INPUT, Dense, Shape
+from osbc_deploy.model.graph import INPUT, Connection, Shape
 from osbc_deploy.model.neurons import Neuron
 
 __all__ = ["Cells", "Graph", "Node", "Signal", "Walk"]
@@ -200,7 +200,7 @@ class Walk:
             return None
         for term in arrives.terms:
             self._memory.take(_TERM, at=name)
-            if isinstance(node, Dense) and isinstance(term.connection, Dense):
+            if isinstance(node, Connection) and term.connection is not None:
                 made = (len(node.weight), term.connection.fan_in)
                 self._memory.take(array_bytes(made, _WEIGHT), at=name)
         try:
