@@ -58,8 +58,13 @@ def evaluate(
     samples: Samples,
     readout: Readout,
     progress: Progress = SILENT,
+    *,
+    keep: int = 0,
 ) -> tuple[Accuracy, EngineRun]:
-    """Classify samples in floating point, with compressed weights, and in integers."""
+    """Classify samples in floating point, with compressed weights, and in integers.
+
+    Of the first `keep` samples, the engine's run holds all spikes.
+    """
     before = simulate(
         compressed.original, samples.spikes, exact=True, progress=progress, title="evaluate float"
     )
@@ -70,7 +75,14 @@ def evaluate(
         progress=progress,
         title="evaluate compressed",
     )
-    fixed = run(lowered.network, samples.spikes, progress=progress, title="evaluate fixed point")
+    fixed = run(
+        lowered.network,
+        samples.spikes,
+        record=[p.name for p in lowered.network.populations],
+        keep=keep,
+        progress=progress,
+        title="evaluate fixed point",
+    )
     spiking = lowered.network.output.spiking
     classes = {
         name: decode(done.output, readout, spiking=spiking)

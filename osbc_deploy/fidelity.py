@@ -9,7 +9,7 @@ import numpy as np
 
 from osbc_deploy.backends import Backend, BackendRun, run_backend
 from osbc_deploy.data.samples import Samples
-from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.engine import EngineRun
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.plain import work_of
 from osbc_deploy.progress import SILENT, Progress
@@ -124,29 +124,36 @@ def compare(
     samples: Samples,
     count: int,
     *,
+    ours: EngineRun,
     time_limit: float,
     progress: Progress = SILENT,
 ) -> Fidelity:
-    """Run samples on a backend and on the engine and count every bit that differs.
+    """Run samples on a backend and count every bit that differs from the engine's.
 
-    Parameters and errors are those of :func:`run_first`.
+    Parameters
+    ----------
+    ours : EngineRun
+        Of `samples`, with all spikes of the first `count` at least.
+    backend, network, samples, count, time_limit, progress
+        And errors: those of :func:`run_first`.
     """
     theirs, few, left_out = run_first(
         backend, network, samples, count, time_limit=time_limit, progress=progress
     )
     spiking = [p.name for p in network.populations if p.spiking]
-    ours = run(network, few.spikes, record=spiking)
+    spikes = {name: ours.spikes[name][: len(few)] for name in spiking}
+    output = ours.output[: len(few)]
     readout = not network.output.spiking
     return Fidelity(
         backend=backend.name,
         reference=reference_of(backend),
         samples=len(few),
         left_out=left_out,
-        compared_spikes=sum(ours.spikes[name].size for name in spiking),
+        compared_spikes=sum(raster.size for raster in spikes.values()),
         mismatched_spikes=sum(
-            int(np.count_nonzero(ours.spikes[name] != theirs.spikes[name])) for name in spiking
+            int(np.count_nonzero(raster != theirs.spikes[name])) for name, raster in spikes.items()
         ),
-        compared_potentials=ours.output.size if readout else 0,
-        mismatched_potentials=int(np.count_nonzero(ours.output != theirs.output)) if readout else 0,
+        compared_potentials=output.size if readout else 0,
+        mismatched_potentials=int(np.count_nonzero(output != theirs.output)) if readout else 0,
         restarts=theirs.restarts,
     )

@@ -155,7 +155,10 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         **{name: seen.counts / len(job.typical) for name, seen in lowered.activity.items()},
     }
     placement = place(traffic(mapping, layers, spikes), job.chip)
-    accuracy, engine = evaluate(compressed, lowered, job.evaluated, job.readout, progress)
+    keep = 0 if job.runner is None else job.backend_samples
+    accuracy, engine = evaluate(
+        compressed, lowered, job.evaluated, job.readout, progress, keep=keep
+    )
     fidelity = Fidelity(None)
     if job.runner is not None:
         fidelity = compare(
@@ -163,6 +166,7 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
             lowered.network,
             job.evaluated,
             job.backend_samples,
+            ours=engine,
             time_limit=job.time_limit,
             progress=progress,
         )

@@ -26,7 +26,7 @@ from osbc_deploy.compress.ranking import Ranking, rank_rows
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.support import least_squares, loss
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.model.graph import Conv, Population, Projection
+from osbc_deploy.model.graph import Population, Projection
 
 __all__ = [
     "CompressedProjection",
@@ -401,10 +401,7 @@ def _patterned(
 
 def _channel_columns(problem: LayerProblem) -> int:
     """Return the columns that belong to one input neuron or channel."""
-    found = {
-        int(np.prod(p.connection.weight.shape[2:])) if isinstance(p.connection, Conv) else 1
-        for p in problem.afferents
-    }
+    found = {int(np.prod(p.connection.weight.shape[2:])) for p in problem.afferents}
     return found.pop() if len(found) == 1 else 1
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import array_bytes, shown
-from osbc_deploy.model.graph import Dense, Network, Population
+from osbc_deploy.model.graph import Network, Population
 
 __all__ = ["check_memory", "hessian_bytes"]
 
@@ -32,12 +32,10 @@ def hessian_bytes(network: Network, population: Population, matrices: int, steps
         fan_in += connection.fan_in
         # Filtered spikes as float64, while they are and after; twice, for the float network's.
         seen += 4 * array_bytes((_BATCH, steps, *shape), 8)
-        places = 1
-        if not isinstance(connection, Dense):
-            if projection.pool is not None:
-                shape = projection.pool.output_shape(shape)
-            places = array_bytes(connection.output_shape(shape)[1:], 1)
-        groups = max(groups, getattr(connection, "groups", 1))
+        if projection.pool is not None:
+            shape = projection.pool.output_shape(shape)
+        places = array_bytes(connection.output_shape(shape)[1:], 1)
+        groups = max(groups, connection.groups)
         unfolded += 4 * array_bytes((groups, connection.fan_in, places), 8)
     return matrices * array_bytes((groups, fan_in, fan_in), 8) + seen + unfolded
 

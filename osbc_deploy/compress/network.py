@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -166,7 +167,7 @@ class CompressedNetwork:
     deviations: tuple[Deviation, ...]
     rates: Mapping[str, float]
 
-    @property
+    @cached_property
     def network(self) -> Network:
         """The float network with the compressed weights, biases and thresholds."""
         return adapted(self.original, self.projections)

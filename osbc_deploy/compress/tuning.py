@@ -29,6 +29,7 @@ from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.exact import product
 from osbc_deploy.compress.hessian import Moments, membrane_moments
 from osbc_deploy.compress.layer import CompressedProjection, LayerProblem, pose
+from osbc_deploy.model.delivery import delivered
 from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
 
@@ -119,20 +120,7 @@ class Scene:
         self, projection: Projection, spikes: Mapping[str, SpikeArray], part: slice
     ) -> SpikeArray:
         """Return the spikes a projection delivers, when it delivers them."""
-        raster = spikes[projection.pre][part]
-        feedback = self.network.is_feedback(projection)
-        if projection.delay is None and not feedback:
-            return raster
-        flat = raster.reshape(*raster.shape[:2], -1)
-        late = np.full(flat.shape[2], int(feedback))
-        if projection.delay is not None:
-            late += projection.delay
-        arrived = np.zeros_like(flat)
-        for steps in np.unique(late):
-            here = late == steps
-            # A delay beyond the last step delivers nothing.
-            arrived[:, steps:, here] = flat[:, : max(0, flat.shape[1] - steps), here]
-        return arrived.reshape(raster.shape)
+        return delivered(self.network, projection, spikes[projection.pre][part])
 
     def problem(self, moments: Moments, *, free_bias: bool, pull: float = 1.0) -> LayerProblem:
         """State the problem of the population's weights."""

@@ -35,7 +35,7 @@ from osbc_deploy.fitting.remedies import advice
 from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
 from osbc_deploy.job import Job, prepare
 from osbc_deploy.lower.timing import Timing, timing
-from osbc_deploy.model.graph import Conv, Network, Readout
+from osbc_deploy.model.graph import Network, Readout
 from osbc_deploy.model.simulate import NO_ANSWER, decode, simulate
 from osbc_deploy.pipeline import finish
 from osbc_deploy.progress import SILENT, Progress, task
@@ -242,7 +242,7 @@ def _candidates(
                 job.chip,
                 times,
                 to_convolution=bool(following)
-                and all(isinstance(p.connection, Conv) for p in following),
+                and all(p.connection.convolutional for p in following),
                 is_output=population is network.populations[-1],
                 progress=progress,
             )

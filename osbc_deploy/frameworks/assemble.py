@@ -25,6 +25,7 @@ from osbc_deploy.frameworks.compose import (
     broadcasts,
     compose,
     per_channel,
+    per_output,
     result_shape,
     without_bias,
 )
@@ -33,6 +34,7 @@ from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.model.graph import (
     INPUT,
     AvgPool,
+    Connection,
     Conv,
     Dense,
     Network,
@@ -308,7 +310,7 @@ class _Walk:
             return None
         for term in arrives.terms:
             self._memory.take(_TERM, at=name)
-            if isinstance(node, Dense) and isinstance(term.connection, Dense):
+            if isinstance(node, Connection) and term.connection is not None:
                 made = (len(node.weight), term.connection.fan_in)
                 self._memory.take(array_bytes(made, _WEIGHT), at=name)
         try:
@@ -351,24 +353,22 @@ def _merged(terms: Sequence[Term], notes: list[str]) -> list[Term]:
     return found
 
 
-def _mapping(term: Term, shape: Shape, *, alone: bool) -> tuple[Dense | Conv, AvgPool | None]:
+def _mapping(term: Term, shape: Shape, *, alone: bool) -> tuple[Connection, AvgPool | None]:
     """Return the connection of a term with its bias, and the pooling before it."""
     connection, pool = term.connection, term.pool
     if connection is None:
         connection, pool = _bare(term, shape, alone=alone)
-    elif term.flattened and isinstance(connection, Conv):
+    elif term.flattened and term.spatial:
         raise NotComposable(
             f"hears the convolution {term.name} flattened; flatten its spikes instead"
         )
     offset = term.offset
     if offset is None or not offset.any():
         return connection, pool
-    if isinstance(connection, Dense):
-        return replace(connection, bias=np.broadcast_to(offset, shape).ravel()), pool
-    return replace(connection, bias=per_channel(offset, shape)), pool
+    return replace(connection, bias=per_output(connection, offset, shape)), pool
 
 
-def _bare(term: Term, shape: Shape, *, alone: bool) -> tuple[Dense | Conv, AvgPool | None]:
+def _bare(term: Term, shape: Shape, *, alone: bool) -> tuple[Connection, AvgPool | None]:
     """Return what lets spikes through as they are, but for a pooling and a factor.
 
     Neurons that hear nothing else get a depthwise convolution. Beside trained connections it is a
@@ -385,7 +385,7 @@ def _bare(term: Term, shape: Shape, *, alone: bool) -> tuple[Dense | Conv, AvgPo
     return Conv(weight, None, pool.stride, pool.padding, groups=len(rows)), None
 
 
-def _cast(connection: Dense | Conv, dtype: str) -> Dense | Conv:
+def _cast(connection: Connection, dtype: str) -> Connection:
     bias = connection.bias
     return replace(
         connection,

@@ -7,7 +7,6 @@ from typing import ClassVar
 from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
 from osbc_deploy.chip.layers import Layer, Ranges, Usage
 from osbc_deploy.chip.memory.base import Arrangement, MemoryBase
-from osbc_deploy.fixedpoint.network import FixedConv
 from osbc_deploy.model.graph import INPUT
 
 __all__ = ["SharedCore"]
@@ -94,7 +93,7 @@ class SharedCore(MemoryBase):
         output = layers[-1]
         for layer in layers:
             for afferent in layer.afferents:
-                if isinstance(afferent.connection, FixedConv):
+                if afferent.connection.convolutional:
                     found.append(f"{layer}: a convolution; this chip connects neurons one by one")
                 if afferent.delay_bits:
                     found.append(f"{layer}: synaptic delays, none are possible")
