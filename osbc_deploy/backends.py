@@ -8,7 +8,11 @@ is checked before any work, its answer right after (:func:`run_backend`).
 from __future__ import annotations
 
 import inspect
+import math
+import signal
+import threading
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,6 +39,10 @@ __all__ = [
 _SKIP = f"{REPAIR[:-1]}, or skip the comparison with --backend-samples 0."
 _MOST_FAULTS = 5
 """Faults of one answer that a message lists."""
+_GRACE = 10.0
+"""Seconds that a backend may take beyond its time limit, to end what it started."""
+_LONGEST = 1e7
+"""Seconds that the system's timers can count."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,8 @@ class Backend(Protocol):
         """Run samples (n, T, *input_shape), spikes of uint8 or a graded input of int32.
 
         `states` names the populations whose u and v are wanted. BackendError for a network that it
-        cannot run, and after `time_limit` seconds. The arrays it is given are read-only.
+        cannot run, and after `time_limit` seconds; what goes on beyond them is interrupted. The
+        arrays it is given are read-only.
         """
 
 
@@ -165,12 +174,14 @@ def checked_backend(backend: Any) -> Backend:
     """
     if isinstance(backend, _Guarded):
         return backend
-    name = getattr(backend, "name", None)
-    called = name if isinstance(name, str) else type(backend).__name__
+    called = type(backend).__name__
     try:
+        name = getattr(backend, "name", None)
+        called = name if isinstance(name, str) else called
         return _accept(called, backend)
-    except ValueError as error:
-        raise BackendError(f"backend {called!r}: cannot be used ({error}). {REPAIR}") from error
+    except Exception as error:
+        said = str(error) if type(error) is ValueError else described(error)
+        raise BackendError(f"backend {called!r}: cannot be used ({said}). {REPAIR}") from error
 
 
 class _Guarded:
@@ -205,15 +216,24 @@ class _Guarded:
         given = spikes.view()
         given.flags.writeable = False
         try:
-            with stdout_kept():
+            with (
+                stdout_kept(),
+                _ended_after(math.inf if self.name in BACKENDS.ours else time_limit + _GRACE),
+            ):
                 answer: Any = self._plugin.run(
                     network, given, time_limit=time_limit, progress=progress, states=tuple(states)
                 )
+            with stdout_kept():
                 faults = list(_faults(answer, network, spikes.shape[:2], states))
         except BackendError as error:
             if self.name in str(error):
                 raise
             raise BackendError(f"backend {self.name!r}: {error}") from error
+        except _OverdueError as error:
+            raise BackendError(
+                f"backend {self.name!r}: not done {_GRACE:g} s after {time_limit:g} s, the time "
+                "limit. Compare fewer samples (--backend-samples) or raise --time-limit."
+            ) from error
         except (Exception, SystemExit) as error:
             raise BackendError(
                 f"backend {self.name!r}: failed ({described(error)}). {_SKIP}"
@@ -226,6 +246,34 @@ class _Guarded:
             )
         run: BackendRun = answer
         return run
+
+
+class _OverdueError(BaseException):
+    """Raised inside a run that does not end by itself; not for the plugin to catch."""
+
+
+@contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """Interrupt what runs too long, where the system and the thread allow that.
+
+    What hangs inside a library's own code goes on until it returns.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    able = main and hasattr(signal, "setitimer") and not signal.getitimer(signal.ITIMER_REAL)[0]
+    if not able or seconds > _LONGEST:
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise _OverdueError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def run_backend(

@@ -9,7 +9,7 @@ where it is asked for; it is in nobody else's way.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -83,7 +83,7 @@ class Group(Generic[T]):
 
     def names(self) -> list[str]:
         """Return the names of all that are registered, ours first; nothing is imported."""
-        return list(dict.fromkeys([*self.ours, *sorted(self._found())]))
+        return self._names(self._found())
 
     def load(self, name: str) -> T:
         """Import a plugin.
@@ -95,19 +95,55 @@ class Group(Generic[T]):
         OsbcError
             The group's error, when it cannot be imported or is something else.
         """
-        entries = self._found().get(name, [])
+        return self._load(name, self._found())
+
+    def listed(self) -> list[Listed[T]]:
+        """Import all plugins; return them, and those that cannot be used."""
+        listed = []
+        found = self._found()
+        for name in self._names(found):
+            package = " and ".join(_package(entry) for entry in found.get(name, ()))
+            plugin, fault = None, ""
+            try:
+                plugin = self._load(name, found)
+            except OsbcError as error:
+                fault = str(error)
+            listed.append(Listed(self.kind, name, package, plugin, fault, name in self.ours))
+        for entry in entry_points(group=self.name):
+            if entry.name in self.ours and not _is_ours(entry):
+                package = _package(entry)
+                fault = (
+                    f"{self.kind} {entry.name!r} of {package}: is not used, since the name is that "
+                    "of osbc-deploy's own. Register it under another name."
+                )
+                listed.append(Listed(self.kind, entry.name, package, None, fault))
+        return listed
+
+    def running(self, name: str) -> AbstractContextManager[None]:
+        """Run code of a plugin; what it raises by mistake ends in a PluginError that names it.
+
+        Errors of osbc-deploy's own that it raises on purpose stay what they are. In our own
+        plugins, a mistake is a bug.
+        """
+        return stdout_kept() if name in self.ours else _named(self.kind, name)
+
+    def _names(self, found: Mapping[str, object]) -> list[str]:
+        return list(dict.fromkeys([*self.ours, *sorted(found)]))
+
+    def _load(self, name: str, found: Mapping[str, list[EntryPoint]]) -> T:
+        entries = found.get(name, [])
         if not entries and name in self.ours:
             raise self.error(f"{self.kind} {name!r}: {_STALE}")
         if not entries:
             raise UsageError(
                 f"{self.kind} {name!r}: is not installed (found: "
-                f"{', '.join(self.names()) or 'none'}). Install the package that provides it."
+                f"{', '.join(self._names(found)) or 'none'}). Install the package that provides it."
             )
         if len(entries) > 1:
             packages = " and ".join(sorted(_package(entry) for entry in entries))
             raise self.error(
-                f"{self.kind} {name!r}: is registered by {len(entries)} packages ({packages}), by "
-                "1 at most it may be. Remove the others."
+                f"{self.kind} {name!r}: is registered by {len(entries)} packages ({packages}), 1 "
+                "may. Remove the others."
             )
         try:
             with stdout_kept():
@@ -118,36 +154,6 @@ class Group(Generic[T]):
             raise self.error(
                 f"{self.kind} {name!r}: its plugin cannot be loaded ({said}). {REPAIR}"
             ) from error
-
-    def listed(self) -> list[Listed[T]]:
-        """Import all plugins; return them, and those that cannot be used."""
-        found = []
-        entries = self._found()
-        for name in self.names():
-            package = " and ".join(_package(entry) for entry in entries.get(name, ()))
-            plugin, fault = None, ""
-            try:
-                plugin = self.load(name)
-            except OsbcError as error:
-                fault = str(error)
-            found.append(Listed(self.kind, name, package, plugin, fault, name in self.ours))
-        for entry in entry_points(group=self.name):
-            if entry.name in self.ours and not _is_ours(entry):
-                package = _package(entry)
-                fault = (
-                    f"{self.kind} {entry.name!r} of {package}: is not used, since the name is that "
-                    "of osbc-deploy's own. Register it under another name."
-                )
-                found.append(Listed(self.kind, entry.name, package, None, fault))
-        return found
-
-    def running(self, name: str) -> AbstractContextManager[None]:
-        """Run code of a plugin; what it raises by mistake ends in a PluginError that names it.
-
-        Errors of osbc-deploy's own that it raises on purpose stay what they are. In our own
-        plugins, a mistake is a bug.
-        """
-        return stdout_kept() if name in self.ours else _named(self.kind, name)
 
     def _found(self) -> dict[str, list[EntryPoint]]:
         """Return the entry points of each name; of our names, only our own."""

@@ -152,9 +152,9 @@ class Target(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Target:
         faults = self.memory.faults(self.cores)
-        formats = registered("osbc_deploy.formats")
-        if self.exchange is not None and self.exchange not in formats:
-            faults.append(f"exchange: format {self.exchange!r} is none of {', '.join(formats)}")
+        if self.exchange is not None and self.exchange not in registered("osbc_deploy.formats"):
+            known = ", ".join(registered("osbc_deploy.formats"))
+            faults.append(f"exchange: format {self.exchange!r} is none of {known}")
         if self.formats is not None:
             try:
                 _ = self.number_formats

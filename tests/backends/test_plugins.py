@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -237,6 +240,38 @@ def test_what_a_backend_says_of_itself_is_checked(answer: str) -> None:
     state = backends.checked_backend(toy).availability()
     assert not state.ok
     assert state.detail.startswith("asking it failed: ")
+
+
+def test_a_backend_that_hangs_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_GRACE", 0.1)
+    ended = []
+
+    class Hanging(Right):
+        def run(self, *args: Any, **options: Any) -> BackendRun:
+            try:
+                while True:
+                    # What it catches itself does not keep it going.
+                    with contextlib.suppress(Exception):
+                        time.sleep(60)
+            finally:
+                ended.append(True)
+
+    with pytest.raises(BackendError, match=r"'toy': not done 0.1 s after 0.05 s, the time limit"):
+        run_backend(Hanging(), NETWORK, SPIKES, time_limit=0.05)
+    assert ended == [True]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert asked(Right()).output.any()
+
+
+class Nameless(Right):
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        raise RuntimeError("not yet")
+
+
+def test_a_backend_that_cannot_say_its_name_is_none() -> None:
+    with pytest.raises(BackendError, match=r"'Nameless': cannot be used \(RuntimeError: not yet"):
+        asked(Nameless())
 
 
 TOY = """
