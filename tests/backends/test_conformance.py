@@ -70,7 +70,6 @@ def test_engine_and_lava_agree_in_two_sessions_at_once(drawn: list[Case]) -> Non
 @pytest.mark.parametrize(("name", "networks"), [("engine", 20), ("lava", 1)])
 def test_our_backends_conform(name: str, networks: int) -> None:
     counted = assert_backend_conforms(name, networks, start=1)
-    assert counted["spikes"] > 0
     assert counted["u"] > 0
 
 
