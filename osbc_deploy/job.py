@@ -14,13 +14,12 @@ from osbc_deploy.errors import BackendError, UsageError
 from osbc_deploy.formats.netx.limits import FORMAT as NETX
 from osbc_deploy.formats.netx.limits import check_network
 from osbc_deploy.lower.features import check_features
-from osbc_deploy.model.graph import Network, Readout
+from osbc_deploy.model.graph import Network
+from osbc_deploy.model.readout import Readout, check_readout, classes_of
 from osbc_deploy.provenance import Request
 from osbc_deploy.references import as_samples
 
 __all__ = ["Job", "prepare"]
-
-READOUTS = ("sum", "last", "max")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +32,7 @@ class Job:
     network : Network
     typical, evaluated : Samples
         For calibration and for evaluation.
-    readout : {"sum", "last", "max"}
+    readout : {"sum", "last", "max", "vote:N"}
     runner : Backend or None
     backend_samples : int
     time_limit : float
@@ -82,8 +81,7 @@ def prepare(
     of :func:`osbc_deploy.deploy`.
     """
     asked = asked or Request()
-    if readout not in READOUTS:
-        raise UsageError(f"readout: {readout!r} is none of {', '.join(READOUTS)}.")
+    check_readout(readout)
     if backend_samples < 0:
         raise UsageError(f"backend samples: {backend_samples} is negative; 0 or more are allowed.")
     if not time_limit > 0:
@@ -105,7 +103,8 @@ def prepare(
     check_features(network)
     if chip.exchange == NETX:
         check_network(network)
-    check_classes((typical, evaluated), network.output.size, classes)
+    check_readout(readout, network.output.size)
+    check_classes((typical, evaluated), classes_of(readout, network.output.size), classes)
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}
     )

@@ -24,7 +24,8 @@ from osbc_deploy.formats.netx.limits import FORMAT as NETX
 from osbc_deploy.formats.netx.limits import check_writable
 from osbc_deploy.job import Job, prepare
 from osbc_deploy.lower.lowering import lower
-from osbc_deploy.model.graph import INPUT, Readout
+from osbc_deploy.model.graph import INPUT
+from osbc_deploy.model.readout import Readout, classes_of
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import Call, provenance, request
 
@@ -83,8 +84,8 @@ def deploy(
         Bytes that the solver's working memory may take.
     resume : path, optional
         A folder for finished layers; a run that was killed goes on from there.
-    readout : {"sum", "last", "max"}
-        How the output over time becomes a class.
+    readout : {"sum", "last", "max", "vote:N"}
+        How the output over time becomes a class; with votes, of N outputs in a row for each class.
     classes : int, optional
         Classes that the network tells apart, an output each, where the labels hold only the first
         of them; one more than the highest label by default.
@@ -190,6 +191,11 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         ),
         warnings=(
             *job.network.warnings,
-            *doubts(accuracy, job.evaluated.labels, job.network.output.size, job.classes),
+            *doubts(
+                accuracy,
+                job.evaluated.labels,
+                classes_of(job.readout, job.network.output.size),
+                job.classes,
+            ),
         ),
     )

@@ -107,10 +107,10 @@ _OPTIONS = (
     ),
     click.option(
         "--readout",
-        type=click.Choice(["sum", "last", "max"]),
+        metavar="sum|last|max|vote:N",
         default="sum",
         show_default=True,
-        help="How the output over time becomes a class.",
+        help="How the output over time becomes a class; vote:N sums N outputs in a row for each.",
     ),
     click.option(
         "--classes",

@@ -35,8 +35,9 @@ from osbc_deploy.fitting.remedies import advice
 from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
 from osbc_deploy.job import Job, prepare
 from osbc_deploy.lower.timing import Timing, timing
-from osbc_deploy.model.graph import Conv, Network, Readout
-from osbc_deploy.model.simulate import NO_ANSWER, decode, simulate
+from osbc_deploy.model.graph import Conv, Network
+from osbc_deploy.model.readout import NO_ANSWER, Readout, decode
+from osbc_deploy.model.simulate import simulate
 from osbc_deploy.pipeline import finish
 from osbc_deploy.progress import SILENT, Progress, task
 from osbc_deploy.provenance import Call, request

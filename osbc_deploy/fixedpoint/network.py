@@ -11,7 +11,8 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.model.graph import INPUT, Pair, Readout, Shape, blocks, window_count
+from osbc_deploy.model.graph import INPUT, Pair, Shape, blocks, window_count
+from osbc_deploy.model.readout import Readout
 
 __all__ = [
     "INPUT",
@@ -264,7 +265,7 @@ class FixedPointNetwork:
         At least one into each population from before it.
     formats : NumberFormats
     readout : str
-        "sum", "last" or "max" over time of the output's spikes or potentials.
+        "sum", "last" or "max" over time of the output's spikes or potentials, or "vote:N".
     """
 
     input_shape: Shape

@@ -20,8 +20,9 @@ from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.compress.network import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import FidelityError, UnsupportedModelError, UsageError
-from osbc_deploy.model.graph import INPUT, Conv, Network, Population, Projection, Readout
-from osbc_deploy.model.simulate import decode, simulate
+from osbc_deploy.model.graph import INPUT, Conv, Network, Population, Projection
+from osbc_deploy.model.readout import Readout, decode
+from osbc_deploy.model.simulate import simulate
 from osbc_deploy.neurobench.workload import count_workload
 
 __all__ = ["TorchNetwork", "neurobench_scores"]
@@ -210,7 +211,7 @@ def neurobench_scores(
     compressed : CompressedNetwork or Network
     samples : Samples
         With labels, the accuracy is scored as well.
-    readout : {"sum", "last", "max"}
+    readout : {"sum", "last", "max", "vote:N"}
     batch_size : int
         Samples run side by side.
 

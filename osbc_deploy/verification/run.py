@@ -19,8 +19,7 @@ from osbc_deploy.fidelity import Fidelity
 from osbc_deploy.fixedpoint.engine import Activity
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.job import Job, prepare
-from osbc_deploy.model.graph import Readout
-from osbc_deploy.model.simulate import decode
+from osbc_deploy.model.readout import Readout, decode
 from osbc_deploy.pipeline import finish
 from osbc_deploy.progress import SILENT, Progress, task
 from osbc_deploy.provenance import Call, request
