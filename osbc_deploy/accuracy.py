@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.compress.network import CompressedNetwork
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.lower.lowering import Lowered
-from osbc_deploy.model.readout import NO_ANSWER, Readout, decode, shared_answers
+from osbc_deploy.model.readout import NO_ANSWER, decode, shared_answers
 from osbc_deploy.model.simulate import simulate
+from osbc_deploy.notation import Readout
 from osbc_deploy.progress import SILENT, Progress
 
 __all__ = ["Accuracy", "check_classes", "doubts", "evaluate", "lost_share"]
@@ -58,8 +59,13 @@ def evaluate(
     samples: Samples,
     readout: Readout,
     progress: Progress = SILENT,
+    *,
+    keep: int = 0,
 ) -> tuple[Accuracy, EngineRun]:
-    """Classify samples in floating point, with compressed weights, and in integers."""
+    """Classify samples in floating point, with compressed weights, and in integers.
+
+    Of the first `keep` samples, the engine's run holds all spikes.
+    """
     before = simulate(
         compressed.original, samples.spikes, exact=True, progress=progress, title="evaluate float"
     )
@@ -70,7 +76,14 @@ def evaluate(
         progress=progress,
         title="evaluate compressed",
     )
-    fixed = run(lowered.network, samples.spikes, progress=progress, title="evaluate fixed point")
+    fixed = run(
+        lowered.network,
+        samples.spikes,
+        record=[p.name for p in lowered.network.populations],
+        keep=keep,
+        progress=progress,
+        title="evaluate fixed point",
+    )
     spiking = lowered.network.output.spiking
     classes = {
         name: decode(done.output, readout, spiking=spiking)

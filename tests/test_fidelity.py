@@ -118,7 +118,10 @@ def test_the_work_of_the_specification_is_bounded(monkeypatch: pytest.MonkeyPatc
     samples = check_samples("some", spikes())
     monkeypatch.setattr(fidelity, "_MOST_WORK", 1)
     assert fidelity.reference_of(load_backend("lava")) == "engine"
-    seen = fidelity.compare(load_backend("engine"), network, samples, 16, time_limit=60.0)
+    ours = run(network, samples.spikes, record=[p.name for p in network.populations])
+    seen = fidelity.compare(
+        load_backend("engine"), network, samples, 16, ours=ours, time_limit=60.0
+    )
     assert (seen.samples, seen.left_out) == (1, 15)
     text = verify(model(), spikes(), target="loihi2", **QUICK)
     assert text.backend is not None
@@ -154,9 +157,11 @@ class Mute:
 
 def test_what_a_backend_leaves_out_does_not_count_as_equal() -> None:
     network = deployed(backend_samples=0).lowered.network
+    samples = check_samples("some", spikes())
+    ours = run(network, samples.spikes)
     with pytest.raises(BackendError) as error:
-        fidelity.compare(Mute(), network, check_samples("some", spikes()), 2, time_limit=1.0)
-    assert "1 has shape (), needed (2, 10, 30)" in str(error.value)
+        fidelity.compare(Mute(), network, samples, 2, ours=ours, time_limit=1.0)
+    assert "spikes of '1' is missing" in str(error.value)
     assert "output has shape (2, 1, 4), needed (2, 10, 4)" in str(error.value)
 
 

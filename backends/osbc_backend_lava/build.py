@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ from scipy.sparse import csr_matrix
 from osbc_backend_lava.layout import Array, Schedule, lava_shape, to_lava, trace_path
 from osbc_backend_lava.neurons import TracedLIF, TracedLIFReset
 from osbc_backend_lava.streams import Player
+from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.network import (
     INPUT,
-    FixedConv,
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
 )
+from osbc_deploy.model.connections.base import no_such_kind
+from osbc_deploy.model.windows import Shape
 
 __all__ = ["Layer", "build"]
 
@@ -112,7 +115,8 @@ def build(
     ports[INPUT] = player.s_out
     outgoing: dict[str, list[Any]] = {name: [] for name in ports}
     for projection in network.projections:
-        connection = _connection(projection, network.shape_of(projection.pre), sparse_below)
+        shape = network.shape_of(projection.pre)
+        connection = _process(projection.connection, projection, shape, sparse_below)
         port, post = ports[projection.pre], neurons[projection.post]
         if port.shape != connection.s_in.shape:
             port = port.reshape(connection.s_in.shape)
@@ -126,13 +130,18 @@ def build(
     return layers, tuple(outgoing[INPUT])
 
 
-def _connection(
-    projection: FixedProjection, pre_shape: tuple[int, ...], sparse_below: float
+@singledispatch
+def _process(
+    connection: FixedConnection, projection: FixedProjection, pre_shape: Shape, sparse_below: float
 ) -> Any:
-    connection = projection.connection
-    message_bits = _MESSAGE_BITS if projection.graded else 0
-    if isinstance(connection, FixedConv):
-        return _convolution(projection, connection, pre_shape, message_bits)
+    """Return the Lava process of a projection's connection."""
+    raise no_such_kind(connection, "Lava")
+
+
+@_process.register(FixedDense)
+def _(
+    connection: FixedDense, projection: FixedProjection, pre_shape: Shape, sparse_below: float
+) -> Any:
     shape = (len(connection.weight), math.prod(pre_shape))
 
     def laid_out(values: Array) -> Array:
@@ -143,7 +152,7 @@ def _connection(
         "weight_exp": projection.weight_exp,
         "num_weight_bits": projection.weight_bits,
         "sign_mode": _SIGNS[projection.sign],
-        "num_message_bits": message_bits,
+        "num_message_bits": _message_bits(projection),
     }
     sparse = np.count_nonzero(weight) < sparse_below * weight.size
     if connection.delay is None:
@@ -160,11 +169,9 @@ def _connection(
     return DelayDense(weights=weight, delays=delay, max_delay=longest, **settings)
 
 
-def _convolution(
-    projection: FixedProjection,
-    connection: FixedConv,
-    pre_shape: tuple[int, ...],
-    message_bits: int,
+@_process.register(FixedConv)
+def _(
+    connection: FixedConv, projection: FixedProjection, pre_shape: Shape, sparse_below: float
 ) -> Any:
     # Conv ignores the exponent, so it goes into the weights; that is exact both ways, because
     # mantissas are multiples of every power of two that a negative exponent takes away.
@@ -182,8 +189,12 @@ def _convolution(
         padding=connection.padding[::-1],
         dilation=connection.dilation[::-1],
         groups=connection.groups,
-        num_message_bits=message_bits,
+        num_message_bits=_message_bits(projection),
     )
+
+
+def _message_bits(projection: FixedProjection) -> int:
+    return _MESSAGE_BITS if projection.graded else 0
 
 
 def _neurons(

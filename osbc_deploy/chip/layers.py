@@ -6,25 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, IntArray
-from osbc_deploy.fixedpoint.network import (
-    FixedConnection,
-    FixedConv,
-    FixedPopulation,
-    FixedProjection,
-    Pooling,
-)
+from osbc_deploy.fixedpoint.connections import FixedConnection
+from osbc_deploy.fixedpoint.connections.base import Range, Ranges
+from osbc_deploy.fixedpoint.network import FixedPopulation, FixedProjection, Pooling
 from osbc_deploy.lower.merge import separate
 from osbc_deploy.model.graph import INPUT, Shape
 
-__all__ = ["PARTS", "Afferent", "Layer", "Range", "Ranges", "Stored", "Usage", "layer_of", "window"]
-
-Range: TypeAlias = tuple[int, int]
-Ranges: TypeAlias = tuple[Range, ...]
+__all__ = ["PARTS", "Afferent", "Layer", "Range", "Ranges", "Stored", "Usage", "layer_of"]
 
 PARTS = ("payload", "index", "header", "padding")
 """What synapse memory consists of."""
@@ -42,7 +35,7 @@ class Afferent:
     pre : str
         The population it comes from: ``"input"``, another one, or the layer itself.
     pre_shape : tuple of int
-    connection : FixedDense or FixedConv
+    connection : FixedConnection
         Only which weights are zero matters.
     bits : int
         Stored bits of a weight.
@@ -110,36 +103,11 @@ class Afferent:
         -------
         ndarray of bool (pre_size,)
         """
-        if isinstance(self.connection, FixedConv):
-            seen = np.zeros(self.pre_shape, bool)
-            seen[tuple(slice(*r) for r in window(self.connection, self.pre_shape, ranges))] = True
-            return seen.ravel()
-        if stored:
-            return np.ones(self.pre_size, bool)
-        return np.asarray(self.fan_in(ranges[0]) > 0)
-
-
-def window(conv: FixedConv, pre_shape: Shape, ranges: Ranges) -> Ranges:
-    """Return the channels, rows and columns of the source that a tile of a convolution sees."""
-    _, per_group, kh, kw = conv.weight.shape
-    share = len(conv.weight) // conv.groups
-    first, last = ranges[0][0] // share, (ranges[0][1] - 1) // share
-    seen = [
-        (
-            max(0, start * stride - padding),
-            min(size, (stop - 1) * stride + dilation * (k - 1) + 1 - padding),
-        )
-        for (start, stop), size, stride, padding, dilation, k in zip(
-            ranges[1:],
-            pre_shape[1:],
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            (kh, kw),
-            strict=True,
-        )
-    ]
-    return ((first * per_group, (last + 1) * per_group), *seen)
+        if not (stored or self.connection.convolutional):
+            return np.asarray(self.fan_in(ranges[0]) > 0)
+        seen = np.zeros(self.pre_shape, bool)
+        seen[tuple(slice(*r) for r in self.connection.seen(self.pre_shape, ranges))] = True
+        return seen.ravel()
 
 
 @dataclass(frozen=True, eq=False)

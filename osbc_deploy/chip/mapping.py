@@ -10,7 +10,7 @@ from typing import Any
 from osbc_deploy.chip.layers import Layer, Ranges, Usage, layer_of
 from osbc_deploy.chip.partition import arrange
 from osbc_deploy.chip.target import Target
-from osbc_deploy.fixedpoint.network import FixedConv, FixedPointNetwork
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
 
 __all__ = ["Core", "Mapping", "layers_of", "map_layers", "map_network"]
 
@@ -183,8 +183,7 @@ def layers_of(network: FixedPointNetwork) -> tuple[Layer, ...]:
                     for p in network.projections
                     if p.post == population.name
                 ),
-                to_convolution=bool(outgoing)
-                and all(isinstance(p.connection, FixedConv) for p in outgoing),
+                to_convolution=bool(outgoing) and all(p.connection.convolutional for p in outgoing),
                 is_output=population is network.output,
             )
         )

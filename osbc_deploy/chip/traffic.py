@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
-from osbc_deploy.arrays import FloatArray, IntArray
-from osbc_deploy.chip.layers import Afferent, Layer
+from osbc_deploy.arrays import FloatArray
+from osbc_deploy.chip.layers import Layer
 from osbc_deploy.chip.mapping import Mapping
-from osbc_deploy.fixedpoint.network import FixedConv
 
 __all__ = ["Operations", "operations", "traffic"]
 
@@ -97,11 +96,11 @@ def operations(
         performed = useful = 0.0
         for afferent in layer.afferents:
             fired = spikes[afferent.pre]
-            if isinstance(afferent.connection, FixedConv):
-                performed += float(
-                    fired @ _conv_fan_out(afferent, afferent.connection, stored=True)
-                )
-                useful += float(fired @ _conv_fan_out(afferent, afferent.connection, stored=False))
+            connection = afferent.connection
+            if connection.convolutional:
+                every = np.ones_like(afferent.nonzero)
+                performed += float(fired @ connection.fan_out(every, afferent.pre_shape))
+                useful += float(fired @ connection.fan_out(afferent.nonzero, afferent.pre_shape))
                 continue
             for core in by_layer[layer.name]:
                 nonzero = float(fired @ afferent.fan_in(core.ranges[0]))
@@ -110,37 +109,3 @@ def operations(
                 performed += float(fired.sum() * core.neurons) if stored else nonzero
         found[layer.name] = Operations(performed, useful)
     return found
-
-
-def _conv_fan_out(afferent: Afferent, conv: FixedConv, *, stored: bool) -> IntArray:
-    """Return the synapses of every source neuron (channels x rows x columns, flattened)."""
-    out_channels, per_group, kh, kw = conv.weight.shape
-    share = out_channels // conv.groups
-    kept = np.ones_like(afferent.nonzero) if stored else afferent.nonzero
-    # (input channels, kh, kw): output channels that each kernel position leads to.
-    leads = kept.reshape(conv.groups, share, per_group, kh, kw).sum(axis=1)
-    _, rows, cols = conv.output_shape(afferent.pre_shape)
-    valid = [
-        _reached(size, k, stride, padding, dilation, out)
-        for size, k, stride, padding, dilation, out in zip(
-            afferent.pre_shape[1:],
-            (kh, kw),
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            (rows, cols),
-            strict=True,
-        )
-    ]
-    each = np.einsum("cij,yi,xj->cyx", leads.reshape(-1, kh, kw), *valid)
-    return np.asarray(each.ravel())
-
-
-def _reached(
-    size: int, kernel: int, stride: int, padding: int, dilation: int, outputs: int
-) -> IntArray:
-    """Return (size, kernel) of 0 and 1: whether a source meets an output at a kernel position."""
-    output, off = np.divmod(
-        np.arange(size)[:, None] + padding - dilation * np.arange(kernel)[None], stride
-    )
-    return np.asarray(((off == 0) & (output >= 0) & (output < outputs)).astype(np.int64))

@@ -30,13 +30,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.exact import FLOAT_BITS, WHOLE_BITS, WholeSum, log2
 from osbc_deploy.compress.rows import DEFAULT_MEMORY
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.model.graph import AvgPool, Conv, Dense, Projection
+from osbc_deploy.model.graph import Projection
 from osbc_deploy.model.neurons import LinearDynamics
 
 __all__ = [
@@ -45,8 +44,6 @@ __all__ = [
     "membrane_kernel",
     "membrane_moments",
     "membrane_trace",
-    "patches",
-    "pooled",
     "shares_kernel",
 ]
 
@@ -86,31 +83,6 @@ def shares_kernel(dynamics: LinearDynamics) -> bool:
     """Tell whether all neurons of the population have the same membrane kernel."""
     parts = (dynamics.decay_u, dynamics.decay_v, dynamics.gain)
     return all(part is None or np.ptp(part) == 0 for part in parts)
-
-
-def pooled(pool: AvgPool, maps: FloatArray) -> FloatArray:
-    """Sum the windows of maps (m, C, H, W) that an average pooling divides by its divisor."""
-    (kh, kw), (sh, sw), (ph, pw) = pool.kernel, pool.stride, pool.padding
-    padded = np.pad(maps, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
-    windows = sliding_window_view(padded, (kh, kw), axis=(2, 3))[:, :, ::sh, ::sw]
-    total = np.zeros(windows.shape[:4])
-    for i in range(kh):
-        for j in range(kw):
-            total += windows[..., i, j]
-    return total
-
-
-def patches(conv: Conv, maps: FloatArray) -> FloatArray:
-    """Unfold maps (m, C, H, W) into (groups, m * positions, fan_in), in the weights' order."""
-    _, per_group, kh, kw = conv.weight.shape
-    (sh, sw), (ph, pw), (dh, dw) = conv.stride, conv.padding, conv.dilation
-    padded = np.pad(maps, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
-    reach = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
-    windows = sliding_window_view(padded, reach, axis=(2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]
-    m, channels, rows, cols = windows.shape[:4]
-    grouped = windows.reshape(m, channels // per_group, per_group, rows, cols, kh, kw)
-    ordered = grouped.transpose(1, 0, 3, 4, 2, 5, 6)
-    return np.asarray(ordered.reshape(channels // per_group, m * rows * cols, -1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,8 +281,6 @@ class _Grid:
 
 def _positions(projection: Projection, raster: SpikeArray | FloatArray) -> int:
     """Return the rows of one time step: the places a kernel is applied at."""
-    if isinstance(projection.connection, Dense):
-        return 1
     shape = raster.shape[2:]
     if projection.pool is not None:
         shape = projection.pool.output_shape(shape)
@@ -325,9 +295,7 @@ def groups_of(afferents: Sequence[Projection]) -> int:
     UnsupportedModelError
         When projections into one population share their weights differently.
     """
-    found = {
-        (isinstance(p.connection, Conv), getattr(p.connection, "groups", 1)) for p in afferents
-    }
+    found = {(p.connection.convolutional, p.connection.groups) for p in afferents}
     if len(found) > 1:
         raise UnsupportedModelError(
             f"{afferents[0].post}: convolutions of different groups, or a convolution and a dense "
@@ -345,8 +313,8 @@ def _frame_batches(
     frames = traces[0].shape[0] * traces[0].shape[1]
     wide = 0
     for projection, trace in zip(afferents, traces, strict=True):
-        groups = getattr(projection.connection, "groups", 1)
-        wide += 8 * groups * projection.connection.fan_in * _positions(projection, trace)
+        connection = projection.connection
+        wide += 8 * connection.groups * connection.fan_in * _positions(projection, trace)
     # Two copies while stacking, and two sides of the cross term.
     step = max(1, min(most, memory // (4 * wide)))
     return (slice(start, min(start + step, frames)) for start in range(0, frames, step))
@@ -366,8 +334,5 @@ def _stacked(
 def _inputs(projection: Projection, frames: FloatArray) -> FloatArray:
     """Return the rows (groups, m, fan_in) the weights are multiplied with, pooling undivided."""
     if projection.pool is not None:
-        frames = pooled(projection.pool, frames)
-    connection = projection.connection
-    if isinstance(connection, Dense):
-        return frames.reshape(1, len(frames), -1)
-    return patches(connection, frames)
+        frames = projection.pool.sums(frames)
+    return projection.connection.unfolded(frames)

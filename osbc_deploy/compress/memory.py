@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import array_bytes, shown
-from osbc_deploy.model.graph import Dense, Network, Population
+from osbc_deploy.model.graph import Network, Population
 
 __all__ = ["check_memory", "hessian_bytes"]
 
@@ -32,18 +33,16 @@ def hessian_bytes(network: Network, population: Population, matrices: int, steps
         fan_in += connection.fan_in
         # Filtered spikes as float64, while they are and after; twice, for the float network's.
         seen += 4 * array_bytes((_BATCH, steps, *shape), 8)
-        places = 1
-        if not isinstance(connection, Dense):
-            if projection.pool is not None:
-                shape = projection.pool.output_shape(shape)
-            places = array_bytes(connection.output_shape(shape)[1:], 1)
-        groups = max(groups, getattr(connection, "groups", 1))
+        if projection.pool is not None:
+            shape = projection.pool.output_shape(shape)
+        places = array_bytes(connection.output_shape(shape)[1:], 1)
+        groups = max(groups, connection.groups)
         unfolded += 4 * array_bytes((groups, connection.fan_in, places), 8)
     return matrices * array_bytes((groups, fan_in, fan_in), 8) + seen + unfolded
 
 
 def check_memory(
-    network: Network, steps: int, memory: int, *, method: str, tuned: bool, together: bool
+    network: Network, steps: int, options: CompressionOptions, *, tuned: bool, together: bool
 ) -> None:
     """Refuse a network whose Hessians do not fit into the solver's memory.
 
@@ -52,9 +51,7 @@ def check_memory(
     network : Network
     steps : int
         Time steps of the calibration samples.
-    memory : int
-        Bytes that the solver may take.
-    method : str
+    options : CompressionOptions
     tuned : bool
         Whether variants of each layer are tried.
     together : bool
@@ -65,14 +62,15 @@ def check_memory(
     UsageError
         With every layer that needs more.
     """
-    matrices = (_TUNED_MAGNITUDE if method == "magnitude" else _TUNED) if tuned else _PLAIN
+    tuned_matrices = _TUNED_MAGNITUDE if options.method == "magnitude" else _TUNED
+    matrices = tuned_matrices if tuned else _PLAIN
     kept = 0
     if together:
         kept = sum(hessian_bytes(network, p, _KEPT, 0) for p in network.populations)
     needed = {
         p.name: kept + hessian_bytes(network, p, matrices, steps) for p in network.populations
     }
-    over = {name: size for name, size in needed.items() if size > memory}
+    over = {name: size for name, size in needed.items() if size > options.solver_memory}
     if not over:
         return
     lines = "\n".join(_lines(network, over))
@@ -80,9 +78,9 @@ def check_memory(
     plain = kept + max(hessian_bytes(network, p, _PLAIN, steps) for p in network.populations)
     less = f"--no-tune needs {shown(plain)}, " if tuned and plain < most else ""
     raise UsageError(
-        f"--solver-memory: {shown(memory)} is less than the Hessians of {len(over)} layer(s) need:"
-        f"\n{lines}\nGive it {most} bytes where the machine has them; {less}a layer with fewer "
-        "inputs needs less with the square of them."
+        f"--solver-memory: {shown(options.solver_memory)} is less than the Hessians of {len(over)} "
+        f"layer(s) need:\n{lines}\nGive it {most} bytes where the machine has them; {less}a layer "
+        "with fewer inputs needs less with the square of them."
     )
 
 

@@ -28,7 +28,9 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.exact import product
 from osbc_deploy.compress.hessian import Moments, membrane_moments
-from osbc_deploy.compress.layer import CompressedProjection, LayerProblem, pose
+from osbc_deploy.compress.problem import LayerProblem, pose
+from osbc_deploy.compress.result import CompressedProjection, adapted
+from osbc_deploy.model.delivery import delivered
 from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
 
@@ -119,20 +121,7 @@ class Scene:
         self, projection: Projection, spikes: Mapping[str, SpikeArray], part: slice
     ) -> SpikeArray:
         """Return the spikes a projection delivers, when it delivers them."""
-        raster = spikes[projection.pre][part]
-        feedback = self.network.is_feedback(projection)
-        if projection.delay is None and not feedback:
-            return raster
-        flat = raster.reshape(*raster.shape[:2], -1)
-        late = np.full(flat.shape[2], int(feedback))
-        if projection.delay is not None:
-            late += projection.delay
-        arrived = np.zeros_like(flat)
-        for steps in np.unique(late):
-            here = late == steps
-            # A delay beyond the last step delivers nothing.
-            arrived[:, steps:, here] = flat[:, : max(0, flat.shape[1] - steps), here]
-        return arrived.reshape(raster.shape)
+        return delivered(self.network, projection, spikes[projection.pre][part])
 
     def problem(self, moments: Moments, *, free_bias: bool, pull: float = 1.0) -> LayerProblem:
         """State the problem of the population's weights."""
@@ -149,22 +138,6 @@ class Scene:
     def with_layer(self, layer: Sequence[CompressedProjection]) -> Network:
         """Return the float network with this population's weights, biases and thresholds."""
         return adapted(self.network, {p.name: p for p in layer})
-
-
-def adapted(network: Network, layers: Mapping[str, CompressedProjection]) -> Network:
-    """Return a network with the compressed weights, biases and thresholds of some projections."""
-    changed = network.with_weights(
-        {name: p.weight.astype(network.dtype) for name, p in layers.items()},
-        {n: p.bias.astype(network.dtype) for n, p in layers.items() if p.bias is not None},
-    )
-    factors = {q.post: layers[q.name].threshold for q in network.projections if q.name in layers}
-    return changed.with_neurons(
-        {
-            p.name: p.neuron.with_threshold(factors[p.name])
-            for p in network.populations
-            if factors.get(p.name, 1.0) != 1.0
-        }
-    )
 
 
 @dataclass(frozen=True)
@@ -219,11 +192,7 @@ def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], 
         scores[variant] = judge.errors(layer)
         if _can_shift(scene):
             scores[replace(variant, threshold=True)] = judge.errors(_matched(scene, layer))
-    best = next(iter(scores))
-    for variant, errors in scores.items():
-        gain = scores[best] - errors
-        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
-            best = variant
+    best = _best(scores)
     fitted, held = moments[best.cross]
     problem = scene.problem(fitted + held, free_bias=best.free_bias, pull=best.pull)
     layer = solve(problem)
@@ -231,6 +200,16 @@ def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], 
         layer = _matched(scene, layer)
     tried = {str(variant): float(errors.mean()) for variant, errors in scores.items()}
     return tuple(replace(p, tried=tried, chosen=str(best)) for p in layer), problem
+
+
+def _best(scores: Mapping[_Variant, FloatArray]) -> _Variant:
+    """Return the last variant that is better than what was best, by more than chance explains."""
+    best = next(iter(scores))
+    for variant, errors in scores.items():
+        gain = scores[best] - errors
+        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+            best = variant
+    return best
 
 
 def _solved_variants(scene: Scene) -> Iterator[_Variant]:

@@ -25,7 +25,8 @@ from osbc_deploy.firmware.tables import GRADED_LIMIT, ProjectionTables, Table, T
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.folders import C_LIBRARY
-from osbc_deploy.model.readout import Readout, classes_of, votes
+from osbc_deploy.model.readout import classes_of
+from osbc_deploy.notation import Readout, outputs_per_class
 from osbc_deploy.plain_text import c_comment
 from osbc_deploy.writing import new_folder
 
@@ -183,13 +184,13 @@ def _values(network: FixedPointNetwork, tables: Tables, name: str, crc: int) -> 
 
 
 def _meaning(readout: Readout) -> str:
-    if (n := votes(readout)) > 1:
+    if (n := outputs_per_class(readout)) > 1:
         return f"{_READOUT['sum']} and over its {n} outputs in a row"
     return _READOUT[readout]
 
 
 def _accumulate(readout: Readout) -> str:
-    return _VOTES.format(n=n) if (n := votes(readout)) > 1 else _ACCUMULATE[readout]
+    return _VOTES.format(n=n) if (n := outputs_per_class(readout)) > 1 else _ACCUMULATE[readout]
 
 
 def _numbers(values: Iterable[Any]) -> str:

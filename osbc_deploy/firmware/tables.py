@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.fixedpoint.arithmetic import effective_bias
+from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
+from osbc_deploy.fixedpoint.connections.base import widest_sum
 from osbc_deploy.fixedpoint.network import (
     INPUT,
-    FixedConv,
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults
-from osbc_deploy.model.graph import Shape
+from osbc_deploy.model.connections.base import no_such_kind
+from osbc_deploy.model.windows import Shape
 
 __all__ = ["GRADED_LIMIT", "PopulationTables", "ProjectionTables", "Table", "Tables", "lay_out"]
 
@@ -192,8 +194,7 @@ def _projection(
     common = _trailing_zeros(weight)
     codes, exponent = weight >> common, projection.weight_exp + common
     shift, right = max(exponent, 0), max(-exponent, 0)
-    widest = int(np.abs(codes).reshape(len(codes), -1).sum(axis=1).max(initial=0))
-    widest *= GRADED_LIMIT if projection.graded else 1
+    widest = widest_sum(codes) * (GRADED_LIMIT if projection.graded else 1)
     if widest << shift > _SUM_LIMIT:
         offenders.append(f"{projection.name}: sums up to {widest << shift:,}")
         return []
@@ -204,33 +205,60 @@ def _projection(
         "post": names.index(projection.post) - 1,
         "shift": shift,
         "right": right,
+        "wraps": connection.wraps and widest << shift >= network.formats.state_limit,
         "graded": projection.graded,
     }
-    latency = network.latency(projection)
-    if isinstance(connection, FixedConv):
-        geometry = _geometry(connection, network.shape_of(projection.pre))
-        per_group, kh, kw = weight.shape[1:]
-        share = len(weight) // connection.groups
-        by_input = codes.reshape(connection.groups, share, per_group, kh, kw)
-        code, bits = _packed(by_input.transpose(0, 2, 3, 4, 1).ravel())
-        none = Table(None)
-        wraps = widest << shift >= network.formats.state_limit
-        return [
-            ProjectionTables(
-                **fixed, kind="CONV", code_bits=bits, wraps=wraps, latency=latency,
-                ring=_power(latency + 1), start=none, target=none, delay=none, code=code,
-                geometry=geometry,
-            )
-        ]  # fmt: skip
-    delay = connection.delay
-    if delay is not None and right:
+    shape, latency = network.shape_of(projection.pre), network.latency(projection)
+    return _laid_out(connection, fixed, codes, shape, latency)
+
+
+@singledispatch
+def _laid_out(
+    connection: FixedConnection, fixed: dict[str, Any], codes: IntArray, shape: Shape, latency: int
+) -> list[ProjectionTables]:
+    """Return the tables of a connection.
+
+    Parameters
+    ----------
+    connection : FixedConnection
+    fixed : dict
+        Fields that do not depend on its kind.
+    codes : ndarray of int64
+        Its weights, shifted right by what they have in common.
+    shape : tuple of int
+        Of the source.
+    latency : int
+    """
+    raise no_such_kind(connection, "the C library")
+
+
+@_laid_out.register(FixedConv)
+def _(
+    conv: FixedConv, fixed: dict[str, Any], codes: IntArray, shape: Shape, latency: int
+) -> list[ProjectionTables]:
+    code, bits = _packed(conv.by_input(codes).ravel())
+    none = Table(None)
+    return [
+        ProjectionTables(
+            **fixed, kind="CONV", code_bits=bits, latency=latency, ring=_power(latency + 1),
+            start=none, target=none, delay=none, code=code, geometry=_geometry(conv, shape),
+        )
+    ]  # fmt: skip
+
+
+@_laid_out.register(FixedDense)
+def _(
+    dense: FixedDense, fixed: dict[str, Any], codes: IntArray, shape: Shape, latency: int
+) -> list[ProjectionTables]:
+    delay = dense.delay
+    if delay is not None and fixed["right"]:
         # Sums are shifted for each delay on its own.
         return [
             _dense(fixed, np.where(delay == d, codes, 0), None, latency + int(d))
             for d in np.unique(delay)
         ]
     # A projection that skips populations delivers early, and its delays make up for that.
-    soonest = connection.shortest_delay
+    soonest = dense.shortest_delay
     late = None if delay is None else delay - soonest
     return [_dense(fixed, codes, late, latency + soonest)]
 
@@ -253,7 +281,6 @@ def _dense(
     rows, row_bits = _packed(codes.T.ravel())
     longest = 0 if delay is None else int(delay.max(initial=0))
     shared: dict[str, Any] = fixed | {
-        "wraps": False,
         "latency": latency,
         "ring": _power(latency + longest + 1),
         "geometry": {},
@@ -272,15 +299,10 @@ def _dense(
 
 
 def _population(p: FixedPopulation, network: FixedPointNetwork) -> PopulationTables:
-    formats = network.formats
-    beyond = (p.reset_amount.astype(np.int64) - p.vth) * (p.reset == "subtract")
-    registers = {
-        "kept_u": formats.decay_unity - (p.du.astype(np.int64) + formats.decay_u_offset),
-        "kept_v": formats.decay_unity - p.dv.astype(np.int64),
-        "bias": effective_bias(p.bias_mant, p.bias_exp),
-        "threshold": p.vth.astype(np.int64) << formats.state_shift,
+    decoded = p.decoded(network.formats)
+    registers = decoded._asdict() | {
         # Beyond the threshold: mostly 0, and then no table.
-        "drop": beyond << formats.state_shift,
+        "drop": (decoded.drop - decoded.threshold) * (p.reset == "subtract"),
         "u_init": p.u_init,
         "v_init": p.v_init,
     }

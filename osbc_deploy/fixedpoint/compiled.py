@@ -1,39 +1,28 @@
 """The engine that runs by default: event-driven, compiled, one sample after the other per thread.
 
-A projection is prepared once: its exponent is folded into its weights where no bit is lost, and
-its synapses are laid out by presynaptic neuron (rows where most are there, lists where few are,
-kernels for convolutions). A spike then only touches the sums it changes.
+A projection is prepared once (:mod:`osbc_deploy.fixedpoint.passes`): its synapses are laid out by
+presynaptic neuron, so that a spike only touches the sums it changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import numpy as np
-from scipy.sparse import csc_array
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.fixedpoint import kernels
-from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     INPUT,
-    FixedConv,
     FixedPointNetwork,
     FixedPopulation,
-    FixedProjection,
 )
+from osbc_deploy.fixedpoint.passes import Pass, passes_of
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
-from osbc_deploy.model.graph import Shape
 
 __all__ = ["Plan", "plan_of"]
-
-_DENSE_FROM = 0.08
-"""Density from which adding whole rows is faster than following lists (measured)."""
-
 
 _PLANS: WeakKeyDictionary[FixedPointNetwork, dict[tuple[int, frozenset[str]], Plan]]
 _PLANS = WeakKeyDictionary()
@@ -65,7 +54,7 @@ class Plan:
         self.populations = [_Registers.of(p, network.formats) for p in network.populations]
         order = {p.name: number for number, p in enumerate(network.populations)}
         self.passes = [
-            [] if p.post in given else _passes(p, order[p.post], network, peak)
+            [] if p.post in given else passes_of(p, order[p.post], network, peak)
             for p in network.projections
         ]
         widest = max((p.bound for passes in self.passes for p in passes), default=0)
@@ -98,173 +87,9 @@ class _Registers:
 
     @classmethod
     def of(cls, p: FixedPopulation, formats: NumberFormats) -> _Registers:
-        registers = (
-            formats.decay_unity - (p.du.astype(np.int64) + formats.decay_u_offset),
-            formats.decay_unity - p.dv.astype(np.int64),
-            effective_bias(p.bias_mant, p.bias_exp),
-            p.vth.astype(np.int64) << formats.state_shift,
-            p.reset_amount.astype(np.int64) << formats.state_shift,
+        return cls(
+            p, tuple(p.decoded(formats)), (p.reset == "subtract", p.reset_interval, p.reset_offset)
         )
-        return cls(p, registers, (p.reset == "subtract", p.reset_interval, p.reset_offset))
-
-
-@dataclass(frozen=True, eq=False)
-class _Pass:
-    """Synapses that a kernel can deliver at one go.
-
-    `direct` ones add to the activation itself; the others to a sum of their own, which is
-    shifted right by `exponent`, wrapped and reordered on its way.
-    """
-
-    post: int
-    graded: bool
-    latency: int
-    push: Callable[..., None]
-    tables: tuple[Any, ...]
-    bound: int
-    exponent: int = 0
-    wrap: int = 0
-    channels: int = 1
-
-    @property
-    def direct(self) -> bool:
-        return not (self.exponent or self.wrap) and self.channels == 1
-
-
-def _passes(
-    projection: FixedProjection, post: int, network: FixedPointNetwork, peak: int
-) -> list[_Pass]:
-    connection = projection.connection
-    weight, right = _folded(connection.weight.astype(np.int64), projection.weight_exp)
-    bound = int(np.abs(weight).reshape(len(weight), -1).sum(axis=1).max(initial=0))
-    bound *= peak if projection.graded else 1
-    latency = network.latency(projection)
-
-    def made(push: Any, tables: tuple[Any, ...], late: int = 0, **rest: Any) -> _Pass:
-        return _Pass(
-            post, projection.graded, latency + late, push, tables, bound, exponent=right, **rest
-        )
-
-    if isinstance(connection, FixedConv):
-        shape = network.shape_of(projection.pre)
-        tables = _conv_tables(connection, weight, shape)
-        return [
-            made(
-                kernels.push_conv,
-                tables,
-                # A sum that cannot reach the limit need not be wrapped.
-                wrap=network.formats.state_limit if bound >= network.formats.state_limit else 0,
-                channels=len(weight),
-            )
-        ]
-    delay = connection.delay
-    if delay is None or not delay.any():
-        return [made(*_dense_tables(weight))]
-    if right == 0:
-        return [made(kernels.push_delayed, _delayed_tables(weight, delay))]
-    # Sums are shifted for each delay on its own.
-    return [
-        made(*_dense_tables(np.where(delay == d, weight, 0)), late=int(d)) for d in np.unique(delay)
-    ]
-
-
-def _folded(weight: IntArray, exponent: int) -> tuple[IntArray, int]:
-    """Return weights with the exponent in them, and the right shift that is left to do."""
-    if exponent >= 0:
-        return weight << exponent, 0
-    if (weight & ((1 << -exponent) - 1)).any():
-        return weight, -exponent
-    return weight >> -exponent, 0
-
-
-def _narrow(weight: IntArray) -> IntArray:
-    """Return the weights in the smallest type: less to fetch for every spike."""
-    low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
-    for kind in (np.int8, np.int16):
-        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return np.ascontiguousarray(weight, kind)
-    return np.ascontiguousarray(weight, np.int64)
-
-
-def _index_type(size: int) -> type:
-    return np.uint16 if size <= 2**16 else np.uint32
-
-
-def _dense_tables(weight: IntArray) -> tuple[Any, tuple[Any, ...]]:
-    if np.count_nonzero(weight) >= _DENSE_FROM * weight.size:
-        return kernels.push_dense, (_narrow(weight.T),)
-    columns = csc_array(weight)
-    columns.sort_indices()
-    return kernels.push_sparse, (
-        columns.indptr.astype(np.int64),
-        columns.indices.astype(_index_type(len(weight))),
-        _narrow(columns.data),
-    )
-
-
-def _delayed_tables(weight: IntArray, delay: IntArray) -> tuple[Any, ...]:
-    pre, post = np.nonzero(weight.T)
-    start = np.concatenate([[0], np.cumsum(np.bincount(pre, minlength=weight.shape[1]))])
-    return (
-        start.astype(np.int64),
-        post.astype(_index_type(len(weight))),
-        _narrow(weight[post, pre]),
-        delay[post, pre].astype(np.int64),
-    )
-
-
-def _conv_tables(conv: FixedConv, weight: IntArray, shape: Shape) -> tuple[Any, ...]:
-    out, per_group, kh, kw = weight.shape
-    share = out // conv.groups
-    _, height, width = shape
-    _, rows, cols = conv.output_shape(shape)
-    # To (in, kh, kw reversed, out of group): what one spike touches lies together.
-    kernel = weight.reshape(conv.groups, share, per_group, kh, kw).transpose(0, 2, 3, 4, 1)
-    kernel = kernel[..., ::-1, :].reshape(conv.groups * per_group, kh, kw * share)
-    start, reached, tap = _reach(
-        height, rows, kh, conv.stride[0], conv.padding[0], conv.dilation[0]
-    )
-    across = _runs(
-        *_reach(width, cols, kw, conv.stride[1], conv.padding[1], conv.dilation[1]),
-        kw,
-        share,
-        out,
-    )
-    sizes = (height, width, cols * out, per_group, share)
-    return _narrow(kernel), (start, reached, tap), across, tuple(int(x) for x in sizes)
-
-
-def _reach(
-    size: int, result: int, taps: int, stride: int, padding: int, dilation: int
-) -> tuple[IntArray, IntArray, IntArray]:
-    """Return which places of the result a place of the source reaches, by which taps."""
-    places, tap = np.indices((size, taps))
-    # From the last tap to the first, so that places rise.
-    tap = tap[:, ::-1]
-    scaled = places + padding - tap * dilation
-    valid = (scaled >= 0) & (scaled % stride == 0) & (scaled // stride < result)
-    start = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
-    return start.astype(np.int64), (scaled // stride)[valid], tap[valid]
-
-
-def _runs(
-    start: IntArray, reached: IntArray, tap: IntArray, taps: int, share: int, channels: int
-) -> tuple[IntArray, ...]:
-    """Join taps that lie side by side both in the kernel and in the result."""
-    reversed_tap = taps - 1 - tap
-    first = np.ones(len(reached), bool)
-    if share == channels:
-        first[1:] = (np.diff(reached) != 1) | (np.diff(reversed_tap) != 1)
-        first[start[:-1][start[:-1] < len(first)]] = True
-    run = np.cumsum(first) - 1
-    length = np.bincount(run, minlength=int(first.sum()))
-    counts = np.concatenate([[0], np.cumsum(first)])
-    return (
-        counts[start].astype(np.int64),
-        (reached[first] * channels).astype(np.int64),
-        (reversed_tap[first] * share).astype(np.int64),
-        (length * share).astype(np.int64),
-    )
 
 
 class _Sample:
@@ -279,7 +104,7 @@ class _Sample:
         formats = plan.network.formats
         self.widths = (formats.decay_bits, formats.state_shift, formats.state_limit)
         self.sums: dict[int, IntArray] = {}
-        self.partial: dict[int, list[tuple[_Pass, IntArray]]] = {}
+        self.partial: dict[int, list[tuple[Pass, IntArray]]] = {}
         self.state: dict[int, tuple[IntArray, ...]] = {}
         self.seen: dict[int, tuple[IntArray, ...]] = {}
 
@@ -358,7 +183,7 @@ class _Sample:
             self.sums[number] = np.zeros((self.steps, size), self.plan.dtype)
         return self.sums[number]
 
-    def _own_sum(self, part: _Pass) -> IntArray:
+    def _own_sum(self, part: Pass) -> IntArray:
         found = self.partial.setdefault(part.post, [])
         for known, partial in found:
             if known is part:

@@ -32,6 +32,7 @@ def run(
     record: Collection[str] = (),
     states: Collection[str] = (),
     given: Mapping[str, SpikeArray] | None = None,
+    keep: int | None = None,
     kernels: Kernels = "compiled",
     batch_size: int = 32,
     threads: int | None = None,
@@ -53,6 +54,8 @@ def run(
         Populations whose u and v are kept.
     given : dict of ndarray of uint8, each (n, T, ...), optional
         Spikes of populations that are taken as they are and not run; the output runs.
+    keep : int, optional
+        The first samples, of which `record` and `states` are kept; all by default.
     kernels : {"compiled", "plain"}
         The compiled engine, or the NumPy code that specifies it.
     batch_size : int
@@ -88,27 +91,34 @@ def run(
         name: np.ascontiguousarray(raster, np.uint8).reshape(n, steps, sizes[name])
         for name, raster in (given or {}).items()
     }
+    first = n if keep is None else min(n, keep)
     kept = rasters(
-        [p.name for p in network.populations if p.name in record and p.spiking], n, np.uint8
+        [p.name for p in network.populations if p.name in record and p.spiking], first, np.uint8
     )
-    kept |= {name: known[name] for name in kept if name in known}
-    u = rasters(states, n, np.int32)
-    v = rasters(states if out.spiking else {*states, out.name}, n, np.int32)
-    output: IntArray = np.empty((n, steps, out.size), np.int32) if out.spiking else v[out.name]
+    kept |= {name: known[name][:first] for name in kept if name in known}
+    u = rasters(states, first, np.int32)
+    v = rasters(states, first, np.int32)
+    output = np.empty((n, steps, out.size), np.int32)
+    if out.name in v and not out.spiking:
+        v[out.name] = output[:first]
     activity = {name: Activity() for name in sizes if name not in known}
     with (
         task(progress, title, n),
         _workers(network, signal, kernels, threads, frozenset(known), strict=strict) as work,
     ):
-        for start in range(0, n, batch_size):
-            rows = slice(start, min(start + batch_size, n))
+        for rows in _batches(first, n, batch_size):
             count = rows.stop - rows.start
-            fired = rasters([name for name in sizes if name not in kept | known], count, np.uint8)
-            fired |= {name: array[rows] for name, array in (kept | known).items()}
+            held = rows.start < first
+            there = known | (kept if held else {})
+            fired = rasters([name for name in sizes if name not in there], count, np.uint8)
+            fired |= {name: array[rows] for name, array in there.items()}
+            potentials = {k: a[rows] for k, a in v.items() if held}
+            if not out.spiking:
+                potentials[out.name] = output[rows]
             traces = Traces(
                 fired,
-                {k: a[rows] for k, a in u.items()},
-                {k: a[rows] for k, a in v.items()},
+                {k: a[rows] for k, a in u.items() if held},
+                potentials,
                 frozenset(known),
             )
             for seen in work(signal[rows], traces):
@@ -116,7 +126,14 @@ def run(
             if out.spiking:
                 output[rows] = fired[out.name]
             progress.advance(count)
-    return EngineRun(kept, u, {name: v[name] for name in v if name in states}, output, activity)
+    return EngineRun(kept, u, v, output, activity)
+
+
+def _batches(first: int, n: int, size: int) -> Iterator[slice]:
+    """Yield the first samples and the others in batches."""
+    for start, stop in ((0, first), (first, n)):
+        for begin in range(start, stop, size):
+            yield slice(begin, min(begin + size, stop))
 
 
 Work: TypeAlias = Callable[[IntArray, Traces], Iterable[dict[str, Activity]]]

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
+from osbc_deploy.fixedpoint.arithmetic import effective_bias
+from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.model.graph import INPUT, Pair, Shape, blocks, window_count
-from osbc_deploy.model.readout import Readout
+from osbc_deploy.model.graph import INPUT, blocks
+from osbc_deploy.model.windows import Pair, Shape
+from osbc_deploy.notation import Readout
 
 __all__ = [
     "INPUT",
+    "Decoded",
     "FixedConnection",
     "FixedConv",
     "FixedDense",
@@ -29,87 +33,6 @@ __all__ = [
 
 Sign: TypeAlias = Literal["mixed", "excitatory", "inhibitory"]
 Reset: TypeAlias = Literal["zero", "subtract"]
-
-
-@dataclass(frozen=True, eq=False)
-class FixedDense:
-    """A projection from all neurons to all, most of which may be zero.
-
-    Attributes
-    ----------
-    weight : ndarray of int16 (n_post, n_pre)
-        Mantissas.
-    delay : ndarray of uint8 (n_post, n_pre) or None
-        Steps that each synapse delivers late, on top of the one that every projection takes.
-    """
-
-    weight: IntArray
-    delay: IntArray | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "weight", frozen(self.weight, np.int16))
-        if self.delay is not None:
-            if np.shape(self.delay) != self.weight.shape:
-                raise ValueError(
-                    f"delays of shape {np.shape(self.delay)}, weights {self.weight.shape}"
-                )
-            object.__setattr__(self, "delay", frozen(self.delay, np.uint8))
-
-    @property
-    def shortest_delay(self) -> int:
-        """The smallest delay of a synapse."""
-        return 0 if self.delay is None or not self.delay.size else int(self.delay.min())
-
-    @property
-    def longest_delay(self) -> int:
-        """The largest delay of a synapse."""
-        return 0 if self.delay is None else int(self.delay.max(initial=0))
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of the result; ValueError for a source of another size."""
-        if math.prod(shape) != self.weight.shape[1]:
-            raise ValueError(f"weights for {self.weight.shape[1]} inputs, source of {shape}")
-        return (len(self.weight),)
-
-
-@dataclass(frozen=True, eq=False)
-class FixedConv:
-    """Weight mantissas (c_out, c_in / groups, kh, kw) of a cross-correlation, zero padded.
-
-    Its sum wraps to the width of a state register.
-    """
-
-    weight: IntArray
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-    groups: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "weight", frozen(self.weight, np.int16))
-
-    @property
-    def shortest_delay(self) -> int:
-        """0: convolutions have no delays."""
-        return 0
-
-    @property
-    def longest_delay(self) -> int:
-        """0: convolutions have no delays."""
-        return 0
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return (c_out, rows, columns); ValueError for a source that does not fit."""
-        channels, height, width = shape
-        out, per_group, kh, kw = self.weight.shape
-        if channels != per_group * self.groups or out % self.groups:
-            raise ValueError(f"{per_group} channels in {self.groups} groups, source of {shape}")
-        (sh, sw), (ph, pw), (dh, dw) = self.stride, self.padding, self.dilation
-        rows, cols = window_count(height, kh, sh, ph, dh), window_count(width, kw, sw, pw, dw)
-        return out, rows, cols
-
-
-FixedConnection: TypeAlias = FixedDense | FixedConv
 
 
 @dataclass(frozen=True)
@@ -140,7 +63,7 @@ class FixedProjection:
     ----------
     name, pre, post : str
         `post` may be `pre`, or a population before it: a recurrent projection.
-    connection : FixedDense or FixedConv
+    connection : FixedConnection
         Mantissas on the grid of `weight_bits`: multiples of
         ``2^(weight_mantissa_bits - weight_bits)``, twice that where signs are mixed.
     weight_bits : int
@@ -174,6 +97,24 @@ class FixedProjection:
     def nonzero(self) -> int:
         """Number of weights that are not 0."""
         return int(np.count_nonzero(self.connection.weight))
+
+
+class Decoded(NamedTuple):
+    """Registers of a population as the arithmetic takes them, each ndarray of int64 (n,).
+
+    Attributes
+    ----------
+    kept_u, kept_v
+        Shares of the states kept in a step, of ``2^decay_bits``.
+    bias, threshold, drop
+        Aligned with the state; `drop` is what a reset by subtraction takes away.
+    """
+
+    kept_u: IntArray
+    kept_v: IntArray
+    bias: IntArray
+    threshold: IntArray
+    drop: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +176,16 @@ class FixedPopulation:
         """What a reset by subtraction takes away, in units of the threshold's mantissa."""
         return self.vth if self.drop is None else self.drop
 
+    def decoded(self, formats: NumberFormats) -> Decoded:
+        """Return what the registers mean to the arithmetic."""
+        return Decoded(
+            formats.decay_unity - (self.du.astype(np.int64) + formats.decay_u_offset),
+            formats.decay_unity - self.dv.astype(np.int64),
+            effective_bias(self.bias_mant, self.bias_exp),
+            self.vth.astype(np.int64) << formats.state_shift,
+            self.reset_amount.astype(np.int64) << formats.state_shift,
+        )
+
     @property
     def size(self) -> int:
         """Number of neurons."""
@@ -265,7 +216,7 @@ class FixedPointNetwork:
         At least one into each population from before it.
     formats : NumberFormats
     readout : str
-        "sum", "last" or "max" over time of the output's spikes or potentials, or "vote:N".
+        "sum", "last" or "max" over time of the output's spikes or potentials.
     """
 
     input_shape: Shape

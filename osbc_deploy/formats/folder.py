@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.fixedpoint.connections import KINDS
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
-    FixedConv,
-    FixedDense,
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
@@ -84,10 +83,8 @@ def _arrays_of(network: FixedPointNetwork) -> dict[str, NDArray[Any]]:
         for name in _STATE:
             arrays[f"population.{population.name}.{name}"] = getattr(population, name)
     for projection in network.projections:
-        connection = projection.connection
-        arrays[f"projection.{projection.name}.weight"] = connection.weight
-        if isinstance(connection, FixedDense) and connection.delay is not None:
-            arrays[f"projection.{projection.name}.delay"] = connection.delay
+        for name, array in projection.connection.arrays.items():
+            arrays[f"projection.{projection.name}.{name}"] = array
     return arrays
 
 
@@ -115,17 +112,9 @@ def _describe(projection: FixedProjection) -> dict[str, Any]:
         "weight_exp": projection.weight_exp,
         "sign": projection.sign,
         "graded": projection.graded,
-        "kind": "dense",
+        "kind": projection.connection.kind,
+        **projection.connection.geometry,
     }
-    connection = projection.connection
-    if isinstance(connection, FixedConv):
-        entry |= {
-            "kind": "conv",
-            "stride": connection.stride,
-            "padding": connection.padding,
-            "dilation": connection.dilation,
-            "groups": connection.groups,
-        }
     if projection.pooling is not None:
         entry["pooling"] = asdict(projection.pooling)
     return entry
@@ -229,7 +218,7 @@ def network_of(
             )
         )
     projections = [_read_projection(entry, arrays) for entry in manifest["projections"]]
-    if fault := readout_fault(manifest["readout"], populations[-1].size if populations else None):
+    if fault := readout_fault(manifest["readout"], populations[-1].size if populations else 1):
         raise ValueError(fault)
     network = FixedPointNetwork(
         _ints(manifest["input_shape"]),
@@ -250,21 +239,18 @@ def _read_projection(
     entry: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> FixedProjection:
     weight = arrays[f"projection.{entry['name']}.weight"]
-    dimensions = {"dense": 2, "conv": 4}[entry["kind"]]
-    if weight.ndim != dimensions or weight.dtype != np.int16:
+    kind = KINDS[entry["kind"]]
+    if weight.ndim != kind.dimensions or weight.dtype != np.int16:
         raise ValueError(f"{entry['name']}.weight is {weight.dtype} {weight.shape}")
-    delay = arrays.get(f"projection.{entry['name']}.delay")
-    connection: FixedDense | FixedConv
-    if entry["kind"] == "conv":
-        pairs = {key: _ints(entry[key]) for key in ("stride", "padding", "dilation")}
-        connection = FixedConv(weight, groups=int(entry["groups"]), **pairs)  # type: ignore[arg-type]
-    else:
-        connection = FixedDense(weight, delay)
+    held: dict[str, Any] = {
+        key: arrays.get(f"projection.{entry['name']}.{key}") for key in kind.held
+    }
+    geometry = {f.name: _whole(entry[f.name]) for f in fields(kind) if f.name not in kind.held}
     return FixedProjection(
         str(entry["name"]),
         str(entry["pre"]),
         str(entry["post"]),
-        connection,
+        kind(**held, **geometry),
         int(entry["weight_bits"]),
         int(entry["weight_exp"]),
         entry["sign"],
@@ -273,6 +259,10 @@ def _read_projection(
         if entry.get("pooling") is None
         else Pooling(*(_pair(entry["pooling"][key]) for key in ("window", "dilation"))),
     )
+
+
+def _whole(value: Any) -> Any:
+    return value if type(value) is int else _ints(value)
 
 
 def _pair(values: Any) -> tuple[int, int]:

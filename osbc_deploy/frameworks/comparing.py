@@ -17,7 +17,7 @@ from osbc_deploy.errors import reason
 from osbc_deploy.frameworks.calling import Call, described, undisturbed
 from osbc_deploy.frameworks.framework import Framework, Reading
 from osbc_deploy.frameworks.recording import MiscountedError, Recorder
-from osbc_deploy.model.graph import Conv, Network, Population
+from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.simulate import FloatRun, simulate
 
 __all__ = ["Data", "Difference", "Proof", "answered", "as_input", "choose", "compared", "moved"]
@@ -80,10 +80,7 @@ def _multiplications(network: Network) -> int:
     """Return the multiplications of one time step, those of the neurons included, roughly."""
     total = 20 * sum(p.size for p in network.populations)
     for p in network.projections:
-        places = 1
-        if isinstance(p.connection, Conv):
-            places = math.prod(network.shape_of(p.post)[1:])
-        total += p.connection.weight.size * places
+        total += p.connection.weight.size * math.prod(network.shape_of(p.post)[1:])
     return total
 
 

@@ -16,8 +16,8 @@ from typing import TypeAlias
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
-from osbc_deploy.frameworks.folding import pooled_convolution
-from osbc_deploy.model.graph import AvgPool, Conv, Dense, Shape
+from osbc_deploy.model.connections import Connection, Conv, Dense
+from osbc_deploy.model.windows import AvgPool, Shape
 
 __all__ = [
     "Add",
@@ -32,6 +32,7 @@ __all__ = [
     "broadcasts",
     "compose",
     "per_channel",
+    "per_output",
     "result_shape",
     "without_bias",
 ]
@@ -77,7 +78,7 @@ class Delay:
         object.__setattr__(self, "steps", frozen(self.steps, np.int64))
 
 
-Operation: TypeAlias = Add | AvgPool | Conv | Delay | Dense | Flatten | Scale | Shift
+Operation: TypeAlias = Add | AvgPool | Connection | Delay | Flatten | Scale | Shift
 
 
 class NotComposable(Exception):  # noqa: N818 - reported as a fault of the model, never raised to users
@@ -97,7 +98,7 @@ class Term:
     pool : AvgPool or None
     factor : ndarray of float64 or None
         Broadcasts to `shape`; multiplies what the connection takes.
-    connection : Dense or Conv or None
+    connection : Connection or None
         Without bias.
     offset : ndarray of float64 or None
         Broadcasts to the current; added in every step.
@@ -115,11 +116,16 @@ class Term:
     delay: IntArray | None = None
     pool: AvgPool | None = None
     factor: FloatArray | None = None
-    connection: Dense | Conv | None = None
+    connection: Connection | None = None
     offset: FloatArray | None = None
     name: str = ""
     flattened: bool = False
     folded: tuple[str, ...] = ()
+
+    @property
+    def spatial(self) -> bool:
+        """Whether its connection has the same weights for all places."""
+        return self.connection is not None and self.connection.convolutional
 
 
 def result_shape(operation: Operation, shape: Shape) -> Shape:
@@ -129,27 +135,10 @@ def result_shape(operation: Operation, shape: Shape) -> Shape:
     ------
     NotComposable
     """
-    if isinstance(operation, Dense):
-        wanted = operation.fan_in
-        if shape != (wanted,):
-            hint = "; put a Flatten before it" if math.prod(shape) == wanted else ""
-            raise NotComposable(f"takes {wanted} inputs, gets {shape}{hint}")
+    if isinstance(operation, AvgPool | Connection):
+        if why := operation.mismatch(shape):
+            raise NotComposable(why)
         return operation.output_shape(shape)
-    if isinstance(operation, AvgPool | Conv):
-        if len(shape) != 3:
-            raise NotComposable(f"takes (C, H, W), gets {shape}")
-        if isinstance(operation, Conv):
-            wanted = operation.weight.shape[1] * operation.groups
-            if shape[0] != wanted:
-                raise NotComposable(f"takes ({wanted}, H, W), gets {shape}")
-            if len(operation.weight) % operation.groups:
-                raise NotComposable(
-                    f"has {len(operation.weight)} output channels in {operation.groups} groups"
-                )
-        result = operation.output_shape(shape)
-        if min(result) < 1:
-            raise NotComposable(f"its window is larger than its input {shape}")
-        return result
     if isinstance(operation, Flatten):
         return (math.prod(shape),)
     for name in ("factor", "offset", "steps"):
@@ -173,7 +162,7 @@ def without_bias(operation: Operation) -> Operation:
     """Return what an operation does besides adding a constant."""
     if isinstance(operation, Shift):
         return Add()
-    return replace(operation, bias=None) if isinstance(operation, Conv | Dense) else operation
+    return replace(operation, bias=None) if isinstance(operation, Connection) else operation
 
 
 def added(first: Term, second: Term) -> Term | None:
@@ -196,9 +185,8 @@ def added(first: Term, second: Term) -> Term | None:
     )
 
 
-def _layout(connection: Dense | Conv) -> tuple[object, ...]:
-    fields = {k: v for k, v in vars(connection).items() if k not in ("weight", "bias")}
-    return type(connection), connection.weight.shape, tuple(sorted(fields.items()))
+def _layout(connection: Connection) -> tuple[object, ...]:
+    return type(connection), connection.weight.shape, connection.geometry
 
 
 def _equal(a: IntArray | None, b: IntArray | None) -> bool:
@@ -233,7 +221,7 @@ def compose(term: Term, operation: Operation, shape: Shape, path: str) -> Term:
 def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
     weight = dense.weight.astype(np.float64)
     folded = term.folded
-    if isinstance(term.connection, Conv):
+    if term.spatial:
         raise NotComposable(_between(term.name))
     if term.connection is None:
         if term.factor is not None:
@@ -279,7 +267,7 @@ def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
 
 
 def _pool(term: Term, pool: AvgPool, shape: Shape, path: str) -> Term:
-    if isinstance(term.connection, Conv):
+    if term.connection is not None:
         if pool.padding != (0, 0):
             raise NotComposable(f"a pooling with padding after the convolution {term.name}")
         offset = term.offset
@@ -289,7 +277,7 @@ def _pool(term: Term, pool: AvgPool, shape: Shape, path: str) -> Term:
         note = f"{path}: pooling folded into the convolution {term.name}"
         return replace(
             term,
-            connection=pooled_convolution(term.connection, pool),
+            connection=term.connection.followed_by(pool),
             offset=offset,
             folded=(*term.folded, note),
         )
@@ -323,7 +311,7 @@ def _flatten(term: Term, _: Flatten, shape: Shape, path: str) -> Term:
     if offset is not None:
         offset = np.broadcast_to(offset, shape).ravel()
     # A dense connection reads its source flattened, so what comes before it stays as it is.
-    return replace(term, offset=offset, flattened=isinstance(term.connection, Conv))
+    return replace(term, offset=offset, flattened=term.spatial)
 
 
 def _scale(term: Term, scale: Scale, shape: Shape, path: str) -> Term:
@@ -335,12 +323,9 @@ def _scale(term: Term, scale: Scale, shape: Shape, path: str) -> Term:
             factor = np.broadcast_to(factor, shape).reshape(term.shape)
         both = factor if term.factor is None else term.factor * factor
         return replace(term, factor=both, offset=offset)
-    if isinstance(connection, Conv) and not term.flattened:
-        rows = per_channel(factor, shape)
-    elif isinstance(connection, Conv):
+    if term.spatial and term.flattened:
         raise NotComposable(f"scales the convolution {term.name} after it was flattened")
-    else:
-        rows = np.broadcast_to(factor, shape).ravel()
+    rows = per_output(connection, factor, shape)
     weight = connection.weight * rows.reshape(-1, *(1,) * (connection.weight.ndim - 1))
     return replace(
         term,
@@ -388,6 +373,13 @@ def per_channel(values: FloatArray, shape: Shape) -> FloatArray:
     if (spread != first).any():
         raise NotComposable("values that differ within a channel")
     return np.asarray(first.ravel())
+
+
+def per_output(connection: Connection, values: FloatArray, shape: Shape) -> FloatArray:
+    """Return one value for each output of a connection: channel or neuron."""
+    if connection.convolutional:
+        return per_channel(values, shape)
+    return np.broadcast_to(values, shape).ravel()
 
 
 def _between(name: str) -> str:

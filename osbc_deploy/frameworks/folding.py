@@ -9,58 +9,30 @@ import numpy as np
 import torch
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.model.graph import AvgPool, Conv, Dense
+from osbc_deploy.model.connections import Connection, Conv
+from osbc_deploy.model.windows import AvgPool
 
-__all__ = ["as_array", "fold_batch_norm", "pooled_convolution", "pooling_weights"]
+__all__ = ["as_array", "batch_norm_factors", "fold_batch_norm", "pooling_weights"]
 
 
-def fold_batch_norm(connection: Dense | Conv, norm: Any) -> Dense | Conv:
-    """Fold inference-time batch normalization into weights and bias (in float64)."""
-    dtype = connection.weight.dtype
-    variance = as_array(norm.running_var).astype(np.float64)
-    factor = 1.0 / np.sqrt(variance + norm.eps)
+def batch_norm_factors(norm: Any) -> tuple[FloatArray, FloatArray]:
+    """Return the factor and the offset (channels,) of inference-time batch normalization."""
+    factor = 1.0 / np.sqrt(as_array(norm.running_var).astype(np.float64) + norm.eps)
     if norm.weight is not None:
         factor = factor * as_array(norm.weight)
     offset = -as_array(norm.running_mean).astype(np.float64) * factor
-    if norm.bias is not None:
-        offset = offset + as_array(norm.bias)
+    return factor, offset if norm.bias is None else offset + as_array(norm.bias)
+
+
+def fold_batch_norm(connection: Connection, norm: Any) -> Connection:
+    """Fold inference-time batch normalization into weights and bias (in float64)."""
+    dtype = connection.weight.dtype
+    factor, offset = batch_norm_factors(norm)
     if connection.bias is not None:
         offset = offset + connection.bias * factor
     shape = (-1,) + (1,) * (connection.weight.ndim - 1)
     weight = connection.weight * factor.reshape(shape)
     return replace(connection, weight=weight.astype(dtype), bias=offset.astype(dtype))
-
-
-def pooled_convolution(conv: Conv, pool: AvgPool) -> Conv:
-    """Return the single convolution equal to `conv` followed by an average pooling.
-
-    Pooling averages the currents of shifted windows, so the kernels add up at their shifts:
-    kernel ``d (k - 1) + 1 + s (p - 1)``, stride ``s`` times the pooling's.
-    """
-    out, channels, kh, kw = conv.weight.shape
-    size = [
-        d * (k - 1) + 1 + s * (p - 1)
-        for d, k, s, p in zip(conv.dilation, (kh, kw), conv.stride, pool.kernel, strict=True)
-    ]
-    kernel = np.zeros((out, channels, *size))
-    for i in range(pool.kernel[0]):
-        for j in range(pool.kernel[1]):
-            y, x = i * conv.stride[0], j * conv.stride[1]
-            window = kernel[
-                :,
-                :,
-                y : y + conv.dilation[0] * (kh - 1) + 1 : conv.dilation[0],
-                x : x + conv.dilation[1] * (kw - 1) + 1 : conv.dilation[1],
-            ]
-            window += conv.weight
-    share = pool.kernel[0] * pool.kernel[1] / pool.divisor
-    return Conv(
-        weight=(kernel / pool.divisor).astype(conv.weight.dtype),
-        bias=None if conv.bias is None else (conv.bias * share).astype(conv.bias.dtype),
-        stride=(conv.stride[0] * pool.stride[0], conv.stride[1] * pool.stride[1]),
-        padding=conv.padding,
-        groups=conv.groups,
-    )
 
 
 def pooling_weights(pool: AvgPool, channels: int) -> Conv:

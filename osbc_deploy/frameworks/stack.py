@@ -20,7 +20,6 @@ from osbc_deploy.errors import ArtefactError, OsbcError, UnsupportedModelError, 
 from osbc_deploy.frameworks.folding import (
     as_array,
     fold_batch_norm,
-    pooled_convolution,
     pooling_weights,
 )
 from osbc_deploy.frameworks.framework import (
@@ -34,7 +33,7 @@ from osbc_deploy.frameworks.layers import adaptive_pooling, average_pooling, con
 from osbc_deploy.model.graph import (
     INPUT,
     AvgPool,
-    Conv,
+    Connection,
     Dense,
     Network,
     Population,
@@ -143,7 +142,7 @@ class StackReader:
     """The last layer of the stack."""
     flattens: bool = False
     """Whether code of the user's own may flatten in front of a Linear, which is verified later."""
-    current: Dense | Conv | None = None
+    current: Connection | None = None
     """The connection since the last population, or None."""
     pre: str = INPUT
     path: str = ""
@@ -247,7 +246,7 @@ class StackReader:
                 f"Flatten(start_dim={layer.start_dim}, end_dim={layer.end_dim}) "
                 f"flattens other axes than the sample's own; use start_dim={first[-1]}",
             )
-        if isinstance(self.current, Conv):
+        if self.current is not None and self.current.convolutional:
             self.refuse(path, "Flatten between a Conv2d and its neurons; put it after the neurons")
         # Dense reads its source flattened, so only the shape that later layers see changes.
         self.shape = (math.prod(self.shape),)
@@ -268,19 +267,19 @@ class StackReader:
             self._mismatch(path, f"AvgPool2d{pool.kernel} is larger than its input {self.shape}")
         elif self.pool is not None:
             self.refuse(path, "two AvgPool2d in a row; use one of the product size")
-        elif isinstance(self.current, Conv):
+        elif self.current is not None:
             self._pool_current(path, self.current, pool)
         else:
             self.pool = pool
             self.path = path
             self.shape = pool.output_shape(self.shape)
 
-    def _pool_current(self, path: str, conv: Conv, pool: AvgPool) -> None:
+    def _pool_current(self, path: str, current: Connection, pool: AvgPool) -> None:
         if pool.padding != (0, 0):
             self.refuse(path, "AvgPool2d with padding after a convolution")
             return
         self.notes.append(f"{path}: AvgPool2d folded into the convolution {self.path}")
-        self.current = pooled_convolution(conv, pool)
+        self.current = current.followed_by(pool)
         self.shape = pool.output_shape(self.shape)
 
     def _starts(self, path: str, layer: str) -> bool:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import singledispatch
 
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.fixedpoint.network import FixedConnection, FixedConv, FixedDense, Pooling
-from osbc_deploy.model.graph import AvgPool, Conv, Pair, Projection, Shape
+from osbc_deploy.fixedpoint.connections import KINDS, FixedConnection, FixedConv, FixedDense
+from osbc_deploy.fixedpoint.network import Pooling
+from osbc_deploy.model.connections import Connection
+from osbc_deploy.model.connections.base import no_such_kind
+from osbc_deploy.model.graph import Projection
+from osbc_deploy.model.windows import AvgPool, Pair, Shape
 
 __all__ = ["expand", "pooling_of", "separate", "shifted"]
 
@@ -22,30 +27,26 @@ def expand(projection: Projection, codes: IntArray, shape: Shape) -> tuple[Fixed
 
     Returns
     -------
-    connection : FixedDense or FixedConv
+    connection : FixedConnection
         Of plain codes.
     divisor : int
         By which the pooling divides; it goes into the scale.
     """
     connection, pool = projection.connection, projection.pool
-    plain: FixedConnection = FixedDense(codes)
-    if isinstance(connection, Conv):
-        plain = FixedConv(
-            codes, connection.stride, connection.padding, connection.dilation, connection.groups
-        )
+    plain = KINDS[connection.kind](codes, **connection.geometry)
     if pool is None:
         return plain, 1
-    if isinstance(connection, Conv):
+    if connection.convolutional:
         _check_pool_then_conv(projection.name, pool, connection, shape)
     return _merged(plain, pool, shape), pool.divisor
 
 
 def pooling_of(projection: Projection) -> Pooling | None:
     """Return the pooling that :func:`expand` merges, if its windows tile the source."""
-    connection, pool = projection.connection, projection.pool
+    pool = projection.pool
     if pool is None or pool.kernel != pool.stride or any(pool.padding):
         return None
-    return Pooling(pool.kernel, connection.dilation if isinstance(connection, Conv) else (1, 1))
+    return Pooling(pool.kernel, projection.connection.geometry.get("dilation", (1, 1)))
 
 
 def separate(connection: FixedConnection, pooling: Pooling, shape: Shape) -> FixedConnection:
@@ -53,7 +54,7 @@ def separate(connection: FixedConnection, pooling: Pooling, shape: Shape) -> Fix
 
     Parameters
     ----------
-    connection : FixedDense or FixedConv
+    connection : FixedConnection
         With the pooling merged.
     pooling : Pooling
     shape : (channels, rows, columns)
@@ -65,34 +66,86 @@ def separate(connection: FixedConnection, pooling: Pooling, shape: Shape) -> Fix
         When these weights are not what merging that pooling makes.
     """
     pool = AvgPool(pooling.window, pooling.window)
-    (rows, cols), (dy, dx) = pooling.window, pooling.dilation
-    c, h, w = pool.output_shape(shape)
-    plain: FixedConnection
-    if isinstance(connection, FixedConv):
-        # Every window starts with a weight of its own.
-        plain = FixedConv(
-            connection.weight[:, :, :: rows * dy, :: cols * dx],
-            (connection.stride[0] // rows, connection.stride[1] // cols),
-            (connection.padding[0] // rows, connection.padding[1] // cols),
-            pooling.dilation,
-            connection.groups,
-        )
-        possible = _merged_kernel(plain, pool) == connection.weight.shape[2:]
-    else:
-        spread = connection.weight.reshape(-1, *shape)
-        inside = spread[:, :, : h * rows : rows, : w * cols : cols]
-        plain = FixedDense(inside.reshape(len(spread), c * h * w))
-        possible = rows <= shape[1] and cols <= shape[2]
+    plain = _behind(connection, pooling, shape)
     # What is impossible may be too large to try.
-    if not possible or not _same(_merged(plain, pool, shape), connection):
+    if plain is None or not _same(_merged(plain, pool, shape), connection):
+        rows, cols = pooling.window
         raise ValueError(f"weights are not those of a pooling of {rows} x {cols}")
     return plain
 
 
 def _same(one: FixedConnection, other: FixedConnection) -> bool:
-    geometry = ("stride", "padding", "dilation")
-    return np.array_equal(one.weight, other.weight) and all(
-        getattr(one, name, None) == getattr(other, name, None) for name in geometry
+    return np.array_equal(one.weight, other.weight) and one.geometry == other.geometry
+
+
+@singledispatch
+def _behind(connection: FixedConnection, pooling: Pooling, shape: Shape) -> FixedConnection | None:
+    """Return what may be the connection behind a pooling; None where none can be."""
+    return None
+
+
+@_behind.register(FixedDense)
+def _(dense: FixedDense, pooling: Pooling, shape: Shape) -> FixedConnection | None:
+    rows, cols = pooling.window
+    c, h, w = AvgPool(pooling.window, pooling.window).output_shape(shape)
+    spread = dense.weight.reshape(-1, *shape)
+    inside = spread[:, :, : h * rows : rows, : w * cols : cols]
+    plain = FixedDense(inside.reshape(len(spread), c * h * w))
+    return plain if rows <= shape[1] and cols <= shape[2] else None
+
+
+@_behind.register(FixedConv)
+def _(conv: FixedConv, pooling: Pooling, shape: Shape) -> FixedConnection | None:
+    (rows, cols), (dy, dx) = pooling.window, pooling.dilation
+    # Every window starts with a weight of its own.
+    plain = FixedConv(
+        conv.weight[:, :, :: rows * dy, :: cols * dx],
+        (conv.stride[0] // rows, conv.stride[1] // cols),
+        (conv.padding[0] // rows, conv.padding[1] // cols),
+        pooling.dilation,
+        conv.groups,
+    )
+    pool = AvgPool(pooling.window, pooling.window)
+    return plain if _merged_kernel(plain, pool) == conv.weight.shape[2:] else None
+
+
+@singledispatch
+def _merged(connection: FixedConnection, pool: AvgPool, shape: Shape) -> FixedConnection:
+    """Return a connection that does what the pooling and a plain one do one after the other."""
+    raise no_such_kind(connection, "the merging of poolings")
+
+
+@_merged.register(FixedDense)
+def _(dense: FixedDense, pool: AvgPool, shape: Shape) -> FixedConnection:
+    weight, (sh, sw), (ph, pw) = dense.weight, pool.stride, pool.padding
+    c, h, w = shape
+    _, rows, cols = pool.output_shape(shape)
+    pooled = weight.reshape(len(weight), c, rows, cols).astype(np.int64)
+    spread = np.zeros((len(weight), c, h + 2 * ph, w + 2 * pw), np.int64)
+    for i in range(pool.kernel[0]):
+        for j in range(pool.kernel[1]):
+            spread[:, :, i : i + sh * (rows - 1) + 1 : sh, j : j + sw * (cols - 1) + 1 : sw] += (
+                pooled
+            )
+    inside = spread[:, :, ph : ph + h, pw : pw + w]
+    return FixedDense(inside.reshape(len(weight), -1))
+
+
+@_merged.register(FixedConv)
+def _(conv: FixedConv, pool: AvgPool, shape: Shape) -> FixedConnection:
+    weight, (sh, sw), (ph, pw) = conv.weight, pool.stride, pool.padding
+    kernel = np.zeros((*weight.shape[:2], *_merged_kernel(conv, pool)), np.int64)
+    rows, cols = (size - k + 1 for size, k in zip(kernel.shape[2:], pool.kernel, strict=True))
+    dh, dw = conv.dilation
+    for i in range(pool.kernel[0]):
+        for j in range(pool.kernel[1]):
+            kernel[:, :, i : i + rows : sh * dh, j : j + cols : sw * dw] += weight
+    return FixedConv(
+        kernel,
+        (sh * conv.stride[0], sw * conv.stride[1]),
+        (ph + sh * conv.padding[0], pw + sw * conv.padding[1]),
+        (1, 1),
+        conv.groups,
     )
 
 
@@ -107,49 +160,20 @@ def _merged_kernel(plain: FixedConv, pool: AvgPool) -> Pair:
     return rows, cols
 
 
-def _merged(plain: FixedConnection, pool: AvgPool, shape: Shape) -> FixedConnection:
-    """Return a connection that does what the pooling and a plain one do one after the other."""
-    weight, (sh, sw), (ph, pw) = plain.weight, pool.stride, pool.padding
-    if isinstance(plain, FixedConv):
-        kernel = np.zeros((*weight.shape[:2], *_merged_kernel(plain, pool)), np.int64)
-        rows, cols = (size - k + 1 for size, k in zip(kernel.shape[2:], pool.kernel, strict=True))
-        dh, dw = plain.dilation
-        for i in range(pool.kernel[0]):
-            for j in range(pool.kernel[1]):
-                kernel[:, :, i : i + rows : sh * dh, j : j + cols : sw * dw] += weight
-        return FixedConv(
-            kernel,
-            (sh * plain.stride[0], sw * plain.stride[1]),
-            (ph + sh * plain.padding[0], pw + sw * plain.padding[1]),
-            (1, 1),
-            plain.groups,
-        )
-    c, h, w = shape
-    _, rows, cols = pool.output_shape(shape)
-    pooled = weight.reshape(len(weight), c, rows, cols).astype(np.int64)
-    spread = np.zeros((len(weight), c, h + 2 * ph, w + 2 * pw), np.int64)
-    for i in range(pool.kernel[0]):
-        for j in range(pool.kernel[1]):
-            spread[:, :, i : i + sh * (rows - 1) + 1 : sh, j : j + sw * (cols - 1) + 1 : sw] += (
-                pooled
-            )
-    inside = spread[:, :, ph : ph + h, pw : pw + w]
-    return FixedDense(inside.reshape(len(weight), -1))
-
-
-def _check_pool_then_conv(name: str, pool: AvgPool, connection: Conv, shape: Shape) -> None:
+def _check_pool_then_conv(name: str, pool: AvgPool, connection: Connection, shape: Shape) -> None:
     """Refuse the poolings whose merge with a padded convolution would not be exact."""
+    padding = connection.geometry["padding"]
     overlapping = any(k > s for k, s in zip(pool.kernel, pool.stride, strict=True))
     gaps = any(
         (size + 2 * p - k) % s
         for size, p, k, s in zip(shape[1:], pool.padding, pool.kernel, pool.stride, strict=True)
     )
-    if overlapping or (any(connection.padding) and (gaps or any(pool.padding))):
+    if overlapping or (any(padding) and (gaps or any(pool.padding))):
         raise UnsupportedModelError(
             "network: a pooling that cannot be merged into the convolution after it",
             [
                 f"{name}: AvgPool2d(kernel {pool.kernel}, stride {pool.stride}, padding "
-                f"{pool.padding}) of {shape} before Conv2d(padding {connection.padding})"
+                f"{pool.padding}) of {shape} before Conv2d(padding {padding})"
             ],
             "Use pooling windows that tile their input, or a convolution without padding.",
         )

@@ -11,6 +11,7 @@ import numpy as np
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.fixedpoint.arithmetic import effective_bias
+from osbc_deploy.fixedpoint.connections.base import widest_sum
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedConnection, FixedPopulation
 from osbc_deploy.model.graph import Population, Projection
@@ -227,7 +228,7 @@ def largest_exponent(
 
     Parameters
     ----------
-    connections : sequence of (FixedDense or FixedConv, int)
+    connections : sequence of (FixedConnection, int)
         Plain codes, not yet shifted to where the chip stores them, and the exponent of each.
     targets : RealRegisters
     population : Population
@@ -242,11 +243,7 @@ def largest_exponent(
     strongest = np.abs(targets.bias).max()
     if strongest > 0:
         bounds.append(_floor_log2((formats.bias_mant_max << formats.bias_exp_max) / strongest))
-    widest = sum(
-        int(np.abs(c.weight.astype(np.int64)).reshape(len(c.weight), -1).sum(axis=1).max(initial=0))
-        << exponent
-        for c, exponent in connections
-    )
+    widest = sum(widest_sum(c.weight) << exponent for c, exponent in connections)
     if widest:
         room = (_INT32_LIMIT - formats.state_limit) >> formats.state_shift
         bounds.append(_floor_log2(room / widest))

@@ -9,14 +9,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from osbc_deploy.arrays import IntArray
-from osbc_deploy.compress.layer import CompressedProjection
+from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     FixedConnection,
-    FixedDense,
     FixedPopulation,
     FixedProjection,
 )
@@ -49,10 +47,9 @@ class _Afferent:
         """Return the same weights, with larger mantissas and a smaller exponent."""
         if not bits:
             return self
-        connection = replace(
-            self.connection, weight=self.connection.weight.astype(np.int64) << bits
+        return replace(
+            self, connection=shifted(self.connection, bits), exponent=self.exponent - bits
         )
-        return replace(self, connection=connection, exponent=self.exponent - bits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +127,9 @@ def scaling(
         _note_lost(weights[projection.name], deviations)
         shift = formats.weight_shift(stored)
         plain.append((connection, power))
-        late = _delayed(shifted(connection, shift), times.delays.get(projection.name))
+        late = shifted(connection, shift)
+        if projection.name in times.delays:
+            late = late.with_delays(times.delays[projection.name])
         found.append(_Afferent(projection, late, stored, power - shift))
     scale = weights[afferents[0].name].scale / whole
     targets = real_registers(afferents, population, scale, formats, deviations)
@@ -159,12 +158,6 @@ def _spare(afferent: _Afferent, formats: NumberFormats) -> int:
     while (low or high) and -top <= low << bits + 1 and high << bits + 1 < top:
         bits += 1
     return bits
-
-
-def _delayed(connection: FixedConnection, delay: IntArray | None) -> FixedConnection:
-    if delay is None or not isinstance(connection, FixedDense):
-        return connection
-    return replace(connection, delay=np.broadcast_to(delay, connection.weight.shape))
 
 
 def _times(connection: FixedConnection, factor: int) -> FixedConnection:

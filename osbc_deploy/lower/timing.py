@@ -18,7 +18,8 @@ from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedConv, FixedPopulation, FixedProjection
 from osbc_deploy.fixedpoint.ranges import MAX_DELAY
-from osbc_deploy.model.graph import INPUT, Dense, Network, Shape
+from osbc_deploy.model.delivery import lateness
+from osbc_deploy.model.graph import INPUT, Network, Shape
 
 __all__ = ["Timing", "relay_name", "relays", "timing"]
 
@@ -62,10 +63,10 @@ def timing(network: Network) -> Timing:
         depth[population.name] = 1 + max(depth[pre] for pre in before)
     delays, relays, offenders = {}, {}, []
     for projection in network.projections:
-        feedback = network.is_feedback(projection)
-        wanted = np.zeros(1, np.int64) if projection.delay is None else projection.delay
+        wanted = projection.delay is not None and projection.delay.any()
         # Own time of a population starts with its first input; see FixedPointNetwork.latency.
-        extra = wanted + feedback - (1 + depth[projection.pre] - depth[projection.post])
+        own = 1 + depth[projection.pre] - depth[projection.post]
+        extra = np.atleast_1d(lateness(network, projection)) - own
         if not extra.any():
             continue
         if extra.min() < 0:
@@ -73,13 +74,13 @@ def timing(network: Network) -> Timing:
                 f"{projection.name}: arrives {-int(extra.min())} steps before the chip can deliver "
                 "it; feedback takes a step for each population on its way"
             )
-        elif isinstance(projection.connection, Dense):
+        elif projection.connection.delayed:
             if extra.max() > MAX_DELAY:
                 offenders.append(
                     f"{projection.name}: needs delays to {extra.max()}, the chip has {MAX_DELAY}"
                 )
             delays[projection.name] = np.broadcast_to(extra, _size(network, projection.pre))
-        elif wanted.any() and not feedback:
+        elif wanted and not network.is_feedback(projection):
             offenders.append(f"{projection.name}: a convolution has no delays on the chip")
         elif (extra != extra[0]).any():
             offenders.append(f"{projection.name}: a convolution hears all neurons at one time")

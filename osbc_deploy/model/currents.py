@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import singledispatch
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.model.graph import AvgPool, Conv, Projection
+from osbc_deploy.model.connections import Connection, Conv, Dense
+from osbc_deploy.model.connections.base import no_such_kind
+from osbc_deploy.model.graph import Projection
+from osbc_deploy.model.windows import AvgPool
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Current", "exact_current", "framework_current", "parts"]
+__all__ = ["Current", "exact_current", "framework_current", "mapped", "parts", "pooled"]
 
 Current: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 """From the activity (n, *pre shape) that arrives in a step to the current (n, *post shape)."""
@@ -34,8 +38,8 @@ def framework_current(projection: Projection, dtype: torch.dtype) -> Current:
 
     def current(source: torch.Tensor) -> torch.Tensor:
         if pool is not None:
-            source = _pooled(source, pool, pool.divisor)
-        return _mapped(projection, source, weight, bias)
+            source = pooled(source, pool)
+        return mapped(connection, source, weight, bias)
 
     return current
 
@@ -57,7 +61,7 @@ def exact_current(projection: Projection, dtype: torch.dtype, peak: int = 1) -> 
     import torch
 
     connection, pool = projection.connection, projection.pool
-    groups = connection.groups if isinstance(connection, Conv) else 1
+    groups = connection.groups
     area = 1 if pool is None else math.prod(pool.kernel)
     found = parts(connection.weight, area * peak)
     # The parts of a group's channels are next to each other: one convolution computes them all.
@@ -69,10 +73,10 @@ def exact_current(projection: Projection, dtype: torch.dtype, peak: int = 1) -> 
 
     def current(source: torch.Tensor) -> torch.Tensor:
         if pool is not None:
-            source = _pooled(source, pool, 1)
+            source = pooled(source, pool, divisor=1)
         # The library for small convolutions transforms them, which is not exact.
         with torch.backends.nnpack.flags(enabled=False):
-            sums = _mapped(projection, source, weight, None)
+            sums = mapped(connection, source, weight, None)
         each = sums.reshape(len(sums), groups, len(found), -1, *sums.shape[2:])
         total = each[:, :, 0] if len(found) == 1 else each[:, :, 0] + each[:, :, 1]
         total = total.reshape(len(sums), -1, *sums.shape[2:])
@@ -115,28 +119,38 @@ def _tensor(array: FloatArray, dtype: torch.dtype) -> torch.Tensor:
     return torch.tensor(np.array(array), dtype=dtype)
 
 
-def _pooled(source: torch.Tensor, pool: AvgPool, divisor: int) -> torch.Tensor:
+def pooled(source: torch.Tensor, pool: AvgPool, divisor: int | None = None) -> torch.Tensor:
+    """Return pooled activity (n, C, H, W), by its own divisor or another."""
     from torch.nn import functional
 
     return functional.avg_pool2d(
-        source, pool.kernel, pool.stride, pool.padding, divisor_override=divisor
+        source, pool.kernel, pool.stride, pool.padding, divisor_override=divisor or pool.divisor
     )
 
 
-def _mapped(
-    projection: Projection, source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+@singledispatch
+def mapped(
+    connection: Connection, source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the currents of a connection whose weights were replaced by `weight` and `bias`."""
+    raise no_such_kind(connection, "the simulation in torch")
+
+
+@mapped.register(Dense)
+def _dense(
+    _: Dense, source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     from torch.nn import functional
 
-    connection = projection.connection
-    if isinstance(connection, Conv):
-        return functional.conv2d(
-            source,
-            weight,
-            bias,
-            connection.stride,
-            connection.padding,
-            connection.dilation,
-            connection.groups,
-        )
     return functional.linear(source.flatten(1), weight, bias)
+
+
+@mapped.register(Conv)
+def _conv(
+    conv: Conv, source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    from torch.nn import functional
+
+    return functional.conv2d(
+        source, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups
+    )

@@ -6,12 +6,14 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
+from osbc_deploy.model.connections import Connection, Conv, Dense
 from osbc_deploy.model.neurons import Neuron
+from osbc_deploy.model.windows import AvgPool, Pair, Shape
 
 __all__ = [
     "AvgPool",
@@ -26,16 +28,9 @@ __all__ = [
     "blocks",
 ]
 
-Pair: TypeAlias = tuple[int, int]
-Shape: TypeAlias = tuple[int, ...]
 
 INPUT = "input"
 """Name of the population that stands for the network's input spikes."""
-
-
-def window_count(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
-    """Return how many windows of a convolution or pooling fit along one axis."""
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
 def blocks(order: Sequence[str], edges: Iterable[tuple[str, str]]) -> tuple[tuple[int, int], ...]:
@@ -63,107 +58,6 @@ def blocks(order: Sequence[str], edges: Iterable[tuple[str, str]]) -> tuple[tupl
         found.append((start, stop))
         start = stop
     return tuple(found)
-
-
-@dataclass(frozen=True)
-class AvgPool:
-    """Average pooling of presynaptic activity (C, H, W), zero padding counted in the average.
-
-    Attributes
-    ----------
-    kernel, stride, padding : (int, int)
-        Window, step and zero padding in pixels, as (rows, columns).
-    divisor : int
-        What the window's sum is divided by; ``kernel[0] * kernel[1]`` unless overridden.
-    """
-
-    kernel: Pair
-    stride: Pair
-    padding: Pair = (0, 0)
-    divisor: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.divisor:
-            object.__setattr__(self, "divisor", self.kernel[0] * self.kernel[1])
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the pooled shape of (C, H, W)."""
-        c, h, w = shape
-        rows = window_count(h, self.kernel[0], self.stride[0], self.padding[0])
-        cols = window_count(w, self.kernel[1], self.stride[1], self.padding[1])
-        return c, rows, cols
-
-
-@dataclass(frozen=True, eq=False)
-class Dense:
-    """Fully connected linear map of the flattened source.
-
-    Attributes
-    ----------
-    weight : ndarray (n_post, n_pre)
-    bias : ndarray (n_post,) or None
-        Current added in every time step.
-    """
-
-    weight: FloatArray
-    bias: FloatArray | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "weight", frozen(self.weight))
-        if self.bias is not None:
-            object.__setattr__(self, "bias", frozen(self.bias))
-
-    @property
-    def fan_in(self) -> int:
-        """Weights of one output neuron."""
-        return int(self.weight.shape[1])
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of the result for a source of `shape`."""
-        return (int(self.weight.shape[0]),)
-
-
-@dataclass(frozen=True, eq=False)
-class Conv:
-    """Two-dimensional cross-correlation, as torch defines Conv2d, with zero padding.
-
-    Attributes
-    ----------
-    weight : ndarray (c_out, c_in / groups, kh, kw)
-    bias : ndarray (c_out,) or None
-        Current added in every time step.
-    stride, padding, dilation : (int, int)
-        As (rows, columns).
-    groups : int
-    """
-
-    weight: FloatArray
-    bias: FloatArray | None = None
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "weight", frozen(self.weight))
-        if self.bias is not None:
-            object.__setattr__(self, "bias", frozen(self.bias))
-
-    @property
-    def fan_in(self) -> int:
-        """Weights of one output channel."""
-        return int(np.prod(self.weight.shape[1:]))
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return (c_out, rows, columns) for a source of (c_in, H, W)."""
-        _, h, w = shape
-        kh, kw = self.weight.shape[2:]
-        rows = window_count(h, kh, self.stride[0], self.padding[0], self.dilation[0])
-        cols = window_count(w, kw, self.stride[1], self.padding[1], self.dilation[1])
-        return int(self.weight.shape[0]), rows, cols
-
-
-Connection: TypeAlias = Dense | Conv
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +94,7 @@ class Projection:
         Path of the weighted layer in the source model.
     pre, post : str
         Names of the populations; `pre` may be ``"input"``.
-    connection : Dense or Conv
+    connection : Connection
     pool : AvgPool or None
         Applied to the spikes before the connection.
     compressible : bool

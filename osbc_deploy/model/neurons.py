@@ -87,6 +87,8 @@ class Neuron:
     """Names of the state arrays; `v` starts at `v_init`, all others at 0."""
     fires_at_threshold: ClassVar[bool] = False
     """Whether it fires at the threshold too, and not only above it."""
+    memoryless: ClassVar[bool] = False
+    """Whether a step leaves nothing for the next one, so that a reset makes no difference."""
     feedback_apart: ClassVar[bool] = False
     """Whether `step` takes a pair: the current of what comes forward, and of what feeds back. The
     two are added to the state one after the other where the framework does, since the order of a

@@ -2,70 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.errors import UsageError
+from osbc_deploy.notation import Readout, outputs_per_class
 
 __all__ = [
     "NO_ANSWER",
-    "READOUTS",
-    "Readout",
     "check_readout",
     "classes_of",
     "decode",
     "evidence",
     "readout_fault",
     "shared_answers",
-    "votes",
 ]
-
-Readout: TypeAlias = str
-"""``sum``, ``last`` or ``max`` of each output over time, or ``vote:N``: the sum over time and over
-N outputs in a row, which stand for one class together (SpikingJelly's VotingLayer, a population
-code of snnTorch)."""
-
-READOUTS = ("sum", "last", "max", "vote:N")
 
 NO_ANSWER = -1
 """Class of a sample that no output says anything about."""
 
 
-def readout_fault(readout: object, outputs: int | None = None) -> str:
-    """Return what is wrong with a readout, of a network with so many outputs; "" if nothing is."""
-    if readout in ("sum", "last", "max"):
-        return ""
-    kind, _, number = readout.partition(":") if isinstance(readout, str) else ("", "", "")
-    if kind != "vote" or not (number.isascii() and number.isdigit() and len(number) <= 6):
-        return f"readout: {str(readout)[:40]!r} must be one of {', '.join(READOUTS)}"
-    if int(number) < 2:
-        return f"readout: {readout} lets {int(number)} outputs vote for a class, at least 2 can"
-    if outputs is not None and outputs % int(number):
-        return f"readout: {readout} does not divide the network's {outputs} outputs"
+def readout_fault(readout: Readout, outputs: int) -> str:
+    """Return what is wrong with a readout of a network with so many outputs, "" if nothing is."""
+    try:
+        share = outputs_per_class(readout)
+    except UsageError as error:
+        return str(error)
+    if outputs % share:
+        return (
+            f"readout: {readout} does not divide the network's {outputs} outputs. Give the number "
+            "of outputs that stand for one class."
+        )
     return ""
 
 
-def check_readout(readout: Readout, outputs: int | None = None) -> None:
-    """Refuse what is no readout, and votes that do not divide the outputs among the classes.
+def check_readout(readout: Readout, outputs: int) -> None:
+    """Refuse votes that do not divide the outputs among the classes.
 
     Raises
     ------
     UsageError
     """
     if fault := readout_fault(readout, outputs):
-        raise UsageError(f"{fault}. N is the number of outputs that stand for one class.")
-
-
-def votes(readout: Readout) -> int:
-    """Return how many outputs stand for one class; 1 unless they vote."""
-    return int(readout.partition(":")[2] or 1)
+        raise UsageError(fault)
 
 
 def classes_of(readout: Readout, outputs: int) -> int:
     """Return how many classes the outputs tell apart."""
-    return outputs // votes(readout)
+    return outputs // outputs_per_class(readout)
 
 
 def decode(output: FloatArray | IntArray, readout: Readout, *, spiking: bool) -> IntArray:
@@ -109,7 +93,7 @@ def evidence(output: FloatArray | IntArray, readout: Readout) -> FloatArray | In
     The activity (spikes or membrane potential) is summed over time, taken at the last step, or
     its maximum over time is taken; votes are summed over time and the outputs of a class.
     """
-    share = votes(readout)
+    share = outputs_per_class(readout)
     flat = output.reshape(*output.shape[:2], -1)
     whole = np.issubdtype(output.dtype, np.integer)
     wide: FloatArray | IntArray = flat.astype(np.int64) if whole else flat.astype(np.float64)

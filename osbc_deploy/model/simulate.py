@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
+from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.model.currents import Current, exact_current, framework_current
-from osbc_deploy.model.graph import INPUT, Network, Population, Projection
+from osbc_deploy.model.delivery import arriving, lateness
+from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.progress import SILENT, Progress, task
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _block(
         for projection in network.afferents(population.name):
             source = result[projection.pre] if projection.pre in own else activity[projection.pre]
             feedback = network.is_feedback(projection)
-            late = _lateness(projection, feedback=feedback)
+            late = lateness(network, projection)
             maps.append((source, late, currents[projection.name], feedback))
         neuron = population.neuron
         zeros = torch.zeros((batch, *population.shape), dtype=dtype)
@@ -208,35 +209,13 @@ def _block(
             apart = population.neuron.feedback_apart
             sums: list[Any] = [None, None]
             for source, late, current, feedback in maps:
-                arriving = current(_sent(source, t, late))
+                x = current(arriving(source, t, late))
                 which = int(apart and feedback)
-                sums[which] = arriving if sums[which] is None else sums[which] + arriving
-            x = tuple(sums) if apart else sums[0]
-            answer, after = population.neuron.step(parameters, state, x, torch.where)
+                sums[which] = x if sums[which] is None else sums[which] + x
+            total = tuple(sums) if apart else sums[0]
+            answer, after = population.neuron.step(parameters, state, total, torch.where)
             cells[number] = (population, maps, parameters, after)
             result[population.name][t] = answer
             if population.name in potentials:
                 potentials[population.name][t] = after["v"]
     return result
-
-
-def _lateness(projection: Projection, *, feedback: bool) -> int | IntArray:
-    """Return the steps that spikes arrive late: one number, or one for each neuron."""
-    if projection.delay is None:
-        return int(feedback)
-    late = projection.delay + int(feedback)
-    return int(late[0]) if len(late) and (late == late[0]).all() else late
-
-
-def _sent(source: torch.Tensor, t: int, late: int | IntArray) -> torch.Tensor:
-    """Return what arrives at step t of activity (T, n, *shape)."""
-    import torch
-
-    if isinstance(late, int):
-        return source[t - late] if t >= late else torch.zeros_like(source[0])
-    flat = source.flatten(2)
-    when = torch.from_numpy(t - late)
-    arrived = flat[when.clamp(min=0), :, torch.arange(len(late))]
-    # Not a product: what a population has yet to send is memory that may hold anything.
-    arrived = torch.where((when >= 0)[:, None], arrived, torch.zeros_like(arrived))
-    return arrived.T.reshape(source.shape[1:])

@@ -9,21 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from osbc_deploy.arrays import FloatArray, IntArray
-from osbc_deploy.compress.network import CompressedNetwork
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import FidelityError, UnsupportedModelError, UsageError
-from osbc_deploy.model.graph import INPUT, Conv, Network, Population, Projection
-from osbc_deploy.model.readout import Readout, decode
+from osbc_deploy.model.connections import Connection, Conv, Dense
+from osbc_deploy.model.connections.base import no_such_kind
+from osbc_deploy.model.currents import pooled
+from osbc_deploy.model.delivery import arriving, lateness
+from osbc_deploy.model.graph import INPUT, Network, Population, Projection
+from osbc_deploy.model.readout import decode
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.neurobench.workload import count_workload
+from osbc_deploy.notation import Readout
 
 __all__ = ["TorchNetwork", "neurobench_scores"]
 
@@ -127,46 +132,29 @@ class TorchNetwork(nn.Module):
         """Return the output's activity (B, T, *output shape) for spikes (B, T, *input_shape)."""
         batch, steps = spikes.shape[:2]
         layers = dict(zip(self.network.projections, self.connections, strict=True))
-        activity: dict[str, list[torch.Tensor]] = {p.name: [] for p in self.network.populations}
-        activity[INPUT] = list(spikes.to(self.dtype).unbind(1))
+        activity = {
+            p.name: torch.empty((steps, batch, *p.shape), dtype=self.dtype)
+            for p in self.network.populations
+        }
+        activity[INPUT] = spikes.to(self.dtype).moveaxis(1, 0)
+        late = {p: lateness(self.network, p) for p in self.network.projections}
         for cell in self.neurons:
             cell.reset(batch)  # type: ignore[operator]
         for t in range(steps):
             for population, cell in zip(self.network.populations, self.neurons, strict=True):
                 x = None
                 for projection in self.network.afferents(population.name):
-                    late = int(self.network.is_feedback(projection))
-                    source = _arriving(projection, activity[projection.pre], t - late)
-                    if source is None:
-                        source = torch.zeros(
-                            (batch, *self.network.shape_of(projection.pre)), dtype=self.dtype
-                        )
+                    source = arriving(activity[projection.pre], t, late[projection])
                     current = layers[projection](_prepared(projection, source)).to(self.dtype)
                     x = current if x is None else x + current
-                activity[population.name].append(cell(x))
-        return torch.stack(activity[self.network.output.name], dim=1)
+                activity[population.name][t] = cell(x)
+        return activity[self.network.output.name].moveaxis(0, 1)
 
 
 def _layer(network: Network, projection: Projection) -> nn.Module:
     connection = projection.connection
-    biased = connection.bias is not None
     dtype = getattr(torch, network.dtype)
-    shape = connection.weight.shape
-    layer: nn.Linear | nn.Conv2d
-    if isinstance(connection, Conv):
-        layer = _Conv2d(
-            shape[1] * connection.groups,
-            shape[0],
-            tuple(shape[2:]),
-            connection.stride,
-            connection.padding,
-            connection.dilation,
-            connection.groups,
-            biased,
-            dtype=dtype,
-        )
-    else:
-        layer = _Linear(shape[1], shape[0], biased, dtype=dtype)
+    layer = _module(connection, {"bias": connection.bias is not None, "dtype": dtype})
     with torch.no_grad():
         layer.weight.copy_(torch.tensor(np.array(connection.weight), dtype=dtype))
         if layer.bias is not None and connection.bias is not None:
@@ -174,27 +162,28 @@ def _layer(network: Network, projection: Projection) -> nn.Module:
     return layer
 
 
-def _arriving(projection: Projection, sent: list[torch.Tensor], t: int) -> torch.Tensor | None:
-    """Return what was sent at step t, or as many steps before it as the delay of each neuron."""
-    if projection.delay is None:
-        return sent[t] if t >= 0 else None
-    if t < 0:
-        return None
-    arrived = torch.zeros_like(sent[0]).flatten(1)
-    for lag in np.unique(projection.delay):
-        if t >= lag:
-            some = torch.from_numpy(np.flatnonzero(projection.delay == lag))
-            arrived[:, some] = sent[t - int(lag)].flatten(1)[:, some]
-    return arrived.reshape(sent[0].shape)
+@singledispatch
+def _module(connection: Connection, options: dict[str, Any]) -> nn.Linear | nn.Conv2d:
+    """Return the layer of a connection, whose weights are still random."""
+    raise no_such_kind(connection, "NeuroBench")
+
+
+@_module.register(Dense)
+def _(dense: Dense, options: dict[str, Any]) -> _Linear:
+    return _Linear(dense.weight.shape[1], len(dense.weight), **options)
+
+
+@_module.register(Conv)
+def _(conv: Conv, options: dict[str, Any]) -> _Conv2d:
+    out, per_group, *kernel = conv.weight.shape
+    return _Conv2d(per_group * conv.groups, out, tuple(kernel), **conv.geometry, **options)
 
 
 def _prepared(projection: Projection, source: torch.Tensor) -> torch.Tensor:
     pool = projection.pool
     if pool is not None:
-        source = functional.avg_pool2d(
-            source, pool.kernel, pool.stride, pool.padding, divisor_override=pool.divisor
-        )
-    return source if isinstance(projection.connection, Conv) else source.flatten(1)
+        source = pooled(source, pool)
+    return source if projection.connection.convolutional else source.flatten(1)
 
 
 def neurobench_scores(
@@ -211,7 +200,7 @@ def neurobench_scores(
     compressed : CompressedNetwork or Network
     samples : Samples
         With labels, the accuracy is scored as well.
-    readout : {"sum", "last", "max", "vote:N"}
+    readout : {"sum", "last", "max"}
     batch_size : int
         Samples run side by side.
 

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from osbc_deploy.arrays import BoolArray, IntArray, SpikeArray
-from osbc_deploy.model.graph import INPUT, AvgPool, Conv, Network, Pair, Projection, window_count
+from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.model.delivery import delivered
+from osbc_deploy.model.graph import INPUT, Network
 
 __all__ = ["Workload", "count_workload"]
 
@@ -63,11 +64,19 @@ def count_workload(
     n = len(spikes[INPUT])
     macs = acs = dense = 0
     for projection in network.projections:
-        dense += _dense(network, projection) * spikes[INPUT].shape[1]
+        connection, pool = projection.connection, projection.pool
+        shape = network.shape_of(projection.pre)
+        shape = shape if pool is None else pool.output_shape(shape)
+        nonzero = connection.weight != 0
+        fans = connection.fan_out(nonzero, shape)
+        dense += (
+            int(connection.fan_out(np.ones_like(nonzero), shape).sum()) * spikes[INPUT].shape[1]
+        )
         for start in range(0, n, batch_size):
-            heard = _heard(network, projection, spikes[projection.pre][start : start + batch_size])
-            pooled, full = _pooled(heard, projection.pool)
-            operations = _effective(projection, pooled > 0)
+            sent = spikes[projection.pre][start : start + batch_size]
+            heard = delivered(network, projection, sent).astype(np.int64)
+            pooled, full = (heard, 1) if pool is None else (pool.sums(heard), pool.divisor)
+            operations = (pooled > 0).sum(axis=0).reshape(pooled.shape[1], -1) @ fans
             graded = ((pooled != 0) & (pooled != full)).any(axis=tuple(range(2, pooled.ndim)))
             graded_step = graded.any(axis=0)
             macs += int(operations[graded_step].sum())
@@ -88,78 +97,3 @@ def count_workload(
 def _values(network: Network) -> int:
     neurons = (p.neuron.parameters for p in network.populations)
     return network.parameters + sum(v.size for values in neurons for v in values.values())
-
-
-def _heard(network: Network, projection: Projection, spikes: SpikeArray) -> IntArray:
-    """Return what arrives in each step: late by a step with feedback, and by the delays."""
-    late = int(network.is_feedback(projection))
-    flat = spikes.reshape(*spikes.shape[:2], -1)
-    delays = np.zeros(flat.shape[2], np.int64) if projection.delay is None else projection.delay
-    arrived = np.zeros(flat.shape, np.int64)
-    for lag in np.unique(delays + late):
-        some = delays + late == lag
-        arrived[:, lag:, some] = flat[:, : max(0, flat.shape[1] - lag), some]
-    return arrived.reshape(spikes.shape)
-
-
-def _pooled(heard: IntArray, pool: AvgPool | None) -> tuple[IntArray, int]:
-    """Return the sums of all windows, (n, T, C, rows, columns), and the sum that makes a 1."""
-    if pool is None:
-        return heard, 1
-    (kh, kw), (ph, pw) = pool.kernel, pool.padding
-    padded = np.pad(heard, ((0, 0), (0, 0), (0, 0), (ph, ph), (pw, pw)))
-    _, rows, cols = pool.output_shape(heard.shape[2:])
-    sums = np.zeros((*heard.shape[:3], rows, cols), np.int64)
-    for y in range(kh):
-        for x in range(kw):
-            sums += padded[..., y:, x:][..., :: pool.stride[0], :: pool.stride[1]][
-                ..., :rows, :cols
-            ]
-    return sums, pool.divisor
-
-
-def _effective(projection: Projection, active: BoolArray) -> IntArray:
-    """Return the effective operations of every step, (T,), summed over the samples."""
-    connection = projection.connection
-    nonzero = connection.weight != 0
-    if not isinstance(connection, Conv):
-        fans = np.count_nonzero(nonzero, axis=0)
-        return np.asarray(active.reshape(*active.shape[:2], -1).sum(axis=0) @ fans)
-    c_in = active.shape[2]
-    per_group = c_in // connection.groups
-    # Weights that are not 0 of each input channel and tap.
-    grouped = nonzero.reshape(connection.groups, -1, per_group, *nonzero.shape[2:])
-    fans = grouped.sum(axis=1).reshape(c_in, *nonzero.shape[2:])
-    seen = active.sum(axis=0)
-    total = np.zeros(len(seen), np.int64)
-    for y in range(fans.shape[1]):
-        rows = _taps(connection, 0, seen.shape[2], y)
-        for x in range(fans.shape[2]):
-            cols = _taps(connection, 1, seen.shape[3], x)
-            total += seen[:, :, rows][..., cols].sum(axis=(2, 3)) @ fans[:, y, x]
-    return total
-
-
-def _taps(connection: Conv, axis: int, size: int, tap: int) -> IntArray:
-    """Return the pixels that one tap of a kernel meets along an axis, padding left out."""
-    stride, padding, dilation = (
-        pair[axis] for pair in (connection.stride, connection.padding, connection.dilation)
-    )
-    kernel = connection.weight.shape[2 + axis]
-    count = window_count(size, kernel, stride, padding, dilation)
-    pixels = np.arange(count) * stride + tap * dilation - padding
-    return pixels[(pixels >= 0) & (pixels < size)]
-
-
-def _dense(network: Network, projection: Projection) -> int:
-    """Return the operations of a step if everything were 1."""
-    connection = projection.connection
-    if not isinstance(connection, Conv):
-        return int(connection.weight.size)
-    shape = network.shape_of(projection.pre)
-    shape = shape if projection.pool is None else projection.pool.output_shape(shape)
-    taps: Pair = (
-        sum(len(_taps(connection, 0, shape[1], y)) for y in range(connection.weight.shape[2])),
-        sum(len(_taps(connection, 1, shape[2], x)) for x in range(connection.weight.shape[3])),
-    )
-    return int(np.prod(connection.weight.shape[:2])) * taps[0] * taps[1]

@@ -9,7 +9,8 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.lower.features import check_features
-from osbc_deploy.model.graph import Conv, Network, Population, Projection
+from osbc_deploy.model.delivery import lateness
+from osbc_deploy.model.graph import Network, Population, Projection
 
 __all__ = ["SCHEMA", "describe"]
 
@@ -86,29 +87,28 @@ def _span(values: FloatArray) -> float | list[float]:
 
 
 def _projection(network: Network, projection: Projection) -> dict[str, Any]:
-    connection, pool, delay = projection.connection, projection.pool, projection.delay
-    feeds_back = network.is_feedback(projection)
+    connection, pool = projection.connection, projection.pool
+    late = lateness(network, projection)
     found: dict[str, Any] = {
         "name": projection.name,
         "from": projection.pre,
         "to": projection.post,
-        "kind": "dense",
+        "kind": connection.kind,
         "weight_shape": list(connection.weight.shape),
         "weights": int(connection.weight.size),
         "nonzero": int(np.count_nonzero(connection.weight)),
         "biases": 0 if connection.bias is None else int(connection.bias.size),
         "compressible": projection.compressible,
-        "feedback": feeds_back,
-        "late": _steps(delay, 1 if feeds_back else 0),
+        "feedback": network.is_feedback(projection),
+        "late": late if isinstance(late, int) else [int(late.min()), int(late.max())],
         "pool": None,
     }
-    if isinstance(connection, Conv):
-        depthwise = connection.groups > 1 and connection.weight.shape[1] == 1
-        found["kind"] = "depthwise" if depthwise else "conv"
+    if connection.convolutional:
+        if connection.groups > 1 and connection.weight.shape[1] == 1:
+            found["kind"] = "depthwise"
         found["kernel"] = list(connection.weight.shape[2:])
-        for key in ("stride", "padding", "dilation"):
-            found[key] = list(getattr(connection, key))
-        found["groups"] = connection.groups
+        for key, value in connection.geometry.items():
+            found[key] = list(value) if isinstance(value, tuple) else value
     if pool is not None:
         found["pool"] = {
             "kernel": list(pool.kernel),
@@ -117,11 +117,3 @@ def _projection(network: Network, projection: Projection) -> dict[str, Any]:
             "divisor": pool.divisor,
         }
     return found
-
-
-def _steps(delay: Any, feedback: int) -> int | list[int]:
-    """Return the steps that spikes arrive late."""
-    if delay is None or not delay.size:
-        return feedback
-    low, high = int(delay.min()) + feedback, int(delay.max()) + feedback
-    return low if low == high else [low, high]

@@ -19,14 +19,14 @@ from osbc_deploy.fixedpoint.network import (
     FixedPopulation,
     FixedProjection,
 )
-from random_networks import Case, collect
+from osbc_deploy.testing import Case, random_networks
 
 LIMIT = 2**23
 
 
 @pytest.fixture(scope="module")
 def drawn(formats: NumberFormats) -> list[Case]:
-    return collect(60, formats, start=5)[0]
+    return random_networks(60, formats, start=5)
 
 
 def reference(a: list[int], p: dict[str, int]) -> tuple[list[int], list[int], list[int]]:
@@ -353,3 +353,20 @@ def test_samples_of_another_shape_are_refused(formats: NumberFormats) -> None:
     network = memoryless(FixedDense(np.ones((2, 3))), 0, (3,), 2, formats)
     with pytest.raises(UsageError, match=r"the network takes \(n, T, 3\)"):
         run(network, np.ones((1, 2, 4), np.uint8))
+
+
+@KERNELS
+def test_only_the_first_samples_are_kept(kernels: Any, drawn: list[Case]) -> None:
+    for case in drawn:
+        network, spikes = case.network, np.concatenate([case.spikes] * 3)
+        names = [p.name for p in network.populations]
+        every = run(network, spikes, record=names, states=names, kernels=kernels)
+        few = run(
+            network, spikes, record=names, states=names, kernels=kernels, keep=2, batch_size=3
+        )
+        assert np.array_equal(few.output, every.output)
+        assert str(few.activity) == str(every.activity)
+        for quantity in ("spikes", "u", "v"):
+            found, wanted = getattr(few, quantity), getattr(every, quantity)
+            assert found.keys() == wanted.keys()
+            assert all(np.array_equal(found[n], wanted[n][:2]) for n in wanted)

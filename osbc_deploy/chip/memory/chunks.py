@@ -11,17 +11,19 @@ nengo/nengo-loihi 1.1.0: ``SynapseConfig.bits_per_axon``, ``Synapse.idx_bits`` a
 from __future__ import annotations
 
 import math
+from functools import singledispatch
 from itertools import product
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.chip.facts import Bits, Fact, Positive, Strict, Width
-from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage, window
-from osbc_deploy.chip.memory.base import MemoryBase
-from osbc_deploy.fixedpoint.network import FixedConv
+from osbc_deploy.chip.facts import Bits, Fact, Positive, Strict
+from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Range, Ranges, Stored, Usage
+from osbc_deploy.chip.memory.base import Arrangement, MemoryBase
+from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
+from osbc_deploy.model.connections.base import no_such_kind
 
 __all__ = ["Chunks"]
 
@@ -58,11 +60,9 @@ class Chunks(MemoryBase):
         Output axons that a pixel takes towards a convolution, whatever its channels.
     """
 
-    arrangement: ClassVar[Literal["split"]] = "split"
+    arrangement: ClassVar[Arrangement] = "split"
     """Populations are cut over as many cores as they need."""
 
-    model: Literal["chunks"]
-    word_bits: Fact[Width]
     caps: ChunkCaps
     chunk_synapses: Fact[Positive]
     header_bits: Fact[Bits]
@@ -109,7 +109,7 @@ class Chunks(MemoryBase):
         """Return what a slice of a layer uses on its core."""
         neurons = math.prod(stop - start for start, stop in ranges)
         whole = ranges == layer.whole
-        parts = [self._afferent(a, ranges, whole=whole) for a in layer.afferents]
+        parts = [_stored(a.connection, a, self, ranges, whole) for a in layer.afferents]
         words = sum(p.words for p in parts)
         used = {
             "neurons": neurons,
@@ -135,7 +135,7 @@ class Chunks(MemoryBase):
     def least(self, layer: Layer) -> dict[str, int]:
         """Return what the slices of any cut together use at least of every resource."""
         used = dict(self.cost(layer, layer.whole).used)
-        if any(isinstance(a.connection, FixedConv) for a in layer.afferents):
+        if any(a.connection.convolutional for a in layer.afferents):
             # Border kernels differ from cut to cut; one kernel set is the least.
             used["synapses"] = used["axon_in"] = 0
             return used
@@ -145,25 +145,10 @@ class Chunks(MemoryBase):
         used["synapses"] = sum(-(-int(n.sum()) * bits // word) for n, bits in counts)
         return used
 
-    def _afferent(self, afferent: Afferent, ranges: Ranges, *, whole: bool) -> Stored:
-        """Return what one afferent stores, in the cheaper encoding."""
-        if isinstance(afferent.connection, FixedConv):
-            return self._conv(afferent, afferent.connection, ranges, whole=whole)
-        n_pre, bits, delay = afferent.pre_size, afferent.bits, afferent.delay_bits
-        rows = ranges[0][1] - ranges[0][0]
-        dense = self._axons(np.full(n_pre, rows), bits, 0, delay)
-        nonzero = afferent.fan_in(ranges[0])
-        nonzero = nonzero[nonzero > 0]
-        index = self.index_bits(rows - 1) if self.sparse_index.value else 0
-        sparse = self._axons(nonzero, bits, index, delay)
-        if sparse[0] < dense[0]:
-            axons = len(nonzero)
-            return Stored("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
-        return Stored("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
-
-    def _axons(
+    def axons(
         self, synapses: IntArray, bits: int, index: int, delay: int
     ) -> tuple[int, dict[str, int]]:
+        """Return words and composition of the memory of axons with so many synapses each."""
         total = int(self.bits_per_axon(synapses, bits, index_bits=index, delay_bits=delay).sum())
         count = int(synapses.sum())
         chunks = int((-(-synapses // self.chunk_synapses.value)).sum())
@@ -172,53 +157,70 @@ class Chunks(MemoryBase):
         parts = dict(zip(PARTS, (payload, count * index, header, padding), strict=True))
         return total // self.word_bits.value, parts
 
-    def _conv(self, afferent: Afferent, conv: FixedConv, ranges: Ranges, *, whole: bool) -> Stored:
-        """Cost a tile: kernel sets that pixels share, with indices of one width.
 
-        Neurons are numbered with the channel fastest, as in nengo-loihi's channels-last order. An
-        uncut layer has an axon for every pixel of the source, one that sees nothing included; a
-        part of a layer only for those it hears.
-        """
-        channels = ranges[0][1] - ranges[0][0]
-        (c0, c1), *seen = window(conv, afferent.pre_shape, ranges)
-        width = ranges[2][1] - ranges[2][0]
-        taps = [
-            _taps(extent, k, stride, padding, dilation, out)
-            for extent, k, stride, padding, dilation, out in zip(
-                seen,
-                conv.weight.shape[2:],
-                conv.stride,
-                conv.padding,
-                conv.dilation,
-                ranges[1:],
-                strict=True,
-            )
-        ]
-        page = self.page_neurons.value
-        sets, largest = {}, 0
-        for (first_y, rows), (first_x, cols) in product(*taps):
-            if rows and cols:
-                start = (first_y * width + first_x) * channels // page * page
-                (last_y, _), (last_x, _) = max(rows), max(cols)
-                sets[rows, cols, start] = len(rows) * len(cols) * channels
-                largest = max(largest, start + (last_y * width + last_x + 1) * channels - 1)
-        share = len(conv.weight) // conv.groups
-        atoms = (c1 - c0) // max(1, (ranges[0][1] - 1) // share - ranges[0][0] // share + 1)
-        # All channels of a set are stored as one run.
-        sizes = np.array(list(sets.values()), np.int64) * atoms
-        words, bits = self._axons(sizes, afferent.bits, self.index_bits(largest), 0)
-        pixels = sum(1 for (_, r), (_, c) in product(*taps) if r and c)
-        entries = math.prod(afferent.pre_shape[1:]) if whole else pixels
-        return Stored("conv", words, entries, pixels * (c1 - c0), int(sizes.sum()), bits)
+@singledispatch
+def _stored(
+    connection: FixedConnection, afferent: Afferent, memory: Chunks, ranges: Ranges, whole: bool
+) -> Stored:
+    """Return what one afferent stores of a slice, or of the `whole` layer."""
+    raise no_such_kind(connection, "this memory model")
+
+
+@_stored.register(FixedDense)
+def _(
+    _dense: FixedDense, afferent: Afferent, memory: Chunks, ranges: Ranges, whole: bool
+) -> Stored:
+    """Take the cheaper encoding."""
+    n_pre, bits, delay = afferent.pre_size, afferent.bits, afferent.delay_bits
+    rows = ranges[0][1] - ranges[0][0]
+    dense = memory.axons(np.full(n_pre, rows), bits, 0, delay)
+    nonzero = afferent.fan_in(ranges[0])
+    nonzero = nonzero[nonzero > 0]
+    index = memory.index_bits(rows - 1) if memory.sparse_index.value else 0
+    sparse = memory.axons(nonzero, bits, index, delay)
+    if sparse[0] < dense[0]:
+        axons = len(nonzero)
+        return Stored("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
+    return Stored("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
+
+
+@_stored.register(FixedConv)
+def _(conv: FixedConv, afferent: Afferent, memory: Chunks, ranges: Ranges, whole: bool) -> Stored:
+    """Cost a tile: kernel sets that pixels share, with indices of one width.
+
+    Neurons are numbered with the channel fastest, as in nengo-loihi's channels-last order. An
+    uncut layer has an axon for every pixel of the source, one that sees nothing included; a part
+    of a layer only for those it hears.
+    """
+    channels = ranges[0][1] - ranges[0][0]
+    (c0, c1), *seen = conv.seen(afferent.pre_shape, ranges)
+    width = ranges[2][1] - ranges[2][0]
+    taps = [
+        _taps(reached, extent, out)
+        for reached, extent, out in zip(
+            conv.reached(afferent.pre_shape), seen, ranges[1:], strict=True
+        )
+    ]
+    page = memory.page_neurons.value
+    sets, largest = {}, 0
+    for (first_y, rows), (first_x, cols) in product(*taps):
+        if rows and cols:
+            start = (first_y * width + first_x) * channels // page * page
+            (last_y, _), (last_x, _) = max(rows), max(cols)
+            sets[rows, cols, start] = len(rows) * len(cols) * channels
+            largest = max(largest, start + (last_y * width + last_x + 1) * channels - 1)
+    share = len(conv.weight) // conv.groups
+    atoms = (c1 - c0) // max(1, (ranges[0][1] - 1) // share - ranges[0][0] // share + 1)
+    # All channels of a set are stored as one run.
+    sizes = np.array(list(sets.values()), np.int64) * atoms
+    words, bits = memory.axons(sizes, afferent.bits, memory.index_bits(largest), 0)
+    pixels = sum(1 for (_, r), (_, c) in product(*taps) if r and c)
+    entries = math.prod(afferent.pre_shape[1:]) if whole else pixels
+    return Stored("conv", words, entries, pixels * (c1 - c0), int(sizes.sum()), bits)
 
 
 def _taps(
-    extent: tuple[int, int],
-    kernel: int,
-    stride: int,
-    padding: int,
-    dilation: int,
-    outputs: tuple[int, int],
+    reached: IntArray, extent: Range, outputs: Range
 ) -> list[tuple[int, tuple[tuple[int, int], ...]]]:
     """Return, for each source row (or column), its first output and its taps.
 
@@ -226,12 +228,12 @@ def _taps(
     with the same taps share their weights.
     """
     patterns = []
-    for source in range(*extent):
-        taps = []
-        for position in range(kernel):
-            output, off = divmod(source + padding - dilation * position, stride)
-            if off == 0 and outputs[0] <= output < outputs[1]:
-                taps.append((output - outputs[0], position))
+    for row in reached[slice(*extent)].tolist():
+        taps = [
+            (output - outputs[0], position)
+            for position, output in enumerate(row)
+            if outputs[0] <= output < outputs[1]
+        ]
         first = min((output for output, _ in taps), default=0)
         patterns.append((first, tuple((output - first, position) for output, position in taps)))
     return patterns

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import singledispatch
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.chip.facts import Bits, Count, Fact, Positive, Strict, Width
-from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage, window
-from osbc_deploy.chip.memory.base import MemoryBase
-from osbc_deploy.fixedpoint.network import FixedConv
+from osbc_deploy.chip.facts import Bits, Count, Fact, Positive, Strict
+from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage
+from osbc_deploy.chip.memory.base import Arrangement, MemoryBase
+from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
+from osbc_deploy.model.connections.base import no_such_kind
 
 __all__ = ["Records"]
 
@@ -60,11 +62,9 @@ class Records(MemoryBase):
         target does not limit it.
     """
 
-    arrangement: ClassVar[Literal["split"]] = "split"
+    arrangement: ClassVar[Arrangement] = "split"
     """Populations are cut over as many cores as they need."""
 
-    model: Literal["records"]
-    word_bits: Fact[Width]
     pool_words: Fact[Positive]
     caps: RecordCaps
     index_bits: Fact[Bits]
@@ -104,7 +104,7 @@ class Records(MemoryBase):
     def cost(self, layer: Layer, ranges: Ranges) -> Usage:
         """Return what a slice of a layer uses on its core."""
         neurons = math.prod(stop - start for start, stop in ranges)
-        parts = [self._afferent(a, ranges) for a in layer.afferents]
+        parts = [_stored(a.connection, a, self, ranges) for a in layer.afferents]
         pixels = math.prod(stop - start for start, stop in ranges[1:])
         groups = len(np.unique(layer.neurons(layer.neuron_sets, ranges)))
         used = {
@@ -122,7 +122,7 @@ class Records(MemoryBase):
     def least(self, layer: Layer) -> dict[str, int]:
         """Return what the slices of any cut together use at least of every resource."""
         used = dict(self.cost(layer, layer.whole).used)
-        convolution = any(isinstance(a.connection, FixedConv) for a in layer.afferents)
+        convolution = any(a.connection.convolutional for a in layer.afferents)
         if not convolution and len(set(self._allowed)) > 1:
             # Slices may differ in encoding, so only what both store counts: the non-zero weights
             # at the smaller index.
@@ -189,37 +189,51 @@ class Records(MemoryBase):
         padding = words * self.word_bits.value - payload - index - header
         return dict(zip(PARTS, (payload, index, header, padding), strict=True))
 
-    def _afferent(self, afferent: Afferent, ranges: Ranges) -> Stored:
-        """Return what one afferent stores, in the cheaper encoding."""
-        if isinstance(afferent.connection, FixedConv):
-            return self._conv(afferent, afferent.connection, ranges)
-        rows = ranges[0][1] - ranges[0][0]
-        n_pre, bits, delay = afferent.pre_size, afferent.bits, afferent.delay_bits
-        dense = self.axon_words(np.full(n_pre, rows), bits, sparse=False, delay_bits=delay)
-        whole = Stored("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
-        nonzero = afferent.fan_in(ranges[0])
-        nonzero = nonzero[nonzero > 0]
-        sparse = self.axon_words(nonzero, bits, sparse=True, delay_bits=delay)
-        axons = len(nonzero)
-        without = Stored("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
-        # An axon without synapses on the core needs no entry either, so both columns count.
-        return min(
-            (part for part in (whole, without) if part.encoding in self._allowed),
-            key=lambda part: part.words + part.entries,
-        )
+    def allows(self, encoding: str) -> bool:
+        """Tell whether fully connected layers may be stored so."""
+        return encoding in self._allowed
 
-    def _conv(self, afferent: Afferent, conv: FixedConv, ranges: Ranges) -> Stored:
-        """Cost a tile: its kernels once, whatever the number of pixels."""
-        _, per_group, kh, kw = conv.weight.shape
-        start, stop = ranges[0]
-        share = len(conv.weight) // conv.groups
-        words, bits = 0, dict.fromkeys(PARTS, 0)
-        for group in range(start // share, (stop - 1) // share + 1):
-            channels = min(stop, (group + 1) * share) - max(start, group * share)
-            more, parts = self.conv_words(per_group * kh * kw, channels, afferent.bits)
-            words += more
-            bits = {name: bits[name] + parts[name] for name in bits}
-        seen = window(conv, afferent.pre_shape, ranges)
-        axons = math.prod(stop - start for start, stop in seen)
-        synapses = (stop - start) * per_group * kh * kw
-        return Stored("conv", words, self.conv_axon_entries.value, axons, synapses, bits)
+
+@singledispatch
+def _stored(
+    connection: FixedConnection, afferent: Afferent, memory: Records, ranges: Ranges
+) -> Stored:
+    """Return what one afferent stores of a slice."""
+    raise no_such_kind(connection, "this memory model")
+
+
+@_stored.register(FixedDense)
+def _(_dense: FixedDense, afferent: Afferent, memory: Records, ranges: Ranges) -> Stored:
+    """Take the cheaper encoding."""
+    rows = ranges[0][1] - ranges[0][0]
+    n_pre, bits, delay = afferent.pre_size, afferent.bits, afferent.delay_bits
+    dense = memory.axon_words(np.full(n_pre, rows), bits, sparse=False, delay_bits=delay)
+    whole = Stored("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
+    nonzero = afferent.fan_in(ranges[0])
+    nonzero = nonzero[nonzero > 0]
+    sparse = memory.axon_words(nonzero, bits, sparse=True, delay_bits=delay)
+    axons = len(nonzero)
+    without = Stored("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
+    # An axon without synapses on the core needs no entry either, so both columns count.
+    return min(
+        (part for part in (whole, without) if memory.allows(part.encoding)),
+        key=lambda part: part.words + part.entries,
+    )
+
+
+@_stored.register(FixedConv)
+def _(conv: FixedConv, afferent: Afferent, memory: Records, ranges: Ranges) -> Stored:
+    """Cost a tile: its kernels once, whatever the number of pixels."""
+    _, per_group, kh, kw = conv.weight.shape
+    start, stop = ranges[0]
+    share = len(conv.weight) // conv.groups
+    words, bits = 0, dict.fromkeys(PARTS, 0)
+    for group in range(start // share, (stop - 1) // share + 1):
+        channels = min(stop, (group + 1) * share) - max(start, group * share)
+        more, parts = memory.conv_words(per_group * kh * kw, channels, afferent.bits)
+        words += more
+        bits = {name: bits[name] + parts[name] for name in bits}
+    seen = conv.seen(afferent.pre_shape, ranges)
+    axons = math.prod(stop - start for start, stop in seen)
+    synapses = (stop - start) * per_group * kh * kw
+    return Stored("conv", words, memory.conv_axon_entries.value, axons, synapses, bits)

@@ -9,16 +9,19 @@ split. A core adds up the spikes of a window before it sends them, so poolings t
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from functools import singledispatch
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from osbc_deploy.chip.facts import Fact, Positive, Strict, Width
+from osbc_deploy.chip.facts import Fact, Positive, Strict
 from osbc_deploy.chip.layers import Afferent, Layer, Ranges, Usage
-from osbc_deploy.chip.memory.base import MemoryBase
-from osbc_deploy.fixedpoint.network import FixedConv, Pooling
+from osbc_deploy.chip.memory.base import Arrangement, MemoryBase
+from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
+from osbc_deploy.fixedpoint.network import Pooling
 from osbc_deploy.lower.merge import separate
+from osbc_deploy.model.connections.base import no_such_kind
 from osbc_deploy.model.graph import Pair, Shape
 
 __all__ = ["Tables"]
@@ -81,11 +84,9 @@ class Tables(MemoryBase):
         Words of an entry.
     """
 
-    arrangement: ClassVar[Literal["one each"]] = "one each"
+    arrangement: ClassVar[Arrangement] = "one each"
     """Every layer gets one of the cores that can hold it."""
 
-    model: Literal["tables"]
-    word_bits: Fact[Width]
     caps: TableCaps
     rules: TableRules
     kernel_words: Fact[Positive]
@@ -117,7 +118,7 @@ class Tables(MemoryBase):
         """Return what a layer uses on its core; `ranges` is the whole layer."""
         del ranges
         afferent = layer.afferents[0]
-        kernel = self._kernel(afferent, layer)
+        kernel = self._kernel(afferent)
         features, _, height, width = kernel.shape
         rows, columns = (*layer.shape, 1, 1)[1:3]
         used = {
@@ -136,7 +137,7 @@ class Tables(MemoryBase):
             neurons=layer.size,
             axons=afferent.pre_size,
             synapses=synapses,
-            encoding="conv" if isinstance(afferent.connection, FixedConv) else "dense",
+            encoding=afferent.connection.kind,
             bits={
                 "payload": payload,
                 "index": 0,
@@ -153,10 +154,10 @@ class Tables(MemoryBase):
 
     def _broken_rules(self, layer: Layer, layers: tuple[Layer, ...]) -> list[str]:
         rules = self.rules
-        kernel = self._kernel(layer.afferents[0], layer)
+        kernel = self._kernel(layer.afferents[0])
         rows, columns = kernel.shape[2:]
         sent = [
-            self._kernel(afferent, post)
+            self._kernel(afferent)
             for post in layers
             for afferent in post.afferents
             if afferent.pre == layer.name
@@ -205,7 +206,7 @@ class Tables(MemoryBase):
         found = []
         for layer in layers:
             afferent = layer.afferents[0]
-            if self._kernel(afferent, layer).pooling > 1:
+            if self._kernel(afferent).pooling > 1:
                 continue
             if afferent.pooling is not None:
                 (rows, columns), why = afferent.pooling.window, "cores do not have that one"
@@ -220,7 +221,7 @@ class Tables(MemoryBase):
                 )
         return found
 
-    def _kernel(self, afferent: Afferent, layer: Layer) -> _Kernel:
+    def _kernel(self, afferent: Afferent) -> _Kernel:
         """Return how a core holds a projection; a dense one is a kernel as large as its source."""
         connection, source, pooling = afferent.connection, afferent.pre_shape, 1
         if afferent.pooling is not None:
@@ -228,18 +229,24 @@ class Tables(MemoryBase):
             if rows == columns and rows in self.rules.poolings.value:
                 connection = afferent.unpooled
                 source, pooling = (source[0], source[1] // rows, source[2] // rows), rows
-        if isinstance(connection, FixedConv):
-            return _Kernel(
-                source,
-                connection.weight.shape,
-                connection.stride,
-                connection.padding,
-                connection.dilation,
-                connection.groups,
-                pooling,
-            )
-        source = source if len(source) == 3 else (math.prod(source), 1, 1)
-        return _Kernel(source, (layer.size, *source), pooling=pooling)
+        return _kernel(connection, source, pooling)
+
+
+@singledispatch
+def _kernel(connection: FixedConnection, source: Shape, pooling: int) -> _Kernel:
+    """Return how a core holds a connection behind a pooling."""
+    raise no_such_kind(connection, "this memory model")
+
+
+@_kernel.register(FixedDense)
+def _(dense: FixedDense, source: Shape, pooling: int) -> _Kernel:
+    source = source if len(source) == 3 else (math.prod(source), 1, 1)
+    return _Kernel(source, (len(dense.weight), *source), pooling=pooling)
+
+
+@_kernel.register(FixedConv)
+def _(conv: FixedConv, source: Shape, pooling: int) -> _Kernel:
+    return _Kernel(source, conv.weight.shape, **conv.geometry, pooling=pooling)
 
 
 def _repeats(afferent: Afferent, side: int) -> bool:

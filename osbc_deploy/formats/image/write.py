@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import singledispatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.chip.layers import Range
 from osbc_deploy.chip.mapping import Core, Mapping
 from osbc_deploy.errors import FitError, UnsupportedModelError, UsageError
+from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.network import (
     INPUT,
-    FixedConv,
     FixedPointNetwork,
-    FixedPopulation,
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults, weight_range
 from osbc_deploy.formats.folder import manifest_of
 from osbc_deploy.formats.image.bits import pack
+from osbc_deploy.model.connections.base import no_such_kind
+from osbc_deploy.model.windows import Shape
 from osbc_deploy.writing import check_file, write_whole
 
 __all__ = [
@@ -246,7 +246,7 @@ def _slice(network: FixedPointNetwork, core: Core) -> tuple[bytes, int]:
     data += index + bytes(-len(index) % 4)
     synapses = 0
     for projection in afferents:
-        part, count = _afferent(network, projection, population, core, names)
+        part, count = _afferent(network, projection, core, names)
         data += part
         synapses += count
     return data, synapses
@@ -255,43 +255,79 @@ def _slice(network: FixedPointNetwork, core: Core) -> tuple[bytes, int]:
 def _afferent(
     network: FixedPointNetwork,
     projection: FixedProjection,
-    population: FixedPopulation,
     core: Core,
     names: list[str],
 ) -> tuple[bytes, int]:
-    connection = projection.connection
     _, _, step = weight_range(projection.weight_bits, projection.sign, network.formats)
     # One sign is not stored: inhibitory codes are magnitudes.
     unit = -step if projection.sign == "inhibitory" else step
-    bits, index_bits, delay_bits, shortest = projection.weight_bits, 0, 0, 0
-    if isinstance(connection, FixedConv):
-        encoding, axons = "conv", 0
-        data = _kernel(network, projection, connection, core.ranges[0], unit)
-        synapses = math.prod((core.ranges[0][1] - core.ranges[0][0], *connection.weight.shape[1:]))
-    else:
-        low, high = core.ranges[0]
-        codes = connection.weight[low:high].astype(np.int64).T // unit
-        delay = None if connection.delay is None else connection.delay[low:high].T
-        encoding = _encoding(core)
-        if delay is not None:
-            delay_bits, shortest = DELAY_BITS, connection.shortest_delay
-        if encoding == "sparse":
-            index_bits = max(1, (high - low - 1).bit_length())
-            axons, synapses, data = _lists(codes, delay, bits, index_bits)
-        else:
-            axons, synapses = codes.shape[0], codes.size
-            fields, widths = [codes.ravel()], [bits]
-            if delay is not None:
-                fields.append(delay.ravel())
-                widths.append(DELAY_BITS)
-            data = pack(fields, widths)
+    shape = network.shape_of(projection.pre)
+    part = _synapses(projection.connection, core, shape, unit, projection.weight_bits)
     source = INPUT_NUMBER if projection.pre == INPUT else names.index(projection.pre)
     head = AFFERENT.pack(
-        network.projections.index(projection), source, ENCODINGS[encoding], bits,
-        projection.weight_exp, SIGNS[projection.sign], delay_bits, shortest, index_bits,
-        int(projection.graded), axons, synapses, len(data),
+        network.projections.index(projection), source, ENCODINGS[part.encoding],
+        projection.weight_bits, projection.weight_exp, SIGNS[projection.sign], part.delay_bits,
+        part.shortest, part.index_bits, int(projection.graded), part.axons, part.synapses,
+        len(part.data),
     )  # fmt: skip
-    return head + data, synapses
+    return head + part.data, part.synapses
+
+
+class _Synapses(NamedTuple):
+    """The synapses of a projection into a slice; see :data:`AFFERENT`."""
+
+    encoding: str
+    axons: int
+    synapses: int
+    data: bytes
+    delay_bits: int = 0
+    shortest: int = 0
+    index_bits: int = 0
+
+
+@singledispatch
+def _synapses(
+    connection: FixedConnection, core: Core, shape: Shape, unit: int, bits: int
+) -> _Synapses:
+    """Return the synapses of a slice.
+
+    Parameters
+    ----------
+    connection : FixedConnection
+    core : Core
+        With the slice.
+    shape : tuple of int
+        Of the source.
+    unit, bits : int
+        What a code of 1 stands for, and the width of a code.
+    """
+    raise no_such_kind(connection, "the chip image")
+
+
+@_synapses.register(FixedDense)
+def _(dense: FixedDense, core: Core, shape: Shape, unit: int, bits: int) -> _Synapses:
+    low, high = core.ranges[0]
+    codes = dense.weight[low:high].astype(np.int64).T // unit
+    delay = None if dense.delay is None else dense.delay[low:high].T
+    late = (0, 0) if delay is None else (DELAY_BITS, dense.shortest_delay)
+    if _encoding(core) == "sparse":
+        index_bits = max(1, (high - low - 1).bit_length())
+        return _Synapses("sparse", *_lists(codes, delay, bits, index_bits), *late, index_bits)
+    found = [codes.ravel()] + ([] if delay is None else [delay.ravel()])
+    data = pack(found, [bits, DELAY_BITS][: len(found)])
+    return _Synapses("dense", codes.shape[0], codes.size, data, *late)
+
+
+@_synapses.register(FixedConv)
+def _(conv: FixedConv, core: Core, shape: Shape, unit: int, bits: int) -> _Synapses:
+    """Return the geometry and the kernels of the output channels of a slice."""
+    kernels = conv.weight[slice(*core.ranges[0])].astype(np.int64) // unit
+    data = pack([kernels.ravel()], [bits])
+    head = GEOMETRY.pack(
+        *shape, *conv.weight.shape[2:], *conv.stride, *conv.padding, *conv.dilation,
+        conv.groups, 0, len(data),
+    )  # fmt: skip
+    return _Synapses("conv", 0, kernels.size, head + data)
 
 
 def _encoding(core: Core) -> str:
@@ -311,24 +347,6 @@ def _lists(
         fields.append(delay[pre, post])
         widths.append(DELAY_BITS)
     return len(axons), len(pre), table + pack(fields, widths)
-
-
-def _kernel(
-    network: FixedPointNetwork,
-    projection: FixedProjection,
-    conv: FixedConv,
-    channels: Range,
-    unit: int,
-) -> bytes:
-    """Return the geometry and the kernels of the output channels of a slice."""
-    kernels = conv.weight[channels[0] : channels[1]].astype(np.int64) // unit
-    data = pack([kernels.ravel()], [projection.weight_bits])
-    shape = network.shape_of(projection.pre)
-    head = GEOMETRY.pack(
-        *shape, *conv.weight.shape[2:], *conv.stride, *conv.padding, *conv.dilation,
-        conv.groups, 0, len(data),
-    )  # fmt: skip
-    return head + data
 
 
 def _replace(path: Path, data: bytes, start: bytes) -> None:

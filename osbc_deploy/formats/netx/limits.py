@@ -17,19 +17,14 @@ from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     INPUT,
-    FixedConv,
-    FixedDense,
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
 )
 from osbc_deploy.fixedpoint.ranges import faults
-from osbc_deploy.model.graph import Dense, Network, Population
+from osbc_deploy.model.graph import Network, Population
 
-__all__ = ["BIAS_EXP", "FORMAT", "check_network", "check_writable", "loader_keeps", "plain_weights"]
-
-FORMAT = "netx"
-"""What a target calls it whose networks must be ones that a NetX file holds."""
+__all__ = ["BIAS_EXP", "check_network", "check_writable", "loader_keeps", "plain_weights"]
 
 BIAS_EXP = 6
 """Exponent that lava-dl's loader gives every bias."""
@@ -96,7 +91,7 @@ def _of_network(network: Network) -> Iterator[_Offender]:
         afferents = network.afferents(name)
         yield from _chain(name, before, [p.pre for p in afferents], _ELSEWHERE)
         recurrent = [p for p in afferents if p.pre == name]
-        if any(not isinstance(p.connection, Dense) for p in recurrent):
+        if any(p.connection.convolutional for p in recurrent):
             yield _Offender(f"{name}: feeds back to itself by a convolution", _ELSEWHERE)
         delayed = any(p.delay is not None and np.any(p.delay) for p in afferents)
         if delayed and recurrent:
@@ -192,9 +187,9 @@ def _of_projection(p: FixedProjection, remedy: str) -> Iterator[_Offender]:
 def _of_weights(
     name: str, afferents: Sequence[FixedProjection], remedy: str
 ) -> Iterator[_Offender]:
-    dense = [p for p in afferents if isinstance(p.connection, FixedDense)]
+    dense = [p for p in afferents if not p.connection.convolutional]
     for p in afferents:
-        if p.pre == name and isinstance(p.connection, FixedConv):
+        if p.pre == name and p.connection.convolutional:
             yield _Offender(f"{name}: feeds back to itself by a convolution", _ANOTHER)
     if not dense:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,16 @@ from osbc_deploy._version import __version__
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UsageError
 from osbc_deploy.fixedpoint.arithmetic import effective_bias
+from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.network import (
-    FixedConv,
-    FixedDense,
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
 )
 from osbc_deploy.formats.netx.file import OURS
 from osbc_deploy.formats.netx.limits import BIAS_EXP, check_writable, plain_weights
-from osbc_deploy.model.graph import Shape
+from osbc_deploy.model.connections.base import no_such_kind
+from osbc_deploy.model.windows import Shape
 from osbc_deploy.writing import write_whole
 
 __all__ = ["write_netx"]
@@ -70,14 +71,11 @@ def _write(network: FixedPointNetwork, file: Any) -> None:
         recurrent = next((p for p in afferents if p.pre == population.name), None)
         (projection,) = (p for p in afferents if p is not recurrent)
         connection = projection.connection
-        if isinstance(connection, FixedDense) and len(shape) == 3:
+        if not connection.convolutional and len(shape) == 3:
             layers.create_group(str(number))["type"] = np.array([b"flatten"])
             number += 1
         group = layers.create_group(str(number))
-        if isinstance(connection, FixedConv):
-            _write_conv(group, connection, plain_weights(projection))
-        else:
-            _write_dense(group, projection, connection.delay, recurrent)
+        _write_connection(connection, group, plain_weights(projection), recurrent)
         shape = population.shape
         group["shape"] = np.array(shape)
         _write_neurons(group, population)
@@ -111,24 +109,28 @@ def _as_stored(projection: FixedProjection) -> dict[str, Any]:
     }
 
 
-def _write_dense(
-    group: Any,
-    projection: FixedProjection,
-    delay: IntArray | None,
-    recurrent: FixedProjection | None,
+@singledispatch
+def _write_connection(
+    connection: FixedConnection, group: Any, weight: IntArray, recurrent: FixedProjection | None
 ) -> None:
-    weight = plain_weights(projection)
+    """Write a connection, whose weights are these integers, and the feedback beside it."""
+    raise no_such_kind(connection, "NetX")
+
+
+@_write_connection.register(FixedDense)
+def _(dense: FixedDense, group: Any, weight: IntArray, recurrent: FixedProjection | None) -> None:
     group["type"] = np.array([b"dense" if recurrent is None else b"dense_rec"])
     group["inFeatures"], group["outFeatures"] = weight.shape[1], weight.shape[0]
     group["weight"] = weight.astype(np.int32)
     if recurrent is not None:
         group["weight_rec"] = plain_weights(recurrent).astype(np.int32)
-    if delay is not None and delay.any():
+    if dense.delay is not None and dense.delay.any():
         # One for each synapse: the loader takes a row of as many as neurons for their delays.
-        group["delay"] = delay
+        group["delay"] = dense.delay
 
 
-def _write_conv(group: Any, conv: FixedConv, weight: IntArray) -> None:
+@_write_connection.register(FixedConv)
+def _(conv: FixedConv, group: Any, weight: IntArray, recurrent: FixedProjection | None) -> None:
     group["type"] = np.array([b"conv"])
     group["inChannels"] = weight.shape[1] * conv.groups
     group["outChannels"] = weight.shape[0]

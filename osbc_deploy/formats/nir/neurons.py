@@ -202,6 +202,7 @@ class Threshold(Neuron):
     v_reset: FloatArray
 
     equation: ClassVar[str] = "v = x"
+    memoryless: ClassVar[bool] = True
 
     @property
     def v_init(self) -> FloatArray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import re
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from osbc_deploy.arrays import FloatArray
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.formats.nir import neurons as families
 from osbc_deploy.formats.nir.options import GENERATOR
-from osbc_deploy.model.graph import INPUT, Conv, Network, Population, Projection, Shape
+from osbc_deploy.model.connections import Connection, Conv, Dense
+from osbc_deploy.model.connections.base import no_such_kind
+from osbc_deploy.model.graph import INPUT, Network, Population, Projection
+from osbc_deploy.model.windows import Shape
 from osbc_deploy.writing import check_file, write_whole
 
 __all__ = ["DEFAULT_DT", "check_nir", "nir_graph", "write_nir"]
@@ -113,7 +117,7 @@ def _resets(network: Network) -> list[str]:
 
 def _remembers(population: Population) -> bool:
     """Tell whether a reset makes a difference to what a population does later."""
-    return population.neuron.spiking and not isinstance(population.neuron, families.Threshold)
+    return population.neuron.spiking and not population.neuron.memoryless
 
 
 def _offenders(network: Network) -> list[str]:
@@ -167,8 +171,8 @@ def _neurons(population: Population, dt: float, dtype: str) -> Any:
     def spread(value: FloatArray | float) -> FloatArray:
         return np.array(np.broadcast_to(np.asarray(value, np.float64), shape))
 
-    if isinstance(neuron, families.Threshold):
-        return nir.Threshold(spread(p["v_threshold"]))
+    if neuron.memoryless:
+        return nir.Threshold(spread(_threshold(population, dtype)))
     dynamics = neuron.dynamics()
     leak = 1.0 - dynamics.decay_v
     fires = {}
@@ -232,23 +236,40 @@ def _operations(projection: Projection, shape: Shape, dt: float) -> list[tuple[s
         shape = pool.output_shape(shape)
         if pool.divisor not in (1, window):
             found.append((".scale", nir.Scale(np.full(shape, 1 / pool.divisor))))
-    if isinstance(connection, Conv):
-        bias = connection.bias
-        if bias is None:
-            bias = np.zeros(len(connection.weight), connection.weight.dtype)
-        conv = nir.Conv2d(
-            (shape[1], shape[2]),
-            np.array(connection.weight),
-            connection.stride,
-            connection.padding,
-            connection.dilation,
-            connection.groups,
-            np.array(bias),
-        )
-        return [*found, ("", conv)]
+    return found + _nodes(connection, shape)
+
+
+@singledispatch
+def _nodes(connection: Connection, shape: Shape) -> list[tuple[str, Any]]:
+    """Return the nodes of a connection whose source has a shape."""
+    raise no_such_kind(connection, "NIR")
+
+
+@_nodes.register(Conv)
+def _(conv: Conv, shape: Shape) -> list[tuple[str, Any]]:
+    import nir
+
+    bias = np.zeros(len(conv.weight), conv.weight.dtype) if conv.bias is None else conv.bias
+    node = nir.Conv2d(
+        (shape[1], shape[2]),
+        np.array(conv.weight),
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        conv.groups,
+        np.array(bias),
+    )
+    return [("", node)]
+
+
+@_nodes.register(Dense)
+def _(dense: Dense, shape: Shape) -> list[tuple[str, Any]]:
+    import nir
+
+    found: list[tuple[str, Any]] = []
     if len(shape) == 3:
         found.append((".flatten", nir.Flatten({"input": np.array(shape)}, 0, -1)))
-    weight = np.array(connection.weight)
-    if connection.bias is None:
+    weight = np.array(dense.weight)
+    if dense.bias is None:
         return [*found, ("", nir.Linear(weight))]
-    return [*found, ("", nir.Affine(weight, np.array(connection.bias)))]
+    return [*found, ("", nir.Affine(weight, np.array(dense.bias)))]

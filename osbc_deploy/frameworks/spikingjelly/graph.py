@@ -22,7 +22,7 @@ from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.frameworks.assemble import Cells, Graph, Node, assemble
 from osbc_deploy.frameworks.calling import evaluated
 from osbc_deploy.frameworks.compose import Add, Flatten, NotComposable, Scale, Shift, result_shape
-from osbc_deploy.frameworks.folding import as_array
+from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
 from osbc_deploy.frameworks.framework import children_of, kind_of, unsupported
 from osbc_deploy.frameworks.layers import adaptive_pooling, average_pooling, convolution
 from osbc_deploy.frameworks.spikingjelly.nodes import (
@@ -269,12 +269,7 @@ class _Reader:
                 path,
             )
             return
-        factor = 1.0 / np.sqrt(as_array(norm.running_var).astype(np.float64) + norm.eps)
-        if norm.weight is not None:
-            factor = factor * as_array(norm.weight)
-        offset = -as_array(norm.running_mean).astype(np.float64) * factor
-        if norm.bias is not None:
-            offset = offset + as_array(norm.bias)
+        factor, offset = batch_norm_factors(norm)
         spread = (-1,) + (1,) * (len(shape) - 1)
         self._follow(node, path, Scale(factor.reshape(spread)))
         self._follow(node, f"{path}.shift", Shift(offset.reshape(spread)))

@@ -1,0 +1,131 @@
+"""Convolutions: their geometry, which integer networks share, and those of the float network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
+from osbc_deploy.model.connections.base import Connection
+from osbc_deploy.model.windows import AvgPool, Pair, Shape, reached, window_count
+
+__all__ = ["Conv", "Convolution"]
+
+
+class Convolution:
+    """The geometry of a cross-correlation with zero padding, as torch defines Conv2d."""
+
+    weight: NDArray[Any]
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return (c_out, rows, columns) for a source of (c_in, H, W)."""
+        (out, _, kh, kw), (_, h, w) = self.weight.shape, shape
+        (sh, sw), (ph, pw), (dh, dw) = self.stride, self.padding, self.dilation
+        return out, window_count(h, kh, sh, ph, dh), window_count(w, kw, sw, pw, dw)
+
+    def by_input(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return values of the weights' shape as (c_in, kh, kw, c_out / groups)."""
+        out, per_group, kh, kw = values.shape
+        grouped = values.reshape(self.groups, out // self.groups, per_group, kh, kw)
+        return np.asarray(
+            grouped.transpose(0, 2, 3, 4, 1).reshape(self.groups * per_group, kh, kw, -1)
+        )
+
+    def reached(self, shape: Shape) -> tuple[IntArray, IntArray]:
+        """Return for rows, and for columns, what :func:`.windows.reached` does."""
+        sizes = zip(
+            shape[1:],
+            self.weight.shape[2:],
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.output_shape(shape)[1:],
+            strict=True,
+        )
+        rows, cols = (reached(*axis) for axis in sizes)
+        return rows, cols
+
+    def fan_out(self, kept: BoolArray, shape: Shape) -> IntArray:
+        """Return the synapses (c_in * H * W,) of every neuron of the source."""
+        rows, cols = (np.asarray(axis >= 0, np.int64) for axis in self.reached(shape))
+        each = np.einsum("cij,yi,xj->cyx", self.by_input(kept).sum(axis=3), rows, cols)
+        return np.asarray(each.ravel())
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Convolution, Connection):
+    """Two-dimensional cross-correlation, as torch defines Conv2d, with zero padding.
+
+    Attributes
+    ----------
+    weight : ndarray (c_out, c_in / groups, kh, kw)
+    bias : ndarray (c_out,) or None
+        Current added in every time step.
+    stride, padding, dilation : (int, int)
+        As (rows, columns).
+    groups : int
+    """
+
+    kind: ClassVar[str] = "conv"
+    convolutional: ClassVar[bool] = True
+
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def mismatch(self, shape: Shape) -> str:
+        """Return why it cannot take a source of `shape`; empty if it can."""
+        wanted = self.weight.shape[1] * self.groups
+        if len(shape) != 3:
+            return f"takes (C, H, W), gets {shape}"
+        if shape[0] != wanted:
+            return f"takes ({wanted}, H, W), gets {shape}"
+        if len(self.weight) % self.groups:
+            return f"has {len(self.weight)} output channels in {self.groups} groups"
+        if min(self.output_shape(shape)) < 1:
+            return f"its window is larger than its input {shape}"
+        return ""
+
+    def unfolded(self, frames: FloatArray) -> FloatArray:
+        """Return the rows (groups, m * positions, fan_in) that the weights are multiplied with."""
+        _, per_group, kh, kw = self.weight.shape
+        (sh, sw), (ph, pw), (dh, dw) = self.stride, self.padding, self.dilation
+        padded = np.pad(frames, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+        reach = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
+        windows = sliding_window_view(padded, reach, axis=(2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]
+        m, channels, rows, cols = windows.shape[:4]
+        grouped = windows.reshape(m, channels // per_group, per_group, rows, cols, kh, kw)
+        ordered = grouped.transpose(1, 0, 3, 4, 2, 5, 6)
+        return np.asarray(ordered.reshape(channels // per_group, m * rows * cols, -1))
+
+    def followed_by(self, pool: AvgPool) -> Conv:
+        """Return the single convolution that does what this one and a pooling after it do.
+
+        Pooling averages the currents of shifted windows, so the kernels add up at their shifts:
+        kernel ``d (k - 1) + 1 + s (p - 1)``, stride ``s`` times the pooling's.
+        """
+        out, channels, kh, kw = self.weight.shape
+        (sh, sw), (dh, dw) = self.stride, self.dilation
+        reach = dh * (kh - 1) + 1, dw * (kw - 1) + 1
+        size = reach[0] + sh * (pool.kernel[0] - 1), reach[1] + sw * (pool.kernel[1] - 1)
+        kernel = np.zeros((out, channels, *size))
+        for y in range(0, sh * pool.kernel[0], sh):
+            for x in range(0, sw * pool.kernel[1], sw):
+                kernel[:, :, y : y + reach[0] : dh, x : x + reach[1] : dw] += self.weight
+        share = pool.kernel[0] * pool.kernel[1] / pool.divisor
+        return Conv(
+            weight=(kernel / pool.divisor).astype(self.weight.dtype),
+            bias=None if self.bias is None else (self.bias * share).astype(self.bias.dtype),
+            stride=(sh * pool.stride[0], sw * pool.stride[1]),
+            padding=self.padding,
+            groups=self.groups,
+        )
