@@ -120,6 +120,6 @@ def scene_of(
         rate=run.rates.get(population.name, 0.0),
         method=options.method,
         damping=options.damping,
-        memory=options.memory,
+        memory=options.solver_memory,
         on_samples=progress.advance,
     )

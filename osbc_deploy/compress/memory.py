@@ -70,7 +70,7 @@ def check_memory(
     needed = {
         p.name: kept + hessian_bytes(network, p, matrices, steps) for p in network.populations
     }
-    over = {name: size for name, size in needed.items() if size > options.memory}
+    over = {name: size for name, size in needed.items() if size > options.solver_memory}
     if not over:
         return
     lines = "\n".join(_lines(network, over))
@@ -78,7 +78,7 @@ def check_memory(
     plain = kept + max(hessian_bytes(network, p, _PLAIN, steps) for p in network.populations)
     less = f"--no-tune needs {shown(plain)}, " if tuned and plain < most else ""
     raise UsageError(
-        f"--solver-memory: {shown(options.memory)} is less than the Hessians of {len(over)} "
+        f"--solver-memory: {shown(options.solver_memory)} is less than the Hessians of {len(over)} "
         f"layer(s) need:\n{lines}\nGive it {most} bytes where the machine has them; {less}a layer "
         "with fewer inputs needs less with the square of them."
     )

@@ -22,6 +22,7 @@ from osbc_deploy.compress.tuning import HELD_OUT, MIN_HELD_OUT, Scene, tune
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.model.simulate import simulate
+from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["assemble", "compress"]
@@ -32,7 +33,7 @@ def compress(
     calibration: SpikeArray,
     options: CompressionOptions | None = None,
     *,
-    state: str | Path | None = None,
+    state: StrPath | None = None,
     batch_size: int = 64,
     progress: Progress = SILENT,
 ) -> CompressedNetwork:
@@ -124,7 +125,7 @@ def _compress_population(
     tuned: bool,
 ) -> tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]:
     name = scene.population.name
-    space = Workspace(options.memory, options.threads)
+    space = Workspace(options.solver_memory, options.threads)
     pattern = pattern_of(scene.network, scene.population, options)
 
     def solve(problem: LayerProblem) -> tuple[CompressedProjection, ...]:

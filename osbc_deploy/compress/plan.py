@@ -67,7 +67,7 @@ def plan(
         plain = collect(network, calibration, options, progress=progress).problems
         by_name = {p.afferents[0].post: p for p in plain}
         problems = {name: by_name[name] for name in shared}
-    space = Workspace(options.memory, options.threads)
+    space = Workspace(options.solver_memory, options.threads)
     if shared:
         keep |= _shared_weights(network, shared, sizes, problems, options, space)
     if problems and options.mixed:

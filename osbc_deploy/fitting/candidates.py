@@ -17,12 +17,12 @@ from osbc_deploy.fitting.search import Candidate, Cost
 from osbc_deploy.lower.lowering import unmeasured
 from osbc_deploy.lower.timing import Timing, relays
 from osbc_deploy.model.graph import Network, Population
+from osbc_deploy.options import BITS
 from osbc_deploy.progress import Progress
 
 __all__ = ["BITS", "SPARSITIES", "affordable_sparsities", "layer_candidates", "relay_cost"]
 
 SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
-BITS = (8, 6, 5, 4, 3, 2)
 
 _RANKING_WORK = 3e12
 """Multiplications a layer's ranking may take (some two minutes on two cores)."""

@@ -424,10 +424,10 @@ def test_matched_thresholds_meet_the_float_rate() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"budget": "fair"}, "budget: 'fair' is none of"),
-        ({"pattern": "4:4"}, "pattern: '4:4' is none of"),
+        ({"budget": "fair"}, "budget: 'fair' is not one of"),
+        ({"pattern": "4:4"}, "pattern: '4:4' is not one of"),
         ({"damping": -1.0}, "damping: -1"),
-        ({"memory": 0}, "memory: 0 B"),
+        ({"solver_memory": 0}, "solver memory: 0 is less than 1"),
         ({"pattern": "2:4", "budget": "global"}, "budget: global ranks single weights"),
         ({"pattern": "2:4", "method": "magnitude"}, "needs a Hessian"),
     ],

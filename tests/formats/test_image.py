@@ -31,12 +31,12 @@ from osbc_deploy.formats.folder import manifest_of
 from osbc_deploy.formats.image.bits import pack, packed_size, unpack
 from osbc_deploy.formats.image.read import decode_image, read_image
 from osbc_deploy.formats.image.write import ImageMap, _assemble, encode_image, write_image
-from random_networks import Case, collect
+from osbc_deploy.testing import Case, random_networks
 
 
 @pytest.fixture(scope="module")
 def drawn(formats: NumberFormats) -> list[Case]:
-    return collect(40, formats, start=7)[0]
+    return random_networks(40, formats, start=7)
 
 
 def same(left: FixedPointNetwork, right: FixedPointNetwork) -> None:

@@ -26,14 +26,7 @@ from osbc_deploy.formats.nir.options import choose, own_metadata
 from osbc_deploy.frameworks.assemble import Graph, assemble
 from osbc_deploy.model.graph import Network
 
-__all__ = ["is_nir", "read_nir"]
-
-
-def is_nir(model: Any) -> bool:
-    """Tell whether this is a NIR graph, or the path of one."""
-    if isinstance(model, str | Path):
-        return Path(model).suffix == ".nir"
-    return type(model).__name__ == "NIRGraph" and type(model).__module__.split(".")[0] == "nir"
+__all__ = ["read_nir"]
 
 
 def read_nir(

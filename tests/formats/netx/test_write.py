@@ -29,14 +29,14 @@ from osbc_deploy.frameworks.norse.neurons import LI, LIF, CubaLI
 from osbc_deploy.lower.lowering import lower
 from osbc_deploy.model.graph import Dense, Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
-from random_networks import Case, collect
+from osbc_deploy.testing import Case, random_networks
 
 NETX = load_target("loihi2-netx").number_formats
 
 
 @pytest.fixture(scope="module")
 def drawn() -> list[Case]:
-    return collect(150, NETX, start=2)[0]
+    return random_networks(150, NETX, start=2)
 
 
 def same(left: Any, right: Any) -> None:
