@@ -41,8 +41,8 @@ def failure() -> str:
 
 def build() -> str:
     """Return the torchvision of torch's own build, such as ``torchvision==0.28.0+cpu``."""
-    label = version("torch").partition("+")[2]
-    return f"torchvision=={version('torchvision').partition('+')[0]}+{label}"
+    _, plus, label = version("torch").partition("+")
+    return f"torchvision=={version('torchvision').partition('+')[0]}{plus}{label}"
 
 
 def declare() -> None:

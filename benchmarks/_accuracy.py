@@ -20,7 +20,8 @@ from osbc_deploy._version import __version__
 from osbc_deploy.compress import CompressedNetwork
 from osbc_deploy.frameworks.norse.neurons import LIF
 from osbc_deploy.model.graph import Dense, Network, Population, Projection
-from osbc_deploy.model.simulate import evidence, simulate
+from osbc_deploy.model.readout import evidence
+from osbc_deploy.model.simulate import simulate
 
 RESULTS = Path(__file__).parent / "results"
 

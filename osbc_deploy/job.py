@@ -16,7 +16,9 @@ from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import BackendError, UsageError
 from osbc_deploy.formats.format import check_network
 from osbc_deploy.lower.features import check_features
-from osbc_deploy.model.graph import Network, Readout
+from osbc_deploy.model.graph import Network
+from osbc_deploy.model.readout import check_readout, classes_of
+from osbc_deploy.notation import Readout
 from osbc_deploy.option import Options, rows
 from osbc_deploy.options import ModelOptions, RunOptions, TargetOptions
 from osbc_deploy.progress import SILENT, Progress
@@ -40,7 +42,7 @@ class Job:
     network : Network
     typical, evaluated : Samples
         For calibration and for evaluation.
-    readout : {"sum", "last", "max"}
+    readout : {"sum", "last", "max", "vote:N"}
     runner : Backend or None
     backend_samples : int
     time_limit : float
@@ -163,7 +165,8 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
     network = import_network(call.module, call.weights, typical, dt=call.dt, reset=call.reset)
     check_features(network)
     check_network(chip.exchange, network)
-    check_classes((typical, evaluated), network.output.size, call.classes)
+    check_readout(call.readout, network.output.size)
+    check_classes((typical, evaluated), classes_of(call.readout, network.output.size), call.classes)
     asked = asked or Request()
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}

@@ -12,25 +12,24 @@ This module is imported before the command line is read, so it imports nothing h
 
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from osbc_deploy.errors import UsageError
+from osbc_deploy.notation import Readout, outputs_per_class, parsed_pattern
 from osbc_deploy.option import Options, option
 
 __all__ = [
     "BITS", "REQUESTED", "VERIFIED", "Budget", "Compression", "CompressionRequest",
     "Dataset", "DatasetOptions", "DeployOptions", "FitBudget", "FitOptions",
     "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData", "Readout",
-    "Reset", "RunOptions", "StrPath", "TargetOptions", "VerifyOptions", "parsed_pattern",
+    "Reset", "RunOptions", "StrPath", "TargetOptions", "VerifyOptions",
 ]  # fmt: skip
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Method: TypeAlias = Literal["osbc", "obc", "magnitude"]
 Budget: TypeAlias = Literal["lamps", "uniform", "global"]
-Readout: TypeAlias = Literal["sum", "last", "max"]
 Reset: TypeAlias = Literal["zero", "subtract"]
 Dataset: TypeAlias = Literal["nmnist", "cifar10dvs", "dvs128gesture"]
 
@@ -76,7 +75,10 @@ class RunOptions(Options):
     """How a network is read out, and what it is run on."""
 
     readout: Readout = option(
-        "sum", "How the output over time becomes a class.", reported=[VERIFIED]
+        "sum",
+        "How the output over time becomes a class; vote:N sums N outputs in a row for each.",
+        metavar="sum|last|max|vote:N",
+        reported=[VERIFIED],
     )
     classes: int | None = option(
         None,
@@ -88,6 +90,13 @@ class RunOptions(Options):
         16, "Samples to run on the backend and compare spike by spike.", least=0
     )
     time_limit: float = option(600.0, "How long the backend may take.", metavar="SECONDS", above=0)
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        try:
+            outputs_per_class(self.readout)
+        except UsageError as error:
+            yield str(error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +168,7 @@ class Compression(SolverOptions, MethodOptions, AmountOptions):
     """What is asked of the compression."""
 
     def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
         kind, _, _ = parsed_pattern(self.pattern)
         if kind != "weights" and self.budget == "global":
             yield (
@@ -366,22 +376,3 @@ class InputOptions(DatasetOptions, NamedData, SampleOptions):
         metavar="FOLDER",
         flags=["-o", "--output"],
     )
-
-
-def parsed_pattern(text: str) -> tuple[str, int, int]:
-    """Return kind, N and M of ``weights``, ``inputs``, ``outputs`` or N:M such as ``2:4``.
-
-    Raises
-    ------
-    UsageError
-        When it is none of them.
-    """
-    if text in ("weights", "inputs", "outputs"):
-        return text, 0, 0
-    found = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,6})", text)
-    if not found or not 0 < int(found[1]) < int(found[2]):
-        raise UsageError(
-            f"pattern: {text[:80]!r} is not one of weights, inputs, outputs, or N:M with 0 < N < M "
-            "of at most six digits, such as 2:4."
-        )
-    return "n:m", int(found[1]), int(found[2])

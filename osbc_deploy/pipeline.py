@@ -23,6 +23,7 @@ from osbc_deploy.formats.format import check_integers
 from osbc_deploy.job import Job, VerbCall, prepare, verb
 from osbc_deploy.lower.lowering import lower
 from osbc_deploy.model.graph import INPUT
+from osbc_deploy.model.readout import classes_of
 from osbc_deploy.options import DeployOptions
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import provenance, request
@@ -119,6 +120,11 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         ),
         warnings=(
             *job.network.warnings,
-            *doubts(accuracy, job.evaluated.labels, job.network.output.size, job.classes),
+            *doubts(
+                accuracy,
+                job.evaluated.labels,
+                classes_of(job.readout, job.network.output.size),
+                job.classes,
+            ),
         ),
     )

@@ -21,7 +21,6 @@ from osbc_deploy.cli.verify import verify_command
 from osbc_deploy.data.datasets import DATASETS, DatasetRequest
 from osbc_deploy.errors import UsageError
 from osbc_deploy.job import VerbCall, verb
-from osbc_deploy.model import graph
 from osbc_deploy.option import Options, Row, option, reported, rows, schema
 from osbc_deploy.options import (
     REQUESTED,
@@ -32,7 +31,6 @@ from osbc_deploy.options import (
     FitBudget,
     FitOptions,
     InputOptions,
-    Readout,
     VerifyOptions,
 )
 from osbc_deploy.provenance import Call, request
@@ -291,5 +289,4 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
 def test_choices_are_those_of_the_code_that_takes_them() -> None:
     assert set(get_args(Dataset)) == set(DATASETS)
-    assert get_args(Readout) == get_args(graph.Readout)
     assert DatasetRequest("nmnist", Path()).steps == InputOptions().steps

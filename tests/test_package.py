@@ -30,6 +30,7 @@ ORDER = [
     "writing",
     "progress",
     "deviations",
+    "notation",
     "option",
     "options",
     "plugins",

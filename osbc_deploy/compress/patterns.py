@@ -14,7 +14,7 @@ from osbc_deploy.compress.kernels import factorize, factorized, halfway_many, in
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.selection import eliminate_to_pattern
 from osbc_deploy.jit import compiled
-from osbc_deploy.options import parsed_pattern
+from osbc_deploy.notation import parsed_pattern
 
 __all__ = ["Pattern", "input_order", "n_of_m_mask", "output_order"]
 

@@ -29,7 +29,8 @@ from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
 from osbc_deploy.job import Job, VerbCall, prepare, verb
 from osbc_deploy.lower.timing import Timing, timing
 from osbc_deploy.model.graph import Network
-from osbc_deploy.model.simulate import NO_ANSWER, decode, simulate
+from osbc_deploy.model.readout import NO_ANSWER, decode
+from osbc_deploy.model.simulate import simulate
 from osbc_deploy.options import FitBudget, FitOptions
 from osbc_deploy.pipeline import finish
 from osbc_deploy.progress import Progress, task

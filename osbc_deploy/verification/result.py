@@ -10,7 +10,7 @@ import numpy as np
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fixedpoint.engine import Activity
-from osbc_deploy.model.simulate import NO_ANSWER, shared_answers
+from osbc_deploy.model.readout import NO_ANSWER, shared_answers
 from osbc_deploy.results import Saved
 from osbc_deploy.verification.bits import BackendComparison
 from osbc_deploy.verification.cost import Effect

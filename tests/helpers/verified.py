@@ -14,7 +14,8 @@ from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.job import Job
 from osbc_deploy.model.graph import Network
-from osbc_deploy.model.simulate import decode, simulate
+from osbc_deploy.model.readout import decode
+from osbc_deploy.model.simulate import simulate
 from osbc_deploy.pipeline import finish
 from osbc_deploy.verification.result import Verification
 from osbc_deploy.verification.run import compare_stages

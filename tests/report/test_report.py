@@ -121,7 +121,7 @@ def test_budgets(budget: str, code: int, words: list[str], files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "most", "limit"), [(0.5, 25, 12), (0.29, 100, 29), (0.79, 8, 6), (1.0, 7, 7)]
+    ("share", "most", "limit"), [(0.6, 6, 3), (0.29, 100, 29), (0.79, 8, 6), (1.0, 7, 7)]
 )
 def test_a_share_of_a_core_is_whole_and_not_more(
     share: float, most: int, limit: int, report: dict[str, Any]

@@ -15,7 +15,7 @@ import numpy as np
 
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import write_network
-from osbc_deploy.model.simulate import NO_ANSWER
+from osbc_deploy.model.readout import NO_ANSWER
 from osbc_deploy.option import reported, schema
 from osbc_deploy.options import VERIFIED, VerifyOptions
 from osbc_deploy.provenance import sealed
