@@ -63,7 +63,7 @@ def cases(draw: Callable[..., Any], formats: NumberFormats) -> Case:
     for number in range(depth):
         pre = populations[-1].name if populations else "input"
         name = f"p{number}"
-        if number and others.random() < 0.25:
+        if number and others.random() < 0.12:
             # Gates come between what is drawn, which stays what it is without them.
             found, gates = _gates(others, f"g{number}", pre, shape, formats)
             projections += found
