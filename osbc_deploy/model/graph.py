@@ -100,7 +100,8 @@ class Projection:
     pool : AvgPool or None
         Applied to the spikes before the connection.
     compressible : bool
-        False for maps without trained weights (a pooling that feeds neurons directly).
+        False for maps without trained weights (a pooling that feeds neurons directly, all that
+        gates hear).
     delay : ndarray of int (n_pre,) or None
         Steps that the spikes of each presynaptic neuron arrive late, the pooling after that.
     """

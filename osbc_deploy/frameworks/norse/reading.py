@@ -31,7 +31,8 @@ __all__ = ["SUPPORTED", "read_norse"]
 
 SUPPORTED = (
     "Linear, Conv2d (zero padding), BatchNorm1d/2d after them, AvgPool2d, AdaptiveAvgPool2d onto a "
-    "divisor of its input, Flatten, Dropout, Identity, LIFBoxCell, LIFCell, LIF, IAFCell, IAF, "
+    "divisor of its input, MaxPool2d and AdaptiveMaxPool2d of spikes, "
+    "Flatten, Dropout, Identity, LIFBoxCell, LIFCell, LIF, IAFCell, IAF, "
     "LIBoxCell, LICell, LI, LILinearCell, Lift, SequentialState, Sequential"
 )
 

@@ -47,7 +47,8 @@ __all__ = ["SUPPORTED", "read_snntorch"]
 
 SUPPORTED = (
     "Linear, Conv2d (zero padding), BatchNorm1d/2d after them, AvgPool2d, AdaptiveAvgPool2d onto a "
-    "divisor of its input, Flatten, Dropout, Identity, Leaky, Synaptic, Lapicque, RLeaky, "
+    "divisor of its input, MaxPool2d and AdaptiveMaxPool2d of spikes, "
+    "Flatten, Dropout, Identity, Leaky, Synaptic, Lapicque, RLeaky, "
     "RSynaptic, Sequential"
 )
 

@@ -38,7 +38,8 @@ __all__ = ["SUPPORTED", "read_spikingjelly"]
 
 SUPPORTED = (
     "Linear, Conv2d (zero padding), BatchNorm1d/2d after them, AvgPool2d, AdaptiveAvgPool2d onto a "
-    "divisor of its input, Flatten, Dropout, Identity (torch's or layer.*), SeqToANNContainer, "
+    "divisor of its input, MaxPool2d and AdaptiveMaxPool2d of spikes, "
+    "Flatten, Dropout, Identity (torch's or layer.*), SeqToANNContainer, "
     "MultiStepContainer, IFNode, LIFNode, ParametricLIFNode, Sequential"
 )
 
