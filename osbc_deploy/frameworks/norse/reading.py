@@ -59,13 +59,12 @@ def read_norse(
     samples : ndarray of uint8 (n, T, *input_shape), optional
         Real samples, on which it must compute what norse computes. Without them nothing is proven,
         and a module of one's own is refused.
+    substitute : Substitution, optional
+        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
 
     Returns
     -------
     Network
-
-    substitute : Substitution, optional
-        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
 
     Raises
     ------

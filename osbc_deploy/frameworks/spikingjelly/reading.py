@@ -66,7 +66,6 @@ def read_spikingjelly(
     samples : ndarray of uint8 (n, T, *input_shape), optional
         Real samples, on which it must compute what SpikingJelly computes. Without them nothing is
         proven, and a module of one's own is refused.
-
     substitute : Substitution, optional
         What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
 
