@@ -183,7 +183,7 @@ def networks(work: Path, data: Path) -> Iterator[tuple[str, tuple[Any, ...]]]:
         subprocess.run([sys.executable, "-c", code], cwd=work, check=True)
         yield stem, (data / file, "--calibration", f"{stem}.npz", "--reset", reset, "--dt", "1e-4")
     for name in RANDOM:
-        yield name, (f"models:{name}", "--calibration", "models:data", "--sparsity", "0.5")
+        yield name, (f"models:{name}", "--calibration", "models:data")
 
 
 def deploy(work: Path, folder: Path, *options: Any) -> None:

@@ -27,11 +27,9 @@ class Convolution:
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return (c_out, rows, columns) for a source of (c_in, H, W)."""
-        _, h, w = shape
-        kh, kw = self.weight.shape[2:]
-        rows = window_count(h, kh, self.stride[0], self.padding[0], self.dilation[0])
-        cols = window_count(w, kw, self.stride[1], self.padding[1], self.dilation[1])
-        return int(self.weight.shape[0]), rows, cols
+        (out, _, kh, kw), (_, h, w) = self.weight.shape, shape
+        (sh, sw), (ph, pw), (dh, dw) = self.stride, self.padding, self.dilation
+        return out, window_count(h, kh, sh, ph, dh), window_count(w, kw, sw, pw, dw)
 
     def by_input(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return values of the weights' shape as (c_in, kh, kw, c_out / groups)."""
