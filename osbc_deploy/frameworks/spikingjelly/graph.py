@@ -210,6 +210,10 @@ class _Reader:
     def _shape_after(self, before: str, name: str, shape: Shape) -> Shape:
         """Return what the operations from one name to another make of a shape."""
         operation = self.nodes.get(name)
+        if name != before and isinstance(operation, Cells):
+            # Gates have a shape of their own, other neurons that of what they hear.
+            (name,) = self._hears(name)
+            operation = self.nodes.get(name)
         if name == before or operation is None or isinstance(operation, Cells):
             return shape
         try:
