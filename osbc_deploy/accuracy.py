@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.compress.network import CompressedNetwork
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.engine import EngineRun, run

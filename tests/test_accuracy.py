@@ -23,6 +23,7 @@ from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import ArtefactError, FidelityError, OsbcError, UsageError
 from osbc_deploy.fitting import FitBudget, fit
 from osbc_deploy.model.simulate import decode, shared_answers
+from osbc_deploy.options import InputOptions
 from osbc_deploy.report.deployment.build import json_schema
 from osbc_deploy.report.deployment.page import report_page
 from osbc_deploy.report.deployment.terminal import print_report
@@ -310,10 +311,10 @@ def test_a_hundred_outputs_for_ten_labels_are_refused(
 
 
 def test_the_bundled_network_brings_its_weights() -> None:
-    from osbc_deploy.cli.job import check_inputs
+    from osbc_deploy.cli.job import load_inputs
     from osbc_deploy.importing import import_network
 
-    given = check_inputs(None, None, None, None, 0, None).load()
+    given = load_inputs(None, InputOptions())
     network = import_network(given["module"], given["weights"], given["calibration"])
     assert network.warnings == ()
     # The same network by its name is whatever torch draws.

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import SpikeArray
-from osbc_deploy.compress.network import CompressedNetwork, CompressedProjection
+from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.engine import Activity, run

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from osbc_deploy.arrays import FloatArray, IntArray
-from osbc_deploy.compress.network import CompressedNetwork
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import FidelityError, UnsupportedModelError, UsageError
 from osbc_deploy.model.connections import Connection, Conv, Dense

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray
-from osbc_deploy.compress.network import CompressedNetwork
-from osbc_deploy.compress.tuning import adapted
+from osbc_deploy.compress.result import CompressedNetwork, adapted
 from osbc_deploy.model.graph import INPUT, Network, Readout
 from osbc_deploy.model.simulate import decode, evidence, shared_answers, simulate
 from osbc_deploy.verification.stages import Record

@@ -27,7 +27,7 @@ from osbc_deploy.fixedpoint.network import (
 )
 from osbc_deploy.folders import C_LIBRARY
 from osbc_deploy.model.simulate import decode
-from random_networks import Case, collect
+from osbc_deploy.testing import Case, random_networks
 
 SANITIZE = ("-O1", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
 NETWORKS = 12
@@ -36,7 +36,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 @pytest.fixture(scope="module")
 def drawn(formats: NumberFormats) -> list[Case]:
-    return collect(NETWORKS, formats, start=5)[0]
+    return random_networks(NETWORKS, formats, start=5)
 
 
 def build(export: CExport, *options: str, main: str = "examples/host.c") -> Path:

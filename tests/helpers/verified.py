@@ -8,7 +8,9 @@ import numpy as np
 
 from float_networks import mlp, spikes
 from osbc_deploy.chip.target import load_target
-from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
+from osbc_deploy.compress.network import compress
+from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.job import Job
 from osbc_deploy.model.graph import Network
