@@ -29,9 +29,8 @@ from osbc_deploy.frameworks.framework import (
     kind_of,
     unsupported,
 )
-from osbc_deploy.frameworks.gating import OF_CURRENTS, gates_note, max_pooling
 from osbc_deploy.frameworks.layers import adaptive_pooling, average_pooling, convolution
-from osbc_deploy.model.gates import Gate
+from osbc_deploy.frameworks.stack_gates import take_largest
 from osbc_deploy.model.graph import (
     INPUT,
     AvgPool,
@@ -48,17 +47,9 @@ __all__ = ["StackReader", "dtype_of", "read_stack"]
 
 _DROPPED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
 _TORCH = (
-    *_DROPPED,
-    nn.Flatten,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.MaxPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Linear,
-    nn.Conv2d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-)
+    *_DROPPED, nn.Flatten, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d,
+    nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d,
+)  # fmt: skip
 
 
 def read_stack(
@@ -184,7 +175,7 @@ class StackReader:
         except OsbcError:
             raise
         except Exception as error:  # noqa: BLE001 - what a layer holds may have been replaced
-            self._skip(path, layer, f"{kind.__name__} cannot be read ({described(error)})")
+            self.skip(path, layer, f"{kind.__name__} cannot be read ({described(error)})")
 
     def end(self) -> None:
         """Check that nothing is left over at the end of the stack."""
@@ -210,7 +201,7 @@ class StackReader:
         """Note what cannot be represented."""
         self.offenders.append(f"{path}: {why}")
 
-    def _skip(self, path: str, layer: Any, why: str) -> None:
+    def skip(self, path: str, layer: Any, why: str) -> None:
         """Refuse a layer that cannot be read, so that others are not refused for its sake."""
         self.refuse(path, why)
         self.gap = self.lost = True
@@ -218,7 +209,7 @@ class StackReader:
         # Whether it was meant to end a linear map or to be part of one is not known.
         self.current = self.pool = None
 
-    def _mismatch(self, path: str, why: str) -> None:
+    def mismatch(self, path: str, why: str) -> None:
         if not self.lost:
             self.mismatches.append(f"{path}: {why}")
 
@@ -234,7 +225,7 @@ class StackReader:
         elif kind is nn.AdaptiveAvgPool2d:
             self._average(path, layer, self._adaptive)
         elif kind in (nn.MaxPool2d, nn.AdaptiveMaxPool2d):
-            self._largest(path, layer)
+            take_largest(self, path, layer)
         elif kind is nn.Linear:
             self.linear(path, layer.weight, layer.bias)
         elif kind is nn.Conv2d:
@@ -242,7 +233,7 @@ class StackReader:
         elif kind in (nn.BatchNorm1d, nn.BatchNorm2d):
             self._batch_norm(path, layer)
         else:
-            self._skip(path, layer, unsupported(kind, (*_TORCH, *self.framework.readers)))
+            self.skip(path, layer, unsupported(kind, (*_TORCH, *self.framework.readers)))
 
     def _flatten(self, path: str, layer: Any) -> None:
         first = (1, 2) if self.over_time is None else (2,) if self.over_time else (1,)
@@ -268,9 +259,9 @@ class StackReader:
             self.lost = True
             return
         if len(self.shape) != 3:
-            self._mismatch(path, f"AvgPool2d needs (C, H, W), got {self.shape}")
+            self.mismatch(path, f"AvgPool2d needs (C, H, W), got {self.shape}")
         elif min(pool.output_shape(self.shape)) < 1:
-            self._mismatch(path, f"AvgPool2d{pool.kernel} is larger than its input {self.shape}")
+            self.mismatch(path, f"AvgPool2d{pool.kernel} is larger than its input {self.shape}")
         elif self.pool is not None:
             self.refuse(path, "two AvgPool2d in a row; use one of the product size")
         elif self.current is not None:
@@ -279,22 +270,6 @@ class StackReader:
             self.pool = pool
             self.path = path
             self.shape = pool.output_shape(self.shape)
-
-    def _largest(self, path: str, layer: Any) -> None:
-        """Take a pooling by maximum, which is a population of gates."""
-        name = type(layer).__name__
-        if self.current is not None or self.pool is not None:
-            self._skip(path, layer, f"{name} {OF_CURRENTS}")
-            return
-        try:
-            connection = max_pooling(layer, self.shape)
-        except ValueError as why:
-            self._mismatch(path, str(why))
-            self.lost = True
-            return
-        self.shape = connection.output_shape(self.shape)
-        self._add(path, Gate(np.ones(())), f"to {path}", connection, compressible=False)
-        self.notes.append(gates_note(path, f"{name} of spikes", self.populations[-1].size))
 
     def _pool_current(self, path: str, current: Connection, pool: AvgPool) -> None:
         if pool.padding != (0, 0):
@@ -326,7 +301,7 @@ class StackReader:
             self.data_fault |= self.pre == INPUT
             fits = math.prod(self.shape) == weight.shape[1]
             hint = "; put a Flatten before it" if fits else ""
-            self._mismatch(path, f"Linear takes {weight.shape[1]} inputs, gets {self.shape}{hint}")
+            self.mismatch(path, f"Linear takes {weight.shape[1]} inputs, gets {self.shape}{hint}")
         self.lost = False
         self.current = Dense(as_array(weight), None if bias is None else as_array(bias))
         self.shape = (weight.shape[0],)
@@ -340,12 +315,12 @@ class StackReader:
         self.current = conv
         if len(self.shape) != 3 or self.shape[0] != layer.in_channels:
             self.data_fault |= self.pre == INPUT
-            self._mismatch(path, f"Conv2d takes ({layer.in_channels}, H, W), gets {self.shape}")
+            self.mismatch(path, f"Conv2d takes ({layer.in_channels}, H, W), gets {self.shape}")
             self.shape = (layer.out_channels, 1, 1)
             return
         shape = conv.output_shape(self.shape)
         if min(shape) < 1:
-            self._mismatch(
+            self.mismatch(
                 path, f"Conv2d: kernel {layer.kernel_size} is larger than its input {self.shape}"
             )
         self.shape = shape
@@ -403,14 +378,14 @@ class StackReader:
                     f"{parameter} of shape {value.shape} does not broadcast to the "
                     f"neurons {self.shape}",
                 )
-        self._add(path, neuron, name, connection, compressible=compressible)
+        self.add(path, neuron, name, connection, compressible=compressible)
         if feedback is not None:
             try:
                 self.projections.append(feedback(self.shape))
             except ValueError as why:
                 self.refuse(path, str(why))
 
-    def _add(
+    def add(
         self, path: str, neuron: Neuron, name: str, connection: Connection, *, compressible: bool
     ) -> None:
         """Add a population and what projects to it."""

@@ -8,7 +8,6 @@ Whatever has no exact counterpart is listed, all of it, with its place.
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -25,15 +24,8 @@ from osbc_deploy.frameworks.calling import evaluated
 from osbc_deploy.frameworks.compose import Add, Flatten, NotComposable, Scale, Shift, result_shape
 from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
 from osbc_deploy.frameworks.framework import children_of, kind_of, unsupported
-from osbc_deploy.frameworks.gating import (
-    OF_CURRENTS,
-    OF_NUMBERS,
-    SPIKES,
-    gates_note,
-    literal_of,
-    max_pooling,
-)
 from osbc_deploy.frameworks.layers import adaptive_pooling, average_pooling, convolution
+from osbc_deploy.frameworks.spikingjelly.gates import take_gate, take_largest
 from osbc_deploy.frameworks.spikingjelly.nodes import (
     CONTAINERS,
     NODES,
@@ -45,7 +37,6 @@ from osbc_deploy.frameworks.spikingjelly.nodes import (
     neuron_of,
 )
 from osbc_deploy.frameworks.tracing import place, trace, value
-from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import INPUT, Dense, Network, Shape
 
 __all__ = ["is_whole", "read_graph", "traced"]
@@ -258,7 +249,7 @@ class _Reader:
         elif kind in (nn.AvgPool2d, nn.AdaptiveAvgPool2d):
             self._average(node, path, found, shape)
         elif kind in (nn.MaxPool2d, nn.AdaptiveMaxPool2d):
-            self._largest(node, path, found, shape)
+            take_largest(self, node, path, found, shape)
         elif kind is nn.Flatten and inside and found.start_dim == 1:
             self._follow(node, path, Flatten())
         elif kind is nn.Flatten:
@@ -278,22 +269,6 @@ class _Reader:
             self._refuse(node, str(why), path)
         else:
             self._follow(node, path, pool)
-
-    def _largest(self, node: fx.Node, path: str, found: Any, shape: Shape) -> None:
-        """Take a pooling by maximum, which is a population of gates."""
-        name = type(found).__name__
-        try:
-            if literal_of(self.names[node], self.nodes, self.edges) != SPIKES:
-                raise ValueError(f"{name} {OF_CURRENTS}")
-            weights = max_pooling(found, shape)
-        except ValueError as why:
-            self._refuse(node, str(why), path)
-            return
-        if not weights.convolutional:
-            self._follow(node, f"{path}.flat", Flatten())
-        self._follow(node, f"to {path}", weights)
-        self._follow(node, path, Cells(Gate(np.ones(()))))
-        self._note_gates(node, path, name)
 
     def _batch_norm(self, node: fx.Node, path: str, norm: Any, shape: Shape) -> None:
         if norm.running_mean is None:
@@ -354,11 +329,11 @@ class _Reader:
             if len(parts) == 1 and len(numbers) == 1:
                 self._add(node, path, Scale(np.asarray(float(numbers[0]))))
             elif len(parts) == 2 and name in ("mul", "mul_", "imul"):
-                self._gate(node, path, "product", 2)
+                take_gate(self, node, path, "product", 2)
             else:
                 self._refuse(node, f"{name} multiplies signals; on the chip only weights do")
         elif name in _LEAST and len(parts) == len(node.args) == 2 and not node.kwargs:
-            self._gate(node, path, name, _LEAST[name])
+            take_gate(self, node, path, name, _LEAST[name])
         elif name in ("sub", "isub", "rsub") and len(parts) == len(numbers) == 1:
             self._less(node, path, name)
         elif name in _RESHAPED:
@@ -370,25 +345,6 @@ class _Reader:
             self.notes.append(f"{path}: over time, left to the readout")
         else:
             self._refuse(node, f"{name} is not supported")
-
-    def _gate(self, node: fx.Node, path: str, name: str, least: int) -> None:
-        """Take what is computed of two signals, which is a gate if both are spikes."""
-        sources = self._sources(node)
-        heard = [literal_of(self.names[s], self.nodes, self.edges) for s in sources]
-        if len({value(s).shape for s in sources}) > 1:
-            self._refuse(node, f"{name} of signals of different shapes")
-        elif None in heard:
-            self._refuse(node, f"{name} {OF_NUMBERS}")
-        elif len(sources) == 1:
-            # Of a signal with itself.
-            self.names[node] = self.names[sources[0]]
-        else:
-            self._add(node, path, Cells(Gate(np.asarray(float(least)))))
-            self._note_gates(node, path, name)
-
-    def _note_gates(self, node: fx.Node, path: str, what: str) -> None:
-        count = math.prod(self._shape(node))
-        self.notes.append(gates_note(path, f"{what} of spikes", count))
 
     def _less(self, node: fx.Node, path: str, name: str) -> None:
         """Take the difference between a signal and a number."""
