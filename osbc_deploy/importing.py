@@ -36,6 +36,7 @@ def import_network(
     *,
     dt: float | None = None,
     reset: str | None = None,
+    substitute: str | None = None,
 ) -> Network:
     """Turn a model into a float network.
 
@@ -51,6 +52,8 @@ def import_network(
         against its framework's own forward on them. A file needs none.
     dt, reset
         What NIR leaves open; see :func:`osbc_deploy.formats.nir.read.read_nir`.
+    substitute : {"maxpool=avg"}, optional
+        What may be exchanged in a module; see :mod:`osbc_deploy.frameworks.substitution`.
 
     Raises
     ------
@@ -61,7 +64,7 @@ def import_network(
         When weights are given to a file that holds its own, the samples have another shape, or
         `dt` and `reset` do not belong to the model.
     """
-    network = _import(module, weights, samples, dt, reset)
+    network = _import(module, weights, samples, dt, reset, substitute)
     named = [p.name for p in network.projections] + [p.name for p in network.populations]
     if faults := [name for name in dict.fromkeys(named) if _SURROGATES.search(name)]:
         raise UnsupportedModelError(
@@ -78,6 +81,7 @@ def _import(
     samples: Samples | None,
     dt: float | None,
     reset: str | None,
+    substitute: str | None,
 ) -> Network:
     if isinstance(module, os.PathLike):
         module = Path(module)
@@ -86,6 +90,8 @@ def _import(
     found = load_object(module) if isinstance(module, str) and form is None else module
     form = form or format_of(found)
     _check_options(name, form, {"dt": dt, "reset": reset})
+    if substitute is not None and not isinstance(found, nn.Module):
+        raise UsageError(f"--substitute: {name} is no module to exchange layers in. Leave it out.")
     if form is not None:
         return _checked(_from_file(form, found, name, dt, reset), weights, samples)
     if isinstance(found, Network):
@@ -99,9 +105,16 @@ def _import(
         raise UsageError(f"{name}: a module does not say what input it takes. Give its shape.")
     if weights is not None:
         load_weights(found, Path(weights))
+    more = {}
+    if substitute is not None:
+        from osbc_deploy.frameworks.substitution import Substitution
+
+        more["substitute"] = Substitution(substitute, samples.labels)
     package, framework = _framework(found, name)
     with FRAMEWORKS.running(package):
-        network = framework.read(found, samples.input_shape, source=name, samples=samples.spikes)
+        network = framework.read(
+            found, samples.input_shape, source=name, samples=samples.spikes, **more
+        )
     _check_answer(FRAMEWORKS, package, network)
     parameters = sum(p.numel() for p in found.parameters())
     if weights is None and isinstance(module, str) and parameters:

@@ -13,7 +13,7 @@ from osbc_deploy.arguments import Data, Model
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import UsageError
 from osbc_deploy.model.graph import Network
-from osbc_deploy.options import Reset, StrPath
+from osbc_deploy.options import Reset, StrPath, Substitute
 from osbc_deploy.references import as_samples
 from osbc_deploy.results import Result
 
@@ -54,12 +54,13 @@ def inspect(
     weights: StrPath | None = None,
     dt: float | None = None,
     reset: Reset | None = None,
+    substitute: Substitute | None = None,
 ) -> Inspection:
     """Import a model and show how it was understood.
 
     Parameters
     ----------
-    module, calibration, weights, dt, reset
+    module, calibration, weights, dt, reset, substitute
         As of :func:`osbc_deploy.deploy`. A file needs no samples.
     shape : str or sequence of int, optional
         Of one time step of input, such as ``"2,34,34"``: a module is then run on random spikes.
@@ -83,7 +84,7 @@ def inspect(
     # norse and torch take seconds to import; a shape that is none should fail before that.
     from osbc_deploy.importing import import_network
 
-    network = import_network(module, weights, samples, dt=dt, reset=reset)
+    network = import_network(module, weights, samples, dt=dt, reset=reset, substitute=substitute)
     random = shape is not None and any("own forward" in note for note in network.notes)
     return Inspection(network, (RANDOM,) if random else ())
 

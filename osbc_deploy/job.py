@@ -162,7 +162,14 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
     # norse and torch take seconds to import; bad options should fail before that.
     from osbc_deploy.importing import import_network
 
-    network = import_network(call.module, call.weights, typical, dt=call.dt, reset=call.reset)
+    network = import_network(
+        call.module,
+        call.weights,
+        typical,
+        dt=call.dt,
+        reset=call.reset,
+        substitute=call.substitute,
+    )
     check_features(network)
     check_network(chip.exchange, network)
     check_readout(call.readout, network.output.size)

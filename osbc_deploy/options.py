@@ -24,13 +24,14 @@ __all__ = [
     "BITS", "REQUESTED", "VERIFIED", "Budget", "Compression", "CompressionRequest",
     "Dataset", "DatasetOptions", "DeployOptions", "FitBudget", "FitOptions",
     "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData", "Readout",
-    "Reset", "RunOptions", "StrPath", "TargetOptions", "VerifyOptions",
+    "Reset", "RunOptions", "StrPath", "Substitute", "TargetOptions", "VerifyOptions",
 ]  # fmt: skip
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Method: TypeAlias = Literal["osbc", "obc", "magnitude"]
 Budget: TypeAlias = Literal["lamps", "uniform", "global"]
 Reset: TypeAlias = Literal["zero", "subtract"]
+Substitute: TypeAlias = Literal["maxpool=avg"]
 Dataset: TypeAlias = Literal["nmnist", "cifar10dvs", "dvs128gesture"]
 
 REQUESTED = "report.compression.requested"
@@ -67,6 +68,9 @@ class ModelOptions(Options):
     )
     reset: Reset | None = option(
         None, "What a spike does in a NIR file: set to v_reset, or take the threshold away."
+    )
+    substitute: Substitute | None = option(
+        None, "Exchange max pooling of currents for average pooling, refitted; the cost is said."
     )
 
 

@@ -40,6 +40,7 @@ def inspect_command(
         weights=options.weights,
         dt=options.dt,
         reset=options.reset,
+        substitute=options.substitute,
     ).report()
     if as_json:
         click.echo(json.dumps(found, indent=1))

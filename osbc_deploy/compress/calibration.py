@@ -27,7 +27,7 @@ class Statistics:
     Attributes
     ----------
     problems : tuple of LayerProblem
-        In network order.
+        In network order; gates have none.
     rates : dict of float
         Mean spikes per neuron and step, by population.
     deviations : tuple of Deviation
@@ -57,8 +57,8 @@ def collect(
     run = float_run(network, calibration, batch_size, progress)
     deviations = list(oddities(network, run))
     problems = []
-    with task(progress, "Hessians", len(network.populations) * len(calibration)):
-        for population in network.populations:
+    with task(progress, "Hessians", len(network.trained) * len(calibration)):
+        for population in network.trained:
             scene = scene_of(network, population, calibration, run, {}, options, progress)
             problem = scene.problem(scene.moments(cross=False, part=slice(None)), free_bias=False)
             deviations.extend(problem.deviations)

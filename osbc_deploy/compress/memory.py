@@ -66,16 +66,14 @@ def check_memory(
     matrices = tuned_matrices if tuned else _PLAIN
     kept = 0
     if together:
-        kept = sum(hessian_bytes(network, p, _KEPT, 0) for p in network.populations)
-    needed = {
-        p.name: kept + hessian_bytes(network, p, matrices, steps) for p in network.populations
-    }
+        kept = sum(hessian_bytes(network, p, _KEPT, 0) for p in network.trained)
+    needed = {p.name: kept + hessian_bytes(network, p, matrices, steps) for p in network.trained}
     over = {name: size for name, size in needed.items() if size > options.solver_memory}
     if not over:
         return
     lines = "\n".join(_lines(network, over))
     most = max(over.values())
-    plain = kept + max(hessian_bytes(network, p, _PLAIN, steps) for p in network.populations)
+    plain = kept + max(hessian_bytes(network, p, _PLAIN, steps) for p in network.trained)
     less = f"--no-tune needs {shown(plain)}, " if tuned and plain < most else ""
     raise UsageError(
         f"--solver-memory: {shown(options.solver_memory)} is less than the Hessians of {len(over)} "

@@ -80,7 +80,9 @@ def compress(
     for population in network.populations:
         afferents = network.afferents(population.name)
         found = store.load(population.name, afferents) if store else None
-        if found is None:
+        if population not in network.trained:
+            found = (), ()
+        elif found is None:
             scene = scene_of(network, population, calibration, run, arriving, options, progress)
             found = _compress_population(scene, keep, bits, options, progress, tuned=tuned)
             if store:

@@ -47,7 +47,7 @@ def plan(
         return done["keep"], done["bits"]
     trained = {
         p.name: network.afferents(p.name)
-        for p in network.populations
+        for p in network.trained
         if all(q.compressible for q in network.afferents(p.name))
     }
     sizes = {name: sum(q.connection.weight.size for q in a) for name, a in trained.items()}

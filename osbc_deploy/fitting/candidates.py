@@ -15,12 +15,13 @@ from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.search import Candidate, Cost
 from osbc_deploy.lower.lowering import unmeasured
+from osbc_deploy.lower.scaling import Layer, gates
 from osbc_deploy.lower.timing import Timing, relays
-from osbc_deploy.model.graph import Network, Population
+from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.options import BITS
 from osbc_deploy.progress import Progress
 
-__all__ = ["BITS", "SPARSITIES", "affordable_sparsities", "layer_candidates", "relay_cost"]
+__all__ = ["BITS", "SPARSITIES", "affordable_sparsities", "cost_beside", "layer_candidates"]
 
 SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 
@@ -89,23 +90,34 @@ def layer_candidates(
     return found
 
 
-def relay_cost(network: Network, target: Target, times: Timing) -> Cost:
-    """Return what the relays of convolutions that skip populations take, whatever is chosen."""
+def cost_beside(network: Network, target: Target, times: Timing) -> Cost:
+    """Return what gates take, relays among them, whatever is chosen."""
+    formats = target.number_formats
+    found: list[Layer] = [
+        ((projection,), population)
+        for source, count in times.relays_of(network).items()
+        for projection, population in relays(network, source, count, formats)
+    ]
+    found += [gates(network, p, times, formats) for p in network.populations if p.neuron.exact]
+    shapes = {INPUT: network.input_shape} | {p.name: p.shape for _, p in found}
+    shapes |= {p.name: p.shape for p in network.populations}
+    following = [p for layer, _ in found for p in layer] + list(network.projections)
     layers = [
         layer_of(
             population,
-            ((projection, network.shape_of(source)),),
-            to_convolution=True,
-            is_output=False,
+            tuple((p, shapes[p.pre]) for p in projections),
+            to_convolution=all(
+                p.connection.convolutional for p in following if p.pre == population.name
+            ),
+            is_output=population.name == network.output.name,
         )
-        for source, count in times.relays_of(network).items()
-        for projection, population in relays(network, source, count, target.number_formats)
+        for projections, population in found
     ]
     if not layers:
         return Cost()
     mapping = map_layers(tuple(layers), target, whole=False)
     if misfits := mapping.misfits():
-        raise FitError(f"relays: {misfits[0]}. Make the population they repeat smaller.")
+        raise FitError(f"gates: {misfits[0]}. Make the populations they hear smaller.")
     return Cost(mapping.cores_used, mapping.words)
 
 

@@ -21,8 +21,8 @@ from osbc_deploy.errors import FidelityError, FitError
 from osbc_deploy.fitting.candidates import (
     SPARSITIES,
     affordable_sparsities,
+    cost_beside,
     layer_candidates,
-    relay_cost,
 )
 from osbc_deploy.fitting.remedies import advice
 from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
@@ -122,7 +122,7 @@ def fit(call: FitCall) -> FitResult:
         name: [c for c in found if c.bits in bits and c.sparsity <= call.max_sparsity]
         for name, found in candidates.items()
     }
-    plans = pareto_plans(allowed, relay_cost(job.network, job.chip, times))
+    plans = pareto_plans(allowed, cost_beside(job.network, job.chip, times))
     if not plans:
         raise FitError(_no_plan(allowed, job.chip))
     feasible = _within(plans, candidates, budget, job.chip)
@@ -154,7 +154,7 @@ def _candidates(
     network = job.network
     found = {}
     with task(progress, "candidates", len(statistics.problems) * len(SPARSITIES)):
-        for problem, population in zip(statistics.problems, network.populations, strict=True):
+        for problem, population in zip(statistics.problems, network.trained, strict=True):
             following = [p for p in network.projections if p.pre == population.name]
             found[problem.afferents[0].name] = layer_candidates(
                 problem,

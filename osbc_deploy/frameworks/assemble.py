@@ -75,15 +75,17 @@ def assemble(
     populations, projections = [], []
     for name in order:
         signal = walk.heard[name]
-        populations.append(Population(name, signal.shape, walk.cells[name].neuron))
+        neuron = walk.cells[name].neuron
+        populations.append(Population(name, signal.shape, neuron))
         # What leads back is added to what comes from before, as frameworks do it.
         terms = sorted(
             merged(signal.terms, said), key=lambda t: t.pre in order[order.index(name) :]
         )
         for term in terms:
             late = _lateness(term, name, order, depth, said)
-            connection, pool = mapped(term, signal.shape, alone=len(terms) == 1)
-            trained = term.connection is not None or len(terms) > 1
+            alone = neuron.exact or len(terms) == 1
+            connection, pool = mapped(term, signal.shape, alone=alone)
+            trained = not neuron.exact and (term.connection is not None or len(terms) > 1)
             title = term.name or f"{term.pre}-{name}"
             projections.append(
                 Projection(title, term.pre, name, _cast(connection, dtype), pool, trained, late)

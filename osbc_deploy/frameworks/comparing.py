@@ -219,10 +219,11 @@ def _first(
             seen = recorder.seen(name, n, steps)
         except MiscountedError as how:
             return _Found(name, why=str(how), off=how.off, kind="steps")
+        if population.neuron.spiking and ours.spikes[name].any():
+            proof.active.add(name)
         if seen is None:
             continue
         proof.seen.add(name)
-        fired = None
         if population.neuron.spiking:
             fired = ours.spikes[name].reshape(n, steps, -1)
             if seen.answer.shape != fired.shape:
@@ -232,8 +233,6 @@ def _first(
                 v = ours.v[name].reshape(fired.shape)
                 tied = _tied(population, differs & (fired == 0), v, tolerance)
                 return _Found(name, "spikes", differs, kind="tied" if tied else "")
-            if fired.any():
-                proof.active.add(name)
         if seen.v is not None:
             v = ours.v[name].reshape(n, steps, -1)[:, -seen.v.shape[1] :]
             if seen.v.shape != v.shape:

@@ -29,7 +29,6 @@ __all__ = [
 
 _MULTIPLIES = "multiplies spikes by spikes; on the chip only weights do"
 _WHY = {
-    "MaxPool2d": "the largest of several spikes is no weighted sum; use AvgPool2d",
     "VotingLayer": "averages the answers of several neurons; end the network with those neurons",
     "SpikingSelfAttention": _MULTIPLIES,
     "QKAttention": _MULTIPLIES,

@@ -35,7 +35,8 @@ class FrameworkPlugin:
         torch.nn.Module computes. `samples` are spikes (n, T, *input_shape) of uint8, on which it
         is to be held against the module's own forward, as
         :func:`osbc_deploy.frameworks.proof.proven` does. What cannot be represented is refused by
-        an UnsupportedModelError that lists all of it.
+        an UnsupportedModelError that lists all of it. Where ``--substitute`` asks for it, a
+        ``substitute=`` is given too (:mod:`osbc_deploy.frameworks.substitution`).
     install : str
         The command that installs the framework, or updates it with ``-U`` behind its ``install``.
     distribution : str

@@ -43,6 +43,7 @@ from osbc_deploy.frameworks.comparing import (
 )
 from osbc_deploy.frameworks.finite import check_finite, check_weights
 from osbc_deploy.frameworks.framework import Framework, Placed, Reading
+from osbc_deploy.frameworks.substitution import Substitution, substituted
 from osbc_deploy.model.graph import Network
 
 __all__ = ["proven"]
@@ -76,6 +77,7 @@ def proven(
     framework: Framework,
     read: Read,
     samples: SpikeArray | None,
+    substitute: Substitution | None = None,
 ) -> Network:
     """Return what is read from a module, once it computes what the module itself computes.
 
@@ -92,6 +94,8 @@ def proven(
         None if that is the order they were registered in.
     samples : ndarray of uint8 (n, T, ...), or None
         Without samples nothing is proven, and modules of the user's own are refused.
+    substitute : Substitution, optional
+        What is exchanged in the module before; then it is held against what that makes of it.
 
     Raises
     ------
@@ -101,6 +105,14 @@ def proven(
         When weights are NaN or infinite.
     """
     check_finite(module, framework)
+    with substituted(module, framework, samples, substitute) as said:
+        network = _proven(module, framework, read, samples)
+    return replace(network, warnings=(*network.warnings, *said))
+
+
+def _proven(
+    module: nn.Module, framework: Framework, read: Read, samples: SpikeArray | None
+) -> Network:
     own = framework.own(module)
     if samples is None:
         with evaluated(module):

@@ -47,7 +47,7 @@ class Recorder:
     ----------
     module : torch.nn.Module
     cells : mapping of str to torch.nn.Module
-        The cell that each population was read from.
+        The cell that each population was read from; those that are no module's are left out.
     potential : callable
         Returns a cell's potential after a call that gave an answer, or None.
     """
@@ -83,14 +83,16 @@ class Recorder:
             hook.remove()
 
     def seen(self, name: str, n: int, steps: int) -> Seen | None:
-        """Return what a population did, or None where its cell's calls do not say.
+        """Return what a population did, or None where no cell's calls say it.
 
         Raises
         ------
         MiscountedError
             When its cell was not called as often as there are time steps, or once.
         """
-        cell = self._cells[name]
+        cell = self._cells.get(name)
+        if cell is None:
+            return None
         calls = self._calls[id(cell)]
         sharing = [place for place, other in self._cells.items() if other is cell]
         turn, turns = sharing.index(name), len(sharing)

@@ -30,6 +30,7 @@ from osbc_deploy.frameworks.framework import (
     unsupported,
 )
 from osbc_deploy.frameworks.layers import adaptive_pooling, average_pooling, convolution
+from osbc_deploy.frameworks.stack_gates import take_largest
 from osbc_deploy.model.graph import (
     INPUT,
     AvgPool,
@@ -46,15 +47,9 @@ __all__ = ["StackReader", "dtype_of", "read_stack"]
 
 _DROPPED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
 _TORCH = (
-    *_DROPPED,
-    nn.Flatten,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.Linear,
-    nn.Conv2d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-)
+    *_DROPPED, nn.Flatten, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d,
+    nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d,
+)  # fmt: skip
 
 
 def read_stack(
@@ -180,7 +175,7 @@ class StackReader:
         except OsbcError:
             raise
         except Exception as error:  # noqa: BLE001 - what a layer holds may have been replaced
-            self._skip(path, layer, f"{kind.__name__} cannot be read ({described(error)})")
+            self.skip(path, layer, f"{kind.__name__} cannot be read ({described(error)})")
 
     def end(self) -> None:
         """Check that nothing is left over at the end of the stack."""
@@ -206,7 +201,7 @@ class StackReader:
         """Note what cannot be represented."""
         self.offenders.append(f"{path}: {why}")
 
-    def _skip(self, path: str, layer: Any, why: str) -> None:
+    def skip(self, path: str, layer: Any, why: str) -> None:
         """Refuse a layer that cannot be read, so that others are not refused for its sake."""
         self.refuse(path, why)
         self.gap = self.lost = True
@@ -214,7 +209,7 @@ class StackReader:
         # Whether it was meant to end a linear map or to be part of one is not known.
         self.current = self.pool = None
 
-    def _mismatch(self, path: str, why: str) -> None:
+    def mismatch(self, path: str, why: str) -> None:
         if not self.lost:
             self.mismatches.append(f"{path}: {why}")
 
@@ -229,6 +224,8 @@ class StackReader:
             self._average(path, layer, average_pooling)
         elif kind is nn.AdaptiveAvgPool2d:
             self._average(path, layer, self._adaptive)
+        elif kind in (nn.MaxPool2d, nn.AdaptiveMaxPool2d):
+            take_largest(self, path, layer)
         elif kind is nn.Linear:
             self.linear(path, layer.weight, layer.bias)
         elif kind is nn.Conv2d:
@@ -236,7 +233,7 @@ class StackReader:
         elif kind in (nn.BatchNorm1d, nn.BatchNorm2d):
             self._batch_norm(path, layer)
         else:
-            self._skip(path, layer, unsupported(kind, (*_TORCH, *self.framework.readers)))
+            self.skip(path, layer, unsupported(kind, (*_TORCH, *self.framework.readers)))
 
     def _flatten(self, path: str, layer: Any) -> None:
         first = (1, 2) if self.over_time is None else (2,) if self.over_time else (1,)
@@ -262,9 +259,9 @@ class StackReader:
             self.lost = True
             return
         if len(self.shape) != 3:
-            self._mismatch(path, f"AvgPool2d needs (C, H, W), got {self.shape}")
+            self.mismatch(path, f"AvgPool2d needs (C, H, W), got {self.shape}")
         elif min(pool.output_shape(self.shape)) < 1:
-            self._mismatch(path, f"AvgPool2d{pool.kernel} is larger than its input {self.shape}")
+            self.mismatch(path, f"AvgPool2d{pool.kernel} is larger than its input {self.shape}")
         elif self.pool is not None:
             self.refuse(path, "two AvgPool2d in a row; use one of the product size")
         elif self.current is not None:
@@ -304,7 +301,7 @@ class StackReader:
             self.data_fault |= self.pre == INPUT
             fits = math.prod(self.shape) == weight.shape[1]
             hint = "; put a Flatten before it" if fits else ""
-            self._mismatch(path, f"Linear takes {weight.shape[1]} inputs, gets {self.shape}{hint}")
+            self.mismatch(path, f"Linear takes {weight.shape[1]} inputs, gets {self.shape}{hint}")
         self.lost = False
         self.current = Dense(as_array(weight), None if bias is None else as_array(bias))
         self.shape = (weight.shape[0],)
@@ -318,12 +315,12 @@ class StackReader:
         self.current = conv
         if len(self.shape) != 3 or self.shape[0] != layer.in_channels:
             self.data_fault |= self.pre == INPUT
-            self._mismatch(path, f"Conv2d takes ({layer.in_channels}, H, W), gets {self.shape}")
+            self.mismatch(path, f"Conv2d takes ({layer.in_channels}, H, W), gets {self.shape}")
             self.shape = (layer.out_channels, 1, 1)
             return
         shape = conv.output_shape(self.shape)
         if min(shape) < 1:
-            self._mismatch(
+            self.mismatch(
                 path, f"Conv2d: kernel {layer.kernel_size} is larger than its input {self.shape}"
             )
         self.shape = shape
@@ -381,13 +378,19 @@ class StackReader:
                     f"{parameter} of shape {value.shape} does not broadcast to the "
                     f"neurons {self.shape}",
                 )
-        self.populations.append(Population(path, self.shape, neuron))
-        self.projections.append(
-            Projection(name, self.pre, path, connection, self.pool, compressible)
-        )
+        self.add(path, neuron, name, connection, compressible=compressible)
         if feedback is not None:
             try:
                 self.projections.append(feedback(self.shape))
             except ValueError as why:
                 self.refuse(path, str(why))
+
+    def add(
+        self, path: str, neuron: Neuron, name: str, connection: Connection, *, compressible: bool
+    ) -> None:
+        """Add a population and what projects to it."""
+        self.populations.append(Population(path, self.shape, neuron))
+        self.projections.append(
+            Projection(name, self.pre, path, connection, self.pool, compressible)
+        )
         self.pre, self.current, self.pool = path, None, None

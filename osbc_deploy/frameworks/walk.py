@@ -7,7 +7,7 @@ way from spikes to a population becomes one term; what cannot be one is listed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from osbc_deploy.frameworks.compose import (
@@ -112,6 +112,9 @@ class Walk:
         self._shapes = self._find_shapes(needed)
         heard = {name: self._heard(name) for name in self.cells}
         self.heard = {name: signal for name, signal in heard.items() if signal is not None}
+        for name, signal in self.heard.items():
+            if self.cells[name].neuron.exact:
+                self.cells[name], self.heard[name] = _settled(self.cells[name], signal)
         self.edges = [(t.pre, name) for name, signal in self.heard.items() for t in signal.terms]
 
     def _find_shapes(self, needed: set[str]) -> dict[str, Shape]:
@@ -162,8 +165,9 @@ class Walk:
                     f"{name}: {parameter} of shape {value.shape} does not broadcast to the "
                     f"neurons {shape}"
                 )
+        alone = self.cells[name].neuron.exact or len(arrives.terms) == 1
         for term in arrives.terms:
-            self._checkmapped(name, term, shape, alone=len(arrives.terms) == 1)
+            self._checkmapped(name, term, shape, alone=alone)
         return arrives if len(self.faults) == faults else None
 
     def _checkmapped(self, name: str, term: Term, shape: Shape, *, alone: bool) -> None:
@@ -226,3 +230,13 @@ class Walk:
             self.faults.append(f"{name}: adds signals of different shapes ({shapes})")
             return None
         return Signal(known[0].shape, tuple(t for s in known for t in s.terms))
+
+
+def _settled(cells: Cells, signal: Signal) -> tuple[Cells, Signal]:
+    """Take what gates get in every step off their thresholds."""
+    threshold = cells.neuron.parameters["v_threshold"]
+    for term in signal.terms:
+        threshold = threshold - (0.0 if term.offset is None else term.offset)
+    neuron = replace(cells.neuron, v_threshold=threshold)  # type: ignore[call-arg]
+    terms = tuple(replace(term, offset=None) for term in signal.terms)
+    return replace(cells, neuron=neuron), replace(signal, terms=terms)

@@ -42,7 +42,7 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation, F
 from osbc_deploy.fixedpoint.ranges import faults
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.lower.registers import RealRegisters, coarse, rounded_away
-from osbc_deploy.lower.scaling import Layer, scaling
+from osbc_deploy.lower.scaling import Layer, gates, scaling
 from osbc_deploy.lower.timing import Timing, relays, timing
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.notation import Readout
@@ -149,20 +149,24 @@ class _Growing:
 
     def add(self, block: Sequence[Population], weights: Mapping[str, CompressedProjection]) -> None:
         """Lower populations that feed back to each other, or one that does not."""
-        if any(self.relays.get(p.name) for p in block) and len(block) > 1:
+        names = [p.name for p in block]
+        if any(self.relays.get(name) for name in names) and len(block) > 1:
             raise UnsupportedModelError(
                 "network: a convolution skips populations within a loop",
-                [p.name for p in block if self.relays.get(p.name)],
+                [name for name in names if self.relays.get(name)],
                 "Use a linear layer there, which the chip can delay.",
             )
+        exact = [gates(self.source, p, self.times, self.formats) for p in block if p.neuron.exact]
         starts = [
             scaling(self.source, p, weights, self.times, self.formats, self.deviations)
             for p in block
+            if not p.neuron.exact
         ]
         exponents = [start.ceiling for start in starts]
         while True:
             fixed = [s.at(m) for s, m in zip(starts, exponents, strict=True)]
-            spikes, seen = self._measure(fixed)
+            whole = sorted([*fixed, *exact], key=lambda layer: names.index(layer[1].name))
+            spikes, seen = self._measure(whole)
             over = [self._over(population, seen[population.name]) for _, population in fixed]
             lower = [
                 max(s.floor, m - max(1, _ceil_log2(o))) if o > 1.0 else m
@@ -183,7 +187,10 @@ class _Growing:
             )  # fmt: skip
             if population.neuron.spiking and (differs := population.neuron.reset_rule().differs):
                 self.deviations.append(Deviation("lower", population.name, differs))
-        self._keep(fixed, spikes, seen)
+        for _, gated in exact:
+            text = f"{gated.size} gates, exact, whose weights stay as they are"
+            self.deviations.append(Deviation("lower", gated.name, text))
+        self._keep(whole, spikes, seen)
         for population in block:
             self._repeat(population.name)
 

@@ -18,6 +18,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedPopulation,
     FixedProjection,
 )
+from osbc_deploy.lower.gates import Way, gate
 from osbc_deploy.lower.merge import expand, pooling_of, shifted
 from osbc_deploy.lower.registers import (
     RealRegisters,
@@ -28,7 +29,7 @@ from osbc_deploy.lower.registers import (
 from osbc_deploy.lower.timing import Timing, relay_name
 from osbc_deploy.model.graph import Network, Population, Projection
 
-__all__ = ["Layer", "Scaling", "scaling"]
+__all__ = ["Layer", "Scaling", "gates", "scaling"]
 
 Layer: TypeAlias = tuple[tuple[FixedProjection, ...], FixedPopulation]
 """The projections into a population, and the population."""
@@ -142,11 +143,33 @@ def scaling(
         wider = largest_exponent(plain, targets, population, formats, highest + spare)
         found = [a.higher(wider - ceiling) for a in found]
         ceiling = wider
-    sources = tuple(
-        relay_name(p.pre, times.relays[p.name]) if p.name in times.relays else p.pre
-        for p in afferents
-    )
+    sources = tuple(_source(p, times) for p in afferents)
     return Scaling(population, tuple(found), sources, targets, formats, ceiling)
+
+
+def gates(network: Network, population: Population, times: Timing, formats: NumberFormats) -> Layer:
+    """Return the integers of gates and of what projects to them.
+
+    Raises
+    ------
+    UnsupportedModelError
+        Where the registers do not make exact gates of them.
+    """
+    ways = []
+    for p in network.afferents(population.name):
+        weight = p.connection.weight.astype(np.int64)
+        connection, _ = expand(p, weight, network.shape_of(p.pre))
+        if p.name in times.delays:
+            connection = connection.with_delays(times.delays[p.name])
+        ways.append(Way(p.name, _source(p, times), connection))
+    threshold = population.neuron.parameters["v_threshold"]
+    return gate(population.name, population.shape, threshold, ways, formats)
+
+
+def _source(projection: Projection, times: Timing) -> str:
+    """Return what a projection hears: its source, or a relay of it."""
+    count = times.relays.get(projection.name)
+    return relay_name(projection.pre, count) if count else projection.pre
 
 
 def _spare(afferent: _Afferent, formats: NumberFormats) -> int:

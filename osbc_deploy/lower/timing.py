@@ -18,8 +18,9 @@ from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedConv, FixedPopulation, FixedProjection
 from osbc_deploy.fixedpoint.ranges import MAX_DELAY
+from osbc_deploy.lower.gates import Way, gate
 from osbc_deploy.model.delivery import lateness
-from osbc_deploy.model.graph import INPUT, Network, Shape
+from osbc_deploy.model.graph import INPUT, Network
 
 __all__ = ["Timing", "relay_name", "relays", "timing"]
 
@@ -102,49 +103,18 @@ def relay_name(source: str, number: int) -> str:
     return f"{source} relay {number}"
 
 
-def _relay(
-    source: str, before: str, number: int, shape: Shape, formats: NumberFormats
-) -> tuple[FixedProjection, FixedPopulation]:
-    """Return a population (C, H, W) that repeats its input a step later.
-
-    Parameters
-    ----------
-    source, before : str
-        What is repeated, and the population or relay it comes from.
-    number : int
-    shape : tuple of int
-    formats : NumberFormats
-    """
-    name = relay_name(source, number)
-    size = int(np.prod(shape))
-    zero = np.zeros(size, np.int64)
-    stored = formats.stored_bits(1)
-    one = 1 << formats.weight_shift(stored)
-    identity = FixedConv(np.full((shape[0], 1, 1, 1), one), (1, 1), (0, 0), (1, 1), shape[0])
-    population = FixedPopulation(
-        name,
-        shape,
-        du=zero + formats.decay_unity - formats.decay_u_offset,
-        dv=zero,
-        # One spike is more than a threshold of 0, and resets what it leaves.
-        vth=zero,
-        bias_mant=zero,
-        bias_exp=zero + formats.bias_exp_min,
-        u_init=zero,
-        v_init=zero,
-        spiking=True,
-        v_scale=np.ones(size),
-        v_offset=np.zeros(size),
-    )
-    return FixedProjection(f"to {name}", before, name, identity, stored, 0), population
-
-
 def relays(
     network: Network, source: str, count: int, formats: NumberFormats
 ) -> list[tuple[FixedProjection, FixedPopulation]]:
     """Return the chain of relays of a population or of the input, each with what it hears."""
+    shape = network.shape_of(source)
+    identity = FixedConv(np.ones((shape[0], 1, 1, 1), np.int64), (1, 1), (0, 0), (1, 1), shape[0])
     chain, before = [], source
     for number in range(1, count + 1):
-        chain.append(_relay(source, before, number, network.shape_of(source), formats))
-        before = chain[-1][1].name
+        name = relay_name(source, number)
+        (projection,), population = gate(
+            name, shape, 1, [Way(f"to {name}", before, identity)], formats
+        )
+        chain.append((projection, population))
+        before = name
     return chain

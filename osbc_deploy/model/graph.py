@@ -98,7 +98,8 @@ class Projection:
     pool : AvgPool or None
         Applied to the spikes before the connection.
     compressible : bool
-        False for maps without trained weights (a pooling that feeds neurons directly).
+        False for maps without trained weights (a pooling that feeds neurons directly, all that
+        gates hear).
     delay : ndarray of int (n_pre,) or None
         Steps that the spikes of each presynaptic neuron arrive late, the pooling after that.
     """
@@ -156,14 +157,25 @@ class Network:
         return self.populations[-1]
 
     @property
+    def trained(self) -> tuple[Population, ...]:
+        """The populations whose weights compression may change: all but gates."""
+        return tuple(p for p in self.populations if not p.neuron.exact)
+
+    @property
+    def weighted(self) -> tuple[Projection, ...]:
+        """The projections that compression may change: all but those into gates."""
+        names = {p.name for p in self.trained}
+        return tuple(p for p in self.projections if p.post in names)
+
+    @property
     def weights(self) -> int:
-        """Number of trained weights, without biases."""
-        return sum(p.connection.weight.size for p in self.projections)
+        """Number of weights that compression may change, without biases."""
+        return sum(p.connection.weight.size for p in self.weighted)
 
     @property
     def parameters(self) -> int:
         """Number of trained weights and biases."""
-        biases = (p.connection.bias for p in self.projections)
+        biases = (p.connection.bias for p in self.weighted)
         return self.weights + sum(0 if b is None else b.size for b in biases)
 
     def shape_of(self, name: str) -> Shape:

@@ -93,6 +93,8 @@ class Neuron:
     """Whether `step` takes a pair: the current of what comes forward, and of what feeds back. The
     two are added to the state one after the other where the framework does, since the order of a
     sum of three decides its last bit."""
+    exact: ClassVar[bool] = False
+    """Whether the weights into it are whole numbers that nothing may change."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -111,9 +111,9 @@ def trials(compressed: CompressedNetwork) -> list[Trial]:
     found = []
     for population in original.populations:
         afferents = original.afferents(population.name)
-        layers = {p.name: compressed.projections[p.name] for p in afferents}
         if not any(p.compressible for p in afferents):
             continue
+        layers = {p.name: compressed.projections[p.name] for p in afferents}
         changed = adapted(original, layers)
         pruned = {name: p.pruned for name, p in layers.items() if p.pruned is not None}
         if len(pruned) == len(layers):

@@ -200,13 +200,13 @@ def test_all_offenders_are_listed_with_their_place() -> None:
         nn.Conv2d(2, 4, 3, padding_mode="reflect", padding=1),
         nn.ReLU(),
         norse.LIFRefracCell(),
-        norse.SequentialState(nn.MaxPool2d(2), nn.Flatten(start_dim=2)),
+        norse.SequentialState(nn.LPPool2d(2, 2), nn.Flatten(start_dim=2)),
         nn.Linear(64, 5),
     )
     with pytest.raises(UnsupportedModelError) as caught:
         read_norse(model, (2, 8, 8))
     text = str(caught.value)
-    for part in ("0: ", "reflect", "1: ReLU", "2: LIFRefracCell", "3.0: MaxPool2d", "4: "):
+    for part in ("0: ", "reflect", "1: ReLU", "2: LIFRefracCell", "3.0: LPPool2d", "4: "):
         assert part in text
     assert len(caught.value.offenders) >= 5
     assert caught.value.exit_code == 3

@@ -273,7 +273,7 @@ def changed() -> nn.Module:
         ([nn.Linear(4, 3)], "ends in a linear layer"),
         (
             [nn.Linear(4, 3), nn.MaxPool2d(2), snn.Leaky(0.9)],
-            "MaxPool2d: the largest of several",
+            "MaxPool2d takes the largest of several currents",
         ),
         ([nn.Linear(4, 3), snn.Alpha(0.9, 0.8)], "Alpha is not supported"),
         ([nn.Linear(4, 3), snn.Leaky(0.9, state_quant=torch.round)], "state_quant"),

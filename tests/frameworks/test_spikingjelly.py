@@ -314,14 +314,9 @@ def offenders(model: nn.Module, shape: tuple[int, ...], mode: str = "m") -> tupl
 
 
 @pytest.mark.parametrize("connect", ["AND", "IAND"])
-def test_everything_missing_in_a_residual_network_is_listed(connect: str) -> None:
-    found = offenders(Residual(connect, layer.MaxPool2d(2), head=False), (2, 12, 12))
-    places = [line.partition(":")[0] for line in found]
-    assert places == ["pool", "blocks.0", "blocks.1", "blocks.2", "fc"]
-    assert "MaxPool2d" in found[0]
-    assert "use AvgPool2d" in found[0]
-    assert all("multiplies signals" in line for line in found[1:4])
-    assert "ends in fc" in found[4]
+def test_a_residual_network_of_gates_lacks_nothing_but_its_end(connect: str) -> None:
+    (found,) = offenders(Residual(connect, layer.MaxPool2d(2), head=False), (2, 12, 12))
+    assert "ends in fc" in found
 
 
 class Attention(nn.Module):

@@ -48,17 +48,23 @@ def resnet(connect: str) -> nn.Module:
     return made
 
 
-def test_sew_resnet18_is_imported_once_its_maximum_and_its_end_are_exchanged() -> None:
-    body = resnet("ADD")
-    body.maxpool = layer.AvgPool2d(3, 2, 1)
+@pytest.mark.parametrize(
+    ("connect", "pool", "gates"),
+    [("ADD", True, 0), ("ADD", False, 1), ("AND", False, 9), ("IAND", False, 9)],
+)
+def test_sew_resnet18_is_imported_once_neurons_end_it(connect: str, pool: bool, gates: int) -> None:
+    body = resnet(connect)
+    if pool:
+        body.maxpool = layer.AvgPool2d(3, 2, 1)
     model = nn.Sequential(body, neuron.IFNode()).double().eval()
     functional.set_step_mode(model, "m")
     x = spikes(*SHAPE)
     network = read_spikingjelly(model, SHAPE, samples=x)
-    assert len(network.populations) == 21
+    assert len(network.populations) == 21 + gates
+    assert sum(p.neuron.exact for p in network.populations) == gates
     seen: dict[str, Any] = {}
     for name, module in model.named_modules():
-        if isinstance(module, neuron.IFNode):
+        if isinstance(module, neuron.IFNode | nn.MaxPool2d):
             module.register_forward_hook(
                 lambda _, __, answer, name=name: seen.__setitem__(name, answer)
             )
@@ -67,15 +73,15 @@ def test_sew_resnet18_is_imported_once_its_maximum_and_its_end_are_exchanged() -
     run = simulate(network, x, record=seen.keys())
     for name, answer in seen.items():
         assert np.array_equal(run.spikes[name], answer.transpose(0, 1).numpy()), name
-    assert all(rate > 0.05 for name, rate in run.rates.items() if name != "1")
+    # Few spikes pass one mask after the other.
+    deep = "" if connect == "ADD" else "0.layer1"
+    assert all(r > 0.02 for name, r in run.rates.items() if name != "1" and name.startswith(deep))
 
 
 @pytest.mark.parametrize("connect", ["ADD", "AND", "IAND"])
-def test_sew_resnet18_as_it_comes_lacks_few_parts(connect: str) -> None:
+def test_sew_resnet18_as_it_comes_lacks_its_end_only(connect: str) -> None:
     found = refused(resnet(connect), SHAPE)
-    blocks = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
-    places = ["maxpool", *(blocks if connect != "ADD" else []), "fc"]
-    assert [line.partition(":")[0] for line in found] == places
+    assert [line.partition(":")[0] for line in found] == ["fc"]
 
 
 def test_a_spiking_transformer_is_refused_with_all_it_needs() -> None:
@@ -94,8 +100,8 @@ def test_a_spiking_transformer_is_refused_with_all_it_needs() -> None:
     )
     found = refused(model, (2, 16, 16))
     for part in (
-        "patch_embed.stages.2.conv_bn.block.2: MaxPool2d",
-        "patch_embed.stages.3.conv_bn.block.2: MaxPool2d",
+        "patch_embed.stages.2.conv_bn.block.2: MaxPool2d takes the largest of several currents",
+        "patch_embed.stages.3.conv_bn.block.2: MaxPool2d takes the largest of several currents",
         "blocks.0.attn: SpikingSelfAttention: multiplies spikes by spikes",
         "blocks.0.mlp.fc1.0: Conv1d",
         "blocks.0.mlp.fc2.0: Conv1d",
@@ -104,7 +110,8 @@ def test_a_spiking_transformer_is_refused_with_all_it_needs() -> None:
         assert any(line.startswith(part) for line in found), part
 
 
-def test_sew_blocks_are_compressed_and_fire_on_the_chip_as_they_should() -> None:
+@pytest.mark.parametrize("connect", ["ADD", "AND", "IAND"])
+def test_sew_blocks_are_compressed_and_fire_on_the_chip_as_they_should(connect: str) -> None:
     torch.manual_seed(0)
 
     def block(inner: int, outer: int, stride: int) -> nn.Module:
@@ -113,7 +120,7 @@ def test_sew_blocks_are_compressed_and_fire_on_the_chip_as_they_should() -> None
             conv = layer.Conv2d(inner, outer, 1, stride, bias=False)
             down = nn.Sequential(conv, layer.BatchNorm2d(outer), neuron.IFNode())
         made: nn.Module = sew_resnet.BasicBlock(
-            inner, outer, stride, downsample=down, cnf="ADD", spiking_neuron=neuron.IFNode
+            inner, outer, stride, downsample=down, cnf=connect, spiking_neuron=neuron.IFNode
         )
         return made
 
@@ -141,7 +148,7 @@ def test_sew_blocks_are_compressed_and_fire_on_the_chip_as_they_should() -> None
     after = run(done.lowered.network, x, record=[p.name for p in done.lowered.network.populations])
     assert any("relay" in d.message for d in done.deviations)
     for name in names:
-        assert 0.05 < before.rates[name] < 0.9
+        assert 0.01 < before.rates[name] < 0.9
         fired = before.spikes[name].reshape(after.spikes[name].shape)
         assert np.mean(fired != after.spikes[name]) < 0.02, name
     # An identity passes every spike on, which lands right on the threshold.

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from osbc_deploy.frameworks.norse.neurons import IF, LI, LIF, CubaLIF
+from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import (
     AvgPool,
     Connection,
@@ -217,3 +218,40 @@ class _Shown:
     def step(self, p, state, x, where):  # type: ignore[no-untyped-def]
         _, state = self._neuron.step(p, state, x, where)
         return state["v"], state
+
+
+def gated() -> Network:
+    """Return convolutions with a pooling by maximum, a mask of two, and one that excludes."""
+    lif = LIF(0.4 * ONE, ZERO, 0.12 * ONE, ZERO)
+
+    def window(weight: float, size: int = 1, stride: int = 1) -> Conv:
+        return Conv(
+            np.full((3, 1, size, size), weight), None, (stride, stride), (size // 2,) * 2, groups=3
+        )
+
+    def heard(pre: str, post: str, connection: Connection) -> Projection:
+        return Projection(f"{pre} to {post}", pre, post, connection, compressible=False)
+
+    return Network(
+        (2, 8, 8),
+        (
+            Population("a", (3, 8, 8), lif),
+            Population("pool", (3, 4, 4), Gate(ONE)),
+            Population("b", (3, 4, 4), lif),
+            Population("and", (3, 4, 4), Gate(2 * ONE)),
+            Population("but", (3, 4, 4), Gate(ONE)),
+            Population("out", (5,), lif),
+        ),
+        (
+            Projection("to a", "input", "a", kernel(1, 3, 2, 3, 3)),
+            heard("a", "pool", window(1.0, 3, 2)),
+            Projection("to b", "pool", "b", kernel(2, 3, 3, 3, 3)),
+            heard("pool", "and", window(1.0)),
+            heard("b", "and", window(1.0)),
+            heard("pool", "but", window(1.0)),
+            heard("and", "but", window(-1.0)),
+            Projection("read and", "and", "out", dense(3, 5, 48)),
+            Projection("read but", "but", "out", dense(4, 5, 48)),
+        ),
+        dtype="float64",
+    )

@@ -83,6 +83,7 @@ NETWORKS = {
     ),
     "late subtraction": late(),
     "convolutions that skip": nets.conv_residual(),
+    "gates": nets.gated(),
     "poolings of different sizes": nets.conv_residual(AvgPool((2, 2), (2, 2))),
 }
 

@@ -21,6 +21,7 @@ from osbc_deploy.errors import (
     described,
 )
 from osbc_deploy.formats.nir.file import NirModel, read_model, take_apart
+from osbc_deploy.formats.nir.gates import with_gates
 from osbc_deploy.formats.nir.nodes import SUPPORTED, Translator
 from osbc_deploy.formats.nir.options import choose, own_metadata
 from osbc_deploy.frameworks.assemble import Graph, assemble
@@ -93,9 +94,10 @@ def _network(read: NirModel, dt: float | None, reset: str | None, source: str) -
     graph = Graph(translator.input_shape(source), nodes, translator.edges(), translator.output())
     notes = [*read.notes, *chosen.notes, *translator.notes]
     try:
-        return assemble(
+        network = assemble(
             graph, dtype=_dtype(read), source=source, notes=notes, faults=translator.faults
         )
+        return with_gates(network)
     except RecursionError:
         raise UnsupportedModelError(
             f"{source}: too many linear nodes in a row",

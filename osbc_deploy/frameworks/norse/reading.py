@@ -23,6 +23,7 @@ from osbc_deploy.frameworks.framework import Framework, Placed, Reading
 from osbc_deploy.frameworks.norse.neurons import IF, LI, LIF, CubaLI, CubaLIF
 from osbc_deploy.frameworks.proof import proven
 from osbc_deploy.frameworks.stack import StackReader, read_stack
+from osbc_deploy.frameworks.substitution import Substitution
 from osbc_deploy.model.graph import Network, Shape
 from osbc_deploy.model.neurons import Neuron
 
@@ -30,7 +31,8 @@ __all__ = ["SUPPORTED", "read_norse"]
 
 SUPPORTED = (
     "Linear, Conv2d (zero padding), BatchNorm1d/2d after them, AvgPool2d, AdaptiveAvgPool2d onto a "
-    "divisor of its input, Flatten, Dropout, Identity, LIFBoxCell, LIFCell, LIF, IAFCell, IAF, "
+    "divisor of its input, MaxPool2d and AdaptiveMaxPool2d of spikes, "
+    "Flatten, Dropout, Identity, LIFBoxCell, LIFCell, LIF, IAFCell, IAF, "
     "LIBoxCell, LICell, LI, LILinearCell, Lift, SequentialState, Sequential"
 )
 
@@ -41,6 +43,7 @@ def read_norse(
     *,
     source: str = "",
     samples: SpikeArray | None = None,
+    substitute: Substitution | None = None,
 ) -> Network:
     """Turn a norse stack into a float network that computes what norse computes.
 
@@ -56,6 +59,8 @@ def read_norse(
     samples : ndarray of uint8 (n, T, *input_shape), optional
         Real samples, on which it must compute what norse computes. Without them nothing is proven,
         and a module of one's own is refused.
+    substitute : Substitution, optional
+        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
 
     Returns
     -------
@@ -73,7 +78,7 @@ def read_norse(
     def read(order: Sequence[Placed] | None) -> Reading:
         return read_stack(module, input_shape, _NORSE, source=source, order=order)
 
-    return proven(module, _NORSE, read, samples)
+    return proven(module, _NORSE, read, samples, substitute)
 
 
 def _values(layer: nn.Module) -> Mapping[str, Any]:

@@ -39,6 +39,7 @@ from osbc_deploy.frameworks.snntorch.neurons import (
     SynapticIntegrator,
 )
 from osbc_deploy.frameworks.stack import StackReader, read_stack
+from osbc_deploy.frameworks.substitution import Substitution
 from osbc_deploy.model.graph import Connection, Conv, Dense, Network, Projection, Shape
 from osbc_deploy.model.neurons import Neuron
 
@@ -46,7 +47,8 @@ __all__ = ["SUPPORTED", "read_snntorch"]
 
 SUPPORTED = (
     "Linear, Conv2d (zero padding), BatchNorm1d/2d after them, AvgPool2d, AdaptiveAvgPool2d onto a "
-    "divisor of its input, Flatten, Dropout, Identity, Leaky, Synaptic, Lapicque, RLeaky, "
+    "divisor of its input, MaxPool2d and AdaptiveMaxPool2d of spikes, "
+    "Flatten, Dropout, Identity, Leaky, Synaptic, Lapicque, RLeaky, "
     "RSynaptic, Sequential"
 )
 
@@ -60,6 +62,7 @@ def read_snntorch(
     *,
     source: str = "",
     samples: SpikeArray | None = None,
+    substitute: Substitution | None = None,
 ) -> Network:
     """Turn an snnTorch network into a float network that computes what snnTorch computes.
 
@@ -75,6 +78,8 @@ def read_snntorch(
     samples : ndarray of uint8 (n, T, *input_shape), optional
         Real samples, on which it must compute what snnTorch computes. Without them nothing is
         proven, and a module of one's own is refused.
+    substitute : Substitution, optional
+        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
 
     Raises
     ------
@@ -88,7 +93,7 @@ def read_snntorch(
     def read(order: Sequence[Placed] | None) -> Reading:
         return read_stack(module, input_shape, _SNNTORCH, source=source, order=order)
 
-    return proven(module, _SNNTORCH, read, samples)
+    return proven(module, _SNNTORCH, read, samples, substitute)
 
 
 def _cell(reader: StackReader, path: str, layer: Any) -> None:

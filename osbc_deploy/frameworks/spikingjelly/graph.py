@@ -25,6 +25,7 @@ from osbc_deploy.frameworks.compose import Add, Flatten, NotComposable, Scale, S
 from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
 from osbc_deploy.frameworks.framework import children_of, kind_of, unsupported
 from osbc_deploy.frameworks.layers import adaptive_pooling, average_pooling, convolution
+from osbc_deploy.frameworks.spikingjelly.gates import take_gate, take_largest
 from osbc_deploy.frameworks.spikingjelly.nodes import (
     CONTAINERS,
     NODES,
@@ -42,6 +43,8 @@ __all__ = ["is_whole", "read_graph", "traced"]
 
 _ADDED = (operator.add, operator.iadd, torch.add)
 _MULTIPLIED = (operator.mul, operator.imul, torch.mul, operator.matmul, torch.matmul, torch.bmm)
+_LEAST = {"minimum": 2, "min": 2, "maximum": 1, "max": 1}
+"""How many of two signals must be 1 where it is 1, of operations that are gates."""
 _RESHAPED = ("flatten", "reshape", "view", "contiguous", "squeeze", "unsqueeze", "clone", "detach")
 
 
@@ -198,6 +201,10 @@ class _Reader:
     def _shape_after(self, before: str, name: str, shape: Shape) -> Shape:
         """Return what the operations from one name to another make of a shape."""
         operation = self.nodes.get(name)
+        if name != before and isinstance(operation, Cells):
+            # Gates have a shape of their own, other neurons that of what they hear.
+            (name,) = self._hears(name)
+            operation = self.nodes.get(name)
         if name == before or operation is None or isinstance(operation, Cells):
             return shape
         try:
@@ -241,6 +248,8 @@ class _Reader:
             self._batch_norm(node, path, found, shape)
         elif kind in (nn.AvgPool2d, nn.AdaptiveAvgPool2d):
             self._average(node, path, found, shape)
+        elif kind in (nn.MaxPool2d, nn.AdaptiveMaxPool2d):
+            take_largest(self, node, path, found, shape)
         elif kind is nn.Flatten and inside and found.start_dim == 1:
             self._follow(node, path, Flatten())
         elif kind is nn.Flatten:
@@ -319,8 +328,12 @@ class _Reader:
         elif node.target in _MULTIPLIED or name in ("mul", "mul_", "matmul", "bmm"):
             if len(parts) == 1 and len(numbers) == 1:
                 self._add(node, path, Scale(np.asarray(float(numbers[0]))))
+            elif len(parts) == 2 and name in ("mul", "mul_", "imul"):
+                take_gate(self, node, path, "product", 2)
             else:
                 self._refuse(node, f"{name} multiplies signals; on the chip only weights do")
+        elif name in _LEAST and len(parts) == len(node.args) == 2 and not node.kwargs:
+            take_gate(self, node, path, name, _LEAST[name])
         elif name in ("sub", "isub", "rsub") and len(parts) == len(numbers) == 1:
             self._less(node, path, name)
         elif name in _RESHAPED:

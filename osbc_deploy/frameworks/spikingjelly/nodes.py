@@ -37,6 +37,7 @@ WRAPPED = {
     layer.BatchNorm2d: nn.BatchNorm2d,
     layer.AvgPool2d: nn.AvgPool2d,
     layer.AdaptiveAvgPool2d: nn.AdaptiveAvgPool2d,
+    layer.MaxPool2d: nn.MaxPool2d,
     layer.Flatten: nn.Flatten,
     layer.Dropout: nn.Dropout,
     layer.Dropout2d: nn.Dropout2d,
@@ -47,6 +48,8 @@ TIMELESS = (
     nn.BatchNorm2d,
     nn.AvgPool2d,
     nn.AdaptiveAvgPool2d,
+    nn.MaxPool2d,
+    nn.AdaptiveMaxPool2d,
 )
 """Layers of torch that take no time axis beside the batch."""
 

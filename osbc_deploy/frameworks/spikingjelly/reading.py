@@ -31,13 +31,15 @@ from osbc_deploy.frameworks.spikingjelly.nodes import (
     neuron_of,
 )
 from osbc_deploy.frameworks.stack import StackReader, dtype_of, read_stack
+from osbc_deploy.frameworks.substitution import Substitution
 from osbc_deploy.model.graph import Network, Shape
 
 __all__ = ["SUPPORTED", "read_spikingjelly"]
 
 SUPPORTED = (
     "Linear, Conv2d (zero padding), BatchNorm1d/2d after them, AvgPool2d, AdaptiveAvgPool2d onto a "
-    "divisor of its input, Flatten, Dropout, Identity (torch's or layer.*), SeqToANNContainer, "
+    "divisor of its input, MaxPool2d and AdaptiveMaxPool2d of spikes, "
+    "Flatten, Dropout, Identity (torch's or layer.*), SeqToANNContainer, "
     "MultiStepContainer, IFNode, LIFNode, ParametricLIFNode, Sequential"
 )
 
@@ -48,6 +50,7 @@ def read_spikingjelly(
     *,
     source: str = "",
     samples: SpikeArray | None = None,
+    substitute: Substitution | None = None,
 ) -> Network:
     """Turn a SpikingJelly network into a float network that computes what it computes.
 
@@ -63,6 +66,8 @@ def read_spikingjelly(
     samples : ndarray of uint8 (n, T, *input_shape), optional
         Real samples, on which it must compute what SpikingJelly computes. Without them nothing is
         proven, and a module of one's own is refused.
+    substitute : Substitution, optional
+        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
 
     Raises
     ------
@@ -76,7 +81,7 @@ def read_spikingjelly(
     def read(order: Sequence[Placed] | None) -> Reading:
         return _read(module, input_shape, samples, source, order)
 
-    return proven(module, _SPIKINGJELLY, read, samples)
+    return proven(module, _SPIKINGJELLY, read, samples, substitute)
 
 
 def _read(
@@ -126,7 +131,9 @@ def _read_traced(
     source = source or type(module).__name__
     network = read_graph(module, graph, input_shape, dtype=dtype, source=source)
     places = {p.name: p.name.partition("#")[0] for p in network.populations}
-    cells = {name: module.get_submodule(path) for name, path in places.items()}
+    # Gates that no layer is, such as masks, cannot be watched.
+    layers = dict(module.named_modules(remove_duplicate=False))
+    cells = {name: layers[path] for name, path in places.items() if path in layers}
     return Reading(network, cells, over_time, traced=True)
 
 

@@ -112,7 +112,7 @@ def counted_parts(
 def _compression(deployment: Deployment) -> dict[str, Any]:
     compressed = deployment.compressed
     layers = []
-    for projection in deployment.network.projections:
+    for projection in deployment.network.weighted:
         done = compressed.projections[projection.name]
         size = projection.connection.weight.size
         layers.append(

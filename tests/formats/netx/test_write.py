@@ -260,7 +260,21 @@ def _unbiased() -> Any:
     return module
 
 
-ALLOWED = {"README's network without bias": _unbiased, "a recurrent layer": _recurrent}
+def _pooled() -> Any:
+    module = _stack(
+        nn.Conv2d(2, 4, 3, bias=False), norse.LIFBoxCell(), nn.MaxPool2d(3, 2, 1),
+        nn.Flatten(), nn.Linear(16, 4, bias=False), norse.LIFBoxCell(),
+    )  # fmt: skip
+    module[0].weight.data *= 30
+    module[4].weight.data *= 30
+    return module
+
+
+ALLOWED = {
+    "README's network without bias": _unbiased,
+    "a recurrent layer": _recurrent,
+    "gates": _pooled,
+}
 
 
 @pytest.mark.parametrize("what", ALLOWED)

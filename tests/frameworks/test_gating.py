@@ -1,0 +1,187 @@
+"""Poolings by maximum and masks of spikes, against what the frameworks compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+pytest.importorskip("spikingjelly")
+from spikingjelly.activation_based import functional, layer, neuron
+
+from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.frameworks.gating import max_pooling
+from osbc_deploy.frameworks.spikingjelly.reading import read_spikingjelly
+from osbc_deploy.model.simulate import simulate
+
+
+def fired(pool: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return what gates with the weights of a pooling do with spikes (n, C, H, W)."""
+    found: Any = max_pooling(pool, tuple(x.shape[1:]))
+    weight = torch.tensor(np.array(found.weight))
+    if found.convolutional:
+        more = (found.stride, found.padding, found.dilation, found.groups)
+        return nn.functional.conv2d(x, weight, None, *more) >= 1
+    return nn.functional.linear(x.flatten(1), weight) >= 1
+
+
+def spikes(seed: int, *shape: int) -> torch.Tensor:
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.15).float()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_max_pooling_of_spikes_is_an_or_of_every_window(data: st.DataObject) -> None:
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return data.draw(st.tuples(st.integers(low, high), st.integers(low, high)))
+
+    kernel, dilation, stride = pair(1, 4), pair(1, 3), pair(1, 5)
+    padding = tuple(data.draw(st.integers(0, k // 2)) for k in kernel)
+    least = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    sides = [data.draw(st.integers(n, n + 9)) for n in least]
+    pool = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=data.draw(st.booleans()))
+    x = spikes(data.draw(st.integers(0, 99)), 3, 2, *sides)
+    assert torch.equal(fired(pool, x).float(), pool(x))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_adaptive_max_pooling_takes_windows_of_every_size(data: st.DataObject) -> None:
+    sides = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    wanted = data.draw(st.tuples(*[st.one_of(st.none(), st.integers(1, 10))] * 2))
+    pool = nn.AdaptiveMaxPool2d(wanted)
+    x = spikes(data.draw(st.integers(0, 99)), 3, 2, *sides)
+    assert torch.equal(fired(pool, x).float().reshape(pool(x).shape), pool(x))
+
+
+@pytest.mark.parametrize(
+    ("pool", "shape", "words"),
+    [
+        (nn.MaxPool2d(5), (2, 4, 4), r"MaxPool2d\(5, 5\) is larger than its input \(2, 4, 4\)"),
+        (nn.MaxPool2d(2), (8,), r"MaxPool2d needs \(C, H, W\), got \(8,\)"),
+        (nn.MaxPool2d(2, return_indices=True), (2, 4, 4), "answers with places"),
+        (nn.AdaptiveMaxPool2d(2, return_indices=True), (2, 4, 4), "answers with places"),
+    ],
+)
+def test_poolings_without_counterpart_say_why(
+    pool: nn.Module, shape: tuple[int, ...], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        max_pooling(pool, shape)
+
+
+class Masked(nn.Module):
+    """Spikes and what becomes of them, joined by an operation."""
+
+    def __init__(self, join: Any) -> None:
+        super().__init__()
+        self.first = nn.Sequential(layer.Conv2d(2, 4, 3, padding=1), neuron.IFNode(0.4))
+        self.pool = layer.MaxPool2d(3, 2, 1)
+        self.second = nn.Sequential(
+            layer.Conv2d(4, 4, 3, padding=1), neuron.LIFNode(v_threshold=0.3)
+        )
+        self.join = join
+        self.last = nn.Sequential(layer.Flatten(), layer.Linear(64, 6), neuron.IFNode(0.3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.first(x))
+        answer: torch.Tensor = self.last(self.join(x, self.second(x)))
+        return answer
+
+
+JOINS = {
+    "and": lambda x, y: x * y,
+    "and not": lambda x, y: x * (1.0 - y),
+    "not and": lambda x, y: (1 - x) * y,
+    "or": torch.maximum,
+    "largest": torch.max,
+    "least": torch.minimum,
+    "in place": lambda x, y: x.mul(y),
+    "chained": lambda x, y: x * y * (1 - x * y) + x * (1 - y),
+    "inclusive": lambda x, y: x + y + -1 * (x * y),
+}
+
+
+@pytest.mark.parametrize("name", JOINS)
+def test_masks_of_spikes_are_gates(name: str) -> None:
+    torch.manual_seed(1)
+    model = Masked(JOINS[name]).double().eval()
+    functional.set_step_mode(model, "m")
+    x = (np.random.default_rng(0).random((5, 6, 2, 8, 8)) < 0.3).astype(np.uint8)
+    network = read_spikingjelly(model, (2, 8, 8), samples=x)
+    assert any(p.neuron.exact and "pool" not in p.name for p in network.populations)
+    functional.reset_net(model)
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(x).double().transpose(0, 1)).transpose(0, 1)
+    run = simulate(network, x)
+    assert np.array_equal(run.output, wanted.numpy())
+    assert all(0 < rate < 1 for rate in run.rates.values() if name != "chained")
+
+
+@pytest.mark.parametrize(
+    "pools",
+    [(nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1)), (nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(3))],
+)
+def test_poolings_one_after_the_other_in_a_container(pools: tuple[nn.Module, ...]) -> None:
+    torch.manual_seed(1)
+    size = 3 if isinstance(pools[1], nn.AdaptiveMaxPool2d) else 2
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Sequential(layer.Conv2d(2, 4, 3, padding=1), neuron.IFNode(0.4))
+            self.pools = layer.SeqToANNContainer(*pools, nn.Flatten())
+            self.last = nn.Sequential(layer.Linear(4 * size**2, 6), neuron.IFNode(0.3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            answer: torch.Tensor = self.last(self.pools(self.first(x)))
+            return answer
+
+    model = Own().double().eval()
+    functional.set_step_mode(model, "m")
+    x = (np.random.default_rng(0).random((5, 6, 2, 8, 8)) < 0.3).astype(np.uint8)
+    network = read_spikingjelly(model, (2, 8, 8), samples=x)
+    assert [p.size for p in network.populations] == [256, 64, 4 * size**2, 6]
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(x).double().transpose(0, 1)).transpose(0, 1)
+    assert np.array_equal(simulate(network, x).output, wanted.numpy())
+
+
+@pytest.mark.parametrize(
+    ("join", "words"),
+    [
+        (lambda x, y: x * (x + y), "product of signals of which one is neither"),
+        (lambda x, y: x * (0.5 * y), "product of signals of which one is neither"),
+        (lambda x, y: torch.maximum(x, 2 * y), "maximum of signals of which one is neither"),
+        (lambda x, y: x * y[:, :, :1], "different shapes"),
+    ],
+)
+def test_masks_of_currents_are_refused(join: Any, words: str) -> None:
+    model = Masked(join).eval()
+    functional.set_step_mode(model, "m")
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_spikingjelly(model, (2, 8, 8), samples=np.ones((1, 2, 2, 8, 8), np.uint8))
+    assert any(words in line for line in caught.value.offenders), caught.value.offenders
+
+
+def test_the_largest_of_currents_or_sums_is_refused_with_the_ways_out() -> None:
+    class Summed(Masked):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            answer: torch.Tensor = self.last(self.pool(x + self.second(x)))
+            return answer
+
+    stacked = nn.Sequential(layer.Conv2d(2, 4, 3), layer.MaxPool2d(2), neuron.IFNode())
+    for model in (Summed(None), stacked):
+        functional.set_step_mode(model.eval(), "m")
+        with pytest.raises(UnsupportedModelError) as caught:
+            read_spikingjelly(model, (2, 8, 8), samples=np.ones((1, 2, 2, 8, 8), np.uint8))
+        (line,) = caught.value.offenders
+        assert "takes the largest of several currents or sums of spikes" in line
+        assert "behind neurons" in line
+        assert "--substitute maxpool=avg" in line
