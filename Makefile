@@ -2,27 +2,32 @@
 #   make demo    deploy the bundled network
 #   make test    run the tests
 #   make check   lint and types
+#   make dist    sdist and wheel, built and tried
+#   make coverage   the tests, and the lines and branches they never reach
+#   make mutants MODULE=osbc_deploy/limits.py   changes of a module that no test notices (minutes to hours)
 #   make conformance   500 random networks on the engine and on Lava, bit by bit (minutes)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LAVA := lava-nc==0.10.0
 # What these declare beside what they need would bring another torch (see CONTRIBUTING.md).
 FRAMEWORKS := snntorch neurobench 'spikingjelly; python_version >= "3.11"'
 
-.PHONY: setup demo test lint types check conformance clean
+.PHONY: setup demo test lint types check conformance coverage dist mutants clean
 
 setup: $(READY)
 
 # Lava's last release pins NumPy 1 and Python 3.10 in its metadata but runs on newer ones (see
 # docs/decisions/0002-lava.md), so it is installed without its dependencies, after them.
-$(READY): pyproject.toml constraints.txt Makefile
+$(READY): pyproject.toml $(CONSTRAINTS) Makefile .ci/match_torchvision.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lava,datasets,dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[lava,datasets,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python $(LAVA)
-	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt $(FRAMEWORKS)
+	$(BIN)/python -m pip install --quiet --no-deps --constraint $(CONSTRAINTS) $(FRAMEWORKS)
+	$(BIN)/python .ci/match_torchvision.py
 	touch $@
 
 demo: $(READY)
@@ -43,5 +48,15 @@ check: lint types
 conformance: $(READY)
 	$(BIN)/python benchmarks/conformance.py
 
+coverage: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=html
+
+dist: $(READY)
+	.ci/distributions $(BIN)/python
+
+mutants: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[mutants]'
+	$(BIN)/python .ci/mutants.py $(MODULE) $(TESTS)
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist htmlcov .coverage* .nox *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -20,7 +20,8 @@ from osbc_deploy._version import __version__
 from osbc_deploy.compress import CompressedNetwork
 from osbc_deploy.frameworks.norse.neurons import LIF
 from osbc_deploy.model.graph import Dense, Network, Population, Projection
-from osbc_deploy.model.simulate import evidence, simulate
+from osbc_deploy.model.readout import evidence
+from osbc_deploy.model.simulate import simulate
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -38,13 +39,14 @@ class Task:
 
 def bundled(model: str, seed: int = 0) -> Task:
     from osbc_deploy.bundled.models import weights_path
-    from osbc_deploy.cli.job import Inputs
-    from osbc_deploy.job import prepare
+    from osbc_deploy.cli.job import load_inputs
+    from osbc_deploy.job import VerbCall, prepare
+    from osbc_deploy.options import InputOptions
 
-    inputs = Inputs(None, None, None, None, seed).load()
+    inputs = load_inputs(None, InputOptions(seed=seed))
     inputs["module"] = f"osbc_deploy.bundled.models:{model}"
     inputs["weights"] = weights_path(model)
-    job = prepare(**inputs, backend_samples=0)
+    job = prepare(VerbCall(**inputs, backend_samples=0))
     return Task(
         f"{model}, camera seed {seed}",
         job.network,

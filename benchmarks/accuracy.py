@@ -20,10 +20,11 @@ from _accuracy import Clock, Meter, Task, bundled, layers, parser, read, saccade
 
 from osbc_deploy.compress import CompressedProjection, CompressionOptions, compress, ranking
 from osbc_deploy.compress.budget import lamps_budget
+from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
-from osbc_deploy.compress.network import CompressedNetwork, assemble, collect
+from osbc_deploy.compress.network import assemble
 from osbc_deploy.compress.quantize import choose_scales, levels, round_to_grid, search_scales
-from osbc_deploy.compress.tuning import adapted
+from osbc_deploy.compress.result import CompressedNetwork, adapted
 from osbc_deploy.model.graph import Network
 
 PRUNE = [(0.9, 8), (0.95, 8), (0.97, 8), (0.98, 8), (0.9, 4), (0.97, 4)]

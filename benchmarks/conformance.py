@@ -2,7 +2,7 @@
 
     python benchmarks/conformance.py [--networks 500] [--seed 0]
 
-Networks are drawn by the strategies of tests/helpers/random_networks.py. Half run on Lava's Dense
+Networks are drawn as osbc_deploy.testing draws them. Half run on Lava's Dense
 and Sparse as the backend chooses, half on Sparse alone; two Lava sessions run side by side.
 """
 
@@ -13,14 +13,17 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
+import numpy as np
 
 from osbc_backend_lava.backend import BACKEND, Job
 from osbc_backend_lava.layout import Schedule
 from osbc_deploy.chip.target import load_target
-from random_networks import Case, collect, differences, engine_states
+from osbc_deploy.fixedpoint.engine import EngineRun
+from osbc_deploy.testing import Case
+from osbc_deploy.testing.backends import engine_states
+from osbc_deploy.testing.networks import collect
 
 AT_ONCE = 25
 
@@ -73,6 +76,19 @@ def compare(cases: list[Case], number: int) -> Counter[str]:
             counted["wraps (events)"] += seen.wraps
             counted["saturations (events)"] += seen.saturations
             counted["spikes (events)"] += seen.spikes
+    return counted
+
+
+def differences(case: Case, ours: EngineRun, theirs: Any) -> Counter[str]:
+    """Count compared and differing values of two runs with all states."""
+    counted: Counter[str] = Counter()
+    for kind in ("spikes", "u", "v"):
+        left, right = getattr(ours, kind), getattr(theirs, kind)
+        assert set(left) == set(right), (kind, sorted(left), sorted(right))
+        for name in left:
+            assert left[name].shape == right[name].shape, (case.features, name)
+            counted[f"{kind} compared"] += left[name].size
+            counted[f"{kind} differ"] += int(np.count_nonzero(left[name] != right[name]))
     return counted
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import osbc_backend_lava.backend as lava
 from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.target import load_target
-from osbc_deploy.compress.network import CompressionOptions, compress
+from osbc_deploy.compress.network import compress
+from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.fixedpoint import FixedPointNetwork, run
 from osbc_deploy.formats.netx.read import read_netx, read_netx_fixed
 from osbc_deploy.formats.netx.write import write_netx

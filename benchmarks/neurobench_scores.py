@@ -11,17 +11,18 @@ import argparse
 
 from _accuracy import table
 
-from osbc_deploy.cli.job import Inputs
+from osbc_deploy.cli.job import load_inputs
 from osbc_deploy.compress import CompressionOptions, compress
-from osbc_deploy.job import prepare
+from osbc_deploy.job import VerbCall, prepare
 from osbc_deploy.neurobench.harness import neurobench_scores
+from osbc_deploy.options import InputOptions
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=400)
     count = parser.parse_args().samples
-    job = prepare(**Inputs(None, None, None, None, 0).load(), backend_samples=0)
+    job = prepare(VerbCall(**load_inputs(None, InputOptions()), backend_samples=0))
     samples = job.evaluated.take(count)
     networks = {
         "float": job.network,

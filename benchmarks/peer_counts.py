@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.chip.layers import Afferent, Layer
-from osbc_deploy.chip.memory import Chunks, Tables
+from osbc_deploy.chip.memory.chunks import Chunks
+from osbc_deploy.chip.memory.tables import Tables
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.fixedpoint.network import FixedConnection, FixedConv, FixedDense
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 JOB = """
 import sys
-from osbc_deploy.cli.job import Inputs
+from osbc_deploy.cli.job import load_inputs
 from osbc_deploy.compress import CompressionOptions, compress
-from osbc_deploy.job import prepare
+from osbc_deploy.job import VerbCall, prepare
+from osbc_deploy.options import InputOptions
 
-job = prepare(**Inputs(None, None, None, None, 0).load(), backend_samples=0)
+job = prepare(VerbCall(**load_inputs(None, InputOptions()), backend_samples=0))
 print("ready", flush=True)
 options = CompressionOptions(mixed=True, budget="global")
 compress(job.network, job.typical.spikes, options, state=sys.argv[1])

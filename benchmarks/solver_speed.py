@@ -17,8 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from osbc_deploy.compress.budget import lamps_budget
 from osbc_deploy.compress.hessian import membrane_moments
-from osbc_deploy.compress.layer import pose, prune_layer, quantize_layer, rank_layer
+from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.paths import path_mask
+from osbc_deploy.compress.problem import pose
 from osbc_deploy.compress.selection import eliminate
 from osbc_deploy.compress.support import least_squares, loss
 

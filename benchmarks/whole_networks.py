@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from osbc_deploy.chip.mapping import map_network
-from osbc_deploy.chip.memory import Records
+from osbc_deploy.chip.memory.records import Records
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.formats.stored import read_stored
 

@@ -124,7 +124,12 @@ def load(given: argparse.Namespace) -> tuple[Samples | None, Samples, Samples]:
     def request(count: int | None) -> DatasetRequest:
         size = given.size or SIZES.get(given.dataset)
         return DatasetRequest(
-            given.dataset, given.data_root, given.steps, size, count, given.test_samples_per_class
+            given.dataset,
+            given.data_root,
+            steps=given.steps,
+            size=size,
+            samples_per_class=count,
+            test_samples_per_class=given.test_samples_per_class,
         )
 
     few, many = request(given.samples_per_class), request(given.train_samples_per_class)

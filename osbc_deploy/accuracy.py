@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.compress.network import CompressedNetwork
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.lower.lowering import Lowered
-from osbc_deploy.model.graph import Readout
-from osbc_deploy.model.simulate import NO_ANSWER, decode, shared_answers, simulate
+from osbc_deploy.model.readout import NO_ANSWER, decode, shared_answers
+from osbc_deploy.model.simulate import simulate
+from osbc_deploy.notation import Readout
 from osbc_deploy.progress import SILENT, Progress
 
 __all__ = ["Accuracy", "check_classes", "doubts", "evaluate", "lost_share"]
@@ -163,7 +164,7 @@ def check_classes(data: Sequence[Samples], outputs: int, classes: int | None = N
             f"{said}: {known} classes are told apart by {outputs} outputs, at most "
             f"{2 * known - 1} are allowed. The class is the largest output's number, which is "
             "wrong where several outputs vote for one class (a voting layer or population code "
-            f"behind them). Give a network with one output for each class.{remedy}"
+            f"behind them): say how many with --readout vote:N.{remedy}"
         )
 
 

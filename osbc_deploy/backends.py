@@ -1,24 +1,48 @@
 """Backends: plugins that run a fixed-point network, found by entry point.
 
 A backend is an object with the attributes of :class:`Backend`, registered under the entry-point
-group ``osbc_deploy.backends``. The core never imports one by name.
+group ``osbc_deploy.backends``. The core never imports one by name, and believes none: its interface
+is checked before any work, its answer right after (:func:`run_backend`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import inspect
+import math
+import signal
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike
 
 from osbc_deploy.arrays import IntArray, SpikeArray
-from osbc_deploy.errors import BackendError, OsbcError, UsageError, described, reason
+from osbc_deploy.errors import BackendError, described
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
-from osbc_deploy.progress import Progress
+from osbc_deploy.plugins import REPAIR, Group, stdout_kept
+from osbc_deploy.progress import SILENT, Progress
 
-__all__ = ["GROUP", "Availability", "Backend", "BackendRun", "backend_names", "load_backend"]
+__all__ = [
+    "BACKENDS",
+    "Availability",
+    "Backend",
+    "BackendRun",
+    "backend_names",
+    "checked_backend",
+    "load_backend",
+    "run_backend",
+]
 
-GROUP = "osbc_deploy.backends"
+_SKIP = f"{REPAIR[:-1]}, or skip the comparison with --backend-samples 0."
+_MOST_FAULTS = 5
+"""Faults of one answer that a message lists."""
+_GRACE = 10.0
+"""Seconds that a backend may take beyond its time limit, to end what it started."""
+_LONGEST = 1e7
+"""Seconds that the system's timers can count."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +70,12 @@ class BackendRun:
     Attributes
     ----------
     spikes : dict of ndarray of uint8 (n, T, size)
-        Of every spiking population.
+        Of every spiking population, 0 or 1.
     output : ndarray of int32 (n, T, size)
         Spikes of the output population, or its potentials if it is a readout.
     u, v : dict of ndarray of int32 (n, T, size)
-        Of the populations whose states were asked for.
+        Synaptic current and membrane potential after each step, of the populations whose states
+        were asked for; a backend that cannot see one of the two leaves it out.
     restarts : int
         Times the backend hung and was started again; its results are what they would have been.
     """
@@ -67,7 +92,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the backend, as targets refer to it."""
+        """Name of the backend, as its entry point and targets give it."""
 
     @property
     def summary(self) -> str:
@@ -87,57 +112,97 @@ class Backend(Protocol):
     ) -> BackendRun:
         """Run samples (n, T, *input_shape), spikes of uint8 or a graded input of int32.
 
-        `states` names the populations whose u and v are wanted. BackendError after `time_limit`
-        seconds.
+        `states` names the populations whose u and v are wanted. BackendError for a network that it
+        cannot run, and after `time_limit` seconds; what goes on beyond them is interrupted. The
+        arrays it is given are read-only.
         """
 
 
+def _accept(name: str, plugin: Any) -> Backend:
+    if isinstance(plugin, type):
+        raise ValueError(f"it is the class {plugin.__name__}, not an object of it")
+    faults = []
+    if (called := getattr(plugin, "name", None)) != name:
+        faults.append(f"its name is {called!r:.60}, its entry point's {name!r}")
+    if not isinstance(summary := getattr(plugin, "summary", None), str):
+        faults.append(f"its summary is {summary!r:.60}, no text")
+    keywords = dict.fromkeys(("time_limit", "progress", "states"))
+    for method, given, named in (("availability", (), {}), ("run", (None, None), keywords)):
+        found = getattr(plugin, method, None)
+        if not callable(found):
+            faults.append(f"it has no method {method}")
+            continue
+        try:
+            inspect.signature(found).bind(*given, **named)
+        except (TypeError, ValueError) as error:
+            faults.append(f"{method} cannot be called as Backend.{method} is: {error}")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return _Guarded(name, plugin)
+
+
+BACKENDS: Group[Backend] = Group(
+    "osbc_deploy.backends", "backend", ("engine", "lava"), _accept, BackendError
+)
+
+
 def backend_names() -> list[str]:
-    """Return the names of all installed backends, sorted."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    """Return the names of all installed backends, ours first."""
+    return BACKENDS.names()
 
 
 def load_backend(name: str) -> Backend:
-    """Load a backend plugin.
+    """Load a backend plugin and check its interface.
 
     Raises
     ------
     UsageError
         When no such backend is installed.
     BackendError
-        When its package cannot be imported.
+        When its package cannot be imported, or is no backend.
     """
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in found:
-        raise UsageError(
-            f"backend {name!r}: is not installed (found: "
-            f"{', '.join(sorted(found)) or 'none'}). Install the package that "
-            "provides it."
-        )
+    return BACKENDS.load(name)
+
+
+def checked_backend(backend: Any) -> Backend:
+    """Return an object as a backend, once it has the interface of one.
+
+    Raises
+    ------
+    BackendError
+        With all that is wrong.
+    """
+    if isinstance(backend, _Guarded):
+        return backend
+    called = type(backend).__name__
     try:
-        return _Guarded(name, found[name].load())
+        name = getattr(backend, "name", None)
+        called = name if isinstance(name, str) else called
+        return _accept(called, backend)
     except Exception as error:
-        raise BackendError(
-            f"backend {name!r}: its plugin cannot be loaded ({reason(error)}). Repair or "
-            "remove the package that provides it."
-        ) from error
+        said = str(error) if type(error) is ValueError else described(error)
+        raise BackendError(f"backend {called!r}: cannot be used ({said}). {REPAIR}") from error
 
 
 class _Guarded:
-    """A plugin whose errors are those of a backend, whatever its code raises."""
+    """A plugin whose errors are those of a backend, whatever its code raises or answers."""
 
     def __init__(self, name: str, plugin: Backend) -> None:
         self._plugin = plugin
         self.name = name
-        self.summary = str(plugin.summary)
+        self.summary = plugin.summary
 
     def availability(self) -> Availability:
         try:
-            found = self._plugin.availability()
-            return Availability(bool(found.ok), str(found.detail), str(found.remedy))
-        except Exception as error:  # noqa: BLE001 - the plugin's own code
-            remedy = "Repair or remove the package that provides it."
-            return Availability(False, f"asking it failed: {reason(error)}", remedy)
+            with stdout_kept():
+                found: Any = self._plugin.availability()
+            kinds = {"ok": bool, "detail": str, "remedy": str}
+            for attribute, kind in kinds.items():
+                if not isinstance(value := getattr(found, attribute), kind):
+                    raise TypeError(f"{attribute} is {value!r:.60}, no {kind.__name__}")
+            return Availability(found.ok, found.detail, found.remedy)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's own code
+            return Availability(False, f"asking it failed: {described(error)}", REPAIR)
 
     def run(
         self,
@@ -148,14 +213,170 @@ class _Guarded:
         progress: Progress,
         states: Collection[str] = (),
     ) -> BackendRun:
+        given = spikes.view()
+        given.flags.writeable = False
         try:
-            return self._plugin.run(
-                network, spikes, time_limit=time_limit, progress=progress, states=states
-            )
-        except OsbcError:
-            raise
-        except Exception as error:
+            with (
+                stdout_kept(),
+                _ended_after(math.inf if self.name in BACKENDS.ours else time_limit + _GRACE),
+            ):
+                answer: Any = self._plugin.run(
+                    network, given, time_limit=time_limit, progress=progress, states=tuple(states)
+                )
+            with stdout_kept():
+                faults = list(_faults(answer, network, spikes.shape[:2], states))
+        except BackendError as error:
+            if self.name in str(error):
+                raise
+            raise BackendError(f"backend {self.name!r}: {error}") from error
+        except _OverdueError as error:
             raise BackendError(
-                f"backend {self.name!r}: failed ({described(error)}). Report "
-                "it to those who provide it, or skip it with --backend-samples 0."
+                f"backend {self.name!r}: not done {_GRACE:g} s after {time_limit:g} s, the time "
+                "limit. Compare fewer samples (--backend-samples) or raise --time-limit."
             ) from error
+        except (Exception, SystemExit) as error:
+            raise BackendError(
+                f"backend {self.name!r}: failed ({described(error)}). {_SKIP}"
+            ) from error
+        if faults:
+            more = len(faults) - _MOST_FAULTS
+            listed = [*faults[:_MOST_FAULTS], *([f"and {more} more"] if more > 0 else [])]
+            raise BackendError(
+                f"backend {self.name!r}: its answer cannot be used ({'; '.join(listed)}). {_SKIP}"
+            )
+        run: BackendRun = answer
+        return run
+
+
+class _OverdueError(BaseException):
+    """Raised inside a run that does not end by itself; not for the plugin to catch."""
+
+
+@contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """Interrupt what runs too long, where the system and the thread allow that.
+
+    What hangs inside a library's own code goes on until it returns.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    able = main and hasattr(signal, "setitimer") and not signal.getitimer(signal.ITIMER_REAL)[0]
+    if not able or seconds > _LONGEST:
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise _OverdueError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_backend(
+    backend: Backend,
+    network: FixedPointNetwork,
+    spikes: IntArray,
+    *,
+    time_limit: float,
+    progress: Progress = SILENT,
+    states: Collection[str] = (),
+) -> BackendRun:
+    """Run samples on a backend, which is checked before, and its answer after.
+
+    Parameters
+    ----------
+    backend : Backend
+    network : FixedPointNetwork
+    spikes : ndarray of uint8 or int32 (n, T, *input_shape)
+    time_limit : float
+        Seconds that it may take.
+    progress : Progress
+    states : collection of str
+        Populations whose u and v are wanted.
+
+    Returns
+    -------
+    BackendRun
+        With the names, shapes, dtypes and values that a backend may give.
+
+    Raises
+    ------
+    BackendError
+        When the backend lacks what one has, fails, or answers anything else.
+    """
+    return checked_backend(backend).run(
+        network, spikes, time_limit=time_limit, progress=progress, states=states
+    )
+
+
+def _faults(
+    answer: Any, network: FixedPointNetwork, size: tuple[int, ...], states: Collection[str]
+) -> Iterator[str]:
+    """Yield what is wrong with an answer, if anything is."""
+    if not isinstance(answer, BackendRun):
+        yield f"a {type(answer).__name__}, a BackendRun is needed"
+        return
+    spiking = [p.name for p in network.populations if p.spiking]
+    shapes = {p.name: (*size, p.size) for p in network.populations}
+    output = network.output
+    yield from _misnamed("spikes", answer.spikes, spiking, spiking)
+    yield from _misnamed("u", answer.u, (), states)
+    yield from _misnamed("v", answer.v, (), states)
+    if not isinstance(answer.restarts, int) or answer.restarts < 0:
+        yield f"restarts is {answer.restarts!r:.60}, a number of 0 or more is needed"
+    for kind, dtype, found in (
+        ("spikes", np.uint8, answer.spikes),
+        ("u", np.int32, answer.u),
+        ("v", np.int32, answer.v),
+        ("output", np.int32, {output.name: answer.output}),
+    ):
+        for name, array in found.items() if isinstance(found, Mapping) else ():
+            if name in shapes:
+                what = kind if kind == "output" else f"{kind} of {name!r}"
+                binary = kind == "spikes" or (kind == "output" and output.spiking)
+                yield from _misshapen(what, array, shapes[name], dtype, binary=binary)
+    if output.spiking and _differ(answer.output, _of(answer.spikes, output.name)):
+        yield f"output and spikes of {output.name!r} differ, which are the same"
+    if not output.spiking and _differ(answer.output, _of(answer.v, output.name)):
+        yield f"output and v of {output.name!r} differ, which are the same"
+
+
+def _misnamed(
+    kind: str, found: Any, needed: Collection[str], allowed: Collection[str]
+) -> Iterator[str]:
+    if not isinstance(found, Mapping):
+        yield f"{kind} is a {type(found).__name__}, a dict is needed"
+        return
+    yield from (f"{kind} of {name!r} is missing" for name in needed if name not in found)
+    unknown = [name for name in found if name not in allowed]
+    yield from (f"{kind} of {name!r:.60} was not asked for" for name in unknown)
+
+
+def _misshapen(
+    what: str, array: Any, shape: tuple[int, ...], dtype: DTypeLike, *, binary: bool
+) -> Iterator[str]:
+    if not isinstance(array, np.ndarray):
+        yield f"{what} is a {type(array).__name__}, a NumPy array is needed"
+        return
+    if array.shape != shape:
+        yield f"{what} has shape {array.shape}, needed {shape}"
+    if array.dtype != dtype:
+        floating = np.issubdtype(array.dtype, np.floating)
+        wild = " and holds NaN or infinity" if floating and not np.isfinite(array).all() else ""
+        yield f"{what} is of {array.dtype}{wild}, needed {np.dtype(dtype)}"
+    elif binary and array.size and (array.min() < 0 or array.max() > 1):
+        yield f"{what} ranges from {array.min()} to {array.max()}, 0 and 1 are allowed"
+
+
+def _of(found: Any, name: str) -> Any:
+    return found.get(name) if isinstance(found, Mapping) else None
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Tell whether two arrays of one shape differ."""
+    arrays = isinstance(one, np.ndarray) and isinstance(other, np.ndarray)
+    return arrays and one.shape == other.shape and not np.array_equal(one, other)

@@ -11,18 +11,19 @@ from osbc_deploy.chip.mapping import Mapping as ChipMapping
 from osbc_deploy.chip.place import Placement
 from osbc_deploy.chip.target import Target
 from osbc_deploy.chip.traffic import Operations
-from osbc_deploy.compress.network import CompressedNetwork
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.fidelity import Fidelity
+from osbc_deploy.fixedpoint.record import Activity
 from osbc_deploy.lower.lowering import Lowered
 from osbc_deploy.model.graph import Network
-from osbc_deploy.results import Result
+from osbc_deploy.results import Saved
 
 __all__ = ["Deployment"]
 
 
-@dataclass(frozen=True, eq=False)
-class Deployment(Result):
+@dataclass(frozen=True, eq=False, repr=False)
+class Deployment(Saved):
     """Everything a deployment produced.
 
     Attributes
@@ -57,7 +58,7 @@ class Deployment(Result):
     operations: Mapping[str, Operations]
     accuracy: Accuracy
     fidelity: Fidelity
-    activity: Mapping[str, Any]
+    activity: Mapping[str, Activity]
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
 

@@ -10,7 +10,8 @@
     ├── FitError                  4   the network does not fit the chip, or a budget is exceeded
     ├── FidelityError             5   backend and engine disagree, or an accuracy gate failed
     ├── ArtefactError             6   data, weights or an artefact that is broken or not trusted
-    └── BackendError              2   a backend that is missing, broken or out of time
+    └── PluginError               2   a plugin that cannot be loaded, fails or breaks its contract
+        └── BackendError          2   a backend that is missing, broken or out of time
 
 A message reads ``<thing>: <what is wrong> (<got>), <limit> (<allowed>). <what to do>``.
 Code 0 is success, 1 is a bug of ours, 130 an interruption (143 by SIGTERM, 129 by SIGHUP), and 141
@@ -27,6 +28,7 @@ __all__ = [
     "FidelityError",
     "FitError",
     "OsbcError",
+    "PluginError",
     "TargetError",
     "UnsupportedModelError",
     "UsageError",
@@ -107,7 +109,11 @@ class ArtefactError(OsbcError):
     exit_code = 6
 
 
-class BackendError(OsbcError):
-    """A backend is not installed, failed, or ran out of time."""
+class PluginError(OsbcError):
+    """A plugin cannot be loaded, fails, or does not keep the contract of its kind."""
 
     exit_code = 2
+
+
+class BackendError(PluginError):
+    """A backend is not installed, failed, or ran out of time."""

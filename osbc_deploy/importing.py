@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from osbc_deploy.arguments import Model
 from osbc_deploy.data.samples import Samples
-from osbc_deploy.errors import UnsupportedModelError, UsageError
-from osbc_deploy.formats.nir.read import is_nir, read_nir
+from osbc_deploy.errors import PluginError, UnsupportedModelError, UsageError
+from osbc_deploy.formats.format import FORMATS, Format, format_of, listed_formats
 from osbc_deploy.frameworks.hosting import HostPrefix
+from osbc_deploy.frameworks.plugin import FRAMEWORKS, FrameworkPlugin, check_version, titles
 from osbc_deploy.model.graph import Network
+from osbc_deploy.options import StrPath
+from osbc_deploy.plugins import REPAIR, Group
 from osbc_deploy.references import load_object, load_weights
 
 __all__ = ["import_network"]
 
-_FILES = (".net", ".nir")
-_NAMES = {"norse": "norse", "snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
-"""Packages whose modules can be read, and what they are called."""
-
-_OLDEST = {"snntorch": (1, 0), "spikingjelly": (2, 0)}
-"""Versions whose neurons compute what ours repeat; older ones differ in the last bit or more."""
+_PLAIN = "norse"
+"""Reads modules that have no neurons of any framework, to say what is missing."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def import_network(
-    module: Any,
-    weights: str | Path | None,
+    module: Model,
+    weights: StrPath | None,
     samples: Samples | None,
     *,
     dt: float | None = None,
@@ -45,10 +44,11 @@ def import_network(
 
     Parameters
     ----------
-    module : torch.nn.Module, nir.NIRGraph, str or path
-        A module, ``package.module:factory``, a graph, or a file whose suffix says what it is.
+    module : torch.nn.Module, nir.NIRGraph, Network, str or path
+        A module, ``package.module:factory``, a graph, a file whose suffix says what it is, or what
+        was imported before, which stays as it is.
     weights : path or None
-        A safetensors state dict to load into a module.
+        A state dict to load into a module; see :mod:`osbc_deploy.checkpoints`.
     samples : Samples or None
         Calibration samples: their shape is the input's, and what is read from a module is held
         against its framework's own forward on them. A file needs none.
@@ -80,48 +80,49 @@ def import_network(
 
 
 def _import(
-    module: Any,
-    weights: str | Path | None,
+    module: Model,
+    weights: StrPath | None,
     samples: Samples | None,
     dt: float | None,
     reset: str | None,
     substitute: str | None,
     host: HostPrefix | None,
 ) -> Network:
-    found = load_object(module) if isinstance(module, str) and not _is_file(module) else module
-    name = module if isinstance(module, str | Path) else type(module).__name__
+    if isinstance(module, os.PathLike):
+        module = Path(module)
+    name = str(module) if isinstance(module, str | Path) else type(module).__name__
+    form = format_of(module) if isinstance(module, str) else None
+    found = load_object(module) if isinstance(module, str) and form is None else module
+    form = form or format_of(found)
+    _check_options(name, form, {"dt": dt, "reset": reset})
     if substitute is not None and not isinstance(found, nn.Module):
         raise UsageError(f"--substitute: {name} is no module to exchange layers in. Leave it out.")
     if host is not None and not isinstance(found, nn.Module):
         raise UsageError(f"--host-prefix: {name} is no module with layers to run. Leave it out.")
-    if is_nir(found):
-        network = read_nir(found, dt=dt, reset=reset, source=str(name))
-        return _checked(network, weights, samples)
-    for option, value in (("--dt", dt), ("--reset", reset)):
-        if value is not None:
-            raise UsageError(
-                f"{option}: only NIR leaves it open, and {name} is no NIR graph. Leave it out."
-            )
-    if isinstance(found, str | Path) and Path(found).suffix == ".net":
-        from osbc_deploy.formats.netx.read import read_netx
-
-        return _checked(read_netx(Path(found)), weights, samples)
+    if form is not None:
+        return _checked(_from_file(form, found, name, dt, reset), weights, samples)
+    if isinstance(found, Network):
+        return _checked(found, weights, samples)
     if not isinstance(found, nn.Module):
         raise UnsupportedModelError(
             f"{name}: is a {type(found).__name__}, not a torch.nn.Module",
-            remedy=f"Return a network of {', '.join(_NAMES)} as a torch.nn.Module.",
+            remedy=f"Return a network of {titles()} as a torch.nn.Module.",
         )
     if samples is None:
         raise UsageError(f"{name}: a module does not say what input it takes. Give its shape.")
     if weights is not None:
         load_weights(found, Path(weights))
-    read = _reader(found, str(name))
     more: dict[str, Any] = {} if host is None else {"host": host}
     if substitute is not None:
         from osbc_deploy.frameworks.substitution import Substitution
 
         more["substitute"] = Substitution(substitute, samples.labels)
-    network = read(found, samples.input_shape, source=str(name), samples=samples.spikes, **more)
+    package, framework = _framework(found, name)
+    with FRAMEWORKS.running(package):
+        network = framework.read(
+            found, samples.input_shape, source=name, samples=samples.spikes, **more
+        )
+    _check_answer(FRAMEWORKS, package, network)
     parameters = sum(p.numel() for p in found.parameters())
     if weights is None and isinstance(module, str) and parameters:
         missing = (
@@ -132,8 +133,45 @@ def _import(
     return network
 
 
-def _reader(module: nn.Module, name: str) -> Callable[..., Network]:
-    """Return what reads the modules of the framework that a model is made of."""
+def _check_options(
+    name: str, form: tuple[str, Format] | None, options: dict[str, float | str | None]
+) -> None:
+    """Refuse what only some formats leave open."""
+    for option, value in options.items():
+        if value is not None and (form is None or option not in form[1].options):
+            plugins = (entry.plugin for entry in listed_formats())
+            open_in = [f"a {p.title}" for p in plugins if p is not None and option in p.options]
+            raise UsageError(
+                f"--{option}: only {' and '.join(open_in)} leaves it open, which {name} is not. "
+                "Leave it out."
+            )
+
+
+def _from_file(
+    form: tuple[str, Format], model: Any, name: str, dt: float | None, reset: str | None
+) -> Network:
+    """Return the float network that a file, or an object of a file format, holds."""
+    if form[1].read_network is None:
+        raise UsageError(
+            f"{name}: a {form[1].title} holds integers for a chip, no network to compress. Give "
+            "the model that it was made from."
+        )
+    with FORMATS.running(form[0]):
+        network = form[1].read_network(model, source=name, dt=dt, reset=reset)
+    _check_answer(FORMATS, form[0], network)
+    return network
+
+
+def _check_answer(group: Group[Any], name: str, answer: Any) -> None:
+    if not isinstance(answer, Network):
+        raise PluginError(
+            f"{group.kind} {name!r}: reads a model as a {type(answer).__name__}, not a Network. "
+            f"{REPAIR}"
+        )
+
+
+def _framework(module: nn.Module, name: str) -> tuple[str, FrameworkPlugin]:
+    """Return the framework that a model is made of, and the name of its package."""
     compiled = [
         place for place, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)
     ]
@@ -144,45 +182,20 @@ def _reader(module: nn.Module, name: str) -> Callable[..., Network]:
             "Give the modules they were compiled from.",
         )
     packages = {type(m).__module__.split(".")[0] for m in module.modules()}
-    used = sorted(packages & _NAMES.keys())
+    used = sorted(packages & set(FRAMEWORKS.names()))
+    frameworks = [FRAMEWORKS.load(package) for package in used]
     if len(used) > 1:
         raise UnsupportedModelError(
-            f"{name}: mixes modules of {' and '.join(_NAMES[p] for p in used)}",
+            f"{name}: mixes modules of {' and '.join(f.title for f in frameworks)}",
             remedy="Build it with one of them.",
         )
-    for package in used:
-        _check_version(package, name)
-    # A framework is imported only for the user who has it.
-    if used == ["snntorch"]:
-        from osbc_deploy.frameworks.snntorch.reading import read_snntorch
-
-        return read_snntorch
-    if used == ["spikingjelly"]:
-        from osbc_deploy.frameworks.spikingjelly.reading import read_spikingjelly
-
-        return read_spikingjelly
-    from osbc_deploy.frameworks.norse.reading import read_norse
-
-    return read_norse
+    if not used:
+        return _PLAIN, FRAMEWORKS.load(_PLAIN)
+    check_version(used[0], frameworks[0], name)
+    return used[0], frameworks[0]
 
 
-def _check_version(package: str, name: str) -> None:
-    """Make sure that a framework computes what was read from its code."""
-    needed = _OLDEST.get(package)
-    found = version(package) if needed else ""
-    if needed and tuple(int(part) for part in re.findall(r"\d+", found)[: len(needed)]) < needed:
-        wanted = ".".join(map(str, needed))
-        raise UsageError(
-            f"{name}: is made with {_NAMES[package]} {found}, {wanted} or newer is needed. Update "
-            f"it with: pip install -U 'osbc-deploy[{package}]'"
-        )
-
-
-def _is_file(reference: str) -> bool:
-    return Path(reference).suffix in _FILES
-
-
-def _checked(network: Network, weights: str | Path | None, samples: Samples | None) -> Network:
+def _checked(network: Network, weights: StrPath | None, samples: Samples | None) -> Network:
     """Return a network that holds its own weights and input shape, if both are meant."""
     if weights is not None:
         raise UsageError(

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Container
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, ParamSpec, TypeVar
 
 from osbc_deploy.accuracy import check_classes
+from osbc_deploy.arguments import Data, Model
 from osbc_deploy.arrays import frozen
 from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import BackendError, UsageError
-from osbc_deploy.formats.netx.limits import FORMAT as NETX
-from osbc_deploy.formats.netx.limits import check_network
+from osbc_deploy.formats.format import check_network
 from osbc_deploy.lower.features import check_features
-from osbc_deploy.model.graph import Network, Readout
-from osbc_deploy.provenance import Request
+from osbc_deploy.model.graph import Network
+from osbc_deploy.model.readout import check_readout, classes_of
+from osbc_deploy.notation import Readout
+from osbc_deploy.option import Options, rows
+from osbc_deploy.options import ModelOptions, RunOptions, TargetOptions
+from osbc_deploy.progress import SILENT, Progress
+from osbc_deploy.provenance import Call, Request
 from osbc_deploy.references import as_samples
 
-__all__ = ["Job", "prepare"]
+__all__ = ["Job", "VerbCall", "prepare", "verb"]
 
-READOUTS = ("sum", "last", "max")
+P = ParamSpec("P")
+C = TypeVar("C")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +43,7 @@ class Job:
     network : Network
     typical, evaluated : Samples
         For calibration and for evaluation.
-    readout : {"sum", "last", "max"}
+    readout : {"sum", "last", "max", "vote:N"}
     runner : Backend or None
     backend_samples : int
     time_limit : float
@@ -61,41 +70,91 @@ class Job:
         return self.chip.memory.scale_groups
 
 
-def prepare(
-    module: Any,
-    calibration: Any,
-    *,
-    target: str = "loihi2-sim",
-    test: Any = None,
-    weights: str | Path | None = None,
-    dt: float | None = None,
-    reset: str | None = None,
-    substitute: str | None = None,
-    host_prefix: str | None = None,
-    readout: Readout = "sum",
-    classes: int | None = None,
-    backend: str | None = None,
-    backend_samples: int = 16,
-    time_limit: float = 600.0,
-    asked: Request | None = None,
-) -> Job:
-    """Check all options, load target, backend and samples, and import the network.
+@dataclass(frozen=True)
+class VerbCall(RunOptions, ModelOptions, TargetOptions):
+    """The arguments of a call: what all verbs take beside the options of their own.
 
-    `asked` is what the provenance will say was asked for. All other parameters and errors are those
-    of :func:`osbc_deploy.deploy`.
+    Attributes
+    ----------
+    module : torch.nn.Module, nir.NIRGraph, Network, str or path
+        A network of norse, snnTorch or SpikingJelly, ``package.module:factory``, a NIR graph, the
+        path of a NIR (``.nir``) or NetX file (``.net``), or what was imported before.
+    calibration : Samples, path, str, array or Dataset
+        Typical input, spikes (n, T, ...); a hundred samples do.
+    test : like `calibration`, optional
+        Labelled samples to evaluate; the calibration samples by default.
+    progress : Progress
+    call : Call, optional
+        Command line and seed, for the provenance; the call from Python by default.
     """
-    asked = asked or Request()
-    if readout not in READOUTS:
-        raise UsageError(f"readout: {readout!r} is none of {', '.join(READOUTS)}.")
-    if backend_samples < 0:
-        raise UsageError(f"backend samples: {backend_samples} is negative; 0 or more are allowed.")
-    if not time_limit > 0:
-        raise UsageError(f"time limit: {time_limit:g} s must be more than 0.")
-    chip = load_target(target)
+
+    module: Model
+    calibration: Data
+    _: KW_ONLY
+    test: Data | None = None
+    progress: Progress = SILENT
+    call: Call | None = None
+
+
+def verb(
+    form: Callable[P, C], table: type[Options]
+) -> Callable[[Callable[[C], R]], Callable[P, R]]:
+    """Turn a function of a call into one of the call's fields, which are then its signature.
+
+    Parameters
+    ----------
+    form : type
+        A dataclass of `table` and :class:`VerbCall` with a field `options`, a table that is taken
+        whole; keywords override what it holds.
+    table : type
+        What may be given as `options`.
+    """
+    signature = inspect.signature(form)
+    names = signature.parameters.keys()
+
+    def of(function: Callable[[C], R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            given = signature.bind(*args, **kwargs).arguments
+            return function(form(**_whole(given.get("options"), table, names) | given))  # type: ignore[call-arg]
+
+        called.__signature__ = signature  # type: ignore[attr-defined]
+        return called
+
+    return of
+
+
+def _whole(options: object, table: type[Options], names: Container[str]) -> dict[str, Any]:
+    """Return the values of a table by name; those that one derived from it adds count if taken."""
+    if options is None:
+        return {}
+    if not isinstance(options, table):
+        raise UsageError(
+            f"options: a {type(options).__name__} was given. Give {table.__name__}(...)."
+        )
+    known = [row.name for row in rows(type(options)) if row.name in names]
+    return {name: getattr(options, name) for name in known}
+
+
+def prepare(call: VerbCall, asked: Request | None = None) -> Job:
+    """Load target, backend and samples, and import the network.
+
+    Parameters
+    ----------
+    call : VerbCall
+    asked : Request, optional
+        What the provenance will say was asked for.
+
+    Raises
+    ------
+    OsbcError
+        With the branch's meaning; see :mod:`osbc_deploy.errors`.
+    """
+    chip = load_target(call.target)
     _ = chip.number_formats  # without them nothing could be lowered; say so before any work
-    runner = _ready_backend(backend or chip.backend) if backend_samples else None
-    typical = as_samples(calibration, "calibration")
-    evaluated = typical if test is None else as_samples(test, "test")
+    runner = _ready_backend(call.backend or chip.backend) if call.backend_samples else None
+    typical = as_samples(call.calibration, "calibration")
+    evaluated = typical if call.test is None else as_samples(call.test, "test")
     if evaluated.input_shape != typical.input_shape:
         raise UsageError(
             f"test: samples have shape {evaluated.input_shape}, the calibration "
@@ -105,9 +164,15 @@ def prepare(
     from osbc_deploy.frameworks.hosting import HostPrefix
     from osbc_deploy.importing import import_network
 
-    host = None if host_prefix is None else HostPrefix(host_prefix)
+    host = None if call.host_prefix is None else HostPrefix(call.host_prefix)
     network = import_network(
-        module, weights, typical, dt=dt, reset=reset, substitute=substitute, host=host
+        call.module,
+        call.weights,
+        typical,
+        dt=call.dt,
+        reset=call.reset,
+        substitute=call.substitute,
+        host=host,
     )
     if host is not None:
         typical, evaluated = (
@@ -116,9 +181,10 @@ def prepare(
     # A network of one dimension is read with a height of 1.
     typical, evaluated = (s.shaped(network.input_shape) for s in (typical, evaluated))
     check_features(network)
-    if chip.exchange == NETX:
-        check_network(network)
-    check_classes((typical, evaluated), network.output.size, classes)
+    check_network(chip.exchange, network)
+    check_readout(call.readout, network.output.size)
+    check_classes((typical, evaluated), classes_of(call.readout, network.output.size), call.classes)
+    asked = asked or Request()
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}
     )
@@ -127,11 +193,11 @@ def prepare(
         network,
         typical,
         evaluated,
-        readout,
+        call.readout,
         runner,
-        backend_samples,
-        time_limit,
-        classes,
+        call.backend_samples,
+        call.time_limit,
+        call.classes,
         asked,
     )
 

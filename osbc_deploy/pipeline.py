@@ -6,9 +6,7 @@ and returns the next. The command line is a thin shell around :func:`deploy`.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,96 +14,37 @@ from osbc_deploy.accuracy import doubts, evaluate
 from osbc_deploy.chip.mapping import layers_of, map_layers
 from osbc_deploy.chip.place import place
 from osbc_deploy.chip.traffic import operations, traffic
-from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
-from osbc_deploy.compress.rows import DEFAULT_MEMORY
+from osbc_deploy.compress.network import compress
+from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity, compare
-from osbc_deploy.formats.netx.limits import FORMAT as NETX
-from osbc_deploy.formats.netx.limits import check_writable
-from osbc_deploy.job import Job, prepare
+from osbc_deploy.formats.format import check_integers
+from osbc_deploy.job import Job, VerbCall, prepare, verb
 from osbc_deploy.lower.lowering import lower
-from osbc_deploy.model.graph import INPUT, Readout
+from osbc_deploy.model.graph import INPUT
+from osbc_deploy.model.readout import classes_of
+from osbc_deploy.options import DeployOptions
 from osbc_deploy.progress import SILENT, Progress
-from osbc_deploy.provenance import Call, provenance, request
+from osbc_deploy.provenance import provenance, request
 
 __all__ = ["deploy", "finish"]
 
 
-def deploy(
-    module: Any,
-    calibration: Any,
-    *,
-    target: str = "loihi2-sim",
-    test: Any = None,
-    weights: str | Path | None = None,
-    dt: float | None = None,
-    reset: str | None = None,
-    substitute: str | None = None,
-    host_prefix: str | None = None,
-    sparsity: float = 0.9,
-    bits: int = 4,
-    method: str = "osbc",
-    budget: str = "lamps",
-    pattern: str = "weights",
-    mixed: bool = False,
-    tune: bool = True,
-    solver_memory: int = DEFAULT_MEMORY,
-    resume: str | Path | None = None,
-    readout: Readout = "sum",
-    classes: int | None = None,
-    backend: str | None = None,
-    backend_samples: int = 16,
-    time_limit: float = 600.0,
-    progress: Progress = SILENT,
-    call: Call | None = None,
-) -> Deployment:
+@dataclass(frozen=True, kw_only=True)
+class DeployCall(DeployOptions, VerbCall):
+    """The arguments of :func:`deploy`."""
+
+    options: DeployOptions | None = None
+
+
+@verb(DeployCall, DeployOptions)
+def deploy(call: DeployCall) -> Deployment:
     """Compress a trained network and deploy it on a chip.
 
-    Parameters
-    ----------
-    module : torch.nn.Module, nir.NIRGraph or str
-        A network of norse, snnTorch or SpikingJelly, ``package.module:factory``, a NIR graph, or
-        the path of a NIR (``.nir``) or NetX file (``.net``).
-    calibration : Samples, path, str, array or Dataset
-        Typical input, spikes (n, T, ...); a hundred samples do.
-    target : str
-        Name of a target, or the path of its TOML file.
-    test : like `calibration`, optional
-        Labelled samples to evaluate; the calibration samples by default.
-    weights : path, optional
-        A safetensors state dict to load into `module`.
-    dt : float, optional
-        Time step of a NIR graph, which does not hold one, in the unit of its time constants.
-    reset : {"zero", "subtract"}, optional
-        What a spike does in a NIR graph, which does not say: set the potential to ``v_reset``, or
-        take the threshold away.
-    substitute : {"maxpool=avg"}, optional
-        What is exchanged in a module before it is read: average pooling for max pooling of
-        currents, which no chip computes. What that costs is in the report.
-    host_prefix : str, optional
-        A layer of a module, by its path: it and all before it run on the host, as part of the
-        data, and its spikes are the chip's input.
-    sparsity, bits, method, budget, pattern, mixed, tune
-        See :class:`CompressionOptions`.
-    solver_memory : int
-        Bytes that the solver's working memory may take.
-    resume : path, optional
-        A folder for finished layers; a run that was killed goes on from there.
-    readout : {"sum", "last", "max"}
-        How the output over time becomes a class.
-    classes : int, optional
-        Classes that the network tells apart, an output each, where the labels hold only the first
-        of them; one more than the highest label by default.
-    backend : str, optional
-        Another backend than the target's.
-    backend_samples : int
-        Samples run on the backend and compared with the engine, spike by spike; 0 for none. The
-        engine itself is compared with its NumPy specification, on fewer where that takes long.
-    time_limit : float
-        Seconds the backend may take.
-    progress : Progress
-    call : Call, optional
-        Command line and seed, for the provenance; the call from Python by default.
+    Takes `module` and `calibration`, then by keyword `test`, `progress` and `call` (see
+    :class:`osbc_deploy.job.VerbCall`), and every option of :class:`osbc_deploy.DeployOptions`,
+    together as `options` or each by its own keyword, which overrides.
 
     Returns
     -------
@@ -116,37 +55,15 @@ def deploy(
     OsbcError
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
-    asked = request(deploy, locals(), call)
-    options = CompressionOptions(
-        sparsity=sparsity,
-        bits=bits,
-        method=method,
-        budget=budget,
-        pattern=pattern,
-        mixed=mixed,
-        tune=tune,
-        memory=solver_memory,
+    job = prepare(call, request(deploy, DeployOptions, call))
+    compressed = compress(
+        job.network,
+        job.typical.spikes,
+        CompressionOptions.of(call, scale_groups=job.scale_groups),
+        state=call.resume,
+        progress=call.progress,
     )
-    job = prepare(
-        module,
-        calibration,
-        target=target,
-        test=test,
-        weights=weights,
-        dt=dt,
-        reset=reset,
-        substitute=substitute,
-        host_prefix=host_prefix,
-        readout=readout,
-        classes=classes,
-        backend=backend,
-        backend_samples=backend_samples,
-        time_limit=time_limit,
-        asked=asked,
-    )
-    options = replace(options, scale_groups=job.scale_groups)
-    compressed = compress(job.network, job.typical.spikes, options, state=resume, progress=progress)
-    return finish(job, compressed, progress=progress)
+    return finish(job, compressed, progress=call.progress)
 
 
 def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILENT) -> Deployment:
@@ -158,8 +75,7 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         readout=job.readout,
         progress=progress,
     )
-    if job.chip.exchange == NETX:
-        check_writable(lowered.network)
+    check_integers(job.chip.exchange, lowered.network)
     layers = layers_of(lowered.network)
     mapping = map_layers(layers, job.chip)
     spikes = {
@@ -204,6 +120,11 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         ),
         warnings=(
             *job.network.warnings,
-            *doubts(accuracy, job.evaluated.labels, job.network.output.size, job.classes),
+            *doubts(
+                accuracy,
+                job.evaluated.labels,
+                classes_of(job.readout, job.network.output.size),
+                job.classes,
+            ),
         ),
     )

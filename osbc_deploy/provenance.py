@@ -8,7 +8,6 @@ signature: who computes the digests anew can claim anything that is not recomput
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,11 +28,9 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.record import EngineRun
 from osbc_deploy.formats.folder import network_digest
 from osbc_deploy.model.graph import Network
+from osbc_deploy.option import Options, rows
 
 __all__ = ["Call", "Request", "provenance", "report_digest", "request", "sealed"]
-
-_DATA = ("module", "calibration", "test")
-"""What is described by its own digest rather than as an option."""
 
 _PACKAGES = ("numpy", "scipy", "torch", "numba")
 """What the numbers come from."""
@@ -89,30 +86,45 @@ class Request:
     date: str = field(default_factory=_now)
 
 
-def request(function: Callable[..., Any], given: Mapping[str, Any], call: Call | None) -> Request:
+class Asking(Protocol):
+    """A call of one of the package's functions, with options beside these."""
+
+    @property
+    def module(self) -> object:
+        """The model."""
+
+    @property
+    def calibration(self) -> object:
+        """Samples."""
+
+    @property
+    def test(self) -> object:
+        """Samples, or None."""
+
+    @property
+    def call(self) -> Call | None:
+        """None for a call from Python, which is then written out."""
+
+
+def request(function: Callable[..., Any], table: type[Options], given: Asking) -> Request:
     """Return what a call of one of the package's functions asks for.
 
     Parameters
     ----------
     function : callable
-    given : dict
-        All of its arguments, by name.
-    call : Call or None
-        None for a call from Python, which is then written out.
+    table : type
+        Its options, which `given` has as attributes.
+    given : Asking
     """
-    arguments = inspect.signature(function).parameters
-    options = {
-        name: _plain(given[name]) for name in arguments if name not in (*_DATA, "progress", "call")
-    }
-    if call is not None:
-        return Request(call.command, call.seed, options)
-    shown = [_shown(given["module"]), _shown(given["calibration"])]
-    shown += [
-        f"{name}={_shown(given[name])}"
-        for name, about in arguments.items()
-        if name not in ("module", "calibration", "progress", "call")
-        and _plain(given[name]) != _plain(about.default)
-    ]
+    options = {row.name: _plain(getattr(given, row.name)) for row in rows(table)}
+    if given.call is not None:
+        return Request(given.call.command, given.call.seed, options)
+    shown = [_shown(given.module), _shown(given.calibration)]
+    for row in rows(table):
+        if options[row.name] != _plain(row.default):
+            shown.append(f"{row.name}={_shown(getattr(given, row.name))}")
+        if row.name == "target" and given.test is not None:
+            shown.append(f"test={_shown(given.test)}")
     name = f"{function.__module__}.{function.__qualname__}"
     return Request(f"{name}({', '.join(shown)})", None, options)
 

@@ -9,20 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from osbc_deploy.arguments import Data
 from osbc_deploy.checkpoints import fitted, read_state
 from osbc_deploy.data.samples import Samples, check_samples, load_npz, samples_from_dataset
 from osbc_deploy.errors import ArtefactError, UsageError, described
+from osbc_deploy.formats.format import broken_formats
+from osbc_deploy.frameworks.plugin import FRAMEWORKS
 
-__all__ = ["as_samples", "load_object", "load_weights"]
+__all__ = ["as_samples", "load_object", "load_samples", "load_weights"]
 
-EXTRAS = {
-    "neurobench": "neurobench",
-    "nir": "nir",
-    "snntorch": "snntorch",
-    "spikingjelly": "spikingjelly",
-    "tonic": "datasets",
-}
-"""Packages and the extras that install them."""
+EXTRAS = {"neurobench": "neurobench", "tonic": "datasets"}
+"""Packages that are no framework of a model, and the extras that install them."""
 
 FORM = "package.module:factory or path/to/file.py:factory"
 
@@ -39,7 +36,7 @@ def load_object(reference: str) -> Any:
     """
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
-        raise UsageError(f"{reference}: is not of the form {FORM}.")
+        raise UsageError(f"{reference}: is not of the form {FORM}.{broken_formats()}")
     try:
         module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     except UsageError:
@@ -69,10 +66,12 @@ def load_object(reference: str) -> Any:
 def _explain_missing(reference: str, error: BaseException) -> None:
     """Say which command adds a framework that the user's code imports and that is not there."""
     name = (getattr(error, "name", None) or "") if isinstance(error, ModuleNotFoundError) else ""
-    if name in EXTRAS:
+    install = f"pip install 'osbc-deploy[{EXTRAS[name]}]'" if name in EXTRAS else ""
+    if name in FRAMEWORKS.names():
+        install = FRAMEWORKS.load(name).install
+    if install:
         raise UsageError(
-            f"{reference}: needs {name}, which is not installed. Add it with: "
-            f"pip install 'osbc-deploy[{EXTRAS[name]}]'"
+            f"{reference}: needs {name}, which is not installed. Add it with: {install}"
         ) from error
 
 
@@ -127,6 +126,27 @@ def as_samples(given: Any, name: str) -> Samples:
     if callable(given) and not hasattr(given, "__getitem__"):
         return as_samples(given(), name)
     return samples_from_dataset(name, given)
+
+
+def load_samples(data: Data, name: str = "samples") -> Samples:
+    """Load and check samples once, to use them often.
+
+    Parameters
+    ----------
+    data : path, str, tuple, array or Dataset
+        An .npz file, ``package.module:factory``, a pair ``(spikes, labels)``, an array of spikes
+        (n, T, ...) or a torch Dataset of ``(spikes (T, ...), label)``.
+    name : str
+        What to call the data in errors and reports.
+
+    Raises
+    ------
+    ArtefactError
+        For data of the wrong kind, shape or range.
+    UsageError
+        When what is named cannot be found.
+    """
+    return as_samples(data, name)
 
 
 def load_weights(module: Any, path: Path) -> None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-__all__ = ["Rendering", "Result", "rendered_by"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Rendering", "Result", "Saved", "rendered_by"]
 
 
 class Rendering(Protocol):
@@ -21,6 +24,15 @@ class Rendering(Protocol):
 
     def save(self, result: Any, folder: Path) -> None:
         """Write a result into a folder, whole or not at all."""
+
+    def text_of(self, result: Any) -> str:
+        """Return what a result comes to, in fewer than ten lines."""
+
+    def html_of(self, result: Any) -> str:
+        """Return the same as a fragment of HTML, with the rows of the table."""
+
+    def frame_of(self, result: Any) -> pd.DataFrame:
+        """Return a result as a table."""
 
 
 class _Door:
@@ -33,11 +45,37 @@ def rendered_by(rendering: Callable[[], Rendering]) -> None:
 
 
 class Result:
-    """Base of what ``deploy``, ``verify`` and ``fit`` return."""
+    """Base of what the verbs return. In a notebook it shows itself."""
 
     def report(self) -> dict[str, Any]:
         """Return the report as plain data, which follows the schema that it names."""
         return _Door.rendering().report_of(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the result as a table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Of a deployment and an inspection, a row for each layer; of a verification, for each
+            step and population; of a fit, for each plan of the front.
+
+        Raises
+        ------
+        UsageError
+            Where pandas is not installed.
+        """
+        return _Door.rendering().frame_of(self)
+
+    def __repr__(self) -> str:
+        return _Door.rendering().text_of(self)
+
+    def _repr_html_(self) -> str:
+        return _Door.rendering().html_of(self)
+
+
+class Saved(Result):
+    """Base of results that hold a deployed network."""
 
     def save(self, folder: str | Path) -> None:
         """Write the deployed network and the reports into a folder, whole or not at all.

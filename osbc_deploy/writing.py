@@ -16,7 +16,6 @@ import ctypes
 import errno
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -296,7 +295,7 @@ def is_temporary(path: Path) -> bool:
 
 
 def _new_name(folder: Path) -> Path:
-    return folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
+    return folder / f"{_TEMPORARY}{os.urandom(8).hex()}"
 
 
 def _forget(folder: Path) -> None:

@@ -22,7 +22,8 @@ from osbc_deploy.cli.main import main
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import ArtefactError, FidelityError, OsbcError, UsageError
 from osbc_deploy.fitting import FitBudget, fit
-from osbc_deploy.model.simulate import decode, shared_answers
+from osbc_deploy.model.readout import decode, shared_answers
+from osbc_deploy.options import InputOptions
 from osbc_deploy.report.deployment.build import json_schema
 from osbc_deploy.report.deployment.page import report_page
 from osbc_deploy.report.deployment.terminal import print_report
@@ -185,7 +186,7 @@ def test_outputs_must_stand_for_one_class_each() -> None:
         ((ten,), 100, None, ArtefactError, r"^ten: 10 .* 100 outputs.* 19 .*--classes 100"),
         ((ten, five), 20, None, ArtefactError, r"^ten and five: 10 classes .* 20 outputs"),
         ((five,), 10, None, ArtefactError, r"^five: 5 .*--classes 10"),
-        ((ten,), 100, 50, ArtefactError, r"^classes: 50 .* 99 are allowed.*each class\.$"),
+        ((ten,), 100, 50, ArtefactError, r"^classes: 50 .* 99 are allowed.*--readout vote:N\.$"),
         ((ten,), 100, 9, UsageError, r"^classes: 9 is outside 10 to 100"),
         ((ten,), 100, 101, UsageError, r"^classes: 101 is outside 10 to 100"),
         ((ten,), 9, None, ArtefactError, r"^ten: labels go up to 9"),
@@ -310,10 +311,10 @@ def test_a_hundred_outputs_for_ten_labels_are_refused(
 
 
 def test_the_bundled_network_brings_its_weights() -> None:
-    from osbc_deploy.cli.job import check_inputs
+    from osbc_deploy.cli.job import load_inputs
     from osbc_deploy.importing import import_network
 
-    given = check_inputs(None, None, None, None, 0, None).load()
+    given = load_inputs(None, InputOptions())
     network = import_network(given["module"], given["weights"], given["calibration"])
     assert network.warnings == ()
     # The same network by its name is whatever torch draws.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import torch
 from torch import nn
 
 import osbc_deploy
+from osbc_deploy.cli.main import main
 from osbc_deploy.errors import ArtefactError, BackendError, UsageError
 from osbc_deploy.report.deployment.build import json_schema
 
@@ -100,3 +105,43 @@ def test_a_missing_backend_is_found_out_before_the_work(
 def test_a_readout_that_does_not_exist(spikes: np.ndarray) -> None:
     with pytest.raises(UsageError, match="sum, last, max"):
         osbc_deploy.deploy(model(), spikes, readout="mean")  # type: ignore[arg-type]
+
+
+def test_the_public_names_are_those_listed_and_come_when_asked_for() -> None:
+    code = (
+        "import sys, osbc_deploy; assert not {'numpy', 'torch', 'click'} & set(sys.modules); "
+        "print([n for n in osbc_deploy.__all__ if getattr(osbc_deploy, n, None) is None]); "
+        "print(sorted(set(osbc_deploy.__all__) - set(dir(osbc_deploy))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "[]"]
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = osbc_deploy.nothing  # type: ignore[attr-defined]
+    tree = ast.parse(Path(osbc_deploy.__file__).read_text())
+    typed = {
+        alias.name: node.module.removeprefix("osbc_deploy.")
+        for block in tree.body
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    assert typed == osbc_deploy._PLACES
+
+
+def test_the_example_of_the_api_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "api.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/api.md", "exec"), {})  # noqa: S102 - it is the page's own code
+    printed = capsys.readouterr().out
+    (said,) = re.findall(r"```text\n(options: .*?)```", page, re.DOTALL)
+    assert printed.endswith(said)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["image", "net.img", "net.img.map.json"]
+    # The command writes the same image from the folder.
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "image", "--format", "image", "-o", "again.img", "-q"])
+    assert ended.value.code == 0
+    assert Path("again.img").read_bytes() == Path("net.img").read_bytes()

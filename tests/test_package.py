@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from osbc_deploy import __version__
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,8 +30,13 @@ ORDER = [
     "writing",
     "progress",
     "deviations",
+    "notation",
+    "option",
+    "options",
+    "plugins",
     "model",
     "data",
+    "arguments",
     "compress",
     "fixedpoint",
     "lower",
@@ -47,11 +55,14 @@ ORDER = [
     "fidelity",
     "results",
     "deployment",
+    "exporting",
+    "inspection",
     "job",
     "pipeline",
     "fitting",
     "verification",
     "report",
+    "testing",
     "cli",
 ]
 """Rooms and modules in the order in which they may import each other: only from before."""
@@ -112,6 +123,49 @@ def test_the_core_imports_neither_torch_nor_lava(module: str) -> None:
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_test_file_of_a_modules_name_lies_where_the_module_does() -> None:
+    rooms: dict[str, set[str]] = {}
+    for path in (ROOT / "osbc_deploy").rglob("*.py"):
+        rooms.setdefault(path.stem, set()).add(str(path.parent.relative_to(ROOT / "osbc_deploy")))
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        room = str(path.parent.relative_to(ROOT / "tests"))
+        assert (ROOT / "osbc_deploy" / room).is_dir() or (ROOT / room).is_dir(), path
+        # Any other name is a test of the whole room.
+        name = path.stem.removeprefix("test_")
+        assert room in rooms.get(name, {room}) or room == "backends", path
+
+
+def test_readme_can_be_read_anywhere_and_its_links_lead_somewhere() -> None:
+    home = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+    readme = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\(([^)\s]+)\)", readme)
+    assert len(links) > 15
+    for link in links:
+        if link.startswith("#"):
+            assert f"## {link[1:]}" in readme.lower()
+        elif link.startswith(home):
+            kind, branch, path = link.removeprefix(f"{home}/").partition("#")[0].split("/", 2)
+            assert branch == "main"
+            assert (ROOT / path).is_file() if kind == "blob" else (ROOT / path).is_dir(), link
+        else:
+            assert link.startswith("https://"), link
+
+
+def test_there_is_one_version() -> None:
+    cited = re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert cited == [__version__]
+    assert re.findall(r"^## \[(.*?)\]", changes, re.MULTILINE)[:2] == ["Unreleased", __version__]
+    assert re.search(rf"^## \[{__version__}\] - \d{{4}}-\d\d-\d\d$", changes, re.MULTILINE)
+
+
+def test_no_module_is_longer_than_four_hundred_lines() -> None:
+    sources = [*(ROOT / "osbc_deploy").rglob("*.py"), *(ROOT / "backends").rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources}
+    assert len(lengths) > 100
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 
 def test_no_chip_number_in_code() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from torch import nn
 
-from osbc_deploy import importing
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import UsageError
+from osbc_deploy.frameworks import plugin
 from osbc_deploy.importing import import_network
 from osbc_deploy.references import load_object
 
@@ -70,7 +70,7 @@ def test_an_older_framework_is_refused_with_the_command_that_updates_it(
 
         cell = neuron.IFNode()
     # Only one version can be installed; the other is what the package index would say.
-    monkeypatch.setattr(importing, "version", lambda _: old)
+    monkeypatch.setattr(plugin, "version", lambda _: old)
     data = check_samples("data", np.ones((2, 3, 4), np.uint8))
     with pytest.raises(UsageError, match=rf"{old}.*pip install -U 'osbc-deploy\[{package}\]'"):
         import_network(nn.Sequential(nn.Linear(4, 3), cell), None, data)

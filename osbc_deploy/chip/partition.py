@@ -17,13 +17,12 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.layers import Layer, Ranges, Usage
-from osbc_deploy.chip.memory import Chunks, Records, SharedCore, Tables
+from osbc_deploy.chip.memory import MemoryBase
 from osbc_deploy.chip.target import Target
 
 __all__ = ["Assignment", "arrange", "cut"]
 
 Slice = tuple[Ranges, Usage]
-Splitting = Records | Chunks
 
 _EXHAUSTIVE_PAIRS = 2000
 """Up to so many possible slices of a dense layer, the best cut is found exactly."""
@@ -68,12 +67,12 @@ def arrange(layers: tuple[Layer, ...], target: Target) -> list[Assignment]:
     return [found[layer.name] for layer in layers]
 
 
-def _uncut(layer: Layer, memory: SharedCore, core: int, lower_bound: int) -> Assignment:
+def _uncut(layer: Layer, memory: MemoryBase, core: int, lower_bound: int) -> Assignment:
     usage = memory.cost(layer, layer.whole)
     return Assignment(((layer.whole, usage),), lower_bound, core=core)
 
 
-def _one_each(layers: tuple[Layer, ...], memory: Tables, cores: int) -> list[Assignment]:
+def _one_each(layers: tuple[Layer, ...], memory: MemoryBase, cores: int) -> list[Assignment]:
     """Match layers with cores that hold them; those without one go to the cores left."""
     usages = [memory.cost(layer, layer.whole) for layer in layers]
     able = np.array(
@@ -102,7 +101,7 @@ def _fan_out(layer: Layer, layers: tuple[Layer, ...], found: dict[str, Assignmen
     return np.maximum(cores, 1)
 
 
-def cut(layer: Layer, memory: Splitting) -> Assignment:
+def cut(layer: Layer, memory: MemoryBase) -> Assignment:
     """Cut one layer into the fewest slices that fit."""
     limits = memory.limits()
     lower = max(1, *(-(-used // limits[name]) for name, used in memory.least(layer).items()))
@@ -136,7 +135,7 @@ def cut(layer: Layer, memory: Splitting) -> Assignment:
     return Assignment(tuple(slices), lower)
 
 
-def _smallest(layer: Layer, memory: Splitting) -> tuple[Usage, int]:
+def _smallest(layer: Layer, memory: MemoryBase) -> tuple[Usage, int]:
     """Return the usage of the most demanding neuron on a core of its own."""
     if len(layer.shape) > 1:
         # The center of a convolution sees all of its window.
@@ -154,7 +153,7 @@ def _by_traffic(slices: list[Slice]) -> tuple[int, int]:
 
 
 def _linear(
-    layer: Layer, memory: Splitting, fits: Callable[[Usage], bool], lower: int
+    layer: Layer, memory: MemoryBase, fits: Callable[[Usage], bool], lower: int
 ) -> list[Slice]:
     """Cut a dense layer into consecutive slices."""
     size = layer.size
@@ -188,7 +187,7 @@ def _linear(
 
 def _filled(
     layer: Layer,
-    memory: Splitting,
+    memory: MemoryBase,
     fits: Callable[[Usage], bool],
     *,
     most_words: int | None = None,
@@ -223,7 +222,7 @@ def _filled(
     return slices
 
 
-def _exhaustive(layer: Layer, memory: Splitting, fits: Callable[[Usage], bool]) -> list[Slice]:
+def _exhaustive(layer: Layer, memory: MemoryBase, fits: Callable[[Usage], bool]) -> list[Slice]:
     """Return the best of all cuts into consecutive slices, by dynamic programming.
 
     For every end, the best way to cover the neurons before it has the fewest slices, then the
@@ -248,7 +247,7 @@ def _exhaustive(layer: Layer, memory: Splitting, fits: Callable[[Usage], bool]) 
 
 
 def _tiles(
-    layer: Layer, memory: Splitting, fits: Callable[[Usage], bool], lower: int
+    layer: Layer, memory: MemoryBase, fits: Callable[[Usage], bool], lower: int
 ) -> list[Slice]:
     """Cut a convolution into the fewest even tiles that fit."""
     for count in range(lower, layer.size + 1):

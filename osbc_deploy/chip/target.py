@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -14,7 +15,9 @@ from osbc_deploy.chip.memory import MemoryModel
 from osbc_deploy.errors import TargetError, reason
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.limits import HAND_WRITTEN, read_text
+from osbc_deploy.options import StrPath
 from osbc_deploy.parsing import parse_toml
+from osbc_deploy.plugins import registered
 
 __all__ = ["Target", "larger_targets", "load_target", "target_names"]
 
@@ -97,8 +100,8 @@ class Target(Strict):
         None for a chip whose arithmetic is not described: networks are mapped, not run.
     mesh : Mesh or None
     energy : Energy or None
-    exchange : {"netx"} or None
-        A file format that must be able to hold the networks deployed here.
+    exchange : str or None
+        Name of the file format that must be able to hold the networks deployed here.
     remarks : list of str
         What a reader of the counts must know; part of every report.
     digest : str
@@ -114,7 +117,7 @@ class Target(Strict):
     formats: Formats | None = None
     mesh: Mesh | None = None
     energy: Energy | None = None
-    exchange: Literal["netx"] | None = None
+    exchange: str | None = None
     remarks: list[str] = Field(default_factory=list)
     digest: str = ""
 
@@ -149,6 +152,9 @@ class Target(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Target:
         faults = self.memory.faults(self.cores)
+        if self.exchange is not None and self.exchange not in registered("osbc_deploy.formats"):
+            known = ", ".join(registered("osbc_deploy.formats"))
+            faults.append(f"exchange: format {self.exchange!r} is none of {known}")
         if self.formats is not None:
             try:
                 _ = self.number_formats
@@ -182,7 +188,7 @@ def target_names() -> list[str]:
     )
 
 
-def load_target(name: str) -> Target:
+def load_target(name: StrPath) -> Target:
     """Load a target by name, or from the path of a TOML file.
 
     Raises
@@ -191,6 +197,7 @@ def load_target(name: str) -> Target:
         For an unknown name, a file that is no TOML, unknown or missing keys, a source that is
         not listed, or a chain of inheritance that does not end.
     """
+    name = os.fspath(name)
     data, digest = _merged(name, ())
     try:
         target = Target.model_validate({**data, "digest": digest})

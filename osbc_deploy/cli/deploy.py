@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from osbc_deploy.cli.console import say, table_console
-from osbc_deploy.cli.job import check_inputs, compression_options, job_options, save_results
+from osbc_deploy.cli.job import (
+    check_inputs,
+    command_line,
+    job_options,
+    load_inputs,
+    save_results,
+)
 from osbc_deploy.cli.options import OutputFile
+from osbc_deploy.options import DeployOptions, InputOptions
 
 if TYPE_CHECKING:
-    from osbc_deploy.data.datasets import DatasetRequest
     from osbc_deploy.deployment import Deployment
 
 __all__ = ["deploy_command", "exit_code", "show_report"]
@@ -27,21 +33,14 @@ __all__ = ["deploy_command", "exit_code", "show_report"]
     metavar="FILE.nir",
     help="Write the compressed float network here, as a NIR graph.",
 )
-@compression_options
-@job_options
+@job_options(DeployOptions)
 def deploy_command(
     model: str | None,
-    target: str,
-    weights: Path | None,
-    calibration: str | None,
-    test: str | None,
-    dataset: DatasetRequest | None,
-    seed: int,
-    output: Path | None,
+    inputs: InputOptions,
+    options: DeployOptions,
     as_json: bool,
     quiet: bool,
     nir_file: Path | None,
-    **options: Any,
 ) -> int:
     """Compress MODEL, lower it to integers, map it on cores, run it, and report.
 
@@ -51,9 +50,7 @@ def deploy_command(
     """
     from osbc_deploy.cli.progress import Bars
 
-    inputs = check_inputs(
-        model, weights, calibration, test, seed, output, dataset, options["resume"]
-    )
+    check_inputs(model, inputs, options)
     if nir_file is not None:
         from osbc_deploy.formats.nir.write import check_nir
 
@@ -63,11 +60,10 @@ def deploy_command(
         from osbc_deploy.pipeline import deploy
 
         deployment = deploy(
-            **inputs.load(progress),
-            target=target,
+            **load_inputs(model, inputs, progress),
+            options=options,
             progress=progress,
-            call=inputs.call(),
-            **options,
+            call=command_line(inputs),
         )
     report = deployment.report()
     if as_json:
@@ -78,9 +74,9 @@ def deploy_command(
     def write_graph(path: Path) -> None:
         from osbc_deploy.formats.nir.write import write_nir
 
-        write_nir(deployment.compressed.network, path, dt=options["dt"])
+        write_nir(deployment.compressed.network, path, dt=options.dt)
 
-    save_results((output, deployment.save), (nir_file, write_graph), quiet=quiet)
+    save_results((inputs.output, deployment.save), (nir_file, write_graph), quiet=quiet)
     return exit_code(deployment)
 
 

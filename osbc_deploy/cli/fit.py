@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.deploy import exit_code, show_report
-from osbc_deploy.cli.job import check_inputs, job_options, save_results
+from osbc_deploy.cli.job import (
+    check_inputs,
+    command_line,
+    job_options,
+    load_inputs,
+    save_results,
+)
 from osbc_deploy.cli.options import OutputFile
-from osbc_deploy.errors import UsageError
+from osbc_deploy.options import FitOptions, InputOptions
 
 if TYPE_CHECKING:
-    from osbc_deploy.data.datasets import DatasetRequest
     from osbc_deploy.fitting import FitResult, Plan
 
 __all__ = ["fit_command"]
@@ -24,58 +29,21 @@ __all__ = ["fit_command"]
 _ROWS = 12
 
 
-def _widths(_: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in value.split(","))
-    except ValueError as error:
-        raise UsageError(
-            f"--{option.name}: {value!r} is no list of widths. Give numbers such as 2,3,4,8."
-        ) from error
-
-
 @click.command("fit")
-@click.option("--cores", type=int, help="Cores the network may take; the target's by default.")
-@click.option("--memory", type=int, metavar="BYTES", help="Memory it may take on all cores.")
-@click.option(
-    "--max-accuracy-drop",
-    "accuracy_drop",
-    type=float,
-    metavar="SHARE",
-    help="Accuracy that may be lost, such as 0.01; asks for the smallest network that keeps it.",
-)
-@click.option(
-    "--bits",
-    default="8,6,5,4,3,2",
-    show_default=True,
-    callback=_widths,
-    help="Bits per weight that may be taken.",
-)
-@click.option(
-    "--max-sparsity", type=float, default=0.99, show_default=True, help="Most that may be removed."
-)
 @click.option(
     "--plot",
     type=OutputFile(),
     metavar="FILE.svg",
     help="Draw the Pareto front.",
 )
-@job_options
+@job_options(FitOptions)
 def fit_command(
     model: str | None,
-    target: str,
-    weights: Path | None,
-    calibration: str | None,
-    test: str | None,
-    dataset: DatasetRequest | None,
-    seed: int,
-    output: Path | None,
+    inputs: InputOptions,
+    options: FitOptions,
     as_json: bool,
     quiet: bool,
-    cores: int | None,
-    memory: int | None,
-    accuracy_drop: float | None,
     plot: Path | None,
-    **options: Any,
 ) -> int:
     """Find sparsity and bits of each layer of MODEL for a budget, deploy, and show the front.
 
@@ -86,20 +54,17 @@ def fit_command(
     from osbc_deploy.cli.progress import Bars
     from osbc_deploy.writing import check_file, write_whole
 
-    inputs = check_inputs(model, weights, calibration, test, seed, output, dataset)
+    check_inputs(model, inputs, options)
     if plot is not None:
         check_file(plot, "--plot")
     with Bars(quiet=quiet) as progress:
-        from osbc_deploy.fitting import FitBudget, fit
+        from osbc_deploy.fitting import fit
 
-        budget = FitBudget(cores, memory, accuracy_drop)
         result = fit(
-            **inputs.load(progress),
-            budget=budget,
-            target=target,
+            **load_inputs(model, inputs, progress),
+            options=options,
             progress=progress,
-            call=inputs.call(),
-            **options,
+            call=command_line(inputs),
         )
     if as_json:
         click.echo(json.dumps(result.report(), indent=1))
@@ -112,12 +77,13 @@ def fit_command(
 
         write_whole(path, front_svg(result))
 
-    save_results((output, result.save), (plot, write_plot), quiet=quiet)
+    save_results((inputs.output, result.save), (plot, write_plot), quiet=quiet)
     code = exit_code(result.deployment)
     if code == 0 and not result.keeps_accuracy:
         say(
-            f"error: fixed point loses {result.lost:.2%} of the samples, {accuracy_drop:.2%} are "
-            "allowed. Allow more cores or memory, or a larger drop.",
+            f"error: fixed point loses {result.lost:.2%} of the samples, "
+            f"{result.budget.accuracy_drop:.2%} are allowed. Allow more cores or memory, or a "
+            "larger drop.",
             err=True,
         )
         return 5

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
@@ -130,38 +129,60 @@ def backends_command(as_json: bool) -> int:
 
 
 def _backends() -> list[dict[str, Any]]:
-    from osbc_deploy.backends import backend_names, load_backend
-    from osbc_deploy.errors import BackendError
+    from osbc_deploy.backends import BACKENDS
 
     entries = []
-    for name in backend_names():
-        try:
-            backend = load_backend(name)
-        except BackendError as error:
-            entries.append(
-                {
-                    "name": name,
-                    "ok": False,
-                    "summary": "plugin cannot be loaded",
-                    "detail": str(error),
-                    "remedy": "",
-                }
-            )
-            continue
-        state = backend.availability()
+    for entry in BACKENDS.listed():
+        if entry.plugin is None:
+            summary, ok, detail, remedy = "cannot be used", False, entry.fault, ""
+        else:
+            state = entry.plugin.availability()
+            summary, ok = entry.plugin.summary, state.ok
+            detail, remedy = state.detail, state.remedy
         entries.append(
             {
-                "name": name,
-                "ok": state.ok,
-                "summary": backend.summary,
-                "detail": state.detail,
-                "remedy": state.remedy,
+                "name": entry.name,
+                "package": entry.package,
+                "ok": ok,
+                "summary": summary,
+                "detail": detail,
+                "remedy": remedy,
             }
         )
     return entries
 
 
+def _plugins() -> tuple[list[dict[str, Any]], bool]:
+    """Return the plugins of all other kinds, and whether all of our own can be used."""
+    from osbc_deploy.chip.memory import MEMORY_MODELS
+    from osbc_deploy.formats.format import listed_formats
+    from osbc_deploy.frameworks.plugin import FRAMEWORKS, found_version
+    from osbc_deploy.plugins import Listed
+
+    details = {}
+    for framework in FRAMEWORKS.listed():
+        if framework.plugin is not None:
+            found = found_version(framework.name, framework.plugin)
+            remedy = f": {framework.plugin.install}" if framework.plugin.install else ""
+            details[framework.name] = found or f"not installed{remedy}"
+    listed: list[Listed[Any]]
+    listed = [*FRAMEWORKS.listed(), *listed_formats(), *MEMORY_MODELS.listed()]
+    entries = [
+        {
+            "kind": entry.kind,
+            "name": entry.name,
+            "package": entry.package,
+            "ok": entry.plugin is not None,
+            "detail": entry.fault or details.get(entry.name, entry.package),
+        }
+        for entry in listed
+    ]
+    return entries, all(entry.plugin is not None for entry in listed if entry.own)
+
+
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:
@@ -173,11 +194,13 @@ def _version(package: str) -> str | None:
 def doctor_command(as_json: bool) -> int:
     """Say what is installed, what is missing, and what to do about it.
 
-    Exits with 2 when something the core needs is missing; a missing backend is only reported.
+    Exits with 2 when something the core needs is missing; a missing backend, or a plugin of others
+    that cannot be used, is only reported.
     """
     packages = {name: _version(name) for name in _PACKAGES}
     backends = _backends()
-    missing = [name for name, found in packages.items() if found is None]
+    plugins, whole = _plugins()
+    code = 0 if whole and all(packages.values()) else 2
     if as_json:
         click.echo(
             json.dumps(
@@ -186,18 +209,23 @@ def doctor_command(as_json: bool) -> int:
                     "python": platform.python_version(),
                     "packages": packages,
                     "backends": backends,
+                    "plugins": plugins,
                 },
                 indent=1,
             )
         )
-        return 2 if missing else 0
+        return code
     say(f"osbc-deploy  {__version__}")
     say(f"python       {platform.python_version()}")
     for name, found in packages.items():
         say(f"{name:<12} {found or 'MISSING: pip install ' + name}")
     for entry in backends:
         state = "ok" if entry["ok"] else "MISSING"
-        say(f"backend {entry['name']:<8} {state}: {entry['detail']}")
+        say(f"backend {entry['name']:<12} {state}: {entry['detail']}")
         if entry["remedy"]:
             say(f"  {entry['remedy']}")
-    return 2 if missing else 0
+    for entry in plugins:
+        state = "ok" if entry["ok"] else "BROKEN"
+        named = f"{entry['kind']} {entry['name']}"
+        say(f"{named:<20} {state}: {entry['detail']}")
+    return code

@@ -3,75 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
-import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from osbc_deploy.cli.console import say, table_console
-from osbc_deploy.cli.options import SEED, config_option, json_option
-from osbc_deploy.errors import UsageError
-
-if TYPE_CHECKING:
-    from osbc_deploy.data.samples import Samples
+from osbc_deploy.cli.options import config_option, json_option, takes
+from osbc_deploy.options import InspectOptions
 
 __all__ = ["inspect_command"]
-
-RATES = (0.02, 0.1, 0.3, 0.6)
-"""Spikes per input and step of the random samples that stand for data, sixteen of each."""
-STEPS = 32
-LARGEST = 2**20
-"""Inputs that random samples are drawn for: 2 GiB of them."""
-RANDOM = (
-    f"no data given: a module was run on {16 * len(RATES)} random samples of {STEPS} steps with "
-    f"{', '.join(map(str, RATES))} spikes per input and step"
-)
 
 
 @click.command("inspect")
 @click.argument("model")
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    metavar="FILE.safetensors",
-    help="Weights to load into MODEL.",
-)
-@click.option("--calibration", metavar="DATA", help="Typical input, as for deploying.")
-@click.option(
-    "--shape",
-    metavar="C,H,W",
-    help="Shape of one time step of input, where there is no data; a file knows its own.",
-)
-@click.option(
-    "--dt",
-    type=float,
-    metavar="SECONDS",
-    help="Time step of a NIR file, in the unit of its time constants.",
-)
-@click.option(
-    "--substitute",
-    type=click.Choice(["maxpool=avg"]),
-    help="Exchange max pooling of currents for average pooling, refitted; the cost is said.",
-)
-@click.option(
-    "--reset",
-    type=click.Choice(["zero", "subtract"]),
-    help="What a spike does in a NIR file: set to v_reset, or take the threshold away.",
-)
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of numpy and torch.")
+@takes(options=InspectOptions)
 @json_option
 @config_option
 def inspect_command(
     model: str,
-    weights: Path | None,
-    calibration: str | None,
-    shape: str | None,
-    dt: float | None,
-    reset: str | None,
-    substitute: str | None,
-    seed: int,
+    options: InspectOptions,
     as_json: bool,
 ) -> int:
     """Show what is understood of MODEL: its layers, its neurons' equations, what is folded.
@@ -79,19 +29,20 @@ def inspect_command(
     MODEL is what deploying takes. Exit code 3 when it cannot be imported, or when the chip lacks
     something that its neurons need, which is listed.
     """
-    if calibration is not None and shape is not None:
-        raise UsageError("--shape: the calibration data have one. Give one of the two.")
-    sizes = None if shape is None else _sizes(shape)
     from osbc_deploy.cli.job import seed_everything
-    from osbc_deploy.importing import import_network
-    from osbc_deploy.report.describe import describe
+    from osbc_deploy.inspection import inspect
 
-    seed_everything(seed)
-    samples = _samples(calibration, sizes)
-    network = import_network(model, weights, samples, dt=dt, reset=reset, substitute=substitute)
-    found = describe(network)
-    if sizes is not None and any("own forward" in note for note in network.notes):
-        found["notes"].append(RANDOM)
+    seed_everything(options.seed)
+    found = inspect(
+        model,
+        options.calibration,
+        shape=options.shape,
+        weights=options.weights,
+        dt=options.dt,
+        reset=options.reset,
+        substitute=options.substitute,
+        host_prefix=options.host_prefix,
+    ).report()
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
@@ -99,37 +50,6 @@ def inspect_command(
     for line in found["unsupported"]:
         say(f"the chip cannot run: {line}", err=True)
     return 3 if found["unsupported"] else 0
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.replace("x", ",").split(",")]
-    if not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts) or len(parts) > 3:
-        raise UsageError(
-            f"--shape: {text[:80]!r} is no shape. Give one to three whole numbers of at most nine "
-            "digits, such as 2,34,34."
-        )
-    return tuple(int(part) for part in parts)
-
-
-def _samples(calibration: str | None, sizes: tuple[int, ...] | None) -> Samples | None:
-    """Return the data, or random spikes of a shape, on which a module can be run too."""
-    from osbc_deploy.data.samples import check_samples
-    from osbc_deploy.references import as_samples
-
-    if calibration is not None:
-        return as_samples(calibration, "calibration")
-    if sizes is None:
-        return None
-    if math.prod(sizes) > LARGEST:
-        raise UsageError(
-            f"--shape: {_by(list(sizes))} are {math.prod(sizes):,} inputs, at most {LARGEST:,} are "
-            "allowed. Give samples with --calibration."
-        )
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    drawn = [rng.random((STEPS, *sizes), np.float32) < rate for rate in np.repeat(RATES, 16)]
-    return check_samples("random spikes", np.stack(drawn))
 
 
 def _show(found: dict[str, Any]) -> None:

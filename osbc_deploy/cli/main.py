@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -89,6 +90,8 @@ def main(argv: list[str] | None = None) -> Any:
     """Run the command line and exit with the documented code."""
     # SpikingJelly makes torch look for a compiler of GPU code, and warn on machines without one.
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    # norse scripts some of its functions at import, which says nothing about the user's network.
+    warnings.filterwarnings("ignore", ".torch.jit", FutureWarning)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # What the terminal's encoding lacks is shown as an escape.

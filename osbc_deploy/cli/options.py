@@ -1,24 +1,117 @@
-"""Options that all commands share."""
+"""Options on the command line: those of the tables, and those that all commands share."""
 
 from __future__ import annotations
 
 import difflib
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import HAND_WRITTEN, read_text
+from osbc_deploy.option import Options, Row, rows
 from osbc_deploy.parsing import parse_toml
 
-__all__ = ["ARGUMENTS", "SEED", "OutputFile", "config_option", "json_option", "quiet_option"]
+__all__ = [
+    "ARGUMENTS",
+    "OutputFile",
+    "config_option",
+    "json_option",
+    "quiet_option",
+    "takes",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 ARGUMENTS = "osbc_deploy.arguments"
 """Key of click's ``Context.meta`` for the command line as it was given."""
 
-SEED = click.IntRange(0, 2**32 - 1)
-"""Seeds that numpy and torch both take."""
+_TYPES: dict[str, Any] = {"flag": bool, "whole": int, "number": float, "text": str}
+
+
+def takes(**tables: type[Options]) -> Callable[[F], F]:
+    """Give a command the options of tables, each of which reaches it as one object.
+
+    Parameters
+    ----------
+    **tables
+        By the name of the command's argument.
+    """
+
+    def of(command: F) -> F:
+        @functools.wraps(command)
+        def called(*args: Any, **values: Any) -> Any:
+            made = {name: _made(table, values) for name, table in tables.items()}
+            return command(*args, **made, **values)
+
+        wrapped: Any = called
+        for table in reversed(tables.values()):
+            for row in reversed(_flat(table)):
+                wrapped = _option(row)(wrapped)
+        return wrapped  # type: ignore[no-any-return]
+
+    return of
+
+
+def _flat(table: type[Options]) -> list[Row]:
+    """Return the options of a table; those within an option stand in its place."""
+    return [
+        inner for row in rows(table) for inner in ([row] if row.table is None else _flat(row.table))
+    ]
+
+
+def _made(table: type[Options], values: dict[str, Any]) -> Options:
+    """Take the options of a table out of a command's arguments."""
+    return table(
+        **{
+            row.name: values.pop(row.name) if row.table is None else _made(row.table, values)
+            for row in rows(table)
+        }
+    )
+
+
+def _option(row: Row) -> Callable[[F], F]:
+    flag = f"--{row.name.replace('_', '-')}"
+    about = row.about
+    more: dict[str, Any] = {"type": _TYPES.get(row.kind)}
+    default, flags = row.default, about.flags or (flag,)
+    if row.choices:
+        more["type"] = click.Choice(row.choices)
+    elif row.kind == "path":
+        more["type"] = click.Path(path_type=Path)
+    elif row.kind == "flag":
+        more = {"is_flag": True}
+        flags = (f"{flag}/--no-{flag[2:]}",) if default else flags
+    if row.many and row.kind == "whole":
+        more = {"callback": _numbers}
+        default = ",".join(map(str, default))
+    elif row.many:
+        more["multiple"] = True
+    shown = default is not None and default is not False and default != () and not about.required
+    if shown or row.kind == "flag":
+        more["default"] = default
+    return click.option(
+        *flags,
+        row.name,
+        show_default=shown,
+        required=about.required,
+        metavar=about.metavar,
+        help=about.help,
+        **more,
+    )
+
+
+def _numbers(_: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"{option.opts[-1]}: {value!r} is not a list of whole numbers. Give some such as "
+            "2,3,4,8."
+        ) from error
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
@@ -34,18 +127,31 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     name = ctx.info_name or ""
     _check_tables(path, tables, {name, *getattr(ctx.find_root().command, "commands", ())})
     values = tables.get(name, {})
-    known = {p.name: p for p in ctx.command.params if p.name and p.expose_value}
-    given = {str(key).replace("-", "_"): value for key, value in values.items()}
-    unknown = sorted(set(given) - set(known))
+    options = [p for p in ctx.command.params if p.name and p.expose_value]
+    # As on the command line, or as in Python where that differs.
+    known = {_key(p.opts[-1]): p for p in options} | {p.name: p for p in options}
+    unknown = sorted(key for key in values if _key(key) not in known)
     if unknown:
         raise UsageError(
             f"{path}: [{name}] holds unknown options: {', '.join(unknown)}. Known: "
-            f"{', '.join(sorted(known))}."
+            f"{', '.join(sorted({_key(p.opts[-1]) for p in options}))}."
         )
+    given = {}
     for key, value in values.items():
-        if fault := _fault(known[str(key).replace("-", "_")], value):
+        option = known[_key(key)]
+        if fault := _fault(option, value):
             raise UsageError(f"{path}: [{name}] {key}: {fault}")
+        if option.name in given:
+            raise UsageError(
+                f"{path}: [{name}] {key}: stands there twice, in two spellings. Keep one of them."
+            )
+        given[option.name] = value
     ctx.default_map = {**(ctx.default_map or {}), **given}
+
+
+def _key(name: str) -> str:
+    """Return a name as the table has it: dashes and underscores are one."""
+    return name.lstrip("-").replace("-", "_")
 
 
 def _check_tables(path: Path, tables: dict[str, Any], commands: set[str]) -> None:

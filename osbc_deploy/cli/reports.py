@@ -199,6 +199,7 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
     """
     from osbc_deploy.chip.mapping import map_network
     from osbc_deploy.chip.target import load_target
+    from osbc_deploy.formats.format import format_of
     from osbc_deploy.formats.stored import read_stored
 
     chip = load_target(target)
@@ -207,12 +208,8 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
     mapping = map_network(read_stored(path, formats.number_formats), chip)
     cores = [core.as_dict(mapping.word_bits) for core in mapping.cores]
     remarks = [*chip.remarks, *mapping.notes]
-    if path.suffix == ".net" and chip.exchange is None and chip.memory.model == "records":
-        remarks.append(
-            "fully connected layers are counted as the chip could store them; lava-dl's loader "
-            "stores all as Dense, or all as Sparse with sparse_fc_layer=True: --target loihi2-netx "
-            "and loihi2-netx-sparse count those"
-        )
+    if (form := format_of(path)) is not None:
+        remarks += form[1].remarks(chip)
     if as_json:
         summary = {
             "schema": "osbc-deploy/map/1",

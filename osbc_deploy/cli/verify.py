@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from osbc_deploy.cli.console import table_console
 from osbc_deploy.cli.deploy import exit_code
-from osbc_deploy.cli.job import check_inputs, compression_options, job_options, save_results
+from osbc_deploy.cli.job import (
+    check_inputs,
+    command_line,
+    job_options,
+    load_inputs,
+    save_results,
+)
 from osbc_deploy.cli.options import OutputFile
 from osbc_deploy.errors import FidelityError
+from osbc_deploy.options import InputOptions, VerifyOptions
 
 if TYPE_CHECKING:
-    from osbc_deploy.data.datasets import DatasetRequest
     from osbc_deploy.verification import Verification
 
 __all__ = ["verify_command"]
@@ -24,50 +30,19 @@ __all__ = ["verify_command"]
 
 @click.command("verify")
 @click.option(
-    "--samples", type=int, metavar="N", help="Test samples to evaluate; all of them by default."
-)
-@click.option(
-    "--gate",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A limit to keep, such as accuracy_drop=0.02; may be repeated.",
-)
-@click.option(
-    "--tau",
-    type=float,
-    default=5.0,
-    show_default=True,
-    metavar="STEPS",
-    help="Time constant of the van Rossum distance.",
-)
-@click.option(
-    "--neurons",
-    multiple=True,
-    metavar="POP:3,7",
-    help="Neurons to draw; the most active and most different ones by default.",
-)
-@click.option(
     "--html",
     type=OutputFile(),
     metavar="FILE",
     help="Write the report as one self-contained page.",
 )
-@compression_options
-@job_options
+@job_options(VerifyOptions)
 def verify_command(
     model: str | None,
-    target: str,
-    weights: Path | None,
-    calibration: str | None,
-    test: str | None,
-    seed: int,
-    output: Path | None,
+    inputs: InputOptions,
+    options: VerifyOptions,
     as_json: bool,
     quiet: bool,
-    dataset: DatasetRequest | None,
     html: Path | None,
-    gate: tuple[str, ...],
-    **options: Any,
 ) -> int:
     """Deploy MODEL and compare its forms, population by population, with each other.
 
@@ -82,21 +57,17 @@ def verify_command(
     from osbc_deploy.cli.progress import Bars
     from osbc_deploy.writing import check_file, write_whole
 
-    inputs = check_inputs(
-        model, weights, calibration, test, seed, output, dataset, options["resume"]
-    )
+    check_inputs(model, inputs, options)
     if html is not None:
         check_file(html, "--html")
     with Bars(quiet=quiet) as progress:
         from osbc_deploy.verification import verify
 
         found = verify(
-            **inputs.load(progress),
-            target=target,
-            gates=gate,
+            **load_inputs(model, inputs, progress),
+            options=options,
             progress=progress,
-            call=inputs.call(),
-            **options,
+            call=command_line(inputs),
         )
     report = found.report()
     if as_json:
@@ -111,7 +82,7 @@ def verify_command(
 
         write_whole(path, verify_page(report))
 
-    save_results((output, found.save), (html, write_page), quiet=quiet)
+    save_results((inputs.output, found.save), (html, write_page), quiet=quiet)
     if found.broken:
         listed = "\n".join(f"  - {f.name}: {f.message}" for f in found.broken)
         raise FidelityError(

@@ -1,20 +1,17 @@
-"""Compress the weights into one population: statistics once, then any sparsity and bits."""
+"""Compress the weights into one population: rank once, then any sparsity and bits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, frozen
-from osbc_deploy.compress.damping import DampedHessian, damp
-from osbc_deploy.compress.exact import product
-from osbc_deploy.compress.hessian import Moments
-from osbc_deploy.compress.kernels import factorized, solve_many
+from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
+from osbc_deploy.compress.damping import DampedHessian
 from osbc_deploy.compress.paths import Path, allocate, path_mask
 from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
+from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.quantize import (
     choose_scales,
     quantize_rows,
@@ -23,269 +20,11 @@ from osbc_deploy.compress.quantize import (
     windows,
 )
 from osbc_deploy.compress.ranking import Ranking, rank_rows
+from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.support import least_squares, loss
-from osbc_deploy.deviations import Deviation
-from osbc_deploy.model.graph import Population, Projection
 
-__all__ = [
-    "CompressedProjection",
-    "LayerProblem",
-    "Pruned",
-    "pose",
-    "prune_layer",
-    "quantize_layer",
-    "rank_layer",
-]
-
-
-_STILL = 1e-9
-"""Share of an input's mean square that must be variation for it to be more than a bias."""
-
-
-@dataclass(frozen=True, eq=False)
-class CompressedProjection:
-    """The compressed weights of one projection: ``weight = scale * codes``.
-
-    Attributes
-    ----------
-    name : str
-    codes : ndarray of int8, shape of the weight
-        0 where pruned or rounded to zero.
-    scale : ndarray of float64 (n_post or c_out,)
-    bits : int
-    kept : int
-        Weights kept by pruning (a few of them may have the code 0).
-    relative_loss : dict
-        Loss over that of removing all weights: "pruned", and "total" after quantization.
-    selection : str
-        How the mask was chosen: "none", "magnitude", "elimination", "hybrid", "forward", or the
-        pattern it has.
-    dead_inputs : int
-        Inputs (of one output) never active in calibration.
-    damping : float
-        Added to the Hessian's diagonal, relative to its mean.
-    curve : tuple of (float, float)
-        Sparsity and relative loss predicted for it, as far as the selection looked; empty where
-        nothing was selected.
-    bias : ndarray of float64 (n_post or c_out,) or None
-        In place of the projection's own, where it was recalibrated.
-    threshold : float
-        What the distance from reset to threshold of the neurons behind it is multiplied by.
-    tried : dict of float
-        Error of the network's output on held-out calibration samples, by variant tried; the first
-        is the plain one.
-    chosen : str
-        The variant taken.
-    pruned : ndarray, shape and dtype of the weight, or None
-        The weights after pruning and before quantization, where they were kept.
-    """
-
-    name: str
-    codes: IntArray
-    scale: FloatArray
-    bits: int
-    kept: int
-    relative_loss: Mapping[str, float]
-    selection: str
-    dead_inputs: int
-    damping: float = 0.0
-    curve: tuple[tuple[float, float], ...] = ()
-    bias: FloatArray | None = None
-    threshold: float = 1.0
-    tried: Mapping[str, float] = field(default_factory=dict)
-    chosen: str = "plain"
-    pruned: FloatArray | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "codes", frozen(self.codes, np.int8))
-        object.__setattr__(self, "scale", frozen(self.scale, np.float64))
-        if self.bias is not None:
-            object.__setattr__(self, "bias", frozen(self.bias, np.float64))
-        if self.pruned is not None:
-            object.__setattr__(self, "pruned", frozen(self.pruned))
-
-    @property
-    def weight(self) -> FloatArray:
-        """The weights the codes stand for."""
-        shape = (-1,) + (1,) * (self.codes.ndim - 1)
-        return self.codes * self.scale.reshape(shape)
-
-    @property
-    def nonzero(self) -> int:
-        """Number of weights that are not 0."""
-        return int(np.count_nonzero(self.codes))
-
-
-@dataclass(frozen=True, eq=False)
-class LayerProblem:
-    """Weights to be approximated, with the Hessian of what they see.
-
-    Attributes
-    ----------
-    afferents : tuple of Projection
-        Into one population; their inputs are stacked.
-    spiking : bool
-        Whether the neurons behind them fire; a readout's potentials must share one scale.
-    method : str
-        "osbc", "obc" or "magnitude".
-    blocks : ndarray of float64 (groups, rows, fan_in)
-        What to approximate, one block for each group of a convolution.
-    hessian : ndarray (groups, fan_in, fan_in)
-    damped : tuple of DampedHessian
-    moments : Moments
-    original : ndarray (groups, rows, fan_in)
-        The float weights; other than `blocks` under the cross term.
-    free_bias : bool
-        Whether the bias makes up for what the weights leave.
-    pull : float
-        See :func:`pose`.
-    deviations : tuple of Deviation
-    """
-
-    afferents: tuple[Projection, ...]
-    spiking: bool
-    method: str
-    blocks: FloatArray
-    hessian: FloatArray
-    damped: tuple[DampedHessian, ...]
-    moments: Moments
-    original: FloatArray
-    free_bias: bool
-    pull: float
-    deviations: tuple[Deviation, ...]
-
-    @property
-    def name(self) -> str:
-        """Names of the projections."""
-        return " + ".join(p.name for p in self.afferents)
-
-    @property
-    def size(self) -> int:
-        """Number of weights."""
-        return int(self.blocks.size)
-
-    @property
-    def compressible(self) -> bool:
-        """Whether these weights were trained."""
-        return all(p.compressible for p in self.afferents)
-
-    @cached_property
-    def targets(self) -> tuple[FloatArray, ...]:
-        """Correlations of the live inputs with the potential, ``W H`` (rows, live), by group."""
-        pairs = zip(self.blocks, self.damped, strict=True)
-        return tuple(product(W[:, d.live], d.H) for W, d in pairs)
-
-    @cached_property
-    def whole(self) -> float:
-        """The loss of removing all weights, damping included."""
-        found = zip(self.blocks, self.damped, self.targets, strict=True)
-        return sum((float((target * W[:, d.live]).sum()) for W, d, target in found), 0.0)
-
-    @cached_property
-    def undamped(self) -> float:
-        """The loss of removing all weights, without what the damping adds."""
-        found = zip(self.blocks, self.hessian, self.damped, strict=True)
-        pulled = (float((_added(d, H) * W[:, d.live] ** 2).sum()) for W, H, d in found)
-        return max(0.0, self.whole - sum(pulled))
-
-
-def pose(
-    afferents: Sequence[Projection],
-    population: Population,
-    moments: Moments,
-    *,
-    method: str = "osbc",
-    damping: float = 0.03,
-    free_bias: bool = False,
-    pull: float = 1.0,
-) -> LayerProblem:
-    r"""State the problem of one population's weights.
-
-    Without a cross term the weights themselves are approximated. With it, what is approximated is
-    :math:`w^* = (H' + \lambda)^{-1} (C + \lambda) w`, the weights that bring the float network's
-    potential back from the spikes that arrive now, held to those there were. A free bias leaves
-    the problem by completing the square (:meth:`.Moments.centred`).
-
-    Parameters
-    ----------
-    afferents : sequence of Projection
-    population : Population
-        The neurons behind them.
-    moments : Moments
-    method : str
-    damping : float
-        Relative to the mean diagonal.
-    free_bias : bool
-        Whether the bias may be changed with the weights.
-    pull : float
-        :math:`\lambda` under the cross term, relative to the damping.
-    """
-    groups = len(moments.hessian)
-    stacked = np.concatenate(
-        [
-            p.connection.weight.astype(np.float64).reshape(
-                groups, len(p.connection.weight) // groups, -1
-            )
-            for p in afferents
-        ],
-        axis=2,
-    )
-    hessian, cross = moments.centred() if free_bias else (moments.hessian, moments.cross)
-    if free_bias:
-        # An input that never varies leaves nothing but rounding: the bias can take its place.
-        left, whole = (np.diagonal(H, axis1=1, axis2=2) for H in (hessian, moments.hessian))
-        still = left <= _STILL * whole
-        hessian[still[:, :, None] | still[:, None, :]] = 0.0
-    damped = tuple(damp(H, damping) for H in hessian)
-    blocks = stacked
-    if cross is not None and method != "magnitude":
-        blocks = np.stack(
-            [
-                _centre(W, C, H, d, pull)
-                for W, C, H, d in zip(stacked, cross, hessian, damped, strict=True)
-            ]
-        )
-    deviations = [
-        Deviation(
-            "compress",
-            afferents[0].name,
-            f"Hessian not positive definite; damping raised to {entry.damping:g}",
-        )
-        for entry in damped
-        if entry.attempts > 1
-    ]
-    return LayerProblem(
-        tuple(afferents),
-        population.neuron.spiking,
-        method,
-        blocks,
-        hessian,
-        damped,
-        moments,
-        stacked,
-        free_bias,
-        pull,
-        tuple(deviations),
-    )
-
-
-def _centre(
-    W: FloatArray, C: FloatArray, H: FloatArray, d: DampedHessian, pull: float
-) -> FloatArray:
-    centre = np.array(W, np.float64)
-    # What damping added pulls towards the weights as they were.
-    added = _added(d, H)
-    right = product(C, W.T)[d.live] + (pull * added * W[:, d.live]).T
-    left = d.H + np.diag((pull - 1.0) * added)
-    solve_many(factorized(left), right)
-    centre[:, d.live] = right.T
-    return centre
-
-
-def _added(d: DampedHessian, H: FloatArray) -> FloatArray:
-    """Return what damping added to the diagonal of the live inputs."""
-    return np.asarray(np.diagonal(d.H) - np.diagonal(H)[d.live])
+__all__ = ["Pruned", "prune_layer", "quantize_layer", "rank_layer"]
 
 
 def rank_layer(problem: LayerProblem, keep: int, space: Workspace | None = None) -> Ranking:
@@ -310,7 +49,7 @@ class Pruned:
         One for each group.
     weights : tuple of ndarray (rows, fan_in)
     curve : tuple of (float, float)
-        See :class:`CompressedProjection`.
+        See :class:`.CompressedProjection`.
     """
 
     selection: str

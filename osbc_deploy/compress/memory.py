@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import array_bytes, shown
 from osbc_deploy.model.graph import Network, Population
@@ -41,7 +42,7 @@ def hessian_bytes(network: Network, population: Population, matrices: int, steps
 
 
 def check_memory(
-    network: Network, steps: int, memory: int, *, method: str, tuned: bool, together: bool
+    network: Network, steps: int, options: CompressionOptions, *, tuned: bool, together: bool
 ) -> None:
     """Refuse a network whose Hessians do not fit into the solver's memory.
 
@@ -50,9 +51,7 @@ def check_memory(
     network : Network
     steps : int
         Time steps of the calibration samples.
-    memory : int
-        Bytes that the solver may take.
-    method : str
+    options : CompressionOptions
     tuned : bool
         Whether variants of each layer are tried.
     together : bool
@@ -63,12 +62,13 @@ def check_memory(
     UsageError
         With every layer that needs more.
     """
-    matrices = (_TUNED_MAGNITUDE if method == "magnitude" else _TUNED) if tuned else _PLAIN
+    tuned_matrices = _TUNED_MAGNITUDE if options.method == "magnitude" else _TUNED
+    matrices = tuned_matrices if tuned else _PLAIN
     kept = 0
     if together:
         kept = sum(hessian_bytes(network, p, _KEPT, 0) for p in network.trained)
     needed = {p.name: kept + hessian_bytes(network, p, matrices, steps) for p in network.trained}
-    over = {name: size for name, size in needed.items() if size > memory}
+    over = {name: size for name, size in needed.items() if size > options.solver_memory}
     if not over:
         return
     lines = "\n".join(_lines(network, over))
@@ -76,9 +76,9 @@ def check_memory(
     plain = kept + max(hessian_bytes(network, p, _PLAIN, steps) for p in network.trained)
     less = f"--no-tune needs {shown(plain)}, " if tuned and plain < most else ""
     raise UsageError(
-        f"--solver-memory: {shown(memory)} is less than the Hessians of {len(over)} layer(s) need:"
-        f"\n{lines}\nGive it {most} bytes where the machine has them; {less}a layer with fewer "
-        "inputs needs less with the square of them."
+        f"--solver-memory: {shown(options.solver_memory)} is less than the Hessians of {len(over)} "
+        f"layer(s) need:\n{lines}\nGive it {most} bytes where the machine has them; {less}a layer "
+        "with fewer inputs needs less with the square of them."
     )
 
 

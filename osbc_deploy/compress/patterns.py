@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,8 @@ from osbc_deploy.compress.exact import quadratic
 from osbc_deploy.compress.kernels import factorize, factorized, halfway_many, invert, subtract
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.selection import eliminate_to_pattern
-from osbc_deploy.errors import UsageError
 from osbc_deploy.jit import compiled
+from osbc_deploy.notation import parsed_pattern
 
 __all__ = ["Pattern", "input_order", "n_of_m_mask", "output_order"]
 
@@ -45,15 +44,7 @@ class Pattern:
         ------
         UsageError
         """
-        if text in ("weights", "inputs", "outputs"):
-            return cls(text)
-        found = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,6})", text)
-        if not found or not 0 < int(found[1]) < int(found[2]):
-            raise UsageError(
-                f"pattern: {text[:80]!r} is none of weights, inputs, outputs, or N:M with 0 < N < "
-                "M of at most six digits, such as 2:4."
-            )
-        return cls("n:m", int(found[1]), int(found[2]))
+        return cls(*parsed_pattern(text))
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m}" if self.kind == "n:m" else self.kind

@@ -10,11 +10,13 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from osbc_deploy.options import Compression
+
 __all__ = ["DEFAULT_MEMORY", "Workspace"]
 
 T = TypeVar("T")
 
-DEFAULT_MEMORY = 4 * 1024**3
+DEFAULT_MEMORY = Compression.solver_memory
 """Bytes of working memory, unless told otherwise."""
 
 _PARTS = 8

@@ -28,7 +28,8 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.exact import product
 from osbc_deploy.compress.hessian import Moments, membrane_moments
-from osbc_deploy.compress.layer import CompressedProjection, LayerProblem, pose
+from osbc_deploy.compress.problem import LayerProblem, pose
+from osbc_deploy.compress.result import CompressedProjection, adapted
 from osbc_deploy.model.delivery import delivered
 from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
@@ -139,22 +140,6 @@ class Scene:
         return adapted(self.network, {p.name: p for p in layer})
 
 
-def adapted(network: Network, layers: Mapping[str, CompressedProjection]) -> Network:
-    """Return a network with the compressed weights, biases and thresholds of some projections."""
-    changed = network.with_weights(
-        {name: p.weight.astype(network.dtype) for name, p in layers.items()},
-        {n: p.bias.astype(network.dtype) for n, p in layers.items() if p.bias is not None},
-    )
-    factors = {q.post: layers[q.name].threshold for q in network.projections if q.name in layers}
-    return changed.with_neurons(
-        {
-            p.name: p.neuron.with_threshold(factors[p.name])
-            for p in network.populations
-            if factors.get(p.name, 1.0) != 1.0
-        }
-    )
-
-
 @dataclass(frozen=True)
 class _Variant:
     cross: bool = False
@@ -207,11 +192,7 @@ def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], 
         scores[variant] = judge.errors(layer)
         if _can_shift(scene):
             scores[replace(variant, threshold=True)] = judge.errors(_matched(scene, layer))
-    best = next(iter(scores))
-    for variant, errors in scores.items():
-        gain = scores[best] - errors
-        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
-            best = variant
+    best = _best(scores)
     fitted, held = moments[best.cross]
     problem = scene.problem(fitted + held, free_bias=best.free_bias, pull=best.pull)
     layer = solve(problem)
@@ -219,6 +200,16 @@ def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], 
         layer = _matched(scene, layer)
     tried = {str(variant): float(errors.mean()) for variant, errors in scores.items()}
     return tuple(replace(p, tried=tried, chosen=str(best)) for p in layer), problem
+
+
+def _best(scores: Mapping[_Variant, FloatArray]) -> _Variant:
+    """Return the last variant that is better than what was best, by more than chance explains."""
+    best = next(iter(scores))
+    for variant, errors in scores.items():
+        gain = scores[best] - errors
+        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+            best = variant
+    return best
 
 
 def _solved_variants(scene: Scene) -> Iterator[_Variant]:

@@ -34,6 +34,7 @@ from osbc_deploy.data.events import (
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import HAND_WRITTEN, Allowance, array_bytes, read_text
+from osbc_deploy.options import DatasetOptions
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["DATASETS", "DatasetRequest", "load_dataset"]
@@ -91,7 +92,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class DatasetRequest:
+class DatasetRequest(DatasetOptions):
     """What is asked of a data set.
 
     Attributes
@@ -112,24 +113,14 @@ class DatasetRequest:
 
     name: str
     root: Path
-    steps: int = 15
-    size: int | None = None
-    samples_per_class: int | None = 20
-    test_samples_per_class: int | None = None
 
-    def __post_init__(self) -> None:
+    def _contradictions(self) -> Iterator[str]:
         if self.name not in DATASETS:
-            raise UsageError(f"dataset: {self.name!r} is none of {', '.join(DATASETS)}.")
+            yield f"dataset: {self.name!r} is not one of {', '.join(DATASETS)}."
+            return
         sensor = DATASETS[self.name].sensor
-        if self.steps < 1:
-            raise UsageError(f"steps: {self.steps} is less than 1. Give the steps of a sample.")
         if self.size is not None and not 1 <= self.size <= sensor:
-            raise UsageError(
-                f"size: {self.size} is outside 1 to {sensor}, the sensor of {self.name}."
-            )
-        for count in (self.samples_per_class, self.test_samples_per_class):
-            if count is not None and count < 1:
-                raise UsageError(f"samples per class: {count} is less than 1.")
+            yield f"size: {self.size} is outside 1 to {sensor}, the sensor of {self.name}."
 
 
 def load_dataset(

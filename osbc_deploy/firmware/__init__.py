@@ -1,1 +1,68 @@
 """A network as a C99 library: tables, fixed code, and what it takes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from osbc_deploy.folders import C_LIBRARY
+from osbc_deploy.formats.format import Export, Exported, Format
+
+if TYPE_CHECKING:
+    from osbc_deploy.fixedpoint.network import FixedPointNetwork
+
+__all__ = ["FORMAT"]
+
+_NAME = "osbc_net"
+_COMPILERS = ("gcc", "arm-none-eabi-gcc")
+"""Measured with where they are installed, unless others are named."""
+
+
+def _export(network: FixedPointNetwork, path: Path, asked: Export) -> Exported:
+    from osbc_deploy.firmware.footprint import check_compiler, measure
+    from osbc_deploy.firmware.library import export_c
+
+    compilers = asked.options.get("compiler") or ()
+    for compiler in compilers:
+        check_compiler(compiler)
+    vectors = None
+    if (samples := asked.options.get("samples")) is not None:
+        from osbc_deploy.references import as_samples
+
+        few = as_samples(samples, "samples").take(4)
+        vectors = few.spikes.reshape(*few.spikes.shape[:2], *network.input_shape)
+    name = asked.options.get("name") or _NAME
+    done = export_c(network, path, name=name, samples=vectors)
+    used = compilers or tuple(c for c in _COMPILERS if shutil.which(c))
+    measured = {compiler: measure(done, compiler) for compiler in used}
+    lines = [f"{part}: {size:,} B" for part, size in done.tables.items()]
+    lines.append(
+        f"estimated: {done.table_bytes:,} B of tables in flash, {done.state_bytes:,} B of RAM"
+    )
+    lines += [
+        f"measured with {compiler}: {f.flash:,} B of flash ({f.code:,} code, {f.tables:,} tables), "
+        f"{f.ram:,} B of RAM"
+        for compiler, f in measured.items()
+    ]
+    facts = {
+        "name": name,
+        "crc32": f"{done.crc:08x}",
+        "tables": done.tables,
+        "estimated": {"tables": done.table_bytes, "ram": done.state_bytes},
+        "measured": {
+            compiler: {"code": f.code, "tables": f.tables, "flash": f.flash, "ram": f.ram,
+                       "version": f.version}
+            for compiler, f in measured.items()
+        },
+    }  # fmt: skip
+    return Exported(facts, lines)
+
+
+FORMAT = Format(
+    title="C library",
+    export=_export,
+    export_options=("name", "samples", "compiler"),
+    folder=C_LIBRARY,
+    help="a C99 library",
+)

@@ -25,6 +25,8 @@ from osbc_deploy.firmware.tables import GRADED_LIMIT, ProjectionTables, Table, T
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.folders import C_LIBRARY
+from osbc_deploy.model.readout import classes_of
+from osbc_deploy.notation import Readout, outputs_per_class
 from osbc_deploy.plain_text import c_comment
 from osbc_deploy.writing import new_folder
 
@@ -41,6 +43,7 @@ _ACCUMULATE = {
     "max": "evidence[i] = t == 0u || output[i] > evidence[i] ? output[i] : evidence[i];",
 }
 _READOUT = {"sum": "sum over time", "last": "last value", "max": "largest value"}
+_VOTES = "evidence[i / {n}u] = (t == 0u && i % {n}u == 0u ? 0 : evidence[i / {n}u]) + output[i];"
 
 
 @dataclass(frozen=True)
@@ -169,14 +172,25 @@ def _values(network: FixedPointNetwork, tables: Tables, name: str, crc: int) -> 
         "input_type": "int16_t" if graded else "uint8_t",
         "input_meaning": "its value" if graded else "0, or anything else for a spike",
         "output_meaning": "spikes (0 or 1)" if out.spiking else "membrane potentials",
-        "readout_meaning": _READOUT[network.readout],
+        "classes": f"{classes_of(network.readout, out.size)}u",
+        "readout_meaning": _meaning(network.readout),
         "silence": "all are 0" if out.spiking else "all are one number",
-        "accumulate": _ACCUMULATE[network.readout],
+        "accumulate": _accumulate(network.readout),
         "depth": network.depth[out.name],
         "projections": len(tables.projections), "populations": len(tables.populations),
         "decay_bits": formats.decay_bits, "state_shift": formats.state_shift,
         "limit": formats.state_limit, "cycle": tables.cycle,
     }  # fmt: skip
+
+
+def _meaning(readout: Readout) -> str:
+    if (n := outputs_per_class(readout)) > 1:
+        return f"{_READOUT['sum']} and over its {n} outputs in a row"
+    return _READOUT[readout]
+
+
+def _accumulate(readout: Readout) -> str:
+    return _VOTES.format(n=n) if (n := outputs_per_class(readout)) > 1 else _ACCUMULATE[readout]
 
 
 def _numbers(values: Iterable[Any]) -> str:

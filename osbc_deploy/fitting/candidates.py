@@ -8,26 +8,22 @@ from dataclasses import replace
 from osbc_deploy.chip.layers import layer_of
 from osbc_deploy.chip.mapping import map_layers
 from osbc_deploy.chip.target import Target
-from osbc_deploy.compress.layer import (
-    CompressedProjection,
-    LayerProblem,
-    prune_layer,
-    quantize_layer,
-    rank_layer,
-)
+from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
+from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.ranking import ranking_work
+from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.search import Candidate, Cost
 from osbc_deploy.lower.lowering import unmeasured
 from osbc_deploy.lower.scaling import Layer, gates
 from osbc_deploy.lower.timing import Timing, relays
 from osbc_deploy.model.graph import INPUT, Network, Population
+from osbc_deploy.options import BITS
 from osbc_deploy.progress import Progress
 
 __all__ = ["BITS", "SPARSITIES", "affordable_sparsities", "cost_beside", "layer_candidates"]
 
 SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
-BITS = (8, 6, 5, 4, 3, 2)
 
 _RANKING_WORK = 3e12
 """Multiplications a layer's ranking may take (some two minutes on two cores)."""

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from osbc_deploy.accuracy import lost_share
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.target import Target
-from osbc_deploy.compress.network import (
-    CompressedNetwork,
-    CompressionOptions,
-    LayerChoice,
-    Statistics,
-    assemble,
-    collect,
-)
+from osbc_deploy.compress.calibration import Statistics, collect
+from osbc_deploy.compress.network import assemble
+from osbc_deploy.compress.options import CompressionOptions, LayerChoice
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.errors import FidelityError, FitError, UsageError
+from osbc_deploy.errors import FidelityError, FitError
 from osbc_deploy.fitting.candidates import (
-    BITS,
     SPARSITIES,
     affordable_sparsities,
     cost_beside,
@@ -33,50 +26,22 @@ from osbc_deploy.fitting.candidates import (
 )
 from osbc_deploy.fitting.remedies import advice
 from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
-from osbc_deploy.job import Job, prepare
+from osbc_deploy.job import Job, VerbCall, prepare, verb
 from osbc_deploy.lower.timing import Timing, timing
-from osbc_deploy.model.graph import Network, Readout
-from osbc_deploy.model.simulate import NO_ANSWER, decode, simulate
+from osbc_deploy.model.graph import Network
+from osbc_deploy.model.readout import NO_ANSWER, decode
+from osbc_deploy.model.simulate import simulate
+from osbc_deploy.options import FitBudget, FitOptions
 from osbc_deploy.pipeline import finish
-from osbc_deploy.progress import SILENT, Progress, task
-from osbc_deploy.provenance import Call, request
-from osbc_deploy.results import Result
+from osbc_deploy.progress import Progress, task
+from osbc_deploy.provenance import request
+from osbc_deploy.results import Saved
 
 __all__ = ["FitBudget", "FitResult", "fit"]
 
 
-@dataclass(frozen=True)
-class FitBudget:
-    """What a plan may use.
-
-    Attributes
-    ----------
-    cores : int or None
-        The target's own number by default.
-    memory : int or None
-        Bytes on all cores.
-    accuracy_drop : float or None
-        Share of samples, such as 0.01, that may be lost against the float network. Given alone, it
-        asks for the smallest network that keeps it.
-    """
-
-    cores: int | None = None
-    memory: int | None = None
-    accuracy_drop: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("cores", self.cores), ("memory", self.memory)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name}: {value} is less than 1; nothing can run on that.")
-        if self.accuracy_drop is not None and not 0.0 <= self.accuracy_drop <= 1.0:
-            raise UsageError(
-                f"accuracy drop: {self.accuracy_drop:g} is outside 0 to 1. Give a share, such as "
-                "0.01 for one point."
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class FitResult(Result):
+@dataclass(frozen=True, eq=False, repr=False)
+class FitResult(Saved):
     """A plan, deployed.
 
     Attributes
@@ -116,46 +81,23 @@ class FitResult(Result):
         return allowed is None or self.lost <= allowed + 1e-9
 
 
-def fit(
-    module: Any,
-    calibration: Any,
-    *,
-    budget: FitBudget | None = None,
-    target: str = "loihi2-sim",
-    test: Any = None,
-    weights: str | Path | None = None,
-    dt: float | None = None,
-    reset: str | None = None,
-    substitute: str | None = None,
-    host_prefix: str | None = None,
-    bits: Sequence[int] = BITS,
-    max_sparsity: float = SPARSITIES[-1],
-    method: str = "osbc",
-    readout: Readout = "sum",
-    classes: int | None = None,
-    backend: str | None = None,
-    backend_samples: int = 16,
-    time_limit: float = 600.0,
-    progress: Progress = SILENT,
-    call: Call | None = None,
-) -> FitResult:
+@dataclass(frozen=True, kw_only=True)
+class FitCall(FitOptions, VerbCall):
+    """The arguments of :func:`fit`."""
+
+    options: FitOptions | None = None
+
+
+@verb(FitCall, FitOptions)
+def fit(call: FitCall) -> FitResult:
     """Search sparsity and bits of every layer for the least loss within a budget, and deploy.
 
     Every layer is compressed for real at every point of a grid and costed with the target's own
     memory model; the layers' choices are then joined. What cannot be kept is an error that names
     the layer, the resource, the excess and the cheapest remedies.
 
-    Parameters
-    ----------
-    module, calibration, target, test, weights, dt, reset, substitute, host_prefix, method, \
-readout, classes, backend, backend_samples, time_limit, progress, call
-        As of :func:`osbc_deploy.deploy`.
-    budget : FitBudget
-        The target's cores by default.
-    bits : sequence of int
-        Widths that may be taken.
-    max_sparsity : float
-        The sparsest that may be taken.
+    Takes what :func:`osbc_deploy.deploy` takes, but the options of
+    :class:`osbc_deploy.FitOptions`; without a `budget`, the target's cores are it.
 
     Returns
     -------
@@ -168,41 +110,16 @@ readout, classes, backend, backend_samples, time_limit, progress, call
     OsbcError
         As :func:`osbc_deploy.deploy`.
     """
-    asked = request(fit, locals(), call)
-    budget = budget or FitBudget()
-    for width in bits:
-        CompressionOptions(bits=width)
-    untried = ", ".join(str(width) for width in bits if width not in BITS)
-    if untried or not bits:
-        raise UsageError(
-            f"bits: fit tries {', '.join(map(str, sorted(BITS)))}, not {untried or 'none'}. Give "
-            "some of these."
-        )
-    options = CompressionOptions(sparsity=max_sparsity, bits=max(bits, default=0), method=method)
-    job = prepare(
-        module,
-        calibration,
-        target=target,
-        test=test,
-        weights=weights,
-        dt=dt,
-        reset=reset,
-        substitute=substitute,
-        host_prefix=host_prefix,
-        readout=readout,
-        classes=classes,
-        backend=backend,
-        backend_samples=backend_samples,
-        time_limit=time_limit,
-        asked=asked,
-    )
+    budget, bits, progress = call.budget or FitBudget(), call.bits, call.progress
+    options = CompressionOptions(sparsity=call.max_sparsity, bits=max(bits), method=call.method)
+    job = prepare(call, request(fit, FitOptions, call))
     statistics = collect(job.network, job.typical.spikes, options, progress=progress)
     notes = tuple(_left_out(statistics))
     statistics = replace(statistics, deviations=statistics.deviations + notes)
     times = timing(job.network)
     candidates = _candidates(job, statistics, times, progress)
     allowed = {
-        name: [c for c in found if c.bits in bits and c.sparsity <= max_sparsity]
+        name: [c for c in found if c.bits in bits and c.sparsity <= call.max_sparsity]
         for name, found in candidates.items()
     }
     plans = pareto_plans(allowed, cost_beside(job.network, job.chip, times))

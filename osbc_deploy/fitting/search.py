@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray
-from osbc_deploy.compress.network import CompressedProjection
+from osbc_deploy.compress.result import CompressedProjection
 
 __all__ = ["Candidate", "Cost", "Plan", "front_over", "pareto_plans"]
 

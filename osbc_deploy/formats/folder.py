@@ -29,6 +29,7 @@ from osbc_deploy.fixedpoint.ranges import faults
 from osbc_deploy.folders import DEPLOYMENT
 from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.lower.merge import separate
+from osbc_deploy.model.readout import readout_fault
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.writing import recover
 
@@ -217,8 +218,8 @@ def network_of(
             )
         )
     projections = [_read_projection(entry, arrays) for entry in manifest["projections"]]
-    if manifest["readout"] not in ("sum", "last", "max"):
-        raise ValueError(f"readout {manifest['readout']!r}")
+    if fault := readout_fault(manifest["readout"], populations[-1].size if populations else 1):
+        raise ValueError(fault)
     network = FixedPointNetwork(
         _ints(manifest["input_shape"]),
         tuple(populations),

@@ -9,6 +9,7 @@ exchange costs is measured with the framework's own forward, before and after.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.frameworks.calling import Call, undisturbed
 from osbc_deploy.frameworks.comparing import answered
 from osbc_deploy.frameworks.framework import Framework
-from osbc_deploy.model.simulate import NO_ANSWER
+from osbc_deploy.model.readout import NO_ANSWER
 
 __all__ = ["SUBSTITUTIONS", "Substitution", "substituted"]
 
@@ -227,7 +228,7 @@ def _average(pool: Any) -> nn.Module:
     # The framework's own version keeps the time axis as the pooling does.
     kind: Any = nn.AvgPool2d
     for base in type(pool).__mro__:
-        package = __import__(base.__module__, fromlist=["AvgPool2d"])
+        package = sys.modules[base.__module__]
         if base.__name__ == "MaxPool2d" and hasattr(package, "AvgPool2d"):
             kind = package.AvgPool2d
             break

@@ -165,8 +165,9 @@ class Walk:
                     f"{name}: {parameter} of shape {value.shape} does not broadcast to the "
                     f"neurons {shape}"
                 )
+        alone = self.cells[name].neuron.exact or len(arrives.terms) == 1
         for term in arrives.terms:
-            self._checkmapped(name, term, shape, alone=len(arrives.terms) == 1)
+            self._checkmapped(name, term, shape, alone=alone)
         return arrives if len(self.faults) == faults else None
 
     def _checkmapped(self, name: str, term: Term, shape: Shape, *, alone: bool) -> None:

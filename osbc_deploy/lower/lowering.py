@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import SpikeArray
-from osbc_deploy.compress.network import CompressedNetwork, CompressedProjection
+from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.engine import Activity, run
@@ -44,7 +44,8 @@ from osbc_deploy.lower.features import check_features
 from osbc_deploy.lower.registers import RealRegisters, coarse, rounded_away
 from osbc_deploy.lower.scaling import Layer, gates, scaling
 from osbc_deploy.lower.timing import Timing, relays, timing
-from osbc_deploy.model.graph import INPUT, Network, Population, Readout
+from osbc_deploy.model.graph import INPUT, Network, Population
+from osbc_deploy.notation import Readout
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["Lowered", "lower", "unmeasured"]
@@ -89,7 +90,7 @@ def lower(
         Samples whose peaks must fit the registers with headroom.
     formats : NumberFormats
         The chip's registers.
-    readout : {"sum", "last", "max"}
+    readout : {"sum", "last", "max", "vote:N"}
         How the output's activity over time becomes a class.
 
     Raises

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from osbc_deploy.compress.layer import CompressedProjection
+from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.formats import NumberFormats

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -24,12 +24,10 @@ __all__ = [
     "Pair",
     "Population",
     "Projection",
-    "Readout",
     "Shape",
     "blocks",
 ]
 
-Readout: TypeAlias = Literal["sum", "last", "max"]
 
 INPUT = "input"
 """Name of the population that stands for the network's input spikes."""
@@ -100,7 +98,8 @@ class Projection:
     pool : AvgPool or None
         Applied to the spikes before the connection.
     compressible : bool
-        False for maps without trained weights (a pooling that feeds neurons directly).
+        False for maps without trained weights (a pooling that feeds neurons directly, all that
+        gates hear).
     delay : ndarray of int (n_pre,) or None
         Steps that the spikes of each presynaptic neuron arrive late, the pooling after that.
     """

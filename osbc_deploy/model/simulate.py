@@ -16,19 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
+from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.model.currents import Current, exact_current, framework_current
 from osbc_deploy.model.delivery import arriving, lateness
-from osbc_deploy.model.graph import INPUT, Network, Population, Readout
+from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.progress import SILENT, Progress, task
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["NO_ANSWER", "FloatRun", "decode", "evidence", "shared_answers", "simulate"]
-
-NO_ANSWER = -1
-"""The class of a sample whose outputs say nothing; no label has this number."""
+__all__ = ["FloatRun", "simulate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,57 +152,6 @@ def _up_to(network: Network, last: str, known: Collection[str]) -> list[list[Pop
 
 def _heard(network: Network, block: Sequence[Population]) -> set[str]:
     return {p.pre for population in block for p in network.afferents(population.name)}
-
-
-def decode(output: FloatArray | IntArray, readout: Readout, *, spiking: bool) -> IntArray:
-    """Turn output activity (n, T, classes) into class numbers (n,).
-
-    The class with the largest :func:`evidence` wins, the lower number on a tie. A sample without
-    evidence gets :data:`NO_ANSWER`: its spiking outputs are silent wherever the readout looks, or
-    the potentials of all outputs are one number. (A potential has no zero of its own, since rest
-    and bias move it, so nothing but a difference between two outputs speaks for a class.)
-
-    Parameters
-    ----------
-    output : ndarray (n, T, ...)
-    readout : {"sum", "last", "max"}
-    spiking : bool
-        Whether `output` holds spikes; potentials otherwise.
-    """
-    found = evidence(output, readout)
-    silent = (found == (0 if spiking else found[:, :1])).all(axis=1)
-    # A single readout is the answer whatever its potential is.
-    silent &= spiking or found.shape[1] > 1
-    return np.where(silent, NO_ANSWER, found.argmax(axis=1))
-
-
-def shared_answers(a: IntArray, b: IntArray) -> tuple[int, int]:
-    """Compare the classes (n,) that two networks give the same samples.
-
-    Returns
-    -------
-    same, answered : int
-        Samples that get one class by both, and those that get a class by at least one: two
-        networks that say nothing do not agree.
-    """
-    answered = (a != NO_ANSWER) | (b != NO_ANSWER)
-    return int(np.count_nonzero(answered & (a == b))), int(np.count_nonzero(answered))
-
-
-def evidence(output: FloatArray | IntArray, readout: Readout) -> FloatArray | IntArray:
-    """Return what output activity (n, T, classes) says for each class, (n, classes).
-
-    The activity (spikes or membrane potential) is summed over time, taken at the last step, or
-    its maximum over time is taken.
-    """
-    flat = output.reshape(*output.shape[:2], -1)
-    whole = np.issubdtype(output.dtype, np.integer)
-    wide: FloatArray | IntArray = flat.astype(np.int64) if whole else flat.astype(np.float64)
-    if readout == "last":
-        return wide[:, -1]
-    if readout == "max":
-        return np.asarray(wide.max(axis=1))
-    return np.asarray(wide.sum(axis=1))
 
 
 def _currents(

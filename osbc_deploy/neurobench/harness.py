@@ -17,16 +17,18 @@ import torch
 from torch import nn
 
 from osbc_deploy.arrays import FloatArray, IntArray
-from osbc_deploy.compress.network import CompressedNetwork
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import FidelityError, UnsupportedModelError, UsageError
 from osbc_deploy.model.connections import Connection, Conv, Dense
 from osbc_deploy.model.connections.base import no_such_kind
 from osbc_deploy.model.currents import pooled
 from osbc_deploy.model.delivery import arriving, lateness
-from osbc_deploy.model.graph import INPUT, Network, Population, Projection, Readout
-from osbc_deploy.model.simulate import decode, simulate
+from osbc_deploy.model.graph import INPUT, Network, Population, Projection
+from osbc_deploy.model.readout import decode
+from osbc_deploy.model.simulate import simulate
 from osbc_deploy.neurobench.workload import count_workload
+from osbc_deploy.notation import Readout
 
 __all__ = ["TorchNetwork", "neurobench_scores"]
 

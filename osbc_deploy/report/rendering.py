@@ -12,14 +12,17 @@ from osbc_deploy.deployment import Deployment
 from osbc_deploy.fitting.run import FitResult
 from osbc_deploy.folders import DEPLOYMENT
 from osbc_deploy.formats.folder import write_network
+from osbc_deploy.inspection import Inspection
 from osbc_deploy.report.deployment.build import build_report
+from osbc_deploy.report.describe import describe
 from osbc_deploy.report.fitting.build import build_fit, front_of
+from osbc_deploy.report.summary import frame_of, html_of, text_of
 from osbc_deploy.report.verification.build import build_verification
 from osbc_deploy.report.verification.page import verify_page
 from osbc_deploy.verification.result import Verification
 from osbc_deploy.writing import new_folder
 
-__all__ = ["report_of", "save"]
+__all__ = ["frame_of", "html_of", "report_of", "save", "text_of"]
 
 
 @singledispatch
@@ -31,6 +34,12 @@ def report_of(result: Any) -> dict[str, Any]:
 report_of.register(Deployment, build_report)
 report_of.register(Verification, build_verification)
 report_of.register(FitResult, build_fit)
+
+
+@report_of.register
+def _(result: Inspection) -> dict[str, Any]:
+    found = describe(result.network)
+    return {**found, "notes": [*found["notes"], *result.remarks]}
 
 
 @singledispatch

@@ -10,13 +10,20 @@ import numpy as np
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.backends import Backend, BackendRun
 from osbc_deploy.data.samples import Samples
-from osbc_deploy.fidelity import reference_of, run_backend
+from osbc_deploy.fidelity import reference_of, run_first
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.verification.metrics import first_divergence
 
-__all__ = ["BackendComparison", "Bits", "FirstDifference", "compare_backend"]
+__all__ = [
+    "BackendComparison",
+    "Bits",
+    "FirstDifference",
+    "compare_backend",
+    "first_difference",
+    "quantities",
+]
 
 
 @dataclass(frozen=True)
@@ -109,17 +116,17 @@ def compare_backend(
 ) -> BackendComparison:
     """Run samples on a backend and on the engine and compare every bit.
 
-    Parameters and errors are those of :func:`osbc_deploy.fidelity.run_backend`.
+    Parameters and errors are those of :func:`osbc_deploy.fidelity.run_first`.
     """
     names = [p.name for p in network.populations]
-    theirs, few, left_out = run_backend(
+    theirs, few, left_out = run_first(
         backend, network, samples, count, states=names, time_limit=time_limit, progress=progress
     )
     ours = run(network, few.spikes, record=names, states=names)
     populations, diverges = {}, {}
     first = None
     for name in names:
-        pairs = _pairs(name, ours, theirs)
+        pairs = quantities(name, ours, theirs)
         if name == network.output.name and not network.output.spiking:
             pairs.setdefault("v", (ours.output, theirs.output))
         populations[name] = {
@@ -129,7 +136,7 @@ def compare_backend(
         if "spikes" in pairs:
             a, b = pairs["spikes"]
             diverges[name] = tuple(int(t) for t in first_divergence(a, b))
-        first = first or _first(name, pairs)
+        first = first or first_difference(name, pairs)
     return BackendComparison(
         backend=backend.name,
         reference=reference_of(backend),
@@ -143,7 +150,10 @@ def compare_backend(
     )
 
 
-def _pairs(name: str, ours: EngineRun, theirs: BackendRun) -> dict[str, tuple[IntArray, IntArray]]:
+def quantities(
+    name: str, ours: EngineRun, theirs: BackendRun | EngineRun
+) -> dict[str, tuple[IntArray, IntArray]]:
+    """Return what both runs hold of a population: u, v and spikes."""
     found = {}
     for quantity in ("u", "v", "spikes"):
         a, b = getattr(ours, quantity), getattr(theirs, quantity)
@@ -152,7 +162,10 @@ def _pairs(name: str, ours: EngineRun, theirs: BackendRun) -> dict[str, tuple[In
     return found
 
 
-def _first(name: str, pairs: Mapping[str, tuple[IntArray, IntArray]]) -> FirstDifference | None:
+def first_difference(
+    name: str, pairs: Mapping[str, tuple[IntArray, IntArray]]
+) -> FirstDifference | None:
+    """Return the earliest step in which the two sides of any quantity differ."""
     places = []
     for quantity, (a, b) in pairs.items():
         differs = np.argwhere(a != b)

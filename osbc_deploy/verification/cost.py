@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray
-from osbc_deploy.compress.network import CompressedNetwork
-from osbc_deploy.compress.tuning import adapted
-from osbc_deploy.model.graph import INPUT, Network, Readout
-from osbc_deploy.model.simulate import decode, evidence, shared_answers, simulate
+from osbc_deploy.compress.result import CompressedNetwork, adapted
+from osbc_deploy.model.graph import INPUT, Network
+from osbc_deploy.model.readout import decode, evidence, shared_answers
+from osbc_deploy.model.simulate import simulate
+from osbc_deploy.notation import Readout
 from osbc_deploy.verification.stages import Record
 
 __all__ = ["Effect", "Trial", "effect", "trials"]

@@ -10,8 +10,8 @@ import numpy as np
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fixedpoint.engine import Activity
-from osbc_deploy.model.simulate import NO_ANSWER, shared_answers
-from osbc_deploy.results import Result
+from osbc_deploy.model.readout import NO_ANSWER, shared_answers
+from osbc_deploy.results import Saved
 from osbc_deploy.verification.bits import BackendComparison
 from osbc_deploy.verification.cost import Effect
 from osbc_deploy.verification.difference import Difference, Firing
@@ -162,8 +162,8 @@ class Shown:
     traced: Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, eq=False)
-class Verification(Result):
+@dataclass(frozen=True, eq=False, repr=False)
+class Verification(Saved):
     """Everything a verification found.
 
     Attributes

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
-from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
-from osbc_deploy.compress.rows import DEFAULT_MEMORY
+from osbc_deploy.compress.network import compress
+from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deployment import Deployment
-from osbc_deploy.errors import UsageError
 from osbc_deploy.fidelity import Fidelity
 from osbc_deploy.fixedpoint.engine import Activity
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
-from osbc_deploy.job import Job, prepare
-from osbc_deploy.model.graph import Readout
-from osbc_deploy.model.simulate import decode
+from osbc_deploy.job import Job, VerbCall, prepare, verb
+from osbc_deploy.model.readout import decode
+from osbc_deploy.notation import Readout
+from osbc_deploy.options import DeployOptions, VerifyOptions
 from osbc_deploy.pipeline import finish
 from osbc_deploy.progress import SILENT, Progress, task
-from osbc_deploy.provenance import Call, request
+from osbc_deploy.provenance import request
 from osbc_deploy.verification.bits import BackendComparison, compare_backend
 from osbc_deploy.verification.choice import choose_neurons, parse_neurons, traced_neurons
 from osbc_deploy.verification.cost import Effect, Trial, effect, trials
@@ -32,10 +30,7 @@ from osbc_deploy.verification.gates import check_gates, check_needs, parse_gates
 from osbc_deploy.verification.result import LayerCost, Score, Shown, Step, Verification
 from osbc_deploy.verification.stages import FixedStage, Record, Stage, float_stages
 
-__all__ = ["TAU", "compare_stages", "verify"]
-
-TAU = 5.0
-"""Time constant of the van Rossum distance in steps, unless asked otherwise."""
+__all__ = ["compare_stages", "verify"]
 
 _SIDE_BY_SIDE = 32
 """Samples whose rasters and potentials of all stages are held at once."""
@@ -43,101 +38,45 @@ _SIDE_BY_SIDE = 32
 _FIXED = "fixed point"
 
 
-def verify(
-    module: Any,
-    calibration: Any,
-    *,
-    target: str = "loihi2-sim",
-    test: Any = None,
-    weights: str | Path | None = None,
-    sparsity: float = 0.9,
-    bits: int = 4,
-    method: str = "osbc",
-    budget: str = "lamps",
-    pattern: str = "weights",
-    mixed: bool = False,
-    tune: bool = True,
-    solver_memory: int = DEFAULT_MEMORY,
-    resume: str | Path | None = None,
-    readout: Readout = "sum",
-    classes: int | None = None,
-    backend: str | None = None,
-    backend_samples: int = 16,
-    time_limit: float = 600.0,
-    dt: float | None = None,
-    reset: str | None = None,
-    substitute: str | None = None,
-    host_prefix: str | None = None,
-    samples: int | None = None,
-    tau: float = TAU,
-    neurons: Sequence[str] = (),
-    gates: Sequence[str] = (),
-    progress: Progress = SILENT,
-    call: Call | None = None,
-) -> Verification:
+@dataclass(frozen=True, kw_only=True)
+class VerifyCall(VerifyOptions, VerbCall):
+    """The arguments of :func:`verify`."""
+
+    options: DeployOptions | None = None
+
+
+@verb(VerifyCall, DeployOptions)
+def verify(call: VerifyCall) -> Verification:
     """Deploy a network and compare its forms, population by population.
 
-    Parameters
-    ----------
-    samples : int, optional
-        Test samples to evaluate, the first ones; all by default.
-    tau : float
-        Time constant of the van Rossum distance, in steps.
-    neurons : sequence of str
-        Neurons to draw, as ``POPULATION:3,7``; populations that are not named show their most
-        active and most different neurons.
-    gates : sequence of str
-        Limits as ``NAME=VALUE``; see :data:`osbc_deploy.verification.gates.KNOWN`.
+    Takes what :func:`osbc_deploy.deploy` takes, and every option of
+    :class:`osbc_deploy.VerifyOptions`; `options` may also be those of a deployment.
 
-    All others are those of :func:`osbc_deploy.pipeline.deploy`.
+    Returns
+    -------
+    Verification
 
     Raises
     ------
     OsbcError
         With the branch's meaning. Broken gates raise nothing: see ``Verification.broken``.
     """
-    asked = request(verify, locals(), call)
-    wanted = parse_gates(gates)
-    if samples is not None and samples < 1:
-        raise UsageError(f"samples: {samples} is less than 1. Give how many to evaluate.")
-    if not (math.isfinite(tau) and tau > 0):
-        raise UsageError(f"tau: {tau:g} is not a number of steps above 0.")
-    options = CompressionOptions(
-        sparsity=sparsity,
-        bits=bits,
-        method=method,
-        budget=budget,
-        pattern=pattern,
-        mixed=mixed,
-        tune=tune,
-        memory=solver_memory,
-    )
-    job = prepare(
-        module,
-        calibration,
-        target=target,
-        test=test,
-        weights=weights,
-        readout=readout,
-        classes=classes,
-        backend=backend,
-        backend_samples=backend_samples,
-        time_limit=time_limit,
-        dt=dt,
-        reset=reset,
-        substitute=substitute,
-        host_prefix=host_prefix,
-        asked=asked,
-    )
-    named = parse_neurons(neurons, job.network)
-    if samples is not None:
-        job = replace(job, evaluated=job.evaluated.take(samples))
+    wanted = parse_gates(call.gates)
+    job = prepare(call, request(verify, VerifyOptions, call))
+    named = parse_neurons(call.neurons, job.network)
+    if call.samples is not None:
+        job = replace(job, evaluated=job.evaluated.take(call.samples))
     check_needs(wanted, labels=job.evaluated.labels is not None, backend=job.runner is not None)
-    options = replace(options, scale_groups=job.scale_groups)
-    compressed = compress(job.network, job.typical.spikes, options, state=resume, progress=progress)
+    compressed = compress(
+        job.network,
+        job.typical.spikes,
+        CompressionOptions.of(call, scale_groups=job.scale_groups),
+        state=call.resume,
+        progress=call.progress,
+    )
     # The backend is compared here, with its currents and potentials.
-    deployment = finish(replace(job, runner=None), compressed, progress=progress)
-    found = compare_stages(job, deployment, tau=tau, named=named, progress=progress)
+    deployment = finish(replace(job, runner=None), compressed, progress=call.progress)
+    found = compare_stages(job, deployment, tau=call.tau, named=named, progress=call.progress)
     return replace(found, findings=check_gates(found, wanted))
 
 
@@ -145,7 +84,7 @@ def compare_stages(
     job: Job,
     deployment: Deployment,
     *,
-    tau: float = TAU,
+    tau: float = VerifyOptions.tau,
     named: Mapping[str, tuple[int, ...]] | None = None,
     progress: Progress = SILENT,
 ) -> Verification:

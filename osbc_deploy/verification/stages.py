@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
-from osbc_deploy.compress.network import CompressedNetwork
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.fixedpoint.engine import Activity, EngineRun, run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation
 from osbc_deploy.model.graph import INPUT, Network

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,14 +16,15 @@ import pytest
 from osbc_backend_lava.backend import BACKEND, Job
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.ranges import on_grid
-from random_networks import Case, collect, differences, engine_states
+from osbc_deploy.testing import Case, assert_backend_conforms, assert_same_bits, random_networks
+from osbc_deploy.testing.backends import engine_states
 
 NETWORKS = 36
 
 
 @pytest.fixture(scope="module")
 def drawn(formats: NumberFormats) -> list[Case]:
-    return collect(NETWORKS, formats)[0]
+    return random_networks(NETWORKS, formats)
 
 
 def test_the_networks_cover_what_there_is(drawn: list[Case]) -> None:
@@ -41,7 +41,8 @@ def test_compiled_and_plain_engine_agree(drawn: list[Case]) -> None:
     for case in drawn:
         ours = engine_states(case, batch_size=2, threads=3)
         plain = engine_states(case, kernels="plain", batch_size=3)
-        assert not wrong(differences(case, ours, plain)), case.features
+        assert_same_bits(case, ours, str(case.features))
+        assert_same_bits(case, plain, str(case.features))
         for name, seen in ours.activity.items():
             expected = plain.activity[name]
             assert (seen.u_peak, seen.v_peak, seen.wraps, seen.saturations) == (
@@ -59,14 +60,18 @@ def test_engine_and_lava_agree_in_two_sessions_at_once(drawn: list[Case]) -> Non
             for c in few
         ]
         for case, theirs in zip(few, BACKEND.run_many(jobs, 300.0), strict=True):
-            assert not wrong(differences(case, engine_states(case), theirs)), case.features
+            counted = assert_same_bits(case, theirs, str(case.features))
+            assert set(theirs.u) == set(theirs.v) == {p.name for p in case.network.populations}
+            assert counted["u"] == counted["v"] >= counted["spikes"]
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         list(pool.map(compare, range(2)))
 
 
-def wrong(found: Counter[str]) -> dict[str, int]:
-    return {name: count for name, count in found.items() if name.endswith("differ") and count}
+@pytest.mark.parametrize(("name", "networks"), [("engine", 20), ("lava", 1)])
+def test_our_backends_conform(name: str, networks: int) -> None:
+    counted = assert_backend_conforms(name, networks, start=1)
+    assert counted["u"] > 0
 
 
 GRIDS = """

@@ -9,7 +9,8 @@ from osbc_deploy.bundled import digits
 from osbc_deploy.bundled.digits import SENSOR, SPLITS, STEPS, digits_events
 from osbc_deploy.bundled.models import digits_conv, digits_mlp, weights_path
 from osbc_deploy.frameworks.norse.reading import read_norse
-from osbc_deploy.model.simulate import decode, simulate
+from osbc_deploy.model.readout import decode
+from osbc_deploy.model.simulate import simulate
 from osbc_deploy.references import load_weights
 
 

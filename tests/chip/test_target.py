@@ -143,12 +143,12 @@ def own(text: str) -> str:
         ("memory.sparse_record_bits", "9" * 5000, "an integer of thousands of digits"),
         ("memory.word_bits", 0, "greater than 0"),
         ("memory.pool_words", 2**31, "less than or equal to 2147483647"),
-        ("memory.neuron_words", "inf", "memory.records.neuron_words.value"),
+        ("memory.neuron_words", "inf", "memory.neuron_words.value"),
         ("chip.cores", 2**20, "less than or equal to 65536"),
         ("chip.cores", -1, "greater than 0"),
         ("mesh.size", "[100000, 100000]", "less than or equal to 1024"),
         ("mesh.chip_hops", "inf", "mesh.chip_hops.value"),
-        ("memory.header_bits", "1979-05-27", "memory.records.header_bits.value"),
+        ("memory.header_bits", "1979-05-27", "memory.header_bits.value"),
     ],
 )
 def test_every_number_has_a_range(place: str, value: object, words: str, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_what_contradicts_itself_is_named(tmp_path: Path) -> None:
     for text, words in (
         ('inherits = "loihi2"\n[memory]\npool_words = ' + fact.format(100), "exceeds memory.pool"),
         ('inherits = "loihi2"\n[mesh]\nsize = ' + fact.format([2, 3]), "fewer places than 120"),
-        ('inherits = "loihi2"\n[memory]\nmodel = "shared"', "memory.shared"),
+        ('inherits = "loihi2"\n[memory]\nmodel = "shared"', "memory.synapse_words: Field required"),
         ('inherits = "loihi2"\n[memory.caps]\nkernel = ' + fact.format(3), "kernel: Extra"),
     ):
         file.write_text(head + text)

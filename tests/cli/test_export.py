@@ -19,8 +19,8 @@ from osbc_deploy.cli.main import cli
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.folders import C_LIBRARY, DEPLOYMENT
 from osbc_deploy.formats.folder import write_network
+from osbc_deploy.testing import random_networks
 from osbc_deploy.writing import new_folder
-from random_networks import collect
 
 
 def osbc(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -33,7 +33,7 @@ def osbc(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def folder(tmp_path: Path, formats: NumberFormats) -> Path:
     """A deployed network's folder, without a report."""
-    case = next(c for c in collect(20, formats, start=3)[0] if "calm" in c.features)
+    case = next(c for c in random_networks(20, formats, start=3) if "calm" in c.features)
     with new_folder(tmp_path / "out", DEPLOYMENT) as work:
         write_network(case.network, work)
     return tmp_path

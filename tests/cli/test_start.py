@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,28 @@ def test_a_reader_that_goes_away_is_said_in_one_sentence(args: list[str]) -> Non
     done = osbc(*args, stdout=closed_pipe())
     assert done.returncode == 141
     assert done.stderr == "error: stdout: its reader went away before all was printed.\n"
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "deploy --help", "check --help"])
+def test_help_imports_nothing_that_takes_time(command: str) -> None:
+    program = (
+        "import sys\nfrom osbc_deploy.cli.start import start\n"
+        "try:\n    start()\n"
+        "finally:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,
+    )
+    found = set(done.stderr.split())
+    assert "osbc_deploy.cli.main" in found
+    packages = {name.partition(".")[0] for name in found} - set(sys.stdlib_module_names)
+    # Start-up hooks of an environment begin with an underscore.
+    assert {name for name in packages if not name.startswith("_")} == {"click", "osbc_deploy"}
+    assert not found & {"asyncio", "email", "hashlib", "importlib.metadata", "socket"}
 
 
 def test_a_full_disk_under_stdout_is_said_in_one_sentence() -> None:
@@ -118,6 +141,20 @@ def test_what_the_machine_lacks_is_said_in_one_sentence(
     seen = capsys.readouterr()
     assert (seen.out, seen.err.count("\n")) == ("", 1)
     assert seen.err.startswith(f"error: {said}")
+
+
+def test_what_norse_makes_torch_complain_of_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def loud(*args: object, **options: object) -> None:
+        warnings.warn("`torch.jit.script` is deprecated.", FutureWarning, stacklevel=1)
+
+    monkeypatch.setattr(targets_group, "invoke", loud)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(SystemExit):
+            main(LIST)
+    assert capsys.readouterr().err == ""
 
 
 PROGRAM = """

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import float_networks as nets
-from osbc_deploy.compress import CompressionOptions, compress
-from osbc_deploy.compress import network as compression
+from osbc_deploy.compress import CompressionOptions, calibration, compress
 from osbc_deploy.errors import UsageError
 from osbc_deploy.model.graph import Dense, Network, Population, Projection
 
@@ -50,9 +49,9 @@ def never(*args: Any, **kwargs: Any) -> None:
 def test_a_fan_in_of_fifty_thousand_is_refused_before_any_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(compression, "simulate", never)
+    monkeypatch.setattr(calibration, "simulate", never)
     x = np.ones((40, 6, 20), np.uint8)
-    options = CompressionOptions(memory=1_000_000)
+    options = CompressionOptions(solver_memory=1_000_000)
     with pytest.raises(UsageError) as refused:
         compress(network(wide=50_000), x, options, state=tmp_path / "state")
     # 18 matrices of 50,000^2 numbers of 8 bytes are 335.3 GiB, and there are batches.
@@ -81,15 +80,15 @@ def test_what_fits_stays_within_twice_the_memory(options: dict[str, Any]) -> Non
     net = network()
     x = (np.random.default_rng(1).random((40, 6, 20)) < 0.4).astype(np.uint8)
     with pytest.raises(UsageError, match="second") as refused:
-        compress(net, x, CompressionOptions(memory=1, **options))
+        compress(net, x, CompressionOptions(solver_memory=1, **options))
     found = re.search(r"Give it (\d+) bytes", str(refused.value))
     assert found is not None
     enough = int(found[1])
     with pytest.raises(UsageError, match="second"):
-        compress(net, x, CompressionOptions(memory=enough - 1, **options))
+        compress(net, x, CompressionOptions(solver_memory=enough - 1, **options))
     tracemalloc.start()
     try:
-        compress(net, x, CompressionOptions(memory=enough, **options))
+        compress(net, x, CompressionOptions(solver_memory=enough, **options))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osbc_deploy.compress.quantize import (
     choose_scales,
-    levels,
     quantize_rows,
     round_to_grid,
     search_scales,
+    windows,
 )
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.support import least_squares, loss
 from solver_problems import Array, problem
+
+LARGEST = {1: 1, 2: 1, 3: 3, 4: 7, 5: 15, 6: 31, 7: 63, 8: 127}
+"""The largest code of every width: symmetric grids, and one bit is the sign alone."""
+
+
+def nearest(w: Array, scale: Array, bits: int) -> Array:
+    """Return the nearest codes."""
+    top = LARGEST[bits]
+    return np.where(w < 0, -1.0, 1.0) if bits == 1 else np.clip(np.rint(w / scale), -top, top)
 
 
 def scales_of(W: Array, mask: Array, H: Array, bits: int, groups: int) -> Array:
@@ -28,7 +38,7 @@ def gptq(W: Array, H: Array, scale: Array, bits: int) -> Array:
     U = np.linalg.cholesky(np.linalg.inv(H[np.ix_(order, order)])).T
     w, codes = W[:, order].copy(), np.zeros_like(W)
     for i in range(W.shape[1]):
-        codes[:, i] = round_to_grid(w[:, i], scale, bits)
+        codes[:, i] = nearest(w[:, i], scale, bits)
         error = (w[:, i] - codes[:, i] * scale) / U[i, i]
         w[:, i:] -= error[:, None] * U[i, i:]
     result = np.empty_like(codes)
@@ -52,13 +62,80 @@ def test_codes_lie_on_the_grid_and_only_on_the_support(
     scale = scales_of(pruned, mask, H, bits, groups)
     (codes,), (lost,) = quantize_rows(pruned, H, mask, [scale], [bits])
     assert codes.dtype == np.int8
-    assert np.abs(codes.astype(int)).max(initial=0) <= levels(bits)
+    assert np.abs(codes.astype(int)).max(initial=0) <= LARGEST[bits]
     assert not codes[~mask].any()
     assert (scale > 0).all()
     assert len(np.unique(scale)) <= groups
     assert np.allclose(lost, loss(pruned, codes * scale[:, None], H), rtol=1e-6, atol=1e-12)
     if bits == 1:
         assert (codes[mask] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("bits", "codes"),
+    [
+        # Of -9.0, -2.6, -0.5, -0.4, 0.0, 0.4, 0.6, 2.5 and 9.0 on a grid of steps of 1.
+        (1, [-1, -1, -1, -1, 1, 1, 1, 1, 1]),
+        (2, [-1, -1, 0, 0, 0, 0, 1, 1, 1]),
+        (3, [-3, -3, 0, 0, 0, 0, 1, 2, 3]),
+        (4, [-7, -3, 0, 0, 0, 0, 1, 2, 7]),
+        (5, [-9, -3, 0, 0, 0, 0, 1, 2, 9]),
+    ],
+)
+def test_codes_by_hand(bits: int, codes: list[int]) -> None:
+    w = np.array([[-9.0, -2.6, -0.5, -0.4, 0.0, 0.4, 0.6, 2.5, 9.0]])
+    assert round_to_grid(w, np.ones(1), bits).tolist() == [codes]
+    # Inputs that have nothing in common feed nothing back.
+    H = np.eye(9)
+    for polish in (False, True):
+        for mask in (np.ones((1, 9), bool), np.arange(9)[None] != 4):
+            found, _ = quantize_rows(w, H, mask, [np.ones(1)], [bits], polish=polish)
+            assert found[0].tolist() == (mask * np.array(codes)).tolist()
+    if bits == 1:
+        # A weight of 0 that is kept is stored too, whoever else is.
+        few = np.arange(9)[None] % 2 == 0
+        found, _ = quantize_rows(w, H, few, [np.ones(1)], [1])
+        assert found[0, 0, 4] == 1
+
+
+def descent(W: Array, H: Array, codes: Array, scale: Array, bits: int) -> Array:
+    """Try every code for one weight after the other, three times over."""
+    found = codes.astype(float)
+    grid = range(-LARGEST[bits], LARGEST[bits] + 1)
+    for row in range(len(W)):
+        for i in [*np.argsort(np.diagonal(H), kind="stable")] * 3:
+            if codes[row, i] or bits > 1:
+                losses = []
+                for code in grid:
+                    found[row, i] = code
+                    d = W[row] - found[row] * scale[row]
+                    losses.append(d @ H @ d)
+                found[row, i] = grid[int(np.argmin(losses))]
+    return found
+
+
+@pytest.mark.parametrize("support", ["whole", "rows that differ"])
+def test_codes_descend_to_where_brute_force_does(support: str) -> None:
+    moved = 0
+    for seed in range(8):
+        W, H = problem(seed, 4, 12)
+        # The more inputs have in common, the more one code makes up for another.
+        H += 3 * np.ones((12, 12))
+        mask = np.ones(W.shape, bool)
+        if support != "whole":
+            # A row of its own support is a smaller problem.
+            mask[:, seed % 12] = mask[0, 3] = False
+        scale = np.full(4, 0.4)
+        (fed,), _ = quantize_rows(W, H, mask, [scale], [3], polish=False)
+        (codes,), _ = quantize_rows(W, H, mask, [scale], [3])
+        for row in range(4):
+            on = np.flatnonzero(mask[row])
+            part = np.s_[row : row + 1]
+            block = H[np.ix_(on, on)]
+            expected = descent(W[part, on], block, fed[part, on], scale[part], 3)
+            assert codes[part, on].tolist() == expected.tolist()
+        moved += int((codes != fed).sum())
+    assert moved >= 5
 
 
 def test_feedback_is_gptqs() -> None:
@@ -77,7 +154,7 @@ def test_error_feedback_beats_rounding_and_polishing_never_hurts() -> None:
         V = least_squares(W, H, mask)
         for bits in (1, 2, 3, 4):
             scale = scales_of(V, mask, H, bits, 40)
-            near = round_to_grid(V, scale[:, None], bits) * mask * scale[:, None]
+            near = nearest(V, scale[:, None], bits) * mask * scale[:, None]
             fed = quantize_rows(V, H, mask, [scale], [bits], polish=False)[1]
             polished = quantize_rows(V, H, mask, [scale], [bits])[1]
             assert fed.sum() < 0.85 * loss(V, near, H).sum()
@@ -135,7 +212,46 @@ def test_searched_scale_is_best_of_the_candidates() -> None:
     W, H = problem(13, 1, 30)
     mask = np.ones(W.shape, bool)
     scale = scales_of(W, mask, H, 3, 1)
-    error = lambda s: (np.diagonal(H) * (W - s * round_to_grid(W, s, 3)) ** 2).sum()  # noqa: E731
-    top = np.abs(W).max() / levels(3)
+    error = lambda s: (np.diagonal(H) * (W - s * nearest(W, s, 3)) ** 2).sum()  # noqa: E731
+    top = np.abs(W).max() / 3
     assert error(scale[0]) <= min(error(np.array(top * f)) for f in (1.0, 0.5, 0.25))
     assert error(scale[0]) < error(np.array(top))
+
+
+def test_some_candidate_is_about_as_good_as_any_scale() -> None:
+    rng = np.random.default_rng(0)
+    W = rng.normal(size=(8, 60))
+    # Rows of other sizes, and weights far beyond the others that hardly matter.
+    W[4:] *= 2.0 ** -np.arange(4, 8)[:, None]
+    importance = np.ones(60)
+    importance[0] = 1e-7
+    W[:, 0] = 20 * np.abs(W[:, 1:]).max(axis=1)
+    mask = np.ones(W.shape, bool)
+    for bits, most in ((2, 1.1), (3, 1.1), (4, 1.2)):
+        candidates, errors = search_scales(W, mask, importance, bits)
+        assert (np.diff(candidates) < 0).all()
+        for row, found in zip(W, errors, strict=True):
+            fine = np.abs(row).max() / LARGEST[bits] * 2.0 ** -np.linspace(0, 10, 2000)[:, None]
+            every = importance * (row - fine * nearest(row, fine, bits)) ** 2
+            assert found.min() < most * every.sum(axis=1).min()
+
+
+def test_the_candidates_that_are_tried_hold_the_best_with_feedback() -> None:
+    for seed in range(3):
+        W, H = problem(seed, 24, 40)
+        mask = np.ones(W.shape, bool)
+        for bits in (2, 3, 4):
+            candidates, errors = search_scales(W, mask, np.diagonal(H), bits)
+            every = [np.full(24, scale) for scale in candidates]
+            lost = quantize_rows(W, H, mask, every, [bits] * len(every), polish=False)[1].T
+            tried = windows(errors)
+            assert tried.shape == (24, 12)
+            best = np.take_along_axis(lost, tried, axis=1).min(axis=1)
+            assert best.sum() < 1.001 * lost.min(axis=1).sum()
+
+
+def test_scales_are_exchanged_while_that_helps() -> None:
+    # The middle scale serves both rows best alone (2 + 2), and neither of two is it (0 + 0).
+    errors = np.array([[0.0, 2.0, 9.0], [9.0, 2.0, 0.0]])
+    assert choose_scales(np.array([4.0, 2.0, 1.0]), errors, 1).tolist() == [2.0, 2.0]
+    assert choose_scales(np.array([4.0, 2.0, 1.0]), errors, 2).tolist() == [4.0, 1.0]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from osbc_deploy.compress import selection
 from osbc_deploy.compress.damping import damp
 from osbc_deploy.compress.paths import Path, allocate, path_mask
 from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
@@ -275,3 +276,21 @@ def test_batches_and_threads_change_nothing() -> None:
         part = eliminate(W, H, space)
         assert np.array_equal(part.order, whole.order)
         assert np.array_equal(part.drop, whole.drop)
+
+
+def test_single_precision_chooses_about_as_well_where_layers_are_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Each of the n k^2 / 2 multiplications of 1,000 rows counts twice: 1000 * 200 * 70^2 < 10^9.
+    assert selection._precision((1000, 200), 70) is np.float64
+    assert selection._precision((1000, 200), 71) is np.float32
+    W, H = problem(5, 20, 60)
+    paths = {}
+    for name, most in (("double", 1e9), ("single", 0.0)):
+        monkeypatch.setattr(selection, "_SINGLE_WORK", most)
+        paths[name] = select_hybrid(W, H, 20)
+    lost = {
+        name: sum(best_on(w, H, tuple(chosen)) for w, chosen in zip(W, path.order, strict=True))
+        for name, path in paths.items()
+    }
+    assert lost["single"] < 1.001 * lost["double"]

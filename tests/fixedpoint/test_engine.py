@@ -19,14 +19,14 @@ from osbc_deploy.fixedpoint.network import (
     FixedPopulation,
     FixedProjection,
 )
-from random_networks import Case, collect
+from osbc_deploy.testing import Case, random_networks
 
 LIMIT = 2**23
 
 
 @pytest.fixture(scope="module")
 def drawn(formats: NumberFormats) -> list[Case]:
-    return collect(60, formats, start=5)[0]
+    return random_networks(60, formats, start=5)
 
 
 def reference(a: list[int], p: dict[str, int]) -> tuple[list[int], list[int], list[int]]:

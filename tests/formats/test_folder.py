@@ -23,8 +23,8 @@ from osbc_deploy.fixedpoint.network import (
 )
 from osbc_deploy.folders import DEPLOYMENT
 from osbc_deploy.formats.folder import network_digest, read_network, write_network
+from osbc_deploy.testing import random_networks
 from osbc_deploy.writing import new_folder
-from random_networks import collect
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_what_is_read_back_computes_the_same(network: Any, tmp_path: Path, rng: 
 
 
 def test_what_is_read_back_has_the_same_digest(formats: Any, tmp_path: Path) -> None:
-    cases, _ = collect(20, formats)
+    cases = random_networks(20, formats)
     for number, case in enumerate(cases):
         with new_folder(tmp_path / str(number), DEPLOYMENT) as folder:
             write_network(case.network, folder)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,13 @@ from osbc_deploy.fixedpoint.network import (
 from osbc_deploy.formats.folder import manifest_of
 from osbc_deploy.formats.image.bits import pack, packed_size, unpack
 from osbc_deploy.formats.image.read import decode_image, read_image
-from osbc_deploy.formats.image.write import _assemble, encode_image, write_image
-from random_networks import Case, collect
+from osbc_deploy.formats.image.write import ImageMap, _assemble, encode_image, write_image
+from osbc_deploy.testing import Case, random_networks
 
 
 @pytest.fixture(scope="module")
 def drawn(formats: NumberFormats) -> list[Case]:
-    return collect(40, formats, start=7)[0]
+    return random_networks(40, formats, start=7)
 
 
 def same(left: FixedPointNetwork, right: FixedPointNetwork) -> None:
@@ -99,6 +100,13 @@ def layers(formats: NumberFormats) -> FixedPointNetwork:
         formats,
         "max",
     )
+
+
+@pytest.fixture(scope="module")
+def many(formats: NumberFormats) -> tuple[FixedPointNetwork, bytes, ImageMap]:
+    """Return these layers, their image and its map."""
+    network = layers(formats)
+    return network, *encode_image(network, map_network(network, load_target("loihi2")))
 
 
 def test_layers_over_many_cores_come_back_the_same(formats: NumberFormats, tmp_path: Path) -> None:
@@ -225,9 +233,10 @@ def test_a_core_that_says_other_than_the_structure_is_refused(
         decode_image(repaired(broken))
 
 
-def test_cores_with_other_kernels_of_a_channel_are_refused(formats: NumberFormats) -> None:
-    network = layers(formats)
-    data, found = encode_image(network, map_network(network, load_target("loihi2")))
+def test_cores_with_other_kernels_of_a_channel_are_refused(
+    many: tuple[FixedPointNetwork, bytes, ImageMap],
+) -> None:
+    _, data, found = many
     cores = [s for s in found.sections if s.slices and s.slices[0]["layer"] == "conv"]
     assert len(cores) > 1
     # The kernel, 8 x 2 x 3 x 3 codes of four bits, ends the section.
@@ -236,6 +245,91 @@ def test_cores_with_other_kernels_of_a_channel_are_refused(formats: NumberFormat
         broken[cores[1].offset + cores[1].length + place] ^= 0x01
         with pytest.raises(ArtefactError, match="cores hold different kernels of one channel"):
             decode_image(repaired(broken))
+
+
+def forged(data: bytes, found: ImageMap, change: Callable[[list[bytearray]], None]) -> bytes:
+    """Return an image whose cores were changed, dropped or repeated, with right checksums."""
+    parts = [data[s.offset : s.offset + s.length] for s in found.sections]
+    cores = [bytearray(part) for part in parts[2:]]
+    change(cores)
+    kinds = [("structure", parts[0]), ("scales", parts[1]), *(("core", bytes(c)) for c in cores)]
+    return _assemble([(kind, None, part, ()) for kind, part in kinds], len(cores))[0]
+
+
+def put(core: int, place: int, form: str, value: int) -> Callable[[list[bytearray]], None]:
+    """Return a change of one field; a negative place counts from the end of the section."""
+
+    def change(cores: list[bytearray]) -> None:
+        at = place % len(cores[core])
+        assert struct.unpack_from(form, cores[core], at) != (value,)
+        struct.pack_into(form, cores[core], at, value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "value", "said"),
+    [
+        # The section starts with the number of slices; a slice with population, flags, neurons,
+        # three ranges, reset interval, reset offset, sets and afferents.
+        (6, "<H", 1, "a slice and the structure differ"),
+        (6, "<H", 2, "a slice and the structure differ"),
+        (36, "<I", 5, "a slice and the structure differ"),
+        (40, "<I", 1, "a slice and the structure differ"),
+        (12, "<I", 1, "ranges of a slice"),
+        (24, "<I", 2, "ranges of a slice"),
+        (28, "<I", 1, "ranges of a slice"),
+        (124, "<B", 1, "encoding of an afferent"),
+        (124, "<B", 3, "encoding of an afferent"),
+    ],
+)
+def test_a_slice_that_says_other_than_the_structure_is_refused(
+    place: int, form: str, value: int, said: str, formats: NumberFormats
+) -> None:
+    network = tiny(formats)
+    data, found = encode_image(network, map_network(network, load_target("loihi2")))
+    with pytest.raises(ArtefactError, match=said):
+        decode_image(forged(data, found, put(0, place, form, value)))
+
+
+# The codes of a kernel end its section, 72 bytes; before them lie the source's shape, the kernel,
+# stride, padding, dilation, groups, a zero and the length: three fields of four bytes, ten of two.
+@pytest.mark.parametrize("place", range(-92, -76, 2))
+def test_a_convolution_of_other_geometry_than_the_structure_is_refused(
+    place: int, many: tuple[FixedPointNetwork, bytes, ImageMap]
+) -> None:
+    _, data, found = many
+    with pytest.raises(ArtefactError, match="geometry of a convolution"):
+        decode_image(forged(data, found, put(0, place, "<H", 7)))
+
+
+def test_cores_whose_parts_do_not_fit_together_are_refused(
+    many: tuple[FixedPointNetwork, bytes, ImageMap],
+) -> None:
+    network, data, found = many
+    assert [s["layer"] for s in found.sections[3].slices] == ["conv"]
+
+    def reshaped(cores: list[bytearray]) -> None:
+        # A kernel of 9 x 1 has as many codes as one of 3 x 3.
+        struct.pack_into("<HH", cores[1], len(cores[1]) - 96, 9, 1)
+
+    def deaf(cores: list[bytearray]) -> None:
+        # The last core of the dense layer keeps its neurons and hears nothing.
+        sets, neurons = struct.unpack_from("<I", cores[-1], 44)[0], 900 - first
+        struct.pack_into("<I", cores[-1], 48, 0)
+        del cores[-1][52 + 32 * sets + neurons + -neurons % 4 :]
+
+    first = struct.unpack_from("<I", data, found.sections[-1].offset + 12)[0]
+    changes: list[tuple[Callable[[list[bytearray]], None], str]] = [
+        (lambda cores: cores.pop(1), "neurons on no core, or on two"),
+        (lambda cores: cores.append(cores[1]), "neurons on no core, or on two"),
+        (deaf, "weights on no core"),
+        (reshaped, "slices of a projection differ in shape"),
+    ]
+    for change, said in changes:
+        with pytest.raises(ArtefactError, match=said):
+            decode_image(forged(data, found, change))
+    same(network, decode_image(forged(data, found, lambda cores: None)))
 
 
 def repaired(data: bytearray) -> bytes:

@@ -124,6 +124,35 @@ def test_masks_of_spikes_are_gates(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "pools",
+    [(nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1)), (nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(3))],
+)
+def test_poolings_one_after_the_other_in_a_container(pools: tuple[nn.Module, ...]) -> None:
+    torch.manual_seed(1)
+    size = 3 if isinstance(pools[1], nn.AdaptiveMaxPool2d) else 2
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Sequential(layer.Conv2d(2, 4, 3, padding=1), neuron.IFNode(0.4))
+            self.pools = layer.SeqToANNContainer(*pools, nn.Flatten())
+            self.last = nn.Sequential(layer.Linear(4 * size**2, 6), neuron.IFNode(0.3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            answer: torch.Tensor = self.last(self.pools(self.first(x)))
+            return answer
+
+    model = Own().double().eval()
+    functional.set_step_mode(model, "m")
+    x = (np.random.default_rng(0).random((5, 6, 2, 8, 8)) < 0.3).astype(np.uint8)
+    network = read_spikingjelly(model, (2, 8, 8), samples=x)
+    assert [p.size for p in network.populations] == [256, 64, 4 * size**2, 6]
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(x).double().transpose(0, 1)).transpose(0, 1)
+    assert np.array_equal(simulate(network, x).output, wanted.numpy())
+
+
+@pytest.mark.parametrize(
     ("join", "words"),
     [
         (lambda x, y: x * (x + y), "product of signals of which one is neither"),

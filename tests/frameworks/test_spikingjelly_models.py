@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from typing import Any
 
 import numpy as np
@@ -17,26 +15,12 @@ from osbc_deploy.pipeline import deploy
 
 pytest.importorskip("spikingjelly")
 from spikingjelly.activation_based import functional, layer, neuron
+from spikingjelly.activation_based.model import sew_resnet
 
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.frameworks.spikingjelly.reading import read_spikingjelly
 
 SHAPE = (3, 16, 16)
-
-
-@pytest.fixture
-def sew_resnet(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import the models without torchvision, of which they only need to download weights."""
-    modules = {
-        name: types.ModuleType(name)
-        for name in ("torchvision", "torchvision.models", "torchvision.models.utils")
-    }
-    modules["torchvision.models.utils"].load_state_dict_from_url = None  # type: ignore[attr-defined]
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    from spikingjelly.activation_based.model import sew_resnet
-
-    return sew_resnet
 
 
 def spikes(*shape: int) -> np.ndarray[Any, Any]:
@@ -50,7 +34,7 @@ def refused(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
     return list(caught.value.offenders)
 
 
-def resnet(sew_resnet: Any, connect: str) -> nn.Module:
+def resnet(connect: str) -> nn.Module:
     torch.manual_seed(0)
     made: nn.Module = sew_resnet.sew_resnet18(
         cnf=connect, spiking_neuron=neuron.IFNode, num_classes=4
@@ -68,10 +52,8 @@ def resnet(sew_resnet: Any, connect: str) -> nn.Module:
     ("connect", "pool", "gates"),
     [("ADD", True, 0), ("ADD", False, 1), ("AND", False, 9), ("IAND", False, 9)],
 )
-def test_sew_resnet18_is_imported_once_neurons_end_it(
-    sew_resnet: Any, connect: str, pool: bool, gates: int
-) -> None:
-    body = resnet(sew_resnet, connect)
+def test_sew_resnet18_is_imported_once_neurons_end_it(connect: str, pool: bool, gates: int) -> None:
+    body = resnet(connect)
     if pool:
         body.maxpool = layer.AvgPool2d(3, 2, 1)
     model = nn.Sequential(body, neuron.IFNode()).double().eval()
@@ -97,8 +79,8 @@ def test_sew_resnet18_is_imported_once_neurons_end_it(
 
 
 @pytest.mark.parametrize("connect", ["ADD", "AND", "IAND"])
-def test_sew_resnet18_as_it_comes_lacks_its_end_only(sew_resnet: Any, connect: str) -> None:
-    found = refused(resnet(sew_resnet, connect), SHAPE)
+def test_sew_resnet18_as_it_comes_lacks_its_end_only(connect: str) -> None:
+    found = refused(resnet(connect), SHAPE)
     assert [line.partition(":")[0] for line in found] == ["fc"]
 
 
@@ -127,9 +109,7 @@ def test_a_spiking_transformer_is_refused_with_all_it_needs() -> None:
 
 
 @pytest.mark.parametrize("connect", ["ADD", "AND", "IAND"])
-def test_sew_blocks_are_compressed_and_fire_on_the_chip_as_they_should(
-    sew_resnet: Any, connect: str
-) -> None:
+def test_sew_blocks_are_compressed_and_fire_on_the_chip_as_they_should(connect: str) -> None:
     torch.manual_seed(0)
 
     def block(inner: int, outer: int, stride: int) -> nn.Module:

@@ -18,7 +18,9 @@ from snntorch import utils
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.importing import import_network
-from osbc_deploy.model.simulate import decode, simulate
+from osbc_deploy.model.readout import decode
+from osbc_deploy.model.simulate import simulate
+from osbc_deploy.pipeline import deploy
 
 
 def data(*shape: int) -> Samples:
@@ -136,3 +138,17 @@ def test_what_cannot_be_exchanged_is_said(tmp_path: Path) -> None:
         import_network(both, None, data(2, 8, 8), substitute="maxpool=avg")
     with pytest.raises(UnsupportedModelError, match="1: Tanh is not supported"):
         import_network(other, None, data(2, 8, 8), substitute="maxpool=avg")
+
+
+def test_a_report_says_first_that_another_network_was_deployed() -> None:
+    done = deploy(
+        model(),
+        data(2, 16, 16),
+        target="loihi2",
+        substitute="maxpool=avg",
+        tune=False,
+        backend_samples=0,
+    )
+    assert "1, 5: average pooling in the place of max pooling" in done.warnings[0]
+    assert done.warnings[1].startswith("maxpool=avg costs")
+    assert done.provenance["options"]["substitute"] == "maxpool=avg"

@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 from float_networks import mlp
 from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.target import load_target
-from osbc_deploy.compress.network import CompressionOptions, compress
+from osbc_deploy.compress.network import compress
+from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.fixedpoint.network import (
     FixedConv,

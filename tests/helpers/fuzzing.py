@@ -323,7 +323,9 @@ def gesture(job: Job) -> int:
     else:
         text = damage.damage_text(source.read_text(), job.rng)
         source.write_bytes(_encoded(text))
-    load_dataset(DatasetRequest("dvs128gesture", folder, 4, 16, 1), "train")
+    load_dataset(
+        DatasetRequest("dvs128gesture", folder, steps=4, size=16, samples_per_class=1), "train"
+    )
     return 0
 
 

@@ -8,11 +8,14 @@ import numpy as np
 
 from float_networks import mlp, spikes
 from osbc_deploy.chip.target import load_target
-from osbc_deploy.compress.network import CompressedNetwork, CompressionOptions, compress
+from osbc_deploy.compress.network import compress
+from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.job import Job
 from osbc_deploy.model.graph import Network
-from osbc_deploy.model.simulate import decode, simulate
+from osbc_deploy.model.readout import decode
+from osbc_deploy.model.simulate import simulate
 from osbc_deploy.pipeline import finish
 from osbc_deploy.verification.result import Verification
 from osbc_deploy.verification.run import compare_stages

@@ -17,7 +17,8 @@ from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import FidelityError, UnsupportedModelError, UsageError
 from osbc_deploy.frameworks.norse.neurons import IF
 from osbc_deploy.model.graph import INPUT, AvgPool, Conv, Network, Population, Projection
-from osbc_deploy.model.simulate import decode, simulate
+from osbc_deploy.model.readout import decode
+from osbc_deploy.model.simulate import simulate
 from osbc_deploy.neurobench.harness import TorchNetwork, neurobench_scores
 from osbc_deploy.neurobench.workload import count_workload
 

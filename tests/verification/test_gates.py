@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from osbc_deploy.errors import UsageError
 from osbc_deploy.verification.gates import KNOWN, check_gates, check_needs, parse_gates
-from osbc_deploy.verification.result import Verification
+from osbc_deploy.verification.result import Score, Verification
 from verified import verification
 
 
@@ -72,6 +75,24 @@ def test_a_gate_holds_at_its_limit_and_not_beyond(found: Verification, name: str
     for limit, ok in ((value, True), (value - sign * 1e-4, False), (value + sign * 1e-4, True)):
         (finding,) = check_gates(found, parse_gates([f"{name}={limit!r}"]))
         assert finding.ok is ok
+
+
+def test_a_loss_at_its_limit_passes_whatever_the_difference_is_rounded_to(
+    found: Verification,
+) -> None:
+    # 150 samples of class 0, all right before; 1 - 147 / 150 is more than 0.02 by a last bit.
+    labels = np.zeros(150, np.int64)
+    for lost, ok in ((2, True), (3, True), (4, False)):
+        after = np.where(np.arange(150) < lost, 1, 0)
+        scores = tuple(
+            Score(name, classes, labels, labels)
+            for name, classes in (("float", labels), ("fixed point", after))
+        )
+        (finding,) = check_gates(replace(found, scores=scores), parse_gates(["accuracy_drop=0.02"]))
+        assert finding.ok is ok
+        kept = f"accuracy={(150 - lost) / 150!r}"
+        (finding,) = check_gates(replace(found, scores=scores), parse_gates([kept]))
+        assert finding.ok
 
 
 def test_what_cannot_be_measured_keeps_no_gate(found: Verification) -> None:

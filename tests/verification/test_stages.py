@@ -13,9 +13,9 @@ from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.lower.lowering import lower
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.simulate import simulate
+from osbc_deploy.testing import random_networks
 from osbc_deploy.verification.cost import trials
 from osbc_deploy.verification.stages import FixedStage, FloatStage, Record, float_stages
-from random_networks import collect
 from verified import compressed, job, samples
 
 NETWORKS = [mlp, convolutions, recurrent, residual, loop]
@@ -71,7 +71,7 @@ def test_a_population_alone_hears_the_other_stage() -> None:
 
 def test_integers_alone_do_what_they_did(formats: NumberFormats) -> None:
     """Random networks: several sources, recurrence, delays, graded input, resets."""
-    found, _ = collect(14, formats)
+    found = random_networks(14, formats)
     for case in found:
         stage = FixedStage("fixed point", case.network)
         whole = stage.run(case.spikes)

@@ -1,15 +1,44 @@
-"""What every memory model answers; a model overrides what its chip restricts."""
+"""The contract of a memory model; a model overrides what its chip restricts."""
 
 from __future__ import annotations
 
-from osbc_deploy.chip.facts import Strict
-from osbc_deploy.chip.layers import Layer
+from typing import ClassVar, Literal, TypeAlias
 
-__all__ = ["MemoryBase"]
+from osbc_deploy.chip.facts import Fact, Strict, Width
+from osbc_deploy.chip.layers import Layer, Ranges, Usage
+
+__all__ = ["Arrangement", "MemoryBase"]
+
+Arrangement: TypeAlias = Literal["split", "together", "one each"]
 
 
 class MemoryBase(Strict):
-    """A memory model without rules beside its capacities, whose cores are all the same."""
+    """A memory model without rules beside its capacities, whose cores are all the same.
+
+    A model derives from this class, with a :class:`~osbc_deploy.chip.facts.Fact` for every number
+    of the table ``[memory]`` of its targets, and is registered as an entry point of the group
+    ``osbc_deploy.memory_models``, under the name that the table's key ``model`` gives.
+
+    Attributes
+    ----------
+    model : str
+        Name of the model.
+    word_bits : Fact
+        Bits of a word, in which memory is counted.
+    arrangement : {"split", "together", "one each"}
+        Whether a population is cut over as many cores as it needs, all lie on one core, or each is
+        given a core that can hold it. Only where populations are split, :meth:`least` is asked.
+    """
+
+    arrangement: ClassVar[Arrangement] = "split"
+
+    model: str
+    word_bits: Fact[Width]
+
+    @property
+    def scale_groups(self) -> int:
+        """Different thresholds, so weight scales, that a core holds."""
+        raise NotImplementedError
 
     def limits(self) -> dict[str, int]:
         """Return the capacity of a core by resource."""
@@ -24,6 +53,14 @@ class MemoryBase(Strict):
         """Return what contradicts itself in a chip of so many cores."""
         del cores
         return []
+
+    def cost(self, layer: Layer, ranges: Ranges) -> Usage:
+        """Return what a slice of a layer uses on its core; the whole layer where none is cut."""
+        raise NotImplementedError
+
+    def least(self, layer: Layer) -> dict[str, int]:
+        """Return what the slices of any cut together use at least of every resource."""
+        raise NotImplementedError
 
     def broken_rules(self, layers: tuple[Layer, ...]) -> list[str]:
         """Return what the chip cannot do at all, however much room its cores have."""

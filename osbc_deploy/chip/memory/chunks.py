@@ -13,15 +13,15 @@ from __future__ import annotations
 import math
 from functools import singledispatch
 from itertools import product
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.chip.facts import Bits, Fact, Positive, Strict, Width
+from osbc_deploy.chip.facts import Bits, Fact, Positive, Strict
 from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Range, Ranges, Stored, Usage
-from osbc_deploy.chip.memory.base import MemoryBase
+from osbc_deploy.chip.memory.base import Arrangement, MemoryBase
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.model.connections.base import no_such_kind
 
@@ -60,11 +60,9 @@ class Chunks(MemoryBase):
         Output axons that a pixel takes towards a convolution, whatever its channels.
     """
 
-    arrangement: ClassVar[Literal["split"]] = "split"
+    arrangement: ClassVar[Arrangement] = "split"
     """Populations are cut over as many cores as they need."""
 
-    model: Literal["chunks"]
-    word_bits: Fact[Width]
     caps: ChunkCaps
     chunk_synapses: Fact[Positive]
     header_bits: Fact[Bits]

@@ -16,9 +16,9 @@ import numpy as np
 from pydantic import Field
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.chip.facts import Bits, Count, Fact, Positive, Strict, Width
+from osbc_deploy.chip.facts import Bits, Count, Fact, Positive, Strict
 from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage
-from osbc_deploy.chip.memory.base import MemoryBase
+from osbc_deploy.chip.memory.base import Arrangement, MemoryBase
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.model.connections.base import no_such_kind
 
@@ -62,11 +62,9 @@ class Records(MemoryBase):
         target does not limit it.
     """
 
-    arrangement: ClassVar[Literal["split"]] = "split"
+    arrangement: ClassVar[Arrangement] = "split"
     """Populations are cut over as many cores as they need."""
 
-    model: Literal["records"]
-    word_bits: Fact[Width]
     pool_words: Fact[Positive]
     caps: RecordCaps
     index_bits: Fact[Bits]

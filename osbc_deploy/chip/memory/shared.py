@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from osbc_deploy.chip.facts import Count, Fact, Positive, Strict, Width
+from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
 from osbc_deploy.chip.layers import Layer, Ranges, Usage
-from osbc_deploy.chip.memory.base import MemoryBase
+from osbc_deploy.chip.memory.base import Arrangement, MemoryBase
 from osbc_deploy.model.graph import INPUT
 
 __all__ = ["SharedCore"]
@@ -35,11 +35,9 @@ class SharedCore(MemoryBase):
         Whether output neurons may project to neurons of the chip.
     """
 
-    arrangement: ClassVar[Literal["together"]] = "together"
+    arrangement: ClassVar[Arrangement] = "together"
     """All layers lie on the one core."""
 
-    model: Literal["shared"]
-    word_bits: Fact[Width]
     caps: SharedCaps
     synapse_words: Fact[Positive]
     neuron_words: Fact[Count]

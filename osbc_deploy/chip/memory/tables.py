@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from functools import singledispatch
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from osbc_deploy.chip.facts import Fact, Positive, Strict, Width
+from osbc_deploy.chip.facts import Fact, Positive, Strict
 from osbc_deploy.chip.layers import Afferent, Layer, Ranges, Usage
-from osbc_deploy.chip.memory.base import MemoryBase
+from osbc_deploy.chip.memory.base import Arrangement, MemoryBase
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.network import Pooling
 from osbc_deploy.lower.merge import separate
@@ -84,11 +84,9 @@ class Tables(MemoryBase):
         Words of an entry.
     """
 
-    arrangement: ClassVar[Literal["one each"]] = "one each"
+    arrangement: ClassVar[Arrangement] = "one each"
     """Every layer gets one of the cores that can hold it."""
 
-    model: Literal["tables"]
-    word_bits: Fact[Width]
     caps: TableCaps
     rules: TableRules
     kernel_words: Fact[Positive]

@@ -325,8 +325,8 @@ int @name@_run(void *buffer, size_t bytes, const @name@_input *input, uint32_t s
     }
     /* Spikes speak for a class by being there, potentials by differing from each other. */
     rest = @NAME@_OUTPUT_IS_POTENTIAL ? evidence[0] : 0;
-    silent = !(@NAME@_OUTPUT_IS_POTENTIAL && @NAME@_OUTPUTS == 1u);
-    for (i = 0; i < @NAME@_OUTPUTS; i++) {
+    silent = !(@NAME@_OUTPUT_IS_POTENTIAL && @NAME@_CLASSES == 1u);
+    for (i = 0; i < @NAME@_CLASSES; i++) {
         best = evidence[i] > evidence[best] ? i : best;
         silent = silent && evidence[i] == rest;
     }

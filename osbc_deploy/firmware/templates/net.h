@@ -23,6 +23,7 @@ extern "C" {
 #define @NAME@_FORMAT @format@
 #define @NAME@_INPUTS @inputs@ /* @input_shape@ */
 #define @NAME@_OUTPUTS @outputs@ /* @output_shape@ */
+#define @NAME@_CLASSES @classes@
 #define @NAME@_OUTPUT_IS_POTENTIAL @potential@
 #define @NAME@_STATE_BYTES @state_bytes@
 #define @NAME@_TABLE_BYTES @table_bytes@
@@ -47,9 +48,9 @@ int @name@_reset(void *state, size_t bytes);
  * of the step that sees this input (the chip's answer comes @depth@ steps later). */
 int @name@_step(void *state, const @name@_input *input, int32_t *output);
 
-/* Reset, run `steps` steps of input[steps * @NAME@_INPUTS], and give the class: the output whose
+/* Reset, run `steps` steps of input[steps * @NAME@_INPUTS], and give the class whose output's
  * @readout_meaning@ is largest, the first of equals; @NAME@_NO_CLASS where @silence@.
- * `evidence` has @NAME@_OUTPUTS places. */
+ * `evidence` has @NAME@_CLASSES places. */
 int @name@_run(void *state, size_t bytes, const @name@_input *input, uint32_t steps,
                int64_t *evidence, uint32_t *class_number);
 

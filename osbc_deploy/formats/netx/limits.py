@@ -24,10 +24,7 @@ from osbc_deploy.fixedpoint.network import (
 from osbc_deploy.fixedpoint.ranges import faults
 from osbc_deploy.model.graph import Network, Population
 
-__all__ = ["BIAS_EXP", "FORMAT", "check_network", "check_writable", "loader_keeps", "plain_weights"]
-
-FORMAT = "netx"
-"""What a target calls it whose networks must be ones that a NetX file holds."""
+__all__ = ["BIAS_EXP", "check_network", "check_writable", "loader_keeps", "plain_weights"]
 
 BIAS_EXP = 6
 """Exponent that lava-dl's loader gives every bias."""

@@ -30,6 +30,7 @@ from osbc_deploy.formats.netx.file import NetxFile, NetxLayer, consistent, read_
 from osbc_deploy.formats.netx.limits import BIAS_EXP, loader_keeps
 from osbc_deploy.formats.netx.read_float import read_netx
 from osbc_deploy.model.graph import Shape
+from osbc_deploy.model.readout import readout_fault
 
 __all__ = ["read_netx", "read_netx_fixed", "stored_weights"]
 
@@ -123,12 +124,15 @@ class _Fixed:
                 self.weighted(layer)
         if self.input_shape is None or not self.populations:
             raise ValueError("no layer has neurons")
+        readout = self.manifest.get("readout", "sum")
+        if fault := readout_fault(readout, self.populations[-1].size):
+            raise ValueError(fault)
         return FixedPointNetwork(
             self.input_shape,
             tuple(self.populations),
             tuple(self.projections),
             self.formats,
-            self.manifest.get("readout", "sum"),
+            readout,
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Thresholds of NIR that are logic gates: what sums whole weights needs no compression."""
+"""Thresholds of NIR that are logic gates: what counts spikes needs no compression."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ from osbc_deploy.model.graph import Network, Projection
 
 __all__ = ["with_gates"]
 
-_LARGEST = 127
-"""Larger weights are no counts of inputs."""
-
 
 def with_gates(network: Network) -> Network:
-    """Return the network with gates where memoryless neurons hear whole weights alone.
+    """Return the network with gates where memoryless neurons hear weights of 1 and -1 alone.
 
     A sum of those exceeds a threshold if it reaches the next whole number.
     """
     gates: dict[str, Gate] = {}
     for p in network.populations:
-        if p.neuron.memoryless and all(map(_is_whole, network.afferents(p.name))):
+        if p.neuron.memoryless and all(map(_counts, network.afferents(p.name))):
             threshold = p.neuron.parameters["v_threshold"]
             gates[p.name] = Gate(np.floor(threshold) + 1.0)
     if not gates:
@@ -33,7 +30,7 @@ def with_gates(network: Network) -> Network:
     return replace(network.with_neurons(gates), projections=projections)
 
 
-def _is_whole(projection: Projection) -> bool:
+def _counts(projection: Projection) -> bool:
     weight, bias = projection.connection.weight, projection.connection.bias
-    whole = not (weight % 1).any() and np.abs(weight).max(initial=0) <= _LARGEST
-    return bool(whole and projection.pool is None and (bias is None or not bias.any()))
+    plain = projection.pool is None and (bias is None or not bias.any())
+    return bool(plain and np.isin(weight, (-1, 0, 1)).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -279,7 +280,8 @@ def _resources(report: Mapping[str, Any], shares: Mapping[str, float]) -> Iterat
         for core in report["cores"]:
             resource = core["resources"][name]
             used = resource["used"] / resource["max"]
-            limit = int(share * resource["max"])
+            # A share of 0.29 of 100 is 28.999999999999996; a part of one is none.
+            limit = math.floor(round(share * resource["max"], 6))
             over = resource["used"] - limit
             text = f"{resource['used']:,} of {limit:,} ({used:.0%} of capacity)"
             yield Finding(

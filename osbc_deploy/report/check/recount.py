@@ -16,6 +16,7 @@ from osbc_deploy.chip.target import Target, load_target, target_names
 from osbc_deploy.errors import ArtefactError
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import network_digest, read_network
+from osbc_deploy.model.readout import NO_ANSWER, decode
 from osbc_deploy.report.deployment.build import activity_parts, counted_parts
 from osbc_deploy.report.read import read_report
 
@@ -122,7 +123,6 @@ def _sizes(network: FixedPointNetwork, report: Report) -> dict[str, Any]:
 def _evaluated(path: Path, network: FixedPointNetwork, report: Report, test: str) -> dict[str, Any]:
     """Return the parts of a report that the integer network and the test data decide."""
     from osbc_deploy.fixedpoint.engine import run
-    from osbc_deploy.model.simulate import NO_ANSWER, decode
     from osbc_deploy.references import as_samples
 
     expected = report["provenance"]["test"]

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from osbc_deploy.option import reported, schema
+from osbc_deploy.options import REQUESTED, CompressionRequest
 from osbc_deploy.provenance import sealed
 
 if TYPE_CHECKING:
@@ -25,10 +27,12 @@ SCHEMA = "osbc-deploy/report/5"
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the published JSON Schema of the report."""
+    """Return the published JSON Schema of the report, with the options of the table."""
     text = files("osbc_deploy.report.deployment").joinpath("schema.json").read_text("utf-8")
-    schema: dict[str, Any] = json.loads(text)
-    return schema
+    found: dict[str, Any] = json.loads(text)
+    compression = found["properties"]["compression"]["properties"]
+    compression["requested"] = schema(REQUESTED, CompressionRequest)
+    return found
 
 
 def build_report(deployment: Deployment) -> dict[str, Any]:
@@ -132,10 +136,7 @@ def _compression(deployment: Deployment) -> dict[str, Any]:
     options = compressed.options
     return {
         "method": options.method,
-        "requested": {
-            name: getattr(options, name)
-            for name in ("sparsity", "bits", "budget", "pattern", "mixed", "tune", "damping")
-        },
+        "requested": reported(REQUESTED, CompressionRequest, options),
         "sparsity": compressed.sparsity,
         "layers": layers,
     }

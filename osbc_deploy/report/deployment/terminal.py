@@ -12,7 +12,15 @@ from rich.text import Text
 from osbc_deploy.plain_text import terminal
 from osbc_deploy.report.tables import PlainTable
 
-__all__ = ["cores_table", "print_report", "print_warnings", "sides"]
+__all__ = [
+    "accuracy_line",
+    "cores_table",
+    "fidelity_line",
+    "memory_line",
+    "print_report",
+    "print_warnings",
+    "sides",
+]
 
 Report = Mapping[str, Any]
 
@@ -33,7 +41,7 @@ def print_report(report: Report, console: Console) -> None:
     print_warnings(report["warnings"], console)
     console.print(_layers(report))
     console.print(_cores(report))
-    lines = [_memory(report), *_activity(report), _accuracy(report), _fidelity(report)]
+    lines = [memory_line(report), *_activity(report), accuracy_line(report), fidelity_line(report)]
     for line in lines:
         console.print(terminal(line), soft_wrap=True)
     for deviation in report["deviations"]:
@@ -125,7 +133,8 @@ def _cell(resource: Mapping[str, int]) -> str:
     return f"{resource['used']:,} {resource['used'] / resource['max']:>4.0%}"
 
 
-def _memory(report: Report) -> str:
+def memory_line(report: Report) -> str:
+    """Return what the network takes on the chip, in a sentence."""
     memory = report["memory"]
     ratio = memory["deployed_bytes"] / memory["float_bytes"]
     text = (
@@ -156,7 +165,8 @@ def _activity(report: Report) -> list[str]:
     return lines
 
 
-def _accuracy(report: Report) -> str:
+def accuracy_line(report: Report) -> str:
+    """Return how the network answers, in a sentence."""
     accuracy = report["accuracy"]
     silent, agreement = accuracy["no_answer"], accuracy["agreement"]
     where = f"on {accuracy['samples']} samples of {accuracy['data']}"
@@ -180,7 +190,8 @@ def _shares(values: Mapping[str, float]) -> str:
     )
 
 
-def _fidelity(report: Report) -> str:
+def fidelity_line(report: Report) -> str:
+    """Return how backend and engine compare, in a sentence."""
     fidelity = report["fidelity"]
     if fidelity["backend"] is None:
         return "fidelity: not compared with a backend"

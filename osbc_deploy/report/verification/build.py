@@ -15,7 +15,9 @@ import numpy as np
 
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import write_network
-from osbc_deploy.model.simulate import NO_ANSWER
+from osbc_deploy.model.readout import NO_ANSWER
+from osbc_deploy.option import reported, schema
+from osbc_deploy.options import VERIFIED, VerifyOptions
 from osbc_deploy.provenance import sealed
 from osbc_deploy.verification.bits import BackendComparison
 from osbc_deploy.verification.cost import Effect
@@ -28,10 +30,11 @@ VERIFY_SCHEMA = "osbc-deploy/verify/2"
 
 
 def verify_json_schema() -> dict[str, Any]:
-    """Return the published JSON Schema of the verification report."""
+    """Return the published JSON Schema of the verification report, with the table's options."""
     text = files("osbc_deploy.report.verification").joinpath("schema.json").read_text("utf-8")
-    schema: dict[str, Any] = json.loads(text)
-    return schema
+    found: dict[str, Any] = json.loads(text)
+    found["properties"]["options"] = schema(VERIFIED, VerifyOptions)
+    return found
 
 
 def build_verification(verification: Verification) -> dict[str, Any]:
@@ -50,14 +53,7 @@ def build_verification(verification: Verification) -> dict[str, Any]:
             "warnings": list(deployment.warnings),
             "options": {
                 "method": options.method,
-                "sparsity": options.sparsity,
-                "bits": options.bits,
-                "budget": options.budget,
-                "pattern": options.pattern,
-                "mixed": options.mixed,
-                "tune": options.tune,
-                "readout": verification.readout,
-                "tau": verification.tau,
+                **reported(VERIFIED, VerifyOptions, options, verification),
             },
             "stages": [_stage(verification, score) for score in verification.scores],
             "steps": [_step(verification, step) for step in verification.steps],

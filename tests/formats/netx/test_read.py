@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from osbc_deploy.compress.network import CompressionOptions, compress
+from osbc_deploy.compress.network import compress
+from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import (
     ArtefactError,
     OsbcError,

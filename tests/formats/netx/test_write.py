@@ -16,7 +16,8 @@ from torch import nn
 
 from osbc_deploy import pipeline
 from osbc_deploy.chip.target import load_target
-from osbc_deploy.compress.network import CompressionOptions, compress
+from osbc_deploy.compress.network import compress
+from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -28,14 +29,14 @@ from osbc_deploy.frameworks.norse.neurons import LI, LIF, CubaLI
 from osbc_deploy.lower.lowering import lower
 from osbc_deploy.model.graph import Dense, Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
-from random_networks import Case, collect
+from osbc_deploy.testing import Case, random_networks
 
 NETX = load_target("loihi2-netx").number_formats
 
 
 @pytest.fixture(scope="module")
 def drawn() -> list[Case]:
-    return collect(150, NETX, start=2)[0]
+    return random_networks(150, NETX, start=2)
 
 
 def same(left: Any, right: Any) -> None:
@@ -259,7 +260,21 @@ def _unbiased() -> Any:
     return module
 
 
-ALLOWED = {"README's network without bias": _unbiased, "a recurrent layer": _recurrent}
+def _pooled() -> Any:
+    module = _stack(
+        nn.Conv2d(2, 4, 3, bias=False), norse.LIFBoxCell(), nn.MaxPool2d(3, 2, 1),
+        nn.Flatten(), nn.Linear(16, 4, bias=False), norse.LIFBoxCell(),
+    )  # fmt: skip
+    module[0].weight.data *= 30
+    module[4].weight.data *= 30
+    return module
+
+
+ALLOWED = {
+    "README's network without bias": _unbiased,
+    "a recurrent layer": _recurrent,
+    "gates": _pooled,
+}
 
 
 @pytest.mark.parametrize("what", ALLOWED)

@@ -51,8 +51,9 @@ def same(network: Network, path: Path, rng: np.random.Generator, **options: Any)
         float_networks.convolutions(1),
         float_networks.recurrent(2),
         float_networks.residual(4),
+        float_networks.gated(),
     ],
-    ids=["mlp", "convolutions", "recurrent", "residual"],
+    ids=["mlp", "convolutions", "recurrent", "residual", "gates"],
 )
 def test_networks_of_every_structure(
     network: Network, tmp_path: Path, rng: np.random.Generator
@@ -60,6 +61,10 @@ def test_networks_of_every_structure(
     again = same(network, tmp_path / "net.nir", rng)
     assert [p.name for p in again.projections] == [p.name for p in network.projections]
     assert any("as our own export noted" in note for note in again.notes)
+    for before, after in zip(network.populations, again.populations, strict=True):
+        assert after.neuron.exact == before.neuron.exact
+    fixed = [p.name for p in network.projections if not p.compressible]
+    assert [p.name for p in again.projections if not p.compressible] == fixed
 
 
 def test_feedback_over_several_populations_keeps_its_delay(

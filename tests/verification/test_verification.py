@@ -11,7 +11,8 @@ from float_networks import mlp
 from osbc_deploy.backends import Availability, BackendRun
 from osbc_deploy.errors import UsageError
 from osbc_deploy.fixedpoint.engine import run
-from osbc_deploy.model.simulate import decode, simulate
+from osbc_deploy.model.readout import decode
+from osbc_deploy.model.simulate import simulate
 from osbc_deploy.pipeline import finish
 from osbc_deploy.verification.bits import compare_backend
 from osbc_deploy.verification.choice import parse_neurons

@@ -25,6 +25,7 @@ from osbc_deploy.errors import FitError, UsageError
 from osbc_deploy.fitting import Candidate, FitBudget, FitResult, Plan, fit
 from osbc_deploy.fitting.search import front_over, pareto_plans
 from osbc_deploy.formats.nir.write import write_nir
+from osbc_deploy.model.graph import Network
 from osbc_deploy.report.fitting.plot import front_svg
 
 
@@ -150,9 +151,15 @@ def test_the_built_network_is_what_was_predicted(call: Any) -> None:
         assert share == pytest.approx(choice.sparsity, abs=1.0 / built.codes.size)
 
 
-def test_relays_of_convolutions_that_skip_are_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("network", "cores"),
+    # Three layers and two relays, a core each; three layers, three gates and two relays.
+    [(nets.conv_residual(), 5), (nets.gated(), 8)],
+    ids=["convolutions that skip", "gates"],
+)
+def test_gates_and_relays_are_counted(network: Network, cores: int, tmp_path: Path) -> None:
     model = tmp_path / "skips.nir"
-    write_nir(nets.conv_residual(), model, dt=1.0)
+    write_nir(network, model, dt=1.0)
     typical = nets.spikes(3, 12, 10, 2, 8, 8, rate=0.2)
 
     def fitted(**limits: int) -> FitResult:
@@ -163,11 +170,10 @@ def test_relays_of_convolutions_that_skip_are_counted(tmp_path: Path) -> None:
     done = fitted()
     assert [p.name for p in done.deployment.lowered.network.populations if "relay" in p.name]
     assert done.as_predicted
-    # Three layers and two relays, a core each.
-    assert done.plan.cores == 5
-    assert fitted(cores=5).as_predicted
-    with pytest.raises(FitError, match="nothing fits 4 cores"):
-        fitted(cores=4)
+    assert done.plan.cores == cores
+    assert fitted(cores=cores).as_predicted
+    with pytest.raises(FitError, match=f"nothing fits {cores - 1} cores"):
+        fitted(cores=cores - 1)
 
 
 def test_memory_and_accuracy_budgets_are_kept(call: Any) -> None:

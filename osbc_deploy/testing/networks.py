@@ -1,7 +1,8 @@
-"""Random fixed-point networks: everything that engine, Lava and the exports must agree on."""
+"""Random fixed-point networks: everything that engine, backends and exports must agree on."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
+from osbc_deploy.arrays import IntArray
+from osbc_deploy.chip.target import load_target
 from osbc_deploy.errors import FidelityError
-from osbc_deploy.fixedpoint.engine import EngineRun, run
+from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     FixedConv,
@@ -25,23 +28,51 @@ from osbc_deploy.fixedpoint.network import (
 from osbc_deploy.fixedpoint.ranges import faults, on_grid
 from osbc_deploy.lower.gates import Way, gate
 
+__all__ = ["Case", "cases", "collect", "random_networks"]
+
 SIGNS = ("mixed", "excitatory", "inhibitory")
-DECAYS_U = (-1, 0, 1, 900, 2048, 4094, 4095)
-DECAYS_V = (0, 1, 300, 2048, 4094, 4095)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Case:
-    """A network, samples for it, and what is special about it."""
+    """A network, samples for it, and what is special about it.
+
+    Attributes
+    ----------
+    network : FixedPointNetwork
+    spikes : ndarray of uint8 or int32 (n, T, *input_shape)
+        Graded input is of int32.
+    features : tuple of str
+        Such as "conv", "delays" or "timed reset".
+    """
 
     network: FixedPointNetwork
-    spikes: np.ndarray
+    spikes: IntArray
     features: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Case({', '.join(self.features)})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # hypothesis writes all arrays out otherwise.
+        printer.text(repr(self))
+
+
+class _EnoughError(Exception):
+    """As many networks are drawn as were asked for."""
 
 
 @st.composite
 def cases(draw: Callable[..., Any], formats: NumberFormats) -> Case:
-    """A network of 1 to 4 populations with 1 to 3 samples."""
+    """Draw a network of 1 to 4 populations with 1 to 3 samples; a strategy of hypothesis.
+
+    Parameters
+    ----------
+    draw : callable
+        Given by hypothesis.
+    formats : NumberFormats
+        The registers of the chip.
+    """
     drawn = draw(st.integers(0, 2**32 - 1))
     rng, others = np.random.default_rng(drawn), np.random.default_rng([drawn, 1])
     features = [draw(st.sampled_from(["calm", "calm", "strong", "extreme"]))]
@@ -63,10 +94,10 @@ def cases(draw: Callable[..., Any], formats: NumberFormats) -> Case:
     for number in range(depth):
         pre = populations[-1].name if populations else "input"
         name = f"p{number}"
-        if number and others.random() < 0.25:
+        if number and others.random() < 0.12:
             # Gates come between what is drawn, which stays what it is without them.
-            found, gates = _gates(others, f"g{number}", pre, shape, formats)
-            projections += found
+            ways, gates = _gates(others, f"g{number}", pre, shape, formats)
+            projections += ways
             populations.append(gates)
             pre, shape = gates.name, gates.shape
             features.append("gates")
@@ -88,12 +119,17 @@ def cases(draw: Callable[..., Any], formats: NumberFormats) -> Case:
     if not chain:
         _more_projections(draw, rng, input_shape, populations, projections, formats, features)
     network = FixedPointNetwork(input_shape, tuple(populations), tuple(projections), formats, "sum")
-    assert faults(network) == []
+    if found := faults(network):
+        raise AssertionError(f"a network was drawn that is none: {found}")
     n, steps = draw(st.integers(1, 3)), draw(st.integers(3, 24))
     spikes = (rng.random((n, steps, *input_shape)) < draw(st.sampled_from([0.05, 0.3, 0.8]))) + 0
     if graded:
         spikes = spikes * rng.integers(-20, 21, spikes.shape)
     return Case(network, spikes.astype(np.int32 if graded else np.uint8), tuple(features))
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    return int(values[0]), int(values[1])
 
 
 def _gates(
@@ -103,8 +139,7 @@ def _gates(
     if len(shape) == 3:
         kernel = rng.integers(1, shape[1:], endpoint=True)
         signs = rng.choice([-1, 0, 1, 1], (shape[0], 1, *kernel))
-        (down, right), padding = rng.integers(1, 3, 2), tuple(int(k) // 2 for k in kernel)
-        stride = (int(down), int(right))
+        stride, padding = _pair(rng.integers(1, 3, 2)), _pair(kernel // 2)
         connection: FixedConv | FixedDense = FixedConv(signs, stride, padding, (1, 1), shape[0])
     else:
         signs = rng.choice([-1, 0, 1, 1], (rng.integers(1, 17), math.prod(shape)))
@@ -132,7 +167,7 @@ def _settings(
 
 def _weights(
     draw: Callable[..., Any], rng: Any, shape: Any, extra: dict[str, Any], formats: NumberFormats
-) -> np.ndarray:
+) -> IntArray:
     density = draw(st.sampled_from([1.0, 0.4, 0.05]))
     raw = rng.integers(-300, 300, shape) * (rng.random(shape) < density)
     return on_grid(raw, extra["weight_bits"], extra["sign"], formats)
@@ -203,17 +238,18 @@ def _population(
     exponents = range(formats.bias_exp_min, formats.bias_exp_max + 1)
     found = []
 
-    def some(values: Any) -> np.ndarray:
+    def some(values: Any) -> IntArray:
         if draw(st.booleans()):
             return np.full(size, rng.choice(values))
-        return rng.choice(values, size)
+        return np.asarray(rng.choice(values, size))
 
     biased, started = draw(st.booleans()), not chain and draw(st.integers(0, 3)) == 0
-    top = 2**23 if regime == "extreme" else 2**16
+    top = formats.state_limit if regime == "extreme" else 2**16
+    decays = (2048, formats.decay_max - 1, formats.decay_max)
     reset = draw(st.sampled_from(["zero", "zero", "subtract", "other drop"]))
     interval = 0 if chain else draw(st.sampled_from([0, 0, 0, 1, 4, 8]))
     spiking = not (readout and draw(st.integers(0, 2)) == 0)
-    vth = some([0, 40, 900, 8000, 131071]) if spiking else np.full(size, 131071)
+    vth = some([0, 40, 900, 8000, formats.vth_max]) if spiking else np.full(size, formats.vth_max)
     found += ["bias"] * biased + ["initial state"] * started + ["readout"] * (not spiking)
     found += ["subtractive reset"] * (reset != "zero") + ["timed reset"] * (interval > 0)
     found += ["other drop"] * (reset == "other drop")
@@ -221,10 +257,12 @@ def _population(
     population = FixedPopulation(
         name,
         shape,
-        du=some(DECAYS_U),
-        dv=some(DECAYS_V),
+        du=some((-formats.decay_u_offset, 0, 1, 900, *decays)),
+        dv=some((0, 1, 300, *decays)),
         vth=vth,
-        bias_mant=rng.integers(-4096, 4096, size) if biased else zero,
+        bias_mant=rng.integers(-1 - formats.bias_mant_max, formats.bias_mant_max + 1, size)
+        if biased
+        else zero,
         bias_exp=some(exponents) if biased else zero + exponents[0],
         u_init=rng.integers(1 - top, top, size) if started else zero,
         v_init=rng.integers(1 - top, top, size) if started else zero,
@@ -232,7 +270,7 @@ def _population(
         v_scale=np.ones(size),
         v_offset=np.zeros(size),
         reset="zero" if reset == "zero" else "subtract",
-        drop=some([0, 70, 1200, 131071]) if reset == "other drop" else None,
+        drop=some([0, 70, 1200, formats.vth_max]) if reset == "other drop" else None,
         reset_interval=interval,
         reset_offset=draw(st.integers(0, 9)),
     )
@@ -278,8 +316,32 @@ def _more_projections(
         add(number - 2, number, 1, "skip")
 
 
+def random_networks(
+    count: int, formats: NumberFormats | None = None, *, start: int = 0
+) -> list[Case]:
+    """Draw networks with everything that a backend may meet.
+
+    Dense layers and convolutions with strides, padding, dilation and groups, delays, recurrence,
+    sign modes, widths, exponents, decays, biases, resets, initial states, graded input; currents
+    that wrap and potentials that saturate.
+
+    Parameters
+    ----------
+    count : int
+    formats : NumberFormats, optional
+        The registers of the chip; Loihi 2's by default.
+    start : int
+        Seed; the same networks are drawn for it again, as far as hypothesis does not change.
+
+    Returns
+    -------
+    list of Case
+    """
+    return collect(count, formats or load_target("loihi2").number_formats, start)[0]
+
+
 def collect(count: int, formats: NumberFormats, start: int = 0) -> tuple[list[Case], Counter[str]]:
-    """Draw `count` networks that the engine accepts, and count those it refuses."""
+    """Draw networks that the engine accepts, and count those it refuses."""
     found: list[Case] = []
     refused: Counter[str] = Counter()
 
@@ -290,11 +352,12 @@ def collect(count: int, formats: NumberFormats, start: int = 0) -> tuple[list[Ca
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
     )
     @given(cases(formats))
     def draw(case: Case) -> None:
         if len(found) == count:
-            return
+            raise _EnoughError
         try:
             run(case.network, case.spikes, kernels="plain")
         except FidelityError:
@@ -302,24 +365,7 @@ def collect(count: int, formats: NumberFormats, start: int = 0) -> tuple[list[Ca
             return
         found.append(case)
 
-    draw()
+    # hypothesis has no other way to stop.
+    with contextlib.suppress(_EnoughError):
+        draw()
     return found, refused
-
-
-def engine_states(case: Case, **options: Any) -> EngineRun:
-    """Run the engine and keep everything."""
-    names = [p.name for p in case.network.populations]
-    return run(case.network, case.spikes, record=names, states=names, **options)
-
-
-def differences(case: Case, ours: EngineRun, theirs: Any) -> Counter[str]:
-    """Count compared and differing values of two runs with all states."""
-    counted: Counter[str] = Counter()
-    for kind in ("spikes", "u", "v"):
-        left, right = getattr(ours, kind), getattr(theirs, kind)
-        assert set(left) == set(right), (kind, sorted(left), sorted(right))
-        for name in left:
-            assert left[name].shape == right[name].shape
-            counted[f"{kind} compared"] += left[name].size
-            counted[f"{kind} differ"] += int(np.count_nonzero(left[name] != right[name]))
-    return counted

@@ -23,6 +23,7 @@ import osbc_deploy
 from osbc_deploy.cli.main import cli
 from osbc_deploy.errors import OsbcError
 from osbc_deploy.provenance import sealed
+from osbc_deploy.report.check.budget import Budget, check_report
 from osbc_deploy.report.difference import difference
 from osbc_deploy.report.measures import layer_measures
 from osbc_deploy.report.read import read_report
@@ -117,6 +118,22 @@ def test_budgets(budget: str, code: int, words: list[str], files: Path) -> None:
     assert done.return_value == code, done.output
     for word in words:
         assert word in done.output
+
+
+@pytest.mark.parametrize(
+    ("share", "most", "limit"), [(0.6, 6, 3), (0.29, 100, 29), (0.79, 8, 6), (1.0, 7, 7)]
+)
+def test_a_share_of_a_core_is_whole_and_not_more(
+    share: float, most: int, limit: int, report: dict[str, Any]
+) -> None:
+    for used, ok in ((limit, True), (limit + 1, False)):
+        one = copy.deepcopy(report)
+        one["cores"] = one["cores"][:1]
+        one["cores"][0]["resources"]["total"].update(used=used, max=most)
+        budget = Budget.model_validate({"schema": 1, "resources": {"total": share}})
+        (finding,) = [f for f in check_report(one, budget) if f.name.endswith("total")]
+        assert finding.ok is ok
+        assert f"{used} of {limit} " in finding.message
 
 
 def test_growth_is_measured_against_the_baseline(files: Path, report: dict[str, Any]) -> None:

@@ -1,0 +1,125 @@
+"""What calibration finds in the float network: spikes, and the problem of every population."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.compress.hessian import shares_kernel
+from osbc_deploy.compress.memory import check_memory
+from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.tuning import Scene
+from osbc_deploy.deviations import Deviation
+from osbc_deploy.errors import ArtefactError
+from osbc_deploy.model.graph import INPUT, Network, Population
+from osbc_deploy.model.simulate import FloatRun, simulate
+from osbc_deploy.progress import SILENT, Progress, task
+
+__all__ = ["Statistics", "collect", "float_run", "oddities", "scene_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What calibration found: the problem of every population's weights.
+
+    Attributes
+    ----------
+    problems : tuple of LayerProblem
+        In network order; gates have none.
+    rates : dict of float
+        Mean spikes per neuron and step, by population.
+    deviations : tuple of Deviation
+    """
+
+    problems: tuple[LayerProblem, ...]
+    rates: Mapping[str, float]
+    deviations: tuple[Deviation, ...]
+
+
+def collect(
+    network: Network,
+    calibration: SpikeArray,
+    options: CompressionOptions,
+    *,
+    batch_size: int = 64,
+    progress: Progress = SILENT,
+) -> Statistics:
+    """Run the calibration samples through the float network and build every layer's Hessian.
+
+    Raises
+    ------
+    ArtefactError
+        When the calibration set holds no spike at all.
+    """
+    check_memory(network, calibration.shape[1], options, tuned=False, together=True)
+    run = float_run(network, calibration, batch_size, progress)
+    deviations = list(oddities(network, run))
+    problems = []
+    with task(progress, "Hessians", len(network.trained) * len(calibration)):
+        for population in network.trained:
+            scene = scene_of(network, population, calibration, run, {}, options, progress)
+            problem = scene.problem(scene.moments(cross=False, part=slice(None)), free_bias=False)
+            deviations.extend(problem.deviations)
+            problems.append(problem)
+    return Statistics(tuple(problems), run.rates, tuple(deviations))
+
+
+def float_run(
+    network: Network, calibration: SpikeArray, batch_size: int, progress: Progress
+) -> FloatRun:
+    """Run the calibration samples, keeping the spikes that projections carry."""
+    if not calibration.any():
+        raise ArtefactError(
+            "calibration: all spikes are 0, at least one active input is needed. "
+            "Check how the events were binned."
+        )
+    return simulate(
+        network,
+        calibration,
+        record={p.pre for p in network.projections},
+        exact=True,
+        batch_size=batch_size,
+        progress=progress,
+        title="calibrate",
+    )
+
+
+def oddities(network: Network, run: FloatRun) -> Iterator[Deviation]:
+    """Tell what about the float network the compression cannot do justice to."""
+    for name, rate in run.rates.items():
+        if rate == 0.0:
+            text = "no neuron of this population fired in calibration"
+            yield Deviation("compress", name, text)
+    for population in network.populations:
+        if not shares_kernel(population.neuron.dynamics()):
+            text = "neurons differ in their decays; the Hessian uses the mean"
+            yield Deviation("compress", population.name, text)
+
+
+def scene_of(
+    network: Network,
+    population: Population,
+    calibration: SpikeArray,
+    run: FloatRun,
+    arriving: Mapping[str, SpikeArray],
+    options: CompressionOptions,
+    progress: Progress,
+) -> Scene:
+    """Return a population between what arrives from compressed layers and the float network."""
+    before = {**run.spikes, INPUT: calibration}
+    names = [p.name for p in network.populations]
+    upstream = [INPUT, *names[: names.index(population.name)]]
+    return Scene(
+        network=network,
+        population=population,
+        calibration=calibration,
+        before=before,
+        arriving={name: arriving.get(name, before[name]) for name in upstream if name in before},
+        rate=run.rates.get(population.name, 0.0),
+        method=options.method,
+        damping=options.damping,
+        memory=options.solver_memory,
+        on_samples=progress.advance,
+    )

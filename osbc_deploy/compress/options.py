@@ -1,0 +1,51 @@
+"""What the compression is told: what the user asks for, and what the chip and a plan decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import get_args
+
+from osbc_deploy.option import rows
+from osbc_deploy.options import Budget, Compression, CompressionRequest, Method
+
+__all__ = ["BUDGETS", "METHODS", "CompressionOptions", "LayerChoice"]
+
+METHODS: tuple[str, ...] = get_args(Method)
+BUDGETS: tuple[str, ...] = get_args(Budget)
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """Sparsity and bits of one layer, in place of the network's."""
+
+    sparsity: float
+    bits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressionOptions(CompressionRequest):
+    """What is asked of the compression; :mod:`osbc_deploy.options` explains the rest.
+
+    Attributes
+    ----------
+    damping : float
+        3 % leaves the least loss on held-out calibration samples of the bundled networks (GPTQ's
+        1 % leaves 1 % more).
+    scale_groups : int
+        Different weight scales allowed per layer: the neuron groups of a core.
+    layers : dict of LayerChoice
+        By projection name; layers that are not named share `sparsity`.
+    threads : int
+        0 for one per core.
+    """
+
+    scale_groups: int = 8
+    layers: Mapping[str, LayerChoice] = field(default_factory=dict)
+    threads: int = 0
+
+    @classmethod
+    def of(cls, asked: Compression, *, scale_groups: int) -> CompressionOptions:
+        """Return what a verb's options ask of the compression, on a chip."""
+        values = {row.name: getattr(asked, row.name) for row in rows(Compression)}
+        return cls(**values, scale_groups=scale_groups)

@@ -1,0 +1,137 @@
+"""A deployed network written for what runs it: a C library, a chip image, a NetX file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from osbc_deploy.arguments import Data
+from osbc_deploy.chip.target import Target, load_target
+from osbc_deploy.deployment import Deployment
+from osbc_deploy.errors import ArtefactError, PluginError, UsageError
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.formats.format import (
+    FORMATS,
+    Export,
+    Exported,
+    Format,
+    format_of,
+    listed_formats,
+)
+from osbc_deploy.formats.stored import read_stored
+from osbc_deploy.limits import PARSED, read_text
+from osbc_deploy.options import StrPath
+from osbc_deploy.parsing import parse_json
+from osbc_deploy.plugins import REPAIR
+from osbc_deploy.writing import check_file, check_folder
+
+__all__ = ["export"]
+
+
+def export(
+    network: Deployment | FixedPointNetwork | StrPath,
+    output: StrPath,
+    *,
+    format: str,  # noqa: A002 - the field's word
+    target: Target | StrPath | None = None,
+    name: str | None = None,
+    samples: Data | None = None,
+    compiler: Sequence[str] = (),
+) -> Exported:
+    """Write a deployed network for what runs it, whole or not at all.
+
+    Parameters
+    ----------
+    network : Deployment, FixedPointNetwork or path
+        A path is a folder that a deployment was saved in, a chip image (``.img``) or a NetX file
+        (``.net``).
+    output : path
+        A folder for ``c``, a file for all others.
+    format : str
+        "c", "image", "netx", or that of a plugin.
+    target : Target, str or path, optional
+        The chip that an image is laid out for; by default the one deployed on.
+    name : str, optional
+        Prefix of the C library's files and symbols, "osbc_net" by default.
+    samples : Samples, path, str, array or Dataset, optional
+        Input of the C library's golden vectors; random rasters by default.
+    compiler : sequence of str
+        Compilers to measure the C library with; gcc and arm-none-eabi-gcc by default, where they
+        are installed.
+
+    Returns
+    -------
+    Exported
+        What was written.
+
+    Raises
+    ------
+    OsbcError
+        With the branch's meaning; see :mod:`osbc_deploy.errors`.
+    """
+    output = Path(output)
+    written = FORMATS.load(format)
+    if written.export is None:
+        raise UsageError(f"format: {format!r} is only read, not written.")
+    options = {"name": name, "samples": samples, "compiler": tuple(compiler)}
+    _check_options(written, options)
+    if written.folder is not None:
+        check_folder(output, written.folder)
+    else:
+        check_file(output, parents=True)
+    chip = _chip(network, target)
+    if isinstance(network, Deployment):
+        fixed = network.lowered.network
+    elif isinstance(network, FixedPointNetwork):
+        fixed = network
+    else:
+        fixed = read_stored(Path(network), chip.number_formats if chip else None)
+    with FORMATS.running(format):
+        done = written.export(fixed, output, Export(chip, options))
+        if not isinstance(done, Exported) or not output.exists():
+            raise PluginError(
+                f"format {format!r}: did not write {output}, or did not say so. {REPAIR}"
+            )
+    return done
+
+
+def _check_options(form: Format, options: Mapping[str, object]) -> None:
+    """Refuse options that another format heeds."""
+    foreign = [
+        option
+        for option, value in options.items()
+        if value is not None and value != () and option not in form.export_options
+    ]
+    if foreign:
+        listed = ", ".join(f"--{option}" for option in foreign)
+        heeding = [
+            entry.name
+            for entry in listed_formats()
+            if entry.plugin is not None and set(foreign) & set(entry.plugin.export_options)
+        ]
+        raise UsageError(f"{listed}: belong to --format {' and '.join(heeding)}. Leave them out.")
+
+
+def _chip(
+    network: Deployment | FixedPointNetwork | StrPath, target: Target | StrPath | None
+) -> Target | None:
+    """Return the target asked for, or the one deployed on where that is known."""
+    if isinstance(target, Target):
+        return target
+    if target is not None:
+        return load_target(str(target))
+    if isinstance(network, Deployment):
+        return network.target
+    if isinstance(network, FixedPointNetwork):
+        return None
+    report = Path(network) / "report.json"
+    if not report.is_file():
+        found = format_of(Path(network))
+        default = None if found is None else found[1].default_target
+        return None if default is None else load_target(default)
+    try:
+        return load_target(str(parse_json(read_text(report, each=PARSED))["target"]["name"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(
+            f"{report}: is no report ({error}). Deploy again, or give --target."
+        ) from error

@@ -1,0 +1,387 @@
+"""The table of all options: name, type, default, limits, help, and which reports hold them.
+
+A field here is an option of the command line (``--solver-memory``), a key of the configuration file
+(``solver-memory``), a keyword in Python (``solver_memory=``), a line of the report's provenance,
+and, where `reported` says so, of a report and its schema. Nothing else lists options.
+
+What a verb takes is put together from tables; fields of a base that is named later come first.
+This module is imported before the command line is read, so it imports nothing heavy.
+"""
+
+# Annotations are read by osbc_deploy.option, so this module does without their postponement.
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from osbc_deploy.errors import UsageError
+from osbc_deploy.notation import Readout, outputs_per_class, parsed_pattern
+from osbc_deploy.option import Options, option
+
+__all__ = [
+    "BITS", "REQUESTED", "VERIFIED", "Budget", "Compression", "CompressionRequest",
+    "Dataset", "DatasetOptions", "DeployOptions", "FitBudget", "FitOptions",
+    "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData", "Readout",
+    "Reset", "RunOptions", "StrPath", "Substitute", "TargetOptions", "VerifyOptions",
+]  # fmt: skip
+
+StrPath: TypeAlias = str | os.PathLike[str]
+Method: TypeAlias = Literal["osbc", "obc", "magnitude"]
+Budget: TypeAlias = Literal["lamps", "uniform", "global"]
+Reset: TypeAlias = Literal["zero", "subtract"]
+Substitute: TypeAlias = Literal["maxpool=avg"]
+Dataset: TypeAlias = Literal["nmnist", "cifar10dvs", "dvs128gesture"]
+
+REQUESTED = "report.compression.requested"
+VERIFIED = "verify.options"
+"""Places in the reports, beside the provenance of every report, which holds all options."""
+
+BITS = (8, 6, 5, 4, 3, 2)
+"""Widths that ``fit`` tries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions(Options):
+    """The chip."""
+
+    target: str = option(
+        "loihi2-sim",
+        "Chip to deploy on; 'osbc-deploy targets list' shows them.",
+        metavar="NAME|FILE.toml",
+        required=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """What belongs to the model: parameters of a module, what a NIR graph leaves open."""
+
+    weights: StrPath | None = option(
+        None, "Weights to load into MODEL.", metavar="FILE.safetensors|FILE.pth"
+    )
+    dt: float | None = option(
+        None,
+        "Time step of a NIR file, in the unit of its time constants.",
+        metavar="SECONDS",
+    )
+    reset: Reset | None = option(
+        None, "What a spike does in a NIR file: set to v_reset, or take the threshold away."
+    )
+    substitute: Substitute | None = option(
+        None, "Exchange max pooling of currents for average pooling, refitted; the cost is said."
+    )
+    host_prefix: str | None = option(
+        None,
+        "Run MODEL's layers up to this one on the host; its spikes are the chip's input.",
+        metavar="LAYER",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Options):
+    """How a network is read out, and what it is run on."""
+
+    readout: Readout = option(
+        "sum",
+        "How the output over time becomes a class; vote:N sums N outputs in a row for each.",
+        metavar="sum|last|max|vote:N",
+        reported=[VERIFIED],
+    )
+    classes: int | None = option(
+        None,
+        "Classes that MODEL tells apart, where the labels hold only the first of them.",
+        metavar="N",
+    )
+    backend: str | None = option(None, "Run on another backend than the target's.", metavar="NAME")
+    backend_samples: int = option(
+        16, "Samples to run on the backend and compare spike by spike.", least=0
+    )
+    time_limit: float = option(600.0, "How long the backend may take.", metavar="SECONDS", above=0)
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        try:
+            outputs_per_class(self.readout)
+        except UsageError as error:
+            yield str(error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmountOptions(Options):
+    """How much is left of the weights."""
+
+    sparsity: float = option(
+        0.9,
+        "Share of weights to remove, 0 <= S < 1.",
+        least=0,
+        below=1,
+        remedy="Give the share of weights to remove, such as 0.9.",
+        reported=[REQUESTED, VERIFIED],
+    )
+    bits: int = option(
+        4,
+        "Bits per weight, 1 to 8.",
+        least=1,
+        most=8,
+        remedy="Give the bits per weight, such as 4.",
+        reported=[REQUESTED, VERIFIED],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions(Options):
+    """What the choice and the values of the weights go by."""
+
+    method: Method = option(
+        "osbc", "Membrane Hessian, current Hessian, or magnitude alone.", reported=[VERIFIED]
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverOptions(Options):
+    """How the weights to keep are chosen, and what the solver may take."""
+
+    budget: Budget = option(
+        "lamps",
+        "How layers share --sparsity; global is by loss.",
+        reported=[REQUESTED, VERIFIED],
+    )
+    pattern: str = option(
+        "weights",
+        "What is removed together: single weights, all but N of M, whole neurons or channels.",
+        metavar="weights|N:M|inputs|outputs",
+        reported=[REQUESTED, VERIFIED],
+    )
+    mixed: bool = option(
+        False,
+        "Take --bits as an average, shared for least loss.",
+        reported=[REQUESTED, VERIFIED],
+    )
+    tune: bool = option(
+        True,
+        "Try variants of every layer on held-out calibration samples.",
+        reported=[REQUESTED, VERIFIED],
+    )
+    solver_memory: int = option(
+        4 * 1024**3,
+        "What the Hessians of a layer may take; as much again is worked with beside them.",
+        metavar="BYTES",
+        least=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression(SolverOptions, MethodOptions, AmountOptions):
+    """What is asked of the compression."""
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        kind, _, _ = parsed_pattern(self.pattern)
+        if kind != "weights" and self.budget == "global":
+            yield (
+                f"budget: global ranks single weights, the pattern is {self.pattern}. Use lamps or "
+                "uniform with it."
+            )
+        if kind != "weights" and self.method == "magnitude":
+            yield (f"pattern: {self.pattern} needs a Hessian. Use method osbc or obc with it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressionRequest(Compression):
+    """The same with what has one best value, which Python alone can change."""
+
+    damping: float = option(
+        0.03,
+        "Added to the Hessian's diagonal, relative to its mean.",
+        least=0,
+        below=math.inf,
+        reported=[REQUESTED],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(Options):
+    """Finished layers on disk."""
+
+    resume: StrPath | None = option(
+        None, "Keep finished layers here, and go on from them when killed.", metavar="FOLDER"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployOptions(RunOptions, ResumeOptions, Compression, ModelOptions, TargetOptions):
+    """What ``deploy`` is asked to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions(DeployOptions):
+    """What ``verify`` is asked to do: deploy, and compare."""
+
+    samples: int | None = option(
+        None,
+        "Test samples to evaluate; all of them by default.",
+        metavar="N",
+        least=1,
+        remedy="Give how many to evaluate.",
+    )
+    tau: float = option(
+        5.0,
+        "Time constant of the van Rossum distance, in steps.",
+        metavar="STEPS",
+        above=0,
+        below=math.inf,
+        reported=[VERIFIED],
+    )
+    neurons: Sequence[str] = option(
+        (),
+        "Neurons to draw; the most active and most different ones by default.",
+        metavar="POP:3,7",
+    )
+    gates: Sequence[str] = option(
+        (),
+        "A limit to keep, such as accuracy_drop=0.02; may be repeated.",
+        metavar="NAME=VALUE",
+        flags=["--gate"],
+    )
+
+
+@dataclass(frozen=True)
+class FitBudget(Options):
+    """What a plan may use."""
+
+    cores: int | None = option(
+        None,
+        "Cores the network may take; the target's by default.",
+        least=1,
+        remedy="Nothing can run on that.",
+    )
+    memory: int | None = option(
+        None,
+        "Memory it may take on all cores.",
+        metavar="BYTES",
+        least=1,
+        remedy="Nothing can run on that.",
+    )
+    accuracy_drop: float | None = option(
+        None,
+        "Accuracy that may be lost, such as 0.01; asks for the smallest network that keeps it.",
+        metavar="SHARE",
+        flags=["--max-accuracy-drop"],
+        least=0,
+        most=1,
+        remedy="Give a share, such as 0.01 for one point.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetOptions(Options):
+    """The limits of a search."""
+
+    budget: FitBudget | None = option(None, "What the network may take.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(Options):
+    """What a search may try."""
+
+    bits: Sequence[int] = option(
+        BITS,
+        "Bits per weight that may be taken.",
+        least=1,
+        most=8,
+        remedy="Give the bits per weight, such as 4.",
+    )
+    max_sparsity: float = option(
+        0.99,
+        "Most that may be removed.",
+        least=0,
+        below=1,
+        remedy="Give the share of weights to remove, such as 0.9.",
+    )
+
+    def _contradictions(self) -> Iterator[str]:
+        untried = ", ".join(str(width) for width in self.bits if width not in BITS)
+        if untried or not self.bits:
+            tried = ", ".join(map(str, sorted(BITS)))
+            yield f"bits: fit tries {tried}, not {untried or 'none'}. Give some of these."
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(
+    RunOptions, MethodOptions, SearchOptions, ModelOptions, TargetOptions, BudgetOptions
+):
+    """What ``fit`` is asked to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(Options):
+    """Typical input, by name, and what is random."""
+
+    calibration: str | None = option(
+        None,
+        "Typical input: .npz with spikes (n, T, ...), or package.module:factory.",
+        metavar="DATA",
+    )
+    seed: int = option(
+        0, "Seed of numpy and torch, and of the bundled data.", least=0, most=2**32 - 1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(SampleOptions, ModelOptions):
+    """What ``inspect`` is asked to do."""
+
+    shape: str | None = option(
+        None,
+        "Shape of one time step of input, where there is no data; a file knows its own.",
+        metavar="C,H,W",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions(Options):
+    """How the recordings of a published data set become samples."""
+
+    steps: int = option(15, "Time steps of a recording of --dataset.", least=1)
+    size: int | None = option(
+        None,
+        "Side of a frame of --dataset; the sensor's by default.",
+        metavar="PIXELS",
+    )
+    samples_per_class: int | None = option(
+        20, "Recordings of each class of --dataset to calibrate on.", least=1
+    )
+    test_samples_per_class: int | None = option(
+        None, "Recordings of each class of --dataset to evaluate on; all by default.", least=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedData(Options):
+    """Data beside the calibration samples, by name."""
+
+    test: str | None = option(
+        None, "Labelled input to evaluate; the calibration data by default.", metavar="DATA"
+    )
+    dataset: Dataset | None = option(
+        None, "Calibrate and evaluate on a published data set in --data-root."
+    )
+    data_root: StrPath | None = option(
+        None,
+        "The data set's files as published, extracted; nothing is downloaded.",
+        metavar="FOLDER",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputOptions(DatasetOptions, NamedData, SampleOptions):
+    """What the command line runs a network on, and where the results go."""
+
+    output: StrPath | None = option(
+        None,
+        "Write the integer network and the report here.",
+        metavar="FOLDER",
+        flags=["-o", "--output"],
+    )
