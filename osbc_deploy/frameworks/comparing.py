@@ -167,7 +167,7 @@ def compared(
             except MiscountedError as how:
                 return Difference(call, "--host-prefix", str(how), kind="steps")
             ours = simulate(network, heard, record=names, states=names, batch_size=len(spikes))
-            found = _first(network, recorder, ours, answer, proof)
+            found = _first(reading, recorder, ours, answer, proof)
             if found is not None:
                 equal = [*names, found.layer].index(found.layer)
                 return _difference(call, found, equal, what, numbers)
@@ -263,9 +263,10 @@ class _Found:
 
 
 def _first(
-    network: Network, recorder: Recorder, ours: FloatRun, answer: list[Any], proof: Proof
+    reading: Reading, recorder: Recorder, ours: FloatRun, answer: list[Any], proof: Proof
 ) -> _Found | None:
     """Return the first layer that differs, in the order of activity."""
+    network = reading.network
     n, steps = ours.output.shape[:2]
     tolerance = _TOLERANCE[network.dtype]
     for population in network.populations:
@@ -296,7 +297,7 @@ def _first(
             if differs.any():
                 return _Found(name, "potentials", differs)
             proof.potentials.add(name)
-    return _answer(network, ours.output, answer, proof, tolerance)
+    return _answer(reading, ours.output, answer, proof, tolerance)
 
 
 def _sized(name: str, theirs: int, ours: int, steps: int) -> _Found:
@@ -318,14 +319,16 @@ def _tied(
 
 
 def _answer(
-    network: Network, ours: FloatArray, answer: list[Any], proof: Proof, tolerance: float
+    reading: Reading, ours: FloatArray, answer: list[Any], proof: Proof, tolerance: float
 ) -> _Found | None:
     """Find the output in a module's answer, where it was found before."""
     output = np.moveaxis(ours, 1, 0)
-    last = network.output
+    if reading.votes > 1:
+        output = output.reshape(*output.shape[:2], -1, reading.votes).mean(-1)
+    last = reading.network.output
     if last.neuron.spiking:
         # Whole numbers, and means of them.
-        tolerance = min(tolerance, 0.1 / len(output))
+        tolerance = min(tolerance, 0.1 / (len(output) * reading.votes))
     if output.any():
         proof.active.add(last.name)
     wanted = (output, output.sum(0), output.mean(0), output.max(0), output[-1])

@@ -19,7 +19,8 @@ __all__ = ["Framework", "Reading", "kind_of", "unsupported"]
 
 _MULTIPLIES = "multiplies spikes by spikes; on the chip only weights do"
 _WHY = {
-    "VotingLayer": "averages the answers of several neurons; end the network with those neurons",
+    "VotingLayer": "averages several neurons; only the last layer may, and it must leave none out: "
+    "end the network with the neurons, or with a vote that --readout vote:N repeats",
     "SpikingSelfAttention": _MULTIPLIES,
     "QKAttention": _MULTIPLIES,
     "TokenQKAttention": _MULTIPLIES,
@@ -68,6 +69,10 @@ def _by_step(module: nn.Module) -> bool:
     return False
 
 
+def _no_votes(module: nn.Module) -> int:
+    return 0
+
+
 @dataclass(frozen=True)
 class Reading:
     """What was read from a module.
@@ -81,12 +86,15 @@ class Reading:
         Whether its answer is what its last neurons give in one call, moved at most.
     host : torch.nn.Module or None
         The layer whose answer is the network's input, where the first ones run on the host.
+    votes : int
+        How many outputs in a row the answer averages.
     """
 
     network: Network
     cells: Mapping[str, nn.Module]
     followed: bool
     host: nn.Module | None = None
+    votes: int = 1
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,8 @@ class Framework:
         whether they are merged into the batch.
     over_time : callable
         Whether a model takes all time steps in one call, unless code of the user's own decides.
+    votes : callable
+        Returns how many values in a row a layer averages that lets neurons vote; 0 for any other.
     values : callable
         Returns the parameters by name that are not in a module's state.
     calls : tuple of Call
@@ -146,6 +156,7 @@ class Framework:
     neurons: tuple[type, ...] = ()
     misplaced: Callable[[nn.Module, bool, bool], Sequence[str]] = _well_placed
     over_time: Callable[[nn.Module], bool] = _by_step
+    votes: Callable[[nn.Module], int] = _no_votes
     values: Callable[[nn.Module], Mapping[str, Any]] = lambda module: {}
     calls: tuple[Call, ...] = ()
     reset: Callable[[nn.Module], None] = _nothing

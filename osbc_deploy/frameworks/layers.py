@@ -193,7 +193,7 @@ def _largest(builder: Builder, called: Called, layer: Any) -> None:
     except ValueError as why:
         builder.refuse(called, str(why))
         return
-    if isinstance(weights, Dense):
+    if not weights.convolutional:
         builder.put(called, f"{called.name}.flat", Flatten())
     builder.put(called, f"to {called.name}", weights)
     builder.gates(called, 1, name, weights.output_shape(shape))

@@ -80,9 +80,9 @@ def read_call(
         framework.reset(module)
     flow = follow(traced, framework.neurons, prefix)
     faults: list[str] = []
-    output, followed = None, True
+    output, followed, votes = None, True, 1
     if traced.failure is None:
-        output, followed, faults = _answering(flow, framework)
+        output, followed, votes, faults = _answering(flow, framework)
     else:
         # It may not have come as far as the second step.
         flow.shown = 0
@@ -90,6 +90,10 @@ def read_call(
     builder = Builder(framework, flow, output, is_flat(needed))
     for called in needed:
         builder.take(called)
+    if votes > 1:
+        builder.note(
+            f"{votes} outputs vote for each class: left to the readout (--readout vote:{votes})"
+        )
     shape = tuple(x.shape[2:])
     if host is not None:
         shape = _hosted(flow, builder, host)
@@ -127,7 +131,7 @@ def read_call(
     # What code of the user's own does in other steps is not known from a few of them.
     followed &= all(called.step is None for called in needed)
     network = replace(network, notes=_in_order(network.notes, flow))
-    return Reading(_with_fixed(network, builder.fixed), builder.modules, followed, prefix)
+    return Reading(_with_fixed(network, builder.fixed), builder.modules, followed, prefix, votes)
 
 
 def cannot_run(source: str, framework: Framework, said: Sequence[str]) -> UnsupportedModelError:
@@ -196,29 +200,42 @@ def _behind(
     return cells, between
 
 
-def _answering(flow: Flow, framework: Framework) -> tuple[Called | None, bool, list[str]]:
-    """Return the neurons that answer, whether nothing else acts on that, and why there are none.
+def _answering(flow: Flow, framework: Framework) -> tuple[Called | None, bool, int, list[str]]:
+    """Return the neurons that answer, and what is between them and the answer.
 
-    Where an answer does not come from neurons alone, what it comes from is returned.
+    That is whether nothing else acts on it, how many of them in a row are averaged, and why there
+    are none. Where an answer does not come from neurons alone, what it comes from is returned.
     """
     for state in (False, True):
         for signal in flow.answers:
             cells, between = _behind([signal], framework.neurons)
             names = {s.called.name for s in cells if s.called is not None}
             acting = [c for c in between if not _moves(c)]
-            summed = all(c.event.name in _SUMS and c.event.module is None for c in acting)
-            if len(names) == 1 and summed and any(s.state for s in cells) == state:
-                return cells[0].called, not (acting or state), []
+            voting = {c.name: votes for c in acting if (votes := _votes(c, framework))}
+            known = len(voting) < 2 and all(
+                c.name in voting or (c.event.name in _SUMS and c.event.module is None)
+                for c in acting
+            )
+            if len(names) == 1 and known and any(s.state for s in cells) == state:
+                votes = max(voting.values(), default=1)
+                return cells[0].called, not (acting or state), votes, []
     if not any(isinstance(c.event.module, framework.neurons) for c in flow.calls):
-        return None, True, ["model: holds no neurons"]
+        return None, True, 1, ["model: holds no neurons"]
     last = next((s.called for s in flow.answers if s.called is not None), None)
     while last is not None and _moves(last):
         last = last.sources[0].called
     if last is None or last.event.module is None:
         why = "forward: its answer is not what neurons give, or more than that"
-        return last, True, [f"{why}; end it with {framework.ends}"]
+        return last, True, 1, [f"{why}; end it with {framework.ends}"]
     kind = kind_of(last.event.module).__name__
-    return last, True, [f"{last.name}: the network ends in {kind}; end it with {framework.ends}"]
+    return last, True, 1, [f"{last.name}: the network ends in {kind}; end it with {framework.ends}"]
+
+
+def _votes(called: Called, framework: Framework) -> int:
+    """Return how many outputs in a row a call averages, 0 where it does not or leaves some out."""
+    module, shape = called.event.module, called.sources[0].shape
+    votes = 0 if module is None else framework.votes(module)
+    return votes if votes > 0 and len(shape) == 1 and shape[0] % votes == 0 else 0
 
 
 def _moves(called: Called) -> bool:

@@ -16,7 +16,7 @@ from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.importing import import_network
-from osbc_deploy.job import prepare
+from osbc_deploy.job import VerbCall, prepare
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.simulate import simulate
 
@@ -406,7 +406,7 @@ def test_what_no_chip_does_in_front_runs_on_the_host() -> None:
     assert expected.any()
     (said,) = [note for note in network.notes if "on the host" in note]
     assert said.startswith("on the host, as part of the data: norm, fc0, lif0; the chip begins")
-    job = prepare(model, x, target="loihi2-sim", host_prefix="lif0", backend_samples=0)
+    job = prepare(VerbCall(model, x, host_prefix="lif0", backend_samples=0))
     assert np.array_equal(job.typical.spikes, spikes)
 
 

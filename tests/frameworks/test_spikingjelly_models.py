@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.model.readout import decode
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.pipeline import deploy
 
 pytest.importorskip("spikingjelly")
 from spikingjelly.activation_based import functional, layer, neuron
-from spikingjelly.activation_based.model import sew_resnet
+from spikingjelly.activation_based.model import parametric_lif_net, sew_resnet
 
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.frameworks.spikingjelly.reading import read_spikingjelly
@@ -152,3 +153,67 @@ def test_sew_blocks_are_compressed_and_fire_on_the_chip_as_they_should(connect: 
     # An identity passes every spike on, which lands right on the threshold.
     passed = next(n for n in names if n.endswith("downsample_sn"))
     assert np.array_equal(after.spikes[passed], after.spikes[passed.replace("_sn", ".2")])
+
+
+class Rate(nn.Module):
+    """The mean of a network's answers over time, as SpikingJelly's users take it."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rate: torch.Tensor = self.body(x).mean(0)
+        return rate
+
+
+def voters(votes: int, *behind: nn.Module) -> nn.Sequential:
+    torch.manual_seed(3)
+    first, last = layer.Linear(6, 20), layer.Linear(20, 12)
+    with torch.no_grad():
+        first.weight.mul_(4)
+        last.weight.mul_(4)
+    nodes = neuron.IFNode(), neuron.LIFNode()
+    vote = layer.VotingLayer(votes)
+    return nn.Sequential(first, nodes[0], last, nodes[1], vote, *behind).double().eval()
+
+
+@pytest.mark.parametrize("mode", ["s", "m", "rate"])
+def test_a_vote_at_the_end_is_left_to_the_readout(mode: str) -> None:
+    model = voters(3)
+    functional.set_step_mode(model, mode.replace("rate", "m"))
+    whole = Rate(model) if mode == "rate" else model
+    x = (np.random.default_rng(1).random((7, 15, 6)) < 0.4).astype(np.uint8)
+    network = read_spikingjelly(whole, (6,), samples=x)
+    assert any("--readout vote:3" in note for note in network.notes)
+    frames = torch.from_numpy(x).double().transpose(0, 1)
+
+    def run(part: nn.Module) -> np.ndarray[Any, Any]:
+        functional.reset_net(model)
+        with torch.no_grad():
+            answer = torch.stack([part(f) for f in frames]) if mode == "s" else part(frames)
+        return answer.transpose(0, 1).numpy()
+
+    ours = simulate(network, x).output
+    assert np.array_equal(ours, run(model[:-1]))
+    assert 0.05 < ours.mean() < 0.95
+    rates = run(model).mean(1)
+    assert np.array_equal(decode(ours, "vote:3", spiking=True), rates.argmax(1))
+
+
+def test_dvs_gesture_net_is_imported_as_it_comes() -> None:
+    torch.manual_seed(0)
+    model = parametric_lif_net.DVSGestureNet(channels=2, spiking_neuron=neuron.LIFNode)
+    functional.set_step_mode(model.eval(), "m")
+    network = read_spikingjelly(model, (2, 128, 128), samples=spikes(2, 128, 128))
+    assert network.output.size == 110
+    assert any("--readout vote:10" in note for note in network.notes)
+
+
+def test_a_vote_elsewhere_or_changed_is_refused() -> None:
+    assert "must leave none out" in refused(voters(5), (6,))[0]
+    behind = voters(3, layer.Linear(4, 2), neuron.IFNode())
+    assert "only the last layer may" in refused(behind, (6,))[0]
+    model = voters(3)
+    model[-1].register_forward_hook(lambda vote, given, answer: answer * 2)
+    assert any("output" in line for line in refused(model, (6,)))

@@ -17,7 +17,7 @@ from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.frameworks.builder import Builder
 from osbc_deploy.frameworks.calling import ONE_CALL, stepped
 from osbc_deploy.frameworks.flow import Called
-from osbc_deploy.frameworks.framework import Framework
+from osbc_deploy.frameworks.framework import Framework, kind_of
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import LAYERS, SUPPORTED_LAYERS
 from osbc_deploy.frameworks.proof import proven
@@ -102,6 +102,11 @@ def _over_time(module: nn.Module) -> bool:
     return bool(modes) and modes[0] == "m"
 
 
+def _votes(module: nn.Module) -> int:
+    """Return how many values in a row a VotingLayer averages."""
+    return int(module.voting_size) if kind_of(module) is layer.VotingLayer else 0  # type: ignore[arg-type]
+
+
 def _start(module: nn.Module) -> None:
     """Bring all nodes to their initial state."""
     for node in module.modules():
@@ -161,6 +166,7 @@ _SPIKINGJELLY = Framework(
     neurons=_NEURONS,
     misplaced=_misplaced,
     over_time=_over_time,
+    votes=_votes,
     values=_values,
     calls=(stepped, *ONE_CALL),
     reset=_start,
