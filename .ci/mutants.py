@@ -35,7 +35,9 @@ def tests_of(module: Path) -> str:
 def main(name: str, *named: str) -> int:
     module = Path(name)
     if module.is_absolute() or module.suffix != ".py" or not (ROOT / module).is_file():
-        raise SystemExit(f"{name}: is no module below this folder, such as osbc_deploy/limits.py")
+        raise SystemExit(
+            f"{name}: is not a module below this folder, such as osbc_deploy/limits.py"
+        )
     tests = " ".join(named) or tests_of(module)
     with tempfile.TemporaryDirectory() as work:
         tree = Path(work) / "tree"

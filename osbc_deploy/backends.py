@@ -159,7 +159,7 @@ def load_backend(name: str) -> Backend:
     UsageError
         When no such backend is installed.
     BackendError
-        When its package cannot be imported, or is no backend.
+        When its package cannot be imported, or is not a backend.
     """
     return BACKENDS.load(name)
 

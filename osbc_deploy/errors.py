@@ -3,7 +3,7 @@
 ::
 
     OsbcError                     1
-    ├── UsageError                2   a command line, option or configuration that makes no sense,
+    ├── UsageError                2   a command line, option or configuration that is not valid,
     │   │                             or output that cannot be written
     │   └── TargetError           2   a target description that cannot be found, read or believed
     ├── UnsupportedModelError     3   a network, or a part of it, that cannot be represented

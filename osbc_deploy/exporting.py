@@ -133,5 +133,5 @@ def _chip(
         return load_target(str(parse_json(read_text(report, each=PARSED))["target"]["name"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(
-            f"{report}: is no report ({error}). Deploy again, or give --target."
+            f"{report}: is not a report ({error}). Deploy again, or give --target."
         ) from error

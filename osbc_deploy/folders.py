@@ -13,11 +13,11 @@ from pathlib import Path
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 
-__all__ = ["C_LIBRARY", "DEPLOYMENT", "Kind"]
+__all__ = ["C_LIBRARY", "DEPLOYMENT", "FolderKind"]
 
 
 @dataclass(frozen=True)
-class Kind:
+class FolderKind:
     """A kind of folder.
 
     Attributes
@@ -44,7 +44,7 @@ def _library(folder: Path) -> Collection[str]:
     return {C_LIBRARY.marker, *files, *made}
 
 
-DEPLOYMENT = Kind(
+DEPLOYMENT = FolderKind(
     "network.json",
     lambda _: (
         "network.json", "network.safetensors", "report.json", "fit.json", "verify.json",
@@ -53,5 +53,5 @@ DEPLOYMENT = Kind(
 )  # fmt: skip
 """What ``-o`` of ``deploy``, ``fit`` and ``verify`` names."""
 
-C_LIBRARY = Kind("firmware.json", _library)
+C_LIBRARY = FolderKind("firmware.json", _library)
 """What ``export --format c`` writes."""

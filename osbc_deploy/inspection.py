@@ -98,8 +98,8 @@ def _sizes(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.replace("x", ",").split(",")]
     if not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts) or len(parts) > 3:
         raise UsageError(
-            f"--shape: {text[:80]!r} is no shape. Give one to three whole numbers of at most nine "
-            "digits, such as 2,34,34."
+            f"--shape: {text[:80]!r} is not a shape. Give one to three whole numbers of at most "
+            "nine digits, such as 2,34,34."
         )
     return tuple(int(part) for part in parts)
 

@@ -62,7 +62,7 @@ def memory_limit() -> int:
     found = re.fullmatch(r"([0-9]{1,18})\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not found or not int(found[1]):
         raise UsageError(
-            f"{VARIABLE}: {text!r} is no size. Give bytes, or such as 500M or 4G, or unset it."
+            f"{VARIABLE}: {text!r} is not a size. Give bytes, or such as 500M or 4G, or unset it."
         )
     return int(found[1]) * _UNITS[found[2].upper()]
 
@@ -192,7 +192,7 @@ def read_text(
     Raises
     ------
     UnicodeDecodeError
-        When it is no UTF-8.
+        When it is not UTF-8.
     """
     # Lines end as Python's own text files do.
     text = read_bytes(path, each=each, most=most, error=error).decode("utf-8")
@@ -207,7 +207,7 @@ def check_tensors(path: Path) -> None:
     OSError
         When it cannot be read.
     ArtefactError
-        When it needs more memory than allowed, or is no regular file.
+        When it needs more memory than allowed, or is not a regular file.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         state = os.fstat(file.fileno())

@@ -21,7 +21,7 @@ def outputs_per_class(readout: Readout) -> int:
     Raises
     ------
     UsageError
-        When it is no readout.
+        When it is not a readout.
     """
     if readout in ("sum", "last", "max"):
         return 1
@@ -40,7 +40,7 @@ def parsed_pattern(text: str) -> tuple[str, int, int]:
     Raises
     ------
     UsageError
-        When it is none of them.
+        When it is not one of them.
     """
     if text in ("weights", "inputs", "outputs"):
         return text, 0, 0

@@ -34,7 +34,7 @@ def parse_json(text: str | bytes) -> Any:
     Raises
     ------
     ValueError
-        When it is no JSON, is nested more than :data:`DEEPEST` deep, holds an integer of more than
+        When it is not JSON, is nested more than :data:`DEEPEST` deep, holds an integer of more than
         64 bits or a number that is not finite, or a key twice in one object.
     """
 
@@ -98,7 +98,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number in JSON")
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def _finite(text: str) -> float:

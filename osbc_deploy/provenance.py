@@ -59,7 +59,7 @@ def _now() -> str:
         when = now if epoch is None else datetime.fromtimestamp(int(epoch), timezone.utc)
     except (ValueError, OverflowError, OSError) as error:
         raise UsageError(
-            f"SOURCE_DATE_EPOCH: {epoch!r} is no time. Give seconds since 1970, or unset it."
+            f"SOURCE_DATE_EPOCH: {epoch!r} is not a time. Give seconds since 1970, or unset it."
         ) from error
     return when.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from osbc_deploy.errors import UsageError, reason
-from osbc_deploy.folders import Kind
+from osbc_deploy.folders import FolderKind
 
 __all__ = [
     "check_file",
@@ -62,11 +62,11 @@ def check_file(path: Path, option: str = "", *, parents: bool = False) -> None:
     if (mode := _mode(path, what)) is not None and stat.S_ISDIR(mode):
         raise UsageError(f"{what} is a folder. Name a file in it.")
     if not parents and not path.parent.is_dir():
-        raise UsageError(f"{option or path}: {path.parent} is no folder. Create it first.")
+        raise UsageError(f"{option or path}: {path.parent} is not a folder. Create it first.")
     _check_parent(path, what)
 
 
-def check_folder(path: Path, kind: Kind) -> None:
+def check_folder(path: Path, kind: FolderKind) -> None:
     """Make sure that a folder can be written there, before any work is done.
 
     One that is there already must be empty, or of this kind and hold nothing else.
@@ -110,7 +110,7 @@ def check_inside(path: Path) -> None:
     what = f"{path}:"
     _mode(path, what, links=True)
     if path.exists() and not path.is_dir():
-        raise UsageError(f"{what} is no folder. Choose another one.")
+        raise UsageError(f"{what} is not a folder. Choose another one.")
     _check_parent(path / "x", what)
 
 
@@ -142,14 +142,14 @@ def _mode(path: Path, what: str, *, links: bool = False) -> int | None:
     return mode
 
 
-def _is_ours(path: Path, kind: Kind) -> bool:
+def _is_ours(path: Path, kind: FolderKind) -> bool:
     try:
         return (path / kind.marker).is_file() or not any(path.iterdir())
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({_why(error)}).") from error
 
 
-def _others(path: Path, kind: Kind) -> list[str]:
+def _others(path: Path, kind: FolderKind) -> list[str]:
     """Return what lies in a folder and does not belong in one of its kind."""
     files = {Path(file) for file in kind.files(path)}
     folders = {folder for file in files for folder in file.parents}
@@ -212,7 +212,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, kind: Kind) -> Iterator[Path]:
+def new_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block ends well.
 
     An existing folder is replaced only if it is empty, or of this kind and holds nothing else.

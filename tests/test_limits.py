@@ -26,7 +26,7 @@ def test_the_limit_is_a_constant_or_what_the_environment_says(
 @pytest.mark.parametrize("text", ["0", "-1", "much", "1e9", "4 G 4", "9" * 30])
 def test_what_is_no_size_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv(limits.VARIABLE, text)
-    with pytest.raises(UsageError, match=r"OSBC_DEPLOY_MEMORY: '.*' is no size\. Give bytes"):
+    with pytest.raises(UsageError, match=r"OSBC_DEPLOY_MEMORY: '.*' is not a size\. Give bytes"):
         memory_limit()
 
 

@@ -27,7 +27,7 @@ from osbc_deploy.formats.folder import read_network, write_network
 from osbc_deploy.formats.nir.read import read_nir
 from osbc_deploy.formats.nir.write import write_nir
 from osbc_deploy.plain_text import message
-from osbc_deploy.report.check.budget import Finding
+from osbc_deploy.report.check.budget import LimitResult
 from osbc_deploy.report.deployment.page import report_page
 from osbc_deploy.report.deployment.terminal import print_report
 from osbc_deploy.report.fitting.plot import front_svg
@@ -151,8 +151,8 @@ def test_messages_cannot_forge_lines_of_ours(capsys: pytest.CaptureFixture[str])
             assert all(c.isprintable() or c == "\n" for c in said.err)
 
 
-def findings(text: str) -> list[Finding]:
-    return [Finding(text, "resource", 1, 0, False, text)]
+def findings(text: str) -> list[LimitResult]:
+    return [LimitResult(text, "resource", 1, 0, False, text)]
 
 
 def test_markdown_cells_hold_the_text_and_no_syntax() -> None:

@@ -306,7 +306,7 @@ from osbc_deploy.chip.layers import Usage
 from osbc_deploy.chip.memory import MemoryBase
 
 class Flat(MemoryBase):
-    """A word for every neuron, whatever it hears."""
+    """A word for every neuron, whatever it receives input from."""
     room: Fact[Positive]
     @property
     def scale_groups(self): return 1
@@ -365,7 +365,9 @@ def test_a_memory_model_is_one_class_and_one_entry_point(tmp_path: Path, run: Ru
     with pytest.raises(TargetError, match=r"(?s)memory.room: Field required.*memory.space: Extra"):
         load_target("flat.toml")
     (tmp_path / "flat.toml").write_text('schema = 1\ninherits = "loihi2"\nexchange = "pdf"\n')
-    with pytest.raises(TargetError, match="exchange: format 'pdf' is none of c, image, netx, nir"):
+    with pytest.raises(
+        TargetError, match="exchange: format 'pdf' is not one of c, image, netx, nir"
+    ):
         load_target("flat.toml")
 
 

@@ -15,11 +15,11 @@ import pytest
 
 from osbc_deploy import writing
 from osbc_deploy.errors import UsageError
-from osbc_deploy.folders import Kind
+from osbc_deploy.folders import FolderKind
 from osbc_deploy.writing import check_file, check_folder, check_inside, new_folder, write_whole
 
 MARKER = "mine.json"
-KIND = Kind(MARKER, lambda _: (MARKER, "second"))
+KIND = FolderKind(MARKER, lambda _: (MARKER, "second"))
 
 
 def write_folder(path: Path, text: str) -> None:
@@ -76,7 +76,7 @@ STRANGE: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_what_someone_put_into_a_folder_of_ours_is_not_lost(tmp_path: Path, name: str) -> None:
-    kind = Kind(MARKER, lambda _: (MARKER, "second", "sub/third"))
+    kind = FolderKind(MARKER, lambda _: (MARKER, "second", "sub/third"))
 
     def write() -> None:
         with new_folder(tmp_path / "out", kind) as work:
@@ -174,7 +174,7 @@ def test_files_of_the_system_are_left_alone(name: str) -> None:
         ("x" * 300, r"cannot be written \(File name too long\)"),
         ("x/" * 3000 + "x", r"cannot be written \(File name too long\)"),
         ("a\0b", r"'.*a\\x00b': holds a NUL character"),
-        ("kept/x", r"cannot be written \(Not a directory\)|kept is no folder"),
+        ("kept/x", r"cannot be written \(Not a directory\)|kept is not a folder"),
     ],
 )
 def test_names_that_cannot_be_are_refused_first(tmp_path: Path, name: str, said: str) -> None:
@@ -207,9 +207,9 @@ def test_a_folder_where_a_file_belongs_and_the_other_way(tmp_path: Path) -> None
     for check in (lambda p: check_folder(p, KIND), lambda p: write_folder(p, "x")):
         with pytest.raises(UsageError, match="file: exists and was not written by osbc-deploy"):
             check(tmp_path / "file")
-    with pytest.raises(UsageError, match="file: is no folder"):
+    with pytest.raises(UsageError, match="file: is not a folder"):
         check_inside(tmp_path / "file")
-    with pytest.raises(UsageError, match="no is no folder. Create it first"):
+    with pytest.raises(UsageError, match="no is not a folder. Create it first"):
         check_file(tmp_path / "no" / "x")
     check_file(tmp_path / "no" / "x", parents=True)
     check_inside(tmp_path / "no" / "x")
@@ -253,13 +253,14 @@ def test_a_system_that_is_read_only_is_refused_first() -> None:
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from osbc_deploy.folders import Kind
+from osbc_deploy.folders import FolderKind
 from osbc_deploy.writing import new_folder, write_whole
 from osbc_deploy.errors import UsageError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 here = Path(sys.argv[1])
 def folder():
-    with new_folder(here / "out", Kind("mine.json", lambda _: ("mine.json", "second"))) as work:
+    kind = FolderKind("mine.json", lambda _: ("mine.json", "second"))
+    with new_folder(here / "out", kind) as work:
         (work / "mine.json").write_text("x" * 2000)
 for write in (folder, lambda: write_whole(here / "file", "x" * 2000)):
     try:
@@ -305,7 +306,7 @@ KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
 from osbc_deploy import writing
-from osbc_deploy.folders import Kind
+from osbc_deploy.folders import FolderKind
 
 base, swaps = Path(sys.argv[1]), sys.argv[2] == "swap"
 if not swaps:
@@ -316,7 +317,8 @@ exchange = writing._exchange
 
 
 def write(path):
-    with writing.new_folder(path, Kind("mine.json", lambda _: ("mine.json", "second"))) as work:
+    kind = FolderKind("mine.json", lambda _: ("mine.json", "second"))
+    with writing.new_folder(path, kind) as work:
         (work / "mine.json").write_text("new")
         (work / "second").write_text("new")
 

@@ -30,7 +30,7 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import write_network
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["BACKEND", "Job", "LavaBackend"]
+__all__ = ["BACKEND", "LavaBackend", "LavaJob"]
 
 _NEEDED = {"lava": "lava-nc", "asteval": "asteval", "networkx": "networkx"}
 _REMEDY = (
@@ -94,10 +94,10 @@ class LavaBackend:
             When Lava is missing, fails, takes longer than `time_limit` seconds, stands still
             again and again, or cannot represent a layer.
         """
-        return self.run_many([Job(network, spikes, states)], time_limit, progress)[0]
+        return self.run_many([LavaJob(network, spikes, states)], time_limit, progress)[0]
 
     def run_many(
-        self, jobs: Sequence[Job], time_limit: float, progress: Progress = SILENT
+        self, jobs: Sequence[LavaJob], time_limit: float, progress: Progress = SILENT
     ) -> list[BackendRun]:
         """Run several networks in one child process; errors are those of :meth:`run`."""
         state = self.availability()
@@ -151,7 +151,7 @@ class LavaBackend:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class LavaJob:
     """One network to run.
 
     Attributes
@@ -176,7 +176,7 @@ class _Run:
     def __init__(
         self,
         root: Path,
-        jobs: Sequence[Job],
+        jobs: Sequence[LavaJob],
         deadline: float,
         time_limit: float,
         progress: Progress,
@@ -268,7 +268,7 @@ class _Run:
             self._show(sum(self.done))
 
     def stalled(self) -> None:
-        """Keep what is done, and go on with the rest unless that makes no sense.
+        """Keep what is done, and go on with the rest unless it cannot.
 
         Raises
         ------
@@ -298,7 +298,7 @@ class _Run:
         """Return what every job computed."""
         return [self._result(number, job) for number, job in enumerate(self.jobs)]
 
-    def _result(self, number: int, job: Job) -> BackendRun:
+    def _result(self, number: int, job: LavaJob) -> BackendRun:
         keys = self.parts[number][0]
         whole = {key: np.concatenate([p[key] for p in self.parts[number]]) for key in keys}
         out = job.network.output

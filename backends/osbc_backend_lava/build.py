@@ -33,7 +33,7 @@ from osbc_deploy.fixedpoint.network import (
 from osbc_deploy.model.connections.base import no_such_kind
 from osbc_deploy.model.windows import Shape
 
-__all__ = ["Layer", "build"]
+__all__ = ["LavaLayer", "build"]
 
 _SIGNS = {
     "mixed": SignMode.MIXED,
@@ -45,7 +45,7 @@ _MESSAGE_BITS = 24
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class LavaLayer:
     """The Lava processes of one population, and the connections that its spikes go out by."""
 
     population: FixedPopulation
@@ -68,7 +68,7 @@ def build(
     *,
     states: list[str],
     sparse_below: float,
-) -> tuple[tuple[Layer, ...], tuple[Any, ...]]:
+) -> tuple[tuple[LavaLayer, ...], tuple[Any, ...]]:
     """Build and connect the processes.
 
     Parameters
@@ -85,7 +85,7 @@ def build(
 
     Returns
     -------
-    layers : tuple of Layer
+    layers : tuple of LavaLayer
         In network order.
     from_input : tuple
         Connections that the input goes out by.
@@ -124,7 +124,7 @@ def build(
         connection.a_out.connect(post.a_in)
         outgoing[projection.pre].append(connection)
     layers = tuple(
-        Layer(p, network.depth[p.name], neurons[p.name], tuple(outgoing[p.name]))
+        LavaLayer(p, network.depth[p.name], neurons[p.name], tuple(outgoing[p.name]))
         for p in network.populations
     )
     return layers, tuple(outgoing[INPUT])

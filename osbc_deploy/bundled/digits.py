@@ -88,7 +88,7 @@ def digits_events(split: str, seed: int = 0) -> EventData:
         For an unknown split.
     """
     if split not in SPLITS:
-        raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
+        raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
     images, labels = _digits()
     index = _split(labels)[split]
     spikes = _camera(images, seed)[index]

@@ -17,7 +17,7 @@ from osbc_deploy.fixedpoint.network import FixedPopulation, FixedProjection, Poo
 from osbc_deploy.lower.merge import separate
 from osbc_deploy.model.graph import INPUT, Shape
 
-__all__ = ["PARTS", "Afferent", "Layer", "Range", "Ranges", "Stored", "Usage", "layer_of"]
+__all__ = ["PARTS", "Afferent", "Layer", "Range", "Ranges", "StoredWeights", "Usage", "layer_of"]
 
 PARTS = ("payload", "index", "header", "padding")
 """What synapse memory consists of."""
@@ -164,7 +164,7 @@ class Layer:
         return np.asarray(tile.ravel())
 
 
-class Stored(NamedTuple):
+class StoredWeights(NamedTuple):
     """The synapses of one afferent on a core.
 
     Attributes
@@ -216,7 +216,7 @@ class Usage:
 
     @classmethod
     def of(
-        cls, used: Mapping[str, int], words: int, neurons: int, stored: Sequence[Stored]
+        cls, used: Mapping[str, int], words: int, neurons: int, stored: Sequence[StoredWeights]
     ) -> Usage:
         """Return the usage of a slice from what its afferents store."""
         return cls(

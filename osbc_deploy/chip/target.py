@@ -154,7 +154,7 @@ class Target(Strict):
         faults = self.memory.faults(self.cores)
         if self.exchange is not None and self.exchange not in registered("osbc_deploy.formats"):
             known = ", ".join(registered("osbc_deploy.formats"))
-            faults.append(f"exchange: format {self.exchange!r} is none of {known}")
+            faults.append(f"exchange: format {self.exchange!r} is not one of {known}")
         if self.formats is not None:
             try:
                 _ = self.number_formats
@@ -194,7 +194,7 @@ def load_target(name: StrPath) -> Target:
     Raises
     ------
     TargetError
-        For an unknown name, a file that is no TOML, unknown or missing keys, a source that is
+        For an unknown name, a file that is not TOML, unknown or missing keys, a source that is
         not listed, or a chain of inheritance that does not end.
     """
     name = os.fspath(name)
@@ -253,7 +253,7 @@ def _merged(name: str, chain: tuple[str, ...]) -> tuple[dict[str, Any], str]:
 def _parent(named: Any, child: str) -> str:
     """Return what a target inherits from: a shipped one, or a file beside its own or below."""
     if not isinstance(named, str):
-        raise TargetError(f"target {child!r}: inherits from {named!r:.40}, which is no name.")
+        raise TargetError(f"target {child!r}: inherits from {named!r:.40}, which is not a name.")
     path = Path(named)
     if path.suffix != ".toml":
         return named

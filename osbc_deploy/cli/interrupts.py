@@ -24,7 +24,7 @@ _TWICE = 1.0
 """Seconds within which a second signal is the same one, sent to the group and to the process."""
 
 
-class _State:
+class _Interruption:
     received = 0
     raising = False
     last = 0.0
@@ -49,25 +49,25 @@ def _ignore() -> None:
 
 def raise_them(wanted: bool) -> None:
     """Say whether a signal raises ``KeyboardInterrupt`` or ends the process at once."""
-    _State.raising = wanted
+    _Interruption.raising = wanted
 
 
 def received() -> int:
     """Return the exit code of the signal that came first; 0 if none did."""
-    return 128 + _State.received if _State.received else 0
+    return 128 + _Interruption.received if _Interruption.received else 0
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    if not _State.raising:
+    if not _Interruption.raising:
         # Said already, if another came before.
-        if _State.received == 0:
+        if _Interruption.received == 0:
             os.write(2, b"interrupted\n")
-        _State.received = _State.received or number
+        _Interruption.received = _Interruption.received or number
         os._exit(received())
-    _State.received = _State.received or number
+    _Interruption.received = _Interruption.received or number
     now = time.monotonic()
-    if now - _State.last > _TWICE:
-        _State.last = now
+    if now - _Interruption.last > _TWICE:
+        _Interruption.last = now
         raise KeyboardInterrupt
 
 
@@ -76,7 +76,7 @@ def _again(found: Any) -> None:
     if not issubclass(found.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(found)
         return
-    _State.last = 0.0
+    _Interruption.last = 0.0
     # From outside this hook, from which nothing can be raised either.
     timer = threading.Timer(0.01, _raise_again)
     timer.daemon = True
@@ -84,5 +84,5 @@ def _again(found: Any) -> None:
 
 
 def _raise_again() -> None:
-    if _State.raising:
-        signal.raise_signal(_State.received or signal.SIGINT)
+    if _Interruption.raising:
+        signal.raise_signal(_Interruption.received or signal.SIGINT)

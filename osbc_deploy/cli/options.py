@@ -165,7 +165,7 @@ def _check_tables(path: Path, tables: dict[str, Any], commands: set[str]) -> Non
         if key not in commands:
             close = difflib.get_close_matches(key, commands, 1)
             raise UsageError(
-                f"{path}: [{key}] is no command. "
+                f"{path}: [{key}] is not a command. "
                 + (f"Did you mean [{close[0]}]?" if close else f"Known: {_listed(commands)}.")
             )
 
@@ -177,18 +177,18 @@ def _fault(option: click.Parameter, value: Any) -> str:
     """
     if getattr(option, "multiple", False):
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            return f'{value!r} is no list of texts. Give such as ["..."].'
+            return f'{value!r} is not a list of texts. Give such as ["..."].'
         return ""
     if getattr(option, "is_flag", False):
         return "" if isinstance(value, bool) else f"{value!r} is neither true nor false."
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return f"{value!r} is no single value. Give one number or text."
+        return f"{value!r} is not a single value. Give one number or text."
     if isinstance(option.type, click.types.IntParamType) and isinstance(value, float):
-        return f"{value!r} is no whole number. Give one."
+        return f"{value!r} is not a whole number. Give one."
     if "\0" in str(value):
         return "holds a null character, which no path or name has."
     if isinstance(option.type, click.Path) and not isinstance(value, str):
-        return f"{value!r} is no path. Give it as a text."
+        return f"{value!r} is not a path. Give it as a text."
     return ""
 
 

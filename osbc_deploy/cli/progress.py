@@ -1,4 +1,4 @@
-"""Progress bars on stderr; nothing when stderr is no terminal."""
+"""Progress bars on stderr; nothing when stderr is not a terminal."""
 
 from __future__ import annotations
 

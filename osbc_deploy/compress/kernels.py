@@ -164,7 +164,7 @@ def solve_many(U: Any, B: Any) -> None:
 
 @compiled
 def invert(U: Any, out: Any) -> None:
-    """Write the inverse of ``U^T U`` to the upper triangle of `out`; `U` is used up."""
+    """Write the inverse of ``U^T U`` to the upper triangle of `out`; `U` is overwritten."""
     n = len(U)
     turned = U.T.copy()
     # The inverse of U takes its place, from the last row on.

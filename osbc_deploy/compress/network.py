@@ -17,7 +17,7 @@ from osbc_deploy.compress.plan import pattern_of, plan
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection, adapted
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.state import State
+from osbc_deploy.compress.state import SolverState
 from osbc_deploy.compress.tuning import HELD_OUT, MIN_HELD_OUT, Scene, tune
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import INPUT, Network
@@ -65,7 +65,7 @@ def compress(
     check_memory(network, calibration.shape[1], options, tuned=tuned, together=together)
     store = None
     if state is not None:
-        store = State(Path(state), _belongs_to(network, calibration, options))
+        store = SolverState(Path(state), _belongs_to(network, calibration, options))
     run = float_run(network, calibration, batch_size, progress)
     deviations = list(oddities(network, run))
     if options.tune and not tuned:

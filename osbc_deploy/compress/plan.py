@@ -14,7 +14,7 @@ from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import Pattern
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.state import State
+from osbc_deploy.compress.state import SolverState
 from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.simulate import FloatRun
 from osbc_deploy.progress import Progress, task
@@ -38,7 +38,7 @@ def plan(
     calibration: SpikeArray,
     run: FloatRun,
     options: CompressionOptions,
-    store: State | None,
+    store: SolverState | None,
     progress: Progress,
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return how many weights and bits every population's weights get."""

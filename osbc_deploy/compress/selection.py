@@ -159,7 +159,7 @@ def _eliminated(
 
 @compiled
 def _eliminate(w: Any, inverse: Any, group: Any, spare: Any, order: Any, rise: Any) -> None:
-    """Write order and rise of the removals, the last one first; `w` and `inverse` are used up.
+    """Write order and rise of the removals, the last one first; `w` and `inverse` are overwritten.
 
     A group of which no more may go keeps what it has: `spare` says how many may.
     """
@@ -310,7 +310,7 @@ def _precision(shape: tuple[int, ...], k: int) -> type[np.floating]:
 
 @compiled
 def _forward(c: Any, H: Any, least: Any, factor: Any, order: Any) -> None:
-    """Write the columns chosen to `order`; `c` (n,) and `factor` (k, n) are used up."""
+    """Write the columns chosen to `order`; `c` (n,) and `factor` (k, n) are overwritten."""
     n = len(c)
     d = np.empty_like(c)
     taken = np.zeros(n, np.bool_)

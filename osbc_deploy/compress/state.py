@@ -27,7 +27,7 @@ from osbc_deploy.model.graph import Projection
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.writing import check_inside, is_temporary, write_whole
 
-__all__ = ["State", "check_state_folder"]
+__all__ = ["SolverState", "check_state_folder"]
 
 FORMAT = "osbc-deploy/state/3"
 _MANIFEST = "state.json"
@@ -35,7 +35,7 @@ _MANIFEST = "state.json"
 Layer = tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]
 
 
-class State:
+class SolverState:
     """A folder of finished layers.
 
     Parameters
@@ -159,7 +159,9 @@ def check_state_folder(folder: Path) -> None:
         return
     # Temporary files of a run that was killed are no content.
     if not all(is_temporary(entry) for entry in folder.iterdir()):
-        raise UsageError(f"{folder}: exists and is no state of osbc-deploy. Choose another folder.")
+        raise UsageError(
+            f"{folder}: exists and is not a state of osbc-deploy. Choose another folder."
+        )
 
 
 def _check_manifest(path: Path, wanted: Mapping[str, str]) -> None:

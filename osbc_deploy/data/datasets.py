@@ -129,7 +129,7 @@ def load_dataset(
     """Read samples of a data set, the same number of every class, from its files on disk.
 
     The classes take turns, so that the first samples are of all kinds. With a number per class,
-    which ones are taken hangs on `seed` alone; without, all are, in the order of their names.
+    which ones are taken depends on `seed` alone; without, all are, in the order of their names.
 
     Parameters
     ----------

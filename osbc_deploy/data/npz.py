@@ -60,7 +60,7 @@ def read_npz(path: Path, wanted: Collection[str]) -> tuple[dict[str, NDArray[Any
     Raises
     ------
     ArtefactError
-        When it is no .npz archive, or needs more memory than allowed.
+        When it is not an .npz archive, or needs more memory than allowed.
     Exception
         Of zipfile, zlib or numpy, when it is damaged.
     """

@@ -21,7 +21,13 @@ from osbc_deploy._version import __version__
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UsageError
 from osbc_deploy.firmware.names import check_name
-from osbc_deploy.firmware.tables import GRADED_LIMIT, ProjectionTables, Table, Tables, lay_out
+from osbc_deploy.firmware.tables import (
+    GRADED_LIMIT,
+    FirmwareTables,
+    ProjectionTables,
+    Table,
+    lay_out,
+)
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.folders import C_LIBRARY
@@ -159,7 +165,9 @@ def _check_values(network: FixedPointNetwork, samples: IntArray) -> None:
         )
 
 
-def _values(network: FixedPointNetwork, tables: Tables, name: str, crc: int) -> dict[str, Any]:
+def _values(
+    network: FixedPointNetwork, tables: FirmwareTables, name: str, crc: int
+) -> dict[str, Any]:
     formats, out = network.formats, network.output
     graded = any(p.graded for p in network.projections)
     return {
@@ -205,7 +213,7 @@ def _numbers(values: Iterable[Any]) -> str:
     return "\n   ".join(["", *lines, line]) + "\n"
 
 
-def _weights(network: FixedPointNetwork, tables: Tables, name: str) -> str:
+def _weights(network: FixedPointNetwork, tables: FirmwareTables, name: str) -> str:
     """Return the source of all tables and of the structs that describe them."""
     arrays: list[str] = []
     numbers = 0
@@ -264,7 +272,7 @@ def _weights(network: FixedPointNetwork, tables: Tables, name: str) -> str:
     )
 
 
-def _golden(network: FixedPointNetwork, tables: Tables, source: Any) -> dict[str, Any]:
+def _golden(network: FixedPointNetwork, tables: FirmwareTables, source: Any) -> dict[str, Any]:
     """Return the self-test's vectors; `source` is samples or a seed."""
     graded = any(p.graded for p in network.projections)
     if isinstance(source, (int, np.integer)):

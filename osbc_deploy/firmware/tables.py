@@ -23,7 +23,14 @@ from osbc_deploy.fixedpoint.ranges import faults
 from osbc_deploy.model.connections.base import no_such_kind
 from osbc_deploy.model.windows import Shape
 
-__all__ = ["GRADED_LIMIT", "PopulationTables", "ProjectionTables", "Table", "Tables", "lay_out"]
+__all__ = [
+    "GRADED_LIMIT",
+    "FirmwareTables",
+    "PopulationTables",
+    "ProjectionTables",
+    "Table",
+    "lay_out",
+]
 
 GRADED_LIMIT = 2**15
 """Graded inputs are taken as int16."""
@@ -108,7 +115,7 @@ class PopulationTables:
 
 
 @dataclass(frozen=True, eq=False)
-class Tables:
+class FirmwareTables:
     """All tables of a network, and where its state lies.
 
     Attributes
@@ -142,7 +149,7 @@ class Tables:
         return sum(table.size for part in parts for table in part.tables.values())
 
 
-def lay_out(network: FixedPointNetwork) -> Tables:
+def lay_out(network: FixedPointNetwork) -> FirmwareTables:
     """Return the tables of a network.
 
     Raises
@@ -180,7 +187,7 @@ def lay_out(network: FixedPointNetwork) -> Tables:
             "Use smaller layers, or reset intervals that divide each other.",
         )
     # A count that starts again at every second step would do; long cycles divide less often.
-    return Tables(
+    return FirmwareTables(
         tuple(projections), populations, states, sums, word, cycle * (2**29 // cycle or 1)
     )
 

@@ -22,21 +22,21 @@ from osbc_deploy.fixedpoint.network import (
 from osbc_deploy.fixedpoint.passes import Pass, passes_of
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
 
-__all__ = ["Plan", "plan_of"]
+__all__ = ["EnginePlan", "plan_of"]
 
-_PLANS: WeakKeyDictionary[FixedPointNetwork, dict[tuple[int, frozenset[str]], Plan]]
+_PLANS: WeakKeyDictionary[FixedPointNetwork, dict[tuple[int, frozenset[str]], EnginePlan]]
 _PLANS = WeakKeyDictionary()
 
 
-def plan_of(network: FixedPointNetwork, peak: int, given: frozenset[str]) -> Plan:
+def plan_of(network: FixedPointNetwork, peak: int, given: frozenset[str]) -> EnginePlan:
     """Return the plan of a network, made once as long as the network lives."""
     plans = _PLANS.setdefault(network, {})
     if (peak, given) not in plans:
-        plans[peak, given] = Plan(network, peak, given)
+        plans[peak, given] = EnginePlan(network, peak, given)
     return plans[peak, given]
 
 
-class Plan:
+class EnginePlan:
     """A network prepared for the kernels; may be used by several threads at once.
 
     Parameters
@@ -96,7 +96,7 @@ class _Sample:
     """One sample on its way through the network."""
 
     def __init__(
-        self, plan: Plan, signal: IntArray, sample: int, traces: Traces, strict: bool
+        self, plan: EnginePlan, signal: IntArray, sample: int, traces: Traces, strict: bool
     ) -> None:
         self.plan, self.signal, self.strict = plan, np.ascontiguousarray(signal), strict
         self.sample, self.traces = sample, traces

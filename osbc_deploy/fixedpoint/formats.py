@@ -50,7 +50,7 @@ class NumberFormats:
     Raises
     ------
     ValueError
-        With everything that is no whole number, out of :data:`RANGES`, or contradicts another.
+        With everything that is not a whole number, out of :data:`RANGES`, or contradicts another.
     """
 
     weight_bits: tuple[int, ...]

@@ -145,7 +145,7 @@ def read_network(folder: Path) -> FixedPointNetwork:
     except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         # NumPy lacks some of the types that such files can hold.
         raise ArtefactError(
-            f"{folder}: is no network of osbc-deploy ({error}). Deploy again to write it."
+            f"{folder}: is not a network of osbc-deploy ({error}). Deploy again to write it."
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtefactError(
@@ -165,7 +165,7 @@ def read_network(folder: Path) -> FixedPointNetwork:
 def _check_exact(
     network: FixedPointNetwork, manifest: Any, arrays: Mapping[str, NDArray[Any]]
 ) -> None:
-    """Refuse a folder that says anything else, or the same otherwise, than what was understood."""
+    """Refuse a folder that says more than was read, or says it in another way."""
     if _canonical(manifest) != _canonical(manifest_of(network)):
         raise ValueError(f"{MANIFEST} holds values or keys that are not of this format")
     needed = _arrays_of(network)

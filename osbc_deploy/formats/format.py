@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from osbc_deploy.chip.target import Target
     from osbc_deploy.fixedpoint.formats import NumberFormats
     from osbc_deploy.fixedpoint.network import FixedPointNetwork
-    from osbc_deploy.folders import Kind
+    from osbc_deploy.folders import FolderKind
     from osbc_deploy.model.graph import Network
 
 __all__ = [
@@ -103,7 +103,7 @@ class Format:
         returns :class:`Exported`; `asked` is an :class:`Export`.
     export_options : tuple of str
         Which of "name", "samples" and "compiler" it heeds.
-    folder : Kind or None
+    folder : FolderKind or None
         The kind of folder it writes; None for a file.
     help : str
         What it writes, for ``export --help``.
@@ -124,7 +124,7 @@ class Format:
     default_target: str | None = None
     export: Callable[[FixedPointNetwork, Path, Export], Exported] | None = None
     export_options: tuple[str, ...] = ()
-    folder: Kind | None = None
+    folder: FolderKind | None = None
     help: str = ""
     check_network: Callable[[Network], None] | None = None
     check_integers: Callable[[FixedPointNetwork], None] | None = None

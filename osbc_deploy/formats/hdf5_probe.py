@@ -29,7 +29,7 @@ _COMPUTING = 20
 _SECONDS = 600.0
 """Seconds until the answer, where computing alone cannot be limited, on the busiest machine."""
 
-# The folder we are in is no place to import from, unless it is one here.
+# The folder we are in is not a place to import from, unless it is one here.
 _CODE = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import serve; serve()"
 
 _READ, _NO_MEMORY = "read", "no memory"

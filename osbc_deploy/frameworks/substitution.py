@@ -57,8 +57,8 @@ class Substitution:
     def __post_init__(self) -> None:
         if self.what not in SUBSTITUTIONS:
             raise UsageError(
-                f"--substitute: {self.what!r} is none of {', '.join(SUBSTITUTIONS)}. Leave it out, "
-                "or give one of these."
+                f"--substitute: {self.what!r} is not one of {', '.join(SUBSTITUTIONS)}. Leave it "
+                "out, or give one of these."
             )
 
 

@@ -70,7 +70,7 @@ def real_registers(
         What a code of 1 stands for.
     formats : NumberFormats
     deviations : list of Deviation
-        Takes a note of every decay that had to be clipped.
+        Appends to this every decay that had to be clipped.
     """
     neuron, dynamics = population.neuron, population.neuron.dynamics()
     per_neuron = _per_neuron(scale, population)

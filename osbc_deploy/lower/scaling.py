@@ -36,7 +36,7 @@ Layer: TypeAlias = tuple[tuple[FixedProjection, ...], FixedPopulation]
 
 
 @dataclass(frozen=True, eq=False)
-class _Afferent:
+class _InputProjection:
     """A projection whose exponent is still open: `exponent` is relative to the population's."""
 
     projection: Projection
@@ -44,7 +44,7 @@ class _Afferent:
     stored: int
     exponent: int
 
-    def higher(self, bits: int) -> _Afferent:
+    def higher(self, bits: int) -> _InputProjection:
         """Return the same weights, with larger mantissas and a smaller exponent."""
         if not bits:
             return self
@@ -58,7 +58,7 @@ class Scaling:
     """A population and what projects to it, at an exponent that is still open."""
 
     population: Population
-    afferents: tuple[_Afferent, ...]
+    afferents: tuple[_InputProjection, ...]
     sources: tuple[str, ...]
     targets: RealRegisters
     formats: NumberFormats
@@ -131,7 +131,7 @@ def scaling(
         late = shifted(connection, shift)
         if projection.name in times.delays:
             late = late.with_delays(times.delays[projection.name])
-        found.append(_Afferent(projection, late, stored, power - shift))
+        found.append(_InputProjection(projection, late, stored, power - shift))
     scale = weights[afferents[0].name].scale / whole
     targets = real_registers(afferents, population, scale, formats, deviations)
     highest = min(formats.weight_exp_max - a.exponent for a in found)
@@ -172,7 +172,7 @@ def _source(projection: Projection, times: Timing) -> str:
     return relay_name(projection.pre, count) if count else projection.pre
 
 
-def _spare(afferent: _Afferent, formats: NumberFormats) -> int:
+def _spare(afferent: _InputProjection, formats: NumberFormats) -> int:
     """Return how far mantissas could be shifted before they leave their width."""
     weight = afferent.connection.weight
     low, high = int(weight.min(initial=0)), int(weight.max(initial=0))

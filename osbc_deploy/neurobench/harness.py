@@ -60,7 +60,7 @@ class _Conv2d(nn.Conv2d):
         return super().forward(x).double()
 
 
-class _Neurons(nn.Module):
+class _NeuronModule(nn.Module):
     """One population with its state, cleared by :meth:`reset`."""
 
     def __init__(self, population: Population, dtype: torch.dtype) -> None:
@@ -69,7 +69,7 @@ class _Neurons(nn.Module):
         self._shape = population.shape
         for name, value in population.neuron.parameters.items():
             self.register_buffer(name, torch.tensor(np.array(value), dtype=dtype))
-        # Where the state starts is no memory of its own, so it is no buffer.
+        # Where the state starts is not a memory of its own, so it is not a buffer.
         self._start = torch.tensor(np.array(self._neuron.v_init), dtype=dtype)
         self._state: dict[str, Any] = {}
 
@@ -86,12 +86,12 @@ class _Neurons(nn.Module):
         return answer.to(x.dtype)
 
 
-class _Spiking(_Neurons):
+class _Spiking(_NeuronModule):
     """Neurons that NeuroBench is told of."""
 
 
-class _Integrating(_Neurons):
-    """A readout: its potential is no activation."""
+class _Integrating(_NeuronModule):
+    """A readout: its potential is not an activation."""
 
 
 class TorchNetwork(nn.Module):

@@ -7,8 +7,8 @@ neuromorphic computing algorithms and systems"), so that its numbers can be chec
 - connection sparsity: share of weights that are 0, biases left out;
 - activation sparsity: share of neurons and steps without a spike, of all spiking populations;
 - synaptic operations of a sample: weights times steps (dense), and those with a weight and an
-  input that are not 0 (effective). Zero padding is no operation, nor is a bias. Effective
-  operations are accumulates where everything that a layer hears in a step, over the samples of a
+  input that are not 0 (effective). Zero padding is not an operation, nor is a bias. Effective
+  operations are accumulates where all input of a layer in a step, over the samples of a
   batch, is 0 or 1, and multiply-accumulates otherwise (behind an average pooling).
 """
 

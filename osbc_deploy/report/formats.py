@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from osbc_deploy.plain_text import csv_cell, markdown, visible
-from osbc_deploy.report.check.budget import Finding
+from osbc_deploy.report.check.budget import LimitResult
 
 __all__ = ["cores_csv", "findings_junit", "findings_markdown"]
 
@@ -52,7 +52,7 @@ def cores_csv(report: Mapping[str, Any]) -> str:
     return out.getvalue()
 
 
-def findings_markdown(findings: Sequence[Finding]) -> str:
+def findings_markdown(findings: Sequence[LimitResult]) -> str:
     """Return the findings as a Markdown table, the failed ones first."""
     lines = ["| limit | result | |", "|---|---|---|"]
     lines += [
@@ -62,7 +62,7 @@ def findings_markdown(findings: Sequence[Finding]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def findings_junit(findings: Sequence[Finding]) -> str:
+def findings_junit(findings: Sequence[LimitResult]) -> str:
     """Return the findings as JUnit XML, one test case for each limit."""
     failures = sum(not f.ok for f in findings)
     suite = ElementTree.Element(

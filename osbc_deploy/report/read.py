@@ -34,7 +34,7 @@ def read_report(path: Path) -> dict[str, Any]:
     UsageError
         When there is nothing at `path`.
     ArtefactError
-        When it is no report, of another schema version, does not follow the schema, contradicts
+        When it is not a report, of another schema version, does not follow the schema, contradicts
         itself, or was changed after it was written.
     """
     recover(path)
@@ -43,13 +43,13 @@ def read_report(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no such file. Write it with osbc-deploy ... -o FOLDER.")
     if not file.is_file():
         raise ArtefactError(
-            f"{file}: is not there, so this is no deployment. Give the folder that osbc-deploy ... "
-            "-o wrote."
+            f"{file}: is not there, so this is not a deployment. Give the folder that "
+            "osbc-deploy ... -o wrote."
         )
     try:
         report = parse_json(read_text(file, each=PARSED))
     except (OSError, ValueError) as error:
-        raise ArtefactError(f"{file}: is no JSON report ({error}). Deploy again.") from error
+        raise ArtefactError(f"{file}: is not a JSON report ({error}). Deploy again.") from error
     found = report.get("schema") if isinstance(report, dict) else None
     if found != SCHEMA:
         raise ArtefactError(
@@ -63,7 +63,7 @@ def read_report(path: Path) -> dict[str, Any]:
         shown = "; ".join(sorted(faults)[:_SHOWN])
         least = "at least " if len(faults) == _COUNTED else ""
         more = f"; and {least}{len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise ArtefactError(f"{file}: is no report to trust: {shown}{more}. Deploy again.")
+        raise ArtefactError(f"{file}: is not a report to trust: {shown}{more}. Deploy again.")
     checked: dict[str, Any] = report
     return checked
 

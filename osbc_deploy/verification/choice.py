@@ -37,7 +37,7 @@ def parse_neurons(texts: Sequence[str], network: Network) -> dict[str, tuple[int
         if not name or not neurons:
             faults.append(f"{text!r} is not of the form POPULATION:3,7")
         elif name not in sizes:
-            faults.append(f"{name!r} is no population ({', '.join(sizes)})")
+            faults.append(f"{name!r} is not a population ({', '.join(sizes)})")
         elif outside := [n for n in neurons if not 0 <= n < sizes[name]]:
             faults.append(
                 f"{name} has neurons 0 to {sizes[name] - 1}, not {', '.join(map(str, outside))}"

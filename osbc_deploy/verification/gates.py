@@ -12,11 +12,11 @@ from osbc_deploy.errors import UsageError
 if TYPE_CHECKING:
     from osbc_deploy.verification.result import Verification
 
-__all__ = ["KNOWN", "Finding", "Gate", "check_gates", "parse_gates"]
+__all__ = ["KNOWN", "Gate", "GateResult", "check_gates", "parse_gates"]
 
 
 @dataclass(frozen=True)
-class Kind:
+class GateKind:
     """What a gate measures.
 
     Attributes
@@ -39,19 +39,21 @@ class Kind:
     needs: str = ""
 
 
-KNOWN: dict[str, Kind] = {
-    "accuracy": Kind("accuracy in fixed point", bound="least", needs="labels"),
-    "accuracy_drop": Kind("accuracy lost from float to fixed point", needs="labels"),
-    "agreement": Kind(
+KNOWN: dict[str, GateKind] = {
+    "accuracy": GateKind("accuracy in fixed point", bound="least", needs="labels"),
+    "accuracy_drop": GateKind("accuracy lost from float to fixed point", needs="labels"),
+    "agreement": GateKind(
         "answered samples that keep the float network's class in fixed point", bound="least"
     ),
-    "mismatch": Kind("spike mismatch of any population, float to fixed point"),
-    "lowering_mismatch": Kind("spike mismatch of any population, compressed to fixed point"),
-    "van_rossum": Kind("van Rossum distance of any population, float to fixed point", free=True),
-    "membrane_error": Kind("membrane error of any population, float to fixed point", free=True),
-    "silenced": Kind("neurons that fire in float and never in fixed point", share=False),
-    "clipped": Kind("currents wrapped and potentials clipped in fixed point", share=False),
-    "backend_mismatches": Kind(
+    "mismatch": GateKind("spike mismatch of any population, float to fixed point"),
+    "lowering_mismatch": GateKind("spike mismatch of any population, compressed to fixed point"),
+    "van_rossum": GateKind(
+        "van Rossum distance of any population, float to fixed point", free=True
+    ),
+    "membrane_error": GateKind("membrane error of any population, float to fixed point", free=True),
+    "silenced": GateKind("neurons that fire in float and never in fixed point", share=False),
+    "clipped": GateKind("currents wrapped and potentials clipped in fixed point", share=False),
+    "backend_mismatches": GateKind(
         "spikes, currents and potentials in which backend and engine differ",
         share=False,
         needs="backend",
@@ -68,7 +70,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Finding:
+class GateResult:
     """A gate and how it was kept.
 
     Attributes
@@ -108,7 +110,7 @@ def parse_gates(texts: Sequence[str]) -> tuple[Gate, ...]:
         elif name in found:
             faults.append(f"{name} is given twice")
         elif (limit := _limit(value, kind)) is None:
-            faults.append(f"{name}: {value.strip()!r} is no {_range(kind)}")
+            faults.append(f"{name}: {value.strip()!r} is not a {_range(kind)}")
         else:
             found[name] = Gate(name, limit)
     if faults:
@@ -116,7 +118,7 @@ def parse_gates(texts: Sequence[str]) -> tuple[Gate, ...]:
     return tuple(found.values())
 
 
-def _limit(text: str, kind: Kind) -> float | None:
+def _limit(text: str, kind: GateKind) -> float | None:
     try:
         limit = float(text)
     except ValueError:
@@ -128,7 +130,7 @@ def _limit(text: str, kind: Kind) -> float | None:
     return limit
 
 
-def _range(kind: Kind) -> str:
+def _range(kind: GateKind) -> str:
     if kind.free:
         return "number of at least 0"
     return "share from 0 to 1" if kind.share else "whole number of at least 0"
@@ -150,27 +152,27 @@ def check_needs(gates: Sequence[Gate], *, labels: bool, backend: bool) -> None:
         )
 
 
-def check_gates(verification: Verification, gates: Sequence[Gate]) -> tuple[Finding, ...]:
+def check_gates(verification: Verification, gates: Sequence[Gate]) -> tuple[GateResult, ...]:
     """Return how each gate was kept."""
     return tuple(_check(verification, gate) for gate in gates)
 
 
-def _check(verification: Verification, gate: Gate) -> Finding:
+def _check(verification: Verification, gate: Gate) -> GateResult:
     kind = KNOWN[gate.name]
     value, where = _MEASURES[gate.name](verification)
     if value is None:
-        return Finding(gate.name, gate.limit, None, False, f"{kind.about}: nothing to measure")
+        return GateResult(gate.name, gate.limit, None, False, f"{kind.about}: nothing to measure")
     # What is lost is a difference of shares: 3 of 150 samples are 0.020000000000000018.
     within = value <= gate.limit or math.isclose(value, gate.limit, rel_tol=1e-9)
     ok = within if kind.bound == "most" else value >= gate.limit
     place = f" ({where})" if where else ""
     limit = f"at {kind.bound} {_shown(gate.limit, kind)} is allowed"
-    return Finding(
+    return GateResult(
         gate.name, gate.limit, value, ok, f"{kind.about}: {_shown(value, kind)}{place}, {limit}"
     )
 
 
-def _shown(value: float, kind: Kind) -> str:
+def _shown(value: float, kind: GateKind) -> str:
     if kind.free:
         return f"{value:.4g}"
     return f"{value:.2%}" if kind.share else f"{value:,.0f}"

@@ -15,7 +15,7 @@ from osbc_deploy.results import Saved
 from osbc_deploy.verification.bits import BackendComparison
 from osbc_deploy.verification.cost import Effect
 from osbc_deploy.verification.difference import Difference, Firing
-from osbc_deploy.verification.gates import Finding
+from osbc_deploy.verification.gates import GateResult
 from osbc_deploy.verification.metrics import holm, mcnemar, wilson
 from osbc_deploy.verification.stages import Record
 
@@ -182,7 +182,7 @@ class Verification(Saved):
     tau : float
         Time constant of the van Rossum distance, in steps.
     readout : str
-    findings : tuple of Finding
+    findings : tuple of GateResult
         How the gates were kept.
     """
 
@@ -196,7 +196,7 @@ class Verification(Saved):
     shown: Shown
     tau: float
     readout: str
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[GateResult, ...] = ()
 
     def score(self, stage: str) -> Score:
         """Return the score of a stage."""
@@ -238,6 +238,6 @@ class Verification(Saved):
         return {name: Paired(*counts[name], p[name], significant[name]) for name in counts}
 
     @property
-    def broken(self) -> tuple[Finding, ...]:
+    def broken(self) -> tuple[GateResult, ...]:
         """The gates that were not kept."""
         return tuple(f for f in self.findings if not f.ok)

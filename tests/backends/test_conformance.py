@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from osbc_backend_lava.backend import BACKEND, Job
+from osbc_backend_lava.backend import BACKEND, LavaJob
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.ranges import on_grid
 from osbc_deploy.testing import Case, assert_backend_conforms, assert_same_bits, random_networks
@@ -56,7 +56,9 @@ def test_engine_and_lava_agree_in_two_sessions_at_once(drawn: list[Case]) -> Non
         few = drawn[start::2]
         # The second session takes Lava's Sparse for everything.
         jobs = [
-            Job(c.network, c.spikes, [p.name for p in c.network.populations], (0.05, 2.0)[start])
+            LavaJob(
+                c.network, c.spikes, [p.name for p in c.network.populations], (0.05, 2.0)[start]
+            )
             for c in few
         ]
         for case, theirs in zip(few, BACKEND.run_many(jobs, 300.0), strict=True):

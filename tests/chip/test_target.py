@@ -97,8 +97,8 @@ def test_a_file_inherits_from_what_lies_beside_it_and_from_nowhere_else(tmp_path
     for text, words in (
         ('inherits = "\\u0000.toml"', "null byte"),
         ('inherits = "sub"', "is not known"),
-        ('inherits = ["loihi2"]', "which is no name"),
-        ("inherits = 1", "which is no name"),
+        ('inherits = ["loihi2"]', "which is not a name"),
+        ("inherits = 1", "which is not a name"),
     ):
         child.write_text(f'schema = 1\nname = "child"\n{text}')
         with pytest.raises(TargetError, match=words):

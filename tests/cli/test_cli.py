@@ -150,7 +150,7 @@ def test_the_bundled_network_is_the_default_and_json_is_json(tmp_path: Path) -> 
     assert accuracy["samples"] == 400
     assert accuracy["float"] >= 0.95
     assert accuracy["fixed_point"] >= accuracy["float"] - 0.015
-    # A tenth of 85,896 weights is no whole number.
+    # A tenth of 85,896 weights is not a whole number.
     assert report["compression"]["sparsity"] >= 0.89999
     assert all(layer["bits"] == 4 for layer in report["compression"]["layers"])
     assert report["fits"]
@@ -320,7 +320,7 @@ BAD = [
     (("fit", *NET, *DATA, "--bits", "four"), 2, ["'four'", "2,3,4,8"]),
     (("fit", *NET, *DATA, "--max-accuracy-drop", "2"), 2, ["outside 0 to 1"]),
     (("gone.net", "--target", "loihi2", *DATA), 2, ["gone.net: no such file"]),
-    (("fit", *NET, *DATA, "--plot", "gone/a.svg"), 2, ["--plot: gone is no folder"]),
+    (("fit", *NET, *DATA, "--plot", "gone/a.svg"), 2, ["--plot: gone is not a folder"]),
     (("fit", *NET, *DATA, "--plot", "."), 2, ["--plot: . is a folder"]),
     ((*NET, *DATA, "-o", "mymodel.py"), 2, ["not written by osbc-deploy"]),
     ((*NET, *DATA, "-o", "mine"), 2, ["mine: holds notes.txt", "would be lost"]),
@@ -382,19 +382,19 @@ def test_options_can_come_from_a_file(user: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[deploy]\nsparsity = [0.5]", "[deploy] sparsity: [0.5] is no single value"),
-        ("[deploy]\nsparsity = {a = 1}", "[deploy] sparsity: {'a': 1} is no single value"),
-        ("[deploy.bits]\na = 1", "[deploy] bits: {'a': 1} is no single value"),
-        ("[deploy]\nbits = 4.7", "[deploy] bits: 4.7 is no whole number"),
-        ("[deploy]\nbackend-samples = 3.0", "[deploy] backend-samples: 3.0 is no whole number"),
-        ("[deploy]\nbits = true", "[deploy] bits: True is no single value"),
-        ("[deploy]\nbits = 2026-01-01", "[deploy] bits: datetime.date(2026, 1, 1) is no single"),
+        ("[deploy]\nsparsity = [0.5]", "[deploy] sparsity: [0.5] is not a single value"),
+        ("[deploy]\nsparsity = {a = 1}", "[deploy] sparsity: {'a': 1} is not a single value"),
+        ("[deploy.bits]\na = 1", "[deploy] bits: {'a': 1} is not a single value"),
+        ("[deploy]\nbits = 4.7", "[deploy] bits: 4.7 is not a whole number"),
+        ("[deploy]\nbackend-samples = 3.0", "[deploy] backend-samples: 3.0 is not a whole number"),
+        ("[deploy]\nbits = true", "[deploy] bits: True is not a single value"),
+        ("[deploy]\nbits = 2026-01-01", "[deploy] bits: datetime.date(2026, 1, 1) is not a single"),
         ('[deploy]\nmixed = "maybe"', "[deploy] mixed: 'maybe' is neither true nor false"),
-        ("[deploy]\nweights = 3", "[deploy] weights: 3 is no path"),
-        ("[fit]\nbits = [4, 8]", "[fit] bits: [4, 8] is no single value"),
-        ('[verify]\ngate = "accuracy=0.1"', "[verify] gate: 'accuracy=0.1' is no list of texts"),
-        ("[depoly]\nbits = 4", "[depoly] is no command. Did you mean [deploy]?"),
-        ("[zzz]\nbits = 4", "[zzz] is no command. Known: backends, check, deploy,"),
+        ("[deploy]\nweights = 3", "[deploy] weights: 3 is not a path"),
+        ("[fit]\nbits = [4, 8]", "[fit] bits: [4, 8] is not a single value"),
+        ('[verify]\ngate = "accuracy=0.1"', "[verify] gate: 'accuracy=0.1' is not a list of texts"),
+        ("[depoly]\nbits = 4", "[depoly] is not a command. Did you mean [deploy]?"),
+        ("[zzz]\nbits = 4", "[zzz] is not a command. Known: backends, check, deploy,"),
         ("bits = 4", "bits stands outside a table"),
         ("deploy = 4", "deploy stands outside a table"),
     ],

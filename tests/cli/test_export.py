@@ -98,7 +98,7 @@ def test_a_net_file_that_is_none_ends_with_code_6(folder: Path) -> None:
                     ["a.net", "--target", "loihi2", "--calibration", "data.npz"]):  # fmt: skip
         done = osbc(*command, cwd=folder)
         assert done.returncode == 6, done.stderr
-        assert "a.net: is no NetX network" in done.stderr
+        assert "a.net: is not a NetX network" in done.stderr
 
 
 def lava_dl_file(path: Path, rng: np.random.Generator) -> None:

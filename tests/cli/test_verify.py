@@ -80,8 +80,8 @@ def test_the_exit_code_is_that_of_the_gates(capsys: pytest.CaptureFixture[str]) 
         (["--samples", "0"], "samples: 0 is less than 1"),
         (["--tau", "0"], "tau: 0"),
         (["--tau", "nan"], "tau: nan"),
-        (["--neurons", "9:1", "--neurons", "2:99"], "'9' is no population"),
-        (["--html", "nowhere/page.html"], "nowhere is no folder"),
+        (["--neurons", "9:1", "--neurons", "2:99"], "'9' is not a population"),
+        (["--html", "nowhere/page.html"], "nowhere is not a folder"),
         (["--html", "."], "--html: . is a folder. Name a file"),
     ],
 )

@@ -110,13 +110,13 @@ def test_a_changed_input_is_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=f"another run; changed since: {name}"):
             compress(*changed, state=folder)
     assert layers(folder) == before
-    # How it is computed is no part of what is computed.
+    # How it is computed is not a part of what is computed.
     compress(net, x, CompressionOptions(sparsity=0.7, bits=3, threads=1), state=folder)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(UsageError, match="is no state of osbc-deploy"):
+    with pytest.raises(UsageError, match="is not a state of osbc-deploy"):
         compress(nets.mlp(), nets.spikes(4, 5, 10, 24), OPTIONS, state=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -123,7 +123,7 @@ def test_nmnist_overflows_add_their_time(tmp_path: Path) -> None:
 def test_aedat2_events_are_those_written(tmp_path: Path, rng: np.random.Generator) -> None:
     events = random_events(rng, 500, 128, 1_300_000)
     written = [(dvs128_address(x, y, p), t) for x, y, p, t in events]
-    written.insert(7, (1 << 15, written[6][1]))  # an external event is no pixel
+    written.insert(7, (1 << 15, written[6][1]))  # an external event is not a pixel
     path = tmp_path / "cifar10_cat_3.aedat"
     path.write_bytes(aedat2_bytes(written))
     first = events[0][3]
@@ -263,7 +263,7 @@ def test_aedat4_says_what_it_needs(tmp_path: Path) -> None:
         read_aedat4(tmp_path / "a.aedat4")
 
 
-def test_without_tonic_the_command_that_adds_it_is_said(
+def test_without_tonic_the_command_that_adds_it_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "tonic", None)

@@ -1,4 +1,4 @@
-"""Samples are checked at the door, whatever form they come in."""
+"""Samples are validated on input, whatever form they come in."""
 
 from __future__ import annotations
 

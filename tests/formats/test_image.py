@@ -314,7 +314,7 @@ def test_cores_whose_parts_do_not_fit_together_are_refused(
         struct.pack_into("<HH", cores[1], len(cores[1]) - 96, 9, 1)
 
     def deaf(cores: list[bytearray]) -> None:
-        # The last core of the dense layer keeps its neurons and hears nothing.
+        # The last core of the dense layer keeps its neurons and receives input from nothing.
         sets, neurons = struct.unpack_from("<I", cores[-1], 44)[0], 900 - first
         struct.pack_into("<I", cores[-1], 48, 0)
         del cores[-1][52 + 32 * sets + neurons + -neurons % 4 :]

@@ -130,7 +130,7 @@ def test_what_cannot_be_exchanged_is_said(tmp_path: Path) -> None:
     end = (nn.Flatten(), nn.Linear(4, 4), leaky(output=True))
     both = nn.Sequential(nn.Conv2d(2, 4, 3), pool, leaky(), pool, *end).eval()
     other = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), pool, leaky(output=True)).eval()
-    with pytest.raises(UsageError, match="'maxpool=sum' is none of maxpool=avg"):
+    with pytest.raises(UsageError, match="'maxpool=sum' is not one of maxpool=avg"):
         import_network(both, None, data(2, 8, 8), substitute="maxpool=sum")
     with pytest.raises(UsageError, match="no module to exchange layers in"):
         import_network(str(tmp_path / "a.nir"), None, None, substitute="maxpool=avg")

@@ -183,7 +183,7 @@ def test_a_leak_longer_than_the_register_is_clipped_and_said(formats: NumberForm
     assert any("dv clipped to 0..4095" in d.message for d in lowered.deviations)
 
 
-def test_registers_too_coarse_for_what_they_hold_are_said(formats: NumberFormats) -> None:
+def test_registers_too_coarse_for_what_they_hold_are_reported(formats: NumberFormats) -> None:
     slow = norse.SequentialState(linear(20, 10, 4.0), box(tau_mem_inv=0.1, v_th=1e-4))
     _, _, lowered = both(slow, (20,), formats, sparsity=0.0, bits=8)
     text = " ".join(d.message for d in lowered.deviations)

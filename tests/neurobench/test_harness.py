@@ -227,7 +227,7 @@ def test_a_metric_that_fails_within_neurobench_is_no_silent_zero(
         neurobench_scores(network, check_samples("x", x))
 
 
-def test_without_neurobench_the_command_that_adds_it_is_said(
+def test_without_neurobench_the_command_that_adds_it_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "neurobench.benchmarks", None)

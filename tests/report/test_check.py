@@ -86,7 +86,9 @@ def differ_in_potentials(report: Report) -> None:
          "4 over: chip: chip: 3 cores needed, 2 available (1 over)"),
     ],
 )  # fmt: skip
-def test_the_reason_is_said(change: Any, name: str, said: str, site: Site, tmp_path: Path) -> None:
+def test_the_reason_is_reported(
+    change: Any, name: str, said: str, site: Site, tmp_path: Path
+) -> None:
     image = tmp_path / "image"
     assert claim(site, tmp_path, change, name) == said.format(image=image)
 
@@ -94,7 +96,7 @@ def test_the_reason_is_said(change: Any, name: str, said: str, site: Site, tmp_p
 IMPOSSIBLE: dict[str, tuple[Any, str]] = {
     "no share": (
         lambda r: r["accuracy"].update(fixed_point=0.81, agreement=0.5),
-        "accuracy.fixed_point: 0.81 is no share of 20 samples",
+        "accuracy.fixed_point: 0.81 is not a share of 20 samples",
     ),
     "another accuracy with the same answers": (
         lambda r: r["accuracy"].update(fixed_point=1.0),
@@ -106,7 +108,7 @@ IMPOSSIBLE: dict[str, tuple[Any, str]] = {
     ),
     "agreement of half a sample": (
         lambda r: r["accuracy"].update(agreement=0.975),
-        "accuracy.agreement: 0.975 is no share of 20 samples",
+        "accuracy.agreement: 0.975 is not a share of 20 samples",
     ),
     "no agreement": (
         lambda r: r["accuracy"].update(agreement=None),
@@ -156,7 +158,7 @@ def test_numbers_that_cannot_all_be_true(kind: str, site: Site, tmp_path: Path) 
     """Also of a baseline, whose network is not there to count."""
     change, said = IMPOSSIBLE[kind]
     assert claim(site, tmp_path, change).startswith(
-        f"6 error: {tmp_path}/image/report.json: is no report to trust: "
+        f"6 error: {tmp_path}/image/report.json: is not a report to trust: "
     )
     code, lines = checked(
         site, site.root, ["--baseline", str(tmp_path / "image" / "report.json")], image="plain"
@@ -240,7 +242,7 @@ def test_the_provenance_says_what_was_asked(site: Site) -> None:
 @pytest.mark.parametrize("epoch", ["", "soon", "1e9", "9" * 30])
 def test_a_date_that_is_none_is_refused(epoch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
-    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH: .* is no time"):
+    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH: .* is not a time"):
         Request()
 
 

@@ -17,7 +17,7 @@ from osbc_deploy.errors import UsageError
 from osbc_deploy.fitting import Candidate, FitBudget, FitResult, Plan
 from osbc_deploy.inspection import Inspection
 from osbc_deploy.results import Result
-from osbc_deploy.verification.gates import Finding
+from osbc_deploy.verification.gates import GateResult
 from verified import SIZES, verification
 
 FOUND = verification()
@@ -76,7 +76,7 @@ def test_the_lines_hold_the_results_numbers() -> None:
     assert f"on loihi2-sim, FITS ({cores} of 120 cores)" in text
     assert f"memory: {DEPLOYED.mapping.bytes:,} B on {cores} cores" in text
     assert f"fixed point {DEPLOYED.accuracy.fixed_point:.2%} on 48 samples" in text
-    broken = replace(FOUND, findings=(Finding("mismatch", 0.0, 0.5, False, "too many"),))
+    broken = replace(FOUND, findings=(GateResult("mismatch", 0.0, 0.5, False, "too many"),))
     assert "gates: 0 of 1 kept" in repr(broken)
     assert "broken: mismatch: too many" in repr(broken)
     right = int(np.count_nonzero(FOUND.score("float").classes == FOUND.score("float").labels))

@@ -28,12 +28,12 @@ def test_all_faults_are_said_at_once_with_the_known_names() -> None:
     for part in (
         "'mismatch' is not of the form NAME=VALUE",
         "'speed' is unknown",
-        "agreement: '1.5' is no share from 0 to 1",
-        "silenced: '0.5' is no whole number",
-        "mismatch: 'nan' is no share",
+        "agreement: '1.5' is not a share from 0 to 1",
+        "silenced: '0.5' is not a whole number",
+        "mismatch: 'nan' is not a share",
         "accuracy_drop is given twice",
-        "van_rossum: '-1' is no number of at least 0",
-        "clipped: 'x' is no whole number",
+        "van_rossum: '-1' is not a number of at least 0",
+        "clipped: 'x' is not a whole number",
     ):
         assert part in text
     assert all(name in text for name in KNOWN)

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.facts import Bits, Fact, Positive, Strict
-from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Range, Ranges, Stored, Usage
+from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Range, Ranges, StoredWeights, Usage
 from osbc_deploy.chip.memory.base import Arrangement, MemoryBase
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.model.connections.base import no_such_kind
@@ -161,7 +161,7 @@ class Chunks(MemoryBase):
 @singledispatch
 def _stored(
     connection: FixedConnection, afferent: Afferent, memory: Chunks, ranges: Ranges, whole: bool
-) -> Stored:
+) -> StoredWeights:
     """Return what one afferent stores of a slice, or of the `whole` layer."""
     raise no_such_kind(connection, "this memory model")
 
@@ -169,7 +169,7 @@ def _stored(
 @_stored.register(FixedDense)
 def _(
     _dense: FixedDense, afferent: Afferent, memory: Chunks, ranges: Ranges, whole: bool
-) -> Stored:
+) -> StoredWeights:
     """Take the cheaper encoding."""
     n_pre, bits, delay = afferent.pre_size, afferent.bits, afferent.delay_bits
     rows = ranges[0][1] - ranges[0][0]
@@ -180,17 +180,19 @@ def _(
     sparse = memory.axons(nonzero, bits, index, delay)
     if sparse[0] < dense[0]:
         axons = len(nonzero)
-        return Stored("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
-    return Stored("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
+        return StoredWeights("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
+    return StoredWeights("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
 
 
 @_stored.register(FixedConv)
-def _(conv: FixedConv, afferent: Afferent, memory: Chunks, ranges: Ranges, whole: bool) -> Stored:
+def _(
+    conv: FixedConv, afferent: Afferent, memory: Chunks, ranges: Ranges, whole: bool
+) -> StoredWeights:
     """Cost a tile: kernel sets that pixels share, with indices of one width.
 
     Neurons are numbered with the channel fastest, as in nengo-loihi's channels-last order. An
     uncut layer has an axon for every pixel of the source, one that sees nothing included; a part
-    of a layer only for those it hears.
+    of a layer only for those it receives input from.
     """
     channels = ranges[0][1] - ranges[0][0]
     (c0, c1), *seen = conv.seen(afferent.pre_shape, ranges)
@@ -216,7 +218,7 @@ def _(conv: FixedConv, afferent: Afferent, memory: Chunks, ranges: Ranges, whole
     words, bits = memory.axons(sizes, afferent.bits, memory.index_bits(largest), 0)
     pixels = sum(1 for (_, r), (_, c) in product(*taps) if r and c)
     entries = math.prod(afferent.pre_shape[1:]) if whole else pixels
-    return Stored("conv", words, entries, pixels * (c1 - c0), int(sizes.sum()), bits)
+    return StoredWeights("conv", words, entries, pixels * (c1 - c0), int(sizes.sum()), bits)
 
 
 def _taps(

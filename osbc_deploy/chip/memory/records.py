@@ -17,7 +17,7 @@ from pydantic import Field
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.facts import Bits, Count, Fact, Positive, Strict
-from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, Stored, Usage
+from osbc_deploy.chip.layers import PARTS, Afferent, Layer, Ranges, StoredWeights, Usage
 from osbc_deploy.chip.memory.base import Arrangement, MemoryBase
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.model.connections.base import no_such_kind
@@ -197,23 +197,23 @@ class Records(MemoryBase):
 @singledispatch
 def _stored(
     connection: FixedConnection, afferent: Afferent, memory: Records, ranges: Ranges
-) -> Stored:
+) -> StoredWeights:
     """Return what one afferent stores of a slice."""
     raise no_such_kind(connection, "this memory model")
 
 
 @_stored.register(FixedDense)
-def _(_dense: FixedDense, afferent: Afferent, memory: Records, ranges: Ranges) -> Stored:
+def _(_dense: FixedDense, afferent: Afferent, memory: Records, ranges: Ranges) -> StoredWeights:
     """Take the cheaper encoding."""
     rows = ranges[0][1] - ranges[0][0]
     n_pre, bits, delay = afferent.pre_size, afferent.bits, afferent.delay_bits
     dense = memory.axon_words(np.full(n_pre, rows), bits, sparse=False, delay_bits=delay)
-    whole = Stored("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
+    whole = StoredWeights("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
     nonzero = afferent.fan_in(ranges[0])
     nonzero = nonzero[nonzero > 0]
     sparse = memory.axon_words(nonzero, bits, sparse=True, delay_bits=delay)
     axons = len(nonzero)
-    without = Stored("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
+    without = StoredWeights("sparse", sparse[0], axons, axons, int(nonzero.sum()), sparse[1])
     # An axon without synapses on the core needs no entry either, so both columns count.
     return min(
         (part for part in (whole, without) if memory.allows(part.encoding)),
@@ -222,7 +222,7 @@ def _(_dense: FixedDense, afferent: Afferent, memory: Records, ranges: Ranges) -
 
 
 @_stored.register(FixedConv)
-def _(conv: FixedConv, afferent: Afferent, memory: Records, ranges: Ranges) -> Stored:
+def _(conv: FixedConv, afferent: Afferent, memory: Records, ranges: Ranges) -> StoredWeights:
     """Cost a tile: its kernels once, whatever the number of pixels."""
     _, per_group, kh, kw = conv.weight.shape
     start, stop = ranges[0]
@@ -236,4 +236,4 @@ def _(conv: FixedConv, afferent: Afferent, memory: Records, ranges: Ranges) -> S
     seen = conv.seen(afferent.pre_shape, ranges)
     axons = math.prod(stop - start for start, stop in seen)
     synapses = (stop - start) * per_group * kh * kw
-    return Stored("conv", words, memory.conv_axon_entries.value, axons, synapses, bits)
+    return StoredWeights("conv", words, memory.conv_axon_entries.value, axons, synapses, bits)

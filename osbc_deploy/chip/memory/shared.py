@@ -98,9 +98,13 @@ class SharedCore(MemoryBase):
                 if afferent.delay_bits:
                     found.append(f"{layer}: synaptic delays, none are possible")
                 if afferent.pre == output.name and not self.recurrent_outputs.value:
-                    found.append(f"{layer}: hears the output; only hidden neurons are recurrent")
+                    found.append(
+                        f"{layer}: receives input from the output; only hidden neurons may be "
+                        "recurrent"
+                    )
                 if afferent.pre == INPUT and layer is output and len(layers) > 1:
                     found.append(
-                        f"{layer}: hears the input; only hidden neurons do, the output hears them"
+                        f"{layer}: receives input from the input; the output may receive it from "
+                        "hidden neurons only"
                     )
         return found

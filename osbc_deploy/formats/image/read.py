@@ -69,7 +69,7 @@ class _Cursor:
 
     def take(self, count: int) -> bytes:
         if count < 0 or self.at + count > len(self.data):
-            raise ValueError("it ends early")
+            raise ValueError("file is truncated")
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -87,7 +87,7 @@ class _Cursor:
 
     def end(self) -> None:
         if self.at != len(self.data):
-            raise ValueError("it goes on after its end")
+            raise ValueError("trailing bytes after the last section")
 
 
 def _decode(data: bytes, allowance: Allowance) -> FixedPointNetwork:

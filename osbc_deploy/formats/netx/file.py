@@ -122,7 +122,7 @@ def read_layers(path: Path) -> NetxFile:
     UsageError
         When there is no such file.
     ArtefactError
-        When it is no HDF5 file, damaged, or holds something else than layers.
+        When it is not an HDF5 file, damaged, or holds something else than layers.
     UnsupportedModelError
         With every layer that cannot be represented.
     """
@@ -139,7 +139,7 @@ def read_layers(path: Path) -> NetxFile:
             OverflowError, MemoryError) as error:  # fmt: skip
         # h5py raises any of these for a damaged file.
         raise ArtefactError(
-            f"{path}: is no NetX network ({reason(error)}). Export it again from lava-dl."
+            f"{path}: is not a NetX network ({reason(error)}). Export it again from lava-dl."
         ) from error
 
 

@@ -74,7 +74,7 @@ def read_netx_fixed(
     return network
 
 
-class Stored(NamedTuple):
+class StoredCodes(NamedTuple):
     """How weights are stored: mantissas, bits, exponent and sign mode."""
 
     mantissa: IntArray
@@ -83,7 +83,7 @@ class Stored(NamedTuple):
     sign: Sign
 
 
-def stored_weights(weight: IntArray, formats: NumberFormats) -> Stored | None:
+def stored_weights(weight: IntArray, formats: NumberFormats) -> StoredCodes | None:
     """Return how plain integer weights are stored.
 
     Mixed signs are preferred; None where 8 bits, or one sign's 8 bits, do not hold the weights.
@@ -97,11 +97,11 @@ def stored_weights(weight: IntArray, formats: NumberFormats) -> Stored | None:
         top = 1 << (bits - 1)
         if bits > 1 and -top <= low and high < top:
             shift = widest - bits + 1
-            return Stored(codes << shift, bits, common - shift, "mixed")
+            return StoredCodes(codes << shift, bits, common - shift, "mixed")
     if low >= 0 and high < 1 << widest:
-        return Stored(codes, widest, common, "excitatory")
+        return StoredCodes(codes, widest, common, "excitatory")
     if high <= 0 and -low < 1 << widest:
-        return Stored(codes, widest, common, "inhibitory")
+        return StoredCodes(codes, widest, common, "inhibitory")
     return None
 
 
@@ -198,7 +198,7 @@ class _Fixed:
         bias = np.zeros((), np.int64) if layer.bias is None else layer.bias
         self.populations.append(self.population(name, layer, bias, ours))
 
-    def stored(self, layer: NetxLayer, weight: IntArray, ours: dict[str, Any]) -> Stored:
+    def stored(self, layer: NetxLayer, weight: IntArray, ours: dict[str, Any]) -> StoredCodes:
         """Return how weights are stored: as the loader would, or it is an offender."""
         parts = [w for w in (layer.weight, layer.weight_rec) if w is not None]
         found = _as_stored(weight, ours) or stored_weights(weight, self.formats)
@@ -212,7 +212,7 @@ class _Fixed:
         line = f"layer {layer.number}: weights {low} to {high} {why}"
         self.offenders += [line] if line not in self.offenders else []
         # Go on, for what else there is to say.
-        return Stored(np.zeros_like(weight), self.formats.weight_mantissa_bits, 0, "mixed")
+        return StoredCodes(np.zeros_like(weight), self.formats.weight_mantissa_bits, 0, "mixed")
 
     def population(
         self, name: str, layer: NetxLayer, bias: IntArray, ours: dict[str, Any]
@@ -241,7 +241,7 @@ class _Fixed:
         )  # fmt: skip
 
 
-def _as_stored(weight: IntArray, ours: dict[str, Any]) -> Stored | None:
+def _as_stored(weight: IntArray, ours: dict[str, Any]) -> StoredCodes | None:
     """Return the weights as we had stored them, if that gives the same weights."""
     if not ours:
         return None
@@ -250,4 +250,4 @@ def _as_stored(weight: IntArray, ours: dict[str, Any]) -> Stored | None:
     back = mantissa << exponent if exponent >= 0 else mantissa >> -exponent
     if (back != weight).any():
         return None
-    return Stored(mantissa, int(ours["weight_bits"]), exponent, ours["sign"])
+    return StoredCodes(mantissa, int(ours["weight_bits"]), exponent, ours["sign"])

@@ -51,7 +51,7 @@ def write_netx(network: FixedPointNetwork, path: str | Path) -> None:
     path = Path(path)
     check_writable(network)
     if path.exists() and not (path.is_file() and h5py.is_hdf5(path)):
-        raise UsageError(f"{path}: exists and is no NetX file. Choose another name.")
+        raise UsageError(f"{path}: exists and is not a NetX file. Choose another name.")
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         _write(network, file)

@@ -58,7 +58,7 @@ def read_model(path: Path) -> NirModel:
     UsageError
         When the file does not exist, or the ``nir`` package does not.
     ArtefactError
-        When it is no NIR file, damaged, or holds what is not finite.
+        When it is not a NIR file, damaged, or holds what is not finite.
     UnsupportedModelError
         With every node of a type that NIR does not have.
     """
@@ -71,7 +71,7 @@ def read_model(path: Path) -> NirModel:
             OverflowError, MemoryError) as error:  # fmt: skip
         # h5py raises any of these for a damaged file.
         raise ArtefactError(
-            f"{path}: is no NIR graph ({reason(error)}). Write it again with nir.write."
+            f"{path}: is not a NIR graph ({reason(error)}). Write it again with nir.write."
         ) from error
     return take_apart(_Nodes(str(path)).graph(tree), str(path))
 
@@ -143,7 +143,7 @@ class _Nodes:
             return nir.dict2NIRNode(fields)
         except Exception as error:  # noqa: BLE001 - nir checks with asserts and any other error
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self.faults.append(f"{where}: is no {kind} ({reason[:160]})")
+            self.faults.append(f"{where}: is not a {kind} ({reason[:160]})")
             return None
 
     def subgraph(self, tree: dict[str, Any], name: str) -> Any:

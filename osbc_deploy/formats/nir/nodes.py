@@ -98,7 +98,7 @@ class Translator:
             ) from error
 
     def output(self) -> str:
-        """Return the neurons that the output node hears."""
+        """Return the neurons that the output node receives input from."""
         name = self.model.outputs[0]
         while True:
             before = [pre for pre, post in self.model.edges if post == name]
@@ -108,7 +108,7 @@ class Translator:
             if kind not in ("Output", "Flatten"):
                 hears = ", ".join(before) or "nothing"
                 raise UnsupportedModelError(
-                    f"{name}: the output hears {hears}",
+                    f"{name}: the output receives input from {hears}",
                     [
                         *self.faults,
                         f"{name}: must hear the neurons of one node; end the graph with "

@@ -66,12 +66,12 @@ def choose(model: NirModel, dt: float | None, reset: str | None, source: str) ->
     Raises
     ------
     UsageError
-        When neither says what the network needs, or what was asked for makes no sense.
+        When neither says what the network needs, or what was asked for is not valid.
     """
     if dt is not None and not (np.isfinite(dt) and dt > 0):
-        raise UsageError(f"--dt: {dt:g} is no time step; it must be more than 0.")
+        raise UsageError(f"--dt: {dt:g} is not a time step; it must be more than 0.")
     if reset is not None and reset not in _RESETS:
-        raise UsageError(f"--reset: {reset!r} is none of {', '.join(_RESETS)}.")
+        raise UsageError(f"--reset: {reset!r} is not one of {', '.join(_RESETS)}.")
     missing: list[str] = []
     notes: list[str] = []
     found_dt = _time_step(model, dt, notes, missing)

@@ -1,6 +1,6 @@
 """Numbers and shapes of a NIR graph, in the axes and the precision that networks have.
 
-A file may hold anything: what makes no sense raises ValueError with the end of a sentence.
+A file may hold anything: what is not valid raises ValueError with the end of a sentence.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def check_nir(path: Path) -> None:
     if path.suffix != ".nir":
         raise UsageError(f"{path}: a NIR graph is read by its ending. Name it {path.name}.nir.")
     if path.exists() and not (path.is_file() and h5py.is_hdf5(path)):
-        raise UsageError(f"{path}: exists and is no NIR graph. Choose another name.")
+        raise UsageError(f"{path}: exists and is not a NIR graph. Choose another name.")
 
 
 def nir_graph(network: Network, *, dt: float | None = None) -> Any:

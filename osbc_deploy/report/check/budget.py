@@ -15,18 +15,18 @@ from osbc_deploy.limits import HAND_WRITTEN, read_text
 from osbc_deploy.parsing import parse_toml
 from osbc_deploy.report.measures import layer_measures, totals
 
-__all__ = ["Budget", "Finding", "check_report", "read_budget"]
+__all__ = ["Budget", "LimitResult", "check_report", "read_budget"]
 
 Kind = Literal["resource", "quality"]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class _Strict(BaseModel):
+class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Limits(_Strict):
+class Limits(_Table):
     """Limits of the whole network.
 
     Attributes
@@ -49,14 +49,14 @@ class Limits(_Strict):
     mismatched_spikes: Count | None = None
 
 
-class LayerLimits(_Strict):
+class LayerLimits(_Table):
     """Limits of one layer."""
 
     cores: Count | None = None
     memory_bytes: Count | None = None
 
 
-class Growth(_Strict):
+class Growth(_Table):
     """How much more than the baseline is allowed, as a share (0.05 is 5 %) or a difference.
 
     Attributes
@@ -83,7 +83,7 @@ class Growth(_Strict):
         return any(v is not None for v in (self.cores, self.memory, self.accuracy_drop))
 
 
-class Budget(_Strict):
+class Budget(_Table):
     """A budget file.
 
     Attributes
@@ -113,7 +113,7 @@ class Budget(_Strict):
 
 
 @dataclass(frozen=True)
-class Finding:
+class LimitResult:
     """One limit and how it was kept.
 
     Attributes
@@ -162,14 +162,14 @@ def read_budget(path: Path) -> Budget:
             )
         )
         raise UsageError(
-            f"{path}: is no budget:\n{faults}\nTables are [budget], [resources], "
+            f"{path}: is not a budget:\n{faults}\nTables are [budget], [resources], "
             "[layers.NAME] and [growth]; start with 'schema = 1'."
         ) from error
 
 
 def check_report(
     report: Mapping[str, Any], budget: Budget, baseline: Mapping[str, Any] | None = None
-) -> list[Finding]:
+) -> list[LimitResult]:
     """Compare a report with a budget, and with a baseline if there is one.
 
     Raises
@@ -198,26 +198,26 @@ def check_report(
 
 def _at_most(
     name: str, actual: float, limit: float, unit: str = "", kind: Kind = "resource"
-) -> Finding:
+) -> LimitResult:
     over = actual - limit
     text = f"{_number(actual)}{unit} of {_number(limit)}{unit}"
     if over > 0:
         text += f", {_number(over)}{unit} over"
-    return Finding(name, kind, actual, limit, over <= 0, text)
+    return LimitResult(name, kind, actual, limit, over <= 0, text)
 
 
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def _fit(report: Mapping[str, Any]) -> Iterator[Finding]:
+def _fit(report: Mapping[str, Any]) -> Iterator[LimitResult]:
     for excess in report["excesses"]:
-        yield Finding(excess.split(":")[0], "resource", 1, 0, False, excess)
+        yield LimitResult(excess.split(":")[0], "resource", 1, 0, False, excess)
     if report["fits"]:
-        yield Finding("fits", "resource", 0, 0, True, f"fits {report['target']['name']}")
+        yield LimitResult("fits", "resource", 0, 0, True, f"fits {report['target']['name']}")
 
 
-def _network(report: Mapping[str, Any], limits: Limits) -> Iterator[Finding]:
+def _network(report: Mapping[str, Any], limits: Limits) -> Iterator[LimitResult]:
     whole = totals(report)
     if limits.cores is not None:
         yield _at_most("cores", whole["cores"], limits.cores)
@@ -227,7 +227,7 @@ def _network(report: Mapping[str, Any], limits: Limits) -> Iterator[Finding]:
         actual = _accuracy(report, "fixed_point")
         missing = limits.accuracy_floor - actual
         text = f"{actual:.2%}, at least {limits.accuracy_floor:.2%}"
-        yield Finding(
+        yield LimitResult(
             "accuracy",
             "quality",
             actual,
@@ -240,7 +240,7 @@ def _network(report: Mapping[str, Any], limits: Limits) -> Iterator[Finding]:
         yield _drop("accuracy drop", drop, limits.accuracy_drop)
 
 
-def _fidelity(report: Mapping[str, Any], limits: Limits) -> Iterator[Finding]:
+def _fidelity(report: Mapping[str, Any], limits: Limits) -> Iterator[LimitResult]:
     """Hold mismatches against a limit; where nothing was compared, none is no good sign."""
     fidelity, allowed = report["fidelity"], limits.mismatched_spikes
     name = "mismatched spikes and potentials"
@@ -251,15 +251,15 @@ def _fidelity(report: Mapping[str, Any], limits: Limits) -> Iterator[Finding]:
         yield _at_most(name, different, allowed or 0, kind="quality")
     elif allowed is not None:
         text = "nothing was compared; deploy with --backend-samples of at least 1"
-        yield Finding(name, "quality", None, allowed, False, text)
+        yield LimitResult(name, "quality", None, allowed, False, text)
 
 
-def _drop(name: str, drop: float, limit: float) -> Finding:
+def _drop(name: str, drop: float, limit: float) -> LimitResult:
     # A drop is a difference of shares of whole samples; rounding must not decide.
     over = drop - limit
     ok = over <= 1e-9
     text = f"{drop:.2%} lost, at most {limit:.2%}" + ("" if ok else f", {over:.2%} over")
-    return Finding(name, "quality", drop, limit, ok, text)
+    return LimitResult(name, "quality", drop, limit, ok, text)
 
 
 def _accuracy(report: Mapping[str, Any], which: str) -> float:
@@ -272,7 +272,7 @@ def _accuracy(report: Mapping[str, Any], which: str) -> float:
     return float(value)
 
 
-def _resources(report: Mapping[str, Any], shares: Mapping[str, float]) -> Iterator[Finding]:
+def _resources(report: Mapping[str, Any], shares: Mapping[str, float]) -> Iterator[LimitResult]:
     known = sorted({name for core in report["cores"] for name in core["resources"]})
     for name, share in shares.items():
         if name not in known:
@@ -284,7 +284,7 @@ def _resources(report: Mapping[str, Any], shares: Mapping[str, float]) -> Iterat
             limit = math.floor(round(share * resource["max"], 6))
             over = resource["used"] - limit
             text = f"{resource['used']:,} of {limit:,} ({used:.0%} of capacity)"
-            yield Finding(
+            yield LimitResult(
                 f"core {core['core']} {name}",
                 "resource",
                 used,
@@ -294,7 +294,7 @@ def _resources(report: Mapping[str, Any], shares: Mapping[str, float]) -> Iterat
             )
 
 
-def _layers(report: Mapping[str, Any], limits: Mapping[str, LayerLimits]) -> Iterator[Finding]:
+def _layers(report: Mapping[str, Any], limits: Mapping[str, LayerLimits]) -> Iterator[LimitResult]:
     measures = layer_measures(report)
     for name, limit in limits.items():
         if name not in measures:
@@ -334,7 +334,7 @@ def _check_comparable(
 
 def _growth(
     report: Mapping[str, Any], baseline: Mapping[str, Any], growth: Growth
-) -> Iterator[Finding]:
+) -> Iterator[LimitResult]:
     now, before = totals(report), totals(baseline)
     if growth.cores is not None:
         yield _at_most("cores since baseline", now["cores"], before["cores"] + growth.cores)

@@ -99,10 +99,10 @@ def _accuracy(report: Report) -> Iterator[str]:
         if (value is None) == test["labels"]:
             yield f"accuracy.{key}: is {value}, with {'' if test['labels'] else 'no '}labels"
         elif value is not None and not _is_share(value, test["samples"]):
-            yield f"accuracy.{key}: {value} is no share of {test['samples']:,} samples"
+            yield f"accuracy.{key}: {value} is not a share of {test['samples']:,} samples"
     for key, value in accuracy["no_answer"].items():
         if not _is_share(value, test["samples"]):
-            yield f"accuracy.no_answer.{key}: {value} is no share of {test['samples']:,} samples"
+            yield f"accuracy.no_answer.{key}: {value} is not a share of {test['samples']:,} samples"
         if (right := accuracy[key]) is not None and right + value > 1 + _ROUNDING:
             yield f"accuracy.{key}: {right}, with {value} unanswered"
     yield from _agreement(accuracy, test["samples"])
@@ -117,7 +117,7 @@ def _agreement(accuracy: Report, samples: int) -> Iterator[str]:
     elif agreement is not None:
         # Of the samples that one of the two answers: all, when one of them answers all.
         if 0 in (ours, theirs) and not _is_share(agreement, samples):
-            yield f"accuracy.agreement: {agreement} is no share of {samples:,} samples"
+            yield f"accuracy.agreement: {agreement} is not a share of {samples:,} samples"
         right, was = accuracy["fixed_point"], accuracy["float"]
         if right is not None and abs(right - was) > 1 - agreement + _ROUNDING:
             yield f"accuracy.agreement: {agreement}, with accuracies {was} and {right}"

@@ -87,7 +87,7 @@ def _target(path: Path, report: Report, asked: str | None) -> Target:
     name, digest = (report["provenance"]["target"][key] for key in ("name", "sha256"))
     if asked is None and name not in target_names():
         raise ArtefactError(
-            f"{path}: was deployed on {name!r}, which is none of the targets that come with the "
+            f"{path}: was deployed on {name!r}, which is not one of the targets that come with the "
             "tool. Give its file with --target."
         )
     chip = load_target(name if asked is None else asked)

@@ -191,7 +191,7 @@ class TestLoihi1:
         assert usage.used["synapses"] * 64 == written_out(layer)
 
     def test_only_what_sees_a_tile_is_an_axon_of_it(self) -> None:
-        # A 2 x 2 tile of a 3 x 3 kernel hears 4 x 4 pixels.
+        # A 2 x 2 tile of a 3 x 3 kernel receives input from 4 x 4 pixels.
         layer = self.convolution((2, 12, 12), 4, (3, 3))
         assert self.RULES.cost(layer, ((0, 4), (0, 2), (4, 6))).used["axon_in"] == 16
 

@@ -52,10 +52,11 @@ def test_only_hidden_neurons_are_recurrent_and_hear_the_input() -> None:
         return map_network(changed, load_target("xylo-audio2")).excesses()
 
     assert excesses("a", "a") == []
-    hidden = "hears the output; only hidden neurons are recurrent"
+    hidden = "receives input from the output; only hidden neurons may be recurrent"
     assert excesses("b", "b") == [f"layer to b: {hidden}"]
     assert excesses("b", "a") == [f"layer to a: {hidden}"]
     assert excesses("input", "b", late) == [
         "layer to b: synaptic delays, none are possible",
-        "layer to b: hears the input; only hidden neurons do, the output hears them",
+        "layer to b: receives input from the input; the output may receive it from "
+        "hidden neurons only",
     ]

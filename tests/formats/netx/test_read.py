@@ -484,7 +484,7 @@ def test_a_missing_file_is_wrong_usage(name: str, tmp_path: Path, formats: Numbe
 def test_what_the_library_says_is_quoted_whole(tmp_path: Path, formats: NumberFormats) -> None:
     path = small(tmp_path / "a.net")
     edit(path, lambda f: f.__delitem__("layer"))
-    with pytest.raises(ArtefactError, match=r"is no NetX network \(/layer is missing\)"):
+    with pytest.raises(ArtefactError, match=r"is not a NetX network \(/layer is missing\)"):
         read_netx_fixed(path, formats)
     assert reason(OSError("cannot open 'a.net'")) == "cannot open 'a.net'"
     assert reason(KeyError("no 'layer'")) == "no 'layer'"

@@ -342,7 +342,7 @@ def test_other_files_are_left_alone(drawn: list[Case], tmp_path: Path) -> None:
     )  # fmt: skip
     network = replace(network, projections=chain)
     assert wide.any()
-    with pytest.raises(UsageError, match="exists and is no NetX file"):
+    with pytest.raises(UsageError, match="exists and is not a NetX file"):
         write_netx(network, path)
     assert path.read_text() == "mine"
     assert [p.name for p in tmp_path.iterdir()] == ["notes.net"]

@@ -95,7 +95,7 @@ class Dense:
             kinds = (*KINDS, "LI", "CubaLI") if last else KINDS
             kind = str(rng.choice(kinds))
             heard = list(rng.choice(list(sizes), int(rng.integers(1, 3))))
-            # The one before is heard, so that the output hears all of them.
+            # The one before is heard, so that the output receives input from all of them.
             heard = list(dict.fromkeys([list(sizes)[-1], *map(str, heard)]))
             if rng.random() < 0.5 and kind not in ("LI", "CubaLI"):
                 heard.append(name)
@@ -422,9 +422,9 @@ def test_integrators_with_r_1_need_no_time_step() -> None:
         ((w(), lif()), {}, r"--dt: is missing; 1 depends.*\n--reset: is missing"),
         ((w(), lif()), {"dt": DT}, r"'subtract' where .* snnTorch and sinabs.*'zero'"),
         ((w(), lif()), {"reset": "zero"}, r"would hold for --dt 0\.0025"),
-        ((w(), lif()), {"dt": 0.0, "reset": "zero"}, "--dt: 0 is no time step"),
-        ((w(), lif()), {"dt": float("nan"), "reset": "zero"}, "--dt: nan is no time step"),
-        ((w(), lif()), {"dt": DT, "reset": "hard"}, "'hard' is none of zero, subtract"),
+        ((w(), lif()), {"dt": 0.0, "reset": "zero"}, "--dt: 0 is not a time step"),
+        ((w(), lif()), {"dt": float("nan"), "reset": "zero"}, "--dt: nan is not a time step"),
+        ((w(), lif()), {"dt": DT, "reset": "hard"}, "'hard' is not one of zero, subtract"),
         ((w(), lif()), {"dt": 6 * DT, "reset": "zero"}, r"longer than.*\n  - 1: tau 0\.005"),
         ((nir.Delay(np.full(5, DT)), w(), nir.Threshold(np.ones(4))), {}, "0 depends on"),
     ],
@@ -537,15 +537,15 @@ def _huge(file: Any) -> None:
     [
         (_set("node", None), "node is missing"),
         (_set("node/nodes", None), "the graph: has no nodes"),
-        (_set("node/type", "Linear"), "the file: is no Linear"),
+        (_set("node/type", "Linear"), "the file: is not a Linear"),
         (_set("node/nodes/0/type", None), "0: has no type"),
-        (_set("node/nodes/0/weight", None), "0: is no Linear"),
+        (_set("node/nodes/0/weight", None), "0: is not a Linear"),
         (
             _set("node/nodes/0/weight", np.full((4, 5), np.nan)),
             "0: NaN or infinite values in weight",
         ),
         (_set("node/nodes/0/weight", "text"), "0: "),
-        (_set("node/nodes/1/tau", np.full(3, 1.0)), "1: is no LIF .*same shape"),
+        (_set("node/nodes/1/tau", np.full(3, 1.0)), "1: is not a LIF .*same shape"),
         (_set("node/nodes/1/tau", np.full(4, -1.0)), r"1: LIF has tau -1, which must be more"),
         (_set("node/nodes/1/tau", np.zeros(4)), "1: LIF has tau 0"),
         (_set("node/nodes/input/shape", np.array([1, 2, 3, 4])), r"Input has shape \(1, 2, 3, 4\)"),
@@ -570,7 +570,7 @@ def test_what_is_no_file_of_nirs(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         read_nir(tmp_path / "none.nir", dt=DT, reset="zero")
     (tmp_path / "text.nir").write_text("not HDF5")
-    with pytest.raises(ArtefactError, match="is no NIR graph"):
+    with pytest.raises(ArtefactError, match="is not a NIR graph"):
         read_nir(tmp_path / "text.nir", dt=DT, reset="zero")
 
 

@@ -185,7 +185,7 @@ def test_what_nir_cannot_hold_is_listed() -> None:
 def test_files_that_are_something_else_stay(tmp_path: Path) -> None:
     other = tmp_path / "other.nir"
     other.write_text("mine")
-    with pytest.raises(UsageError, match="is no NIR graph"):
+    with pytest.raises(UsageError, match="is not a NIR graph"):
         write_nir(float_networks.mlp(), other)
     assert other.read_text() == "mine"
     with pytest.raises(UsageError, match=r"net\.h5\.nir"):
