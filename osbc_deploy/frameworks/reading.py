@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -14,8 +14,9 @@ from osbc_deploy.frameworks.assemble import assemble
 from osbc_deploy.frameworks.builder import Builder, is_flat
 from osbc_deploy.frameworks.calling import Call
 from osbc_deploy.frameworks.flow import Called, Flow, Signal, follow
-from osbc_deploy.frameworks.framework import Framework, Reading, kind_of
+from osbc_deploy.frameworks.framework import Framework, Reading, kind_of, unsupported
 from osbc_deploy.frameworks.hosting import HostPrefix
+from osbc_deploy.frameworks.layers import LAYERS
 from osbc_deploy.frameworks.tracing import Trace, trace
 from osbc_deploy.model.graph import Network, Shape
 
@@ -90,6 +91,8 @@ def read_call(
     builder = Builder(framework, flow, output, is_flat(needed))
     for called in needed:
         builder.take(called)
+    if traced.failure is not None and not framework.own(module):
+        builder.faults += _not_reached(module, flow, builder)
     if votes > 1:
         builder.note(
             f"{votes} outputs vote for each class: left to the readout (--readout vote:{votes})"
@@ -132,6 +135,21 @@ def read_call(
     followed &= all(called.step is None for called in needed)
     network = replace(network, notes=_in_order(network.notes, flow))
     return Reading(_with_fixed(network, builder.fixed), builder.modules, followed, prefix, votes)
+
+
+def _not_reached(module: nn.Module, flow: Flow, builder: Builder) -> Iterator[str]:
+    """Say which layers of containers cannot be read behind the one that failed."""
+    framework = builder.framework
+    reached = {called.event.module for called in flow.calls}
+    known = (*framework.readers, *LAYERS)
+    waiting = [("", module)]
+    while waiting:
+        name, part = waiting.pop()
+        if not framework.is_leaf(part):
+            inner = [(f"{name}.{n}" if name else n, m) for n, m in part.named_children()]
+            waiting += reversed(inner)
+        elif part not in reached and builder.kind(part) not in known and not framework.votes(part):
+            yield f"{name}: {unsupported(kind_of(part), known)}"
 
 
 def cannot_run(source: str, framework: Framework, said: Sequence[str]) -> UnsupportedModelError:

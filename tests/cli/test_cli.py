@@ -302,7 +302,7 @@ BAD = [
     ((*NET, *DATA, "--test", "shape.npz"), 2, ["test", "(1, 8, 8)"]),
     ((*NET, *DATA, "--weights", "nan.safetensors"), 6, ["0.weight", "NaN"]),
     ((*NET, *DATA, "--weights", "other.safetensors"), 6, ["missing 0.weight", "unknown a"]),
-    ((*NET, *DATA, "--weights", "pickle.pt"), 6, ["never loaded"]),
+    ((*NET, *DATA, "--weights", "pickle.pt"), 6, ["a broken checkpoint"]),
     ((*NET, *DATA, "--weights", "gone.safetensors"), 2, ["no such file"]),
     ((*NET, *DATA, "--bits", "0"), 2, ["bits: 0", "1 to 8"]),
     ((*NET, *DATA, "--bits", "9"), 2, ["bits: 9", "1 to 8"]),
