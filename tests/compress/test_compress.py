@@ -337,7 +337,7 @@ def test_result_does_not_depend_on_threads_and_memory() -> None:
     x = nets.spikes(4, 60, 10, 40)
     base = compress(net, x, CompressionOptions())
     # As little memory as the Hessians need.
-    for change in ({"threads": 1}, {"threads": 3}, {"memory": 900_000}):
+    for change in ({"threads": 1}, {"threads": 3}, {"solver_memory": 900_000}):
         other = compress(net, x, CompressionOptions(**change))  # type: ignore[arg-type]
         for name, projection in base.projections.items():
             assert np.array_equal(projection.codes, other.projections[name].codes)

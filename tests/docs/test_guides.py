@@ -43,12 +43,16 @@ def built(
     install(tmp_path, project["name"], files, project["entry-points"])
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
-    yield files
     ours = {Path(name).parts[0].removesuffix(".py") for name in files}
-    for module in set(sys.modules) - before:
-        if module.split(".")[0] in ours:
+
+    def forget() -> None:
+        # Other tests have modules of these names, too.
+        for module in [m for m in sys.modules if m.split(".")[0] in ours]:
             del sys.modules[module]
+
+    forget()
+    yield files
+    forget()
 
 
 def run_tests(files: dict[str, str]) -> int:
