@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from osbc_backend_lava.backend import BACKEND, Job
+from osbc_backend_lava.backend import BACKEND, LavaJob
 from osbc_backend_lava.layout import Schedule
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.fixedpoint.engine import EngineRun
@@ -59,7 +59,7 @@ def compare(cases: list[Case], number: int) -> Counter[str]:
     """Run some networks everywhere and count what was compared and what differs."""
     names = [[p.name for p in case.network.populations] for case in cases]
     below = 2.0 if number % 2 else 0.05
-    jobs = [Job(c.network, c.spikes, n, below) for c, n in zip(cases, names, strict=True)]
+    jobs = [LavaJob(c.network, c.spikes, n, below) for c, n in zip(cases, names, strict=True)]
     counted: Counter[str] = Counter()
     for case, theirs in zip(cases, BACKEND.run_many(jobs, 1800.0), strict=True):
         ours = engine_states(case)

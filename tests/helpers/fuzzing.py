@@ -27,7 +27,7 @@ import fuzz_mutations as damage
 from fuzz_corpus import TARGET, Corpus
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.cli.main import main
-from osbc_deploy.compress.state import State
+from osbc_deploy.compress.state import SolverState
 from osbc_deploy.data.datasets import DatasetRequest, load_dataset
 from osbc_deploy.data.events import bin_events, read_aedat2, read_aedat3, read_nmnist
 from osbc_deploy.data.samples import load_npz
@@ -344,7 +344,7 @@ def state(job: Job) -> int:
         )
         source.write_bytes(data)
     network = job.corpus.network
-    kept = State(folder, job.corpus.statistics)
+    kept = SolverState(folder, job.corpus.statistics)
     kept.load_plan()
     for population in network.populations:
         kept.load(population.name, network.afferents(population.name))
