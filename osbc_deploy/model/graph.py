@@ -216,10 +216,8 @@ class Network:
             digest.update(b"" if connection.bias is None else connection.bias.tobytes())
             digest.update(b"" if projection.delay is None else projection.delay.tobytes())
         for population in self.populations:
-            # Frameworks give one name to neurons of different arithmetic.
-            kind = type(population.neuron)
             options = tuple(population.neuron.options.items())
-            named = (population.shape, kind.__module__, kind.__name__, *options)
+            named = (population.shape, *_identity(type(population.neuron)), *options)
             digest.update(repr(named).encode())
             for value in population.neuron.parameters.values():
                 digest.update(np.asarray(value, np.float64).tobytes())
@@ -247,3 +245,15 @@ class Network:
             replace(p, neuron=neurons[p.name]) if p.name in neurons else p for p in self.populations
         )
         return replace(self, populations=populations)
+
+
+def _identity(kind: type) -> tuple[str, str]:
+    """Return what tells one class of neurons from all others in fingerprints, for good.
+
+    Frameworks give one name to neurons of different arithmetic, so a name is not enough; where
+    our own code lies may change, and fingerprints that were written down must not.
+    """
+    parts = kind.__module__.split(".")
+    if parts[0] == "osbc_deploy" and parts[-1] == "neurons":
+        return f"osbc_deploy.network.neurons.{parts[-2]}", kind.__name__
+    return kind.__module__, kind.__name__
