@@ -60,13 +60,13 @@ def lower_threshold(network: FixedPointNetwork) -> FixedPointNetwork:
 @pytest.fixture
 def broken_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the compiled engine run other thresholds than the network's."""
-    plan, kept = compiled.Plan, []
+    plan, kept = compiled.EnginePlan, []
 
-    def wrong(network: FixedPointNetwork, *rest: Any) -> compiled.Plan:
+    def wrong(network: FixedPointNetwork, *rest: Any) -> compiled.EnginePlan:
         kept.append(lower_threshold(network))
         return plan(kept[-1], *rest)
 
-    monkeypatch.setattr(compiled, "Plan", wrong)
+    monkeypatch.setattr(compiled, "EnginePlan", wrong)
 
 
 def test_the_engine_is_compared_with_its_specification(capsys: pytest.CaptureFixture[str]) -> None:

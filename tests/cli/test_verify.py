@@ -75,7 +75,7 @@ def test_the_exit_code_is_that_of_the_gates(capsys: pytest.CaptureFixture[str]) 
     ("args", "said"),
     [
         (["--gate", "speed=1"], "Known gates: accuracy,"),
-        (["--gate", "mismatch=2"], "no share from 0 to 1"),
+        (["--gate", "mismatch=2"], "is not a share from 0 to 1"),
         (["--gate", "backend_mismatches=0", "--backend-samples", "0"], "--backend-samples of"),
         (["--samples", "0"], "samples: 0 is less than 1"),
         (["--tau", "0"], "tau: 0"),
