@@ -30,7 +30,6 @@ __all__ = [
     "Availability",
     "Backend",
     "BackendRun",
-    "backend_names",
     "checked_backend",
     "load_backend",
     "run_backend",
@@ -144,11 +143,6 @@ def _accept(name: str, plugin: Any) -> Backend:
 BACKENDS: Group[Backend] = Group(
     "osbc_deploy.backends", "backend", ("engine", "lava"), _accept, BackendError
 )
-
-
-def backend_names() -> list[str]:
-    """Return the names of all installed backends, ours first."""
-    return BACKENDS.names()
 
 
 def load_backend(name: str) -> Backend:

@@ -12,14 +12,18 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
+
+from osbc_deploy.errors import UsageError
+from osbc_deploy.limits import HAND_WRITTEN, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["DEEPEST", "parse_json", "parse_toml"]
+__all__ = ["DEEPEST", "parse_json", "parse_toml", "read_toml"]
 
 DEEPEST = 32
 """Tables and lists within each other; what this program writes has 8."""
@@ -59,6 +63,22 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError(f"a key of more than {DEEPEST} parts")
     found: dict[str, Any] = _bounded(lambda: tomllib.loads(text))
     return found
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file that people write.
+
+    Raises
+    ------
+    UsageError
+        When it cannot be read, is larger than such files are, or is not valid.
+    """
+    try:
+        return parse_toml(read_text(path, most=HAND_WRITTEN, error=UsageError))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: is not valid TOML ({error}). Correct the file.") from error
 
 
 def _bounded(parse: Callable[[], Any]) -> Any:

@@ -28,7 +28,7 @@ from osbc_deploy.options import DeployOptions
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import provenance, request
 
-__all__ = ["deploy", "finish"]
+__all__ = ["compressed_for", "deploy", "finish"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +56,20 @@ def deploy(call: DeployCall) -> Deployment:
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
     job = prepare(call, request(deploy, DeployOptions, call))
-    compressed = compress(
+    return finish(job, compressed_for(job, call, call.progress), progress=call.progress)
+
+
+def compressed_for(
+    job: Job, asked: DeployOptions, progress: Progress = SILENT
+) -> CompressedNetwork:
+    """Compress the network of a job as its verb was asked to."""
+    return compress(
         job.network,
         job.typical.spikes,
-        CompressionOptions.of(call, scale_groups=job.scale_groups),
-        state=call.resume,
-        progress=call.progress,
+        CompressionOptions.of(asked, scale_groups=job.scale_groups),
+        state=asked.resume,
+        progress=progress,
     )
-    return finish(job, compressed, progress=call.progress)
 
 
 def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILENT) -> Deployment:

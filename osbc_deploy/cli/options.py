@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from osbc_deploy.errors import UsageError
-from osbc_deploy.limits import HAND_WRITTEN, read_text
 from osbc_deploy.option import Options, Row, rows
-from osbc_deploy.parsing import parse_toml
+from osbc_deploy.parsing import read_toml
 
 __all__ = [
     "ARGUMENTS",
@@ -118,12 +117,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     """Take defaults for the command's options from the table named like the command."""
     if path is None:
         return
-    try:
-        tables = parse_toml(read_text(path, most=HAND_WRITTEN, error=UsageError))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise UsageError(f"{path}: is not valid TOML ({error}). Correct the file.") from error
+    tables = read_toml(path)
     name = ctx.info_name or ""
     _check_tables(path, tables, {name, *getattr(ctx.find_root().command, "commands", ())})
     values = tables.get(name, {})

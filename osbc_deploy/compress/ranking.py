@@ -21,7 +21,7 @@ from osbc_deploy.compress.selection import (
     select_hybrid,
 )
 
-__all__ = ["Ranking", "rank_rows", "ranking_work", "ranks_all"]
+__all__ = ["Ranking", "rank_rows", "ranking_work"]
 
 _EXACT_WORK = 3e9
 """Multiplications up to which all weights are ranked whatever is kept (a fraction of a second)."""
@@ -72,11 +72,6 @@ class Ranking:
         inside = keep <= known
         share = np.clip(left[keep[inside]], 0.0, None) / max(whole, 1e-300)
         return tuple(zip(sparsity[inside].tolist(), share.tolist(), strict=True))
-
-
-def ranks_all(blocks: FloatArray, damped: Sequence[DampedHessian], memory: int) -> bool:
-    """Whether a layer is small enough for exact elimination, which ranks all of its weights."""
-    return _exact_work(blocks, damped) <= _EXACT_WORK and _fits(damped, memory)
 
 
 def ranking_work(blocks: FloatArray, damped: Sequence[DampedHessian], keep: int) -> float:

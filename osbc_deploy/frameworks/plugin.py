@@ -34,9 +34,9 @@ class FrameworkPlugin:
         ``read(module, input_shape, source=name, samples=spikes)`` returns the float network that a
         torch.nn.Module computes. `samples` are spikes (n, T, *input_shape) of uint8, on which it
         is to be held against the module's own forward, as
-        :func:`osbc_deploy.frameworks.proof.proven` does. What cannot be represented is refused by
-        an UnsupportedModelError that lists all of it. Where ``--substitute`` asks for it, a
-        ``substitute=`` is given too (:mod:`osbc_deploy.frameworks.substitution`), and where
+        :class:`osbc_deploy.frameworks.proof.ProvenReader` does. What cannot be represented is
+        refused by an UnsupportedModelError that lists all of it. Where ``--substitute`` asks for
+        it, a ``substitute=`` is given too (:mod:`osbc_deploy.frameworks.substitution`), and where
         ``--host-prefix`` does, a ``host=`` (:mod:`osbc_deploy.frameworks.hosting`).
     install : str
         The command that installs the framework, or updates it with ``-U`` behind its ``install``.

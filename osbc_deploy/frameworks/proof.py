@@ -12,7 +12,7 @@ two differ in the model's own precision, double precision decides: there roundin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -44,7 +44,7 @@ from osbc_deploy.frameworks.reading import cannot_run, read_call
 from osbc_deploy.frameworks.substitution import Substitution, substituted
 from osbc_deploy.model.graph import Network, Shape
 
-__all__ = ["proven"]
+__all__ = ["ProvenReader"]
 
 _REMEDY = (
     "Only what the layers themselves compute can be imported. Leave out what else acts on them "
@@ -70,47 +70,60 @@ _TRACED = 2
 """Samples on which a forward is traced: two tell a batch from a sample."""
 
 
-def proven(
-    module: nn.Module,
-    framework: Framework,
-    input_shape: Shape,
-    samples: SpikeArray | None,
-    source: str,
-    substitute: Substitution | None = None,
-    host: HostPrefix | None = None,
-) -> Network:
-    """Return what is read from a module, once it computes what the module itself computes.
+@dataclass(frozen=True, eq=False)
+class ProvenReader:
+    """Turns modules of a framework into float networks, once these compute what the modules do.
 
-    The module is called before it is read, so that weights which a pre-hook computes (weight_norm,
+    A module is called before it is read, so that weights which a pre-hook computes (weight_norm,
     spectral_norm, pruning) are the ones that its forward uses. It is left as it was, its state
     reset.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-    framework : Framework
-    input_shape : tuple of int
-        Shape of one time step of one sample.
-    samples : ndarray of uint8 (n, T, *input_shape), or None
-        Without samples nothing is proven, and modules of the user's own are refused.
-    source : str
-        Name of the model for the report.
-    substitute : Substitution, optional
-        What is exchanged in the module before; then it is held against what that makes of it.
-    host : HostPrefix, optional
-        What runs on the host, which is given what makes spikes of samples.
-
-    Raises
-    ------
-    UnsupportedModelError
-        When parts cannot be represented, the module cannot be run, or it computes something else.
-    ArtefactError
-        When weights are NaN or infinite.
     """
-    check_finite(module, framework)
-    with substituted(module, framework, samples, substitute) as said:
-        network = _proven(module, framework, input_shape, samples, source, host)
-    return replace(network, warnings=(*network.warnings, *said))
+
+    framework: Framework
+
+    def __call__(
+        self,
+        module: nn.Module,
+        input_shape: Shape,
+        *,
+        source: str = "",
+        samples: SpikeArray | None = None,
+        substitute: Substitution | None = None,
+        host: HostPrefix | None = None,
+    ) -> Network:
+        """Return what is read from a module.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            A container of the framework's layers, nested as deep as one likes, or a module of
+            one's own that calls them.
+        input_shape : tuple of int
+            Shape of one time step of one sample, such as (2, 34, 34).
+        source : str
+            Name of the model for the report.
+        samples : ndarray of uint8 (n, T, *input_shape), optional
+            Real samples, on which it must compute what the framework computes. Without them nothing
+            is proven, and a module of one's own is refused.
+        substitute : Substitution, optional
+            What is exchanged in the module before; then it is held against what that makes of it.
+            See :mod:`osbc_deploy.frameworks.substitution`.
+        host : HostPrefix, optional
+            What runs on the host, which is given what makes spikes of samples. See
+            :mod:`osbc_deploy.frameworks.hosting`.
+
+        Raises
+        ------
+        UnsupportedModelError
+            With every part that cannot be represented, and where it is; when the module cannot be
+            run; or with the first layer that computes something else.
+        ArtefactError
+            When weights or parameters are NaN or infinite.
+        """
+        check_finite(module, self.framework)
+        with substituted(module, self.framework, samples, substitute) as said:
+            network = _proven(module, self.framework, input_shape, samples, source, host)
+        return replace(network, warnings=(*network.warnings, *said))
 
 
 def _proven(

@@ -25,7 +25,7 @@ from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.model.graph import INPUT, Connection, Shape
 from osbc_deploy.model.neurons import Neuron
 
-__all__ = ["Cells", "Graph", "Node", "Signal", "Walk"]
+__all__ = ["Arrival", "Cells", "Graph", "Node", "Walk"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Graph:
 
 
 @dataclass(frozen=True, eq=False)
-class Signal:
+class Arrival:
     """What arrives somewhere: a sum of terms."""
 
     shape: Shape
@@ -88,7 +88,7 @@ class Walk:
     ----------
     cells : dict of Cells
         The populations that the output depends on, by name.
-    heard : dict of Signal
+    heard : dict of Arrival
         What each of them hears, without those where there is a fault.
     edges : list of (pre, post)
         Between populations.
@@ -103,7 +103,7 @@ class Walk:
         self._sources: dict[str, list[str]] = {}
         for pre, post in graph.edges:
             self._sources.setdefault(post, []).append(pre)
-        self._known: dict[str, Signal | None] = {}
+        self._known: dict[str, Arrival | None] = {}
         self._open: list[str] = []
         cells = {n: node for n, node in graph.nodes.items() if isinstance(node, Cells)}
         self.cells = {name: node for name, node in cells.items() if name in needed}
@@ -148,7 +148,7 @@ class Walk:
             self.faults += [f"{name}: the input does not lead to it" for name in lost]
         return shapes
 
-    def _heard(self, name: str) -> Signal | None:
+    def _heard(self, name: str) -> Arrival | None:
         """Return the current that neurons get, or None where there is a fault."""
         faults = len(self.faults)
         arrives = self._arriving(name)
@@ -179,13 +179,13 @@ class Walk:
         except NotComposable as why:
             self.faults.append(f"{name}: {why}")
 
-    def _leaving(self, name: str) -> Signal | None:
+    def _leaving(self, name: str) -> Arrival | None:
         """Return what a node sends."""
         if name not in self._shapes:
             return None
         shape = self._shapes[name]
         if name == INPUT or name in self.cells:
-            return Signal(shape, (Term(name, shape, shape),))
+            return Arrival(shape, (Term(name, shape, shape),))
         if name in self._open:
             loop = self._open[self._open.index(name) :]
             self.faults.append(f"{', '.join(loop)}: a loop without neurons in it")
@@ -198,7 +198,7 @@ class Walk:
             self._known.setdefault(name, found)
         return self._known[name]
 
-    def _operated(self, name: str) -> Signal | None:
+    def _operated(self, name: str) -> Arrival | None:
         arrives, node = self._arriving(name), self.graph.nodes[name]
         if arrives is None or isinstance(node, Cells):
             return None
@@ -216,9 +216,9 @@ class Walk:
         except NotComposable as why:
             self.faults.append(f"{name}: {why}")
             return None
-        return Signal(shape, tuple(terms))
+        return Arrival(shape, tuple(terms))
 
-    def _arriving(self, name: str) -> Signal | None:
+    def _arriving(self, name: str) -> Arrival | None:
         signals = [self._leaving(pre) for pre in self._sources.get(name, ())]
         known = [s for s in signals if s is not None]
         if len(known) < len(signals) or not known:
@@ -229,10 +229,10 @@ class Walk:
             )
             self.faults.append(f"{name}: adds signals of different shapes ({shapes})")
             return None
-        return Signal(known[0].shape, tuple(t for s in known for t in s.terms))
+        return Arrival(known[0].shape, tuple(t for s in known for t in s.terms))
 
 
-def _settled(cells: Cells, signal: Signal) -> tuple[Cells, Signal]:
+def _settled(cells: Cells, signal: Arrival) -> tuple[Cells, Arrival]:
     """Take what gates get in every step off their thresholds."""
     threshold = cells.neuron.parameters["v_threshold"]
     for term in signal.terms:

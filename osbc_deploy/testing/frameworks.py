@@ -244,5 +244,5 @@ def _assert_noticed(
         hook.remove()
     raise AssertionError(
         f"{drawn.title}: a hook that changes what its forward computes goes unnoticed. Hold what "
-        "is read against the forward, as osbc_deploy.frameworks.proof.proven does."
+        "is read against the forward, as osbc_deploy.frameworks.proof.ProvenReader does."
     )

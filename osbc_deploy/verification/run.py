@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
-from osbc_deploy.compress.network import compress
-from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity
@@ -19,7 +17,7 @@ from osbc_deploy.job import Job, VerbCall, prepare, verb
 from osbc_deploy.model.readout import decode
 from osbc_deploy.notation import Readout
 from osbc_deploy.options import DeployOptions, VerifyOptions
-from osbc_deploy.pipeline import finish
+from osbc_deploy.pipeline import compressed_for, finish
 from osbc_deploy.progress import SILENT, Progress, task
 from osbc_deploy.provenance import request
 from osbc_deploy.verification.bits import BackendComparison, compare_backend
@@ -67,13 +65,7 @@ def verify(call: VerifyCall) -> Verification:
     if call.samples is not None:
         job = replace(job, evaluated=job.evaluated.take(call.samples))
     check_needs(wanted, labels=job.evaluated.labels is not None, backend=job.runner is not None)
-    compressed = compress(
-        job.network,
-        job.typical.spikes,
-        CompressionOptions.of(call, scale_groups=job.scale_groups),
-        state=call.resume,
-        progress=call.progress,
-    )
+    compressed = compressed_for(job, call, call.progress)
     # The backend is compared here, with its currents and potentials.
     deployment = finish(replace(job, runner=None), compressed, progress=call.progress)
     found = compare_stages(job, deployment, tau=call.tau, named=named, progress=call.progress)

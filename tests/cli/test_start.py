@@ -57,7 +57,7 @@ def test_help_imports_nothing_that_takes_time(command: str) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=240,
+        timeout=1800,
     )
     found = set(done.stderr.split())
     assert "osbc_deploy.cli.main" in found

@@ -16,18 +16,15 @@ from norse.torch.module.leaky_integrator_box import LIBoxCell
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import nn
 
-from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.frameworks.builder import Builder
 from osbc_deploy.frameworks.calling import ONE_CALL, stepped_with_state
 from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.framework import Framework
-from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import SUPPORTED_LAYERS
 from osbc_deploy.frameworks.norse.neurons import IF, LI, LIF, CubaLI, CubaLIF, RecurrentLIF
-from osbc_deploy.frameworks.proof import proven
-from osbc_deploy.frameworks.substitution import Substitution
-from osbc_deploy.model.graph import Dense, Network, Shape
+from osbc_deploy.frameworks.proof import ProvenReader
+from osbc_deploy.model.graph import Dense
 from osbc_deploy.model.neurons import Neuron
 
 __all__ = ["SUPPORTED", "read_norse"]
@@ -37,49 +34,6 @@ SUPPORTED = (
     "LIFRecurrentCell, LIFRecurrent, LIBoxCell, LICell, LI, LILinearCell, Lift, SequentialState, "
     "RecurrentSequential, Sequential"
 )
-
-
-def read_norse(
-    module: nn.Module,
-    input_shape: Shape,
-    *,
-    source: str = "",
-    samples: SpikeArray | None = None,
-    substitute: Substitution | None = None,
-    host: HostPrefix | None = None,
-) -> Network:
-    """Turn a norse stack into a float network that computes what norse computes.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        A `SequentialState` or `Sequential`, nested as deep as one likes, or a module of one's own
-        that calls its layers one after the other.
-    input_shape : tuple of int
-        Shape of one time step of one sample, such as (2, 34, 34).
-    source : str
-        Name of the model for the report.
-    samples : ndarray of uint8 (n, T, *input_shape), optional
-        Real samples, on which it must compute what norse computes. Without them nothing is proven,
-        and a module of one's own is refused.
-    substitute : Substitution, optional
-        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
-    host : HostPrefix, optional
-        What runs on the host, see :mod:`osbc_deploy.frameworks.hosting`.
-
-    Returns
-    -------
-    Network
-
-    Raises
-    ------
-    UnsupportedModelError
-        With every module that cannot be represented, and where it is, or with the first layer
-        that computes something else than norse's.
-    ArtefactError
-        When a weight is NaN or infinite.
-    """
-    return proven(module, _NORSE, input_shape, samples, source, substitute, host)
 
 
 def _values(layer: nn.Module) -> Mapping[str, Any]:
@@ -173,3 +127,5 @@ _NORSE = Framework(
     calls=(stepped_with_state, *ONE_CALL),
     potential=_potential,
 )
+
+read_norse = ProvenReader(_NORSE)

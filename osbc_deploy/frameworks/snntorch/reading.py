@@ -17,7 +17,7 @@ import snntorch as snn
 import torch
 from torch import nn
 
-from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.arrays import FloatArray
 from osbc_deploy.frameworks.builder import Builder
 from osbc_deploy.frameworks.calling import (
     ONE_CALL,
@@ -29,9 +29,8 @@ from osbc_deploy.frameworks.compose import broadcasts
 from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.framework import Framework
-from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import SUPPORTED_LAYERS, convolution
-from osbc_deploy.frameworks.proof import proven
+from osbc_deploy.frameworks.proof import ProvenReader
 from osbc_deploy.frameworks.snntorch.neurons import (
     Lapicque,
     Leaky,
@@ -41,8 +40,7 @@ from osbc_deploy.frameworks.snntorch.neurons import (
     Synaptic,
     SynapticIntegrator,
 )
-from osbc_deploy.frameworks.substitution import Substitution
-from osbc_deploy.model.graph import Connection, Conv, Dense, Network, Shape
+from osbc_deploy.model.graph import Connection, Conv, Dense, Shape
 from osbc_deploy.model.neurons import Neuron
 
 __all__ = ["SUPPORTED", "read_snntorch"]
@@ -51,45 +49,6 @@ SUPPORTED = f"{SUPPORTED_LAYERS}, Leaky, Synaptic, Lapicque, RLeaky, RSynaptic, 
 
 OUT_OF_REACH = 1e6
 """From this threshold on, the last cell is an integrator; potentials are of the order of 1."""
-
-
-def read_snntorch(
-    module: nn.Module,
-    input_shape: Shape,
-    *,
-    source: str = "",
-    samples: SpikeArray | None = None,
-    substitute: Substitution | None = None,
-    host: HostPrefix | None = None,
-) -> Network:
-    """Turn an snnTorch network into a float network that computes what snnTorch computes.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        A `Sequential` of layers and cells, or a module of one's own that calls its layers one
-        after the other.
-    input_shape : tuple of int
-        Shape of one time step of one sample, such as (2, 34, 34).
-    source : str
-        Name of the model for the report.
-    samples : ndarray of uint8 (n, T, *input_shape), optional
-        Real samples, on which it must compute what snnTorch computes. Without them nothing is
-        proven, and a module of one's own is refused.
-    substitute : Substitution, optional
-        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
-    host : HostPrefix, optional
-        What runs on the host, see :mod:`osbc_deploy.frameworks.hosting`.
-
-    Raises
-    ------
-    UnsupportedModelError
-        With every module that cannot be represented, and where it is, or with the first layer
-        that computes something else than snnTorch's.
-    ArtefactError
-        When a weight or parameter is NaN or infinite.
-    """
-    return proven(module, _SNNTORCH, input_shape, samples, source, substitute, host)
 
 
 def _cell(builder: Builder, called: Called, layer: Any) -> None:
@@ -266,3 +225,5 @@ _SNNTORCH = Framework(
     potential=_potential,
     widened=_widened,
 )
+
+read_snntorch = ProvenReader(_SNNTORCH)

@@ -13,14 +13,12 @@ import torch
 from spikingjelly.activation_based import base, layer, neuron
 from torch import nn
 
-from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.frameworks.builder import Builder
 from osbc_deploy.frameworks.calling import ONE_CALL, stepped
 from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.framework import Framework, kind_of
-from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import LAYERS, SUPPORTED_LAYERS
-from osbc_deploy.frameworks.proof import proven
+from osbc_deploy.frameworks.proof import ProvenReader
 from osbc_deploy.frameworks.spikingjelly.nodes import (
     CONTAINERS,
     NODES,
@@ -29,8 +27,6 @@ from osbc_deploy.frameworks.spikingjelly.nodes import (
     mode_faults,
     neuron_of,
 )
-from osbc_deploy.frameworks.substitution import Substitution
-from osbc_deploy.model.graph import Network, Shape
 
 __all__ = ["SUPPORTED", "read_spikingjelly"]
 
@@ -38,45 +34,6 @@ SUPPORTED = (
     f"{SUPPORTED_LAYERS}, ThresholdDependentBatchNorm1d/2d, SeqToANNContainer, MultiStepContainer, "
     "LinearRecurrentContainer, ElementWiseRecurrentContainer, IFNode, LIFNode, ParametricLIFNode"
 )
-
-
-def read_spikingjelly(
-    module: nn.Module,
-    input_shape: Shape,
-    *,
-    source: str = "",
-    samples: SpikeArray | None = None,
-    substitute: Substitution | None = None,
-    host: HostPrefix | None = None,
-) -> Network:
-    """Turn a SpikingJelly network into a float network that computes what it computes.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        A `Sequential` of layers and nodes, or a module of one's own, which may branch where it can
-        be traced.
-    input_shape : tuple of int
-        Shape of one time step of one sample, such as (2, 34, 34).
-    source : str
-        Name of the model for the report.
-    samples : ndarray of uint8 (n, T, *input_shape), optional
-        Real samples, on which it must compute what SpikingJelly computes. Without them nothing is
-        proven, and a module of one's own is refused.
-    substitute : Substitution, optional
-        What may be exchanged first, see :mod:`osbc_deploy.frameworks.substitution`.
-    host : HostPrefix, optional
-        What runs on the host, see :mod:`osbc_deploy.frameworks.hosting`.
-
-    Raises
-    ------
-    UnsupportedModelError
-        With every module that cannot be represented, and where it is, or with the first layer
-        that computes something else than SpikingJelly's.
-    ArtefactError
-        When a weight or parameter is NaN or infinite.
-    """
-    return proven(module, _SPIKINGJELLY, input_shape, samples, source, substitute, host)
 
 
 def _node(builder: Builder, called: Called, node: Any) -> None:
@@ -172,3 +129,5 @@ _SPIKINGJELLY = Framework(
     reset=_start,
     potential=_potential,
 )
+
+read_spikingjelly = ProvenReader(_SPIKINGJELLY)

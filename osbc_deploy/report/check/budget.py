@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from osbc_deploy.errors import ArtefactError, UsageError
-from osbc_deploy.limits import HAND_WRITTEN, read_text
-from osbc_deploy.parsing import parse_toml
+from osbc_deploy.parsing import read_toml
 from osbc_deploy.report.measures import layer_measures, totals
 
 __all__ = ["Budget", "LimitResult", "check_report", "read_budget"]
@@ -145,12 +144,7 @@ def read_budget(path: Path) -> Budget:
     UsageError
         When it is missing, no TOML, or holds unknown keys or values out of range.
     """
-    try:
-        tables = parse_toml(read_text(path, most=HAND_WRITTEN, error=UsageError))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise UsageError(f"{path}: is not valid TOML ({error}). Correct the file.") from error
+    tables = read_toml(path)
     try:
         return Budget.model_validate(tables)
     except ValidationError as error:
