@@ -134,7 +134,8 @@ def read_call(
     # What code of the user's own does in other steps is not known from a few of them.
     followed &= all(called.step is None for called in needed)
     network = replace(network, notes=_in_order(network.notes, flow))
-    return Reading(_with_fixed(network, builder.fixed), builder.modules, followed, prefix, votes)
+    network = _with_fixed(network, builder.fixed)
+    return Reading(network, builder.modules, followed, prefix, votes, builder.orders)
 
 
 def _not_reached(module: nn.Module, flow: Flow, builder: Builder) -> Iterator[str]:
