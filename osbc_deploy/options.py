@@ -237,7 +237,7 @@ class VerifyOptions(DeployOptions):
     neurons: Sequence[str] = option(
         (),
         "Neurons to draw; the most active and most different ones by default.",
-        metavar="POP:3,7",
+        metavar="LAYER:3,7",
     )
     gates: Sequence[str] = option(
         (),

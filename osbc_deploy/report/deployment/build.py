@@ -148,8 +148,7 @@ def _population(network: FixedPointNetwork, population: FixedPopulation) -> dict
         "name": population.name,
         "shape": list(population.shape),
         "spiking": population.spiking,
-        # What its cores are called after; see Layer.title.
-        "layer": afferents[0].name,
+        "layer": network.layers[population.name],
         "projections": [
             {
                 "name": p.name,
