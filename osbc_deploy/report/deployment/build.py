@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "activity_parts", "build_report", "counted_parts", "json_schema"]
 
-SCHEMA = "osbc-deploy/report/5"
+SCHEMA = "osbc-deploy/report/6"
 
 
 def json_schema() -> dict[str, Any]:

@@ -26,7 +26,7 @@ from osbc_deploy.verification.result import LayerCost, Score, Step, Verification
 
 __all__ = ["VERIFY_SCHEMA", "build_verification", "verify_json_schema"]
 
-VERIFY_SCHEMA = "osbc-deploy/verify/2"
+VERIFY_SCHEMA = "osbc-deploy/verify/3"
 
 
 def verify_json_schema() -> dict[str, Any]:
