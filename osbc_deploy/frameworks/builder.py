@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -20,7 +21,7 @@ from osbc_deploy.frameworks.compose import Add, Delay, Flatten
 from osbc_deploy.frameworks.flow import Called, Flow, Signal
 from osbc_deploy.frameworks.framework import Framework, kind_of, unsupported
 from osbc_deploy.frameworks.functions import FUNCTIONS
-from osbc_deploy.frameworks.gating import gates_note, literal_of
+from osbc_deploy.frameworks.gating import counted, gates_note, literal_of, spikes_behind
 from osbc_deploy.frameworks.layers import FLAT, LAYERS, TIMELESS
 from osbc_deploy.frameworks.layout import Layout, whole_of
 from osbc_deploy.frameworks.order import ancestors
@@ -304,12 +305,23 @@ class Builder:
         if called.event.module is not None:
             self.modules[self.now[called][0]] = called.event.module
 
-    def gates(self, called: Called, least: int, what: str, shape: Shape) -> None:
+    def gates(
+        self, called: Called, least: Any, what: str, shape: Shape, name: str | None = None
+    ) -> None:
         """Put gates of a shape into the graph that fire where so many of their inputs do."""
-        self.put(called, called.name, Cells(Gate(np.asarray(float(least)))))
-        if called.event.module is not None:
+        name = name or called.name
+        self.put(called, name, Cells(Gate(np.asarray(least, np.float64))))
+        if called.event.module is not None and name == called.name:
             self.modules[self.now[called][0]] = called.event.module
-        self.note(gates_note(called.name, f"{what} of spikes", math.prod(shape)))
+        self.note(gates_note(name, f"{what} of spikes", math.prod(shape)))
+
+    def spikes_behind(self, name: str) -> str:
+        """Return the neurons, or the input, of which a node sends a multiple."""
+        return spikes_behind(name, self.nodes, self.edges)
+
+    def counts(self, called: Called) -> tuple[bool, bool]:
+        """Tell whether a call hears whole numbers of spikes, and never less than 0."""
+        return counted(self.heard(called), self.nodes, self.edges, self.fixed)
 
     def literal(self, signal: Signal) -> tuple[float, float] | None:
         """Return whether a signal is spikes, or 1 less spikes; None where it is neither."""
