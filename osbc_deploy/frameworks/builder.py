@@ -23,7 +23,7 @@ from osbc_deploy.frameworks.framework import Framework, kind_of, unsupported
 from osbc_deploy.frameworks.functions import FUNCTIONS
 from osbc_deploy.frameworks.gating import counted, gates_note, literal_of, spikes_behind
 from osbc_deploy.frameworks.layers import FLAT, LAYERS, TIMELESS
-from osbc_deploy.frameworks.layout import Layout, whole_of
+from osbc_deploy.frameworks.layout import Layout, spread, whole_of
 from osbc_deploy.frameworks.order import ancestors
 from osbc_deploy.frameworks.walk import Cells, Node
 from osbc_deploy.model.gates import Gate
@@ -224,6 +224,16 @@ class Builder:
         )
         return False
 
+    def _picked(self, called: Called, layout: Layout) -> Layout:
+        """Let neurons hear whole channels of maps, rather than all of which they see a part."""
+        own = layout.own()
+        picks = spread(layout, own) if own.whole else None
+        if picks is not None:
+            self.put(called, f"{called.name}.part", picks)
+            self.fixed.add(f"{called.name}.part")
+            self.lies(called, own)
+        return own
+
     def heard(self, called: Called) -> list[str]:
         """Return what the next operation of a call hears."""
         if called not in self.now:
@@ -275,6 +285,8 @@ class Builder:
         name = called.name
         layout = self.layout(called.sources[0])
         own = feedback is not None or connection is not None or self.is_output(called)
+        if layout is not None and not own and not layout.whole:
+            layout = self._picked(called, layout)
         if layout is not None and (own or not layout.whole):
             if not self.settled(called):
                 return

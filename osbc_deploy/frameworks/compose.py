@@ -28,7 +28,6 @@ __all__ = [
     "Scale",
     "Shift",
     "Term",
-    "added",
     "broadcasts",
     "compose",
     "per_channel",
@@ -169,35 +168,6 @@ def without_bias(operation: Operation) -> Operation:
     return replace(operation, bias=None) if isinstance(operation, Connection) else operation
 
 
-def added(first: Term, second: Term) -> Term | None:
-    """Return the sum of two terms as one, or None where it takes two projections."""
-    a, b = first.connection, second.connection
-    same = (first.pre, first.pool, first.flattened) == (second.pre, second.pool, second.flattened)
-    if not same or a is None or b is None or not _equal(first.delay, second.delay):
-        return None
-    if _layout(a) != _layout(b):
-        return None
-    offset = second.offset if first.offset is None else first.offset
-    if first.offset is not None and second.offset is not None:
-        offset = first.offset + second.offset
-    weight = a.weight.astype(np.float64) + b.weight
-    return replace(
-        first,
-        connection=replace(a, weight=weight.astype(np.result_type(a.weight, b.weight))),
-        offset=offset,
-        folded=(*first.folded, *second.folded),
-    )
-
-
-def _layout(connection: Connection) -> tuple[object, ...]:
-    return type(connection), connection.weight.shape, connection.geometry
-
-
-def _equal(a: IntArray | None, b: IntArray | None) -> bool:
-    none = np.zeros(1, np.int64)
-    return bool(((none if a is None else a) == (none if b is None else b)).all())
-
-
 def compose(term: Term, operation: Operation, shape: Shape, path: str) -> Term:
     """Return a term followed by one more operation.
 
@@ -250,7 +220,7 @@ def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
 
 def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
     if term.connection is not None:
-        raise NotComposable(_between(term.name))
+        return _mixed(term, conv, shape, path)
     if term.offset is not None:
         raise NotComposable("takes spikes with a constant added; only zero is padded with")
     weight = conv.weight.astype(np.float64)
@@ -267,6 +237,30 @@ def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
         factor=None,
         offset=None if conv.bias is None else conv.bias.reshape(-1, 1, 1),
         name=path,
+    )
+
+
+def _mixed(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
+    """Mix the channels that a convolution gives: one convolution of both weights."""
+    first = term.connection
+    alone = conv.weight.shape[2:] == conv.stride == (1, 1) and conv.padding == (0, 0)
+    if first is None or not term.spatial or first.groups > 1 or conv.groups > 1 or not alone:
+        raise NotComposable(_between(term.name))
+    mix = conv.weight[:, :, 0, 0].astype(np.float64)
+    offset = term.offset
+    if offset is not None:
+        offset = (mix @ per_channel(offset, shape)).reshape(-1, 1, 1)
+    if conv.bias is not None:
+        bias = conv.bias.reshape(-1, 1, 1)
+        offset = bias if offset is None else offset + bias
+    weight = np.tensordot(mix, first.weight, 1).astype(first.weight.dtype)
+    note = f"{term.name}: multiplied into {path}, as no neurons lie between them"
+    return replace(
+        term,
+        connection=replace(first, weight=weight),
+        offset=offset,
+        name=path,
+        folded=(*term.folded, note),
     )
 
 

@@ -15,20 +15,18 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.frameworks.calling import ONE_CALL, Call
+from osbc_deploy.frameworks.gating import OF_INTEGERS
 from osbc_deploy.frameworks.layers import LAYERS, LayerReader
 from osbc_deploy.model.graph import Network
 
 __all__ = ["Framework", "Reading", "kind_of", "unsupported"]
 
-_MULTIPLIES = "multiplies spikes by spikes; on the chip only weights do"
 _WHY = {
     "VotingLayer": "averages several neurons; only the last layer may, and it must leave none out: "
     "end the network with the neurons, or with a vote that --readout vote:N repeats",
-    "SpikingSelfAttention": _MULTIPLIES,
-    "QKAttention": _MULTIPLIES,
-    "TokenQKAttention": _MULTIPLIES,
-    "ChannelQKAttention": _MULTIPLIES,
-    "SpikeDrivenSelfAttention": _MULTIPLIES,
+    **dict.fromkeys(
+        ("MultiheadAttention", "SpikingSelfAttention", "MultiDimensionalAttention"), OF_INTEGERS
+    ),
 }
 """What layers that have no counterpart do, by the names of their classes."""
 

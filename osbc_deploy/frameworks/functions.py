@@ -11,6 +11,7 @@ from torch import nn
 
 from osbc_deploy.frameworks.compose import Add, Scale, Shift
 from osbc_deploy.frameworks.folding import as_array
+from osbc_deploy.frameworks.gating import OF_INTEGERS
 from osbc_deploy.frameworks.joining import joined, put_sum, sample_axes
 from osbc_deploy.frameworks.layers import conv_layer, joined_linear
 from osbc_deploy.frameworks.logic import LOGIC, put_gate
@@ -32,6 +33,9 @@ _OF_FUNCTIONS: Mapping[str, type[nn.Module]] = {
     "adaptive_max_pool2d": nn.AdaptiveMaxPool2d,
 }
 """Functions that take what the layer of their name is built with."""
+
+
+_PRODUCTS = ("matmul", "rmatmul", "bmm", "einsum", "tensordot", "scaled_dot_product_attention")
 
 
 def _function(builder: Builder, called: Called) -> None:
@@ -169,8 +173,10 @@ def _multiply(builder: Builder, called: Called) -> None:
     divides = "div" in name
     if len(called.sources) == 2 and name in ("mul", "rmul", "imul", "multiply"):
         put_gate(builder, called, "product", 2)
-    elif len(called.sources) > 1 or name in ("matmul", "bmm", "rtruediv", "rdiv"):
-        builder.refuse(called, f"{name} multiplies signals; on the chip only weights do")
+    elif name in _PRODUCTS and len(called.sources) > 1:
+        builder.refuse(called, f"{name} {OF_INTEGERS}")
+    elif len(called.sources) > 1 or name in ("rtruediv", "rdiv", *_PRODUCTS):
+        builder.refuse(called, f"{name} of signals; on the chip only weights multiply them")
     elif constant is None or (divides and not np.all(constant)):
         builder.refuse(called, f"{name} by something that is no number")
     else:
@@ -199,9 +205,7 @@ FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
     **dict.fromkeys(_OF_FUNCTIONS, _function),
     **dict.fromkeys(("add", "radd", "iadd"), _add),
     **dict.fromkeys(("sub", "rsub", "isub", "subtract"), _subtract),
-    **dict.fromkeys(
-        ("mul", "rmul", "imul", "multiply", "div", "truediv", "matmul", "bmm"), _multiply
-    ),
+    **dict.fromkeys(("mul", "rmul", "imul", "multiply", "div", "truediv", *_PRODUCTS), _multiply),
     **dict.fromkeys(("sum", "mean"), _reduced),
     "neg": _negate,
     "linear": _functional_linear,

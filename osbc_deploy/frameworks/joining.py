@@ -39,7 +39,7 @@ def joined(builder: Builder, called: Called, name: str) -> tuple[list[list[str]]
     except ValueError:
         listed = " and ".join(map(str, shapes))
         raise ValueError(f"{name} of signals of different shapes, {listed}") from None
-    found = [builder.placed(source) for source in called.sources]
+    found = [builder.placed(source).own() for source in called.sources]
     full = (layout for layout in found if layout.seen == seen and layout.whole)
     # Flat neurons would take synapses from all to all.
     target = max(full, key=lambda layout: len(layout.shape), default=None)
