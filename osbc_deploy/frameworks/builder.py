@@ -13,16 +13,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import nn
 
+from osbc_deploy.arrays import FloatArray
 from osbc_deploy.errors import OsbcError, described
 from osbc_deploy.frameworks.assemble import Graph
 from osbc_deploy.frameworks.compose import Add, Delay
 from osbc_deploy.frameworks.flow import Called, Flow, Signal
 from osbc_deploy.frameworks.framework import Framework, kind_of, unsupported
-from osbc_deploy.frameworks.functions import FUNCTIONS
+from osbc_deploy.frameworks.functions import FUNCTIONS, LINEAR
 from osbc_deploy.frameworks.gating import gates_note, literal_of
-from osbc_deploy.frameworks.layers import FLAT, LAYERS, TIMELESS
+from osbc_deploy.frameworks.layers import FLAT, LAYERS, LINEAR_LAYERS, TIMELESS
 from osbc_deploy.frameworks.order import ancestors
 from osbc_deploy.frameworks.walk import Cells, Node
+from osbc_deploy.model.answer import Answer
 from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import INPUT, Connection, Shape
 from osbc_deploy.model.neurons import Neuron
@@ -39,7 +41,7 @@ class Builder:
     framework : Framework
     flow : Flow
     output : Called or None
-        The neurons that answer.
+        The neurons that answer, or the linear operation behind the last of them.
     flat : bool
         Whether samples (C, L) are read as (C, 1, L), which layers of one dimension take.
     nodes, edges : dict, list
@@ -53,6 +55,8 @@ class Builder:
     faults, notes : list of str
     data_fault : bool
         Whether what hears the input alone does not take its shape.
+    constant : ndarray of float
+        What the last layer adds once to a sum over time, in units of that sum.
     """
 
     framework: Framework
@@ -67,6 +71,7 @@ class Builder:
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     data_fault: bool = False
+    constant: FloatArray = field(default_factory=lambda: np.zeros(()))
     _late: dict[str, str] = field(default_factory=dict)
 
     def shape(self, sample: Shape) -> Shape:
@@ -84,9 +89,8 @@ class Builder:
         try:
             if called.fault:
                 self.refuse(called, called.fault)
-            elif hears:
-                what = event.name if event.module is None else kind_of(event.module).__name__
-                self.refuse(called, f"{what} hears a sum over time")
+            elif hears and (why := self._reduced_fault(called, hears[0])):
+                self.refuse(called, why)
             elif event.module is not None:
                 self.layer(called, event.module)
             elif event.name in FUNCTIONS:
@@ -111,7 +115,8 @@ class Builder:
         kind = self.kind(layer)
         merged = any(len(axis) > 1 for axis in called.sources[0].axes)
         over_time = "T" in called.sources[0].axes
-        for fault in self.framework.misplaced(layer, over_time, merged):
+        reduced = any(s.over_time for s in called.sources)
+        for fault in () if reduced else self.framework.misplaced(layer, over_time, merged):
             self.refuse(called, f"{kind_of(layer).__name__}: {fault}")
         reader = self.framework.readers.get(kind, LAYERS.get(kind))
         if reader is None:
@@ -132,6 +137,33 @@ class Builder:
                 f"{called.name}: {own.__name__} is read as the {kind.__name__} it derives from"
             )
         reader(self, called, layer)
+
+    def _reduced_fault(self, called: Called, signal: Signal) -> str:
+        """Say why a call cannot hear what is of all steps; empty if it can."""
+        event = called.event
+        kind = None if event.module is None else self.kind(event.module)
+        what = event.name if kind is None else kind.__name__
+        if signal.over_time == "max":
+            return f"{what} hears a maximum over time; on the chip only its readout takes one"
+        linear = event.name in LINEAR if kind is None else issubclass(kind, LINEAR_LAYERS)
+        if not linear or len(called.sources) > 1:
+            return f"{what} hears a {signal.over_time} over time; only linear layers at the end may"
+        return ""
+
+    def bias(self, called: Called, bias: FloatArray | None) -> FloatArray | None:
+        """Return what a layer adds in every step; what it adds once to a sum is noted."""
+        signal = called.sources[0]
+        if bias is None or signal.over_time != "sum":
+            return bias
+        if self.output is None or called.name != self.output.name:
+            self.refuse(called, "adds a constant to a sum over time; only the last layer may")
+        self.constant = bias / signal.factor
+        return None
+
+    def answer(self, called: Called) -> str:
+        """End the graph with potentials for the answer of a linear operation; return their name."""
+        neuron = Answer(self.constant, "step")
+        return self.node(f"{called.name}.readout", Cells(neuron), self.heard(called))
 
     def kind(self, layer: nn.Module) -> type:
         """Return the class that a layer is read as."""

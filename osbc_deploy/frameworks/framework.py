@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from osbc_deploy.arrays import FloatArray
 from osbc_deploy.frameworks.calling import ONE_CALL, Call
 from osbc_deploy.frameworks.layers import LAYERS, LayerReader
 from osbc_deploy.model.graph import Network
@@ -88,6 +90,8 @@ class Reading:
         The layer whose answer is the network's input, where the first ones run on the host.
     votes : int
         How many outputs in a row the answer averages.
+    constant : ndarray of float
+        What the answer adds once to a sum over time; the output has it in each step.
     """
 
     network: Network
@@ -95,6 +99,7 @@ class Reading:
     followed: bool
     host: nn.Module | None = None
     votes: int = 1
+    constant: FloatArray = field(default_factory=lambda: np.zeros(()))
 
 
 @dataclass(frozen=True)

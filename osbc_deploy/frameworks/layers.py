@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FLAT",
     "LAYERS",
+    "LINEAR_LAYERS",
     "SUPPORTED_LAYERS",
     "TIMELESS",
     "LayerReader",
@@ -93,6 +94,7 @@ def _linear(builder: Builder, called: Called, layer: Any) -> None:
 
 def joined_linear(builder: Builder, called: Called, weight: Any, bias: Any) -> None:
     """Put a matrix behind what it hears: one signal, or several side by side."""
+    bias = builder.bias(called, bias)
     parts = builder.joined(called.sources[0])
     shape = called.sources[0].shape
     if shape != (weight.shape[1],):
@@ -237,3 +239,9 @@ TIMELESS = (
     nn.AdaptiveMaxPool2d,
 )
 """Layers that take no time axis beside the batch."""
+
+LINEAR_LAYERS = (
+    *(nn.Linear, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
+)
+"""Layers that make of a sum what they make of its parts, summed, but for a constant."""
