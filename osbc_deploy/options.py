@@ -21,7 +21,7 @@ from osbc_deploy.notation import Readout, outputs_per_class, parsed_pattern
 from osbc_deploy.option import Options, option
 
 __all__ = [
-    "BITS", "REQUESTED", "VERIFIED", "Budget", "Compression", "CompressionRequest",
+    "BITS", "REQUESTED", "VERIFIED", "Allocation", "Compression", "CompressionRequest",
     "Dataset", "DatasetOptions", "DeployOptions", "FitBudget", "FitOptions",
     "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData", "Readout",
     "Reset", "RunOptions", "StrPath", "Substitute", "TargetOptions", "VerifyOptions",
@@ -29,7 +29,7 @@ __all__ = [
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Method: TypeAlias = Literal["osbc", "obc", "magnitude"]
-Budget: TypeAlias = Literal["lamps", "uniform", "global"]
+Allocation: TypeAlias = Literal["lamps", "uniform", "global"]
 Reset: TypeAlias = Literal["zero", "subtract"]
 Substitute: TypeAlias = Literal["maxpool=avg"]
 Dataset: TypeAlias = Literal["nmnist", "cifar10dvs", "dvs128gesture"]
@@ -144,9 +144,10 @@ class MethodOptions(Options):
 class SolverOptions(Options):
     """How the weights to keep are chosen, and what the solver may take."""
 
-    budget: Budget = option(
+    allocation: Allocation = option(
         "lamps",
         "How layers share --sparsity; global is by loss.",
+        formerly="budget",
         reported=[REQUESTED, VERIFIED],
     )
     pattern: str = option(
@@ -180,10 +181,10 @@ class Compression(SolverOptions, MethodOptions, AmountOptions):
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
         kind, _, _ = parsed_pattern(self.pattern)
-        if kind != "weights" and self.budget == "global":
+        if kind != "weights" and self.allocation == "global":
             yield (
-                f"budget: global ranks single weights, the pattern is {self.pattern}. Use lamps or "
-                "uniform with it."
+                f"allocation: global ranks single weights, the pattern is {self.pattern}. Use "
+                "lamps or uniform with it."
             )
         if kind != "weights" and self.method == "magnitude":
             yield (f"pattern: {self.pattern} needs a Hessian. Use method osbc or obc with it.")
@@ -238,7 +239,7 @@ class VerifyOptions(DeployOptions):
     neurons: Sequence[str] = option(
         (),
         "Neurons to draw; the most active and most different ones by default.",
-        metavar="POP:3,7",
+        metavar="LAYER:3,7",
     )
     gates: Sequence[str] = option(
         (),
