@@ -240,7 +240,7 @@ def moved(
             for name in names:
                 seen = recorder.seen(name, len(spikes), spikes.shape[1])
                 if seen is not None:
-                    fired = ours.spikes[name].reshape(seen.answer.shape)
+                    fired = reading.as_seen(name, ours.spikes[name])
                     counts[name] += int(np.count_nonzero(fired != seen.answer))
                     values[name] += fired.size
     shares = {name: counts[name] / values[name] for name in values}
@@ -290,16 +290,16 @@ def _first(
             continue
         proof.seen.add(name)
         if population.neuron.spiking:
-            fired = ours.spikes[name].reshape(n, steps, -1)
+            fired = reading.as_seen(name, ours.spikes[name])
             if seen.answer.shape != fired.shape:
                 return _sized(name, seen.answer.shape[2], fired.shape[2], steps)
             differs = seen.answer != fired
             if differs.any():
-                v = ours.v[name].reshape(fired.shape)
-                tied = _tied(population, differs & (fired == 0), v, tolerance)
+                v = reading.as_seen(name, ours.v[name])
+                tied = _tied(reading, population, differs & (fired == 0), v, tolerance)
                 return _Found(name, "spikes", differs, kind="tied" if tied else "")
         if seen.v is not None:
-            v = ours.v[name].reshape(n, steps, -1)[:, -seen.v.shape[1] :]
+            v = reading.as_seen(name, ours.v[name])[:, -seen.v.shape[1] :]
             if seen.v.shape != v.shape:
                 return _Found(name, why=f"has potentials {seen.v.shape}, {v.shape} imported")
             differs = apart(seen.v, v, tolerance)
@@ -317,13 +317,18 @@ def _sized(name: str, theirs: int, ours: int, steps: int) -> _Found:
 
 
 def _tied(
-    population: Population, missed: np.ndarray[Any, Any], v: FloatArray, tolerance: float
+    reading: Reading,
+    population: Population,
+    missed: np.ndarray[Any, Any],
+    v: FloatArray,
+    tolerance: float,
 ) -> bool:
     """Tell whether neurons that fire only in the framework are at their threshold at first."""
     threshold = np.broadcast_to(population.neuron.parameters["v_threshold"], population.shape)
+    threshold = reading.as_seen(population.name, threshold[None, None]).ravel()
     steps = missed.argmax(1)[:, None]
     first = np.take_along_axis(missed, steps, 1)[:, 0]
-    distance = np.abs(np.take_along_axis(v, steps, 1)[:, 0] - threshold.ravel())
+    distance = np.abs(np.take_along_axis(v, steps, 1)[:, 0] - threshold)
     return bool(first.any() and (distance[first] <= tolerance * np.abs(v).max()).mean() > 0.5)
 
 

@@ -143,7 +143,9 @@ def read_call(
     followed &= all(called.step is None for called in needed)
     network = replace(network, notes=_in_order(network.notes, flow))
     network = _with_fixed(network, builder.fixed)
-    return Reading(network, builder.modules, followed, prefix, votes, builder.constant)
+    return Reading(
+        network, builder.modules, followed, prefix, votes, builder.constant, builder.orders
+    )
 
 
 def _not_reached(module: nn.Module, flow: Flow, builder: Builder) -> Iterator[str]:
