@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from osbc_deploy.arrays import IntArray
+from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.frameworks.calling import ONE_CALL, Call
 from osbc_deploy.frameworks.gating import OF_INTEGERS
 from osbc_deploy.frameworks.layers import LAYERS, LayerReader
@@ -89,6 +89,8 @@ class Reading:
         The layer whose answer is the network's input, where the first ones run on the host.
     votes : int
         How many outputs in a row the answer averages.
+    constant : ndarray of float
+        What the answer adds once to a sum over time; the output has it in each step.
     orders : mapping of str to ndarray of int
         Where the values of a module's answer lie in the population read from it, of those that do
         not lie as they are.
@@ -99,6 +101,7 @@ class Reading:
     followed: bool
     host: nn.Module | None = None
     votes: int = 1
+    constant: FloatArray = field(default_factory=lambda: np.zeros(()))
     orders: Mapping[str, IntArray] = field(default_factory=dict)
 
     def as_seen(self, name: str, values: NDArray[Any]) -> NDArray[Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
     from osbc_deploy.frameworks.flow import Called
 
-__all__ = ["FUNCTIONS"]
+__all__ = ["FUNCTIONS", "LINEAR"]
 
 _OF_FUNCTIONS: Mapping[str, type[nn.Module]] = {
     "avg_pool1d": nn.AvgPool1d,
@@ -213,3 +213,9 @@ FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
     "conv2d": _functional_convolution,
 }
 """How functions of tensors are read, by name."""
+
+LINEAR = (
+    *("flatten", "reshape", "view", "squeeze", "ravel", "view_as", "reshape_as", "linear"),
+    *("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"),
+)
+"""Functions that make of a sum what they make of its parts, summed."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FLAT",
     "LAYERS",
+    "LINEAR_LAYERS",
     "SUPPORTED_LAYERS",
     "TIMELESS",
     "LayerReader",
@@ -113,6 +114,7 @@ def _linear(builder: Builder, called: Called, layer: Any) -> None:
 
 def joined_linear(builder: Builder, called: Called, weight: Any, bias: Any) -> None:
     """Put a matrix behind what it hears: one signal, or several side by side."""
+    bias = builder.bias(called, bias)
     parts = builder.joined(called.sources[0])
     shape = called.sources[0].shape
     if parts is None and len(shape) > 1 and shape[-1] == weight.shape[1]:
@@ -283,3 +285,9 @@ TIMELESS = (
     nn.AdaptiveMaxPool2d,
 )
 """Layers that take no time axis beside the batch."""
+
+LINEAR_LAYERS = (
+    *(nn.Linear, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
+)
+"""Layers that make of a sum what they make of its parts, summed, but for a constant."""

@@ -50,7 +50,7 @@ class Follower:
         if (number := self.again[name, step]) > 1:
             name += f"#{number}"
         first = max(sources, key=lambda s: len(s.axes))
-        over_time = any(s.over_time for s in sources)
+        reduced = next((s for s in sources if s.over_time), first)
         called = Called(name, event, tuple(sources), step, fault)
         self.flow.calls.append(called)
         found = []
@@ -58,7 +58,8 @@ class Follower:
         for number, value in enumerate(event.results):
             sample = value.shape[len(first.axes) :]
             state = is_neuron and number > 0
-            found.append(Signal(called, first.axes, sample, step, state, over_time))
+            signal = Signal(called, first.axes, sample, step, state)
+            found.append(replace(signal, over_time=reduced.over_time, factor=reduced.factor))
         return found
 
     def size(self, axes: Axes) -> tuple[int, ...]:
@@ -221,8 +222,31 @@ def _reduced(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
         axis %= max(1, len(source.axes) + len(source.shape))
     if given and isinstance(axis, int) and axis < len(source.axes) and source.axes[axis] == "T":
         axes = source.axes[:axis] + source.axes[axis + 1 :]
-        return [replace(source, axes=axes, over_time=True)] * len(event.results)
+        what = {"amax": "max"}.get(event.name, event.name)
+        return [replace(source, axes=axes, over_time=what)] * len(event.results)
     return None
+
+
+def _added(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | None:
+    """Take a sum that grows from step to step, which is one over time once it holds all of them."""
+    others = [a for a in event.args if isinstance(a, int | float | torch.Tensor)]
+    if len(sources) == 1 and len(others) == 1 and not torch.as_tensor(others[0]).any():
+        return [sources[0]]
+    steps = [one for s in sources for one in (s.added or (s,))]
+    first = steps[0]
+    alike = all(
+        s.step is not None
+        and s.called is not None
+        and first.called is not None
+        and (s.called.name, s.axes, s.state) == (first.called.name, first.axes, first.state)
+        for s in steps
+    )
+    if len(sources) < 2 or not alike or len({s.step for s in steps}) < len(steps):
+        return None
+    if len(steps) == follower.sizes["T"]:
+        shown = next(s for s in steps if s.step == follower.flow.shown)
+        return [replace(shown, step=None, over_time="sum")]
+    return [replace(s, added=tuple(steps)) for s in follower.call(event, sources)]
 
 
 def _turned(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
@@ -248,9 +272,13 @@ def _turned(follower: Follower, event: Event, sources: list[Signal]) -> list[Sig
 def _factored(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | None:
     """Take a factor on a sum over time, which changes nothing about which class is largest."""
     numbers = [a for a in event.args if isinstance(a, int | float)]
-    if sources[0].over_time and len(numbers) == 1 and numbers[0] > 0:
-        return [sources[0]]
-    return None
+    (source, *others) = sources
+    if not source.over_time or others or len(numbers) != 1 or numbers[0] <= 0:
+        return None
+    factor = source.factor * (numbers[0] if "mul" in event.name else 1 / numbers[0])
+    if source.over_time == "sum" and math.isclose(factor * follower.sizes["T"], 1.0):
+        return [replace(source, over_time="mean", factor=1.0)]
+    return [replace(source, factor=factor)]
 
 
 MOVES: dict[str, Rule] = {
@@ -270,5 +298,6 @@ MOVES: dict[str, Rule] = {
     **dict.fromkeys(("sum", "mean", "max", "amax"), _reduced),
     **dict.fromkeys(
         ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis"), _turned),
-    **dict.fromkeys(("mul", "div", "truediv"), _factored),
+    **dict.fromkeys(("add", "radd", "iadd"), _added),
+    **dict.fromkeys(("mul", "rmul", "div", "truediv"), _factored),
 }  # fmt: skip

@@ -55,8 +55,12 @@ class Signal:
         Which time step; None where it holds all.
     state : bool
         Whether it is a state of neurons rather than their answer.
-    over_time : bool
-        Whether all steps were reduced to one value.
+    over_time : {"", "sum", "mean", "max"}
+        What of all steps it is; empty where it is of one, or of each.
+    factor : float
+        By which that sum was multiplied.
+    added : tuple of Signal
+        What was added up in it, step by step, where it is not yet all of them.
     parts : tuple of Signal
         What was stacked in it, where that is not time.
     layout : Layout or None
@@ -68,7 +72,9 @@ class Signal:
     shape: tuple[int, ...]
     step: int | None = None
     state: bool = False
-    over_time: bool = False
+    over_time: str = ""
+    factor: float = 1.0
+    added: tuple[Signal, ...] = ()
     parts: tuple[Signal, ...] = ()
     layout: Layout | None = None
 
