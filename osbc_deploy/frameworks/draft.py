@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from osbc_deploy.frameworks.assemble import Graph
-from osbc_deploy.frameworks.compose import Add, Delay, Flatten
 from osbc_deploy.frameworks.framework import Framework
 from osbc_deploy.frameworks.gating import counted, literal_of, spikes_behind
 from osbc_deploy.frameworks.layout import Layout, spread, whole_of
+from osbc_deploy.frameworks.operations import Add, Delay, Flatten
 from osbc_deploy.frameworks.order import ancestors
 from osbc_deploy.frameworks.signals import Called, Flow, Signal
 from osbc_deploy.frameworks.walk import Node

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from osbc_deploy.frameworks.compose import Add, Scale, Shift
 from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.gating import OF_INTEGERS
 from osbc_deploy.frameworks.joining import joined, put_sum, sample_axes
 from osbc_deploy.frameworks.layers import conv_layer, joined_linear
 from osbc_deploy.frameworks.logic import LOGIC, put_gate
+from osbc_deploy.frameworks.operations import Add, Scale, Shift
 from osbc_deploy.frameworks.tracing import Value
 
 if TYPE_CHECKING:

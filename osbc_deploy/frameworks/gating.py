@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.frameworks.compose import Add, Flatten, Scale, Shift
+from osbc_deploy.frameworks.operations import Add, Flatten, Scale, Shift
 from osbc_deploy.frameworks.walk import Cells, Node
 from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.model.graph import AvgPool, Connection, Conv, Pair, Shape

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from osbc_deploy.frameworks.compose import Flatten, Scale, Shift
 from osbc_deploy.frameworks.gating import NO_SPIKES
 from osbc_deploy.frameworks.layout import Layout, spread, summed, whole_of
+from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder

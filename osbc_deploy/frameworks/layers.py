@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from torch import nn
 
-from osbc_deploy.frameworks.compose import Flatten, Scale, Shift
 from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
 from osbc_deploy.frameworks.gating import OF_CURRENTS, SPIKES, max_pooling, unless_all
 from osbc_deploy.frameworks.layout import Layout
+from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
 from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Pair
 
 if TYPE_CHECKING:

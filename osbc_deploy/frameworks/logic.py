@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osbc_deploy.frameworks.compose import Scale, Shift
 from osbc_deploy.frameworks.gating import OF_CURRENTS, OF_NUMBERS, SPIKES
 from osbc_deploy.frameworks.joining import joined, put_sum, sample_axes
+from osbc_deploy.frameworks.operations import Scale, Shift
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["LOGIC", "put_gate"]
 
 _OF_SUMS = (
-    "of what is no count of spikes; only whole sums of spikes are compared, so put neurons there"
+    "of what is no count of spikes; a gate takes whole sums of spikes alone, so put neurons there"
 )
 
 
@@ -112,8 +112,11 @@ def _clamp(builder: Builder, called: Called) -> None:
     }
     whole, positive = builder.counts(called)
     lowest = given.get("min")
-    if not whole or given.get("max") != 1 or lowest not in ((None, 0) if positive else (0,)):
-        builder.refuse(called, f"{called.event.name} {_OF_SUMS}, and cut off to 0 and 1")
+    if not whole:
+        builder.refuse(called, f"{called.event.name} {_OF_SUMS}")
+        return
+    if given.get("max") != 1 or lowest not in ((None, 0) if positive else (0,)):
+        builder.refuse(called, f"{called.event.name} of spikes to anything but 0 and 1")
         return
     _counted(builder, called, 1)
 

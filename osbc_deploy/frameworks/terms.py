@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.frameworks.compose import NotComposable, Term, per_channel, per_output
+from osbc_deploy.frameworks.operations import NotComposable, Term, per_channel, per_output
 from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Shape
 
 __all__ = ["mapped", "merged"]
