@@ -21,9 +21,9 @@ from osbc_deploy.notation import Readout, outputs_per_class, parsed_pattern
 from osbc_deploy.option import Options, option
 
 __all__ = [
-    "BITS", "REQUESTED", "VERIFIED", "Budget", "Compression", "CompressionRequest",
-    "Dataset", "DatasetOptions", "DeployOptions", "FitBudget", "FitOptions",
-    "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData", "Readout",
+    "BITS", "REQUESTED", "VERIFIED", "Budget", "CompressOptions", "Compression",
+    "CompressionRequest", "DataOptions", "Dataset", "DatasetOptions", "DeployOptions", "FitBudget",
+    "FitOptions", "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData", "Readout",
     "Reset", "RunOptions", "StrPath", "Substitute", "TargetOptions", "VerifyOptions",
 ]  # fmt: skip
 
@@ -55,12 +55,18 @@ class TargetOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(Options):
-    """What belongs to the model: parameters of a module, what a NIR graph leaves open."""
+class WeightsOptions(Options):
+    """Parameters of a module."""
 
     weights: StrPath | None = option(
         None, "Weights to load into MODEL.", metavar="FILE.safetensors|FILE.pth"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(WeightsOptions):
+    """What belongs to the model: parameters of a module, what a NIR graph leaves open."""
+
     dt: float | None = option(
         None,
         "Time step of a NIR file, in the unit of its time constants.",
@@ -80,8 +86,8 @@ class ModelOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(Options):
-    """How a network is read out, and what it is run on."""
+class ReadoutOptions(Options):
+    """How a network is read out."""
 
     readout: Readout = option(
         "sum",
@@ -94,11 +100,6 @@ class RunOptions(Options):
         "Classes that MODEL tells apart, where the labels hold only the first of them.",
         metavar="N",
     )
-    backend: str | None = option(None, "Run on another backend than the target's.", metavar="NAME")
-    backend_samples: int = option(
-        16, "Samples to run on the backend and compare spike by spike.", least=0
-    )
-    time_limit: float = option(600.0, "How long the backend may take.", metavar="SECONDS", above=0)
 
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
@@ -106,6 +107,17 @@ class RunOptions(Options):
             outputs_per_class(self.readout)
         except UsageError as error:
             yield str(error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ReadoutOptions):
+    """How a network is read out, and what it is run on."""
+
+    backend: str | None = option(None, "Run on another backend than the target's.", metavar="NAME")
+    backend_samples: int = option(
+        16, "Samples to run on the backend and compare spike by spike.", least=0
+    )
+    time_limit: float = option(600.0, "How long the backend may take.", metavar="SECONDS", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +225,20 @@ class ResumeOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class DeployOptions(RunOptions, ResumeOptions, Compression, ModelOptions, TargetOptions):
     """What ``deploy`` is asked to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressOptions(ReadoutOptions, ResumeOptions, Compression, WeightsOptions):
+    """What ``compress`` is asked to do."""
+
+    exclude: Sequence[str] = option(
+        (),
+        "A layer, or a module of layers, to leave as it is; may be repeated.",
+        metavar="LAYER",
+    )
+    device: str = option(
+        "cpu", "Where MODEL runs, such as cuda; the solver stays on the CPU.", metavar="DEVICE"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,8 +402,13 @@ class NamedData(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputOptions(DatasetOptions, NamedData, SampleOptions):
-    """What the command line runs a network on, and where the results go."""
+class DataOptions(DatasetOptions, NamedData, SampleOptions):
+    """What the command line runs a network on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputOptions(DataOptions):
+    """The same, and where the results go."""
 
     output: StrPath | None = option(
         None,

@@ -61,6 +61,7 @@ ORDER = [
     "pipeline",
     "fitting",
     "verification",
+    "modules",
     "report",
     "testing",
     "cli",

@@ -250,7 +250,8 @@ class _Grid:
         cls, afferents: Sequence[Projection], ones: FloatArray, rasters: Sequence[SpikeArray]
     ) -> _Grid:
         """Return the finest grid whose sums stay exact."""
-        peak = max(1, *(int(raster.max(initial=0)) for raster in rasters))
+        # Whole and real values alike, of either sign; nothing but 0 needs no grid.
+        peak = max(float(np.abs(raster).max(initial=0.0)) for raster in rasters) or 1.0
         area = max(1 if p.pool is None else math.prod(p.pool.kernel) for p in afferents)
         positions = max(_positions(p, s) for p, s in zip(afferents, rasters, strict=False))
         rows = positions * rasters[0].shape[0] * rasters[0].shape[1]
