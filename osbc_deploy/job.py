@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Container
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar
@@ -20,7 +21,7 @@ from osbc_deploy.lower.features import check_features
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.readout import check_readout, classes_of
 from osbc_deploy.notation import Readout
-from osbc_deploy.option import Options, rows
+from osbc_deploy.option import Options, renamed, rows
 from osbc_deploy.options import ModelOptions, RunOptions, TargetOptions
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import Call, Request
@@ -115,7 +116,10 @@ def verb(
     def of(function: Callable[[C], R]) -> Callable[P, R]:
         @functools.wraps(function)
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = signature.bind(*args, **kwargs).arguments
+            current, old = renamed(kwargs, rows(table))
+            for text in old:
+                warnings.warn(text, DeprecationWarning, stacklevel=2)
+            given = signature.bind(*args, **current).arguments
             return function(form(**_whole(given.get("options"), table, names) | given))  # type: ignore[call-arg]
 
         called.__signature__ = signature  # type: ignore[attr-defined]

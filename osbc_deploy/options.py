@@ -21,15 +21,16 @@ from osbc_deploy.notation import Readout, outputs_per_class, parsed_pattern
 from osbc_deploy.option import Options, option
 
 __all__ = [
-    "BITS", "REQUESTED", "VERIFIED", "Budget", "CompressOptions", "Compression",
+    "BITS", "REQUESTED", "VERIFIED", "Allocation", "CompressOptions", "Compression",
     "CompressionRequest", "DataOptions", "Dataset", "DatasetOptions", "DeployOptions", "FitBudget",
-    "FitOptions", "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData", "Readout",
+    "FitOptions", "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData",
+    "Readout",
     "Reset", "RunOptions", "StrPath", "Substitute", "TargetOptions", "VerifyOptions",
 ]  # fmt: skip
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Method: TypeAlias = Literal["osbc", "obc", "magnitude"]
-Budget: TypeAlias = Literal["lamps", "uniform", "global"]
+Allocation: TypeAlias = Literal["lamps", "uniform", "global"]
 Reset: TypeAlias = Literal["zero", "subtract"]
 Substitute: TypeAlias = Literal["maxpool=avg"]
 Dataset: TypeAlias = Literal["nmnist", "cifar10dvs", "dvs128gesture"]
@@ -155,9 +156,10 @@ class MethodOptions(Options):
 class SolverOptions(Options):
     """How the weights to keep are chosen, and what the solver may take."""
 
-    budget: Budget = option(
+    allocation: Allocation = option(
         "lamps",
         "How layers share --sparsity; global is by loss.",
+        formerly="budget",
         reported=[REQUESTED, VERIFIED],
     )
     pattern: str = option(
@@ -191,10 +193,10 @@ class Compression(SolverOptions, MethodOptions, AmountOptions):
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
         kind, _, _ = parsed_pattern(self.pattern)
-        if kind != "weights" and self.budget == "global":
+        if kind != "weights" and self.allocation == "global":
             yield (
-                f"budget: global ranks single weights, the pattern is {self.pattern}. Use lamps or "
-                "uniform with it."
+                f"allocation: global ranks single weights, the pattern is {self.pattern}. Use "
+                "lamps or uniform with it."
             )
         if kind != "weights" and self.method == "magnitude":
             yield (f"pattern: {self.pattern} needs a Hessian. Use method osbc or obc with it.")
@@ -263,7 +265,7 @@ class VerifyOptions(DeployOptions):
     neurons: Sequence[str] = option(
         (),
         "Neurons to draw; the most active and most different ones by default.",
-        metavar="POP:3,7",
+        metavar="LAYER:3,7",
     )
     gates: Sequence[str] = option(
         (),

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
-from osbc_deploy.compress.budget import global_budget, lamps_budget, mixed_widths, uniform_budget
+from osbc_deploy.compress.allocation import (
+    global_allocation,
+    lamps_allocation,
+    mixed_widths,
+    uniform_allocation,
+)
 from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.options import CompressionOptions
@@ -63,7 +68,7 @@ def plan(
     bits |= {name: choice.bits for name, choice in named.items()}
     shared = [name for name in sizes if name not in keep]
     problems: dict[str, LayerProblem] = {}
-    if shared and (options.budget == "global" or options.mixed):
+    if shared and (options.allocation == "global" or options.mixed):
         plain = collect(network, calibration, options, progress=progress).problems
         by_name = {p.afferents[0].post: p for p in plain}
         problems = {name: by_name[name] for name in shared}
@@ -101,10 +106,10 @@ def shared_weights(
     options : CompressionOptions
     """
     counts = [weight.size for weight in weights.values()]
-    if options.budget == "uniform":
-        found = uniform_budget(counts, options.sparsity)
-    elif options.budget == "lamps":
-        found = lamps_budget(list(weights.values()), options.sparsity)
+    if options.allocation == "uniform":
+        found = uniform_allocation(counts, options.sparsity)
+    elif options.allocation == "lamps":
+        found = lamps_allocation(list(weights.values()), options.sparsity)
     else:
         total = sum(counts)
         # No layer can keep more than all that are kept.
@@ -115,7 +120,7 @@ def shared_weights(
             for name, weight in weights.items()
         ]
         wholes = [problems[name].whole for name in weights]
-        found = global_budget(rankings, wholes, counts, options.sparsity)
+        found = global_allocation(rankings, wholes, counts, options.sparsity)
     return dict(zip(weights, found, strict=True))
 
 

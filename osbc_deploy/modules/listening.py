@@ -132,7 +132,8 @@ class Listener(TorchFunctionMode):
         self, module: nn.Module, weights: Collection[int], neurons: tuple[type, ...]
     ) -> None:
         super().__init__()
-        self._module, self._weights, self._neurons = module, weights, neurons
+        self._module: nn.Module = module
+        self._weights, self._neurons = weights, neurons
         self._step = -1
         self._inside: list[str] = []
         self._hooks: list[Any] = []
@@ -140,12 +141,13 @@ class Listener(TorchFunctionMode):
 
     def __enter__(self) -> Self:
         hooks = [self._module.register_forward_pre_hook(self._count)]
-        for path, part in self._module.named_modules():
+        named: list[tuple[str, nn.Module]] = list(self._module.named_modules())
+        for path, part in named:
             if isinstance(part, self._neurons):
                 hooks.append(part.register_forward_pre_hook(partial(self._enter, path)))
                 hooks.append(part.register_forward_hook(self._leave, always_call=True))
         self._hooks = hooks
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+
+import torch
 
 from osbc_deploy.accuracy import Accuracy
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.deviations import Deviation
+from osbc_deploy.modules.file import write_weights
 from osbc_deploy.modules.weights import Weight
 from osbc_deploy.provenance import Request
-from osbc_deploy.results import Saved
-
-if TYPE_CHECKING:
-    import torch
+from osbc_deploy.results import Result
 
 __all__ = ["CompressedModel", "CompressedWeight"]
 
@@ -37,7 +37,7 @@ class CompressedWeight:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CompressedModel(Saved):
+class CompressedModel(Result):
     """A module's weights, compressed.
 
     Attributes
@@ -58,6 +58,8 @@ class CompressedModel(Saved):
         By the framework itself; of integers there is none.
     options : CompressionOptions
     deviations : tuple of Deviation
+    warnings : tuple of str
+        What puts the accuracies in doubt.
     fingerprint : str
         SHA-256 of the state dict before.
     calibration, test : Samples
@@ -73,6 +75,7 @@ class CompressedModel(Saved):
     accuracy: Accuracy
     options: CompressionOptions
     deviations: tuple[Deviation, ...]
+    warnings: tuple[str, ...]
     fingerprint: str
     calibration: Samples
     test: Samples
@@ -84,6 +87,16 @@ class CompressedModel(Saved):
         total = sum(w.layer.codes.size for w in self.weights)
         return 1.0 - sum(w.layer.nonzero for w in self.weights) / total
 
-    def state_dict(self) -> dict[str, Any]:
+    def save(self, path: str | Path) -> None:
+        """Write the state dict as safetensors, whole or not at all.
+
+        Raises
+        ------
+        UsageError
+            When it cannot be written.
+        """
+        write_weights(self, Path(path))
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """Return a copy of the state dict, for ``load_state_dict`` of the unchanged model."""
         return {name: tensor.clone() for name, tensor in self.state.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from osbc_deploy.arrays import FloatArray
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.data.samples import Samples
-from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError, reason
 from osbc_deploy.frameworks.calling import described, undisturbed
 from osbc_deploy.frameworks.finite import check_finite
@@ -31,6 +30,7 @@ from osbc_deploy.model.readout import (
     decode,
     shared_answers,
 )
+from osbc_deploy.modules.file import weights_digest
 from osbc_deploy.modules.result import CompressedModel, CompressedWeight
 from osbc_deploy.modules.scene import exchanged
 from osbc_deploy.modules.session import PLAIN, session_of
@@ -115,7 +115,7 @@ def compress_model(call: CompressCall) -> CompressedModel:
         framework = plugin[1].module()
     check_finite(module, framework)
     state = _state(module, source)
-    fingerprint = _digest(state)
+    fingerprint = weights_digest(state)
     try:
         with undisturbed(module):
             module.to(device)
@@ -139,7 +139,6 @@ def compress_model(call: CompressCall) -> CompressedModel:
     state |= {n: torch.from_numpy(v).to(state[n].dtype) for n, v in values.items()}
     accuracy = _accuracy(before, after, evaluated, call.readout)
     doubted = doubts(accuracy, evaluated.labels, _classes(before, call.readout), call.classes)
-    said = [Deviation("import", "model", text) for text in (*warnings, *doubted)]
     return CompressedModel(
         source,
         framework.title,
@@ -149,7 +148,8 @@ def compress_model(call: CompressCall) -> CompressedModel:
         found.left,
         accuracy,
         options,
-        (*said, *work.deviations),
+        tuple(work.deviations),
+        (*warnings, *doubted),
         fingerprint,
         typical,
         evaluated,
@@ -179,15 +179,6 @@ def _state(module: nn.Module, source: str) -> dict[str, torch.Tensor]:
             "Leave the extra state out.",
         )
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
-
-
-def _digest(state: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # NumPy lacks some of torch's types.
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _belongs_to(model: str, call: CompressCall, work: Work) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,12 @@ from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem, pose
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.tuning import HELD_OUT, Layer
+from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError
 from osbc_deploy.model.graph import Population
 from osbc_deploy.model.neurons import Neuron
 from osbc_deploy.modules.session import Session
-from osbc_deploy.modules.weights import Weight
+from osbc_deploy.modules.weights import Use, Weight
 
 __all__ = ["Scene", "changed", "exchanged", "moments_of", "problem_of"]
 
@@ -89,12 +90,8 @@ def moments_of(
         for number, weight in enumerate(weights):
             calls, reference = weight.heard(seen), weight.heard(meant)
             for use in weight.uses:
-                x = _finite(weight, weight.inputs(use, calls, *part.shape[:2]))
-                y = (
-                    [weight.inputs(use, reference, *part.shape[:2])]
-                    if earlier is not None
-                    else None
-                )
+                x = _heard(weight, use, calls, part)
+                y = x if earlier is None else _heard(weight, use, reference, part)
                 found = membrane_moments(
                     [weight.projection(use)],
                     None if options.method == "obc" else use.dynamics,
@@ -109,7 +106,11 @@ def moments_of(
     return [total for total in totals if total is not None]
 
 
-def _finite(weight: Weight, x: NDArray[Any]) -> NDArray[Any]:
+def _heard(
+    weight: Weight, use: Use, calls: Sequence[torch.Tensor], samples: NDArray[Any]
+) -> NDArray[Any]:
+    """Return what one use of a weight heard of samples, (rows, T, ...)."""
+    x = weight.inputs(use, calls, *samples.shape[:2])
     if not np.isfinite(x).all():
         raise ArtefactError(
             f"{weight.name}: its input holds NaN or infinite values on the calibration samples. "
@@ -126,16 +127,24 @@ def problem_of(
     free_bias: bool = False,
     pull: float = 1.0,
 ) -> LayerProblem:
-    """State the problem of a weight; every row may have a scale of its own."""
-    return pose(
+    """State the problem of a weight; every row may have a scale of its own.
+
+    A weight that hears nothing has no loss to go by, and is rounded as it is.
+    """
+    silent = not moments.hessian.any()
+    problem = pose(
         [weight.projection()],
         Population(weight.uses[0].neuron, (len(weight.gain),), Neuron()),
         moments,
-        method=options.method,
+        method="magnitude" if silent else options.method,
         damping=options.damping,
-        free_bias=free_bias,
+        free_bias=free_bias and not silent,
         pull=pull,
     )
+    if not silent:
+        return problem
+    text = "hears nothing on the calibration samples, so its weights were chosen by their size"
+    return replace(problem, deviations=(Deviation("compress", weight.name, text),))
 
 
 @dataclass(frozen=True, eq=False)

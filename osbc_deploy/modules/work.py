@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.compress.hessian import Moments
 from osbc_deploy.compress.layer import prune_layer, quantize_layer
-from osbc_deploy.compress.memory import PLAIN_MATRICES, check_needed, matrices_of
 from osbc_deploy.compress.network import silent_outputs
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import Pattern
@@ -20,6 +19,7 @@ from osbc_deploy.compress.plan import shared_weights, shared_widths
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.solver_memory import PLAIN_MATRICES, check_needed, matrices_of
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.compress.tuning import HELD_OUT, MIN_HELD_OUT, Layer, tune
 from osbc_deploy.deviations import Deviation
@@ -73,7 +73,7 @@ class Work:
         self.deviations: list[Deviation] = []
         self._space = Workspace(options.solver_memory, options.threads)
         self._tuned = options.tune and len(samples) >= HELD_OUT * MIN_HELD_OUT
-        self._together = options.budget == "global" or options.mixed
+        self._together = options.allocation == "global" or options.mixed
         self._check_memory()
         if options.tune and not self._tuned:
             text = (

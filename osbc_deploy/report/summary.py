@@ -12,11 +12,14 @@ from osbc_deploy.deployment import Deployment
 from osbc_deploy.errors import UsageError
 from osbc_deploy.fitting.run import FitResult
 from osbc_deploy.inspection import Inspection
+from osbc_deploy.modules.result import CompressedModel
 from osbc_deploy.plain_text import visible
 from osbc_deploy.report.deployment.build import build_report
 from osbc_deploy.report.deployment.terminal import accuracy_line, fidelity_line, memory_line
 from osbc_deploy.report.describe import describe
 from osbc_deploy.report.fitting.build import front_of
+from osbc_deploy.report.modules.build import build_compression
+from osbc_deploy.report.modules.terminal import accuracy_before_and_after
 from osbc_deploy.report.verification.build import build_verification
 from osbc_deploy.verification.result import Verification
 
@@ -78,7 +81,7 @@ def _(result: Verification) -> list[str]:
     lines = [_title("Verification", result.deployment), "; ".join(scores)]
     if (worst := result.costliest) is not None:
         lines.append(
-            f"costliest layer: {' + '.join(worst.projections)} "
+            f"costliest layer: {result.deployment.lowered.network.layers[worst.population]} "
             f"(output error {worst.compressed.output_error:.2%})"
         )
     if (backend := result.backend) is not None:
@@ -91,11 +94,13 @@ def _(result: Verification) -> list[str]:
 
 @rows_of.register
 def _(result: Verification) -> list[dict[str, Any]]:
+    report = build_verification(result)
     return [
         {
             "step": step["name"],
             "before": step["before"],
             "after": step["after"],
+            "layer": report["names"][population["name"]],
             "population": population["name"],
             **{
                 key: population["propagated"][key]
@@ -103,7 +108,7 @@ def _(result: Verification) -> list[dict[str, Any]]:
             },
             "own_mismatch": own["mismatch"] if (own := population["isolated"]) else None,
         }
-        for step in build_verification(result)["steps"]
+        for step in report["steps"]
         for population in step["populations"]
     ]
 
@@ -170,6 +175,32 @@ def _(result: Inspection) -> list[dict[str, Any]]:
             **{key: p[key] for key in ("from", "to", "kind", "weights", "biases")},
         }
         for p in describe(result.network)["projections"]
+    ]
+
+
+@lines_of.register
+def _(result: CompressedModel) -> list[str]:
+    report = build_compression(result)
+    lines = [
+        f"Compressed weights: {result.source} in {result.framework}",
+        f"layers: {len(result.weights)}, {result.sparsity:.2%} sparsity",
+        accuracy_before_and_after(report),
+        f"notes: {len(result.deviations)}",
+    ]
+    return lines + _few("warning", result.warnings)
+
+
+@rows_of.register
+def _(result: CompressedModel) -> list[dict[str, Any]]:
+    keys = ("weights", "nonzero", "sparsity", "bits", "hessian", "selection", "variant")
+    return [
+        {
+            "layer": layer["name"],
+            "neurons": ", ".join(layer["neurons"]),
+            **{key: layer[key] for key in keys},
+            "loss": layer["relative_loss"]["total"],
+        }
+        for layer in build_compression(result)["layers"]
     ]
 
 

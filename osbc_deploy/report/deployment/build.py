@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "activity_parts", "build_report", "counted_parts", "json_schema"]
 
-SCHEMA = "osbc-deploy/report/5"
+SCHEMA = "osbc-deploy/report/6"
 
 
 def json_schema() -> dict[str, Any]:
@@ -148,8 +148,7 @@ def _population(network: FixedPointNetwork, population: FixedPopulation) -> dict
         "name": population.name,
         "shape": list(population.shape),
         "spiking": population.spiking,
-        # What its cores are called after; see Layer.title.
-        "layer": afferents[0].name,
+        "layer": network.layers[population.name],
         "projections": [
             {
                 "name": p.name,
