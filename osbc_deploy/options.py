@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 from osbc_deploy.errors import UsageError
 from osbc_deploy.notation import Readout, outputs_per_class, parsed_pattern
 from osbc_deploy.option import Options, option
+from osbc_deploy.search_options import BITS, BudgetOptions, FitBudget, SearchOptions
 
 __all__ = [
     "BITS", "REQUESTED", "VERIFIED", "Allocation", "CompressOptions", "Compression",
@@ -38,9 +39,6 @@ Dataset: TypeAlias = Literal["nmnist", "cifar10dvs", "dvs128gesture"]
 REQUESTED = "report.compression.requested"
 VERIFIED = "verify.options"
 """Places in the reports, beside the provenance of every report, which holds all options."""
-
-BITS = (8, 6, 5, 4, 3, 2)
-"""Widths that ``fit`` tries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +88,10 @@ class ModelOptions(WeightsOptions):
 class ReadoutOptions(Options):
     """How a network is read out."""
 
-    readout: Readout = option(
-        "sum",
-        "How the output over time becomes a class; vote:N sums N outputs in a row for each.",
+    readout: Readout | None = option(
+        None,
+        "How the output over time becomes a class: as MODEL's own answer does, or sum; vote:N sums "
+        "N outputs in a row for each.",
         metavar="sum|last|max|vote:N",
         reported=[VERIFIED],
     )
@@ -105,7 +104,7 @@ class ReadoutOptions(Options):
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
         try:
-            outputs_per_class(self.readout)
+            outputs_per_class(self.readout or "sum")
         except UsageError as error:
             yield str(error)
 
@@ -273,67 +272,6 @@ class VerifyOptions(DeployOptions):
         metavar="NAME=VALUE",
         flags=["--gate"],
     )
-
-
-@dataclass(frozen=True)
-class FitBudget(Options):
-    """What a plan may use."""
-
-    cores: int | None = option(
-        None,
-        "Cores the network may take; the target's by default.",
-        least=1,
-        remedy="Nothing can run on that.",
-    )
-    memory: int | None = option(
-        None,
-        "Memory it may take on all cores.",
-        metavar="BYTES",
-        least=1,
-        remedy="Nothing can run on that.",
-    )
-    accuracy_drop: float | None = option(
-        None,
-        "Accuracy that may be lost, such as 0.01; asks for the smallest network that keeps it.",
-        metavar="SHARE",
-        flags=["--max-accuracy-drop"],
-        least=0,
-        most=1,
-        remedy="Give a share, such as 0.01 for one point.",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BudgetOptions(Options):
-    """The limits of a search."""
-
-    budget: FitBudget | None = option(None, "What the network may take.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions(Options):
-    """What a search may try."""
-
-    bits: Sequence[int] = option(
-        BITS,
-        "Bits per weight that may be taken.",
-        least=1,
-        most=8,
-        remedy="Give the bits per weight, such as 4.",
-    )
-    max_sparsity: float = option(
-        0.99,
-        "Most that may be removed.",
-        least=0,
-        below=1,
-        remedy="Give the share of weights to remove, such as 0.9.",
-    )
-
-    def _contradictions(self) -> Iterator[str]:
-        untried = ", ".join(str(width) for width in self.bits if width not in BITS)
-        if untried or not self.bits:
-            tried = ", ".join(map(str, sorted(BITS)))
-            yield f"bits: fit tries {tried}, not {untried or 'none'}. Give some of these."
 
 
 @dataclass(frozen=True, kw_only=True)

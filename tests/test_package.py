@@ -32,6 +32,7 @@ ORDER = [
     "deviations",
     "notation",
     "option",
+    "search_options",
     "options",
     "plugins",
     "model",

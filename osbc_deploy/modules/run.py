@@ -108,6 +108,8 @@ def compress_model(call: CompressCall) -> CompressedModel:
             f"samples {typical.input_shape}. Give both the same."
         )
     device = _device(call.device)
+    # What the model itself answers; over time steps, it adds up.
+    readout = call.readout or "sum"
     module, source, warnings = load_module(call.module, call.weights)
     plugin = framework_of(module, source)
     framework = PLAIN
@@ -126,7 +128,7 @@ def compress_model(call: CompressCall) -> CompressedModel:
             if call.resume is not None:
                 store = SolverState(Path(call.resume), _belongs_to(fingerprint, call, work))
             before = session.answers(evaluated.spikes)
-            _check_answer(before, (typical, evaluated), call)
+            _check_answer(before, (typical, evaluated), readout, call.classes)
             layers = work.run(store)
             with exchanged(module, work.values(layers)):
                 after = session.answers(evaluated.spikes)
@@ -137,8 +139,8 @@ def compress_model(call: CompressCall) -> CompressedModel:
         for name in weight.names:
             values[name] = values[weight.names[0]]
     state |= {n: torch.from_numpy(v).to(state[n].dtype) for n, v in values.items()}
-    accuracy = _accuracy(before, after, evaluated, call.readout)
-    doubted = doubts(accuracy, evaluated.labels, _classes(before, call.readout), call.classes)
+    accuracy = _accuracy(before, after, evaluated, readout)
+    doubted = doubts(accuracy, evaluated.labels, classes_of(readout, before.shape[2]), call.classes)
     return CompressedModel(
         source,
         framework.title,
@@ -192,17 +194,15 @@ def _belongs_to(model: str, call: CompressCall, work: Work) -> dict[str, str]:
     }
 
 
-def _classes(answers: FloatArray, readout: Readout) -> int:
-    return classes_of(readout, answers.shape[2])
-
-
-def _check_answer(answers: FloatArray, data: Sequence[Samples], call: CompressCall) -> None:
+def _check_answer(
+    answers: FloatArray, data: Sequence[Samples], readout: Readout, classes: int | None
+) -> None:
     if not np.isfinite(answers).all():
         raise ArtefactError(
             "model: its answers hold NaN or infinite values. Check its weights and the samples."
         )
-    check_readout(call.readout, answers.shape[2])
-    check_classes(data, _classes(answers, call.readout), call.classes)
+    check_readout(readout, answers.shape[2])
+    check_classes(data, classes_of(readout, answers.shape[2]), classes)
 
 
 def _accuracy(
