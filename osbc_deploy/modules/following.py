@@ -186,5 +186,6 @@ def _passes(event: Event) -> bool:
 
 
 def numbers(tensor: torch.Tensor) -> FloatArray:
+    """Return a tensor as an array of double precision."""
     found: FloatArray = tensor.detach().cpu().double().numpy()
     return found
