@@ -198,11 +198,11 @@ def five_conv(channels: int, size: int) -> Network:
         before = shape if pool is None else pool.output_shape(shape)
         connection: Connection
         if number < 5:
-            drawn = rng.standard_normal((channels, before[0], 3, 3)) / np.sqrt(9 * before[0])
+            drawn = rng.standard_normal((channels, before[0], 3, 3)) * 1.8 / np.sqrt(9 * before[0])
             connection = Conv(drawn.astype(np.float32), None, (1, 1), (1, 1))
         else:
             outputs, inputs = (512 if number == 5 else 11), int(np.prod(before))
-            drawn = rng.standard_normal((outputs, inputs)) / np.sqrt(inputs)
+            drawn = rng.standard_normal((outputs, inputs)) * 1.8 / np.sqrt(inputs)
             connection = Dense(drawn.astype(np.float32))
         name = f"p{number}"
         # As trained networks do, neurons fire in a few steps of a hundred.
