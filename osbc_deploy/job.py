@@ -18,6 +18,7 @@ from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import BackendError, UsageError
 from osbc_deploy.formats.format import check_network
 from osbc_deploy.lower.features import check_features
+from osbc_deploy.model.answer import read_by
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.readout import check_readout, classes_of
 from osbc_deploy.notation import Readout
@@ -184,10 +185,10 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
         )
     # A network of one dimension is read with a height of 1.
     typical, evaluated = (s.shaped(network.input_shape) for s in (typical, evaluated))
+    network, readout = _read_out(network, call.readout)
     check_features(network)
     check_network(chip.exchange, network)
-    check_readout(call.readout, network.output.size)
-    check_classes((typical, evaluated), classes_of(call.readout, network.output.size), call.classes)
+    check_classes((typical, evaluated), classes_of(readout, network.output.size), call.classes)
     asked = asked or Request()
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}
@@ -197,13 +198,27 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
         network,
         typical,
         evaluated,
-        call.readout,
+        readout,
         runner,
         call.backend_samples,
         call.time_limit,
         call.classes,
         asked,
     )
+
+
+def _read_out(network: Network, asked: Readout | None) -> tuple[Network, Readout]:
+    """Return a network to be read as was asked, or as its model is, and how its outputs are."""
+    chosen = asked or network.readout or "sum"
+    check_readout(chosen, network.output.size)
+    found, readout = read_by(network, chosen)
+    if asked and network.readout and asked != network.readout:
+        said = f"readout: {asked} as asked; the model's own answer is {network.readout}"
+    elif network.readout:
+        said = f"readout: {network.readout}, read from the model"
+    else:
+        return found, readout
+    return replace(found, notes=(*found.notes, said)), readout
 
 
 def _ready_backend(name: str) -> Backend:

@@ -83,9 +83,10 @@ class ModelOptions(Options):
 class RunOptions(Options):
     """How a network is read out, and what it is run on."""
 
-    readout: Readout = option(
-        "sum",
-        "How the output over time becomes a class; vote:N sums N outputs in a row for each.",
+    readout: Readout | None = option(
+        None,
+        "How the output over time becomes a class: as MODEL's own answer does, or sum; vote:N sums "
+        "N outputs in a row for each.",
         metavar="sum|last|max|vote:N",
         reported=[VERIFIED],
     )
@@ -103,7 +104,7 @@ class RunOptions(Options):
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
         try:
-            outputs_per_class(self.readout)
+            outputs_per_class(self.readout or "sum")
         except UsageError as error:
             yield str(error)
 

@@ -270,7 +270,7 @@ def changed() -> nn.Module:
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
-        ([nn.Linear(4, 3), snn.Leaky(0.9, init_hidden=True), nn.Linear(3, 2)], "ends in Linear"),
+        ([nn.Linear(4, 3), snn.Leaky(0.9, init_hidden=True), nn.ReLU()], "ReLU is not supported"),
         (
             [nn.Linear(4, 3), nn.MaxPool2d(2), snn.Leaky(0.9)],
             "MaxPool2d takes the largest of several currents",
@@ -430,7 +430,8 @@ def test_states_do_not_outlive_the_verification() -> None:
 def test_one_fault_is_one_offender(model: nn.Module, found: str) -> None:
     with pytest.raises(UnsupportedModelError) as caught:
         read_snntorch(model, (4,))
-    assert caught.value.offenders == (found,)
+    (line,) = caught.value.offenders
+    assert line.startswith(found + ": it")
 
 
 def test_a_lazy_layer_without_weights_is_refused() -> None:
