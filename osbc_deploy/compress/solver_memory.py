@@ -17,7 +17,7 @@ from osbc_deploy.model.graph import Network, Population
 
 __all__ = ["PLAIN_MATRICES", "check_needed", "check_solver_memory", "hessian_bytes", "matrices_of"]
 
-_TUNED, _TUNED_MAGNITUDE, PLAIN_MATRICES, _KEPT = 18, 9, 6, 3
+_TUNED, PLAIN_MATRICES, _KEPT = 18, 6, 3
 """Matrices of a layer: at most, by what is asked, and those that stay when all layers are held."""
 
 _BATCH = 16
@@ -62,6 +62,8 @@ def check_solver_memory(
     UsageError
         With every layer that needs more.
     """
+    if options.method == "magnitude" and not together:
+        return
     matrices = matrices_of(options, tuned=tuned)
     kept = 0
     if together:
@@ -82,9 +84,7 @@ def check_solver_memory(
 
 def matrices_of(options: CompressionOptions, *, tuned: bool) -> int:
     """Return how many matrices of a layer there are at most."""
-    if not tuned:
-        return PLAIN_MATRICES
-    return _TUNED_MAGNITUDE if options.method == "magnitude" else _TUNED
+    return _TUNED if tuned and options.method != "magnitude" else PLAIN_MATRICES
 
 
 def check_needed(

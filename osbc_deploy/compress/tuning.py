@@ -35,7 +35,7 @@ from osbc_deploy.model.delivery import delivered
 from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
 
-__all__ = ["HELD_OUT", "MIN_HELD_OUT", "Scene", "Trial", "tune"]
+__all__ = ["HELD_OUT", "MIN_HELD_OUT", "Scene", "Trial", "tune", "tune_threshold"]
 
 HELD_OUT = 5
 """Every fifth calibration sample judges."""
@@ -252,8 +252,23 @@ def tune(scene: Trial, solve: Solve) -> tuple[Layer, LayerProblem]:
     layer = solve(problem)
     if best.threshold:
         layer = scene.matched(layer)
+    return _told(layer, scores, best), problem
+
+
+def tune_threshold(scene: Trial, layer: Layer) -> Layer:
+    """Return a layer that no sample had a part in, with another threshold if that is better."""
+    errors_of = scene.judge()
+    forms = {_Variant(): layer}
+    if scene.can_shift:
+        forms[_Variant(threshold=True)] = scene.matched(layer)
+    scores = {variant: errors_of(form) for variant, form in forms.items()}
+    best = _best(scores)
+    return _told(forms[best], scores, best)
+
+
+def _told(layer: Layer, scores: Mapping[_Variant, FloatArray], best: _Variant) -> Layer:
     tried = {str(variant): float(errors.mean()) for variant, errors in scores.items()}
-    return tuple(replace(p, tried=tried, chosen=str(best)) for p in layer), problem
+    return tuple(replace(p, tried=tried, chosen=str(best)) for p in layer)
 
 
 def _best(scores: Mapping[_Variant, FloatArray]) -> _Variant:
@@ -268,9 +283,6 @@ def _best(scores: Mapping[_Variant, FloatArray]) -> _Variant:
 
 def _solved_variants(scene: Trial) -> Iterator[_Variant]:
     """Yield what needs a solution of its own, the simple before the complex."""
-    if scene.method == "magnitude":
-        yield _Variant()
-        return
     biases = [False]
     if scene.has_bias:
         biases.append(True)

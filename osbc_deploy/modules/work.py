@@ -11,12 +11,18 @@ from numpy.typing import NDArray
 
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.compress.hessian import Moments
-from osbc_deploy.compress.layer import prune_layer, quantize_layer
+from osbc_deploy.compress.layer import (
+    nearest,
+    prune_by_magnitude,
+    prune_layer,
+    quantize_layer,
+    split,
+)
 from osbc_deploy.compress.network import silent_outputs
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import Pattern
 from osbc_deploy.compress.plan import shared_weights, shared_widths
-from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.problem import LayerProblem, stacked_weights
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.solver_memory import PLAIN_MATRICES, check_needed, matrices_of
@@ -72,10 +78,11 @@ class Work:
         self.options, self.progress = options, progress
         self.deviations: list[Deviation] = []
         self._space = Workspace(options.solver_memory, options.threads)
-        self._tuned = options.tune and len(samples) >= HELD_OUT * MIN_HELD_OUT
+        self._by_size = options.method == "magnitude"
+        self._tuned = options.tune and not self._by_size and len(samples) >= HELD_OUT * MIN_HELD_OUT
         self._together = options.allocation == "global" or options.mixed
         self._check_memory()
-        if options.tune and not self._tuned:
+        if options.tune and not self._tuned and not self._by_size:
             text = (
                 f"{len(samples)} calibration samples are too few to hold some out "
                 f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"
@@ -94,47 +101,55 @@ class Work:
         keep, bits = self._plan(store)
         held = self.samples[HELD_OUT - 1 :: HELD_OUT]
         wanted = self.session.answers(held).sum(axis=1) if self._tuned else np.zeros((1, 1))
-        dense = iter(()) if self._tuned else self._moments()
+        dense = iter(()) if self._tuned or self._by_size else self._moments()
         done: list[CompressedProjection] = []
         for weight in self.weights:
             name = weight.name
             moments = next(dense, None)
             found = store.load(name, [weight.projection()]) if store else None
             if found is None:
-                kept, wide, pattern = keep[name], bits[name], self._pattern(weight)
-
-                def solve(
-                    problem: LayerProblem,
-                    kept: int = kept,
-                    wide: int = wide,
-                    pattern: Pattern = pattern,
-                ) -> Layer:
-                    pruned = prune_layer(problem, kept, pattern=pattern, space=self._space)
-                    groups = self.options.scale_groups
-                    return quantize_layer(problem, pruned, [wide], groups, self._space)[0]
-
                 with task(self.progress, f"compress {name}", len(self.samples)):
-                    if moments is None:
-                        scene = Scene(
-                            self.session,
-                            weight,
-                            self.samples,
-                            self.values(done),
-                            wanted,
-                            self.options,
-                            self.progress.advance,
-                        )
-                        layer, problem = tune(scene, solve)
-                    else:
-                        problem = problem_of(weight, moments, self.options)
-                        layer = solve(problem)
-                found = layer, problem.deviations
+                    found = self._compressed(weight, keep[name], bits[name], moments, done, wanted)
                 if store:
                     store.save(name, *found)
             (result,), notes = found
             done.append(result)
             self.deviations += [*notes, *silent_outputs({name: result})]
         return done
+
+    def _compressed(
+        self,
+        weight: Weight,
+        keep: int,
+        bits: int,
+        moments: Moments | None,
+        done: Sequence[CompressedProjection],
+        wanted: FloatArray,
+    ) -> tuple[Layer, tuple[Deviation, ...]]:
+        groups, pattern = self.options.scale_groups, self._pattern(weight)
+        if self._by_size:
+            pruned = prune_by_magnitude(stacked_weights([weight.projection()]), keep)
+            codes = nearest(pruned, bits, groups)
+            return split([weight.projection()], pruned, bits, *codes), ()
+
+        def solve(problem: LayerProblem) -> Layer:
+            pruned = prune_layer(problem, keep, pattern=pattern, space=self._space)
+            return quantize_layer(problem, pruned, [bits], groups, self._space)[0]
+
+        if moments is not None:
+            problem = problem_of(weight, moments, self.options)
+            return solve(problem), problem.deviations
+        scene = Scene(
+            self.session,
+            weight,
+            self.samples,
+            self.values(done),
+            wanted,
+            self.options,
+            self.progress.advance,
+        )
+        layer, problem = tune(scene, solve)
+        return layer, problem.deviations
 
     def _plan(self, store: SolverState | None) -> tuple[dict[str, int], dict[str, int]]:
         """Return how many weights and bits every layer gets."""
@@ -185,6 +200,8 @@ class Work:
             )
 
     def _check_memory(self) -> None:
+        if self._by_size and not self._together:
+            return
         held = sum(_matrices(w, _COLLECTED) for w in self.weights) if self._together else 0
 
         def needed(matrices: int) -> dict[str, int]:

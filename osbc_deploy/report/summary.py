@@ -18,6 +18,7 @@ from osbc_deploy.report.deployment.build import build_report
 from osbc_deploy.report.deployment.terminal import accuracy_line, fidelity_line, memory_line
 from osbc_deploy.report.describe import describe
 from osbc_deploy.report.fitting.build import front_of
+from osbc_deploy.report.measures import total_loss
 from osbc_deploy.report.modules.build import build_compression
 from osbc_deploy.report.modules.terminal import accuracy_before_and_after
 from osbc_deploy.report.verification.build import build_verification
@@ -65,7 +66,7 @@ def _(result: Deployment) -> list[dict[str, Any]]:
             "cores": cores[layer["name"]],
             **{k: layer[k] for k in ("weights", "nonzero", "sparsity", "bits", "selection")},
             "variant": layer["variant"],
-            "loss": layer["relative_loss"]["total"],
+            "loss": total_loss(layer),
             "rate": rates[layer["name"]],
         }
         for layer in report["compression"]["layers"]
@@ -198,7 +199,7 @@ def _(result: CompressedModel) -> list[dict[str, Any]]:
             "layer": layer["name"],
             "neurons": ", ".join(layer["neurons"]),
             **{key: layer[key] for key in keys},
-            "loss": layer["relative_loss"]["total"],
+            "loss": total_loss(layer),
         }
         for layer in build_compression(result)["layers"]
     ]

@@ -77,7 +77,7 @@ def _layer(compressed: CompressedWeight, method: str) -> dict[str, Any]:
         "nonzero": layer.nonzero,
         "sparsity": 1.0 - layer.nonzero / size,
         "bits": layer.bits,
-        "relative_loss": dict(layer.relative_loss),
+        "relative_loss": dict(layer.relative_loss) or None,
         "hessian": "none" if method == "magnitude" else hessian,
         "why": weight.why if method == "osbc" else "",
         "neurons": list(weight.neurons),

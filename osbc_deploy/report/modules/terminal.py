@@ -9,6 +9,7 @@ from rich.console import Console
 
 from osbc_deploy.plain_text import terminal
 from osbc_deploy.report.deployment.terminal import print_warnings
+from osbc_deploy.report.measures import total_loss
 from osbc_deploy.report.tables import PlainTable
 
 __all__ = ["accuracy_before_and_after", "print_compression"]
@@ -32,7 +33,7 @@ def print_compression(report: Mapping[str, Any], console: Console) -> None:
             f"{layer['nonzero']:,}",
             f"{layer['sparsity']:.1%}",
             str(layer["bits"]),
-            f"{layer['relative_loss']['total']:.4f}",
+            "-" if (loss := total_loss(layer)) is None else f"{loss:.4f}",
             layer["selection"],
             layer["variant"],
         )
