@@ -19,7 +19,7 @@ import numpy as np
 from _accuracy import Clock, Meter, Task, bundled, layers, parser, read, saccade, table, write
 
 from osbc_deploy.compress import CompressedProjection, CompressionOptions, compress, ranking
-from osbc_deploy.compress.budget import lamps_budget
+from osbc_deploy.compress.allocation import lamps_allocation
 from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.network import assemble
@@ -144,7 +144,7 @@ class Greedy:
         for problem, ranked, keep in zip(
             self._statistics.problems,
             self._rankings,
-            lamps_budget(weights, options.sparsity),
+            lamps_allocation(weights, options.sparsity),
             strict=True,
         ):
             pruned = prune_layer(problem, keep, ranked)

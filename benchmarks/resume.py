@@ -23,7 +23,7 @@ from osbc_deploy.options import InputOptions
 
 job = prepare(VerbCall(**load_inputs(None, InputOptions()), backend_samples=0))
 print("ready", flush=True)
-options = CompressionOptions(mixed=True, budget="global")
+options = CompressionOptions(mixed=True, allocation="global")
 compress(job.network, job.typical.spikes, options, state=sys.argv[1])
 print("done", flush=True)
 """

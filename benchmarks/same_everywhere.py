@@ -32,7 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "obc": {"method": "obc"},
     "2:4": {"pattern": "2:4"},
     "whole inputs": {"pattern": "inputs", "sparsity": 0.5},
-    "global, mixed": {"budget": "global", "mixed": True, "tune": False},
+    "global, mixed": {"allocation": "global", "mixed": True, "tune": False},
 }
 MODELS = ("digits_conv", "digits_mlp")
 

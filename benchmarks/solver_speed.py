@@ -15,7 +15,7 @@ import numpy as np
 from _accuracy import Clock, parser, saccade, write
 from threadpoolctl import threadpool_limits
 
-from osbc_deploy.compress.budget import lamps_budget
+from osbc_deploy.compress.allocation import lamps_allocation
 from osbc_deploy.compress.hessian import membrane_moments
 from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.paths import path_mask
@@ -32,7 +32,7 @@ def main() -> None:
     given = arguments.parse_args()
     task = saccade(given.data)
     projection, population = task.network.projections[0], task.network.populations[0]
-    keep = lamps_budget([p.connection.weight for p in task.network.projections], SPARSITY)[0]
+    keep = lamps_allocation([p.connection.weight for p in task.network.projections], SPARSITY)[0]
 
     with Clock() as all_of_it:
         with Clock() as hessian:

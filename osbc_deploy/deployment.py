@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from osbc_deploy.accuracy import Accuracy
@@ -77,8 +77,10 @@ class Deployment(Saved):
         imported = tuple(Deviation("import", self.network.source, n) for n in self.network.notes)
         said = (*self.target.remarks, *self.mapping.notes)
         remarks = tuple(Deviation("map", self.target.name, text) for text in said)
-        made = imported + self.compressed.deviations + self.lowered.deviations
-        return made + remarks + self._run_notes()
+        made = self.compressed.deviations + self.lowered.deviations + self._run_notes()
+        layers = self.lowered.network.layers
+        of_layers = (replace(d, subject=layers.get(d.subject, d.subject)) for d in made)
+        return (*imported, *of_layers, *remarks)
 
     def _run_notes(self) -> tuple[Deviation, ...]:
         hung = self.fidelity.restarts

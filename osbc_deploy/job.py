@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Container
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar
@@ -18,10 +19,11 @@ from osbc_deploy.fixedpoint.coding import SPIKES, InputFormat, bits_for
 from osbc_deploy.formats.format import check_network
 from osbc_deploy.lower.coding import check_graded, payload
 from osbc_deploy.lower.features import check_features
+from osbc_deploy.model.answer import read_by
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.readout import check_readout, classes_of
 from osbc_deploy.notation import InputKind, Readout
-from osbc_deploy.option import Options, rows
+from osbc_deploy.option import Options, renamed, rows
 from osbc_deploy.options import ModelOptions, RunOptions, TargetOptions
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import Call, Request
@@ -126,7 +128,10 @@ def verb(
     def of(function: Callable[[C], R]) -> Callable[P, R]:
         @functools.wraps(function)
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = signature.bind(*args, **kwargs).arguments
+            current, old = renamed(kwargs, rows(table))
+            for text in old:
+                warnings.warn(text, DeprecationWarning, stacklevel=2)
+            given = signature.bind(*args, **current).arguments
             return function(form(**_whole(given.get("options"), table, names) | given))  # type: ignore[call-arg]
 
         called.__signature__ = signature  # type: ignore[attr-defined]
@@ -191,14 +196,14 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
         )
     # A network of one dimension is read with a height of 1.
     typical, evaluated = (s.shaped(network.input_shape) for s in (typical, evaluated))
+    network, readout = _read_out(network, call.readout)
     check_features(network)
     opened = _input(chip, call, typical, evaluated)
     if opened.graded:
         check_graded(network)
         chip.check_input(opened)
     check_network(chip.exchange, network)
-    check_readout(call.readout, network.output.size)
-    check_classes((typical, evaluated), classes_of(call.readout, network.output.size), call.classes)
+    check_classes((typical, evaluated), classes_of(readout, network.output.size), call.classes)
     asked = asked or Request()
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}
@@ -208,7 +213,7 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
         network,
         typical,
         evaluated,
-        call.readout,
+        readout,
         runner,
         call.backend_samples,
         call.time_limit,
@@ -234,6 +239,20 @@ def _input(chip: Target, call: VerbCall, typical: Samples, evaluated: Samples) -
         needed = bits_for(int(low), int(high))
         found = replace(found, bits=max(needed, min(found.bits, most)))
     return found
+
+
+def _read_out(network: Network, asked: Readout | None) -> tuple[Network, Readout]:
+    """Return a network to be read as was asked, or as its model is, and how its outputs are."""
+    chosen = asked or network.readout or "sum"
+    check_readout(chosen, network.output.size)
+    found, readout = read_by(network, chosen)
+    if asked and network.readout and asked != network.readout:
+        said = f"readout: {asked} as asked; the model's own answer is {network.readout}"
+    elif network.readout:
+        said = f"readout: {network.readout}, read from the model"
+    else:
+        return found, readout
+    return replace(found, notes=(*found.notes, said)), readout
 
 
 def _ready_backend(name: str) -> Backend:

@@ -10,13 +10,13 @@ import functools
 import math
 import os
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from osbc_deploy.errors import UsageError
 
-__all__ = ["Options", "Row", "option", "reported", "rows", "schema"]
+__all__ = ["Options", "Row", "option", "renamed", "reported", "rows", "schema"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,7 @@ class About:
     flags: tuple[str, ...]
     required: bool
     reported: tuple[str, ...]
+    formerly: str
 
 
 def option(
@@ -70,6 +71,7 @@ def option(
     flags: Sequence[str] = (),
     required: bool = False,
     reported: Sequence[str] = (),
+    formerly: str = "",
 ) -> T:
     """Declare an option: the default of a field of :class:`Options`.
 
@@ -92,10 +94,13 @@ def option(
         Whether the command line must give it.
     reported : sequence of str
         Which reports hold its value, beside the provenance of all.
+    formerly : str
+        A name that it had before, which goes on working and warns.
     """
     about = About(
-        help, metavar, least, most, above, below, remedy, tuple(flags), required, tuple(reported)
-    )
+        help, metavar, least, most, above, below, remedy, tuple(flags), required, tuple(reported),
+        formerly,
+    )  # fmt: skip
     declared: Any = field(default=default, metadata={"option": about})
     found: T = declared
     return found
@@ -343,6 +348,32 @@ def reported(place: str, table: type[Options], *holders: object) -> dict[str, An
         for row in rows(table)
         if place in row.about.reported
     }
+
+
+def renamed(values: Mapping[str, Any], known: Iterable[Row]) -> tuple[dict[str, Any], list[str]]:
+    """Give options that are called by a former name the one they have now.
+
+    Returns
+    -------
+    values : dict
+    warnings : list of str
+        One for each that was renamed.
+
+    Raises
+    ------
+    UsageError
+        When both names are given.
+    """
+    found, warnings = dict(values), []
+    for row in known:
+        old = row.about.formerly
+        if not old or old not in found:
+            continue
+        if row.name in found:
+            raise UsageError(f"{row.name}: is given twice, once as {old}. Keep {row.name}.")
+        found[row.name] = found.pop(old)
+        warnings.append(f"{old} is called {row.name} now; the old name goes in 0.4.0.")
+    return found, warnings
 
 
 def schema(place: str, table: type[Options]) -> dict[str, Any]:

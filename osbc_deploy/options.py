@@ -21,7 +21,7 @@ from osbc_deploy.notation import Readout, outputs_per_class, parsed_pattern
 from osbc_deploy.option import Options, option
 
 __all__ = [
-    "BITS", "REQUESTED", "VERIFIED", "Budget", "Compression", "CompressionRequest",
+    "BITS", "REQUESTED", "VERIFIED", "Allocation", "Compression", "CompressionRequest",
     "Dataset", "DatasetOptions", "DeployOptions", "FitBudget", "FitOptions",
     "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData", "Readout",
     "Reset", "RunOptions", "Split", "StrPath", "Substitute", "TargetOptions", "VerifyOptions",
@@ -29,7 +29,7 @@ __all__ = [
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Method: TypeAlias = Literal["osbc", "obc", "magnitude"]
-Budget: TypeAlias = Literal["lamps", "uniform", "global"]
+Allocation: TypeAlias = Literal["lamps", "uniform", "global"]
 Reset: TypeAlias = Literal["zero", "subtract"]
 Substitute: TypeAlias = Literal["maxpool=avg"]
 Split: TypeAlias = Literal["time", "number"]
@@ -84,9 +84,10 @@ class ModelOptions(Options):
 class RunOptions(Options):
     """How a network is read out, and what it is run on."""
 
-    readout: Readout = option(
-        "sum",
-        "How the output over time becomes a class; vote:N sums N outputs in a row for each.",
+    readout: Readout | None = option(
+        None,
+        "How the output over time becomes a class: as MODEL's own answer does, or sum; vote:N sums "
+        "N outputs in a row for each.",
         metavar="sum|last|max|vote:N",
         reported=[VERIFIED],
     )
@@ -112,7 +113,7 @@ class RunOptions(Options):
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
         try:
-            outputs_per_class(self.readout)
+            outputs_per_class(self.readout or "sum")
         except UsageError as error:
             yield str(error)
 
@@ -152,9 +153,10 @@ class MethodOptions(Options):
 class SolverOptions(Options):
     """How the weights to keep are chosen, and what the solver may take."""
 
-    budget: Budget = option(
+    allocation: Allocation = option(
         "lamps",
         "How layers share --sparsity; global is by loss.",
+        formerly="budget",
         reported=[REQUESTED, VERIFIED],
     )
     pattern: str = option(
@@ -188,10 +190,10 @@ class Compression(SolverOptions, MethodOptions, AmountOptions):
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
         kind, _, _ = parsed_pattern(self.pattern)
-        if kind != "weights" and self.budget == "global":
+        if kind != "weights" and self.allocation == "global":
             yield (
-                f"budget: global ranks single weights, the pattern is {self.pattern}. Use lamps or "
-                "uniform with it."
+                f"allocation: global ranks single weights, the pattern is {self.pattern}. Use "
+                "lamps or uniform with it."
             )
         if kind != "weights" and self.method == "magnitude":
             yield (f"pattern: {self.pattern} needs a Hessian. Use method osbc or obc with it.")
@@ -246,7 +248,7 @@ class VerifyOptions(DeployOptions):
     neurons: Sequence[str] = option(
         (),
         "Neurons to draw; the most active and most different ones by default.",
-        metavar="POP:3,7",
+        metavar="LAYER:3,7",
     )
     gates: Sequence[str] = option(
         (),

@@ -43,7 +43,7 @@ VERBS = [
     (osbc_deploy.fit, fit_command, FitOptions),
 ]
 COMMON = "target weights dt reset bits method readout classes backend backend_samples time_limit"
-DEPLOYED = f"{COMMON} sparsity budget pattern mixed tune solver_memory resume"
+DEPLOYED = f"{COMMON} sparsity allocation pattern mixed tune solver_memory resume"
 NAMES = {
     "deploy": DEPLOYED,
     "verify": f"{DEPLOYED} samples tau neurons gates",
@@ -82,7 +82,7 @@ def test_python_and_command_line_have_the_tables_options(
     assert {name: signature[name].default for name in names} == {
         row.name: row.default for row in rows(table)
     }
-    shown = {p.name: p for p in command.params if isinstance(p, click.Option)}
+    shown = {p.name: p for p in command.params if isinstance(p, click.Option) and not p.hidden}
     own = {"nir_file", "html", "plot", "as_json", "quiet", "config"}
     assert set(shown) - own == {row.name for row in flat(table) + flat(InputOptions)}
     for row in flat(table) + flat(InputOptions):
@@ -110,7 +110,7 @@ def test_flags_and_keys_of_a_configuration_reach_the_options(
         assert done.exit_code == 0, done.output
         return seen.pop()
 
-    # The pattern that other() draws does not go with every budget and method.
+    # The pattern that other() draws does not go with every allocation and method.
     monkeypatch.setattr(table, "_contradictions", lambda self: ())
     wanted = chosen(table)
     target = () if table is InputOptions else ("--target", "loihi2-sim")
@@ -156,8 +156,8 @@ def test_a_key_in_two_spellings_is_refused(tmp_path: Path) -> None:
 def test_reports_and_their_schemas_hold_what_the_table_says() -> None:
     requested = json_schema()["properties"]["compression"]["properties"]["requested"]
     verified = verify_json_schema()["properties"]["options"]
-    # Reports of schema 5 and 2 have always had these.
-    names = {"sparsity", "bits", "budget", "pattern", "mixed", "tune"}
+    # Reports of schema 6 and 3 have always had these.
+    names = {"sparsity", "bits", "allocation", "pattern", "mixed", "tune"}
     assert names | {"damping"} <= requested["properties"].keys()
     assert names | {"method", "readout", "tau"} <= verified["properties"].keys()
     for found, place, table in (
@@ -168,7 +168,32 @@ def test_reports_and_their_schemas_hold_what_the_table_says() -> None:
         assert list(found["properties"]) == found["required"] == list(values)
     limits = requested["properties"]["sparsity"]
     assert (limits["type"], limits["minimum"], limits["exclusiveMaximum"]) == ("number", 0, 1)
-    assert requested["properties"]["budget"]["enum"] == ["lamps", "uniform", "global"]
+    assert requested["properties"]["allocation"]["enum"] == ["lamps", "uniform", "global"]
+
+
+def test_a_former_name_goes_on_working_and_warns(tmp_path: Path) -> None:
+    seen: list[DeployOptions] = []
+
+    @click.command("job")
+    @takes(options=DeployOptions)
+    @config_option
+    def job(options: DeployOptions) -> None:
+        seen.append(options)
+
+    (tmp_path / "old.toml").write_text('[job]\nbudget = "global"\n')
+    for args in (["--budget", "global"], ["--config", str(tmp_path / "old.toml")]):
+        done = CliRunner().invoke(job, ["--target", "loihi2", *args])
+        assert (done.exit_code, seen.pop().allocation) == (0, "global"), done.output
+        assert "budget is called allocation now" in done.stderr
+    both = ["--target", "loihi2", "--budget", "global", "--allocation", "lamps"]
+    with pytest.raises(UsageError, match="allocation: is given twice"):
+        CliRunner().invoke(job, both, catch_exceptions=False)
+    assert "--budget" not in CliRunner().invoke(job, ["--help"]).output
+    with (
+        pytest.warns(DeprecationWarning, match="budget is called allocation now"),
+        pytest.raises(UsageError, match="allocation: 'fair' is not one of"),
+    ):
+        osbc_deploy.deploy(None, None, target="loihi2", budget="fair")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,8 +301,8 @@ def test_every_wrong_value_is_named_at_once() -> None:
     first, *rest = str(error.value).splitlines()
     assert first == "options: 3 are not valid:"
     assert [line.split(":")[0] for line in rest] == ["  - sparsity", "  - method", "  - classes"]
-    with pytest.raises(UsageError, match=r"(?s)budget: global.*pattern: 2:4 needs a Hessian"):
-        DeployOptions(pattern="2:4", budget="global", method="magnitude")
+    with pytest.raises(UsageError, match=r"(?s)allocation: global.*pattern: 2:4 needs a Hessian"):
+        DeployOptions(pattern="2:4", allocation="global", method="magnitude")
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from osbc_deploy.cli.console import say
 from osbc_deploy.errors import UsageError
-from osbc_deploy.option import Options, Row, rows
+from osbc_deploy.option import Options, Row, renamed, rows
 from osbc_deploy.parsing import read_toml
 
 __all__ = [
@@ -43,6 +45,7 @@ def takes(**tables: type[Options]) -> Callable[[F], F]:
     def of(command: F) -> F:
         @functools.wraps(command)
         def called(*args: Any, **values: Any) -> Any:
+            values = _current(values, [row for table in tables.values() for row in _flat(table)])
             made = {name: _made(table, values) for name, table in tables.items()}
             return command(*args, **made, **values)
 
@@ -50,6 +53,8 @@ def takes(**tables: type[Options]) -> Callable[[F], F]:
         for table in reversed(tables.values()):
             for row in reversed(_flat(table)):
                 wrapped = _option(row)(wrapped)
+                if row.about.formerly:
+                    wrapped = _option(_former(row), hidden=True)(wrapped)
         return wrapped  # type: ignore[no-any-return]
 
     return of
@@ -62,6 +67,33 @@ def _flat(table: type[Options]) -> list[Row]:
     ]
 
 
+def _former(row: Row) -> Row:
+    """Return an option as it was called before; by default it is not given."""
+    return replace(row, name=row.about.formerly, default=None)
+
+
+def _current(values: dict[str, Any], known: list[Row]) -> dict[str, Any]:
+    """Take what was given by a former name for the option that it is now, and warn."""
+    ctx = click.get_current_context()
+    old = {row.about.formerly for row in known if row.about.formerly}
+    default = click.core.ParameterSource.DEFAULT
+    replaced = {
+        row.name
+        for row in known
+        if values.get(row.about.formerly) is not None
+        and ctx.get_parameter_source(row.name) is default
+    }
+    given = {
+        name: value
+        for name, value in values.items()
+        if name not in replaced and not (name in old and value is None)
+    }
+    found, warnings = renamed(given, known)
+    for text in warnings:
+        say(f"warning: {text}", err=True)
+    return found
+
+
 def _made(table: type[Options], values: dict[str, Any]) -> Options:
     """Take the options of a table out of a command's arguments."""
     return table(
@@ -72,7 +104,7 @@ def _made(table: type[Options], values: dict[str, Any]) -> Options:
     )
 
 
-def _option(row: Row) -> Callable[[F], F]:
+def _option(row: Row, *, hidden: bool = False) -> Callable[[F], F]:
     flag = f"--{row.name.replace('_', '-')}"
     about = row.about
     more: dict[str, Any] = {"type": _TYPES.get(row.kind)}
@@ -99,6 +131,7 @@ def _option(row: Row) -> Callable[[F], F]:
         required=about.required,
         metavar=about.metavar,
         help=about.help,
+        hidden=hidden,
         **more,
     )
 
@@ -128,7 +161,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     if unknown:
         raise UsageError(
             f"{path}: [{name}] holds unknown options: {', '.join(unknown)}. Known: "
-            f"{', '.join(sorted({_key(p.opts[-1]) for p in options}))}."
+            f"{', '.join(sorted({_key(p.opts[-1]) for p in options if not _hidden(p)}))}."
         )
     given = {}
     for key, value in values.items():
@@ -141,6 +174,10 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
             )
         given[option.name] = value
     ctx.default_map = {**(ctx.default_map or {}), **given}
+
+
+def _hidden(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Option) and parameter.hidden
 
 
 def _key(name: str) -> str:

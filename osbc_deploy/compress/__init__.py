@@ -2,11 +2,11 @@
 
 from osbc_deploy.compress.calibration import Statistics, collect
 from osbc_deploy.compress.network import compress
-from osbc_deploy.compress.options import BUDGETS, METHODS, CompressionOptions, LayerChoice
+from osbc_deploy.compress.options import ALLOCATIONS, METHODS, CompressionOptions, LayerChoice
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 
 __all__ = [
-    "BUDGETS",
+    "ALLOCATIONS",
     "METHODS",
     "CompressedNetwork",
     "CompressedProjection",

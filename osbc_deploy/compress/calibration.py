@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.hessian import shares_kernel
-from osbc_deploy.compress.memory import check_memory
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.compress.tuning import Scene
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError
@@ -53,7 +53,7 @@ def collect(
     ArtefactError
         When the calibration set holds no spike at all.
     """
-    check_memory(network, calibration.shape[1], options, tuned=False, together=True)
+    check_solver_memory(network, calibration.shape[1], options, tuned=False, together=True)
     run = float_run(network, calibration, batch_size, progress)
     deviations = list(oddities(network, run))
     problems = []

@@ -11,12 +11,12 @@ from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
 from osbc_deploy.compress.layer import prune_layer, quantize_layer
-from osbc_deploy.compress.memory import check_memory
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.plan import pattern_of, plan
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection, adapted
 from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.compress.tuning import HELD_OUT, MIN_HELD_OUT, Scene, tune
 from osbc_deploy.deviations import Deviation
@@ -61,8 +61,8 @@ def compress(
     """
     options = options or CompressionOptions()
     tuned = options.tune and len(calibration) >= HELD_OUT * MIN_HELD_OUT
-    together = options.budget == "global" or options.mixed
-    check_memory(network, calibration.shape[1], options, tuned=tuned, together=together)
+    together = options.allocation == "global" or options.mixed
+    check_solver_memory(network, calibration.shape[1], options, tuned=tuned, together=together)
     store = None
     if state is not None:
         store = SolverState(Path(state), _belongs_to(network, calibration, options))

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from osbc_deploy.option import rows
-from osbc_deploy.options import Budget, Compression, CompressionRequest, Method
+from osbc_deploy.options import Allocation, Compression, CompressionRequest, Method
 
-__all__ = ["BUDGETS", "METHODS", "CompressionOptions", "LayerChoice"]
+__all__ = ["ALLOCATIONS", "METHODS", "CompressionOptions", "LayerChoice"]
 
 METHODS: tuple[str, ...] = get_args(Method)
-BUDGETS: tuple[str, ...] = get_args(Budget)
+ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from osbc_deploy.arrays import SpikeArray
-from osbc_deploy.compress.budget import global_budget, lamps_budget, mixed_widths, uniform_budget
+from osbc_deploy.compress.allocation import (
+    global_allocation,
+    lamps_allocation,
+    mixed_widths,
+    uniform_allocation,
+)
 from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.options import CompressionOptions
@@ -63,7 +68,7 @@ def plan(
     bits |= {name: choice.bits for name, choice in named.items()}
     shared = [name for name in sizes if name not in keep]
     problems: dict[str, LayerProblem] = {}
-    if shared and (options.budget == "global" or options.mixed):
+    if shared and (options.allocation == "global" or options.mixed):
         plain = collect(network, calibration, options, progress=progress).problems
         by_name = {p.afferents[0].post: p for p in plain}
         problems = {name: by_name[name] for name in shared}
@@ -99,19 +104,19 @@ def _shared_weights(
     space: Workspace,
 ) -> dict[str, int]:
     counts = [sizes[name] for name in shared]
-    if options.budget == "uniform":
-        found = uniform_budget(counts, options.sparsity)
-    elif options.budget == "lamps":
+    if options.allocation == "uniform":
+        found = uniform_allocation(counts, options.sparsity)
+    elif options.allocation == "lamps":
         weights = [
             np.concatenate([q.connection.weight.ravel() for q in network.afferents(name)])
             for name in shared
         ]
-        found = lamps_budget(weights, options.sparsity)
+        found = lamps_allocation(weights, options.sparsity)
     else:
         total = sum(counts)
         # No layer can keep more than all that are kept.
         most = max(1, total - round(options.sparsity * total))
         rankings = [rank_layer(problems[name], min(sizes[name], most), space) for name in shared]
         wholes = [problems[name].whole for name in shared]
-        found = global_budget(rankings, wholes, counts, options.sparsity)
+        found = global_allocation(rankings, wholes, counts, options.sparsity)
     return dict(zip(shared, found, strict=True))

@@ -1,4 +1,4 @@
-"""Rows of a layer are independent problems: share them among the cores, within a memory budget."""
+"""Rows of a layer are independent problems: spread over the cores, within the solver's memory."""
 
 from __future__ import annotations
 

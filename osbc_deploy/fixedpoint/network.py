@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias, get_args
@@ -299,6 +300,14 @@ class FixedPointNetwork:
     def afferents(self, name: str) -> tuple[FixedProjection, ...]:
         """Return the projections into a population."""
         return tuple(p for p in self.projections if p.post == name)
+
+    @property
+    def layers(self) -> Mapping[str, str]:
+        """What tables and messages call each population with what it receives, by population.
+
+        A layer has the name of its weights, as users know it: of the first projection.
+        """
+        return {p.name: self.afferents(p.name)[0].name for p in self.populations}
 
     def blocks(self) -> tuple[tuple[int, int], ...]:
         """Return ranges of populations that must be stepped together, in order.

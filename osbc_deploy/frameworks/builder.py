@@ -13,16 +13,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import nn
 
+from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.errors import OsbcError, described
 from osbc_deploy.frameworks.assemble import Graph
-from osbc_deploy.frameworks.compose import Add, Delay
+from osbc_deploy.frameworks.compose import Add, Delay, Flatten
 from osbc_deploy.frameworks.flow import Called, Flow, Signal
 from osbc_deploy.frameworks.framework import Framework, kind_of, unsupported
-from osbc_deploy.frameworks.functions import FUNCTIONS
+from osbc_deploy.frameworks.functions import FUNCTIONS, LINEAR
 from osbc_deploy.frameworks.gating import gates_note, literal_of
-from osbc_deploy.frameworks.layers import FLAT, LAYERS, TIMELESS
+from osbc_deploy.frameworks.layers import FLAT, LAYERS, LINEAR_LAYERS, TIMELESS
+from osbc_deploy.frameworks.layout import Layout, whole_of
 from osbc_deploy.frameworks.order import ancestors
 from osbc_deploy.frameworks.walk import Cells, Node
+from osbc_deploy.model.answer import Answer
 from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import INPUT, Connection, Shape
 from osbc_deploy.model.neurons import Neuron
@@ -39,13 +42,18 @@ class Builder:
     framework : Framework
     flow : Flow
     output : Called or None
-        The neurons that answer.
+        The neurons that answer, or the linear operation behind the last of them.
     flat : bool
         Whether samples (C, L) are read as (C, 1, L), which layers of one dimension take.
     nodes, edges : dict, list
         The graph, so far.
     now : dict of Called to list of str
         The nodes whose sum a call gives.
+    layouts : dict of str to Layout
+        Where what a call gives lies in what its nodes give, by its name; it lies there as it is
+        given where there is none.
+    orders : dict of str to ndarray of int
+        Where the framework's answer of a neuron node lies in what it gives.
     modules : dict of str to torch.nn.Module
         What each neuron node was read from.
     fixed : set of str
@@ -53,6 +61,8 @@ class Builder:
     faults, notes : list of str
     data_fault : bool
         Whether what hears the input alone does not take its shape.
+    constant : ndarray of float
+        What the last layer adds once to a sum over time, in units of that sum.
     """
 
     framework: Framework
@@ -62,11 +72,14 @@ class Builder:
     nodes: dict[str, Node] = field(default_factory=dict)
     edges: list[tuple[str, str]] = field(default_factory=list)
     now: dict[Called, list[str]] = field(default_factory=dict)
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    orders: dict[str, IntArray] = field(default_factory=dict)
     modules: dict[str, nn.Module] = field(default_factory=dict)
     fixed: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     data_fault: bool = False
+    constant: FloatArray = field(default_factory=lambda: np.zeros(()))
     _late: dict[str, str] = field(default_factory=dict)
 
     def shape(self, sample: Shape) -> Shape:
@@ -77,6 +90,7 @@ class Builder:
         """Put one call into the graph."""
         event = called.event
         hears = [s for s in called.sources if s.over_time]
+        self._inherit(called)
         faults = len(self.faults)
         if not event.results and any(s.state for s in called.sources):
             # It failed for what it was given.
@@ -84,9 +98,8 @@ class Builder:
         try:
             if called.fault:
                 self.refuse(called, called.fault)
-            elif hears:
-                what = event.name if event.module is None else kind_of(event.module).__name__
-                self.refuse(called, f"{what} hears a sum over time")
+            elif hears and (why := self._reduced_fault(called, hears[0])):
+                self.refuse(called, why)
             elif event.module is not None:
                 self.layer(called, event.module)
             elif event.name in FUNCTIONS:
@@ -111,7 +124,8 @@ class Builder:
         kind = self.kind(layer)
         merged = any(len(axis) > 1 for axis in called.sources[0].axes)
         over_time = "T" in called.sources[0].axes
-        for fault in self.framework.misplaced(layer, over_time, merged):
+        reduced = any(s.over_time for s in called.sources)
+        for fault in () if reduced else self.framework.misplaced(layer, over_time, merged):
             self.refuse(called, f"{kind_of(layer).__name__}: {fault}")
         reader = self.framework.readers.get(kind, LAYERS.get(kind))
         if reader is None:
@@ -132,6 +146,33 @@ class Builder:
                 f"{called.name}: {own.__name__} is read as the {kind.__name__} it derives from"
             )
         reader(self, called, layer)
+
+    def _reduced_fault(self, called: Called, signal: Signal) -> str:
+        """Say why a call cannot hear what is of all steps; empty if it can."""
+        event = called.event
+        kind = None if event.module is None else self.kind(event.module)
+        what = event.name if kind is None else kind.__name__
+        if signal.over_time == "max":
+            return f"{what} hears a maximum over time; on the chip only its readout takes one"
+        linear = event.name in LINEAR if kind is None else issubclass(kind, LINEAR_LAYERS)
+        if not linear or len(called.sources) > 1:
+            return f"{what} hears a {signal.over_time} over time; only linear layers at the end may"
+        return ""
+
+    def bias(self, called: Called, bias: FloatArray | None) -> FloatArray | None:
+        """Return what a layer adds in every step; what it adds once to a sum is noted."""
+        signal = called.sources[0]
+        if bias is None or signal.over_time != "sum":
+            return bias
+        if self.output is None or called.name != self.output.name:
+            self.refuse(called, "adds a constant to a sum over time; only the last layer may")
+        self.constant = bias / signal.factor
+        return None
+
+    def answer(self, called: Called) -> str:
+        """End the graph with potentials for the answer of a linear operation; return their name."""
+        neuron = Answer(self.constant, "step")
+        return self.node(f"{called.name}.readout", Cells(neuron), self.heard(called))
 
     def kind(self, layer: nn.Module) -> type:
         """Return the class that a layer is read as."""
@@ -165,6 +206,53 @@ class Builder:
         if called is None or called.event.name != "cat":
             return None
         return called.sources
+
+    def layout(self, signal: Signal) -> Layout | None:
+        """Return where a signal lies in what its nodes give; None where it is all of that."""
+        called, moved = signal.called, signal.layout
+        layout = None if called is None else self.layouts.get(called.name)
+        if moved is None:
+            return layout
+        if layout is None:
+            found = Layout(self.shape(moved.shape), moved.index)
+        else:
+            found = layout.inner(moved.index)
+        return None if found.ordered and found.shape == self.shape(found.seen) else found
+
+    def placed(self, signal: Signal) -> Layout:
+        """Return where a signal lies in what its nodes give, whatever that is."""
+        return self.layout(signal) or whole_of(self.shape(signal.shape), signal.shape)
+
+    def _inherit(self, called: Called) -> None:
+        """Let what a call gives lie where what it hears does, as long as the shape is the same."""
+        source = called.sources[0]
+        layout = self.layout(source)
+        shapes = [value.shape[len(source.axes) :] for value in called.event.results[:1]]
+        if layout is not None and shapes == [source.shape]:
+            self.layouts[called.name] = layout
+
+    def lies(self, called: Called, layout: Layout | None) -> None:
+        """Note where what a call gives lies."""
+        if layout is None or (layout.ordered and layout.shape == self.shape(layout.seen)):
+            self.layouts.pop(called.name, None)
+        else:
+            self.layouts[called.name] = layout
+
+    def settled(self, called: Called) -> bool:
+        """Have a layer hear its signal as it is seen; refuse it where that takes more than that."""
+        layout = self.layout(called.sources[0])
+        if layout is None:
+            return True
+        self.lies(called, None)
+        if layout.ordered and len(layout.seen) == 1:
+            self.put(called, f"{called.name}.flat", Flatten())
+            return True
+        self.refuse(
+            called,
+            f"hears values of {layout.shape} cut or turned to {layout.seen}; here they must come "
+            "as they are given, or flattened",
+        )
+        return False
 
     def heard(self, called: Called) -> list[str]:
         """Return what the next operation of a call hears."""
@@ -215,6 +303,12 @@ class Builder:
             In front of them, where they bring one.
         """
         name = called.name
+        layout = self.layout(called.sources[0])
+        own = feedback is not None or connection is not None or self.is_output(called)
+        if layout is not None and (own or not layout.whole):
+            if not self.settled(called):
+                return
+            layout = None
         shape = self.shape(called.sources[0].shape)
         if connection is not None:
             self.put(called, f"{name}.input_weights", connection)
@@ -228,14 +322,21 @@ class Builder:
             self.node(f"{name}.recurrent", back, [name])
             if not trained:
                 self.fixed.add(f"{name}.recurrent")
-        self.put(called, name, Cells(self._with_height(neuron, shape)))
+        if layout is None:
+            neuron = self._with_height(neuron, shape)
+        else:
+            changed = {n: layout.values(v) for n, v in neuron.parameters.items() if v.size > 1}
+            neuron = replace(neuron, **changed)
+        self.put(called, name, Cells(neuron))
+        if layout is not None:
+            self.orders[self.now[called][0]] = layout.index.ravel()
         if feedback is not None:
             self.edges.append((f"{name}.recurrent", name))
         if called.event.module is not None:
             self.modules[self.now[called][0]] = called.event.module
 
     def gates(self, called: Called, least: int, what: str, shape: Shape) -> None:
-        """Put gates into the graph that fire where so many of their inputs do."""
+        """Put gates of a shape into the graph that fire where so many of their inputs do."""
         self.put(called, called.name, Cells(Gate(np.asarray(float(least)))))
         if called.event.module is not None:
             self.modules[self.now[called][0]] = called.event.module

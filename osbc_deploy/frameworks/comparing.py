@@ -14,11 +14,13 @@ from torch import nn
 
 from osbc_deploy.arrays import FloatArray, InputArray
 from osbc_deploy.errors import reason
+from osbc_deploy.frameworks.answers import apart, found_in, readout_of
 from osbc_deploy.frameworks.calling import Call, described, undisturbed
 from osbc_deploy.frameworks.framework import Framework, Reading
 from osbc_deploy.frameworks.recording import MiscountedError, Recorder
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.simulate import FloatRun, simulate
+from osbc_deploy.notation import Readout
 
 __all__ = [
     "Data",
@@ -133,8 +135,15 @@ class Proof:
     potentials: set[str] = field(default_factory=set)
     """Populations whose potentials were compared."""
     seen: set[str] = field(default_factory=set)
-    answers: set[tuple[int, int, int]] | None = None
+    answers: set[tuple[int, int, str]] | None = None
     """Which part of the answer, with which axis first, decoded how, has been the output so far."""
+
+    @property
+    def readout(self) -> Readout:
+        """How the answer decodes the output; empty where it holds all steps."""
+        answers = self.answers or set()
+        first = min((part for part, _, _ in answers), default=0)
+        return readout_of({way for part, _, way in answers if part == first})
 
     def notes(self, network: Network, data: Data, whose: str, more: str) -> Iterator[str]:
         """Say what was proven, and what was not; `whose` forward it was held against."""
@@ -237,7 +246,7 @@ def moved(
             for name in names:
                 seen = recorder.seen(name, len(spikes), spikes.shape[1])
                 if seen is not None:
-                    fired = ours.spikes[name].reshape(seen.answer.shape)
+                    fired = reading.as_seen(name, ours.spikes[name])
                     counts[name] += int(np.count_nonzero(fired != seen.answer))
                     values[name] += fired.size
     shares = {name: counts[name] / values[name] for name in values}
@@ -287,19 +296,19 @@ def _first(
             continue
         proof.seen.add(name)
         if population.neuron.spiking:
-            fired = ours.spikes[name].reshape(n, steps, -1)
+            fired = reading.as_seen(name, ours.spikes[name])
             if seen.answer.shape != fired.shape:
                 return _sized(name, seen.answer.shape[2], fired.shape[2], steps)
             differs = seen.answer != fired
             if differs.any():
-                v = ours.v[name].reshape(fired.shape)
-                tied = _tied(population, differs & (fired == 0), v, tolerance)
+                v = reading.as_seen(name, ours.v[name])
+                tied = _tied(reading, population, differs & (fired == 0), v, tolerance)
                 return _Found(name, "spikes", differs, kind="tied" if tied else "")
         if seen.v is not None:
-            v = ours.v[name].reshape(n, steps, -1)[:, -seen.v.shape[1] :]
+            v = reading.as_seen(name, ours.v[name])[:, -seen.v.shape[1] :]
             if seen.v.shape != v.shape:
                 return _Found(name, why=f"has potentials {seen.v.shape}, {v.shape} imported")
-            differs = _apart(seen.v, v, tolerance)
+            differs = apart(seen.v, v, tolerance)
             if differs.any():
                 return _Found(name, "potentials", differs)
             proof.potentials.add(name)
@@ -314,13 +323,18 @@ def _sized(name: str, theirs: int, ours: int, steps: int) -> _Found:
 
 
 def _tied(
-    population: Population, missed: np.ndarray[Any, Any], v: FloatArray, tolerance: float
+    reading: Reading,
+    population: Population,
+    missed: np.ndarray[Any, Any],
+    v: FloatArray,
+    tolerance: float,
 ) -> bool:
     """Tell whether neurons that fire only in the framework are at their threshold at first."""
     threshold = np.broadcast_to(population.neuron.parameters["v_threshold"], population.shape)
+    threshold = reading.as_seen(population.name, threshold[None, None]).ravel()
     steps = missed.argmax(1)[:, None]
     first = np.take_along_axis(missed, steps, 1)[:, 0]
-    distance = np.abs(np.take_along_axis(v, steps, 1)[:, 0] - threshold.ravel())
+    distance = np.abs(np.take_along_axis(v, steps, 1)[:, 0] - threshold)
     return bool(first.any() and (distance[first] <= tolerance * np.abs(v).max()).mean() > 0.5)
 
 
@@ -337,15 +351,7 @@ def _answer(
         tolerance = min(tolerance, 0.1 / (len(output) * reading.votes))
     if output.any():
         proof.active.add(last.name)
-    wanted = (output, output.sum(0), output.mean(0), output.max(0), output[-1])
-    same = set()
-    for part, values in enumerate(answer):
-        for axis, found in enumerate((values, values.swapaxes(0, 1) if values.ndim > 1 else None)):
-            for way, expected in enumerate(wanted):
-                if found is None or found.size != expected.size or not _alike(found, expected):
-                    continue
-                if not _apart(found.reshape(expected.shape), expected, tolerance).any():
-                    same.add((part, axis, way))
+    same = found_in(answer, output, reading.constant, tolerance)
     if proof.answers is not None:
         same &= proof.answers
     proof.answers = same
@@ -353,7 +359,7 @@ def _answer(
         return None
     whole = [a for a in answer if a.shape == output.shape]
     if whole:
-        differs = np.moveaxis(_apart(whole[0], output, tolerance), 0, 1)
+        differs = np.moveaxis(apart(whole[0], output, tolerance), 0, 1)
         differs = differs.reshape(*differs.shape[:2], -1)
         return _Found(f"output ({last.name})", "values", differs, kind="answer")
     shapes = ", ".join(str(a.shape) for a in answer) or "no tensor"
@@ -362,17 +368,6 @@ def _answer(
         "their sum, mean, maximum or last"
     )
     return _Found("output", why=why, kind="answer")
-
-
-def _alike(found: Any, expected: Any) -> bool:
-    """Tell whether two arrays have the same shape, or one with axes of 1 between."""
-    return [s for s in found.shape if s != 1] == [s for s in expected.shape if s != 1]
-
-
-def _apart(theirs: Any, ours: Any, tolerance: float) -> np.ndarray[Any, Any]:
-    """Tell where values differ by more than a part of the largest."""
-    scale = float(np.abs(ours).max(initial=0.0))
-    return np.asarray(~(np.abs(theirs - ours) <= tolerance * scale))
 
 
 def _difference(call: Call, found: _Found, equal: int, what: str, numbers: list[int]) -> Difference:

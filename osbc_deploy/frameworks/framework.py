@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.frameworks.calling import ONE_CALL, Call
 from osbc_deploy.frameworks.layers import LAYERS, LayerReader
 from osbc_deploy.model.graph import Network
@@ -88,6 +91,11 @@ class Reading:
         The layer whose answer is the network's input, where the first ones run on the host.
     votes : int
         How many outputs in a row the answer averages.
+    constant : ndarray of float
+        What the answer adds once to a sum over time; the output has it in each step.
+    orders : mapping of str to ndarray of int
+        Where the values of a module's answer lie in the population read from it, of those that do
+        not lie as they are.
     """
 
     network: Network
@@ -95,6 +103,13 @@ class Reading:
     followed: bool
     host: nn.Module | None = None
     votes: int = 1
+    constant: FloatArray = field(default_factory=lambda: np.zeros(()))
+    orders: Mapping[str, IntArray] = field(default_factory=dict)
+
+    def as_seen(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
+        """Return a population's values (n, T, ...) in the order (n, T, neurons) of its module's."""
+        flat = values.reshape(*values.shape[:2], -1)
+        return np.asarray(flat[..., self.orders.get(name, slice(None))])
 
 
 @dataclass(frozen=True)

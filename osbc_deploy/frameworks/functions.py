@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from osbc_deploy.frameworks.compose import Add, Flatten, Scale, Shift
+from osbc_deploy.frameworks.compose import Add, Scale, Shift
 from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.gating import OF_NUMBERS
+from osbc_deploy.frameworks.joining import joined, put_sum
 from osbc_deploy.frameworks.layers import conv_layer, joined_linear
 from osbc_deploy.frameworks.tracing import Value
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
     from osbc_deploy.frameworks.flow import Called
 
-__all__ = ["FUNCTIONS"]
+__all__ = ["FUNCTIONS", "LINEAR"]
 
 _OF_FUNCTIONS: Mapping[str, type[nn.Module]] = {
     "avg_pool1d": nn.AvgPool1d,
@@ -94,6 +95,11 @@ def _constant(builder: Builder, called: Called) -> Any:
         if (value != value[:1]).any():
             raise ValueError
         value = value[0]
+    layout = builder.layout(called.sources[0])
+    if layout is not None and value.size > 1:
+        if not layout.whole:
+            raise ValueError
+        return layout.values(value)
     if len(shape) == 2 and builder.flat and value.ndim == 2:
         value = value[:, None]
     return value
@@ -133,21 +139,23 @@ def _shift(builder: Builder, called: Called, sign: float, of_constant: float) ->
 
 
 def _sum(builder: Builder, called: Called, first: float, second: float) -> None:
-    one, two = called.sources
-    if one.shape != two.shape:
-        builder.refuse(called, f"adds signals of different shapes, {one.shape} and {two.shape}")
+    try:
+        (one, two), layout = joined(builder, called, called.event.name)
+    except ValueError as why:
+        builder.refuse(called, str(why))
         return
-    if builder.names(one) == builder.names(two) and first == second:
+    builder.lies(called, layout)
+    if one == two and first == second:
         # A signal that is added to itself is heard once.
-        builder.now[called] = builder.names(one)
+        builder.now[called] = one
         builder.put(called, called.name, Scale(np.asarray(2.0)))
         return
     heard = []
-    for sign, source in ((first, one), (second, two)):
-        names = builder.names(source)
+    for sign, names in ((first, one), (second, two)):
+        signed = names
         if sign != 1.0:
-            names = [builder.node(f"{called.name}.scale", Scale(np.asarray(sign)), names)]
-        heard += names
+            signed = [builder.node(f"{called.name}.scale", Scale(np.asarray(sign)), names)]
+        heard += signed
     builder.now[called] = heard
     builder.put(called, called.name, Add())
 
@@ -173,10 +181,6 @@ def _negate(builder: Builder, called: Called) -> None:
     builder.put(called, called.name, Scale(np.asarray(-1.0)))
 
 
-def _reshape(builder: Builder, called: Called) -> None:
-    builder.put(called, called.name, Flatten())
-
-
 def _least(builder: Builder, called: Called) -> None:
     """Take the larger or smaller of two signals."""
     name = called.event.name
@@ -188,22 +192,40 @@ def _least(builder: Builder, called: Called) -> None:
 
 def _gate(builder: Builder, called: Called, name: str, least: int) -> None:
     """Take what is computed of two signals, which is a gate if both are spikes."""
-    one, two = called.sources
-    if one.shape != two.shape:
-        builder.refuse(called, f"{name} of signals of different shapes")
-    elif None in (builder.literal(one), builder.literal(two)):
+    if None in (builder.literal(s) for s in called.sources):
         builder.refuse(called, f"{name} {OF_NUMBERS}")
-    elif builder.names(one) == builder.names(two):
+        return
+    try:
+        (one, two), layout = joined(builder, called, name)
+    except ValueError as why:
+        builder.refuse(called, str(why))
+        return
+    builder.lies(called, layout)
+    if one == two:
         # Of a signal with itself.
-        builder.now[called] = builder.names(one)
+        builder.now[called] = one
     else:
-        builder.gates(called, least, name, one.shape)
+        builder.now[called] = [*one, *two]
+        builder.gates(called, least, name, layout.shape)
+
+
+def _reduced(builder: Builder, called: Called) -> None:
+    """Take a sum or mean along axes of a sample."""
+    event, source = called.event, called.sources[0]
+    rank, lead = len(source.axes) + len(source.shape), len(source.axes)
+    _, given, keep = _given(called, "input", "dim", "keepdim")
+    given = [given] if isinstance(given, int) else given
+    axes = [int(a) % rank - lead for a in given or range(rank)]
+    if min(axes) < 0:
+        builder.refuse(called, f"{event.name} over samples or time, and others at once")
+        return
+    try:
+        put_sum(builder, called, tuple(axes), keep=bool(keep), mean=event.name == "mean")
+    except ValueError as why:
+        builder.refuse(called, f"{event.name} {why}")
 
 
 FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
-    **dict.fromkeys(
-        ("flatten", "reshape", "view", "squeeze", "ravel", "view_as", "reshape_as"), _reshape
-    ),
     **dict.fromkeys(_OF_FUNCTIONS, _function),
     **dict.fromkeys(("add", "radd", "iadd"), _add),
     **dict.fromkeys(("sub", "rsub", "isub", "subtract"), _subtract),
@@ -211,9 +233,16 @@ FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
         ("mul", "rmul", "imul", "multiply", "div", "truediv", "matmul", "bmm"), _multiply
     ),
     **dict.fromkeys(("max", "maximum", "min", "minimum"), _least),
+    **dict.fromkeys(("sum", "mean"), _reduced),
     "neg": _negate,
     "linear": _functional_linear,
     "conv1d": _functional_convolution,
     "conv2d": _functional_convolution,
 }
 """How functions of tensors are read, by name."""
+
+LINEAR = (
+    *("flatten", "reshape", "view", "squeeze", "ravel", "view_as", "reshape_as", "linear"),
+    *("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"),
+)
+"""Functions that make of a sum what they make of its parts, summed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +12,7 @@ from torch import nn
 from osbc_deploy.frameworks.compose import Flatten, Scale, Shift
 from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
 from osbc_deploy.frameworks.gating import OF_CURRENTS, SPIKES, max_pooling
+from osbc_deploy.frameworks.layout import Layout
 from osbc_deploy.model.graph import AvgPool, Conv, Dense, Pair
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FLAT",
     "LAYERS",
+    "LINEAR_LAYERS",
     "SUPPORTED_LAYERS",
     "TIMELESS",
     "LayerReader",
@@ -75,6 +78,10 @@ def conv_layer(builder: Builder, called: Called, layer: Any) -> None:
         builder.refuse(called, fault)
     channels, dims = conv.weight.shape[1] * conv.groups, len(layer.kernel_size)
     shape = called.sources[0].shape
+    layout = builder.layout(called.sources[0])
+    by_place = len(shape) == dims + 1 and shape[0] == channels and _by_place(conv) and not faults
+    if by_place and layout is not None and per_place(builder, called, conv, layout, 0):
+        return
     if len(shape) != dims + 1 or shape[0] != channels:
         takes = f"({channels}, {'H, W' if dims == 2 else 'L'})"
         builder.misfit(called, f"Conv{dims}d takes {takes}, gets {shape}")
@@ -82,8 +89,22 @@ def conv_layer(builder: Builder, called: Called, layer: Any) -> None:
         builder.misfit(
             called, f"Conv{dims}d: kernel {layer.kernel_size} is larger than its input {shape}"
         )
-    elif not faults:
+    elif not faults and builder.settled(called):
         builder.put(called, called.name, conv)
+
+
+def _by_place(conv: Conv) -> bool:
+    """Tell whether a convolution takes every place by itself."""
+    return conv.weight.shape[2:] == conv.stride == (1, 1) and conv.padding == (0, 0)
+
+
+def per_place(builder: Builder, called: Called, conv: Conv, layout: Layout, axis: int) -> bool:
+    """Put a map of the channels of each place, which are an axis that is seen, if they are."""
+    if not layout.has_channels(axis):
+        return False
+    builder.put(called, called.name, conv)
+    builder.lies(called, layout.with_channels(len(conv.weight), axis))
+    return True
 
 
 def _linear(builder: Builder, called: Called, layer: Any) -> None:
@@ -93,23 +114,39 @@ def _linear(builder: Builder, called: Called, layer: Any) -> None:
 
 def joined_linear(builder: Builder, called: Called, weight: Any, bias: Any) -> None:
     """Put a matrix behind what it hears: one signal, or several side by side."""
+    bias = builder.bias(called, bias)
     parts = builder.joined(called.sources[0])
     shape = called.sources[0].shape
+    if parts is None and len(shape) > 1 and shape[-1] == weight.shape[1]:
+        conv = Conv(weight[:, :, None, None], bias)
+        if per_place(builder, called, conv, builder.placed(called.sources[0]), -1):
+            return
     if shape != (weight.shape[1],):
         fits = int(np.prod(shape)) == weight.shape[1]
         hint = "; put a Flatten before it" if fits else ""
         builder.misfit(called, f"Linear takes {weight.shape[1]} inputs, gets {shape}{hint}")
         return
-    if parts is None:
-        builder.put(called, called.name, Dense(weight, bias))
-        return
+    builder.lies(called, None)
     start, names = 0, []
-    for number, part in enumerate(parts):
+    for number, part in enumerate(parts or called.sources[:1]):
         stop = start + part.shape[0]
-        made = Dense(weight[:, start:stop], bias if number == 0 else None)
-        names.append(builder.node(f"{called.name}.{number}", made, builder.names(part)))
+        name = called.name if parts is None else f"{called.name}.{number}"
+        layout, heard = builder.placed(part), builder.names(part)
+        if len(layout.shape) > 1:
+            heard = [builder.node(f"{name}.flat", Flatten(), heard)]
+        columns = _columns(weight[:, start:stop], layout)
+        names.append(builder.node(name, Dense(columns, bias if number == 0 else None), heard))
         start = stop
     builder.now[called] = names
+
+
+def _columns(weight: Any, layout: Layout) -> Any:
+    """Return weights of what is seen, flat, as weights of what its node gives."""
+    if layout.ordered:
+        return weight
+    found = np.zeros((math.prod(layout.shape), len(weight)), weight.dtype)
+    np.add.at(found, layout.index, weight.T)
+    return found.T
 
 
 def _batch_norm(builder: Builder, called: Called, norm: Any) -> None:
@@ -118,13 +155,20 @@ def _batch_norm(builder: Builder, called: Called, norm: Any) -> None:
         builder.refuse(called, f"{name} without running statistics cannot be folded")
         return
     factor, offset = batch_norm_factors(norm)
+    layout = builder.layout(called.sources[0])
     shape = builder.shape(called.sources[0].shape)
     if not shape or shape[0] != len(factor):
         builder.misfit(called, f"{name}({len(factor)}) does not match its input {shape}")
         return
-    spread = (-1,) + (1,) * (len(shape) - 1)
-    builder.put(called, called.name, Scale(factor.reshape(spread), name))
-    builder.put(called, f"{called.name}.shift", Shift(offset.reshape(spread)))
+    if layout is not None and not layout.whole:
+        builder.settled(called)
+        return
+    rank = len(shape if layout is None else layout.seen)
+    by_channel = [values.reshape(-1, *(1,) * (rank - 1)) for values in (factor, offset)]
+    if layout is not None:
+        by_channel = [layout.values(values) for values in by_channel]
+    builder.put(called, called.name, Scale(by_channel[0], name))
+    builder.put(called, f"{called.name}.shift", Shift(by_channel[1]))
 
 
 def _average(builder: Builder, called: Called, layer: Any) -> None:
@@ -145,7 +189,7 @@ def _average(builder: Builder, called: Called, layer: Any) -> None:
         )
     elif min(pool.output_shape(builder.shape(shape))) < 1:
         builder.misfit(called, f"{name}{pool.kernel} is larger than its input {shape}")
-    else:
+    elif builder.settled(called):
         builder.put(called, called.name, pool)
 
 
@@ -170,7 +214,8 @@ def _adaptive(builder: Builder, called: Called, layer: Any) -> None:
         )
         return
     kernel = (shape[1] // size[0], shape[2] // size[1])
-    builder.put(called, called.name, AvgPool(kernel=kernel, stride=kernel))
+    if builder.settled(called):
+        builder.put(called, called.name, AvgPool(kernel=kernel, stride=kernel))
 
 
 def _largest(builder: Builder, called: Called, layer: Any) -> None:
@@ -193,6 +238,8 @@ def _largest(builder: Builder, called: Called, layer: Any) -> None:
     except ValueError as why:
         builder.refuse(called, str(why))
         return
+    if not builder.settled(called):
+        return
     if not weights.convolutional:
         builder.put(called, f"{called.name}.flat", Flatten())
     builder.put(called, f"to {called.name}", weights)
@@ -200,14 +247,10 @@ def _largest(builder: Builder, called: Called, layer: Any) -> None:
 
 
 def _dropped(builder: Builder, called: Called, layer: Any) -> None:
-    if not isinstance(layer, nn.Identity):
+    if not isinstance(layer, nn.Identity | nn.Flatten):
         kind = builder.kind(layer).__name__
         builder.note(f"{called.name}: {kind} dropped (inactive after training)")
     builder.passed(called)
-
-
-def _flatten(builder: Builder, called: Called, layer: Any) -> None:
-    builder.put(called, called.name, Flatten())
 
 
 LAYERS: Mapping[type, LayerReader] = {
@@ -218,7 +261,7 @@ LAYERS: Mapping[type, LayerReader] = {
     **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _adaptive),
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool2d), _largest),
     nn.Linear: _linear,
-    nn.Flatten: _flatten,
+    nn.Flatten: _dropped,
 }
 """How torch's layers are read, by class; subclasses are read as these."""
 
@@ -237,3 +280,9 @@ TIMELESS = (
     nn.AdaptiveMaxPool2d,
 )
 """Layers that take no time axis beside the batch."""
+
+LINEAR_LAYERS = (
+    *(nn.Linear, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
+)
+"""Layers that make of a sum what they make of its parts, summed, but for a constant."""

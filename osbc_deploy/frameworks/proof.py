@@ -43,6 +43,7 @@ from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.reading import cannot_run, read_call
 from osbc_deploy.frameworks.substitution import Substitution, substituted
 from osbc_deploy.model.graph import Network, Shape
+from osbc_deploy.notation import Readout
 
 __all__ = ["ProvenReader"]
 
@@ -269,7 +270,29 @@ def _held(
     whose = f"verified against {framework.title}'s"
     if own:
         whose = f"{', '.join(own)} verified against its"
-    return replace(network, notes=(*network.notes, *proof.notes(network, data, whose, note)))
+    network = replace(network, notes=(*network.notes, *proof.notes(network, data, whose, note)))
+    return _read_out(network, proof.readout, reading.votes)
+
+
+def _read_out(network: Network, readout: Readout, votes: int) -> Network:
+    """Return a network whose outputs hold what its model's answer takes of them.
+
+    Raises
+    ------
+    UnsupportedModelError
+        Where outputs vote, but not by their sum.
+    """
+    if votes > 1:
+        if readout not in ("", "sum"):
+            raise UnsupportedModelError(
+                f"{network.source}: no readout lets outputs vote and takes their {readout} over "
+                "time",
+                remedy="Have forward() answer with the votes of all steps, their sum or mean.",
+            )
+        readout = f"vote:{votes}"
+    output = network.output
+    neuron, _ = output.neuron.read_by(readout or "sum")
+    return replace(network.with_neurons({output.name: neuron}), readout=readout)
 
 
 def _least(

@@ -26,7 +26,15 @@ _STEPS = 3
 """Time steps that are traced: the second shows what feeds back, and there is one behind it."""
 _MOVES = ("stack", "cat", "getitem", "setitem", "reshape", "view", "flatten", "squeeze")
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)
-_SUMS = ("add", "radd", "sum", "mean", "mul", "div", "truediv")
+_SUMS = ("add", "radd", "sum", "mean", "mul", "div", "truediv", "softmax", "log_softmax")
+_NORMALIZES = (nn.Softmax, nn.LogSoftmax)
+_ENDS = ("linear", "conv1d", "conv2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d",
+         "adaptive_avg_pool2d", "add", "sub")  # fmt: skip
+_END_LAYERS = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
+)
+"""What a network may end in behind neurons: its answer is a potential then."""
 
 
 def dtype_of(module: nn.Module) -> str:
@@ -93,10 +101,11 @@ def read_call(
         builder.take(called)
     if traced.failure is not None and not framework.own(module):
         builder.faults += _not_reached(module, flow, builder)
-    if votes > 1:
-        builder.note(
-            f"{votes} outputs vote for each class: left to the readout (--readout vote:{votes})"
-        )
+    ends = output or next((c for c in reversed(needed) if c.name in builder.nodes), None)
+    end = "" if ends is None else ends.name
+    clean = not faults and not builder.faults
+    if clean and output is not None and not isinstance(output.event.module, framework.neurons):
+        end = builder.answer(output)
     shape = tuple(x.shape[2:])
     if host is not None:
         shape = _hosted(flow, builder, host)
@@ -110,11 +119,10 @@ def read_call(
     # What is refused is no fault for ending the network, too.
     refused = tuple(line.partition(": ")[0] for line in builder.faults)
     offenders = [*builder.faults, *(f for f in faults if f.partition(": ")[0] not in refused)]
-    ends = output or next((c for c in reversed(needed) if c.name in builder.nodes), None)
-    if ends is not None:
+    if end:
         try:
             network = assemble(
-                builder.graph(shape, ends.name),
+                builder.graph(shape, end),
                 dtype=dtype_of(module),
                 source=source,
                 notes=builder.notes,
@@ -134,7 +142,10 @@ def read_call(
     # What code of the user's own does in other steps is not known from a few of them.
     followed &= all(called.step is None for called in needed)
     network = replace(network, notes=_in_order(network.notes, flow))
-    return Reading(_with_fixed(network, builder.fixed), builder.modules, followed, prefix, votes)
+    network = _with_fixed(network, builder.fixed)
+    return Reading(
+        network, builder.modules, followed, prefix, votes, builder.constant, builder.orders
+    )
 
 
 def _not_reached(module: nn.Module, flow: Flow, builder: Builder) -> Iterator[str]:
@@ -219,10 +230,10 @@ def _behind(
 
 
 def _answering(flow: Flow, framework: Framework) -> tuple[Called | None, bool, int, list[str]]:
-    """Return the neurons that answer, and what is between them and the answer.
+    """Return what answers: the last neurons, or a linear layer behind them.
 
-    That is whether nothing else acts on it, how many of them in a row are averaged, and why there
-    are none. Where an answer does not come from neurons alone, what it comes from is returned.
+    With it come whether nothing else acts on its answer, how many outputs in a row are averaged,
+    and why there is none. Where an answer is neither, what it comes from is returned.
     """
     for state in (False, True):
         for signal in flow.answers:
@@ -230,13 +241,12 @@ def _answering(flow: Flow, framework: Framework) -> tuple[Called | None, bool, i
             names = {s.called.name for s in cells if s.called is not None}
             acting = [c for c in between if not _moves(c)]
             voting = {c.name: votes for c in acting if (votes := _votes(c, framework))}
-            known = len(voting) < 2 and all(
-                c.name in voting or (c.event.name in _SUMS and c.event.module is None)
-                for c in acting
-            )
+            known = len(voting) < 2 and all(c.name in voting or _reduces(c) for c in acting)
             if len(names) == 1 and known and any(s.state for s in cells) == state:
                 votes = max(voting.values(), default=1)
                 return cells[0].called, not (acting or state), votes, []
+            if not state and cells and (found := _linear(flow, signal, framework)) is not None:
+                return found
     if not any(isinstance(c.event.module, framework.neurons) for c in flow.calls):
         return None, True, 1, ["model: holds no neurons"]
     last = next((s.called for s in flow.answers if s.called is not None), None)
@@ -249,11 +259,39 @@ def _answering(flow: Flow, framework: Framework) -> tuple[Called | None, bool, i
     return last, True, 1, [f"{last.name}: the network ends in {kind}; end it with {framework.ends}"]
 
 
+def _linear(
+    flow: Flow, answer: Signal, framework: Framework
+) -> tuple[Called | None, bool, int, list[str]] | None:
+    """Return the linear layer that answers behind neurons, or None where none does."""
+    votes, called, acting = 1, answer.called, False
+    while called is not None:
+        share = _votes(called, framework)
+        if not (share or _moves(called) or _reduces(called)) or len(called.sources) > 1:
+            break
+        votes, acting = votes * (share or 1), acting or not _moves(called)
+        called = called.sources[0].called
+    if called is None or not called.event.results:
+        return None
+    module = called.event.module
+    linear = called.event.name in _ENDS if module is None else isinstance(module, _END_LAYERS)
+    if not linear:
+        return None
+    shown = (flow.shown, None)
+    found = [c for c in flow.calls if c.step in shown and c.name == called.name]
+    return (found[0], not acting, votes, []) if found else None
+
+
 def _votes(called: Called, framework: Framework) -> int:
     """Return how many outputs in a row a call averages, 0 where it does not or leaves some out."""
     module, shape = called.event.module, called.sources[0].shape
     votes = 0 if module is None else framework.votes(module)
     return votes if votes > 0 and len(shape) == 1 and shape[0] % votes == 0 else 0
+
+
+def _reduces(called: Called) -> bool:
+    """Tell whether a call adds up or scales values, or makes probabilities of them."""
+    module = called.event.module
+    return called.event.name in _SUMS if module is None else isinstance(module, _NORMALIZES)
 
 
 def _moves(called: Called) -> bool:

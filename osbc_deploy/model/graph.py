@@ -14,6 +14,7 @@ from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.model.connections import Connection, Conv, Dense
 from osbc_deploy.model.neurons import Neuron
 from osbc_deploy.model.windows import AvgPool, Pair, Shape
+from osbc_deploy.notation import Readout
 
 __all__ = [
     "AvgPool",
@@ -141,6 +142,9 @@ class Network:
         What the import folded or dropped.
     warnings : tuple of str
         Why it may not be the network that was meant.
+    readout : str
+        How its model's own answer says that the outputs become a class; empty where it leaves that
+        open.
     """
 
     input_shape: Shape
@@ -150,6 +154,7 @@ class Network:
     source: str = ""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    readout: Readout = ""
 
     @property
     def output(self) -> Population:

@@ -27,6 +27,7 @@ import numpy as np
 from typing_extensions import Self
 
 from osbc_deploy.arrays import FloatArray, frozen
+from osbc_deploy.notation import Readout
 
 __all__ = ["LinearDynamics", "Neuron", "Reset", "State", "Where", "leaky"]
 
@@ -118,6 +119,10 @@ class Neuron:
     def v_init(self) -> FloatArray:
         """Membrane potential before the first step."""
         raise NotImplementedError
+
+    def read_by(self, readout: Readout) -> tuple[Neuron, Readout]:
+        """Return neurons that hold what a readout asks of their answer, and how these are read."""
+        return self, readout
 
     def with_threshold(self, factor: float) -> Self:
         """Return these neurons with the distance from reset to threshold times `factor`."""

@@ -84,7 +84,7 @@ def _(result: Verification) -> list[str]:
     lines = [_title("Verification", result.deployment), "; ".join(scores)]
     if (worst := result.costliest) is not None:
         lines.append(
-            f"costliest layer: {' + '.join(worst.projections)} "
+            f"costliest layer: {result.deployment.lowered.network.layers[worst.population]} "
             f"(output error {worst.compressed.output_error:.2%})"
         )
     if (backend := result.backend) is not None:
@@ -97,11 +97,13 @@ def _(result: Verification) -> list[str]:
 
 @rows_of.register
 def _(result: Verification) -> list[dict[str, Any]]:
+    report = build_verification(result)
     return [
         {
             "step": step["name"],
             "before": step["before"],
             "after": step["after"],
+            "layer": report["names"][population["name"]],
             "population": population["name"],
             **{
                 key: population["propagated"][key]
@@ -109,7 +111,7 @@ def _(result: Verification) -> list[dict[str, Any]]:
             },
             "own_mismatch": own["mismatch"] if (own := population["isolated"]) else None,
         }
-        for step in build_verification(result)["steps"]
+        for step in report["steps"]
         for population in step["populations"]
     ]
 

@@ -18,7 +18,7 @@ _TRACES = 2
 
 
 def parse_neurons(texts: Sequence[str], network: Network) -> dict[str, tuple[int, ...]]:
-    """Read ``POPULATION:3,7`` choices.
+    """Read ``LAYER:3,7`` choices; a population may be called by its layer or by its own name.
 
     Raises
     ------
@@ -26,6 +26,7 @@ def parse_neurons(texts: Sequence[str], network: Network) -> dict[str, tuple[int
         For all that are malformed, unknown or out of range, at once.
     """
     sizes = {p.name: p.size for p in network.populations}
+    layers = {network.afferents(name)[0].name: name for name in sizes}
     faults: list[str] = []
     found: dict[str, tuple[int, ...]] = {}
     for text in texts:
@@ -35,15 +36,16 @@ def parse_neurons(texts: Sequence[str], network: Network) -> dict[str, tuple[int
         except ValueError:
             neurons = []
         if not name or not neurons:
-            faults.append(f"{text!r} is not of the form POPULATION:3,7")
-        elif name not in sizes:
-            faults.append(f"{name!r} is not a population ({', '.join(sizes)})")
-        elif outside := [n for n in neurons if not 0 <= n < sizes[name]]:
+            faults.append(f"{text!r} is not of the form LAYER:3,7")
+        elif (population := layers.get(name, name)) not in sizes:
+            faults.append(f"{name!r} is not a layer ({', '.join(layers)})")
+        elif outside := [n for n in neurons if not 0 <= n < sizes[population]]:
             faults.append(
-                f"{name} has neurons 0 to {sizes[name] - 1}, not {', '.join(map(str, outside))}"
+                f"{name} has neurons 0 to {sizes[population] - 1}, not "
+                f"{', '.join(map(str, outside))}"
             )
         else:
-            found[name] = tuple(dict.fromkeys((*found.get(name, ()), *neurons)))
+            found[population] = tuple(dict.fromkeys((*found.get(population, ()), *neurons)))
     if faults:
         raise UsageError(f"--neurons: {'; '.join(faults)}. Give neurons that are there.")
     return found

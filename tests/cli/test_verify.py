@@ -80,7 +80,7 @@ def test_the_exit_code_is_that_of_the_gates(capsys: pytest.CaptureFixture[str]) 
         (["--samples", "0"], "samples: 0 is less than 1"),
         (["--tau", "0"], "tau: 0"),
         (["--tau", "nan"], "tau: nan"),
-        (["--neurons", "9:1", "--neurons", "2:99"], "'9' is not a population"),
+        (["--neurons", "9:1", "--neurons", "2:99"], "'9' is not a layer (1, 3)"),
         (["--html", "nowhere/page.html"], "nowhere is not a folder"),
         (["--html", "."], "--html: . is a folder. Name a file"),
     ],

@@ -308,7 +308,7 @@ def test_a_dead_layer_is_kept_and_said() -> None:
 def test_patterns_hold_in_the_codes(pattern: str, build: object) -> None:
     net = build()  # type: ignore[operator]
     x = nets.spikes(4, 50, 10, *net.input_shape)
-    options = CompressionOptions(sparsity=0.5, bits=8, pattern=pattern, budget="uniform")
+    options = CompressionOptions(sparsity=0.5, bits=8, pattern=pattern, allocation="uniform")
     done = compress(net, x, options)
     for projection in net.projections:
         found = done.projections[projection.name]
@@ -347,8 +347,8 @@ def test_result_does_not_depend_on_threads_and_memory() -> None:
 def test_mixed_precision_keeps_the_average_and_loses_less() -> None:
     net = nets.mlp()
     x = nets.spikes(4, 60, 10, 24)
-    for budget in ("lamps", "uniform", "global"):
-        asked = CompressionOptions(sparsity=0.5, bits=3, tune=False, budget=budget)
+    for allocation in ("lamps", "uniform", "global"):
+        asked = CompressionOptions(sparsity=0.5, bits=3, tune=False, allocation=allocation)
         same, mixed = (compress(net, x, replace(asked, mixed=m)) for m in (False, True))
         stored = [sum(p.kept * p.bits for p in c.projections.values()) for c in (same, mixed)]
         assert stored[1] <= stored[0]
@@ -424,11 +424,11 @@ def test_matched_thresholds_meet_the_float_rate() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"budget": "fair"}, "budget: 'fair' is not one of"),
+        ({"allocation": "fair"}, "allocation: 'fair' is not one of"),
         ({"pattern": "4:4"}, "pattern: '4:4' is not one of"),
         ({"damping": -1.0}, "damping: -1"),
         ({"solver_memory": 0}, "solver memory: 0 is less than 1"),
-        ({"pattern": "2:4", "budget": "global"}, "budget: global ranks single weights"),
+        ({"pattern": "2:4", "allocation": "global"}, "allocation: global ranks single weights"),
         ({"pattern": "2:4", "method": "magnitude"}, "needs a Hessian"),
     ],
 )

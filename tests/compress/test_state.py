@@ -28,7 +28,7 @@ from osbc_deploy.compress import CompressionOptions, compress
 torch.set_num_threads(1)
 net, x = nets.mlp(bias=True), nets.spikes(4, 60, 10, 24)
 print("ready", flush=True)
-options = CompressionOptions(sparsity=0.7, bits=3, mixed=True, budget="global")
+options = CompressionOptions(sparsity=0.7, bits=3, mixed=True, allocation="global")
 compress(net, x, options, state=sys.argv[1])
 print("done", flush=True)
 """

@@ -103,6 +103,13 @@ JOINS = {
     "least": torch.minimum,
     "in place": lambda x, y: x.mul(y),
     "chained": lambda x, y: x * y * (1 - x * y) + x * (1 - y),
+    "in tokens": lambda x, y: (
+        (x.flatten(3).transpose(2, 3) * y.flatten(3).transpose(2, 3))
+        .transpose(2, 3)
+        .reshape(x.shape)
+    ),
+    "of one channel": lambda x, y: x * y[:, :, :1],
+    "of halves": lambda x, y: x * y[:, :, [2, 3, 0, 1]] + x * torch.chunk(y, 2, 2)[1][:, :, :1],
     "inclusive": lambda x, y: x + y + -1 * (x * y),
 }
 
@@ -121,6 +128,43 @@ def test_masks_of_spikes_are_gates(name: str) -> None:
     run = simulate(network, x)
     assert np.array_equal(run.output, wanted.numpy())
     assert all(0 < rate < 1 for rate in run.rates.values() if name != "chained")
+
+
+class Counted(nn.Module):
+    """Spikes, counted along some axes by neurons that then mask them."""
+
+    def __init__(self, join: Any, axes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.first = nn.Sequential(layer.Conv2d(2, 4, 3, padding=1), neuron.IFNode(0.4))
+        self.counted = neuron.LIFNode(v_threshold=0.4 * 3 ** len(axes))
+        self.join, self.axes = join, axes
+        self.last = nn.Sequential(layer.Flatten(), layer.Linear(4 * 5 * 6, 6), neuron.IFNode(0.3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        mask = self.counted(x.sum(dim=self.axes, keepdim=True))
+        answer: torch.Tensor = self.last(self.join(x, mask))
+        return answer
+
+
+@pytest.mark.parametrize("axes", [(-1,), (3,), (2,), (-2, -1), (2, 4), (2, 3, 4)])
+@pytest.mark.parametrize("name", ["and", "not and", "or"])
+def test_masks_are_repeated_along_axes_of_one(name: str, axes: tuple[int, ...]) -> None:
+    torch.manual_seed(1)
+    model = Counted(JOINS[name], axes).double().eval()
+    functional.set_step_mode(model, "m")
+    x = (np.random.default_rng(0).random((5, 6, 2, 5, 6)) < 0.3).astype(np.uint8)
+    network = read_spikingjelly(model, (2, 5, 6), samples=x)
+    functional.reset_net(model)
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(x).double().transpose(0, 1)).transpose(0, 1)
+    run = simulate(network, x)
+    assert np.array_equal(run.output, wanted.numpy())
+    counted = next(p for p in network.populations if p.name == "counted")
+    assert counted.shape == tuple(
+        1 if a in axes or a - 5 in axes else s for a, s in zip((2, 3, 4), (4, 5, 6), strict=True)
+    )
+    assert all(0 < rate < 1 for rate in run.rates.values())
 
 
 @pytest.mark.parametrize(
@@ -158,7 +202,7 @@ def test_poolings_one_after_the_other_in_a_container(pools: tuple[nn.Module, ...
         (lambda x, y: x * (x + y), "product of signals of which one is neither"),
         (lambda x, y: x * (0.5 * y), "product of signals of which one is neither"),
         (lambda x, y: torch.maximum(x, 2 * y), "maximum of signals of which one is neither"),
-        (lambda x, y: x * y[:, :, :1], "different shapes"),
+        (lambda x, y: x * y.transpose(-1, -2), "that lie otherwise"),
     ],
 )
 def test_masks_of_currents_are_refused(join: Any, words: str) -> None:

@@ -230,7 +230,7 @@ def deployed_on_another_chip(rng: np.random.Generator, site: Site, work: Path) -
 def old_schema(rng: np.random.Generator, site: Site, work: Path) -> list[str]:
     folder = site.copy("plain", work)
     report = site.report("plain")
-    report["schema"] = f"osbc-deploy/report/{rng.integers(5)}"
+    report["schema"] = f"osbc-deploy/report/{rng.integers(6)}"
     write(folder, report)
     return []
 
@@ -609,7 +609,7 @@ def baseline_that_cannot_be(rng: np.random.Generator, site: Site, work: Path) ->
     change: Callable[[], Any] = pick(
         rng,
         [
-            lambda: baseline.update(schema="osbc-deploy/report/4"),
+            lambda: baseline.update(schema="osbc-deploy/report/5"),
             lambda: baseline["accuracy"].update(samples=0),
             lambda: baseline["provenance"]["test"].update(samples=0),
             lambda: baseline.update(fits=False),

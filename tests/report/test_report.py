@@ -246,7 +246,7 @@ def test_a_baseline_of_another_target_data_or_model_is_refused(
 
 def test_a_baseline_of_another_schema_is_refused(files: Path, report: dict[str, Any]) -> None:
     base = files / "base.json"
-    write(base, {**report, "schema": "osbc-deploy/report/4"})
+    write(base, {**report, "schema": "osbc-deploy/report/5"})
     done = check(files, "[growth]\ncores = 0", "--baseline", base)
     assert isinstance(done.exception, OsbcError)
     assert done.exception.exit_code == 6

@@ -35,7 +35,7 @@ deployment = osbc_deploy.deploy(Path("net.nir"), Path("data.npz"), dt=1e-4, rese
 deployment = osbc_deploy.deploy(net, (spikes, labels), test=Recordings(), sparsity=0.8, bits=3)
 deployment = osbc_deploy.deploy(net, torch.zeros(3, 10, 4), method="obc", weights=Path("w"))
 deployment = osbc_deploy.deploy(module=net, calibration=factory, tune=False)
-options = DeployOptions(target="loihi2", pattern="2:4", budget="uniform")
+options = DeployOptions(target="loihi2", pattern="2:4", allocation="uniform")
 deployment = osbc_deploy.deploy(net, spikes, options=options, mixed=True)
 
 samples: osbc_deploy.Samples = osbc_deploy.load_samples(spikes)

@@ -20,21 +20,21 @@ osbc_deploy.deploy(net, spikes, "loihi2")  # wrong
 osbc_deploy.deploy(net, spikes, sparsty=0.9)  # wrong
 osbc_deploy.deploy(net, spikes, bits=4.5)  # wrong
 osbc_deploy.deploy(net, spikes, method="gptq")  # wrong
-osbc_deploy.deploy(net, spikes, budget=FitBudget())  # wrong
+osbc_deploy.deploy(net, spikes, allocation=FitBudget())  # wrong
 osbc_deploy.deploy(net, spikes, reset="hard")  # wrong
 osbc_deploy.deploy(net, spikes, readout=3)  # wrong
 osbc_deploy.deploy(net, spikes, samples=4)  # wrong
 osbc_deploy.deploy(net, spikes, options=FitOptions())  # wrong
 osbc_deploy.deploy(net, spikes, options={"bits": 4})  # wrong
 DeployOptions(0.9)  # wrong
-DeployOptions(budget="fair")  # wrong
+DeployOptions(allocation="fair")  # wrong
 DeployOptions().bits = 3  # wrong
 VerifyOptions(tau="5")  # wrong
 FitOptions(bits=4)  # wrong
 FitBudget(cores="five")  # wrong
 osbc_deploy.verify(net, spikes, max_sparsity=0.9)  # wrong
 osbc_deploy.fit(net, spikes, sparsity=0.9)  # wrong
-osbc_deploy.fit(net, spikes, budget="lamps")  # wrong
+osbc_deploy.fit(net, spikes, allocation="lamps")  # wrong
 osbc_deploy.inspect(net, form=(2, 4))  # wrong
 osbc_deploy.export(net, "fw", format="c")  # wrong
 osbc_deploy.export("image", "fw")  # wrong

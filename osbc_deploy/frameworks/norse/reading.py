@@ -115,7 +115,7 @@ _NORSE = Framework(
     title="norse",
     readers=dict.fromkeys(_CELLS, _cell),
     supported=SUPPORTED,
-    ends="a spiking cell or a leaky integrator (LIBoxCell, LICell)",
+    ends="a spiking cell, a leaky integrator (LIBoxCell, LICell) or a linear layer",
     runs="a norse.torch.SequentialState passes the states of cells on; LIF, LI, IAF and Lift take "
     "all steps at once",
     timeless="put it into a norse.torch.Lift",

@@ -216,7 +216,7 @@ _SNNTORCH = Framework(
         (snn.Leaky, snn.Synaptic, snn.Lapicque, snn.RLeaky, snn.RSynaptic), _cell
     ),
     supported=SUPPORTED,
-    ends="a cell (Leaky, Synaptic, ...)",
+    ends="a cell (Leaky, Synaptic, ...) or a linear layer behind one",
     runs="cells of a torch.nn.Sequential need init_hidden=True, only the last may have output=True",
     timeless="call it once for each time step",
     neurons=(snn.SpikingNeuron,),

@@ -31,7 +31,7 @@ __all__ = [
     "json_schema",
 ]
 
-SCHEMA = "osbc-deploy/report/5"
+SCHEMA = "osbc-deploy/report/6"
 
 
 def json_schema() -> dict[str, Any]:
@@ -165,8 +165,7 @@ def _population(network: FixedPointNetwork, population: FixedPopulation) -> dict
         "name": population.name,
         "shape": list(population.shape),
         "spiking": population.spiking,
-        # What its cores are called after; see Layer.title.
-        "layer": afferents[0].name,
+        "layer": network.layers[population.name],
         "projections": [
             {
                 "name": p.name,

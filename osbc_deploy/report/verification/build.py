@@ -26,7 +26,7 @@ from osbc_deploy.verification.result import LayerCost, Score, Step, Verification
 
 __all__ = ["VERIFY_SCHEMA", "build_verification", "verify_json_schema"]
 
-VERIFY_SCHEMA = "osbc-deploy/verify/2"
+VERIFY_SCHEMA = "osbc-deploy/verify/3"
 
 
 def verify_json_schema() -> dict[str, Any]:
@@ -42,6 +42,7 @@ def build_verification(verification: Verification) -> dict[str, Any]:
     deployment = verification.deployment
     target, options = deployment.target, deployment.compressed.options
     costliest = verification.costliest
+    layers = deployment.lowered.network.layers
     return sealed(
         {
             "schema": VERIFY_SCHEMA,
@@ -55,11 +56,15 @@ def build_verification(verification: Verification) -> dict[str, Any]:
                 "method": options.method,
                 **reported(VERIFIED, VerifyOptions, options, verification),
             },
+            "names": dict(layers),
             "stages": [_stage(verification, score) for score in verification.scores],
             "steps": [_step(verification, step) for step in verification.steps],
             "registers": _registers(verification),
-            "layers": [_layer(verification, cost) for cost in verification.layers],
-            "costliest": None if costliest is None else " + ".join(costliest.projections),
+            "layers": [
+                {"name": layers[cost.population], **_layer(verification, cost)}
+                for cost in verification.layers
+            ],
+            "costliest": None if costliest is None else layers[costliest.population],
             "backend": None if verification.backend is None else _backend(verification.backend),
             "shown": _shown(verification),
             "gates": [asdict(finding) for finding in verification.findings],
@@ -161,7 +166,6 @@ def _registers(verification: Verification) -> list[dict[str, Any]]:
 def _layer(verification: Verification, cost: LayerCost) -> dict[str, Any]:
     right = verification.score("float").right
     return {
-        "name": " + ".join(cost.projections),
         "population": cost.population,
         "projections": list(cost.projections),
         "weights": cost.weights,

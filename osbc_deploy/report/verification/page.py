@@ -41,16 +41,19 @@ def verify_page(report: Report) -> str:
         stages={stage["name"]: stage for stage in report["stages"]},
         titles=TITLES,
         accuracy=_accuracy_rows(report),
-        steps=_steps(report["steps"]),
+        steps=_steps(report["steps"], report["names"]),
         registers=register_rows(report),
         layers=_layers(report),
-        backend="" if report["backend"] is None else backend_text(report["backend"]),
+        backend=""
+        if report["backend"] is None
+        else backend_text(report["backend"], report["names"]),
         sides=None
         if report["backend"] is None
         else sides(report["backend"]["name"], report["backend"]["reference"]),
         steps_shown=report["provenance"]["steps"],
         shown=[
-            _population(p, report["provenance"]["steps"]) for p in report["shown"]["populations"]
+            {"layer": report["names"][p["name"]], **_population(p, report["provenance"]["steps"])}
+            for p in report["shown"]["populations"]
         ],
     )
 
@@ -65,7 +68,7 @@ def _accuracy_rows(report: Report) -> list[list[str]]:
     return rows
 
 
-def _steps(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _steps(steps: Sequence[Mapping[str, Any]], layers: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the rows of every step, with bars for the mismatch that arrives and their own.
 
     All bars have one scale, so that the steps can be compared.
@@ -74,7 +77,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for step in steps:
         rows = [
             {
-                "name": p["name"],
+                "name": layers[p["name"]],
                 "cells": difference_cells(p),
                 "bar": p["propagated"]["mismatch"],
                 "own_bar": None if p["isolated"] is None else p["isolated"]["mismatch"],
@@ -111,7 +114,6 @@ def _layers(report: Report) -> list[dict[str, Any]]:
 
 def _population(population: Mapping[str, Any], steps: int) -> dict[str, Any]:
     return {
-        "name": population["name"],
         "rasters": None if population["spikes"] is None else _rasters(population, steps),
         "traces": [
             _trace(trace, _fired(population, trace["neuron"]), steps)

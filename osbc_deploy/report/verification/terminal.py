@@ -31,7 +31,7 @@ def print_verification(report: Report, console: Console) -> None:
     print_warnings(report["warnings"], console)
     console.print(_accuracy(report))
     for step in report["steps"]:
-        console.print(_step(step))
+        console.print(_step(step, report["names"]))
     console.print(_registers(report))
     if report["layers"]:
         console.print(_layers(report))
@@ -118,10 +118,10 @@ def test_cells(step: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _step(step: Mapping[str, Any]) -> PlainTable:
+def _step(step: Mapping[str, Any], layers: Mapping[str, str]) -> PlainTable:
     table = _table(
         f"{step['before']} to {step['after']}: {TITLES[step['name']]}",
-        "population",
+        "layer",
         "mismatch",
         "own",
         "first step",
@@ -132,7 +132,7 @@ def _step(step: Mapping[str, Any]) -> PlainTable:
         "own",
     )
     for population in step["populations"]:
-        table.add_row(population["name"], *difference_cells(population))
+        table.add_row(layers[population["name"]], *difference_cells(population))
     return table
 
 
@@ -169,6 +169,7 @@ def number(value: float | None) -> str:
 def _registers(report: Report) -> PlainTable:
     table = _table(
         "Firing and registers",
+        "layer",
         "population",
         "neurons",
         "float rate",
@@ -188,7 +189,7 @@ def _registers(report: Report) -> PlainTable:
 
 
 def register_rows(report: Report) -> list[list[str]]:
-    """Return the firing and the registers of every population."""
+    """Return the firing and the registers of every layer, and what its population is called."""
     stages = {s["name"]: {p["name"]: p for p in s["populations"]} for s in report["stages"]}
     rows = []
     for entry in report["registers"]:
@@ -209,6 +210,7 @@ def register_rows(report: Report) -> list[list[str]]:
         )
         rows.append(
             [
+                report["names"][name],
                 name,
                 *firing,
                 f"{entry['u_range_used']:.0%}",
@@ -258,10 +260,10 @@ def _backend(report: Report) -> str:
     backend = report["backend"]
     if backend is None:
         return "backend: not compared"
-    return f"backend: {backend_text(backend)}"
+    return f"backend: {backend_text(backend, report['names'])}"
 
 
-def backend_text(backend: Mapping[str, Any]) -> str:
+def backend_text(backend: Mapping[str, Any], layers: Mapping[str, str]) -> str:
     """Return what was compared with what, and how many numbers differ, in a sentence."""
     counts = []
     for quantity, what in (("spikes", "spikes"), ("u", "currents"), ("v", "potentials")):
@@ -276,7 +278,7 @@ def backend_text(backend: Mapping[str, Any]) -> str:
     first = backend["first_difference"]
     if first is not None:
         text += (
-            f"; first in population {first['population']}, step {first['step']}, neuron "
+            f"; first in layer {layers[first['population']]}, step {first['step']}, neuron "
             f"{first['neuron']} of sample {first['sample']}: {first['quantity']} is "
             f"{first['engine']} in {there}, {first['backend']} in {here}"
         )

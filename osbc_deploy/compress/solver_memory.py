@@ -15,7 +15,7 @@ from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import array_bytes, shown
 from osbc_deploy.model.graph import Network, Population
 
-__all__ = ["check_memory", "hessian_bytes"]
+__all__ = ["check_solver_memory", "hessian_bytes"]
 
 _TUNED, _TUNED_MAGNITUDE, _PLAIN, _KEPT = 18, 9, 6, 3
 """Matrices of a layer: at most, by what is asked, and those that stay when all layers are held."""
@@ -41,7 +41,7 @@ def hessian_bytes(network: Network, population: Population, matrices: int, steps
     return matrices * array_bytes((groups, fan_in, fan_in), 8) + seen + unfolded
 
 
-def check_memory(
+def check_solver_memory(
     network: Network, steps: int, options: CompressionOptions, *, tuned: bool, together: bool
 ) -> None:
     """Refuse a network whose Hessians do not fit into the solver's memory.

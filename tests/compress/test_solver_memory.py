@@ -71,7 +71,7 @@ def test_a_fan_in_of_fifty_thousand_is_refused_before_any_work(
         {},
         {"method": "magnitude"},
         {"tune": False},
-        {"budget": "global"},
+        {"allocation": "global"},
         {"mixed": True, "tune": False},
         {"pattern": "2:4"},
     ],

@@ -10,11 +10,11 @@ from osbc_deploy.arrays import FloatArray
 from osbc_deploy.compress.ranking import Ranking
 
 __all__ = [
-    "global_budget",
-    "lamps_budget",
+    "global_allocation",
+    "lamps_allocation",
     "lamps_scores",
     "mixed_widths",
-    "uniform_budget",
+    "uniform_allocation",
 ]
 
 _MOST_CHOICES = 5000
@@ -35,7 +35,7 @@ def lamps_scores(weight: FloatArray) -> FloatArray:
     return scores
 
 
-def lamps_budget(weights: Sequence[FloatArray], sparsity: float) -> list[int]:
+def lamps_allocation(weights: Sequence[FloatArray], sparsity: float) -> list[int]:
     """Return how many weights each layer keeps at one global sparsity.
 
     Parameters
@@ -47,7 +47,8 @@ def lamps_budget(weights: Sequence[FloatArray], sparsity: float) -> list[int]:
     Returns
     -------
     list of int
-        At least 1 for every layer; the sum is the global budget unless that minimum raises it.
+        At least 1 for every layer; the sum is what the sparsity leaves of the network, unless
+        that minimum raises it.
     """
     scores = [lamps_scores(weight) for weight in weights]
     total = sum(len(score) for score in scores)
@@ -67,12 +68,12 @@ def lamps_budget(weights: Sequence[FloatArray], sparsity: float) -> list[int]:
     return counts
 
 
-def uniform_budget(sizes: Sequence[int], sparsity: float) -> list[int]:
+def uniform_allocation(sizes: Sequence[int], sparsity: float) -> list[int]:
     """Return how many weights each layer keeps when all have the same sparsity, at least 1."""
     return [max(1, size - round(sparsity * size)) for size in sizes]
 
 
-def global_budget(
+def global_allocation(
     rankings: Sequence[Ranking], wholes: Sequence[float], sizes: Sequence[int], sparsity: float
 ) -> list[int]:
     """Return how many weights each layer keeps so that the sum of relative losses is least.

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osbc_deploy.compress.budget import (
-    global_budget,
-    lamps_budget,
+from osbc_deploy.compress.allocation import (
+    global_allocation,
+    lamps_allocation,
     lamps_scores,
     mixed_widths,
-    uniform_budget,
+    uniform_allocation,
 )
 from osbc_deploy.compress.damping import damp
 from osbc_deploy.compress.paths import allocate, path_mask
@@ -41,16 +41,16 @@ def test_budget_keeps_the_global_share_and_something_of_every_layer(
 ) -> None:
     rng = np.random.default_rng(seed)
     weights = [rng.normal(size=size) * 10 ** rng.uniform(-3, 3) for size in sizes]
-    keep = lamps_budget(weights, sparsity)
+    keep = lamps_allocation(weights, sparsity)
     total = sum(sizes)
     assert sum(keep) == max(total - round(sparsity * total), len(sizes))
     assert all(1 <= k <= size for k, size in zip(keep, sizes, strict=True))
     # Scaling a layer must not matter: that is what the score is for.
-    assert lamps_budget([w * 100 for w in weights[:1]] + weights[1:], sparsity) == keep
+    assert lamps_allocation([w * 100 for w in weights[:1]] + weights[1:], sparsity) == keep
 
 
 def test_uniform_budget_by_hand() -> None:
-    assert uniform_budget([10, 1000, 3], 0.9) == [1, 100, 1]
+    assert uniform_allocation([10, 1000, 3], 0.9) == [1, 100, 1]
 
 
 def test_global_budget_has_the_least_sum_of_relative_losses() -> None:
@@ -69,7 +69,7 @@ def test_global_budget_has_the_least_sum_of_relative_losses() -> None:
         return total
 
     for sparsity in (0.3, 0.6, 0.9):
-        found = global_budget(rankings, wholes, sizes, sparsity)
+        found = global_allocation(rankings, wholes, sizes, sparsity)
         keep = sum(sizes) - round(sparsity * sum(sizes))
         assert sum(found) == keep
         splits = [[k, keep - k] for k in range(1, keep) if k <= sizes[0] and keep - k <= sizes[1]]

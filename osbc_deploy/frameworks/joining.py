@@ -1,0 +1,74 @@
+"""Signals that meet: added or masked value by value, one of them repeated along axes or not."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from osbc_deploy.frameworks.compose import Flatten
+from osbc_deploy.frameworks.layout import Layout, spread, summed, whole_of
+
+if TYPE_CHECKING:
+    from osbc_deploy.frameworks.builder import Builder
+    from osbc_deploy.frameworks.signals import Called, Signal
+
+__all__ = ["joined", "put_sum"]
+
+
+def joined(builder: Builder, called: Called, name: str) -> tuple[list[list[str]], Layout]:
+    """Bring the signals of a call to where one of them lies.
+
+    Returns
+    -------
+    names : list of list of str
+        The nodes whose sum each signal is there.
+    layout : Layout
+        Of the answer.
+
+    Raises
+    ------
+    ValueError
+        That says why they cannot be.
+    """
+    shapes = [source.shape for source in called.sources]
+    try:
+        seen = np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = " and ".join(map(str, shapes))
+        raise ValueError(f"{name} of signals of different shapes, {listed}") from None
+    found = [builder.placed(source) for source in called.sources]
+    full = (layout for layout in found if layout.seen == seen and layout.whole)
+    # Flat neurons would take synapses from all to all.
+    target = max(full, key=lambda layout: len(layout.shape), default=None)
+    if target is None:
+        target = whole_of(seen if len(seen) in (1, 3) else (math.prod(seen),), seen)
+    names = [
+        brought(builder, f"{called.name}.{number}", source, target)
+        for number, source in enumerate(called.sources)
+    ]
+    return names, target
+
+
+def brought(builder: Builder, name: str, signal: Signal, target: Layout) -> list[str]:
+    """Return the nodes whose sum a signal is where another lies; ValueError where none can be."""
+    heard, layout = builder.names(signal), builder.placed(signal)
+    operation = spread(layout, target)
+    if operation is None:
+        return heard
+    if len(layout.shape) > 1 and not operation.convolutional:
+        heard = [builder.node(f"{name}.flat", Flatten(), heard)]
+    builder.fixed.add(name)
+    return [builder.node(name, operation, heard)]
+
+
+def put_sum(
+    builder: Builder, called: Called, axes: tuple[int, ...], *, keep: bool, mean: bool
+) -> None:
+    """Put what sums a signal along axes of a sample; ValueError where nothing does."""
+    layout = builder.placed(called.sources[0])
+    operation, after = summed(layout, axes, keep=keep, mean=mean)
+    builder.put(called, called.name, operation)
+    builder.fixed.add(called.name)
+    builder.lies(called, after)

@@ -1,0 +1,303 @@
+"""Functions that only move signals: between axes, from step to step, within a sample."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from osbc_deploy.frameworks.signals import Axes, Called, Flow, Signal
+from osbc_deploy.frameworks.tracing import Event, Value
+
+__all__ = ["MOVES", "Follower", "Rule", "reshaped"]
+
+
+@dataclass
+class Follower:
+    """What is known of a trace that is being followed.
+
+    Attributes
+    ----------
+    flow : Flow
+    neurons : tuple of type
+    sizes : dict of int
+        Of time ("T") and batch ("N").
+    known : dict of Signal
+        What each tensor so far is.
+    again : Counter
+        How often each call was made in a step.
+    """
+
+    flow: Flow
+    neurons: tuple[type, ...]
+    sizes: dict[str, int]
+    known: dict[Value, Signal] = field(default_factory=dict)
+    again: Counter[tuple[str, int | None]] = field(default_factory=Counter)
+
+    def call(self, event: Event, sources: Sequence[Signal], fault: str = "") -> list[Signal]:
+        """Note a call, and return its results."""
+        steps = [s.step for s in sources if s.step is not None]
+        step = max(steps) if steps else None
+        name = event.name or "model"
+        if event.module is None:
+            name = f"{event.place}.{name}" if event.place else name
+        self.again[name, step] += 1
+        if (number := self.again[name, step]) > 1:
+            name += f"#{number}"
+        first = max(sources, key=lambda s: len(s.axes))
+        reduced = next((s for s in sources if s.over_time), first)
+        called = Called(name, event, tuple(sources), step, fault)
+        self.flow.calls.append(called)
+        found = []
+        is_neuron = isinstance(event.module, self.neurons)
+        for number, value in enumerate(event.results):
+            sample = value.shape[len(first.axes) :]
+            state = is_neuron and number > 0
+            signal = Signal(called, first.axes, sample, step, state)
+            found.append(replace(signal, over_time=reduced.over_time, factor=reduced.factor))
+        return found
+
+    def size(self, axes: Axes) -> tuple[int, ...]:
+        """Return how long axes are."""
+        return tuple(math.prod(self.sizes.get(a, 1) for a in axis) for axis in axes)
+
+    def split(self, source: Signal, shape: tuple[int, ...]) -> tuple[Axes, tuple[int, ...]] | None:
+        """Return the axes of a reshaped signal, and the shape of its samples, if it has samples."""
+        atoms = tuple(a for axis in source.axes for a in axis if a != "1")
+        ways: list[Axes] = [atoms, ("".join(atoms),)]
+        for axes in (*ways, *(("1", *way) for way in ways)):
+            sizes, rest = shape[: len(axes)], shape[len(axes) :]
+            if sizes == self.size(axes) and math.prod(rest) == math.prod(source.shape):
+                return axes, rest
+        return None
+
+
+Rule = Callable[[Follower, Event, "list[Signal]"], "list[Signal] | str | None"]
+"""Returns the results of a function that only moves signals, why it has no counterpart, or None
+where it computes something."""
+
+
+def _same(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal]:
+    return [sources[0]]
+
+
+def reshaped(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str | None:
+    """Take what is seen in another shape."""
+    source = sources[0]
+    if not event.results:
+        return None
+    shape = event.results[0].shape
+    found = follower.split(source, shape)
+    if found is None:
+        before = (*follower.size(source.axes), *source.shape)
+        return (
+            f"a tensor of shape {before} becomes {shape}; only a sample's own axes may be flattened"
+        )
+    axes, sample = found
+    if sample == source.shape:
+        return [replace(source, axes=axes)]
+    return [replace(source.moved(lambda index: index.reshape(sample)), axes=axes)]
+
+
+def _indexed(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
+    (source, given) = (sources[0], event.args[1])
+    indices = given if isinstance(given, tuple) else (given,)
+    if len(sources) > 1 or any(isinstance(i, torch.Tensor) for i in indices):
+        return "takes a part of a signal that tensors choose; only fixed ones can be told"
+    rank = len(source.axes) + len(source.shape)
+    if Ellipsis in indices:
+        place = indices.index(Ellipsis)
+        missing = rank - sum(i is not None for i in indices) + 1
+        indices = (*indices[:place], *(slice(None),) * missing, *indices[place + 1 :])
+    lead = len(source.axes)
+    for axis, index in reversed(list(enumerate(indices[:lead]))):
+        if index == slice(None) and index is not None:
+            continue
+        if not isinstance(index, int):
+            return f"takes a part of a signal, [{_shown(given)}]"
+        found = _at(follower, source, axis, index)
+        if isinstance(found, str):
+            return found
+        (source,) = found
+    inner = indices[lead:]
+    return [source.moved(lambda positions: positions[inner])] if inner else [source]
+
+
+def _shown(index: Any) -> str:
+    return ", ".join(
+        "..." if i is Ellipsis else str(i)
+        for i in (index if isinstance(index, tuple) else (index,))
+    )
+
+
+def _selected(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
+    given = [*event.args[1:], *event.kwargs.values()]
+    return _at(follower, sources[0], *given)
+
+
+def _at(follower: Follower, source: Signal, axis: int, step: int) -> list[Signal] | str:
+    """Take one place of an axis."""
+    lead = len(source.axes)
+    axis %= lead + len(source.shape)
+    if axis >= lead:
+        return [source.moved(lambda index: np.take(index, step, axis - lead))]
+    if source.axes[axis] != "T":
+        return "takes a part of a batch; only time steps can be told apart"
+    axes = source.axes[:axis] + source.axes[axis + 1 :]
+    return [replace(source, axes=axes, step=step % follower.sizes["T"])]
+
+
+def _unbound(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
+    axis = _axis(event)
+    found: list[Signal] = []
+    for step in range(len(event.results)):
+        one = _at(follower, sources[0], axis if isinstance(axis, int) else 0, step)
+        if isinstance(one, str):
+            return one
+        found += one
+    return found
+
+
+def _cut(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
+    """Take the parts of chunk and split one after the other."""
+    source, lead = sources[0], len(sources[0].axes)
+    axis = event.kwargs.get("dim", event.args[2] if len(event.args) > 2 else 0)
+    axis = axis % (lead + len(source.shape)) - lead
+    if axis < 0:
+        return f"{event.name} takes parts of a batch or of time"
+    parts, start = [], 0
+    for result in event.results:
+        stop = start + result.shape[lead + axis]
+        inner = (*(slice(None),) * axis, slice(start, stop))
+        parts.append(source.moved(lambda index, inner=inner: index[inner]))  # type: ignore[misc]
+        start = stop
+    return parts
+
+
+def _widened(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
+    """Take what is repeated along axes of 1."""
+    source, shape = sources[0], event.results[0].shape
+    lead = len(source.axes)
+    sample = shape[lead:]
+    if shape[:lead] != follower.size(source.axes) or len(sample) < len(source.shape):
+        return f"{event.name} repeats time steps or samples"
+    return [source.moved(lambda index: np.broadcast_to(index, sample))]
+
+
+def _axis(event: Event) -> Any:
+    """Return the axis that a function is given, alone in a list or not; 0 by default."""
+    given = event.kwargs.get("dim", event.args[1] if len(event.args) > 1 else 0)
+    return given[0] if isinstance(given, tuple | list) and len(given) == 1 else given
+
+
+def _stacked(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | None:
+    axis, steps = _axis(event), [s.step for s in sources]
+    first = sources[0]
+    whole = len(sources) == len(event.args[0]) and all(s.axes == first.axes for s in sources)
+    opened = event.name == "stack"
+    if whole and steps == list(range(follower.sizes["T"])):
+        shown = sources[follower.flow.shown]
+        if opened and axis in range(len(first.axes) + 1):
+            axes = (*first.axes[:axis], "T", *first.axes[axis:])
+            return [replace(shown, axes=axes, step=None)]
+        if not opened and axis == 0 and first.axes[0] == "1":
+            return [replace(shown, axes=("T", *first.axes[1:]), step=None)]
+    if whole and opened and axis == 0:
+        (found,) = follower.call(event, sources)
+        return [replace(found, parts=tuple(sources))]
+    return None
+
+
+def _reduced(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | None:
+    source, axis = sources[0], _axis(event)
+    given = len(event.args) > 1 or "dim" in event.kwargs
+    if source.parts and given and axis == 0 and event.name == "sum":
+        return follower.call(replace(event, name="add", kwargs={}), source.parts)
+    if given and isinstance(axis, int):
+        axis %= max(1, len(source.axes) + len(source.shape))
+    if given and isinstance(axis, int) and axis < len(source.axes) and source.axes[axis] == "T":
+        axes = source.axes[:axis] + source.axes[axis + 1 :]
+        what = {"amax": "max"}.get(event.name, event.name)
+        return [replace(source, axes=axes, over_time=what)] * len(event.results)
+    return None
+
+
+def _added(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | None:
+    """Take a sum that grows from step to step, which is one over time once it holds all of them."""
+    others = [a for a in event.args if isinstance(a, int | float | torch.Tensor)]
+    if len(sources) == 1 and len(others) == 1 and not torch.as_tensor(others[0]).any():
+        return [sources[0]]
+    steps = [one for s in sources for one in (s.added or (s,))]
+    first = steps[0]
+    alike = all(
+        s.step is not None
+        and s.called is not None
+        and first.called is not None
+        and (s.called.name, s.axes, s.state) == (first.called.name, first.axes, first.state)
+        for s in steps
+    )
+    if len(sources) < 2 or not alike or len({s.step for s in steps}) < len(steps):
+        return None
+    if len(steps) == follower.sizes["T"]:
+        shown = next(s for s in steps if s.step == follower.flow.shown)
+        return [replace(shown, step=None, over_time="sum")]
+    return [replace(s, added=tuple(steps)) for s in follower.call(event, sources)]
+
+
+def _turned(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
+    source = sources[0]
+    given = [*event.args[1:], *event.kwargs.values()]
+    rank = len(source.axes) + len(source.shape)
+    order = list(range(rank))
+    if event.name == "permute":
+        axes = given[0] if isinstance(given[0], tuple | list) else given
+        order = [int(a) % rank for a in axes]
+    elif event.name in ("movedim", "moveaxis"):
+        order = list(np.moveaxis(np.empty(order), *given).shape)
+    else:
+        a, b = (int(g) % rank for g in given)
+        order[a], order[b] = order[b], order[a]
+    lead = len(source.axes)
+    if sorted(order[:lead]) != list(range(lead)):
+        return f"{event.name} moves axes of a sample in front of time or samples"
+    turned = source.moved(lambda index: index.transpose([a - lead for a in order[lead:]]))
+    return [replace(turned, axes=tuple(source.axes[a] for a in order[:lead]))]
+
+
+def _factored(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | None:
+    """Take a factor on a sum over time, which changes nothing about which class is largest."""
+    numbers = [a for a in event.args if isinstance(a, int | float)]
+    (source, *others) = sources
+    if not source.over_time or others or len(numbers) != 1 or numbers[0] <= 0:
+        return None
+    factor = source.factor * (numbers[0] if "mul" in event.name else 1 / numbers[0])
+    if source.over_time == "sum" and math.isclose(factor * follower.sizes["T"], 1.0):
+        return [replace(source, over_time="mean", factor=1.0)]
+    return [replace(source, factor=factor)]
+
+
+MOVES: dict[str, Rule] = {
+    **dict.fromkeys(
+        ("contiguous", "clone", "detach", "data", "to", "float", "double", "type", "cpu",
+         "requires_grad", "dropout", "dropout1d", "dropout2d", "alias"), _same),
+    **dict.fromkeys(
+        ("flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten", "ravel", "view_as",
+         "reshape_as"), reshaped),
+    "getitem": _indexed,
+    "select": _selected,
+    "unbind": _unbound,
+    **dict.fromkeys(("chunk", "split"), _cut),
+    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _widened),
+    "stack": _stacked,
+    "cat": _stacked,
+    **dict.fromkeys(("sum", "mean", "max", "amax"), _reduced),
+    **dict.fromkeys(
+        ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis"), _turned),
+    **dict.fromkeys(("add", "radd", "iadd"), _added),
+    **dict.fromkeys(("mul", "rmul", "div", "truediv"), _factored),
+}  # fmt: skip

@@ -1,0 +1,111 @@
+"""What the tensors and calls of a trace are, time, batch and a sample's own axes told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from osbc_deploy.arrays import IntArray
+from osbc_deploy.frameworks.layout import Layout, whole_of
+from osbc_deploy.frameworks.tracing import Event
+
+__all__ = ["Axes", "Called", "Flow", "Signal"]
+
+Axes = tuple[str, ...]
+"""What comes before a sample's own axes: "T" and "N", in any order, "TN" where they are merged, and
+"1" for an axis of one that a stack will fill."""
+
+
+@dataclass(frozen=True, eq=False)
+class Called:
+    """A layer or function at work on signals.
+
+    Attributes
+    ----------
+    name : str
+        Its path; with a number where a step calls it again.
+    event : Event
+    sources : tuple of Signal
+        What it hears. Of neurons only the current: states that are passed along stay their own.
+    step : int or None
+        Which time step; None where it took all.
+    fault : str
+        Why there is no counterpart, where following it shows that.
+    """
+
+    name: str
+    event: Event
+    sources: tuple[Signal, ...]
+    step: int | None
+    fault: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """What a tensor of the trace is.
+
+    Attributes
+    ----------
+    called : Called or None
+        What gives it; None for the network's input.
+    axes : tuple of str
+    shape : tuple of int
+        Of a sample.
+    step : int or None
+        Which time step; None where it holds all.
+    state : bool
+        Whether it is a state of neurons rather than their answer.
+    over_time : {"", "sum", "mean", "max"}
+        What of all steps it is; empty where it is of one, or of each.
+    factor : float
+        By which that sum was multiplied.
+    added : tuple of Signal
+        What was added up in it, step by step, where it is not yet all of them.
+    parts : tuple of Signal
+        What was stacked in it, where that is not time.
+    layout : Layout or None
+        Which values of what gives it are seen; None where all are, as they are given.
+    """
+
+    called: Called | None
+    axes: Axes
+    shape: tuple[int, ...]
+    step: int | None = None
+    state: bool = False
+    over_time: str = ""
+    factor: float = 1.0
+    added: tuple[Signal, ...] = ()
+    parts: tuple[Signal, ...] = ()
+    layout: Layout | None = None
+
+    def moved(self, move: Callable[[IntArray], IntArray]) -> Signal:
+        """Return the signal with a sample's axes moved, as positions in it are."""
+        before = self.layout or whole_of(self.shape)
+        index = move(before.index)
+        after: Layout | None = Layout(before.shape, index)
+        if index.shape == before.shape and Layout(before.shape, index).ordered:
+            after = None
+        return replace(self, shape=index.shape, layout=after)
+
+
+@dataclass
+class Flow:
+    """A trace with axes and steps.
+
+    Attributes
+    ----------
+    steps : int
+    shown : int
+        The step that stands for all: the second, in which what feeds back has arrived.
+    calls : list of Called
+        In the order in which they ended.
+    answers : list of Signal
+    host : Called or None
+        The layer behind which the chip begins, where the model's first layers run on the host.
+    """
+
+    steps: int
+    shown: int
+    calls: list[Called] = field(default_factory=list)
+    answers: list[Signal] = field(default_factory=list)
+    host: Called | None = None
