@@ -22,6 +22,7 @@ from osbc_deploy.report.deployment.terminal import (
 )
 from osbc_deploy.report.describe import describe
 from osbc_deploy.report.fitting.build import front_of
+from osbc_deploy.report.measures import total_loss
 from osbc_deploy.report.verification.build import build_verification
 from osbc_deploy.verification.result import Verification
 
@@ -68,7 +69,7 @@ def _(result: Deployment) -> list[dict[str, Any]]:
             "cores": cores[layer["name"]],
             **{k: layer[k] for k in ("weights", "nonzero", "sparsity", "bits", "selection")},
             "variant": layer["variant"],
-            "loss": layer["relative_loss"]["total"],
+            "loss": total_loss(layer),
             "rate": rates[layer["name"]],
         }
         for layer in report["compression"]["layers"]

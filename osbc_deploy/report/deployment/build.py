@@ -146,7 +146,7 @@ def _compression(deployment: Deployment) -> dict[str, Any]:
                 "tried": dict(done.tried),
                 "threshold": done.threshold,
                 "bias_recalibrated": done.bias is not None,
-                "relative_loss": dict(done.relative_loss),
+                "relative_loss": dict(done.relative_loss) or None,
                 "loss_curve": [list(point) for point in done.curve],
             }
         )

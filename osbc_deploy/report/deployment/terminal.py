@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from osbc_deploy.plain_text import terminal
+from osbc_deploy.report.measures import total_loss
 from osbc_deploy.report.tables import PlainTable
 
 __all__ = [
@@ -80,7 +81,7 @@ def _layers(report: Report) -> PlainTable:
         )
     rates = {p["name"]: q["rate"] for q in report["populations"] for p in q["projections"]}
     for layer in report["compression"]["layers"]:
-        rate = rates[layer["name"]]
+        rate, loss = rates[layer["name"]], total_loss(layer)
         table.add_row(
             layer["name"],
             str(cores[layer["name"]]),
@@ -88,7 +89,7 @@ def _layers(report: Report) -> PlainTable:
             f"{layer['nonzero']:,}",
             f"{layer['sparsity']:.1%}",
             str(layer["bits"]),
-            f"{layer['relative_loss']['total']:.4f}",
+            "not measured" if loss is None else f"{loss:.4f}",
             layer["selection"],
             layer["variant"],
             "readout" if rate is None else f"{rate:.4f}",
