@@ -25,8 +25,8 @@ __all__ = [
     "BITS", "REQUESTED", "VERIFIED", "Allocation", "CompressOptions", "Compression",
     "CompressionRequest", "DataOptions", "Dataset", "DatasetOptions", "DeployOptions", "FitBudget",
     "FitOptions", "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData",
-    "Readout",
-    "Reset", "RunOptions", "StrPath", "Substitute", "TargetOptions", "VerifyOptions",
+    "Readout", "Reset", "RunOptions", "Split", "StrPath", "Substitute", "TargetOptions",
+    "VerifyOptions",
 ]  # fmt: skip
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -34,6 +34,7 @@ Method: TypeAlias = Literal["osbc", "obc", "magnitude"]
 Allocation: TypeAlias = Literal["lamps", "uniform", "global"]
 Reset: TypeAlias = Literal["zero", "subtract"]
 Substitute: TypeAlias = Literal["maxpool=avg"]
+Split: TypeAlias = Literal["time", "number"]
 Dataset: TypeAlias = Literal["nmnist", "cifar10dvs", "dvs128gesture"]
 
 REQUESTED = "report.compression.requested"
@@ -86,7 +87,7 @@ class ModelOptions(WeightsOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadoutOptions(Options):
-    """How a network is read out."""
+    """How samples are shown to a network, and how it is read out."""
 
     readout: Readout | None = option(
         None,
@@ -94,6 +95,9 @@ class ReadoutOptions(Options):
         "N outputs in a row for each.",
         metavar="sum|last|max|vote:N",
         reported=[VERIFIED],
+    )
+    repeat: int | None = option(
+        None, "Steps to show samples without a time axis for, such as images.", metavar="T", least=1
     )
     classes: int | None = option(
         None,
@@ -111,8 +115,13 @@ class ReadoutOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(ReadoutOptions):
-    """How a network is read out, and what it is run on."""
+    """The same, and what it is run on."""
 
+    input_bits: int | None = option(
+        None,
+        "Bits of graded input; by default 8 of real values, one to spare of whole numbers.",
+        metavar="N", least=1, most=24,
+    )  # fmt: skip
     backend: str | None = option(None, "Run on another backend than the target's.", metavar="NAME")
     backend_samples: int = option(
         16, "Samples to run on the backend and compare spike by spike.", least=0
@@ -311,6 +320,8 @@ class DatasetOptions(Options):
     """How the recordings of a published data set become samples."""
 
     steps: int = option(15, "Time steps of a recording of --dataset.", least=1)
+    split: Split = option("time", "What steps of --dataset have the same of: time, or events.")
+    count_events: bool = option(False, "Count the events of a pixel and step of --dataset.")
     size: int | None = option(
         None,
         "Side of a frame of --dataset; the sensor's by default.",

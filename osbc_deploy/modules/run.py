@@ -100,8 +100,8 @@ def compress_model(call: CompressCall) -> CompressedModel:
     """
     asked = request(compress_model, CompressOptions, call)
     options = CompressionOptions.of(call, scale_groups=_SCALES)
-    typical = as_samples(call.calibration, "calibration")
-    evaluated = typical if call.test is None else as_samples(call.test, "test")
+    typical = as_samples(call.calibration, "calibration", call.repeat)
+    evaluated = typical if call.test is None else as_samples(call.test, "test", call.repeat)
     if evaluated.input_shape != typical.input_shape:
         raise UsageError(
             f"test: samples have shape {evaluated.input_shape}, the calibration "

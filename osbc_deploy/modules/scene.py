@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from osbc_deploy.arrays import FloatArray
+from osbc_deploy.arrays import FloatArray, InputArray
 from osbc_deploy.compress.hessian import Moments, membrane_moments
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem, pose
@@ -58,7 +56,7 @@ def changed(session: Session, weight: Weight, layer: CompressedProjection) -> di
 def moments_of(
     session: Session,
     weights: Sequence[Weight],
-    samples: NDArray[Any],
+    samples: InputArray,
     options: CompressionOptions,
     *,
     earlier: Mapping[str, FloatArray] | None = None,
@@ -107,8 +105,8 @@ def moments_of(
 
 
 def _heard(
-    weight: Weight, use: Use, calls: Sequence[torch.Tensor], samples: NDArray[Any]
-) -> NDArray[Any]:
+    weight: Weight, use: Use, calls: Sequence[torch.Tensor], samples: InputArray
+) -> InputArray:
     """Return what one use of a weight heard of samples, (rows, T, ...)."""
     x = weight.inputs(use, calls, *samples.shape[:2])
     if not np.isfinite(x).all():
@@ -168,7 +166,7 @@ class Scene:
 
     session: Session
     weight: Weight
-    samples: NDArray[Any]
+    samples: InputArray
     earlier: Mapping[str, FloatArray]
     wanted: FloatArray
     options: CompressionOptions

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from osbc_deploy.arrays import FloatArray
+from osbc_deploy.arrays import FloatArray, InputArray
 from osbc_deploy.errors import UnsupportedModelError, reason
 from osbc_deploy.frameworks.calling import ONE_CALL, Call, described, stepped, stepped_with_state
 from osbc_deploy.frameworks.comparing import as_input
@@ -46,7 +45,7 @@ PLAIN = Framework(
 """Models without neurons of any framework."""
 
 
-def probes(samples: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+def probes(samples: InputArray) -> tuple[NDArray[Any], ...]:
     """Return batches that show how a model runs on samples (n, T, ...).
 
     Of all of them the first two samples are the same. The second batch has another last sample, the
@@ -89,7 +88,7 @@ class Session:
 
     def run(
         self,
-        samples: NDArray[Any],
+        samples: InputArray,
         weights: Collection[int] = (),
         on_samples: Callable[[int], None] = lambda samples: None,
     ) -> Iterator[tuple[FloatArray, list[Heard]]]:
@@ -101,7 +100,7 @@ class Session:
             on_samples(len(part))
 
     def once(
-        self, samples: NDArray[Any], weights: Collection[int] = ()
+        self, samples: InputArray, weights: Collection[int] = ()
     ) -> tuple[FloatArray, list[Heard]]:
         """Return the same of one batch.
 
@@ -129,7 +128,7 @@ class Session:
         return self._by_sample(answer, *samples.shape[:2]), listener.heard
 
     def answers(
-        self, samples: NDArray[Any], on_samples: Callable[[int], None] = lambda samples: None
+        self, samples: InputArray, on_samples: Callable[[int], None] = lambda samples: None
     ) -> FloatArray:
         """Return what the model answers (n, T, outputs); T is 1 for one answer to all steps."""
         return np.concatenate([answer for answer, _ in self.run(samples, (), on_samples)])
@@ -158,7 +157,7 @@ class Session:
 
 
 def session_of(
-    module: nn.Module, framework: Framework, source: str, samples: NDArray[Any], batch: int
+    module: nn.Module, framework: Framework, source: str, samples: InputArray, batch: int
 ) -> Session:
     """Return a model with the way in which it is called.
 

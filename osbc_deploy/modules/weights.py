@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from osbc_deploy.arrays import FloatArray
+from osbc_deploy.arrays import FloatArray, InputArray
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.frameworks.comparing import as_input
 from osbc_deploy.frameworks.tracing import trace
@@ -113,7 +111,7 @@ class Weight:
             groups=geometry.groups,
         )
 
-    def inputs(self, use: Use, calls: Sequence[torch.Tensor], n: int, steps: int) -> NDArray[Any]:
+    def inputs(self, use: Use, calls: Sequence[torch.Tensor], n: int, steps: int) -> InputArray:
         """Return what one use heard of n samples, (rows, steps, ...), its padding added."""
         rows = use.layout.rows(calls, n, steps)
         geometry = use.geometry
@@ -142,7 +140,7 @@ class Found:
     left: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_weights(session: Session, samples: NDArray[Any], exclude: Collection[str] = ()) -> Found:
+def find_weights(session: Session, samples: InputArray, exclude: Collection[str] = ()) -> Found:
     """Find the weights of a model.
 
     Parameters

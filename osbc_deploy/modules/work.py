@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from osbc_deploy.arrays import FloatArray
+from osbc_deploy.arrays import FloatArray, InputArray
 from osbc_deploy.compress.hessian import Moments
 from osbc_deploy.compress.layer import (
     nearest,
@@ -67,7 +65,7 @@ class Work:
         self,
         session: Session,
         weights: Sequence[Weight],
-        samples: NDArray[Any],
+        samples: InputArray,
         options: CompressionOptions,
         progress: Progress,
     ) -> None:

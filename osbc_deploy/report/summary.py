@@ -15,7 +15,12 @@ from osbc_deploy.inspection import Inspection
 from osbc_deploy.modules.result import CompressedModel
 from osbc_deploy.plain_text import visible
 from osbc_deploy.report.deployment.build import build_report
-from osbc_deploy.report.deployment.terminal import accuracy_line, fidelity_line, memory_line
+from osbc_deploy.report.deployment.terminal import (
+    accuracy_line,
+    fidelity_line,
+    input_lines,
+    memory_line,
+)
 from osbc_deploy.report.describe import describe
 from osbc_deploy.report.fitting.build import front_of
 from osbc_deploy.report.measures import total_loss
@@ -50,7 +55,8 @@ def rows_of(result: Any) -> list[dict[str, Any]]:
 @lines_of.register
 def _(result: Deployment) -> list[str]:
     report = build_report(result)
-    lines = [_title("Deployment", result), memory_line(report), accuracy_line(report)]
+    lines = [_title("Deployment", result), memory_line(report), *input_lines(report)]
+    lines.append(accuracy_line(report))
     lines += [fidelity_line(report), *_few("warning", result.warnings)]
     return lines + _few("over", report["excesses"])
 
