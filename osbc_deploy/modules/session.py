@@ -45,7 +45,7 @@ PLAIN = Framework(
 """Models without neurons of any framework."""
 
 
-def probes(samples: InputArray) -> tuple[NDArray[Any], ...]:
+def probes(samples: InputArray) -> tuple[InputArray, ...]:
     """Return batches that show how a model runs on samples (n, T, ...).
 
     Of all of them the first two samples are the same. The second batch has another last sample, the
