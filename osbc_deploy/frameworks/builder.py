@@ -22,6 +22,7 @@ from osbc_deploy.frameworks.framework import kind_of, unsupported
 from osbc_deploy.frameworks.functions import FUNCTIONS, LINEAR
 from osbc_deploy.frameworks.gating import gates_note
 from osbc_deploy.frameworks.layers import FLAT, LAYERS, LINEAR_LAYERS, TIMELESS
+from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.frameworks.walk import Cells
 from osbc_deploy.model.answer import Answer
 from osbc_deploy.model.gates import Gate
@@ -68,7 +69,7 @@ class Builder(Draft):
             elif event.name in FUNCTIONS:
                 FUNCTIONS[event.name](self, called)
             elif event.name != "cat":
-                self.refuse(called, f"{event.name} is not supported")
+                self.refuse(called, unsupported_part(event.name))
         except OsbcError:
             raise
         except Exception as error:  # noqa: BLE001 - what a layer holds may have been replaced

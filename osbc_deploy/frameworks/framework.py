@@ -15,20 +15,12 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.frameworks.calling import ONE_CALL, Call
-from osbc_deploy.frameworks.gating import OF_INTEGERS
 from osbc_deploy.frameworks.layers import LAYERS, LayerReader
+from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.model.graph import Network
+from osbc_deploy.model.neurons import LinearDynamics
 
 __all__ = ["Framework", "Reading", "kind_of", "unsupported"]
-
-_WHY = {
-    "VotingLayer": "averages several neurons; only the last layer may, and it must leave none out: "
-    "end the network with the neurons, or with a vote that --readout vote:N repeats",
-    **dict.fromkeys(
-        ("MultiheadAttention", "SpikingSelfAttention", "MultiDimensionalAttention"), OF_INTEGERS
-    ),
-}
-"""What layers that have no counterpart do, by the names of their classes."""
 
 _TORCH_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -41,12 +33,10 @@ def kind_of(module: nn.Module) -> type:
 
 def unsupported(kind: type, known: Iterable[type]) -> str:
     """Return why a layer of some class is refused where only the known classes can be read."""
-    if why := _WHY.get(kind.__name__):
-        return f"{kind.__name__}: {why}"
     # Others give their layers the names of torch's.
     alike = any(kind.__name__ == k.__name__ for k in known)
     name = f"{kind.__module__}.{kind.__name__}" if alike else kind.__name__
-    return f"{name} is not supported"
+    return unsupported_part(kind.__name__, name)
 
 
 def _nothing(module: nn.Module) -> None:
@@ -72,6 +62,10 @@ def _by_step(module: nn.Module) -> bool:
 
 def _no_votes(module: nn.Module) -> int:
     return 0
+
+
+def _no_dynamics(module: nn.Module, kind: type) -> LinearDynamics | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -155,6 +149,9 @@ class Framework:
         step, or after the last one where it took all; None where it cannot be seen.
     widened : callable
         A context in which a module whose weights are of double precision computes in it throughout.
+    dynamics : callable
+        Returns the linear dynamics of a neuron that is read as one of some class; None where it has
+        none. Only what `readers` has is asked for.
     """
 
     package: str
@@ -175,6 +172,7 @@ class Framework:
     reset: Callable[[nn.Module], None] = _nothing
     potential: Callable[[nn.Module, Any], torch.Tensor | None] = _no_potential
     widened: Callable[[nn.Module], AbstractContextManager[None]] = _as_it_is
+    dynamics: Callable[[nn.Module, type], LinearDynamics | None] = _no_dynamics
 
     def is_leaf(self, module: nn.Module) -> bool:
         """Tell whether a module is looked at as a whole."""
@@ -188,6 +186,13 @@ class Framework:
             is_layer = kind.__module__.startswith(tuple(f"{package}.{p}" for p in self.layers))
             return is_layer and not issubclass(kind, (*self.containers, *_TORCH_CONTAINERS))
         return any(k in LAYERS for k in kind.__mro__)
+
+    def dynamics_of(self, module: nn.Module) -> LinearDynamics | None:
+        """Return the linear dynamics of a neuron, or None where they cannot be told."""
+        kind = next((k for k in kind_of(module).__mro__ if k in self.readers), None)
+        if kind is None or not isinstance(module, self.neurons):
+            return None
+        return self.dynamics(module, kind)
 
     def is_own(self, module: nn.Module) -> bool:
         """Tell whether a module groups layers in code of the user's own."""

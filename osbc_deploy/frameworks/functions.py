@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from osbc_deploy.frameworks.folding import as_array
-from osbc_deploy.frameworks.gating import OF_INTEGERS
 from osbc_deploy.frameworks.joining import joined, put_sum, sample_axes
 from osbc_deploy.frameworks.layers import conv_layer, joined_linear
 from osbc_deploy.frameworks.logic import LOGIC, put_gate
 from osbc_deploy.frameworks.operations import Add, Scale, Shift
+from osbc_deploy.frameworks.reasons import PRODUCTS, unsupported_part
 from osbc_deploy.frameworks.tracing import Value
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ _OF_FUNCTIONS: Mapping[str, type[nn.Module]] = {
     "adaptive_max_pool2d": nn.AdaptiveMaxPool2d,
 }
 """Functions that take what the layer of their name is built with."""
-
-
-_PRODUCTS = ("matmul", "rmatmul", "bmm", "einsum", "tensordot", "scaled_dot_product_attention")
 
 
 def _function(builder: Builder, called: Called) -> None:
@@ -173,10 +170,10 @@ def _multiply(builder: Builder, called: Called) -> None:
     divides = "div" in name
     if len(called.sources) == 2 and name in ("mul", "rmul", "imul", "multiply"):
         put_gate(builder, called, "product", 2)
-    elif name in _PRODUCTS and len(called.sources) > 1:
-        builder.refuse(called, f"{name} {OF_INTEGERS}")
-    elif len(called.sources) > 1 or name in ("rtruediv", "rdiv", *_PRODUCTS):
-        builder.refuse(called, f"{name} of signals; on the chip only weights multiply them")
+    elif name in PRODUCTS and len(called.sources) > 1:
+        builder.refuse(called, unsupported_part(name))
+    elif len(called.sources) > 1 or name in ("rtruediv", "rdiv", *PRODUCTS):
+        builder.refuse(called, f"{name} of signals by signals; on the chip only weights multiply")
     elif constant is None or (divides and not np.all(constant)):
         builder.refuse(called, f"{name} by something that is no number")
     else:
@@ -205,7 +202,7 @@ FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
     **dict.fromkeys(_OF_FUNCTIONS, _function),
     **dict.fromkeys(("add", "radd", "iadd"), _add),
     **dict.fromkeys(("sub", "rsub", "isub", "subtract"), _subtract),
-    **dict.fromkeys(("mul", "rmul", "imul", "multiply", "div", "truediv", *_PRODUCTS), _multiply),
+    **dict.fromkeys(("mul", "rmul", "imul", "multiply", "div", "truediv", *PRODUCTS), _multiply),
     **dict.fromkeys(("sum", "mean"), _reduced),
     "neg": _negate,
     "linear": _functional_linear,

@@ -24,7 +24,6 @@ from osbc_deploy.model.windows import window_count
 __all__ = [
     "NO_SPIKES",
     "OF_CURRENTS",
-    "OF_INTEGERS",
     "OF_NUMBERS",
     "SPIKES",
     "counted",
@@ -43,11 +42,6 @@ OF_NUMBERS = (
     "of signals of which one is neither spikes nor 1 less spikes; only spikes mask spikes, so put "
     "neurons before it"
 )
-OF_INTEGERS = (
-    "multiplies integers that change with the input; no fixed synapse does that. `osbc-deploy "
-    "compress` compresses its weights in the framework's own module"
-)
-
 _WEIGHT = 16
 """Bytes of a weight while it is put together."""
 

@@ -11,16 +11,13 @@ import numpy as np
 from osbc_deploy.frameworks.gating import OF_CURRENTS, OF_NUMBERS, SPIKES
 from osbc_deploy.frameworks.joining import joined, put_sum, sample_axes
 from osbc_deploy.frameworks.operations import Scale, Shift
+from osbc_deploy.frameworks.reasons import unsupported_part
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
     from osbc_deploy.frameworks.signals import Called
 
 __all__ = ["LOGIC", "put_gate"]
-
-_OF_SUMS = (
-    "of what is no count of spikes; a gate takes whole sums of spikes alone, so put neurons there"
-)
 
 
 def put_gate(builder: Builder, called: Called, name: str, least: int) -> None:
@@ -50,7 +47,7 @@ def _least(builder: Builder, called: Called) -> None:
     elif len(called.sources) == 1 and (len(called.event.args) > 1 or called.event.kwargs):
         _along(builder, called)
     else:
-        builder.refuse(called, f"{name} is not supported")
+        builder.refuse(called, unsupported_part(name))
 
 
 def _along(builder: Builder, called: Called) -> None:
@@ -91,7 +88,7 @@ def _compare(builder: Builder, called: Called) -> None:
     name, args = called.event.name, called.event.args
     number = args[1] if len(args) == 2 else None
     if not isinstance(number, int | float) or not builder.counts(called)[0]:
-        builder.refuse(called, f"{name} {_OF_SUMS}")
+        builder.refuse(called, unsupported_part(name))
         return
     least = {
         "gt": math.floor(number) + 1,
@@ -113,7 +110,7 @@ def _clamp(builder: Builder, called: Called) -> None:
     whole, positive = builder.counts(called)
     lowest = given.get("min")
     if not whole:
-        builder.refuse(called, f"{called.event.name} {_OF_SUMS}")
+        builder.refuse(called, unsupported_part(called.event.name))
         return
     if given.get("max") != 1 or lowest not in ((None, 0) if positive else (0,)):
         builder.refuse(called, f"{called.event.name} of spikes to anything but 0 and 1")
@@ -130,7 +127,7 @@ def _cast(builder: Builder, called: Called) -> None:
     elif whole and positive:
         _counted(builder, called, 1)
     else:
-        builder.refuse(called, f"{name} {_OF_SUMS}")
+        builder.refuse(called, unsupported_part(name))
 
 
 def _counted(builder: Builder, called: Called, least: int) -> None:

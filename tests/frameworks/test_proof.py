@@ -87,8 +87,8 @@ def test_a_hook_is_part_of_what_the_forward_does() -> None:
     model[0].register_forward_hook(lambda m, x, y: y.clamp(max=0.6))
     error = refused(model, ones(2, 16))
     assert error.offenders == (
-        "forward: clamp of what is no count of spikes; a gate takes whole sums of spikes alone, so "
-        "put neurons there",
+        "forward: clamp is not supported: it bends a current between layers, and what reaches a "
+        "neuron is a sum of weighted spikes; train with neurons in its place",
     )
     assert "There are: a forward hook on 0" in error.remedy
 
