@@ -24,7 +24,7 @@ __all__ = [
     "BITS", "REQUESTED", "VERIFIED", "Allocation", "Compression", "CompressionRequest",
     "Dataset", "DatasetOptions", "DeployOptions", "FitBudget", "FitOptions",
     "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData", "Readout",
-    "Reset", "RunOptions", "StrPath", "Substitute", "TargetOptions", "VerifyOptions",
+    "Reset", "RunOptions", "Split", "StrPath", "Substitute", "TargetOptions", "VerifyOptions",
 ]  # fmt: skip
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -32,6 +32,7 @@ Method: TypeAlias = Literal["osbc", "obc", "magnitude"]
 Allocation: TypeAlias = Literal["lamps", "uniform", "global"]
 Reset: TypeAlias = Literal["zero", "subtract"]
 Substitute: TypeAlias = Literal["maxpool=avg"]
+Split: TypeAlias = Literal["time", "number"]
 Dataset: TypeAlias = Literal["nmnist", "cifar10dvs", "dvs128gesture"]
 
 REQUESTED = "report.compression.requested"
@@ -89,6 +90,14 @@ class RunOptions(Options):
         "N outputs in a row for each.",
         metavar="sum|last|max|vote:N",
         reported=[VERIFIED],
+    )
+    input_bits: int | None = option(
+        None,
+        "Bits of graded input; by default 8 of real values, one to spare of whole numbers.",
+        metavar="N", least=1, most=24,
+    )  # fmt: skip
+    repeat: int | None = option(
+        None, "Steps to show samples without a time axis for, such as images.", metavar="T", least=1
     )
     classes: int | None = option(
         None,
@@ -347,6 +356,8 @@ class DatasetOptions(Options):
     """How the recordings of a published data set become samples."""
 
     steps: int = option(15, "Time steps of a recording of --dataset.", least=1)
+    split: Split = option("time", "What steps of --dataset have the same of: time, or events.")
+    count_events: bool = option(False, "Count the events of a pixel and step of --dataset.")
     size: int | None = option(
         None,
         "Side of a frame of --dataset; the sensor's by default.",

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.arrays import FloatArray, SpikeArray, peak_of
 from osbc_deploy.compress.exact import FLOAT_BITS, WHOLE_BITS, WholeSum, log2
 from osbc_deploy.compress.rows import DEFAULT_MEMORY
 from osbc_deploy.errors import UnsupportedModelError
@@ -250,7 +250,8 @@ class _Grid:
         cls, afferents: Sequence[Projection], ones: FloatArray, rasters: Sequence[SpikeArray]
     ) -> _Grid:
         """Return the finest grid whose sums stay exact."""
-        peak = max(1, *(int(raster.max(initial=0)) for raster in rasters))
+        peaks = [peak_of(raster) for raster in rasters]
+        peak = max(peaks) if any(isinstance(p, float) for p in peaks) else max(1, *peaks)
         area = max(1 if p.pool is None else math.prod(p.pool.kernel) for p in afferents)
         positions = max(_positions(p, s) for p, s in zip(afferents, rasters, strict=False))
         rows = positions * rasters[0].shape[0] * rasters[0].shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,18 +23,32 @@ from osbc_deploy.compress.ranking import Ranking, rank_rows
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.support import least_squares, loss
+from osbc_deploy.model.graph import Projection
 
-__all__ = ["Pruned", "prune_layer", "quantize_layer", "rank_layer"]
+__all__ = [
+    "Pruned",
+    "nearest",
+    "prune_by_magnitude",
+    "prune_layer",
+    "quantize_layer",
+    "rank_layer",
+    "split",
+]
 
 
 def rank_layer(problem: LayerProblem, keep: int, space: Workspace | None = None) -> Ranking:
     """Rank the weights so that up to `keep` of them can be chosen."""
     if problem.method == "magnitude":
-        order = np.argsort(-np.abs(problem.blocks), axis=2, kind="stable")
-        square = np.take_along_axis(problem.blocks**2, order, axis=2)
-        return Ranking("magnitude", tuple(Path(o, d) for o, d in zip(order, square, strict=True)))
+        return rank_by_magnitude(problem.blocks)
     space = space or Workspace()
     return rank_rows(problem.blocks, problem.damped, keep, space, problem.targets)
+
+
+def rank_by_magnitude(blocks: FloatArray) -> Ranking:
+    """Rank weights (groups, rows, fan_in) by their size."""
+    order = np.argsort(-np.abs(blocks), axis=2, kind="stable")
+    square = np.take_along_axis(blocks**2, order, axis=2)
+    return Ranking("magnitude", tuple(Path(o, d) for o, d in zip(order, square, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,22 +96,18 @@ def prune_layer(
     n = problem.blocks.shape[2]
     pattern = pattern or Pattern()
     curve: tuple[tuple[float, float], ...] = ()
+    if problem.method == "magnitude":
+        return prune_by_magnitude(problem.blocks, keep, ranking)
     if keep >= problem.size and pattern.kind != "n:m":
-        everything = tuple(np.ones(W.shape, bool) for W in problem.blocks)
-        return Pruned("none", everything, tuple(problem.blocks), ())
+        return _whole(problem.blocks)
     if pattern.kind == "weights":
         ranking = ranking or rank_layer(problem, keep, space)
         selection = ranking.selection
-        counts = allocate(ranking.paths, keep)
-        masks = tuple(path_mask(p, c, n) for p, c in zip(ranking.paths, counts, strict=True))
-        if problem.method != "magnitude":
-            curve = ranking.curve(problem.whole, problem.size)
+        masks = _largest(ranking, keep, n)
+        curve = ranking.curve(problem.whole, problem.size)
     else:
         selection = str(pattern)
         masks = _patterned(problem, keep, pattern, space)
-    if problem.method == "magnitude":
-        kept = tuple(W * mask for W, mask in zip(problem.blocks, masks, strict=True))
-        return Pruned(selection, masks, kept, ())
     solved = []
     for W, d, target, mask in zip(
         problem.blocks, problem.damped, problem.targets, masks, strict=True
@@ -106,6 +116,24 @@ def prune_layer(
         best[:, d.live] = least_squares(W[:, d.live], d.H, mask[:, d.live], space, target)
         solved.append(best)
     return Pruned(selection, masks, tuple(solved), curve)
+
+
+def prune_by_magnitude(blocks: FloatArray, keep: int, ranking: Ranking | None = None) -> Pruned:
+    """Keep the `keep` largest of the weights (groups, rows, fan_in), as they are."""
+    if keep >= blocks.size:
+        return _whole(blocks)
+    masks = _largest(ranking or rank_by_magnitude(blocks), keep, blocks.shape[2])
+    kept = tuple(W * mask for W, mask in zip(blocks, masks, strict=True))
+    return Pruned("magnitude", masks, kept, ())
+
+
+def _whole(blocks: FloatArray) -> Pruned:
+    return Pruned("none", tuple(np.ones(W.shape, bool) for W in blocks), tuple(blocks), ())
+
+
+def _largest(ranking: Ranking, keep: int, fan_in: int) -> tuple[BoolArray, ...]:
+    counts = allocate(ranking.paths, keep)
+    return tuple(path_mask(p, c, fan_in) for p, c in zip(ranking.paths, counts, strict=True))
 
 
 def _patterned(
@@ -170,29 +198,45 @@ def quantize_layer(
     groups = scale_groups if problem.spiking else 1
     results = []
     for bits in widths:
-        scale, blocks = _quantized(problem, pruned, bits, groups, space)
-        results.append(_projections(problem, pruned, bits, scale, blocks))
+        if problem.method == "magnitude":
+            scale, codes = nearest(pruned, bits, groups)
+        else:
+            scale, codes = _quantized(problem, pruned, bits, groups, space)
+        plain = split(problem.afferents, pruned, bits, scale, codes)
+        results.append(_measured(problem, pruned, plain, codes * scale[:, :, None]))
     return results
+
+
+def nearest(pruned: Pruned, bits: int, groups: int) -> tuple[FloatArray, IntArray]:
+    """Round to nearest, all weights alike: scales (groups, rows), codes (groups, rows, fan_in).
+
+    Parameters
+    ----------
+    pruned : Pruned
+    bits : int
+    groups : int
+        Different scales allowed.
+    """
+    shape = (len(pruned.weights), *pruned.weights[0].shape)
+    weights, masks = np.concatenate(pruned.weights), np.concatenate(pruned.masks)
+    scale = choose_scales(*search_scales(weights, masks, np.ones(shape[2]), bits), groups)
+    codes = (round_to_grid(weights, scale[:, None], bits) * masks).astype(np.int8)
+    return scale.reshape(shape[:2]), codes.reshape(shape)
 
 
 def _quantized(
     problem: LayerProblem, pruned: Pruned, bits: int, groups: int, space: Workspace | None
 ) -> tuple[FloatArray, IntArray]:
     """Return scales (groups, rows) and codes (groups, rows, fan_in)."""
-    magnitude = problem.method == "magnitude"
     shape = problem.blocks.shape
     weights, masks = np.concatenate(pruned.weights), np.concatenate(pruned.masks)
     importance = np.concatenate(
         [
-            np.broadcast_to(_importance(d, magnitude=magnitude), W.shape)
+            np.broadcast_to(_importance(d), W.shape)
             for W, d in zip(pruned.weights, problem.damped, strict=True)
         ]
     )
     candidates, errors = search_scales(weights, masks, importance, bits)
-    if magnitude:
-        scale = choose_scales(candidates, errors, groups)
-        rounded = (round_to_grid(weights, scale[:, None], bits) * masks).astype(np.int8)
-        return scale.reshape(shape[:2]), rounded.reshape(shape)
     lives = list(zip(pruned.weights, pruned.masks, problem.damped, strict=True))
     near = windows(errors)
     tried = candidates[near].reshape(*shape[:2], -1)
@@ -224,26 +268,23 @@ def _quantized(
     return scale, codes
 
 
-def _importance(d: DampedHessian, *, magnitude: bool) -> FloatArray:
-    if magnitude:
-        return np.ones(d.inputs)
+def _importance(d: DampedHessian) -> FloatArray:
     importance = np.zeros(d.inputs)
     importance[d.live] = np.diagonal(d.H)
     return importance
 
 
-def _projections(
-    problem: LayerProblem, pruned: Pruned, bits: int, scale: FloatArray, codes: IntArray
+def split(
+    afferents: Sequence[Projection],
+    pruned: Pruned,
+    bits: int,
+    scale: FloatArray,
+    codes: IntArray,
 ) -> tuple[CompressedProjection, ...]:
-    dequantized = codes * scale[:, :, None]
-    losses = {
-        "pruned": _relative(problem, pruned.weights),
-        "total": _relative(problem, dequantized),
-    }
-    bias = _bias(problem, dequantized)
+    """Return a layer's codes (groups, rows, fan_in) by projection, nothing of them measured."""
     unquantized = np.stack(pruned.weights)
     found, start = [], 0
-    for number, projection in enumerate(problem.afferents):
+    for projection in afferents:
         connection = projection.connection
         part = slice(start, start + connection.fan_in)
         start = part.stop
@@ -254,22 +295,44 @@ def _projections(
                 scale=scale.reshape(-1),
                 bits=bits,
                 kept=int(sum(mask[:, part].sum() for mask in pruned.masks)),
-                relative_loss=losses,
+                relative_loss={},
                 selection=pruned.selection,
-                dead_inputs=sum(
-                    part.stop
-                    - part.start
-                    - int(((d.live >= part.start) & (d.live < part.stop)).sum())
-                    for d in problem.damped
-                ),
-                damping=max(d.damping for d in problem.damped),
+                dead_inputs=0,
                 curve=pruned.curve,
-                bias=bias if number == 0 else None,
                 pruned=unquantized[:, :, part]
                 .reshape(connection.weight.shape)
                 .astype(connection.weight.dtype),
             )
         )
+    return tuple(found)
+
+
+def _measured(
+    problem: LayerProblem,
+    pruned: Pruned,
+    layer: Sequence[CompressedProjection],
+    weights: FloatArray,
+) -> tuple[CompressedProjection, ...]:
+    """Add what the Hessian says of a layer whose weights (groups, rows, fan_in) are these now."""
+    losses = {
+        "pruned": _relative(problem, pruned.weights),
+        "total": _relative(problem, weights),
+    }
+    bias = _bias(problem, weights)
+    found, start = [], 0
+    for number, (projection, done) in enumerate(zip(problem.afferents, layer, strict=True)):
+        stop = start + projection.connection.fan_in
+        live = (np.count_nonzero((d.live >= start) & (d.live < stop)) for d in problem.damped)
+        found.append(
+            replace(
+                done,
+                relative_loss=losses,
+                dead_inputs=len(problem.damped) * (stop - start) - int(sum(live)),
+                damping=max(d.damping for d in problem.damped),
+                bias=bias if number == 0 else None,
+            )
+        )
+        start = stop
     return tuple(found)
 
 

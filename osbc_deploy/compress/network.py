@@ -11,6 +11,7 @@ from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
 from osbc_deploy.compress.layer import prune_layer, quantize_layer
+from osbc_deploy.compress.magnitude import compress_by_magnitude
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.plan import pattern_of, plan
 from osbc_deploy.compress.problem import LayerProblem
@@ -18,7 +19,7 @@ from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection,
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.compress.state import SolverState
-from osbc_deploy.compress.tuning import HELD_OUT, MIN_HELD_OUT, Scene, tune
+from osbc_deploy.compress.tuning import HELD_OUT, MIN_HELD_OUT, Scene, tune, tune_threshold
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.model.simulate import simulate
@@ -136,6 +137,16 @@ def _compress_population(
         return layer
 
     with task(progress, f"compress {name}", len(scene.calibration)):
+        if options.method == "magnitude":
+            layer = compress_by_magnitude(
+                scene.network,
+                scene.population,
+                scene.before,
+                keep.get(name),
+                bits[name],
+                options.scale_groups,
+            )
+            return tune_threshold(scene, layer) if tuned else layer, ()
         if tuned and all(p.compressible for p in scene.afferents):
             layer, problem = tune(scene, solve)
         else:

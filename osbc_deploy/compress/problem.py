@@ -11,12 +11,12 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.compress.damping import DampedHessian, damp
 from osbc_deploy.compress.exact import product
-from osbc_deploy.compress.hessian import Moments
+from osbc_deploy.compress.hessian import Moments, groups_of
 from osbc_deploy.compress.kernels import factorized, solve_many
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import Population, Projection
 
-__all__ = ["LayerProblem", "pose"]
+__all__ = ["LayerProblem", "pose", "stacked_weights"]
 
 _STILL = 1e-9
 """Share of an input's mean square that must be variation for it to be more than a bias."""
@@ -95,6 +95,20 @@ class LayerProblem:
         return max(0.0, self.whole - sum(pulled))
 
 
+def stacked_weights(afferents: Sequence[Projection]) -> FloatArray:
+    """Return the weights into one population, (groups, rows, fan_in) in double precision."""
+    groups = groups_of(afferents)
+    return np.concatenate(
+        [
+            p.connection.weight.astype(np.float64).reshape(
+                groups, len(p.connection.weight) // groups, -1
+            )
+            for p in afferents
+        ],
+        axis=2,
+    )
+
+
 def pose(
     afferents: Sequence[Projection],
     population: Population,
@@ -126,16 +140,7 @@ def pose(
     pull : float
         :math:`\lambda` under the cross term, relative to the damping.
     """
-    groups = len(moments.hessian)
-    stacked = np.concatenate(
-        [
-            p.connection.weight.astype(np.float64).reshape(
-                groups, len(p.connection.weight) // groups, -1
-            )
-            for p in afferents
-        ],
-        axis=2,
-    )
+    stacked = stacked_weights(afferents)
     hessian, cross = moments.centred() if free_bias else (moments.hessian, moments.cross)
     if free_bias:
         # An input that never varies leaves nothing but rounding: the bias can take its place.

@@ -30,7 +30,8 @@ class CompressedProjection:
     kept : int
         Weights kept by pruning (a few of them may have the code 0).
     relative_loss : dict
-        Loss over that of removing all weights: "pruned", and "total" after quantization.
+        Loss over that of removing all weights: "pruned", and "total" after quantization. Empty
+        where none was measured.
     selection : str
         How the mask was chosen: "none", "magnitude", "elimination", "hybrid", "forward", or the
         pattern it has.

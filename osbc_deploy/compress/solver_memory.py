@@ -17,7 +17,7 @@ from osbc_deploy.model.graph import Network, Population
 
 __all__ = ["check_solver_memory", "hessian_bytes"]
 
-_TUNED, _TUNED_MAGNITUDE, _PLAIN, _KEPT = 18, 9, 6, 3
+_TUNED, _PLAIN, _KEPT = 18, 6, 3
 """Matrices of a layer: at most, by what is asked, and those that stay when all layers are held."""
 
 _BATCH = 16
@@ -62,8 +62,10 @@ def check_solver_memory(
     UsageError
         With every layer that needs more.
     """
-    tuned_matrices = _TUNED_MAGNITUDE if options.method == "magnitude" else _TUNED
-    matrices = tuned_matrices if tuned else _PLAIN
+    if options.method == "magnitude" and not together:
+        return
+    tuned = tuned and options.method != "magnitude"
+    matrices = _TUNED if tuned else _PLAIN
     kept = 0
     if together:
         kept = sum(hessian_bytes(network, p, _KEPT, 0) for p in network.trained)

@@ -246,7 +246,11 @@ def _check_kinds(about: Mapping[str, Any]) -> None:
         if key not in ("name", "curve")
         and (isinstance(value, bool) or not isinstance(value, _KINDS.get(key, (int, float))))
     ]
-    if wrong or not 1 <= about["bits"] <= 8 or {"pruned", "total"} - set(about["relative_loss"]):
+    if (
+        wrong
+        or not 1 <= about["bits"] <= 8
+        or (about["relative_loss"] and set(about["relative_loss"]) != {"pruned", "total"})
+    ):
         raise ValueError(f"{', '.join(wrong) or 'bits or losses'} cannot be")
 
 

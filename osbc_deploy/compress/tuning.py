@@ -34,7 +34,7 @@ from osbc_deploy.model.delivery import delivered
 from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
 
-__all__ = ["HELD_OUT", "MIN_HELD_OUT", "Scene", "tune"]
+__all__ = ["HELD_OUT", "MIN_HELD_OUT", "Scene", "tune", "tune_threshold"]
 
 HELD_OUT = 5
 """Every fifth calibration sample judges."""
@@ -198,8 +198,27 @@ def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], 
     layer = solve(problem)
     if best.threshold:
         layer = _matched(scene, layer)
+    return _told(layer, scores, best), problem
+
+
+def tune_threshold(
+    scene: Scene, layer: tuple[CompressedProjection, ...]
+) -> tuple[CompressedProjection, ...]:
+    """Return a layer that no sample had a part in, with another threshold if that is better."""
+    judge = _Judge(scene)
+    forms = {_Variant(): layer}
+    if _can_shift(scene):
+        forms[_Variant(threshold=True)] = _matched(scene, layer)
+    scores = {variant: judge.errors(form) for variant, form in forms.items()}
+    best = _best(scores)
+    return _told(forms[best], scores, best)
+
+
+def _told(
+    layer: Sequence[CompressedProjection], scores: Mapping[_Variant, FloatArray], best: _Variant
+) -> tuple[CompressedProjection, ...]:
     tried = {str(variant): float(errors.mean()) for variant, errors in scores.items()}
-    return tuple(replace(p, tried=tried, chosen=str(best)) for p in layer), problem
+    return tuple(replace(p, tried=tried, chosen=str(best)) for p in layer)
 
 
 def _best(scores: Mapping[_Variant, FloatArray]) -> _Variant:
@@ -214,9 +233,6 @@ def _best(scores: Mapping[_Variant, FloatArray]) -> _Variant:
 
 def _solved_variants(scene: Scene) -> Iterator[_Variant]:
     """Yield what needs a solution of its own, the simple before the complex."""
-    if scene.method == "magnitude":
-        yield _Variant()
-        return
     biases = [False]
     if any(p.connection.bias is not None for p in scene.afferents):
         biases.append(True)

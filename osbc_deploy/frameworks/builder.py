@@ -24,6 +24,7 @@ from osbc_deploy.frameworks.gating import gates_note, literal_of
 from osbc_deploy.frameworks.layers import FLAT, LAYERS, LINEAR_LAYERS, TIMELESS
 from osbc_deploy.frameworks.layout import Layout, whole_of
 from osbc_deploy.frameworks.order import ancestors
+from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.frameworks.walk import Cells, Node
 from osbc_deploy.model.answer import Answer
 from osbc_deploy.model.gates import Gate
@@ -105,7 +106,7 @@ class Builder:
             elif event.name in FUNCTIONS:
                 FUNCTIONS[event.name](self, called)
             elif event.name != "cat":
-                self.refuse(called, f"{event.name} is not supported")
+                self.refuse(called, unsupported_part(event.name))
         except OsbcError:
             raise
         except Exception as error:  # noqa: BLE001 - what a layer holds may have been replaced

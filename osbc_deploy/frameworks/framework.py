@@ -16,21 +16,10 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.frameworks.calling import ONE_CALL, Call
 from osbc_deploy.frameworks.layers import LAYERS, LayerReader
+from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.model.graph import Network
 
 __all__ = ["Framework", "Reading", "kind_of", "unsupported"]
-
-_MULTIPLIES = "multiplies spikes by spikes; on the chip only weights do"
-_WHY = {
-    "VotingLayer": "averages several neurons; only the last layer may, and it must leave none out: "
-    "end the network with the neurons, or with a vote that --readout vote:N repeats",
-    "SpikingSelfAttention": _MULTIPLIES,
-    "QKAttention": _MULTIPLIES,
-    "TokenQKAttention": _MULTIPLIES,
-    "ChannelQKAttention": _MULTIPLIES,
-    "SpikeDrivenSelfAttention": _MULTIPLIES,
-}
-"""What layers that have no counterpart do, by the names of their classes."""
 
 _TORCH_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -43,12 +32,10 @@ def kind_of(module: nn.Module) -> type:
 
 def unsupported(kind: type, known: Iterable[type]) -> str:
     """Return why a layer of some class is refused where only the known classes can be read."""
-    if why := _WHY.get(kind.__name__):
-        return f"{kind.__name__}: {why}"
     # Others give their layers the names of torch's.
     alike = any(kind.__name__ == k.__name__ for k in known)
     name = f"{kind.__module__}.{kind.__name__}" if alike else kind.__name__
-    return f"{name} is not supported"
+    return unsupported_part(kind.__name__, name)
 
 
 def _nothing(module: nn.Module) -> None:

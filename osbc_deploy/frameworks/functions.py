@@ -14,6 +14,7 @@ from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.gating import OF_NUMBERS
 from osbc_deploy.frameworks.joining import joined, put_sum
 from osbc_deploy.frameworks.layers import conv_layer, joined_linear
+from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.frameworks.tracing import Value
 
 if TYPE_CHECKING:
@@ -169,8 +170,10 @@ def _multiply(builder: Builder, called: Called) -> None:
     divides = "div" in name
     if len(called.sources) == 2 and name in ("mul", "rmul", "imul", "multiply"):
         _gate(builder, called, "product", 2)
-    elif len(called.sources) > 1 or name in ("matmul", "bmm", "rtruediv", "rdiv"):
-        builder.refuse(called, f"{name} multiplies signals; on the chip only weights do")
+    elif name in ("matmul", "bmm"):
+        builder.refuse(called, unsupported_part(name))
+    elif len(called.sources) > 1 or name in ("rtruediv", "rdiv"):
+        builder.refuse(called, f"{name} of signals by signals; on the chip only weights multiply")
     elif constant is None or (divides and not np.all(constant)):
         builder.refuse(called, f"{name} by something that is no number")
     else:
@@ -185,7 +188,7 @@ def _least(builder: Builder, called: Called) -> None:
     """Take the larger or smaller of two signals."""
     name = called.event.name
     if len(called.sources) != 2 or called.event.kwargs:
-        builder.refuse(called, f"{name} is not supported")
+        builder.refuse(called, unsupported_part(name))
     else:
         _gate(builder, called, name, 1 if "max" in name else 2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["layer_measures", "totals"]
+__all__ = ["layer_measures", "total_loss", "totals"]
 
 Report = Mapping[str, Any]
 
@@ -16,6 +16,12 @@ def totals(report: Report) -> dict[str, int]:
     return {"cores": memory["cores_used"], "memory_bytes": memory["deployed_bytes"]}
 
 
+def total_loss(layer: Mapping[str, Any]) -> float | None:
+    """Return the loss of a report's layer after quantization, or None if none was measured."""
+    losses = layer["relative_loss"]
+    return None if losses is None else float(losses["total"])
+
+
 def layer_measures(report: Report) -> dict[str, dict[str, Any]]:
     """Return what every layer uses on all of its cores, by layer name, in network order.
 
@@ -23,7 +29,8 @@ def layer_measures(report: Report) -> dict[str, dict[str, Any]]:
 
     Keys: ``cores``, ``memory_bytes``, ``neurons``, ``synapses``, every resource by its name,
     ``payload``, ``index``, ``header`` and ``padding`` bits, and ``weights``, ``nonzero``,
-    ``sparsity``, ``bits``, ``loss`` and ``rate`` of the layer itself.
+    ``sparsity``, ``bits``, ``loss`` (None where it was not measured) and ``rate`` of the layer
+    itself.
     """
     compressed = {layer["name"]: layer for layer in report["compression"]["layers"]}
     measures: dict[str, dict[str, Any]] = {}
@@ -43,7 +50,7 @@ def layer_measures(report: Report) -> dict[str, dict[str, Any]]:
             "nonzero": nonzero,
             "sparsity": 1.0 - nonzero / weights if weights else 0.0,
             "bits": parts[0]["bits"] if parts else 1,
-            "loss": parts[0]["relative_loss"]["total"] if parts else 0.0,
+            "loss": total_loss(parts[0]) if parts else 0.0,
             "rate": population["rate"],
         }
     for core in report["cores"]:

@@ -14,9 +14,15 @@ from osbc_deploy.fitting.run import FitResult
 from osbc_deploy.inspection import Inspection
 from osbc_deploy.plain_text import visible
 from osbc_deploy.report.deployment.build import build_report
-from osbc_deploy.report.deployment.terminal import accuracy_line, fidelity_line, memory_line
+from osbc_deploy.report.deployment.terminal import (
+    accuracy_line,
+    fidelity_line,
+    input_lines,
+    memory_line,
+)
 from osbc_deploy.report.describe import describe
 from osbc_deploy.report.fitting.build import front_of
+from osbc_deploy.report.measures import total_loss
 from osbc_deploy.report.verification.build import build_verification
 from osbc_deploy.verification.result import Verification
 
@@ -46,7 +52,8 @@ def rows_of(result: Any) -> list[dict[str, Any]]:
 @lines_of.register
 def _(result: Deployment) -> list[str]:
     report = build_report(result)
-    lines = [_title("Deployment", result), memory_line(report), accuracy_line(report)]
+    lines = [_title("Deployment", result), memory_line(report), *input_lines(report)]
+    lines.append(accuracy_line(report))
     lines += [fidelity_line(report), *_few("warning", result.warnings)]
     return lines + _few("over", report["excesses"])
 
@@ -62,7 +69,7 @@ def _(result: Deployment) -> list[dict[str, Any]]:
             "cores": cores[layer["name"]],
             **{k: layer[k] for k in ("weights", "nonzero", "sparsity", "bits", "selection")},
             "variant": layer["variant"],
-            "loss": layer["relative_loss"]["total"],
+            "loss": total_loss(layer),
             "rate": rates[layer["name"]],
         }
         for layer in report["compression"]["layers"]

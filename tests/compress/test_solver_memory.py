@@ -69,7 +69,7 @@ def test_a_fan_in_of_fifty_thousand_is_refused_before_any_work(
     "options",
     [
         {},
-        {"method": "magnitude"},
+        {"method": "magnitude", "mixed": True, "tune": False},
         {"tune": False},
         {"allocation": "global"},
         {"mixed": True, "tune": False},

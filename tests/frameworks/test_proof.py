@@ -86,7 +86,10 @@ def test_a_hook_is_part_of_what_the_forward_does() -> None:
     assert simulate(network, ones(1, 16)).output.ravel().nonzero()[0].tolist() == [6, 13]
     model[0].register_forward_hook(lambda m, x, y: y.clamp(max=0.6))
     error = refused(model, ones(2, 16))
-    assert error.offenders == ("forward: clamp is not supported",)
+    assert error.offenders == (
+        "forward: clamp is not supported: it bends a current between layers, and what reaches a "
+        "neuron is a sum of weighted spikes; train with neurons in its place",
+    )
     assert "There are: a forward hook on 0" in error.remedy
 
 

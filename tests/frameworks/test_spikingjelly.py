@@ -341,7 +341,7 @@ class Attention(nn.Module):
 
 def test_attention_is_refused_for_its_products() -> None:
     found = offenders(nn.Sequential(Attention(6)), (4, 6))
-    products = [line for line in found if "matmul multiplies signals" in line]
+    products = [line for line in found if "matmul is not supported: it multiplies signals" in line]
     assert len(products) == 2
     assert all(line.startswith("0:") for line in products)
 
@@ -371,7 +371,10 @@ def test_stacks_without_counterpart_are_refused(
 
 def test_one_fault_is_one_offender() -> None:
     model = nn.Sequential(layer.Linear(4, 3), neuron.KLIFNode())
-    assert offenders(model, (4,)) == ("1: KLIFNode is not supported",)
+    assert offenders(model, (4,)) == (
+        "1: KLIFNode is not supported: its membrane does not follow the linear equation of the "
+        "chip's neurons",
+    )
     (found,) = offenders(Voting(model), (4,), "m")
     assert found.startswith("body.1: KLIFNode")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from osbc_deploy.plain_text import html_page
 from osbc_deploy.report.deployment.terminal import sides
-from osbc_deploy.report.measures import layer_measures
+from osbc_deploy.report.measures import layer_measures, total_loss
 
 __all__ = ["report_page"]
 
@@ -132,11 +132,11 @@ def _curves(report: Report) -> list[dict[str, Any]]:
             (100.0 * sparsity, 100.0 * (1.0 - _root(loss)))
             for sparsity, loss in layer["loss_curve"]
         ]
-        if points:
+        if points and (total := total_loss(layer)) is not None:
             path = "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in points)
             end = (
                 100.0 * layer["sparsity"],
-                100.0 * (1.0 - _root(layer["relative_loss"]["total"])),
+                100.0 * (1.0 - _root(total)),
             )
             curves.append({"name": layer["name"], "path": path, "end": end, "kind": number % 8})
     return curves

@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.text import Text
 
 from osbc_deploy.plain_text import terminal
+from osbc_deploy.report.measures import total_loss
 from osbc_deploy.report.tables import PlainTable
 
 __all__ = [
     "accuracy_line",
     "cores_table",
     "fidelity_line",
+    "input_lines",
     "memory_line",
     "print_report",
     "print_warnings",
@@ -41,7 +43,8 @@ def print_report(report: Report, console: Console) -> None:
     print_warnings(report["warnings"], console)
     console.print(_layers(report))
     console.print(_cores(report))
-    lines = [memory_line(report), *_activity(report), accuracy_line(report), fidelity_line(report)]
+    lines = [memory_line(report), *_activity(report), *input_lines(report)]
+    lines += [accuracy_line(report), fidelity_line(report)]
     for line in lines:
         console.print(terminal(line), soft_wrap=True)
     for deviation in report["deviations"]:
@@ -78,7 +81,7 @@ def _layers(report: Report) -> PlainTable:
         )
     rates = {p["name"]: q["rate"] for q in report["populations"] for p in q["projections"]}
     for layer in report["compression"]["layers"]:
-        rate = rates[layer["name"]]
+        rate, loss = rates[layer["name"]], total_loss(layer)
         table.add_row(
             layer["name"],
             str(cores[layer["name"]]),
@@ -86,7 +89,7 @@ def _layers(report: Report) -> PlainTable:
             f"{layer['nonzero']:,}",
             f"{layer['sparsity']:.1%}",
             str(layer["bits"]),
-            f"{layer['relative_loss']['total']:.4f}",
+            "not measured" if loss is None else f"{loss:.4f}",
             layer["selection"],
             layer["variant"],
             "readout" if rate is None else f"{rate:.4f}",
@@ -163,6 +166,19 @@ def _activity(report: Report) -> list[str]:
             f"{placement['layer_order']:,.0f}, in random order {placement['random_order']:,.0f}"
         )
     return lines
+
+
+def input_lines(report: Report) -> list[str]:
+    """Return what a graded input carries, in a sentence; none where it is spikes."""
+    if "input" not in report:
+        return []
+    given = report["input"]
+    held = f"{given['low']:,} to {given['high']:,} ({given['bits']} bits)"
+    seen = f"the largest on the evaluated samples is {given['largest']:,}"
+    if given["kind"] == "integers":
+        return [f"input: whole numbers as they are, payloads {held}; {seen}"]
+    scaled = f"input: real values in multiples of {given['scale']:.6g}, payloads {held}"
+    return [f"{scaled}; {seen}, {given['clipped']:.2%} of their values are cut off"]
 
 
 def accuracy_line(report: Report) -> str:

@@ -1,0 +1,85 @@
+"""Why a layer or function has no counterpart on a chip, and what to do about it."""
+
+from __future__ import annotations
+
+__all__ = ["unsupported_part"]
+
+
+def _alike(names: str, reason: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), reason)
+
+
+_REASONS = {
+    "VotingLayer": "it averages several neurons; only the last layer may, and it must leave none "
+    "out: end the network with the neurons, or with a vote that --readout vote:N repeats",
+    **_alike(
+        "SpikingSelfAttention QKAttention TokenQKAttention ChannelQKAttention "
+        "SpikeDrivenSelfAttention MultiheadAttention TransformerEncoderLayer "
+        "scaled_dot_product_attention matmul bmm mm einsum baddbmm",
+        "it multiplies signals by signals, and on the chip only fixed weights do; masks of spikes "
+        "are gates, and 'osbc-deploy compress' takes the weights of any model",
+    ),
+    **_alike(
+        "LayerNorm GroupNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d RMSNorm "
+        "LocalResponseNorm CrossMapLRN2d layer_norm group_norm instance_norm rms_norm normalize",
+        "it divides by the spread of each sample, which no fixed weight does; train with "
+        "BatchNorm, or run it on the host where it comes first (--host-prefix)",
+    ),
+    **_alike(
+        "Softmax LogSoftmax Softmin Softmax2d softmax log_softmax",
+        "it divides by a sum of signals; at the very end of a network the readout needs none",
+    ),
+    **_alike(
+        "ReLU ReLU6 LeakyReLU PReLU ELU CELU SELU GELU SiLU Mish Softplus Sigmoid Tanh Hardtanh "
+        "Hardswish Hardsigmoid Threshold relu relu6 leaky_relu prelu elu selu gelu silu mish "
+        "sigmoid tanh hardtanh clamp clip abs exp sqrt log",
+        "it bends a current between layers, and what reaches a neuron is a sum of weighted spikes; "
+        "train with neurons in its place",
+    ),
+    **_alike(
+        "EIFNode QIFNode IzhikevichNode LIFEx LIFExCell LIFAdEx LIFAdExCell IzhikevichCell "
+        "IzhikevichSpiking KLIFNode PSN SlidingPSN MaskedPSN GatedLIFNode CLIFNode",
+        "its membrane does not follow the linear equation of the chip's neurons",
+    ),
+    **_alike(
+        "LSNNCell LSNN LSNNRecurrentCell LSNNRecurrent ALIFNode",
+        "its threshold or current moves with its own spikes, a state that the chip's neurons lack",
+    ),
+    **_alike(
+        "Alpha",
+        "its states are not the current and the potential of the chip's neurons",
+    ),
+    **_alike(
+        "SLSTM SConv2dLSTM LSTM LSTMCell GRU GRUCell RNN RNNCell",
+        "its gates multiply signals by signals; recurrent spiking neurons are read",
+    ),
+    **_alike(
+        "Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d AvgPool3d MaxPool3d",
+        "its kernel is none of the chip's convolutions; a Conv2d of the same map is read",
+    ),
+    **_alike(
+        "Upsample UpsamplingNearest2d UpsamplingBilinear2d PixelShuffle PixelUnshuffle interpolate "
+        "pixel_shuffle pixel_unshuffle grid_sample",
+        "it places signals on another grid; a convolution with stride, or samples of the right "
+        "size, do without it",
+    ),
+    **_alike(
+        "topk sort argmax argsort kthvalue median quantile where gt ge lt le eq",
+        "it chooses among signals by comparing them, which on the chip only a neuron's "
+        "threshold does",
+    ),
+}  # fmt: skip
+
+
+def unsupported_part(name: str, title: str = "") -> str:
+    """Return why a layer or function called `name` is refused, with the reason where one is known.
+
+    Parameters
+    ----------
+    name : str
+        Of the class or function.
+    title : str, optional
+        What it is called in the message.
+    """
+    reason = _REASONS.get(name)
+    return f"{title or name} is not supported" + (f": {reason}" if reason else "")

@@ -1,0 +1,104 @@
+"""What no chip computes is refused by its place, with the reason and a way out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from osbc_deploy.errors import UnsupportedModelError
+
+pytest.importorskip("spikingjelly")
+from spikingjelly.activation_based import layer, neuron
+
+from osbc_deploy.frameworks.spikingjelly.reading import read_spikingjelly
+
+CONV = layer.Conv2d(2, 4, 3)
+LINEAR = layer.Linear(8, 8)
+
+
+class Strongest(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.neurons = nn.Linear(8, 8), neuron.IFNode()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        return self.neurons(y.where(y >= y.topk(2).values[..., -1:], torch.zeros(())))
+
+
+class Random(Strongest):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.neurons(nn.functional.dropout(self.linear(x), 0.5))
+
+
+class Product(Strongest):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        return self.neurons(y * y)
+
+
+REFUSED = {
+    "normalization of each sample": (
+        nn.Sequential(CONV, nn.GroupNorm(2, 4), neuron.IFNode()),
+        (2, 8, 8),
+        "1: GroupNorm is not supported: it divides by the spread of each sample",
+    ),
+    "max pooling of currents": (
+        nn.Sequential(CONV, layer.MaxPool2d(2), neuron.IFNode()),
+        (2, 8, 8),
+        "1: MaxPool2d takes the largest of several currents",
+    ),
+    "activation between layers": (
+        nn.Sequential(LINEAR, nn.GELU(), neuron.IFNode()),
+        (8,),
+        "1: GELU is not supported: it bends a current",
+    ),
+    "nonlinear membrane": (
+        nn.Sequential(LINEAR, neuron.EIFNode()),
+        (8,),
+        "1: EIFNode is not supported: its membrane does not follow the linear equation",
+    ),
+    "transposed convolution": (
+        nn.Sequential(nn.ConvTranspose2d(2, 4, 3), neuron.IFNode()),
+        (2, 8, 8),
+        "0: ConvTranspose2d is not supported: its kernel is none of the chip's",
+    ),
+    "another grid": (
+        nn.Sequential(CONV, neuron.IFNode(), nn.Upsample(scale_factor=2), nn.Flatten(),
+                      nn.Linear(576, 3), neuron.IFNode()),
+        (2, 8, 8),
+        "2: Upsample is not supported: it places signals on another grid",
+    ),
+    "recurrence with gates": (
+        nn.Sequential(nn.GRU(8, 4), neuron.IFNode()),
+        (8,),
+        "0: GRU is not supported: its gates multiply signals by signals",
+    ),
+    "padding that is not zero": (
+        nn.Sequential(layer.Conv2d(2, 4, 3, padding=1, padding_mode="reflect"), neuron.IFNode()),
+        (2, 8, 8),
+        "0: Conv2d(padding_mode='reflect'); only 'zeros'",
+    ),
+    "choice among signals": (
+        Strongest(),
+        (8,),
+        "forward: topk is not supported: it chooses among signals by comparing them",
+    ),
+    "products of currents": (
+        Product(),
+        (8,),
+        "forward: product of signals of which one is neither spikes nor 1 less spikes",
+    ),
+    "chance": (Random(), (8,), "forward: answers differently when it is called again"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_no_chip_computes_is_refused_with_its_reason(kind: str) -> None:
+    model, shape, reason = REFUSED[kind]
+    samples = (np.random.default_rng(0).random((8, 5, *shape)) < 0.4).astype(np.uint8)
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_spikingjelly(model.eval(), shape, samples=samples)
+    assert any(line.startswith(reason) for line in caught.value.offenders), caught.value.offenders
