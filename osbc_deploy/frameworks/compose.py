@@ -14,7 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from osbc_deploy.frameworks.averages import Averages
 from osbc_deploy.frameworks.operations import (
+    UNEVEN,
     Add,
     Delay,
     Flatten,
@@ -52,6 +54,8 @@ def compose(term: Term, operation: Operation, shape: Shape, path: str) -> Term:
     """
     if isinstance(operation, Add):
         return term
+    if term.averages is not None and not isinstance(operation, Dense | Flatten):
+        raise NotComposable(UNEVEN)
     step: Callable[..., Term] = _STEPS[type(operation)]
     return step(term, operation, shape, path)
 
@@ -61,6 +65,8 @@ def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
     folded = term.folded
     if term.spatial:
         raise NotComposable(_between(term.name))
+    if term.averages is not None:
+        weight = term.averages.before(weight).astype(np.float64)
     if term.connection is None:
         if term.factor is not None:
             weight = weight * np.broadcast_to(term.factor, term.shape).ravel()
@@ -75,6 +81,7 @@ def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
     return replace(
         term,
         connection=Dense(weight.astype(dense.weight.dtype)),
+        averages=None,
         factor=None,
         offset=offset,
         name=path,
@@ -187,6 +194,13 @@ def _pool(term: Term, pool: AvgPool, shape: Shape, path: str) -> Term:
     )
 
 
+def _averages(term: Term, averages: Averages, shape: Shape, path: str) -> Term:
+    if term.connection is not None or term.offset is not None:
+        raise NotComposable(UNEVEN)
+    note = f"{path}: averages windows of several sizes; taken into the weights behind"
+    return replace(term, averages=averages, folded=(*term.folded, note))
+
+
 def _pooled_pool(first: AvgPool, second: AvgPool) -> AvgPool:
     """Return one pooling equal to two, whose first has windows side by side."""
     if first.stride != first.kernel or first.padding != (0, 0) or second.padding != (0, 0):
@@ -253,6 +267,7 @@ def _delay(term: Term, delay: Delay, shape: Shape, path: str) -> Term:
 _STEPS: dict[type, Callable[..., Term]] = {
     Dense: _dense,
     Conv: _conv,
+    Averages: _averages,
     AvgPool: _pool,
     Flatten: _flatten,
     Scale: _scale,

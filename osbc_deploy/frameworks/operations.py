@@ -9,10 +9,12 @@ from typing import TypeAlias
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
+from osbc_deploy.frameworks.averages import Averages
 from osbc_deploy.model.connections import Connection
 from osbc_deploy.model.windows import AvgPool, Shape
 
 __all__ = [
+    "UNEVEN",
     "Add",
     "Delay",
     "Flatten",
@@ -73,7 +75,9 @@ class Delay:
         object.__setattr__(self, "steps", frozen(self.steps, np.int64))
 
 
-Operation: TypeAlias = Add | AvgPool | Connection | Delay | Flatten | Scale | Shift
+Operation: TypeAlias = Add | Averages | AvgPool | Connection | Delay | Flatten | Scale | Shift
+
+UNEVEN = "averages windows of several sizes; only a Linear may follow that, behind spikes"
 
 
 class NotComposable(Exception):  # noqa: N818 - reported as a fault of the model, never raised to users
@@ -91,6 +95,8 @@ class Term:
         Of the spikes, and of the connection takes: the spikes, or what their pooling leaves.
     delay : ndarray of int (n_pre,) or None
     pool : AvgPool or None
+    averages : Averages or None
+        What a matrix has still to take in.
     factor : ndarray of float64 or None
         Broadcasts to `shape`; multiplies what the connection takes.
     connection : Connection or None
@@ -110,6 +116,7 @@ class Term:
     shape: Shape
     delay: IntArray | None = None
     pool: AvgPool | None = None
+    averages: Averages | None = None
     factor: FloatArray | None = None
     connection: Connection | None = None
     offset: FloatArray | None = None
@@ -130,7 +137,7 @@ def result_shape(operation: Operation, shape: Shape) -> Shape:
     ------
     NotComposable
     """
-    if isinstance(operation, AvgPool | Connection):
+    if isinstance(operation, Averages | AvgPool | Connection):
         if why := operation.mismatch(shape):
             raise NotComposable(why)
         return operation.output_shape(shape)

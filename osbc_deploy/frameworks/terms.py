@@ -8,7 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.frameworks.operations import NotComposable, Term, per_channel, per_output
+from osbc_deploy.frameworks.operations import (
+    UNEVEN,
+    NotComposable,
+    Term,
+    per_channel,
+    per_output,
+)
 from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Shape
 
 __all__ = ["mapped", "merged"]
@@ -27,21 +33,6 @@ def merged(terms: Sequence[Term], notes: list[str]) -> list[Term]:
         else:
             found.append(term)
     return found
-
-
-def mapped(term: Term, shape: Shape, *, alone: bool) -> tuple[Connection, AvgPool | None]:
-    """Return the connection of a term with its bias, and the pooling before it."""
-    connection, pool = term.connection, term.pool
-    if connection is None:
-        connection, pool = _bare(term, shape, alone=alone)
-    elif term.flattened and term.spatial:
-        raise NotComposable(
-            f"hears the convolution {term.name} flattened; flatten its spikes instead"
-        )
-    offset = term.offset
-    if offset is None or not offset.any():
-        return connection, pool
-    return replace(connection, bias=per_output(connection, offset, shape)), pool
 
 
 def _added(first: Term, second: Term) -> Term | None:
@@ -71,6 +62,23 @@ def _layout(connection: Connection) -> tuple[object, ...]:
 def _equal(a: IntArray | None, b: IntArray | None) -> bool:
     none = np.zeros(1, np.int64)
     return bool(((none if a is None else a) == (none if b is None else b)).all())
+
+
+def mapped(term: Term, shape: Shape, *, alone: bool) -> tuple[Connection, AvgPool | None]:
+    """Return the connection of a term with its bias, and the pooling before it."""
+    connection, pool = term.connection, term.pool
+    if term.averages is not None:
+        raise NotComposable(UNEVEN)
+    if connection is None:
+        connection, pool = _bare(term, shape, alone=alone)
+    elif term.flattened and term.spatial:
+        raise NotComposable(
+            f"hears the convolution {term.name} flattened; flatten its spikes instead"
+        )
+    offset = term.offset
+    if offset is None or not offset.any():
+        return connection, pool
+    return replace(connection, bias=per_output(connection, offset, shape)), pool
 
 
 def _bare(term: Term, shape: Shape, *, alone: bool) -> tuple[Connection, AvgPool | None]:
