@@ -219,7 +219,8 @@ def coarser(
     found = replace(given, bits=bits, scale=given.scale * factor)
     return found, (
         f"steps of {found.scale:.6g} are taken, {found.bits} bits instead of {given.bits}: the "
-        f"registers of {population} do not hold its thresholds or potentials in finer ones"
+        f"registers of {population} do not hold its thresholds or potentials in finer ones; fewer "
+        "--bits leave room for them"
     )
 
 
