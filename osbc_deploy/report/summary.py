@@ -12,6 +12,7 @@ from osbc_deploy.deployment import Deployment
 from osbc_deploy.errors import UsageError
 from osbc_deploy.fitting.run import FitResult
 from osbc_deploy.inspection import Inspection
+from osbc_deploy.modules.result import CompressedModel
 from osbc_deploy.plain_text import visible
 from osbc_deploy.report.deployment.build import build_report
 from osbc_deploy.report.deployment.terminal import (
@@ -23,6 +24,8 @@ from osbc_deploy.report.deployment.terminal import (
 from osbc_deploy.report.describe import describe
 from osbc_deploy.report.fitting.build import front_of
 from osbc_deploy.report.measures import total_loss
+from osbc_deploy.report.modules.build import build_compression
+from osbc_deploy.report.modules.terminal import accuracy_before_and_after
 from osbc_deploy.report.verification.build import build_verification
 from osbc_deploy.verification.result import Verification
 
@@ -179,6 +182,32 @@ def _(result: Inspection) -> list[dict[str, Any]]:
             **{key: p[key] for key in ("from", "to", "kind", "weights", "biases")},
         }
         for p in describe(result.network)["projections"]
+    ]
+
+
+@lines_of.register
+def _(result: CompressedModel) -> list[str]:
+    report = build_compression(result)
+    lines = [
+        f"Compressed weights: {result.source} in {result.framework}",
+        f"layers: {len(result.weights)}, {result.sparsity:.2%} sparsity",
+        accuracy_before_and_after(report),
+        f"notes: {len(result.deviations)}",
+    ]
+    return lines + _few("warning", result.warnings)
+
+
+@rows_of.register
+def _(result: CompressedModel) -> list[dict[str, Any]]:
+    keys = ("weights", "nonzero", "sparsity", "bits", "hessian", "selection", "variant")
+    return [
+        {
+            "layer": layer["name"],
+            "neurons": ", ".join(layer["neurons"]),
+            **{key: layer[key] for key in keys},
+            "loss": total_loss(layer),
+        }
+        for layer in build_compression(result)["layers"]
     ]
 
 
