@@ -292,8 +292,8 @@ class _Run:
         self.in_vain = 0 if sum(self.done) > before else self.in_vain + 1
         if self.in_vain == _ATTEMPTS:
             raise BackendError(
-                f"backend 'lava': stood still for {self.patience:g} s, {_ATTEMPTS} times in a row. Run "
-                "'osbc-deploy doctor', or use --backend engine."
+                f"backend 'lava': stood still for {self.patience:g} s, {_ATTEMPTS} times in a row. "
+                "Run 'osbc-deploy doctor', or use --backend engine."
             )
 
     @property
