@@ -125,7 +125,7 @@ def test_folders_keep_the_input_and_are_counted_again(deployed: Deployment, tmp_
     # The test data have no time axis either: the report says for how long they were shown.
     read_recounted(folder, test=str(tmp_path / "test.npz"))
     manifest = json.loads((folder / MANIFEST).read_text())
-    for change in ({"scale": 0.0}, {"bits": "8"}, {"kind": "spikes"}, {"more": 1}):
+    for change in ({"scale": 0.0}, {"scale": "1"}, {"bits": 8.0}, {"kind": "spikes"}, {"more": 1}):
         (folder / MANIFEST).write_text(
             json.dumps({**manifest, "input": manifest["input"] | change})
         )

@@ -199,7 +199,7 @@ def coarser(
     bits = bits_for(-largest - 1 if given.signed else 0, largest)
     found = replace(given, bits=bits, scale=given.scale * factor)
     return found, (
-        f"steps of {found.scale:.6g} are taken, {found.bits} bits instead of {given.bits}: the "
+        f"steps of {found.scale:.6g} are taken instead of {given.scale:.6g}, {found.bits} bits: the "
         f"registers of {population} do not hold its thresholds or potentials in finer ones; fewer "
         "--bits leave room for them"
     )
