@@ -90,7 +90,8 @@ def check_graded(network: Network) -> None:
         With every place.
     """
     offenders = [
-        f"{p.name}: max pooling and masks are gates of 0 and 1, and the input is graded"
+        f"{p.name}: gates (max pooling, masks, poolings that are kept apart) take 0 or 1, and the "
+        "input is graded"
         for p in network.populations
         if p.neuron.exact and any(a.pre == INPUT for a in network.afferents(p.name))
     ]
@@ -199,7 +200,7 @@ def coarser(
     bits = bits_for(-largest - 1 if given.signed else 0, largest)
     found = replace(given, bits=bits, scale=given.scale * factor)
     return found, (
-        f"steps of {found.scale:.6g} are taken instead of {given.scale:.6g}, {found.bits} bits: the "
+        f"steps of {found.scale:.6g} in {found.bits} bits are taken, not {given.scale:.6g}, as "
         f"registers of {population} do not hold its thresholds or potentials in finer ones; fewer "
         "--bits leave room for them"
     )
