@@ -211,7 +211,9 @@ def _with_fixed(network: Network, fixed: set[str]) -> Network:
     return replace(
         network,
         projections=tuple(
-            replace(p, compressible=False) if p.name in fixed else p for p in network.projections
+            # Of several projections from one connection, the ends are in the names, too.
+            replace(p, compressible=False) if {p.name, p.name.rpartition(":")[0]} & fixed else p
+            for p in network.projections
         ),
     )
 
