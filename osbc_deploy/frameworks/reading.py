@@ -19,7 +19,6 @@ from osbc_deploy.frameworks.framework import Framework, Reading, kind_of, unsupp
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import LAYERS
 from osbc_deploy.frameworks.tracing import Trace, trace
-from osbc_deploy.lower.coding import check_gates
 from osbc_deploy.model.graph import Network, Shape
 
 __all__ = ["cannot_run", "read_call"]
@@ -142,8 +141,6 @@ def read_call(
             offenders,
             f"Supported: {framework.supported}.",
         )
-    if host is None and ((x != 0) & (x != 1)).any():
-        check_gates(network)
     # What code of the user's own does in other steps is not known from a few of them.
     followed &= all(called.step is None for called in needed)
     network = replace(network, notes=_in_order(network.notes, flow))
