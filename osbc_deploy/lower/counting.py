@@ -148,7 +148,7 @@ def _counts(network: Network, projection: Projection) -> bool:
     apart = _digits(projection) * projection.connection.weight.size + _NEURON * gates
     spikes = projection.pre != INPUT
     # Digits that reach several populations, or skip some, take relays, which are not counted here.
-    return spikes and 3 * apart <= merged_size(projection, shape)
+    return spikes and 5 * apart <= 2 * merged_size(projection, shape)
 
 
 def _digits(projection: Projection) -> int:
