@@ -88,8 +88,8 @@ def moments_of(
         for number, weight in enumerate(weights):
             calls, reference = weight.heard(seen), weight.heard(meant)
             for use in weight.uses:
-                x = _heard(weight, use, calls, part)
-                y = x if earlier is None else _heard(weight, use, reference, part)
+                x = _heard(session, weight, use, calls, len(part))
+                y = x if earlier is None else _heard(session, weight, use, reference, len(part))
                 found = membrane_moments(
                     [weight.projection(use)],
                     None if options.method == "obc" else use.dynamics,
@@ -105,10 +105,10 @@ def moments_of(
 
 
 def _heard(
-    weight: Weight, use: Use, calls: Sequence[torch.Tensor], samples: InputArray
+    session: Session, weight: Weight, use: Use, calls: Sequence[torch.Tensor], n: int
 ) -> InputArray:
-    """Return what one use of a weight heard of samples, (rows, T, ...)."""
-    x = weight.inputs(use, calls, *samples.shape[:2])
+    """Return what one use of a weight heard of n samples, (rows, T, ...)."""
+    x = weight.inputs(use, calls, n, session.steps)
     if not np.isfinite(x).all():
         raise ArtefactError(
             f"{weight.name}: its input holds NaN or infinite values on the calibration samples. "

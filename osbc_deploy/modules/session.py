@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ def _restart(module: nn.Module) -> None:
     for part in module.modules():
         reset = getattr(part, "reset", None)
         if callable(reset) and kind_of(part).__module__.split(".")[0] != "torch":
-            reset()
+            with suppress(TypeError):
+                # One that takes arguments is not for us to call.
+                reset()
 
 
 PLAIN = Framework(
@@ -45,23 +48,27 @@ PLAIN = Framework(
 """Models without neurons of any framework."""
 
 
-def probes(samples: InputArray) -> tuple[InputArray, ...]:
+def probes(samples: InputArray, steps: int) -> tuple[InputArray, ...]:
     """Return batches that show how a model runs on samples (n, T, ...).
 
     Of all of them the first two samples are the same. The second batch has another last sample, the
     third another last time step, the fourth runs backwards.
+
+    Parameters
+    ----------
+    samples : ndarray
+    steps : int
+        Time steps of the model; as many samples would not tell one axis from the other.
     """
-    n, steps = samples.shape[:2]
-    # As many samples as there are steps would not tell one axis from the other.
     count = 3 if steps != 3 else 4
-    first = samples[np.resize([0, 0, n // 2], count)].copy()
-    first[2:] = samples[n // 2]
+    first = samples[np.resize([0, 0, len(samples) // 2], count)].copy()
+    first[2:] = samples[len(samples) // 2]
     rng = np.random.default_rng(0)
     drawn = rng.permutation(samples.reshape(-1)[: 10**6])
     other, late = first.copy(), first.copy()
     other[-1] = np.resize(drawn, first.shape[1:])
     late[:, -1] = np.resize(drawn[::-1], first.shape[2:])
-    return first, other, late, np.ascontiguousarray(first[:, ::-1])
+    return first, other, late, first[:, ::-1].copy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +85,9 @@ class Session:
         Its name, for a message.
     batch : int
         Samples run side by side.
+    steps : int
+        Time steps of the model: those of the samples, or those for which it shows itself a static
+        image.
     """
 
     module: nn.Module
@@ -85,6 +95,7 @@ class Session:
     call: Call
     source: str
     batch: int
+    steps: int
 
     def run(
         self,
@@ -175,9 +186,10 @@ def session_of(
     ways = [usual, *(c for c in framework.calls if c is not usual)] if own else [usual]
     said: list[str] = []
     apart: list[Session] = []
-    first, other, _, backwards = probes(samples)
+    steps = samples.shape[1]
+    first, other, _, backwards = probes(samples, steps)
     for call in ways:
-        session = Session(module, framework, call, source, batch)
+        session = Session(module, framework, call, source, batch, steps)
         try:
             before, again, after, reversed_ = (
                 session.once(batch)[0] for batch in (first, first, other, backwards)
@@ -189,7 +201,9 @@ def session_of(
             said.append(f"{described(call)}: answers otherwise when it is called again")
         elif not _same(before[:2], after[:2]):
             said.append(f"{described(call)}: the answer to a sample depends on the others")
-        elif _same(before.sum(axis=1), reversed_.sum(axis=1)) and samples.shape[1] > 1:
+        elif steps == 1:
+            return replace(session, steps=_inner_steps(session, samples))
+        elif _same(before.sum(axis=1), reversed_.sum(axis=1)):
             apart.append(session)
         else:
             return session
@@ -201,6 +215,30 @@ def session_of(
         f"In {framework.title}, {framework.runs}. Neurons of your own need a reset() that brings "
         "them to their initial state.",
     )
+
+
+def _inner_steps(session: Session, samples: InputArray) -> int:
+    """Return for how many steps a model shows itself samples of one time step."""
+    seen: dict[nn.Module, list[tuple[int, ...]]] = {}
+
+    def note(cell: nn.Module, given: tuple[Any, ...]) -> None:
+        if given and isinstance(given[0], torch.Tensor):
+            seen.setdefault(cell, []).append(tuple(given[0].shape))
+
+    cells = [m for m in session.module.modules() if isinstance(m, session.framework.neurons)]
+    hooks = [cell.register_forward_pre_hook(note) for cell in cells]
+    count = 7
+    try:
+        session.once(samples[np.resize(np.arange(len(samples)), count)])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # A loop over time, or all steps in one call.
+    each = [
+        shapes[0][0] if len(shapes) == 1 and shapes[0][1:2] == (count,) else len(shapes)
+        for shapes in seen.values()
+    ]
+    return max(set(each), key=each.count, default=1)
 
 
 def _same(one: FloatArray, other: FloatArray) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -159,9 +160,10 @@ def find_weights(session: Session, samples: InputArray, exclude: Collection[str]
     """
     module = session.module
     parameters = parameters_of(module)
-    first, _, late, _ = probes(samples)
+    first, _, late, _ = probes(samples, session.steps)
     before = session.once(first, parameters.keys())[1]
-    after = session.once(late, parameters.keys())[1]
+    # An image without time has no last step that could be another.
+    after = before if samples.shape[1] == 1 else session.once(late, parameters.keys())[1]
     session.framework.reset(module)
     done = trace(
         module,
@@ -185,7 +187,7 @@ def find_weights(session: Session, samples: InputArray, exclude: Collection[str]
             left[names[0]] = "is used as a linear map and as a convolution, or in different groups"
             continue
         one, other = ([_rows(c) for c in run] for run in calls)
-        layouts = layouts_of(one, other, *first.shape[:2])
+        layouts = layouts_of(one, other, len(first), session.steps)
         uses = tuple(_use(number, layouts, calls[0], flow) for number in range(len(layouts)))
         gain, slot = flow.gain(parameter, calls[0], parameters)
         seen = 8 * sum(call.x.numel() for call in calls[0]) // len(first)
@@ -254,6 +256,17 @@ def _check(
             computed,
             "Make them plain first (torch.nn.utils.parametrize.remove_parametrizations, "
             "remove_weight_norm, prune.remove), or leave them out with --exclude.",
+        )
+    twins = [
+        f"{a.name} and {b.name}"
+        for a, b in combinations(found, 2)
+        if a.parameter.untyped_storage().data_ptr() == b.parameter.untyped_storage().data_ptr()
+    ]
+    if twins:
+        raise UnsupportedModelError(
+            f"{session.source}: parameters that share memory without being one",
+            twins,
+            "Tie them as one Parameter, or leave one out with --exclude.",
         )
     never = [
         _layer(names[0])
