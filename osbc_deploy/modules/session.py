@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,7 +125,7 @@ class Session:
         # A model may draw random numbers: the same ones for the same samples, whatever its weights.
         torch.manual_seed(0)
         try:
-            with listener:
+            with listener if weights else nullcontext():
                 answer = self.call(self.module, as_input(self.module, samples))
         except (Exception, SystemExit) as error:
             raise UnsupportedModelError(
