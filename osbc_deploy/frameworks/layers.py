@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from torch import nn
 
-from osbc_deploy.frameworks.compose import Flatten, Scale, Shift
+from osbc_deploy.frameworks.averages import Averages, adaptive_windows, pooling_windows
 from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
-from osbc_deploy.frameworks.gating import OF_CURRENTS, SPIKES, max_pooling
+from osbc_deploy.frameworks.gating import OF_CURRENTS, SPIKES, max_pooling, unless_all
 from osbc_deploy.frameworks.layout import Layout
-from osbc_deploy.model.graph import AvgPool, Conv, Dense, Pair
+from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
+from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Pair
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
@@ -181,8 +182,9 @@ def _average(builder: Builder, called: Called, layer: Any) -> None:
         padding=_pair(layer.padding, 0),
         divisor=getattr(layer, "divisor_override", None) or 0,
     )
-    if layer.ceil_mode or (any(pool.padding) and not layer.count_include_pad):
-        builder.refuse(called, f"{name} with ceil_mode, or padding left out of the average")
+    uneven = layer.ceil_mode or (any(pool.padding) and not layer.count_include_pad)
+    if uneven and pool.divisor != math.prod(pool.kernel):
+        builder.refuse(called, f"{name} with ceil_mode or padding left out, and its own divisor")
     elif len(shape) != dims + 1:
         builder.misfit(
             called, f"{name} needs {'(C, H, W)' if dims == 2 else '(C, L)'}, got {shape}"
@@ -190,7 +192,10 @@ def _average(builder: Builder, called: Called, layer: Any) -> None:
     elif min(pool.output_shape(builder.shape(shape))) < 1:
         builder.misfit(called, f"{name}{pool.kernel} is larger than its input {shape}")
     elif builder.settled(called):
-        builder.put(called, called.name, pool)
+        axes = zip(builder.shape(shape)[1:], pool.kernel, pool.stride, pool.padding, strict=True)
+        up, counted = layer.ceil_mode, layer.count_include_pad
+        windows = [pooling_windows(*axis, up=up, counted=counted) for axis in axes]
+        builder.put(called, called.name, Averages(*windows) if uneven else pool)
 
 
 def _adaptive(builder: Builder, called: Called, layer: Any) -> None:
@@ -207,11 +212,9 @@ def _adaptive(builder: Builder, called: Called, layer: Any) -> None:
         wanted = (1, *wanted)
     size = [s if w is None else w for w, s in zip(wanted, shape[1:], strict=True)]
     if any(s % w for w, s in zip(size, shape[1:], strict=True)):
-        builder.refuse(
-            called,
-            f"{name} from {shape[1:]} to {tuple(size)} averages windows of several "
-            "sizes; use a size that divides its input, or AvgPool2d",
-        )
+        rows, columns = map(adaptive_windows, shape[1:], size)
+        if builder.settled(called):
+            builder.put(called, called.name, Averages(rows, columns))
         return
     kernel = (shape[1] // size[0], shape[2] // size[1])
     if builder.settled(called):
@@ -231,19 +234,24 @@ def _largest(builder: Builder, called: Called, layer: Any) -> None:
             ceil_mode=layer.ceil_mode,
         )
     shape = builder.shape(called.sources[0].shape)
+    literal = builder.literal(called.sources[0])
     try:
-        if builder.literal(called.sources[0]) != SPIKES:
+        if literal is None:
             raise ValueError(f"{name} {OF_CURRENTS}")
-        weights = max_pooling(layer, shape)
+        stages: list[tuple[Connection, Any]] = [(w, 1.0) for w in max_pooling(layer, shape)]
     except ValueError as why:
         builder.refuse(called, str(why))
         return
     if not builder.settled(called):
         return
-    if not weights.convolutional:
-        builder.put(called, f"{called.name}.flat", Flatten())
-    builder.put(called, f"to {called.name}", weights)
-    builder.gates(called, 1, name, weights.output_shape(shape))
+    if literal != SPIKES:
+        builder.now[called] = [builder.spikes_behind(builder.heard(called)[0])]
+        stages[0] = unless_all(stages[0][0], shape)
+    for number, (weights, least) in enumerate(stages):
+        gates = called.name if number == len(stages) - 1 else f"{called.name}.windows"
+        builder.put(called, f"to {gates}", weights)
+        shape = weights.output_shape(shape)
+        builder.gates(called, least, name, shape, gates)
 
 
 def _dropped(builder: Builder, called: Called, layer: Any) -> None:
