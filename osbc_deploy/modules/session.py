@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import nullcontext, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from osbc_deploy.errors import UnsupportedModelError, reason
 from osbc_deploy.frameworks.calling import ONE_CALL, Call, described, stepped, stepped_with_state
 from osbc_deploy.frameworks.comparing import as_input
 from osbc_deploy.frameworks.framework import Framework, kind_of
-from osbc_deploy.modules.listening import Heard, Listener
+from osbc_deploy.modules.listening import Heard, HeardEnough, Listener
 
 __all__ = ["PLAIN", "Session", "probes", "session_of"]
 
@@ -97,36 +97,45 @@ class Session:
     batch: int
     steps: int
 
-    def run(
-        self,
-        samples: InputArray,
-        weights: Collection[int] = (),
-        on_samples: Callable[[int], None] = lambda samples: None,
-    ) -> Iterator[tuple[FloatArray, list[Heard]]]:
-        """Yield what the model answers to batches (n, T, outputs), and what weights heard."""
-        for start in range(0, len(samples), self.batch):
-            part = samples[start : start + self.batch]
-            answer, heard = self.once(part, weights)
-            yield answer, heard
-            on_samples(len(part))
-
-    def once(
-        self, samples: InputArray, weights: Collection[int] = ()
-    ) -> tuple[FloatArray, list[Heard]]:
-        """Return the same of one batch.
+    def answers(self, samples: InputArray) -> FloatArray:
+        """Return what the model answers (n, T, outputs); T is 1 for one answer to all steps.
 
         Raises
         ------
         UnsupportedModelError
             When the model raises, or its answer does not say what sample it is for.
         """
+        found = []
+        for start in range(0, len(samples), self.batch):
+            part = samples[start : start + self.batch]
+            found.append(self._by_sample(self._called(part), *part.shape[:2]))
+        return np.concatenate(found)
+
+    def heard(
+        self, samples: InputArray, weights: Collection[int], calls: int | None = None
+    ) -> list[Heard]:
+        """Return what weights are multiplied with in one batch.
+
+        Parameters
+        ----------
+        samples : ndarray (n, T, ...)
+        weights : collection of int
+            Identities of the parameters.
+        calls : int, optional
+            After so many the rest of the forward is left out.
+        """
+        with Listener(self.module, weights, self.framework.neurons, calls) as listener:
+            self._called(samples)
+        return listener.heard
+
+    def _called(self, samples: InputArray) -> Any:
         self.framework.reset(self.module)
-        listener = Listener(self.module, weights, self.framework.neurons)
         # A model may draw random numbers: the same ones for the same samples, whatever its weights.
         torch.manual_seed(0)
         try:
-            with listener if weights else nullcontext():
-                answer = self.call(self.module, as_input(self.module, samples))
+            return self.call(self.module, as_input(self.module, samples))
+        except HeardEnough:
+            return None
         except (Exception, SystemExit) as error:
             raise UnsupportedModelError(
                 f"{self.source}: cannot be run on samples of shape {samples.shape[1:]} "
@@ -136,13 +145,6 @@ class Session:
             ) from error
         finally:
             self.framework.reset(self.module)
-        return self._by_sample(answer, *samples.shape[:2]), listener.heard
-
-    def answers(
-        self, samples: InputArray, on_samples: Callable[[int], None] = lambda samples: None
-    ) -> FloatArray:
-        """Return what the model answers (n, T, outputs); T is 1 for one answer to all steps."""
-        return np.concatenate([answer for answer, _ in self.run(samples, (), on_samples)])
 
     def _by_sample(self, answer: Any, n: int, steps: int) -> FloatArray:
         first = answer
@@ -192,7 +194,7 @@ def session_of(
         session = Session(module, framework, call, source, batch, steps)
         try:
             before, again, after, reversed_ = (
-                session.once(batch)[0] for batch in (first, first, other, backwards)
+                session.answers(batch) for batch in (first, first, other, backwards)
             )
         except UnsupportedModelError as error:
             said.append(f"{described(call)}: {'; '.join(error.offenders) or error.summary}")
@@ -229,7 +231,8 @@ def _inner_steps(session: Session, samples: InputArray) -> int:
     hooks = [cell.register_forward_pre_hook(note) for cell in cells]
     count = 7
     try:
-        session.once(samples[np.resize(np.arange(len(samples)), count)])
+        # All in one batch, of a size that tells samples from steps.
+        replace(session, batch=count).answers(samples[np.resize(np.arange(len(samples)), count)])
     finally:
         for hook in hooks:
             hook.remove()

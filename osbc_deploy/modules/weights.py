@@ -61,6 +61,8 @@ class Weight:
     gain : ndarray (rows,)
         What a BatchNorm right behind multiplies the outputs by, without sign.
     slot : Slot or None
+    calls : int
+        In one run of the model.
     seen : int
         Bytes of what it hears of a sample, in double precision.
     """
@@ -71,7 +73,8 @@ class Weight:
     uses: tuple[Use, ...]
     gain: FloatArray
     slot: Slot | None
-    seen: int = 0
+    calls: int
+    seen: int
 
     @property
     def key(self) -> int:
@@ -161,9 +164,9 @@ def find_weights(session: Session, samples: InputArray, exclude: Collection[str]
     module = session.module
     parameters = parameters_of(module)
     first, _, late, _ = probes(samples, session.steps)
-    before = session.once(first, parameters.keys())[1]
+    before = session.heard(first, parameters.keys())
     # An image without time has no last step that could be another.
-    after = before if samples.shape[1] == 1 else session.once(late, parameters.keys())[1]
+    after = before if samples.shape[1] == 1 else session.heard(late, parameters.keys())
     session.framework.reset(module)
     done = trace(
         module,
@@ -191,7 +194,9 @@ def find_weights(session: Session, samples: InputArray, exclude: Collection[str]
         uses = tuple(_use(number, layouts, calls[0], flow) for number in range(len(layouts)))
         gain, slot = flow.gain(parameter, calls[0], parameters)
         seen = 8 * sum(call.x.numel() for call in calls[0]) // len(first)
-        found.append(Weight(_layer(names[0]), names, parameter, uses, gain, slot, seen))
+        found.append(
+            Weight(_layer(names[0]), names, parameter, uses, gain, slot, len(calls[0]), seen)
+        )
     _check(session, flow, parameters, order, excluded, found)
     for key, (parameter, names) in parameters.items():
         if key not in order and parameter.ndim > 1 and names[0] not in excluded:

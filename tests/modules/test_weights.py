@@ -136,7 +136,7 @@ def test_a_layer_used_twice_in_a_loop_over_time_has_two_uses() -> None:
     # What it hears first is the input.
     samples = (np.random.default_rng(2).random((3, STEPS, 7)) < 0.5).astype(np.uint8)
     with torch.no_grad():
-        _, heard = session.once(samples, [weight.key])
+        heard = session.heard(samples, [weight.key])
     calls = weight.heard(heard)
     assert (weight.inputs(weight.uses[0], calls, 3, STEPS) == samples).all()
     assert set(np.unique(weight.inputs(weight.uses[1], calls, 3, STEPS))) == {0, 1}
@@ -176,7 +176,7 @@ def test_steps_within_the_model_are_found_for_images_without_time(loop: bool) ->
     with torch.no_grad():
         session = session_of(module, SPIKINGJELLY, "m", samples, 4)
         once, each = find_weights(session, samples).weights
-        _, heard = session.once(samples[:2], [each.key])
+        heard = session.heard(samples[:2], [each.key])
     assert session.steps == 5
     assert (once.neurons, once.why) == (("first",), "no time axis in its input")
     assert (each.neurons, each.why) == (("second",), "")
@@ -229,7 +229,7 @@ def test_functions_count_as_layers_with_their_padding() -> None:
     assert (weight.name, weight.neurons, weight.why) == ("kernel", ("node",), "")
     samples = (np.random.default_rng(3).random((3, STEPS, 2, 5)) < 0.5).astype(np.uint8)
     with torch.no_grad():
-        _, heard = session.once(samples, [weight.key])
+        heard = session.heard(samples, [weight.key])
     seen = weight.inputs(weight.uses[0], weight.heard(heard), 3, STEPS)
     wanted = np.pad(samples, [(0, 0), (0, 0), (0, 0), (1, 2)])
     assert (seen == wanted[:, :, :, None]).all()
