@@ -14,6 +14,7 @@ from osbc_deploy.compress.ranking import ranking_work
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.search import Candidate, Cost
+from osbc_deploy.lower.counting import Apart
 from osbc_deploy.lower.lowering import unmeasured
 from osbc_deploy.lower.scaling import Layer, gates
 from osbc_deploy.lower.timing import Timing, relays
@@ -31,7 +32,7 @@ _RANKING_WORK = 3e12
 
 def layer_candidates(
     problem: LayerProblem,
-    network: Network,
+    apart: Apart,
     population: Population,
     target: Target,
     times: Timing,
@@ -47,7 +48,8 @@ def layer_candidates(
     Parameters
     ----------
     problem : LayerProblem
-    network : Network
+    apart : Apart
+        The network, with gates that count spikes where a pooling is not merged.
     population : Population
         The neurons behind the layer.
     target : Target
@@ -76,7 +78,7 @@ def layer_candidates(
         found += [
             _costed(
                 projections,
-                network,
+                apart,
                 population,
                 target,
                 times,
@@ -140,7 +142,7 @@ def _keep(problem: LayerProblem, sparsity: float) -> int:
 
 def _costed(
     projections: tuple[CompressedProjection, ...],
-    network: Network,
+    apart: Apart,
     population: Population,
     target: Target,
     times: Timing,
@@ -149,7 +151,8 @@ def _costed(
     to_convolution: bool,
     is_output: bool,
 ) -> Candidate:
-    weights = {p.name: p for p in projections}
+    network = apart.network
+    weights = apart.weights({p.name: p for p in projections})
     lowered, fixed = unmeasured(network, population, weights, times, target.number_formats)
     shapes = [network.shape_of(p.pre) for p in network.afferents(population.name)]
     layer = layer_of(
