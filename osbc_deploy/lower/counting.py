@@ -132,7 +132,9 @@ def kept_apart(network: Network) -> Apart:
 def _counts(network: Network, projection: Projection) -> bool:
     """Tell whether the windows in front of a projection are to be counted."""
     pool = projection.pool
-    if pool is None or network.is_feedback(projection):
+    ends = {projection.pre, projection.post}
+    if pool is None or any(ends <= {p.name for p in block} for block in network.blocks()):
+        # What leads back would arrive too late behind two more steps.
         return False
     late = projection.delay is not None and projection.delay.any()
     others = [p for p in network.afferents(projection.post) if p is not projection]

@@ -182,3 +182,10 @@ def test_what_can_be_neither_merged_nor_counted_is_refused() -> None:
     net = replace(net, projections=(net.projections[0], wide, *net.projections[2:]))
     with pytest.raises(UnsupportedModelError, match="cannot be merged"):
         lowered(net, spikes(2, 8, 8))
+
+
+def test_a_pooling_within_a_loop_is_not_counted() -> None:
+    net = network()
+    back = Projection("back", "d", "a", Dense(drawn(6, 192, 60)))
+    assert kept_apart(net).digits
+    assert not kept_apart(replace(net, projections=(*net.projections, back))).digits
