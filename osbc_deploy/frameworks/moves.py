@@ -107,7 +107,8 @@ def reshaped(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
 def _indexed(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
     (source, given) = (sources[0], event.args[1])
     indices = given if isinstance(given, tuple) else (given,)
-    if len(sources) > 1 or any(isinstance(i, torch.Tensor) for i in indices):
+    fixed = all(i is None or i is Ellipsis or isinstance(i, int | slice | list) for i in indices)
+    if len(sources) > 1 or not fixed:
         return "takes a part of a signal that tensors choose; only fixed ones can be told"
     rank = len(source.axes) + len(source.shape)
     if Ellipsis in indices:
