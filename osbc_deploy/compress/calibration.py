@@ -9,6 +9,8 @@ from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.hessian import shares_kernel
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.sampling import ROWS_PER_INPUT
 from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.compress.tuning import Scene
 from osbc_deploy.deviations import Deviation
@@ -120,6 +122,6 @@ def scene_of(
         rate=run.rates.get(population.name, 0.0),
         method=options.method,
         damping=options.damping,
-        memory=options.solver_memory,
-        on_samples=progress.advance,
+        space=Workspace(options.solver_memory, options.threads, progress.advance),
+        rows_per_input=ROWS_PER_INPUT,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
+from osbc_deploy.compress.guard import enough_rows, held_out_note
 from osbc_deploy.compress.layer import prune_layer, quantize_layer
 from osbc_deploy.compress.magnitude import compress_by_magnitude
 from osbc_deploy.compress.options import CompressionOptions
@@ -27,6 +28,9 @@ from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["assemble", "compress"]
+
+_MORE_ROWS = 4
+"""Times as many rows are drawn where a layer lost too much on others."""
 
 
 def compress(
@@ -147,12 +151,16 @@ def _compress_population(
                 options.scale_groups,
             )
             return tune_threshold(scene, layer) if tuned else layer, ()
-        if tuned and all(p.compressible for p in scene.afferents):
-            layer, problem = tune(scene, solve)
-        else:
-            problem = scene.problem(scene.moments(cross=False, part=slice(None)), free_bias=False)
-            layer = solve(problem)
-    return layer, problem.deviations
+        while True:
+            if tuned and all(p.compressible for p in scene.afferents):
+                layer, problem = tune(scene, solve)
+            else:
+                moments = scene.moments(cross=False, part=slice(None))
+                problem = scene.problem(moments, free_bias=False)
+                layer = solve(problem)
+            if enough_rows(problem, layer):
+                return layer, problem.deviations + held_out_note(problem, layer)
+            scene = replace(scene, rows_per_input=_MORE_ROWS * scene.rows_per_input)
 
 
 def _belongs_to(

@@ -11,8 +11,9 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.compress.damping import DampedHessian, damp
 from osbc_deploy.compress.exact import product
-from osbc_deploy.compress.hessian import Moments, groups_of
+from osbc_deploy.compress.hessian import groups_of
 from osbc_deploy.compress.kernels import factorized, solve_many
+from osbc_deploy.compress.moments import Moments
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import Population, Projection
 
@@ -165,6 +166,9 @@ def pose(
         for entry in damped
         if entry.attempts > 1
     ]
+    if moments.rows < moments.of:
+        text = f"Hessian from {moments.rows:,} of {moments.of:,} rows, drawn with a seed"
+        deviations.append(Deviation("compress", afferents[0].name, text))
     return LayerProblem(
         tuple(afferents),
         population.neuron.spiking,

@@ -27,9 +27,12 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.exact import product
-from osbc_deploy.compress.hessian import Moments, membrane_moments
+from osbc_deploy.compress.hessian import groups_of, membrane_moments, rows_of
+from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.problem import LayerProblem, pose
 from osbc_deploy.compress.result import CompressedProjection, adapted
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.sampling import rows_wanted
 from osbc_deploy.model.delivery import delivered
 from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
@@ -74,9 +77,10 @@ class Scene:
         Mean spikes per neuron and step of this population in the float network.
     method : str
     damping : float
-    memory : int
-    on_samples : callable
+    space : Workspace
         Told the number of samples whose moments are added.
+    rows_per_input : int
+        Of a convolution's Hessian, where there are more.
     """
 
     network: Network
@@ -87,8 +91,8 @@ class Scene:
     rate: float
     method: str
     damping: float
-    memory: int
-    on_samples: Callable[[int], None] = lambda samples: None
+    space: Workspace
+    rows_per_input: int
 
     @property
     def afferents(self) -> tuple[Projection, ...]:
@@ -108,13 +112,19 @@ class Scene:
         """Return the moments of some samples; with a cross term, of the spikes that arrive now."""
         # What is not compressed yet, the population itself above all, is taken as it was.
         seen = {**self.before, **self.arriving} if cross else self.before
+        samples = len(self.calibration)
+        fan_in = sum(p.connection.fan_in for p in self.afferents)
+        rows = max(rows_of(p, self.before[p.pre].shape) for p in self.afferents)
+        wanted = rows_wanted(groups_of(self.afferents), fan_in, rows, self.rows_per_input)
+        if wanted is not None:
+            wanted = -(-wanted * len(range(*part.indices(samples))) // samples)
         return membrane_moments(
             self.afferents,
             None if self.method == "obc" else self.population.neuron.dynamics(),
             [self._heard(p, seen, part) for p in self.afferents],
             [self._heard(p, self.before, part) for p in self.afferents] if cross else None,
-            memory=self.memory,
-            on_batch=self.on_samples,
+            wanted=wanted,
+            space=self.space,
         )
 
     def _heard(
