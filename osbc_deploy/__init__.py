@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from osbc_deploy import errors, options, results
 from osbc_deploy._version import __version__
-from osbc_deploy.options import DeployOptions, FitBudget, FitOptions, VerifyOptions
+from osbc_deploy.options import CompressOptions, DeployOptions, FitBudget, FitOptions, VerifyOptions
 
 if TYPE_CHECKING:
     from osbc_deploy.arguments import Data, Model
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from osbc_deploy.fitting import FitResult, fit
     from osbc_deploy.inspection import Inspection, inspect
     from osbc_deploy.model.graph import Network
+    from osbc_deploy.modules import CompressedModel, compress_model
     from osbc_deploy.pipeline import deploy
     from osbc_deploy.references import load_samples
     from osbc_deploy.verification import Verification, verify
 
 __all__ = [
+    "CompressOptions",
+    "CompressedModel",
     "Data",
     "DeployOptions",
     "Deployment",
@@ -42,6 +45,7 @@ __all__ = [
     "Verification",
     "VerifyOptions",
     "__version__",
+    "compress_model",
     "deploy",
     "errors",
     "export",
@@ -55,6 +59,7 @@ __all__ = [
 ]
 
 _PLACES = {
+    "CompressedModel": "modules",
     "Data": "arguments",
     "Deployment": "deployment",
     "FitResult": "fitting",
@@ -64,6 +69,7 @@ _PLACES = {
     "Samples": "data.samples",
     "Target": "chip.target",
     "Verification": "verification",
+    "compress_model": "modules",
     "deploy": "pipeline",
     "export": "exporting",
     "fit": "fitting",

@@ -78,7 +78,7 @@ def evaluate(
     )
     fixed = run(
         lowered.network,
-        samples.spikes,
+        lowered.network.input.codes(samples.spikes),
         record=[p.name for p in lowered.network.populations],
         keep=keep,
         progress=progress,

@@ -8,12 +8,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BoolArray", "FloatArray", "IntArray", "SpikeArray", "blocks", "frozen"]
+__all__ = [
+    "BoolArray", "FloatArray", "InputArray", "IntArray", "SpikeArray",
+    "blocks", "frozen", "peak_of",
+]  # fmt: skip
 
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 IntArray: TypeAlias = NDArray[np.integer[Any]]
 BoolArray: TypeAlias = NDArray[np.bool_]
 SpikeArray: TypeAlias = NDArray[np.uint8]
+InputArray: TypeAlias = NDArray[Any]
+"""Samples: spikes of uint8, 0 or 1; whole numbers of a signed type; real values of float32."""
 
 
 def blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -43,3 +48,10 @@ def frozen(array: Any, dtype: Any = None) -> NDArray[Any]:
     copy = np.array(given, order="C", copy=True)
     copy.flags.writeable = False
     return copy
+
+
+def peak_of(array: NDArray[Any]) -> int | float:
+    """Return the largest size of a value, a whole number where the values are; 0 for none."""
+    if array.dtype.kind == "f":
+        return max(float(array.max(initial=0)), -float(array.min(initial=0)))
+    return max(int(array.max(initial=0)), -int(array.min(initial=0)))

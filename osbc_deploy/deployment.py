@@ -14,6 +14,7 @@ from osbc_deploy.chip.traffic import Operations
 from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.fidelity import Fidelity
+from osbc_deploy.fixedpoint.coding import InputSeen
 from osbc_deploy.fixedpoint.record import Activity
 from osbc_deploy.lower.lowering import Lowered
 from osbc_deploy.model.graph import Network
@@ -43,6 +44,8 @@ class Deployment(Saved):
     fidelity : Fidelity
     activity : dict
         Of every population on the evaluated samples.
+    input : InputSeen
+        What the evaluated samples became as the chip's input; its format is the network's.
     provenance : dict
         What was asked for, when and where, and the fingerprints of model, network, target and data.
     warnings : tuple of str
@@ -59,6 +62,7 @@ class Deployment(Saved):
     accuracy: Accuracy
     fidelity: Fidelity
     activity: Mapping[str, Activity]
+    input: InputSeen
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
 

@@ -112,8 +112,9 @@ def run_first(
     asked = len(few)
     if reference_of(backend) == SPECIFICATION:
         few = few.take(max(1, _MOST_WORK // (few.steps * work_of(network))))
+    payloads = network.input.codes(few.spikes)
     theirs = run_backend(
-        backend, network, few.spikes, states=states, time_limit=time_limit, progress=progress
+        backend, network, payloads, states=states, time_limit=time_limit, progress=progress
     )
     return theirs, few, asked - len(few)
 

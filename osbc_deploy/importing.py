@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from osbc_deploy.options import StrPath
 from osbc_deploy.plugins import REPAIR, Group
 from osbc_deploy.references import load_object, load_weights
 
-__all__ = ["import_network"]
+__all__ = ["framework_of", "import_network", "load_module"]
 
 _PLAIN = "norse"
 """Reads modules that have no neurons of any framework, to say what is missing."""
@@ -103,11 +104,7 @@ def _import(
         return _checked(_from_file(form, found, name, dt, reset), weights, samples)
     if isinstance(found, Network):
         return _checked(found, weights, samples)
-    if not isinstance(found, nn.Module):
-        raise UnsupportedModelError(
-            f"{name}: is a {type(found).__name__}, not a torch.nn.Module",
-            remedy=f"Return a network of {titles()} as a torch.nn.Module.",
-        )
+    found = _checked_module(found, name)
     if samples is None:
         raise UsageError(f"{name}: a module does not say what input it takes. Give its shape.")
     if weights is not None:
@@ -117,20 +114,59 @@ def _import(
         from osbc_deploy.frameworks.substitution import Substitution
 
         more["substitute"] = Substitution(substitute, samples.labels)
-    package, framework = _framework(found, name)
+    package, framework = framework_of(found, name) or (_PLAIN, FRAMEWORKS.load(_PLAIN))
     with FRAMEWORKS.running(package):
         network = framework.read(
             found, samples.input_shape, source=name, samples=samples.spikes, **more
         )
     _check_answer(FRAMEWORKS, package, network)
-    parameters = sum(p.numel() for p in found.parameters())
-    if weights is None and isinstance(module, str) and parameters:
-        missing = (
-            f"weights: --weights was not given; {module} keeps the {parameters:,} parameters it "
-            "was built with, which are random unless it loads its own"
-        )
-        network = replace(network, warnings=(*network.warnings, missing))
+    if weights is None and isinstance(module, str):
+        missing = tuple(_missing(found, module))
+        network = replace(network, warnings=(*network.warnings, *missing))
     return network
+
+
+def load_module(module: Model, weights: StrPath | None) -> tuple[nn.Module, str, tuple[str, ...]]:
+    """Return a model that is a module, its name, and why it may not be the one that was meant.
+
+    Parameters
+    ----------
+    module, weights
+        As of :func:`import_network`; a file holds no module.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When it is no module.
+    """
+    name = str(module) if isinstance(module, str | os.PathLike) else type(module).__name__
+    if format_of(module) is not None:
+        raise UnsupportedModelError(
+            f"{name}: holds a network, not a torch.nn.Module",
+            remedy="Give the module that it was made from, or deploy it.",
+        )
+    found = _checked_module(load_object(module) if isinstance(module, str) else module, name)
+    if weights is not None:
+        load_weights(found, Path(weights))
+    given = weights is None and isinstance(module, str)
+    return found, name, tuple(_missing(found, name)) if given else ()
+
+
+def _checked_module(found: object, name: str) -> nn.Module:
+    if not isinstance(found, nn.Module):
+        raise UnsupportedModelError(
+            f"{name}: is a {type(found).__name__}, not a torch.nn.Module",
+            remedy=f"Return a network of {titles()} as a torch.nn.Module.",
+        )
+    return found
+
+
+def _missing(module: nn.Module, name: str) -> Iterator[str]:
+    if parameters := sum(p.numel() for p in module.parameters()):
+        yield (
+            f"weights: --weights was not given; {name} keeps the {parameters:,} parameters it was "
+            "built with, which are random unless it loads its own"
+        )
 
 
 def _check_options(
@@ -170,8 +206,14 @@ def _check_answer(group: Group[Any], name: str, answer: Any) -> None:
         )
 
 
-def _framework(module: nn.Module, name: str) -> tuple[str, FrameworkPlugin]:
-    """Return the framework that a model is made of, and the name of its package."""
+def framework_of(module: nn.Module, name: str) -> tuple[str, FrameworkPlugin] | None:
+    """Return the framework that a model is made of, and the name of its package, if any is.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When it is made of two, or compiled.
+    """
     compiled = [
         place for place, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)
     ]
@@ -190,7 +232,7 @@ def _framework(module: nn.Module, name: str) -> tuple[str, FrameworkPlugin]:
             remedy="Build it with one of them.",
         )
     if not used:
-        return _PLAIN, FRAMEWORKS.load(_PLAIN)
+        return None
     check_version(used[0], frameworks[0], name)
     return used[0], frameworks[0]
 

@@ -11,17 +11,18 @@ from typing import Any, ParamSpec, TypeVar
 
 from osbc_deploy.accuracy import check_classes
 from osbc_deploy.arguments import Data, Model
-from osbc_deploy.arrays import frozen
 from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.target import Target, load_target
-from osbc_deploy.data.samples import Samples
+from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import BackendError, UsageError
+from osbc_deploy.fixedpoint.coding import SPIKES, InputFormat, bits_for
 from osbc_deploy.formats.format import check_network
+from osbc_deploy.lower.coding import check_graded, payload
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.model.answer import read_by
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.readout import check_readout, classes_of
-from osbc_deploy.notation import Readout
+from osbc_deploy.notation import InputKind, Readout
 from osbc_deploy.option import Options, renamed, rows
 from osbc_deploy.options import ModelOptions, RunOptions, TargetOptions
 from osbc_deploy.progress import SILENT, Progress
@@ -29,6 +30,13 @@ from osbc_deploy.provenance import Call, Request
 from osbc_deploy.references import as_samples
 
 __all__ = ["Job", "VerbCall", "prepare", "verb"]
+
+_WORDS: dict[InputKind, str] = {
+    "spikes": "0 and 1",
+    "integers": "whole numbers",
+    "values": "real values",
+}
+_WIDER = tuple(_WORDS)
 
 P = ParamSpec("P")
 C = TypeVar("C")
@@ -53,6 +61,8 @@ class Job:
         Classes the network tells apart, where the labels do not say.
     asked : Request
         For the provenance.
+    input : InputFormat
+        What the samples need the chip's input to carry, the scale of real values still open.
     """
 
     chip: Target
@@ -65,6 +75,7 @@ class Job:
     time_limit: float
     classes: int | None = None
     asked: Request = field(default_factory=Request)
+    input: InputFormat = SPIKES
 
     @property
     def scale_groups(self) -> int:
@@ -158,8 +169,8 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
     chip = load_target(call.target)
     _ = chip.number_formats  # without them nothing could be lowered; say so before any work
     runner = _ready_backend(call.backend or chip.backend) if call.backend_samples else None
-    typical = as_samples(call.calibration, "calibration")
-    evaluated = typical if call.test is None else as_samples(call.test, "test")
+    typical = as_samples(call.calibration, "calibration", call.repeat)
+    evaluated = typical if call.test is None else as_samples(call.test, "test", call.repeat)
     if evaluated.input_shape != typical.input_shape:
         raise UsageError(
             f"test: samples have shape {evaluated.input_shape}, the calibration "
@@ -181,12 +192,16 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
     )
     if host is not None:
         typical, evaluated = (
-            replace(s, spikes=frozen(host.encode(s.spikes))) for s in (typical, evaluated)
+            check_samples(s.name, host.encode(s.spikes), s.labels) for s in (typical, evaluated)
         )
     # A network of one dimension is read with a height of 1.
     typical, evaluated = (s.shaped(network.input_shape) for s in (typical, evaluated))
     network, readout = _read_out(network, call.readout)
     check_features(network)
+    opened = _input(chip, call, typical, evaluated)
+    if opened.graded:
+        check_graded(network)
+        chip.check_input(opened)
     check_network(chip.exchange, network)
     check_classes((typical, evaluated), classes_of(readout, network.output.size), call.classes)
     asked = asked or Request()
@@ -204,7 +219,26 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
         call.time_limit,
         call.classes,
         asked,
+        opened,
     )
+
+
+def _input(chip: Target, call: VerbCall, typical: Samples, evaluated: Samples) -> InputFormat:
+    """Return what the samples need the input to carry."""
+    if _WIDER.index(evaluated.kind) > _WIDER.index(typical.kind):
+        raise UsageError(
+            f"test: samples hold {_WORDS[evaluated.kind]}, the calibration samples "
+            f"{_WORDS[typical.kind]}. Give both alike."
+        )
+    both = (typical.spikes, evaluated.spikes)
+    low, high = min(float(s.min()) for s in both), max(float(s.max()) for s in both)
+    found = payload(typical.kind, low, high, call.input_bits)
+    if found.kind == "integers" and call.input_bits is None:
+        # Room above what was seen is no reason to refuse a chip.
+        most = chip.payload_bits + found.signed
+        needed = bits_for(int(low), int(high))
+        found = replace(found, bits=max(needed, min(found.bits, most)))
+    return found
 
 
 def _read_out(network: Network, asked: Readout | None) -> tuple[Network, Readout]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from osbc_deploy.errors import UsageError
 
-__all__ = ["Readout", "outputs_per_class", "parsed_pattern"]
+__all__ = ["InputKind", "Readout", "outputs_per_class", "parsed_pattern"]
+
+InputKind: TypeAlias = Literal["spikes", "integers", "values"]
+"""What samples hold: 0 and 1, whole numbers such as event counts, or real values."""
 
 Readout: TypeAlias = str
 """``sum``, ``last`` or ``max`` of each output over time, or ``vote:N``: the sum over time and over

@@ -19,12 +19,14 @@ from typing import Literal, TypeAlias
 from osbc_deploy.errors import UsageError
 from osbc_deploy.notation import Readout, outputs_per_class, parsed_pattern
 from osbc_deploy.option import Options, option
+from osbc_deploy.search_options import BITS, BudgetOptions, FitBudget, SearchOptions
 
 __all__ = [
-    "BITS", "REQUESTED", "VERIFIED", "Allocation", "Compression", "CompressionRequest",
-    "Dataset", "DatasetOptions", "DeployOptions", "FitBudget", "FitOptions",
-    "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData", "Readout",
-    "Reset", "RunOptions", "StrPath", "Substitute", "TargetOptions", "VerifyOptions",
+    "BITS", "REQUESTED", "VERIFIED", "Allocation", "CompressOptions", "Compression",
+    "CompressionRequest", "DataOptions", "Dataset", "DatasetOptions", "DeployOptions", "FitBudget",
+    "FitOptions", "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData",
+    "Readout", "Reset", "RunOptions", "Split", "StrPath", "Substitute", "TargetOptions",
+    "VerifyOptions",
 ]  # fmt: skip
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -32,14 +34,12 @@ Method: TypeAlias = Literal["osbc", "obc", "magnitude"]
 Allocation: TypeAlias = Literal["lamps", "uniform", "global"]
 Reset: TypeAlias = Literal["zero", "subtract"]
 Substitute: TypeAlias = Literal["maxpool=avg"]
+Split: TypeAlias = Literal["time", "number"]
 Dataset: TypeAlias = Literal["nmnist", "cifar10dvs", "dvs128gesture"]
 
 REQUESTED = "report.compression.requested"
 VERIFIED = "verify.options"
 """Places in the reports, beside the provenance of every report, which holds all options."""
-
-BITS = (8, 6, 5, 4, 3, 2)
-"""Widths that ``fit`` tries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,18 @@ class TargetOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(Options):
-    """What belongs to the model: parameters of a module, what a NIR graph leaves open."""
+class WeightsOptions(Options):
+    """Parameters of a module."""
 
     weights: StrPath | None = option(
         None, "Weights to load into MODEL.", metavar="FILE.safetensors|FILE.pth"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(WeightsOptions):
+    """What belongs to the model: parameters of a module, what a NIR graph leaves open."""
+
     dt: float | None = option(
         None,
         "Time step of a NIR file, in the unit of its time constants.",
@@ -80,8 +86,8 @@ class ModelOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(Options):
-    """How a network is read out, and what it is run on."""
+class ReadoutOptions(Options):
+    """How samples are shown to a network, and how it is read out."""
 
     readout: Readout | None = option(
         None,
@@ -90,16 +96,14 @@ class RunOptions(Options):
         metavar="sum|last|max|vote:N",
         reported=[VERIFIED],
     )
+    repeat: int | None = option(
+        None, "Steps to show samples without a time axis for, such as images.", metavar="T", least=1
+    )
     classes: int | None = option(
         None,
         "Classes that MODEL tells apart, where the labels hold only the first of them.",
         metavar="N",
     )
-    backend: str | None = option(None, "Run on another backend than the target's.", metavar="NAME")
-    backend_samples: int = option(
-        16, "Samples to run on the backend and compare spike by spike.", least=0
-    )
-    time_limit: float = option(600.0, "How long the backend may take.", metavar="SECONDS", above=0)
 
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
@@ -107,6 +111,22 @@ class RunOptions(Options):
             outputs_per_class(self.readout or "sum")
         except UsageError as error:
             yield str(error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ReadoutOptions):
+    """The same, and what it is run on."""
+
+    input_bits: int | None = option(
+        None,
+        "Bits of graded input; by default 8 of real values, one to spare of whole numbers.",
+        metavar="N", least=1, most=24,
+    )  # fmt: skip
+    backend: str | None = option(None, "Run on another backend than the target's.", metavar="NAME")
+    backend_samples: int = option(
+        16, "Samples to run on the backend and compare spike by spike.", least=0
+    )
+    time_limit: float = option(600.0, "How long the backend may take.", metavar="SECONDS", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +238,20 @@ class DeployOptions(RunOptions, ResumeOptions, Compression, ModelOptions, Target
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompressOptions(ReadoutOptions, ResumeOptions, Compression, WeightsOptions):
+    """What ``compress`` is asked to do."""
+
+    exclude: Sequence[str] = option(
+        (),
+        "A layer, or a module of layers, to leave as it is; may be repeated.",
+        metavar="LAYER",
+    )
+    device: str = option(
+        "cpu", "Where MODEL runs, such as cuda; the solver stays on the CPU.", metavar="DEVICE"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class VerifyOptions(DeployOptions):
     """What ``verify`` is asked to do: deploy, and compare."""
 
@@ -247,67 +281,6 @@ class VerifyOptions(DeployOptions):
         metavar="NAME=VALUE",
         flags=["--gate"],
     )
-
-
-@dataclass(frozen=True)
-class FitBudget(Options):
-    """What a plan may use."""
-
-    cores: int | None = option(
-        None,
-        "Cores the network may take; the target's by default.",
-        least=1,
-        remedy="Nothing can run on that.",
-    )
-    memory: int | None = option(
-        None,
-        "Memory it may take on all cores.",
-        metavar="BYTES",
-        least=1,
-        remedy="Nothing can run on that.",
-    )
-    accuracy_drop: float | None = option(
-        None,
-        "Accuracy that may be lost, such as 0.01; asks for the smallest network that keeps it.",
-        metavar="SHARE",
-        flags=["--max-accuracy-drop"],
-        least=0,
-        most=1,
-        remedy="Give a share, such as 0.01 for one point.",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BudgetOptions(Options):
-    """The limits of a search."""
-
-    budget: FitBudget | None = option(None, "What the network may take.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions(Options):
-    """What a search may try."""
-
-    bits: Sequence[int] = option(
-        BITS,
-        "Bits per weight that may be taken.",
-        least=1,
-        most=8,
-        remedy="Give the bits per weight, such as 4.",
-    )
-    max_sparsity: float = option(
-        0.99,
-        "Most that may be removed.",
-        least=0,
-        below=1,
-        remedy="Give the share of weights to remove, such as 0.9.",
-    )
-
-    def _contradictions(self) -> Iterator[str]:
-        untried = ", ".join(str(width) for width in self.bits if width not in BITS)
-        if untried or not self.bits:
-            tried = ", ".join(map(str, sorted(BITS)))
-            yield f"bits: fit tries {tried}, not {untried or 'none'}. Give some of these."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +320,8 @@ class DatasetOptions(Options):
     """How the recordings of a published data set become samples."""
 
     steps: int = option(15, "Time steps of a recording of --dataset.", least=1)
+    split: Split = option("time", "What steps of --dataset have the same of: time, or events.")
+    count_events: bool = option(False, "Count the events of a pixel and step of --dataset.")
     size: int | None = option(
         None,
         "Side of a frame of --dataset; the sensor's by default.",
@@ -378,8 +353,13 @@ class NamedData(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputOptions(DatasetOptions, NamedData, SampleOptions):
-    """What the command line runs a network on, and where the results go."""
+class DataOptions(DatasetOptions, NamedData, SampleOptions):
+    """What the command line runs a network on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputOptions(DataOptions):
+    """The same, and where the results go."""
 
     output: StrPath | None = option(
         None,

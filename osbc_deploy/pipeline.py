@@ -19,6 +19,7 @@ from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity, compare
+from osbc_deploy.fixedpoint.coding import InputSeen
 from osbc_deploy.formats.format import check_integers
 from osbc_deploy.job import Job, VerbCall, prepare, verb
 from osbc_deploy.lower.lowering import lower
@@ -78,14 +79,16 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         compressed,
         job.typical.spikes,
         job.chip.number_formats,
+        input=job.input,
         readout=job.readout,
         progress=progress,
     )
     check_integers(job.chip.exchange, lowered.network)
     layers = layers_of(lowered.network)
     mapping = map_layers(layers, job.chip)
+    sent = lowered.network.input.codes(job.typical.spikes)
     spikes = {
-        INPUT: np.count_nonzero(job.typical.spikes, axis=(0, 1)).ravel() / len(job.typical),
+        INPUT: np.count_nonzero(sent, axis=(0, 1)).ravel() / len(job.typical),
         **{name: seen.counts / len(job.typical) for name, seen in lowered.activity.items()},
     }
     placement = place(traffic(mapping, layers, spikes), job.chip)
@@ -115,6 +118,7 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         accuracy=accuracy,
         fidelity=fidelity,
         activity=engine.activity,
+        input=InputSeen.of(lowered.network.input, job.evaluated.spikes),
         provenance=provenance(
             job.asked,
             model=job.network,

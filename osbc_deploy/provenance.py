@@ -30,7 +30,7 @@ from osbc_deploy.formats.folder import network_digest
 from osbc_deploy.model.graph import Network
 from osbc_deploy.option import Options, rows
 
-__all__ = ["Call", "Request", "provenance", "report_digest", "request", "sealed"]
+__all__ = ["Call", "Request", "origin", "provenance", "report_digest", "request", "sealed"]
 
 _PACKAGES = ("numpy", "scipy", "torch", "numba")
 """What the numbers come from."""
@@ -178,18 +178,33 @@ def provenance(
         Of `network` on `test`.
     """
     return {
+        **origin(
+            asked,
+            model=model.source,
+            model_sha256=model.fingerprint(),
+            calibration=calibration,
+            test=test,
+        ),
+        "network_sha256": network_digest(network),
+        "target": {"name": target.name, "sha256": target.digest},
+        "output_sha256": run.fingerprint(),
+    }
+
+
+def origin(
+    asked: Request, *, model: str, model_sha256: str, calibration: Samples, test: Samples
+) -> dict[str, Any]:
+    """Return what every provenance says: who asked for what, when, with which model and data."""
+    return {
         "date": asked.date,
         "tool": __version__,
         "command": asked.command,
         "seed": asked.seed,
         "options": dict(asked.options),
-        "model": model.source,
-        "model_sha256": model.fingerprint(),
-        "network_sha256": network_digest(network),
-        "target": {"name": target.name, "sha256": target.digest},
+        "model": model,
+        "model_sha256": model_sha256,
         "calibration": _data(calibration),
         "test": _data(test),
-        "output_sha256": run.fingerprint(),
         "steps": test.steps,
         "environment": _environment(),
     }

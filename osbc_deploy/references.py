@@ -97,7 +97,7 @@ def _import_file(path: Path) -> Any:
     return module
 
 
-def as_samples(given: Any, name: str) -> Samples:
+def as_samples(given: Any, name: str, repeat: int | None = None) -> Samples:
     """Turn whatever names or holds samples into checked samples.
 
     Parameters
@@ -108,27 +108,34 @@ def as_samples(given: Any, name: str) -> Samples:
         of its name, may return any of these.
     name : str
         What to call the data in an error.
+    repeat : int, optional
+        Time steps for which samples without a time axis are shown.
     """
     if isinstance(given, Samples):
+        if repeat is not None:
+            raise UsageError(
+                f"--repeat: {given.name} has a time axis already, of {given.steps} steps. Leave "
+                "the option out."
+            )
         return given
     if isinstance(given, os.PathLike):
-        return load_npz(Path(given))
+        return load_npz(Path(given), repeat)
     if isinstance(given, str):
         if ":" not in given or given.endswith(".npz"):
-            return load_npz(Path(given))
-        return as_samples(load_object(given), given)
+            return load_npz(Path(given), repeat)
+        return as_samples(load_object(given), given, repeat)
     if isinstance(given, tuple) and len(given) == 2:
-        return check_samples(name, *given)
+        return check_samples(name, *given, repeat=repeat)
     if hasattr(given, "spikes"):
-        return check_samples(name, given.spikes, getattr(given, "labels", None))
+        return check_samples(name, given.spikes, getattr(given, "labels", None), repeat)
     if hasattr(given, "ndim"):
-        return check_samples(name, given)
+        return check_samples(name, given, repeat=repeat)
     if callable(given) and not hasattr(given, "__getitem__"):
-        return as_samples(given(), name)
-    return samples_from_dataset(name, given)
+        return as_samples(given(), name, repeat)
+    return samples_from_dataset(name, given, repeat=repeat)
 
 
-def load_samples(data: Data, name: str = "samples") -> Samples:
+def load_samples(data: Data, name: str = "samples", repeat: int | None = None) -> Samples:
     """Load and check samples once, to use them often.
 
     Parameters
@@ -138,6 +145,8 @@ def load_samples(data: Data, name: str = "samples") -> Samples:
         (n, T, ...) or a torch Dataset of ``(spikes (T, ...), label)``.
     name : str
         What to call the data in errors and reports.
+    repeat : int, optional
+        Time steps for which samples (n, ...) without a time axis are shown ("direct coding").
 
     Raises
     ------
@@ -146,7 +155,7 @@ def load_samples(data: Data, name: str = "samples") -> Samples:
     UsageError
         When what is named cannot be found.
     """
-    return as_samples(data, name)
+    return as_samples(data, name, repeat)
 
 
 def load_weights(module: Any, path: Path) -> None:

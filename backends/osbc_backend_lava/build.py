@@ -40,8 +40,6 @@ _SIGNS = {
     "excitatory": SignMode.EXCITATORY,
     "inhibitory": SignMode.INHIBITORY,
 }
-_MESSAGE_BITS = 24
-"""Any number above 0 tells Lava that spikes are graded; it does not look at their width."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +114,9 @@ def build(
     outgoing: dict[str, list[Any]] = {name: [] for name in ports}
     for projection in network.projections:
         shape = network.shape_of(projection.pre)
-        connection = _process(projection.connection, projection, shape, sparse_below)
+        # Any number above 0 tells Lava that spikes are graded; it does not look at their width.
+        bits = network.input.bits if projection.graded else 0
+        connection = _process(projection.connection, projection, shape, bits, sparse_below)
         port, post = ports[projection.pre], neurons[projection.post]
         if port.shape != connection.s_in.shape:
             port = port.reshape(connection.s_in.shape)
@@ -132,7 +132,11 @@ def build(
 
 @singledispatch
 def _process(
-    connection: FixedConnection, projection: FixedProjection, pre_shape: Shape, sparse_below: float
+    connection: FixedConnection,
+    projection: FixedProjection,
+    pre_shape: Shape,
+    bits: int,
+    sparse_below: float,
 ) -> Any:
     """Return the Lava process of a projection's connection."""
     raise no_such_kind(connection, "Lava")
@@ -140,7 +144,11 @@ def _process(
 
 @_process.register(FixedDense)
 def _(
-    connection: FixedDense, projection: FixedProjection, pre_shape: Shape, sparse_below: float
+    connection: FixedDense,
+    projection: FixedProjection,
+    pre_shape: Shape,
+    bits: int,
+    sparse_below: float,
 ) -> Any:
     shape = (len(connection.weight), math.prod(pre_shape))
 
@@ -152,7 +160,7 @@ def _(
         "weight_exp": projection.weight_exp,
         "num_weight_bits": projection.weight_bits,
         "sign_mode": _SIGNS[projection.sign],
-        "num_message_bits": _message_bits(projection),
+        "num_message_bits": bits,
     }
     sparse = np.count_nonzero(weight) < sparse_below * weight.size
     if connection.delay is None:
@@ -171,7 +179,11 @@ def _(
 
 @_process.register(FixedConv)
 def _(
-    connection: FixedConv, projection: FixedProjection, pre_shape: Shape, sparse_below: float
+    connection: FixedConv,
+    projection: FixedProjection,
+    pre_shape: Shape,
+    bits: int,
+    sparse_below: float,
 ) -> Any:
     # Conv ignores the exponent, so it goes into the weights; that is exact both ways, because
     # mantissas are multiples of every power of two that a negative exponent takes away.
@@ -189,12 +201,8 @@ def _(
         padding=connection.padding[::-1],
         dilation=connection.dilation[::-1],
         groups=connection.groups,
-        num_message_bits=_message_bits(projection),
+        num_message_bits=bits,
     )
-
-
-def _message_bits(projection: FixedProjection) -> int:
-    return _MESSAGE_BITS if projection.graded else 0
 
 
 def _neurons(

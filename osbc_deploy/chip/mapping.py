@@ -166,7 +166,14 @@ class Mapping:
 
 
 def map_network(network: FixedPointNetwork, target: Target) -> Mapping:
-    """Give every population of a network the cores it needs."""
+    """Give every population of a network the cores it needs.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When the chip does not take what the network's input carries.
+    """
+    target.check_input(network.input)
     return map_layers(layers_of(network), target)
 
 

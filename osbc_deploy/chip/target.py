@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from osbc_deploy.chip.facts import Fact, Positive, Strict, facts_of
 from osbc_deploy.chip.memory import MemoryModel
-from osbc_deploy.errors import TargetError, reason
+from osbc_deploy.errors import TargetError, UnsupportedModelError, reason
+from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.limits import HAND_WRITTEN, read_text
 from osbc_deploy.options import StrPath
@@ -67,6 +68,21 @@ class Energy(Strict):
     neuron_update: Fact[Annotated[float, Field(gt=0)]] | None = None
 
 
+class Input(Strict):
+    """What a chip takes as input.
+
+    Attributes
+    ----------
+    payload_bits : Fact
+        Of a graded spike, without the sign; 1 where a spike carries nothing.
+    signed : Fact
+        Whether payloads may be negative.
+    """
+
+    payload_bits: Fact[Annotated[int, Field(gt=0, le=32)]]
+    signed: Fact[bool]
+
+
 class Formats(Strict):
     """The widths of the chip's registers; :class:`NumberFormats` knows their ranges."""
 
@@ -98,6 +114,8 @@ class Target(Strict):
         The facts; `memory` is one of the models of :mod:`osbc_deploy.chip.memory`.
     formats : Formats or None
         None for a chip whose arithmetic is not described: networks are mapped, not run.
+    input : Input or None
+        None for a chip that is not known to take anything but spikes.
     mesh : Mesh or None
     energy : Energy or None
     exchange : str or None
@@ -115,6 +133,7 @@ class Target(Strict):
     chip: Chip
     memory: MemoryModel
     formats: Formats | None = None
+    input: Input | None = None
     mesh: Mesh | None = None
     energy: Energy | None = None
     exchange: str | None = None
@@ -144,6 +163,43 @@ class Target(Strict):
     def cores(self) -> int:
         """Cores of all chips."""
         return self.chip.cores.value * self.chip.chips.value
+
+    @property
+    def payload_bits(self) -> int:
+        """Bits of a graded spike, without the sign; 1 for a chip that has none."""
+        return 1 if self.input is None else self.input.payload_bits.value
+
+    def check_input(self, given: InputFormat) -> None:
+        """Refuse an input that the chip does not take.
+
+        Raises
+        ------
+        UnsupportedModelError
+            For graded input, of more bits, or with a sign.
+        """
+        bits = self.payload_bits
+        signed = self.input is not None and self.input.signed.value
+        if not given.graded:
+            return
+        what = {"integers": "whole numbers", "values": "real values"}.get(given.kind, "")
+        if bits == 1:
+            says = "takes 0 or 1" if self.input else "is not known to take more than 0 or 1"
+            raise UnsupportedModelError(
+                f"input: holds {what}, the target {self.name!r} {says} ([input] payload_bits). "
+                "Train on spikes and give these, or take a target that has graded spikes, such as "
+                "loihi2."
+            )
+        if given.signed and not signed:
+            raise UnsupportedModelError(
+                f"input: holds {what} below 0, the payloads of target {self.name!r} have no sign "
+                "([input] signed). Train on input of 0 and more, such as one channel for each sign."
+            )
+        if given.bits - given.signed > bits:
+            raise UnsupportedModelError(
+                f"input: {what} need payloads of {given.bits - given.signed} bits, the target "
+                f"{self.name!r} has {bits} ([input] payload_bits). Give fewer --input-bits, or "
+                "clip the samples and train on the same."
+            )
 
     def facts(self) -> dict[str, Fact[Any]]:
         """Every fact by its dotted name."""

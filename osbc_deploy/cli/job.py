@@ -17,6 +17,7 @@ from osbc_deploy.errors import OsbcError, UsageError
 from osbc_deploy.folders import DEPLOYMENT
 from osbc_deploy.option import Options, rows
 from osbc_deploy.options import (
+    DataOptions,
     DatasetOptions,
     DeployOptions,
     FitOptions,
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from osbc_deploy.provenance import Call
 
 __all__ = [
+    "check_data",
     "check_inputs",
+    "check_resume",
     "command_line",
     "job_options",
     "load_inputs",
@@ -43,7 +46,9 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def job_options(options: type[Options]) -> Callable[[F], F]:
+def job_options(
+    options: type[Options], inputs: type[DataOptions] = InputOptions
+) -> Callable[[F], F]:
     """Give a command what every command that runs a network takes.
 
     It gets the model as `model`, what it is run on as `inputs`, the options of the verb as
@@ -54,7 +59,7 @@ def job_options(options: type[Options]) -> Callable[[F], F]:
         for common in (config_option, quiet_option, json_option):
             command = common(command)
         return click.argument("model", required=False)(
-            takes(options=options, inputs=InputOptions)(command)
+            takes(options=options, inputs=inputs)(command)
         )
 
     return of
@@ -64,10 +69,19 @@ def check_inputs(
     model: str | None, inputs: InputOptions, options: DeployOptions | FitOptions
 ) -> None:
     """Refuse combinations that make no sense, before anything heavy is imported."""
+    check_data(model, inputs, options.weights)
+    if inputs.output is not None:
+        check_folder(Path(inputs.output), DEPLOYMENT)
+    if isinstance(options, DeployOptions):
+        check_resume(options.resume, inputs.output)
+
+
+def check_data(model: str | None, inputs: DataOptions, weights: StrPath | None) -> None:
+    """Refuse data that no model goes with, and a model without data."""
     _check_dataset(inputs)
     if model is None:
         for name, value in (
-            ("--weights", options.weights),
+            ("--weights", weights),
             ("--calibration", inputs.calibration),
             ("--test", inputs.test),
             ("--dataset", inputs.dataset),
@@ -85,19 +99,21 @@ def check_inputs(
             "--calibration: is missing for MODEL. Give an .npz with spikes (n, T, ...)"
             ", package.module:factory, or a --dataset."
         )
-    if inputs.output is not None:
-        check_folder(Path(inputs.output), DEPLOYMENT)
-    resume = options.resume if isinstance(options, DeployOptions) else None
-    if resume is not None:
-        resume = Path(resume)
-        if inputs.output is not None and Path(inputs.output).absolute() == resume.absolute():
-            raise UsageError(f"--resume: {resume} is what -o names. Choose another folder.")
-        from osbc_deploy.compress.state import check_state_folder
-
-        check_state_folder(resume)
 
 
-def _check_dataset(inputs: InputOptions) -> None:
+def check_resume(resume: StrPath | None, output: StrPath | None) -> None:
+    """Refuse a folder of finished layers that is none, or that the output would replace."""
+    if resume is None:
+        return
+    resume = Path(resume)
+    if output is not None and Path(output).absolute() == resume.absolute():
+        raise UsageError(f"--resume: {resume} is what -o names. Choose another folder.")
+    from osbc_deploy.compress.state import check_state_folder
+
+    check_state_folder(resume)
+
+
+def _check_dataset(inputs: DataOptions) -> None:
     if inputs.dataset is not None:
         if inputs.data_root is None:
             raise UsageError(
@@ -123,7 +139,7 @@ def _dataset_of(options: DatasetOptions, name: str, root: StrPath) -> DatasetReq
     return DatasetRequest(name, Path(root), **asked)
 
 
-def command_line(inputs: InputOptions) -> Call:
+def command_line(inputs: DataOptions) -> Call:
     """Return the command line that runs, for the provenance."""
     from osbc_deploy.provenance import Call
 
@@ -132,7 +148,7 @@ def command_line(inputs: InputOptions) -> Call:
 
 
 def load_inputs(
-    model: str | None, inputs: InputOptions, progress: Progress = SILENT
+    model: str | None, inputs: DataOptions, progress: Progress = SILENT
 ) -> dict[str, Any]:
     """Return model and data as arguments of a verb; without a model, what is bundled."""
     seed_everything(inputs.seed)

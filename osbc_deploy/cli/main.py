@@ -15,6 +15,7 @@ import click
 
 from osbc_deploy._version import __version__
 from osbc_deploy.cli import interrupts
+from osbc_deploy.cli.compress import compress_command
 from osbc_deploy.cli.console import say
 from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.export import export_command
@@ -75,6 +76,7 @@ def cli() -> None:
 cli.add_command(deploy_command)
 cli.add_command(fit_command)
 cli.add_command(verify_command)
+cli.add_command(compress_command)
 cli.add_command(inspect_command)
 cli.add_command(report_command)
 cli.add_command(check_command)

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.arrays import FloatArray, SpikeArray, peak_of
 from osbc_deploy.compress.exact import FLOAT_BITS, WHOLE_BITS, WholeSum, log2
 from osbc_deploy.compress.moments import Moments, averaged
 from osbc_deploy.compress.rows import Workspace
@@ -247,7 +247,8 @@ class _Grid:
 
 def _unit_of(ones: FloatArray, rasters: Sequence[SpikeArray], bits: int) -> float:
     """Return the power of two of which the largest trace there can be has so many bits."""
-    peak = max(1, *(int(raster.max(initial=0)) for raster in rasters))
+    peaks = [peak_of(raster) for raster in rasters]
+    peak = max(peaks) if any(isinstance(p, float) for p in peaks) else max(1, *peaks)
     # All inputs active at every step make the largest.
     largest = float(np.abs(ones).max(initial=0.0)) * peak
     return math.ldexp(1.0, math.frexp(largest)[1] - bits) if largest > 0 else 1.0

@@ -27,7 +27,7 @@ from osbc_deploy.model.simulate import simulate
 from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["assemble", "compress"]
+__all__ = ["assemble", "compress", "silent_outputs"]
 
 _MORE_ROWS = 4
 """Times as many rows are drawn where a layer lost too much on others."""
@@ -116,7 +116,7 @@ def assemble(
     statistics: Statistics,
 ) -> CompressedNetwork:
     """Return the network with these compressed projections, and what is to be said of them."""
-    silent = tuple(_silent_outputs(results))
+    silent = tuple(silent_outputs(results))
     return CompressedNetwork(
         network, results, options, statistics.deviations + silent, statistics.rates
     )
@@ -177,7 +177,8 @@ def _belongs_to(
     }
 
 
-def _silent_outputs(results: Mapping[str, CompressedProjection]) -> Iterator[Deviation]:
+def silent_outputs(results: Mapping[str, CompressedProjection]) -> Iterator[Deviation]:
+    """Say which layers have outputs without any weight."""
     for name, result in results.items():
         rows = result.codes.reshape(len(result.codes), -1)
         count = int((~rows.any(axis=1)).sum())

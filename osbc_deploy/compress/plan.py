@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.allocation import (
     global_allocation,
     lamps_allocation,
@@ -24,7 +24,7 @@ from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.simulate import FloatRun
 from osbc_deploy.progress import Progress, task
 
-__all__ = ["pattern_of", "plan"]
+__all__ = ["pattern_of", "plan", "shared_weights", "shared_widths"]
 
 _WIDTHS = range(1, 9)
 
@@ -72,20 +72,15 @@ def plan(
         plain = collect(network, calibration, options, progress=progress).problems
         by_name = {p.afferents[0].post: p for p in plain}
         problems = {name: by_name[name] for name in shared}
-    space = Workspace(options.solver_memory, options.threads)
     if shared:
-        keep |= _shared_weights(network, shared, sizes, problems, options, space)
+        weights = {
+            name: np.concatenate([q.connection.weight.ravel() for q in trained[name]])
+            for name in shared
+        }
+        keep |= shared_weights(weights, problems, options)
     if problems and options.mixed:
-        losses, stored = [], []
-        with task(progress, "mixed precision", len(problems)):
-            for name, problem in problems.items():
-                pattern = pattern_of(network, _population(network, name), options)
-                pruned = prune_layer(problem, keep[name], pattern=pattern, space=space)
-                found = quantize_layer(problem, pruned, _WIDTHS, options.scale_groups, space)
-                losses.append({f[0].bits: f[0].relative_loss["total"] for f in found})
-                stored.append(sum(p.kept for p in found[0]))
-                progress.advance()
-        bits |= dict(zip(problems, mixed_widths(losses, stored, options.bits), strict=True))
+        patterns = {n: pattern_of(network, _population(network, n), options) for n in problems}
+        bits |= shared_widths(problems, keep, patterns, options, progress)
     if store:
         store.save_plan({"keep": keep, "bits": bits})
     return keep, bits
@@ -95,28 +90,55 @@ def _population(network: Network, name: str) -> Population:
     return next(p for p in network.populations if p.name == name)
 
 
-def _shared_weights(
-    network: Network,
-    shared: list[str],
-    sizes: Mapping[str, int],
+def shared_weights(
+    weights: Mapping[str, FloatArray],
     problems: Mapping[str, LayerProblem],
     options: CompressionOptions,
-    space: Workspace,
 ) -> dict[str, int]:
-    counts = [sizes[name] for name in shared]
+    """Return how many weights each layer keeps of all that layers share.
+
+    Parameters
+    ----------
+    weights : dict of ndarray
+        Of each layer.
+    problems : dict of LayerProblem
+        Of the same layers; needed where the loss decides.
+    options : CompressionOptions
+    """
+    counts = [weight.size for weight in weights.values()]
     if options.allocation == "uniform":
         found = uniform_allocation(counts, options.sparsity)
     elif options.allocation == "lamps":
-        weights = [
-            np.concatenate([q.connection.weight.ravel() for q in network.afferents(name)])
-            for name in shared
-        ]
-        found = lamps_allocation(weights, options.sparsity)
+        found = lamps_allocation(list(weights.values()), options.sparsity)
     else:
         total = sum(counts)
         # No layer can keep more than all that are kept.
         most = max(1, total - round(options.sparsity * total))
-        rankings = [rank_layer(problems[name], min(sizes[name], most), space) for name in shared]
-        wholes = [problems[name].whole for name in shared]
+        space = Workspace(options.solver_memory, options.threads)
+        rankings = [
+            rank_layer(problems[name], min(weight.size, most), space)
+            for name, weight in weights.items()
+        ]
+        wholes = [problems[name].whole for name in weights]
         found = global_allocation(rankings, wholes, counts, options.sparsity)
-    return dict(zip(shared, found, strict=True))
+    return dict(zip(weights, found, strict=True))
+
+
+def shared_widths(
+    problems: Mapping[str, LayerProblem],
+    keep: Mapping[str, int],
+    patterns: Mapping[str, Pattern],
+    options: CompressionOptions,
+    progress: Progress,
+) -> dict[str, int]:
+    """Return the bits of each layer whose average is what is asked for."""
+    space = Workspace(options.solver_memory, options.threads)
+    losses, stored = [], []
+    with task(progress, "mixed precision", len(problems)):
+        for name, problem in problems.items():
+            pruned = prune_layer(problem, keep[name], pattern=patterns[name], space=space)
+            found = quantize_layer(problem, pruned, _WIDTHS, options.scale_groups, space)
+            losses.append({f[0].bits: f[0].relative_loss["total"] for f in found})
+            stored.append(sum(p.kept for p in found[0]))
+            progress.advance()
+    return dict(zip(problems, mixed_widths(losses, stored, options.bits), strict=True))

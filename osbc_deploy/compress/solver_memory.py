@@ -8,16 +8,16 @@ stay within the solver's memory by themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import array_bytes, shown
 from osbc_deploy.model.graph import Network, Population
 
-__all__ = ["check_solver_memory", "hessian_bytes"]
+__all__ = ["PLAIN_MATRICES", "check_needed", "check_solver_memory", "hessian_bytes", "matrices_of"]
 
-_TUNED, _PLAIN, _KEPT = 18, 6, 3
+_TUNED, PLAIN_MATRICES, _KEPT = 18, 6, 3
 """Matrices of a layer: at most, by what is asked, and those that stay when all layers are held."""
 
 _BATCH = 16
@@ -64,29 +64,61 @@ def check_solver_memory(
     """
     if options.method == "magnitude" and not together:
         return
-    tuned = tuned and options.method != "magnitude"
-    matrices = _TUNED if tuned else _PLAIN
+    matrices = matrices_of(options, tuned=tuned)
     kept = 0
     if together:
         kept = sum(hessian_bytes(network, p, _KEPT, 0) for p in network.trained)
-    needed = {p.name: kept + hessian_bytes(network, p, matrices, steps) for p in network.trained}
+
+    def needed(matrices: int) -> dict[str, int]:
+        return {p.name: kept + hessian_bytes(network, p, matrices, steps) for p in network.trained}
+
+    inputs = {
+        p.name: (
+            " + ".join(a.name for a in network.afferents(p.name)),
+            sum(a.connection.fan_in for a in network.afferents(p.name)),
+        )
+        for p in network.trained
+    }
+    check_needed(needed(matrices), needed(PLAIN_MATRICES), inputs, options)
+
+
+def matrices_of(options: CompressionOptions, *, tuned: bool) -> int:
+    """Return how many matrices of a layer there are at most."""
+    return _TUNED if tuned and options.method != "magnitude" else PLAIN_MATRICES
+
+
+def check_needed(
+    needed: Mapping[str, int],
+    plain: Mapping[str, int],
+    inputs: Mapping[str, tuple[str, int]],
+    options: CompressionOptions,
+) -> None:
+    """Refuse layers that need more than the solver's memory.
+
+    Parameters
+    ----------
+    needed, plain : dict of int
+        Bytes by layer: as asked, and where no variants are tried.
+    inputs : dict of (str, int)
+        What each layer is called, and the inputs of a neuron.
+    options : CompressionOptions
+
+    Raises
+    ------
+    UsageError
+        With every layer that needs more.
+    """
     over = {name: size for name, size in needed.items() if size > options.solver_memory}
     if not over:
         return
-    lines = "\n".join(_lines(network, over))
-    most = max(over.values())
-    plain = kept + max(hessian_bytes(network, p, _PLAIN, steps) for p in network.trained)
-    less = f"--no-tune needs {shown(plain)}, " if tuned and plain < most else ""
+    lines = "\n".join(
+        f"  - {inputs[name][0]}: needs {shown(size)} for {inputs[name][1]:,} inputs of a neuron"
+        for name, size in over.items()
+    )
+    most, least = max(over.values()), max(plain.values())
+    less = f"--no-tune needs {shown(least)}, " if least < most else ""
     raise UsageError(
         f"--solver-memory: {shown(options.solver_memory)} is less than the Hessians of {len(over)} "
         f"layer(s) need:\n{lines}\nGive it {most} bytes where the machine has them; {less}a layer "
         "with fewer inputs needs less with the square of them."
     )
-
-
-def _lines(network: Network, over: dict[str, int]) -> Iterator[str]:
-    for name, size in over.items():
-        afferents = network.afferents(name)
-        fan_in = sum(p.connection.fan_in for p in afferents)
-        layers = " + ".join(p.name for p in afferents)
-        yield f"  - {layers}: needs {shown(size)} for {fan_in:,} inputs of a neuron"

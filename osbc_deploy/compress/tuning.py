@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -37,7 +38,7 @@ from osbc_deploy.model.delivery import delivered
 from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
 
-__all__ = ["HELD_OUT", "MIN_HELD_OUT", "Scene", "tune", "tune_threshold"]
+__all__ = ["HELD_OUT", "MIN_HELD_OUT", "Scene", "Trial", "tune", "tune_threshold"]
 
 HELD_OUT = 5
 """Every fifth calibration sample judges."""
@@ -56,7 +57,40 @@ _DECIMALS = 6
 _PULLS = (1.0, 3.0, 10.0, 30.0)
 """Multiples of the damping that may hold the cross term's target to the weights as they were."""
 
-Solve = Callable[[LayerProblem], tuple[CompressedProjection, ...]]
+Layer = tuple[CompressedProjection, ...]
+Solve = Callable[[LayerProblem], Layer]
+
+
+class Trial(Protocol):
+    """Weights between what is compressed before them and the float network behind."""
+
+    @property
+    def method(self) -> str:
+        """The method of compression."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether other values arrive than in the float network."""
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether a bias can take what the weights leave."""
+
+    @property
+    def can_shift(self) -> bool:
+        """Whether thresholds may be moved."""
+
+    def moments(self, *, cross: bool, part: slice) -> Moments:
+        """Return the moments of some samples; with a cross term, of what arrives now."""
+
+    def problem(self, moments: Moments, *, free_bias: bool, pull: float = 1.0) -> LayerProblem:
+        """State the problem of the weights."""
+
+    def judge(self) -> Callable[[Layer], FloatArray]:
+        """Return what gives the error of the output for each sample that judges."""
+
+    def matched(self, layer: Layer) -> Layer:
+        """Return the layer with the threshold at which the float network's rate is met."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +179,26 @@ class Scene:
             pull=pull,
         )
 
+    @property
+    def has_bias(self) -> bool:
+        """Whether a bias can take what the weights leave."""
+        return any(p.connection.bias is not None for p in self.afferents)
+
+    @property
+    def can_shift(self) -> bool:
+        """Whether thresholds may be moved."""
+        neuron = self.population.neuron
+        # Subtraction of the threshold would subtract another value too.
+        return neuron.spiking and self.rate > 0 and neuron.reset_rule().kind == "zero"
+
+    def judge(self) -> Callable[[Layer], FloatArray]:
+        """Return what gives the error of the output for each sample that judges."""
+        return _Judge(self).errors
+
+    def matched(self, layer: Layer) -> Layer:
+        """Return the layer with the threshold at which the float population's rate is met."""
+        return _matched(self, layer)
+
     def with_layer(self, layer: Sequence[CompressedProjection]) -> Network:
         """Return the float network with this population's weights, biases and thresholds."""
         return adapted(self.network, {p.name: p for p in layer})
@@ -170,12 +224,12 @@ class _Variant:
         return " + ".join(parts) or "plain"
 
 
-def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], LayerProblem]:
+def tune(scene: Trial, solve: Solve) -> tuple[Layer, LayerProblem]:
     """Try the variants of one population and return the best, solved on all samples.
 
     Parameters
     ----------
-    scene : Scene
+    scene : Trial
         With at least ``HELD_OUT * MIN_HELD_OUT`` samples.
     solve : callable
         Prunes and quantizes a problem.
@@ -187,7 +241,7 @@ def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], 
     problem : LayerProblem
         What they solve.
     """
-    judge = _Judge(scene)
+    errors_of = scene.judge()
     moments: dict[bool, tuple[Moments, Moments]] = {}
     scores: dict[_Variant, FloatArray] = {}
     for asked in _solved_variants(scene):
@@ -199,34 +253,30 @@ def tune(scene: Scene, solve: Solve) -> tuple[tuple[CompressedProjection, ...], 
         problem = _posed(scene, asked, *moments[asked.cross])
         variant = replace(asked, pull=problem.pull)
         layer = solve(problem)
-        scores[variant] = judge.errors(layer)
-        if _can_shift(scene):
-            scores[replace(variant, threshold=True)] = judge.errors(_matched(scene, layer))
+        scores[variant] = errors_of(layer)
+        if scene.can_shift:
+            scores[replace(variant, threshold=True)] = errors_of(scene.matched(layer))
     best = _best(scores)
     fitted, held = moments[best.cross]
     problem = scene.problem(fitted + held, free_bias=best.free_bias, pull=best.pull)
     layer = solve(problem)
     if best.threshold:
-        layer = _matched(scene, layer)
+        layer = scene.matched(layer)
     return _told(layer, scores, best), problem
 
 
-def tune_threshold(
-    scene: Scene, layer: tuple[CompressedProjection, ...]
-) -> tuple[CompressedProjection, ...]:
+def tune_threshold(scene: Trial, layer: Layer) -> Layer:
     """Return a layer that no sample had a part in, with another threshold if that is better."""
-    judge = _Judge(scene)
+    errors_of = scene.judge()
     forms = {_Variant(): layer}
-    if _can_shift(scene):
-        forms[_Variant(threshold=True)] = _matched(scene, layer)
-    scores = {variant: judge.errors(form) for variant, form in forms.items()}
+    if scene.can_shift:
+        forms[_Variant(threshold=True)] = scene.matched(layer)
+    scores = {variant: errors_of(form) for variant, form in forms.items()}
     best = _best(scores)
     return _told(forms[best], scores, best)
 
 
-def _told(
-    layer: Sequence[CompressedProjection], scores: Mapping[_Variant, FloatArray], best: _Variant
-) -> tuple[CompressedProjection, ...]:
+def _told(layer: Layer, scores: Mapping[_Variant, FloatArray], best: _Variant) -> Layer:
     tried = {str(variant): float(errors.mean()) for variant, errors in scores.items()}
     return tuple(replace(p, tried=tried, chosen=str(best)) for p in layer)
 
@@ -241,17 +291,17 @@ def _best(scores: Mapping[_Variant, FloatArray]) -> _Variant:
     return best
 
 
-def _solved_variants(scene: Scene) -> Iterator[_Variant]:
+def _solved_variants(scene: Trial) -> Iterator[_Variant]:
     """Yield what needs a solution of its own, the simple before the complex."""
     biases = [False]
-    if any(p.connection.bias is not None for p in scene.afferents):
+    if scene.has_bias:
         biases.append(True)
     for cross in (False, True) if scene.changed else (False,):
         for free_bias in biases:
             yield _Variant(cross=cross, free_bias=free_bias)
 
 
-def _posed(scene: Scene, variant: _Variant, fitted: Moments, held: Moments) -> LayerProblem:
+def _posed(scene: Trial, variant: _Variant, fitted: Moments, held: Moments) -> LayerProblem:
     """State a variant's problem, with the pull whose target loses least on the held-out samples."""
     if not variant.cross:
         return scene.problem(fitted, free_bias=variant.free_bias)
@@ -271,19 +321,13 @@ def _held_out_loss(problem: LayerProblem, held: Moments) -> float:
     return total
 
 
-def _sum(scene: Scene, *, cross: bool, starts: Sequence[int]) -> Moments:
+def _sum(scene: Trial, *, cross: bool, starts: Sequence[int]) -> Moments:
     """Return the moments of every sample that does not judge."""
     parts = [scene.moments(cross=cross, part=slice(s, None, HELD_OUT)) for s in starts]
     total = parts[0]
     for part in parts[1:]:
         total += part
     return total
-
-
-def _can_shift(scene: Scene) -> bool:
-    neuron = scene.population.neuron
-    # Subtraction of the threshold would subtract another value too.
-    return neuron.spiking and scene.rate > 0 and neuron.reset_rule().kind == "zero"
 
 
 class _Judge:

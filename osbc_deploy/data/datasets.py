@@ -23,6 +23,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from osbc_deploy.arrays import IntArray
 from osbc_deploy.data.events import (
     Events,
     bin_events,
@@ -103,6 +104,10 @@ class DatasetRequest(DatasetOptions):
         Folder of its files.
     steps : int
         Time steps T of a sample.
+    split : {"time", "number"}
+        What they have the same of; see :func:`bin_events`.
+    count_events : bool
+        Count events; otherwise they are 1 where there is any.
     size : int or None
         Pixels along each side of a frame; the sensor's by default.
     samples_per_class : int or None
@@ -141,12 +146,13 @@ def load_dataset(
     Returns
     -------
     Samples
-        Spikes (n, T, 2, size, size), OFF events before ON events, and labels.
+        Spikes or counts (n, T, 2, size, size), OFF events before ON events, and labels.
 
     Raises
     ------
     UsageError
-        When folders are missing, classes hold fewer recordings than asked, or tonic is missing.
+        When no class is there, one holds fewer recordings than asked, or tonic is missing. A folder
+        that lacks some of the classes gives those it has.
     ArtefactError
         When a file is broken.
     """
@@ -161,7 +167,7 @@ def load_dataset(
     Allowance(f"{request.name}: {asked}", error=UsageError, remedy=remedy).take(
         array_bytes(shape, 1)
     )
-    spikes = np.zeros(shape, np.uint8)
+    spikes: IntArray = np.zeros(shape, np.int8 if request.count_events else np.uint8)
     labels = np.zeros(len(chosen), np.int64)
     # Several samples may lie in one file; each is read once.
     places: dict[Path, list[int]] = {}
@@ -173,7 +179,13 @@ def load_dataset(
             events = source.read(path)
             for place in there:
                 interval = chosen[place][1].interval
-                spikes[place] = bin_events(events, request.steps, source.sensor, size, interval)
+                frames = bin_events(
+                    events, request.steps, source.sensor, size, interval,
+                    split=request.split, count=request.count_events,
+                )  # fmt: skip
+                if request.count_events and frames.max() > np.iinfo(spikes.dtype).max:
+                    spikes = spikes.astype(np.int32)
+                spikes[place] = frames
                 progress.advance()
     spikes.flags.writeable = False
     return check_samples(f"{request.name}/{part}", spikes, labels)
@@ -196,13 +208,15 @@ def _base(request: DatasetRequest, source: Source) -> Path:
 def _chosen(
     name: str, part: Part, classes: Sequence[Sequence[Recording]], count: int | None, seed: int
 ) -> list[tuple[int, Recording]]:
-    least = 1 if count is None else count
-    short = [f"{k} holds {len(found)}" for k, found in enumerate(classes) if len(found) < least]
+    if not any(classes):
+        raise UsageError(f"{name}: the {part} part has no recordings. Extract it again.")
+    # A copy may have some of the classes alone.
+    least = count or 0
+    short = [f"{k} holds {len(c)}" for k, c in enumerate(classes) if 0 < len(c) < least]
     if short:
         raise UsageError(
             f"{name}: the {part} part has too few recordings of a class ({', '.join(short)}), "
-            f"{least} of each are needed. "
-            + ("Extract it again." if least == 1 else "Ask for fewer samples per class.")
+            f"{least} of each are needed. Ask for fewer samples per class."
         )
     picked = []
     for label, found in enumerate(classes):
@@ -297,7 +311,7 @@ def _lines(path: Path) -> list[str]:
 
 def _present(folders: Sequence[Path]) -> None:
     missing = [str(folder) for folder in folders if not folder.is_dir()]
-    if missing:
+    if len(missing) == len(folders):
         raise UsageError(
             f"{', '.join(missing)}: no such folder. Extract the archives of the data set again."
         )

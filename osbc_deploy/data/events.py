@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from osbc_deploy.arrays import IntArray, SpikeArray, frozen
+from osbc_deploy.arrays import IntArray, frozen
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import Allowance, array_bytes, read_bytes
+from osbc_deploy.options import Split
 
 __all__ = ["Events", "bin_events", "read_aedat2", "read_aedat3", "read_aedat4", "read_nmnist"]
 
@@ -77,12 +78,17 @@ def bin_events(
     sensor: int,
     size: int | None = None,
     interval: tuple[int, int] | None = None,
-) -> SpikeArray:
-    """Bin events into binary frames: 1 where at least one event falls.
+    *,
+    split: Split = "time",
+    count: bool = False,
+) -> IntArray:
+    """Bin events into frames: 1 where at least one event falls, or how many do.
 
     An event at `t` of a recording that lasts from `start` to `stop` falls into step
     ``floor((t - start) steps / (stop - start))``, in whole microseconds and so exactly: time slices
-    of the same length, none lost. A pixel of a smaller frame stands for all sensor pixels with
+    of the same length, none lost. Split by number, steps have the same number of events, in the
+    order of the file: event k of n falls into step ``floor(k / floor(n / steps))``, those left over
+    at the end into the last. A pixel of a smaller frame stands for all sensor pixels with
     ``floor(x size / sensor)`` equal to its own place.
 
     Parameters
@@ -97,16 +103,21 @@ def bin_events(
     interval : (int, int), optional
         Start and stop in microseconds, events outside left out; from the first event to right
         after the last by default.
+    split : {"time", "number"}
+        What steps have the same of.
+    count : bool
+        Count the events that fall on a pixel in a step.
 
     Returns
     -------
-    ndarray of uint8 (steps, 2, size, size)
+    ndarray of uint8, or of int32 where they are counted, (steps, 2, size, size)
         Channel 0 holds the OFF events, 1 the ON events; rows before columns.
 
     Raises
     ------
     ArtefactError
-        For a recording without events, with events outside the sensor, or of impossible length.
+        For a recording without events, with events outside the sensor, of impossible length, or
+        with fewer events than steps to share them.
     """
     size = size or sensor
     if interval is not None:
@@ -129,10 +140,25 @@ def bin_events(
             f"{_LONGEST / 1e6:.3g} s are allowed. {_AGAIN}"
         )
     remedy = "Ask for fewer steps or pixels"
-    Allowance(events.name, remedy=remedy).take(array_bytes((steps, 2, size, size), 1))
-    step = (events.t - start) * steps // (stop - start)
-    frames = np.zeros((steps, 2, size, size), np.uint8)
-    frames[step, events.polarity, events.y * size // sensor, events.x * size // sensor] = 1
+    shape = (steps, 2, size, size)
+    # Counted in 8 bytes.
+    Allowance(events.name, remedy=remedy).take(array_bytes(shape, 12 if count else 1))
+    if split == "number":
+        each = len(events) // steps
+        if not each:
+            raise ArtefactError(
+                f"{events.name}: holds {len(events):,} events, {steps:,} steps by number need as "
+                "many. Ask for fewer steps, or split by time."
+            )
+        step = np.minimum(np.arange(len(events)) // each, steps - 1)
+    else:
+        step = (events.t - start) * steps // (stop - start)
+    at = (step, events.polarity, events.y * size // sensor, events.x * size // sensor)
+    if count:
+        found = np.bincount(np.ravel_multi_index(at, shape), minlength=steps * 2 * size * size)
+        return found.reshape(shape).astype(np.int32)
+    frames = np.zeros(shape, np.uint8)
+    frames[at] = 1
     return frames
 
 

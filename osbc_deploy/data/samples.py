@@ -1,4 +1,4 @@
-"""Spike rasters and labels, checked once at the door."""
+"""Input and labels, checked once at the door: spikes, whole numbers such as counts, real values."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from osbc_deploy.arrays import IntArray, SpikeArray, blocks, frozen
+from osbc_deploy.arrays import InputArray, IntArray, blocks, frozen
 from osbc_deploy.data.npz import read_npz
 from osbc_deploy.data.tensors import as_array
 from osbc_deploy.errors import ArtefactError, UsageError, described, reason
-from osbc_deploy.limits import Allowance
+from osbc_deploy.limits import Allowance, array_bytes
+from osbc_deploy.notation import InputKind
 
-__all__ = ["Samples", "check_samples", "load_npz", "samples_from_dataset"]
+__all__ = ["Samples", "check_samples", "kind_of", "load_npz", "samples_from_dataset"]
 
 _MOST_CLASSES = 2**31 - 1
+_LARGEST = 2**24
+"""Whole numbers up to here are exact in single precision, in which most models compute."""
+_KINDS: dict[str, InputKind] = {"u": "spikes", "i": "integers", "f": "values"}
+_STATIC = "for images and the like without time, --repeat T (repeat=T) shows each for T steps"
 _LIKE_LABELS = re.compile(
     r"(^|_)(y|gt|lbl|digits?)($|_)|label|target|class|truth|annot", re.IGNORECASE
 )
@@ -34,17 +39,23 @@ class Samples:
     ----------
     name : str
         Where they came from.
-    spikes : ndarray of uint8 (n, T, ...)
-        0 or 1; n and T at least 1.
+    spikes : ndarray (n, T, ...)
+        n and T at least 1. Of uint8 where all are 0 or 1, of the smallest signed type where all
+        are whole numbers, such as event counts, otherwise of float32.
     labels : ndarray of int64 (n,) or None
     """
 
     name: str
-    spikes: SpikeArray
+    spikes: InputArray
     labels: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.spikes)
+
+    @property
+    def kind(self) -> InputKind:
+        """What the samples hold."""
+        return kind_of(self.spikes)
 
     @property
     def steps(self) -> int:
@@ -71,28 +82,36 @@ class Samples:
     def fingerprint(self) -> str:
         """Return a SHA-256 of shape, spikes and labels."""
         digest = hashlib.sha256(repr(self.spikes.shape).encode())
-        if self.spikes.max(initial=0) > 1:
-            # Packed bits would tell no count from a spike.
-            for sample in self.spikes:
-                digest.update(np.ascontiguousarray(sample, "<i8").tobytes())
-        else:
+        if self.kind == "spikes" and self.spikes.max(initial=0) <= 1:
             digest.update(np.packbits(self.spikes).tobytes())
+        else:
+            # Packed bits would tell no count from a spike.
+            wide = "<f4" if self.kind == "values" else "<i8"
+            for sample in self.spikes:
+                digest.update(np.ascontiguousarray(sample, wide).tobytes())
         if self.labels is not None:
             digest.update(self.labels.tobytes())
         return digest.hexdigest()
 
 
-def check_samples(name: str, spikes: Any, labels: Any = None) -> Samples:
-    """Check a raster and its labels and freeze them.
+def kind_of(samples: InputArray) -> InputKind:
+    """Return what checked samples hold, which their type tells."""
+    return _KINDS[samples.dtype.kind]
+
+
+def check_samples(name: str, spikes: Any, labels: Any = None, repeat: int | None = None) -> Samples:
+    """Check samples and their labels and freeze them.
 
     Parameters
     ----------
     name : str
         What to call the data in an error.
-    spikes : array_like (n, T, ...)
-        Numbers or booleans, each 0 or 1.
+    spikes : array_like (n, T, ...), or (n, ...) to be repeated
+        Numbers or booleans, finite; whole numbers up to 2^24.
     labels : array_like (n,), optional
         Whole numbers, 0 or more.
+    repeat : int, optional
+        Time steps T for which samples without a time axis are shown ("direct coding").
 
     Raises
     ------
@@ -102,27 +121,59 @@ def check_samples(name: str, spikes: Any, labels: Any = None) -> Samples:
     raster = as_array(f"{name}: spikes", spikes)
     if raster.dtype.kind not in "buif":
         raise ArtefactError(
-            f"{name}: spikes are not numbers (dtype {raster.dtype}). Save a numeric array of 0 and "
-            "1 with shape (n, T, ...)."
+            f"{name}: spikes are not numbers (dtype {raster.dtype}). Save a numeric array with "
+            "shape (n, T, ...): 0 and 1, counts, or real values."
         )
+    if repeat is not None and raster.ndim > 1:
+        raster = _repeated(name, raster, repeat)
     if raster.ndim < 3:
         raise ArtefactError(
             f"{name}: spikes have shape {raster.shape}, needed (n, T, ...) with at least 3 axes. "
-            "Put samples first and time second."
+            f"Put samples first and time second; {_STATIC}."
         )
     if 0 in raster.shape:
         axis = ("n", "T")[raster.shape.index(0)] if raster.shape.index(0) < 2 else "a spatial axis"
         raise ArtefactError(
             f"{name}: spikes have shape {raster.shape}: {axis} is 0, at least 1 is needed."
         )
+    held = np.dtype(_smallest(name, raster))
+    if held != np.uint8:
+        # Beside what was given.
+        remedy = "Give fewer samples or steps"
+        Allowance(name, remedy=remedy).take(raster.nbytes, array_bytes(raster.shape, held.itemsize))
+    return Samples(name, frozen(raster, held), _check_labels(name, labels, len(raster)))
+
+
+def _repeated(name: str, raster: NDArray[Any], steps: int) -> NDArray[Any]:
+    """Return samples (n, ...) shown again in every step: (n, T, ...)."""
+    shape = (len(raster), steps, *raster.shape[1:])
+    # Kept in 4 bytes at most.
+    Allowance(name, remedy="Give fewer samples or steps").take(array_bytes(shape, 4))
+    return np.broadcast_to(raster[:, None], shape)
+
+
+def _smallest(name: str, raster: NDArray[Any]) -> Any:
+    """Return the type that tells what samples hold; see :class:`Samples`."""
     if raster.dtype.kind == "f" and not all(np.isfinite(b).all() for b in blocks(raster)):
         raise ArtefactError(f"{name}: spikes hold NaN or infinite values. Bin the events again.")
-    if any(((b != 0) & (b != 1)).any() for b in blocks(raster)):
+    low, high = raster.min(), raster.max()
+    whole = raster.dtype.kind != "f" or all((b == np.rint(b)).all() for b in blocks(raster))
+    if whole and low >= 0 and high <= 1:
+        return np.uint8
+    if whole and low >= -_LARGEST and high <= _LARGEST:
+        return next(t for t in (np.int8, np.int16, np.int32) if _holds(t, int(low), int(high)))
+    largest = _LARGEST if whole else float(np.finfo(np.float32).max)
+    if max(-float(low), float(high)) > largest:
         raise ArtefactError(
-            f"{name}: spikes range from {raster.min():g} to {raster.max():g}, the chip takes 0 or "
-            "1. Bin into finer steps or clip the counts, and train on the same input."
+            f"{name}: spikes range from {low:g} to {high:g}, "
+            f"{'whole numbers' if whole else 'values'} to {largest:g} are taken. Scale them, and "
+            "train on the same."
         )
-    return Samples(name, frozen(raster, np.uint8), _check_labels(name, labels, len(raster)))
+    return np.float32
+
+
+def _holds(kind: type[np.signedinteger[Any]], low: int, high: int) -> bool:
+    return bool(np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
 
 
 def _check_labels(name: str, labels: Any, count: int) -> IntArray | None:
@@ -159,8 +210,10 @@ def _remedy(labels: NDArray[Any], count: int) -> str:
     return f"{what}: give labels.argmax(axis=1)."
 
 
-def load_npz(path: Path) -> Samples:
+def load_npz(path: Path, repeat: int | None = None) -> Samples:
     """Read ``spikes`` (n, T, ...) and optional ``labels`` (n,) from an .npz file.
+
+    Samples without a time axis are shown for `repeat` steps.
 
     Raises
     ------
@@ -196,14 +249,16 @@ def load_npz(path: Path) -> Samples:
             f"{path}: holds no array 'labels', but {', '.join(others[:20])}. Save the classes as "
             "'labels', or leave the other out."
         )
-    return check_samples(str(path), found["spikes"], found.get("labels"))
+    return check_samples(str(path), found["spikes"], found.get("labels"), repeat)
 
 
-def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> Samples:
+def samples_from_dataset(
+    name: str, dataset: Any, limit: int | None = None, repeat: int | None = None
+) -> Samples:
     """Collect samples of a torch Dataset.
 
     Items are ``spikes (T, ...)`` or ``(spikes, label)``; what a tuple holds behind the label, such
-    as an index, is left out.
+    as an index, is left out. Spikes without a time axis are shown for `repeat` steps.
 
     Raises
     ------
@@ -226,8 +281,9 @@ def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> S
     if count == 0:
         raise ArtefactError(f"{name}: the dataset is empty, at least 1 sample is needed.")
     allowance = Allowance(name, remedy="Give fewer samples")
-    rasters: list[SpikeArray] = []
+    rasters: list[InputArray] = []
     labels = []
+    width = 0
     for index in range(count):
         try:
             item = dataset[index]
@@ -238,15 +294,18 @@ def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> S
                 "0 to len - 1 must be (spikes (T, ...), label)."
             ) from error
         raster, label = _parts(f"{name}, sample {index}", item)
-        if not rasters:
-            # Kept as bytes, one by one and then in one array; known before the second is read.
-            allowance.take(2 * count * raster.size, raster.nbytes)
-        rasters.append(check_samples(f"{name}, sample {index}", raster[None]).spikes[0])
+        whose = f"{name}, sample {index}"
+        checked = check_samples(whose, raster[None], repeat=None if repeat is None else 1)
+        # Kept one by one and then in one array; known before the next is read.
+        growth = max(0, checked.spikes.itemsize - width)
+        allowance.take(2 * count * raster.size * growth, raster.nbytes)
+        width += growth
+        rasters.append(checked.spikes[0] if repeat is None else checked.spikes[0, 0])
         labels.append(None if label is None else as_array(f"{name}, label {index}", label))
         if rasters[-1].shape != rasters[0].shape:
             raise ArtefactError(
                 f"{name}: sample {index} has shape {rasters[-1].shape}, sample 0 "
-                f"{rasters[0].shape}. Bin all samples to the same T."
+                f"{rasters[0].shape}. Bin all samples to the same T and size."
             )
     known = [label for label in labels if label is not None]
     if known and len(known) != count:
@@ -255,7 +314,7 @@ def samples_from_dataset(name: str, dataset: Any, limit: int | None = None) -> S
     spikes.flags.writeable = False
     if len({label.shape for label in known}) > 1:
         raise ArtefactError(f"{name}: labels have shapes that differ. Give one class for each.")
-    return check_samples(name, spikes, np.stack(known) if known else None)
+    return check_samples(name, spikes, np.stack(known) if known else None, repeat)
 
 
 def _parts(name: str, item: Any) -> tuple[NDArray[Any], Any]:

@@ -31,7 +31,8 @@ def _export(network: FixedPointNetwork, path: Path, asked: Export) -> Exported:
         from osbc_deploy.references import as_samples
 
         few = as_samples(samples, "samples").take(4)
-        vectors = few.spikes.reshape(*few.spikes.shape[:2], *network.input_shape)
+        payloads = network.input.codes(few.spikes)
+        vectors = payloads.reshape(*payloads.shape[:2], *network.input_shape)
     name = asked.options.get("name") or _NAME
     done = export_c(network, path, name=name, samples=vectors)
     used = compilers or tuple(c for c in _COMPILERS if shutil.which(c))

@@ -19,10 +19,8 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.errors import UsageError
 from osbc_deploy.firmware.names import check_name
 from osbc_deploy.firmware.tables import (
-    GRADED_LIMIT,
     FirmwareTables,
     ProjectionTables,
     Table,
@@ -109,7 +107,7 @@ def export_c(
     check_name(name)
     tables = lay_out(network)
     if samples is not None:
-        _check_values(network, samples)
+        network.input.check(samples)
     crc = zlib.crc32(tables.serialized())
     values = _values(network, tables, name, crc)
     sources = {
@@ -153,23 +151,49 @@ def _render(template: str, values: dict[str, Any]) -> str:
     return re.sub(r"@(\w+)@", lambda found: str(values[found[1]]), text)
 
 
-def _check_values(network: FixedPointNetwork, samples: IntArray) -> None:
-    """Refuse graded values that the library's input type does not hold."""
-    if not any(p.graded for p in network.projections):
-        return
-    low, high = int(samples.min(initial=0)), int(samples.max(initial=0))
-    if low < -GRADED_LIMIT or high >= GRADED_LIMIT:
-        raise UsageError(
-            f"samples: values {low} to {high}, the library takes {-GRADED_LIMIT} to "
-            f"{GRADED_LIMIT - 1} (int16_t). Give golden vectors in that range."
+def _input_values(network: FixedPointNetwork, name: str) -> dict[str, Any]:
+    """Return what the templates say of the input; `name` in capitals."""
+    given = network.input
+    if not given.graded:
+        return {
+            "input_type": "uint8_t", "input_check": "", "input_constants": "",
+            "input_meaning": "0, or anything else for a spike",
+        }  # fmt: skip
+    width = next(w for w in (8, 16, 32) if given.bits <= w)
+    whole = f"{'' if given.signed else 'u'}int{width}_t"
+    bounds = [f"input[i] > {name}_INPUT_HIGH"] * (given.bits < width)
+    bounds += [f"input[i] < {name}_INPUT_LOW"] * (given.bits < width and given.signed)
+    check = (
+        f"    for (i = 0; i < {name}_INPUTS; i++) {{\n        if ({' || '.join(bounds)}) {{\n"
+        f"            return {name}_OUT_OF_RANGE;\n        }}\n    }}\n"
+    )
+    meaning = "a whole number as it is"
+    if given.kind == "values":
+        meaning = (
+            "the value divided by INPUT_SCALE, rounded to the nearest whole number (to even)\n"
         )
+        meaning += " * and cut off at LOW and HIGH"
+    constants = {
+        "BITS": (given.bits, "of the payload, the sign included"),
+        "LOW": (given.low, "the least that is taken"),
+        "HIGH": (given.high, "the largest"),
+        "SCALE": (repr(float(given.scale)), "what 1 stands for"),
+    }
+    return {
+        "input_type": whole,
+        "input_check": check if bounds else "",
+        "input_meaning": meaning,
+        "input_constants": "".join(
+            f"#define {name}_INPUT_{key} {value} /* {what} */\n"
+            for key, (value, what) in constants.items()
+        ),
+    }
 
 
 def _values(
     network: FixedPointNetwork, tables: FirmwareTables, name: str, crc: int
 ) -> dict[str, Any]:
     formats, out = network.formats, network.output
-    graded = any(p.graded for p in network.projections)
     return {
         "name": name, "NAME": name.upper(), "version": __version__, "format": FORMAT,
         "inputs": f"{int(np.prod(network.input_shape))}u", "input_shape": network.input_shape,
@@ -177,8 +201,7 @@ def _values(
         "potential": int(not out.spiking),
         "state_bytes": f"{4 * tables.state_words}u", "table_bytes": f"{tables.size}u",
         "crc": f"0x{crc:08X}",
-        "input_type": "int16_t" if graded else "uint8_t",
-        "input_meaning": "its value" if graded else "0, or anything else for a spike",
+        **_input_values(network, name.upper()),
         "output_meaning": "spikes (0 or 1)" if out.spiking else "membrane potentials",
         "classes": f"{classes_of(network.readout, out.size)}u",
         "readout_meaning": _meaning(network.readout),
@@ -274,14 +297,15 @@ def _weights(network: FixedPointNetwork, tables: FirmwareTables, name: str) -> s
 
 def _golden(network: FixedPointNetwork, tables: FirmwareTables, source: Any) -> dict[str, Any]:
     """Return the self-test's vectors; `source` is samples or a seed."""
-    graded = any(p.graded for p in network.projections)
+    graded = network.input.graded
     if isinstance(source, (int, np.integer)):
         rng = np.random.default_rng(source)
         shape = (_GOLDEN_VECTORS, _GOLDEN_STEPS, *network.input_shape)
         rates = np.reshape(_GOLDEN_RATES, (-1,) + (1,) * (len(shape) - 1))
         spikes: IntArray = (rng.random(shape) < rates).astype(np.int32 if graded else np.uint8)
         if graded:
-            spikes = spikes * rng.integers(-9, 10, shape)
+            low, high = max(network.input.low, -9), min(network.input.high, 9)
+            spikes = spikes * rng.integers(low, high + 1, shape)
     else:
         spikes = source
     names = [p.name for p in network.populations]
@@ -299,7 +323,8 @@ def _golden(network: FixedPointNetwork, tables: FirmwareTables, source: Any) -> 
         joined = b"".join(np.asarray(a, "<i4").tobytes() for a in kept)
         states.append(zlib.crc32(joined))
     at = np.nonzero(flat)
-    values = f"static const int16_t values[] = {{{_numbers(flat[at])}}};\n" if graded else ""
+    kind = _input_values(network, "")["input_type"]
+    values = f"static const {kind} values[] = {{{_numbers(flat[at])}}};\n" if graded else ""
     return {
         "vectors": n, "steps": steps, "counts": _numbers(np.count_nonzero(flat, axis=1)),
         "active": _numbers(at[1]), "values": values, "one": "values[event]" if graded else "1",

@@ -24,7 +24,6 @@ from osbc_deploy.model.connections.base import no_such_kind
 from osbc_deploy.model.windows import Shape
 
 __all__ = [
-    "GRADED_LIMIT",
     "FirmwareTables",
     "PopulationTables",
     "ProjectionTables",
@@ -32,8 +31,6 @@ __all__ = [
     "lay_out",
 ]
 
-GRADED_LIMIT = 2**15
-"""Graded inputs are taken as int16."""
 _SUM_LIMIT = 2**31 - 1
 
 
@@ -201,7 +198,7 @@ def _projection(
     common = _trailing_zeros(weight)
     codes, exponent = weight >> common, projection.weight_exp + common
     shift, right = max(exponent, 0), max(-exponent, 0)
-    widest = widest_sum(codes) * (GRADED_LIMIT if projection.graded else 1)
+    widest = widest_sum(codes) * (network.input.peak if projection.graded else 1)
     if widest << shift > _SUM_LIMIT:
         offenders.append(f"{projection.name}: sums up to {widest << shift:,}")
         return []

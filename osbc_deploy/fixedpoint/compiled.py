@@ -98,7 +98,9 @@ class _Sample:
     def __init__(
         self, plan: EnginePlan, signal: IntArray, sample: int, traces: Traces, strict: bool
     ) -> None:
-        self.plan, self.signal, self.strict = plan, np.ascontiguousarray(signal), strict
+        # Kernels are compiled for two types of input.
+        kind = np.uint8 if signal.dtype == np.uint8 else np.int32
+        self.plan, self.signal, self.strict = plan, np.ascontiguousarray(signal, kind), strict
         self.sample, self.traces = sample, traces
         self.steps = len(signal)
         formats = plan.network.formats

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from osbc_deploy.arrays import IntArray, SpikeArray
+from osbc_deploy.arrays import IntArray, SpikeArray, peak_of
 from osbc_deploy.errors import UsageError
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.plain import run_plain
@@ -47,7 +47,7 @@ def run(
     Parameters
     ----------
     network : FixedPointNetwork
-    spikes : ndarray of uint8 (n, T, *input_shape), or of int32 for a graded input
+    spikes : ndarray of uint8 (n, T, *input_shape), or of integers for a graded input
     record : collection of str
         Populations whose spikes are kept.
     states : collection of str
@@ -70,13 +70,14 @@ def run(
     FidelityError
         When a current leaves the range that one wrap of the register can represent.
     UsageError
-        For samples of another shape than the network's input.
+        For samples of another shape than the network's input, or that are not what it takes.
     """
     if spikes.ndim < 3 or spikes.shape[2:] != network.input_shape:
         raise UsageError(
             f"samples: have shape {spikes.shape}, the network takes (n, T, "
             f"{', '.join(map(str, network.input_shape))}). Give samples of that shape."
         )
+    network.input.check(spikes)
     n, steps = spikes.shape[:2]
     signal = spikes.reshape(n, steps, -1)
     sizes = {p.name: p.size for p in network.populations}
@@ -157,7 +158,7 @@ def _workers(
     from osbc_deploy.fixedpoint.compiled import plan_of
 
     graded = any(p.graded for p in network.projections)
-    peak = int(np.abs(signal.astype(np.int64)).max(initial=0)) if graded else 1
+    peak = int(peak_of(signal)) if graded else 1
     plan = plan_of(network, peak, given)
     with ThreadPoolExecutor(max_workers=threads or os.cpu_count()) as pool:
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.fixedpoint.arithmetic import effective_bias
+from osbc_deploy.fixedpoint.coding import InputFormat, undeclared
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.model.graph import INPUT, blocks
@@ -27,6 +28,7 @@ __all__ = [
     "FixedPointNetwork",
     "FixedPopulation",
     "FixedProjection",
+    "InputFormat",
     "Pooling",
     "Reset",
     "Sign",
@@ -218,6 +220,8 @@ class FixedPointNetwork:
     formats : NumberFormats
     readout : str
         "sum", "last" or "max" over time of the output's spikes or potentials.
+    input : InputFormat
+        What the input carries; any payload of 16 bits, or spikes, where nothing is said.
     """
 
     input_shape: Shape
@@ -225,8 +229,14 @@ class FixedPointNetwork:
     projections: tuple[FixedProjection, ...]
     formats: NumberFormats
     readout: Readout
+    input: InputFormat = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        graded = any(p.graded for p in self.projections)
+        if self.input is None:
+            object.__setattr__(self, "input", undeclared(graded=graded))
+        if graded != self.input.graded:
+            raise ValueError(f"input of {self.input.kind}, and graded is {graded} of projections")
         self._check_graph()
 
     def _check_graph(self) -> None:

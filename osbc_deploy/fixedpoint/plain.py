@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from osbc_deploy.arrays import IntArray, SpikeArray
+from osbc_deploy.arrays import IntArray, SpikeArray, peak_of
 from osbc_deploy.fixedpoint.arithmetic import (
     decay,
     out_of_range,
@@ -106,7 +106,7 @@ def _by_delay(projection: FixedProjection, signal: IntArray) -> dict[int, Any]:
     connection = projection.connection
     widest = widest_sum(connection.weight)
     if projection.graded:
-        widest *= int(np.abs(signal.astype(np.int64)).max(initial=0))
+        widest *= int(peak_of(signal))
     if widest >= 2**53:
         raise OverflowError(f"{projection.name}: sums of 2^53 and more are not exact")
     exact = np.float32 if widest < 2**24 else np.float64

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
+from osbc_deploy.fixedpoint.connections.base import widest_sum
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     FixedPointNetwork,
@@ -64,7 +65,20 @@ def faults(network: FixedPointNetwork) -> list[str]:
         lines += _projection(projection, formats)
         if projection.graded and projection.pre != "input":
             lines.append(f"{projection.name}: graded spikes come from the input only")
+        elif projection.graded:
+            lines += _overflow(projection, network.input.peak)
     return lines
+
+
+def _overflow(projection: FixedProjection, peak: int) -> list[str]:
+    """Return a line where the sum of weights times payloads leaves 32 bits before it is shifted."""
+    largest, held = widest_sum(projection.connection.weight) * peak, 2**31 - 1
+    if largest <= held:
+        return []
+    return [
+        f"{projection.name}: payloads to {peak:,} times its weights sum up to {largest:,}, allowed "
+        f"{held:,}"
+    ]
 
 
 def _population(p: FixedPopulation, formats: NumberFormats) -> list[str]:

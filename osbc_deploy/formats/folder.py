@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.fixedpoint.coding import InputFormat, undeclared
 from osbc_deploy.fixedpoint.connections import KINDS
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
@@ -90,9 +91,12 @@ def _arrays_of(network: FixedPointNetwork) -> dict[str, NDArray[Any]]:
 
 def manifest_of(network: FixedPointNetwork) -> dict[str, Any]:
     """Return everything but the arrays, as plain data."""
+    usual = undeclared(graded=network.input.graded)
     return {
         "format": FORMAT,
         "input_shape": network.input_shape,
+        # Left out where networks did not say it before.
+        **({} if network.input == usual else {"input": asdict(network.input)}),
         "readout": network.readout,
         "formats": asdict(network.formats),
         "populations": [
@@ -226,6 +230,7 @@ def network_of(
         tuple(projections),
         formats,
         manifest["readout"],
+        InputFormat(**manifest["input"]) if "input" in manifest else None,  # type: ignore[arg-type]
     )
     if wrong := faults(network):
         raise ValueError("; ".join(wrong[:3]))

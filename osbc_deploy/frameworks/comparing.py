@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from osbc_deploy.arrays import FloatArray, SpikeArray
-from osbc_deploy.errors import UnsupportedModelError, reason
+from osbc_deploy.arrays import FloatArray, InputArray
+from osbc_deploy.errors import reason
 from osbc_deploy.frameworks.answers import apart, found_in, readout_of
 from osbc_deploy.frameworks.calling import Call, described, undisturbed
 from osbc_deploy.frameworks.framework import Framework, Reading
@@ -55,29 +55,31 @@ _TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
 class Data:
     """Samples that both are run on: chosen ones, and random ones."""
 
-    sets: tuple[tuple[str, SpikeArray, list[int]], ...]
+    sets: tuple[tuple[str, InputArray, list[int]], ...]
     """What they are, their spikes, and their numbers."""
     given: int
     batch: int
 
-    def batches(self) -> Iterator[tuple[str, SpikeArray, list[int]]]:
+    def batches(self) -> Iterator[tuple[str, InputArray, list[int]]]:
         for what, spikes, numbers in self.sets:
             for start in range(0, len(spikes), self.batch):
                 stop = start + self.batch
                 yield what, spikes[start:stop], numbers[start:stop]
 
 
-def choose(network: Network, samples: SpikeArray) -> Data:
+def choose(network: Network, samples: InputArray) -> Data:
     """Choose samples within the budget of work, evenly; add random ones."""
     n, steps = samples.shape[:2]
     cost = steps * _multiplications(network)
     count = min(n, max(LEAST, int(WORK / cost)))
     chosen = [number * n // count for number in range(count)]
     rng = np.random.default_rng(0)
+    # Graded input is drawn from what the samples hold, so that it is of their kind and size.
+    held = None if samples.dtype == np.uint8 else samples[samples != 0]
     rates = np.repeat(_RATES, _EACH if _EACH * len(_RATES) * cost <= WORK else _FEW)
-    drawn = [(rng.random(samples.shape[1:], np.float32) < r).astype(np.uint8) for r in rates]
-    held = sum(p.size for p in network.populations) * 24 + math.prod(network.input_shape) * 8
-    batch = int(np.clip(_MEMORY // (held * steps), 1, LEAST))
+    drawn = [_drawn(rng, samples.shape[1:], r, held) for r in rates]
+    taken = sum(p.size for p in network.populations) * 24 + math.prod(network.input_shape) * 8
+    batch = int(np.clip(_MEMORY // (taken * steps), 1, LEAST))
     return Data(
         (
             ("sample", samples if count == n else samples[chosen], chosen),
@@ -86,6 +88,16 @@ def choose(network: Network, samples: SpikeArray) -> Data:
         n,
         batch,
     )
+
+
+def _drawn(
+    rng: np.random.Generator, shape: tuple[int, ...], rate: float, held: InputArray | None
+) -> InputArray:
+    """Return random input: spikes of some rate, or so many of the values that are held."""
+    spikes = (rng.random(shape, np.float32) < rate).astype(np.uint8)
+    if held is None or not held.size:
+        return spikes
+    return np.where(spikes, held[rng.integers(0, held.size, shape)], held.dtype.type(0))
 
 
 def _multiplications(network: Network) -> int:
@@ -188,7 +200,7 @@ def _watched(reading: Reading) -> dict[str, nn.Module]:
     return {**reading.cells, **({} if reading.host is None else {INPUT: reading.host})}
 
 
-def _heard(reading: Reading, recorder: Recorder, spikes: SpikeArray) -> SpikeArray:
+def _heard(reading: Reading, recorder: Recorder, spikes: InputArray) -> InputArray:
     """Return what the network hears of samples (n, T, ...), in the shape of its input."""
     shape = (*spikes.shape[:2], *reading.network.input_shape)
     if reading.host is None:
@@ -196,21 +208,15 @@ def _heard(reading: Reading, recorder: Recorder, spikes: SpikeArray) -> SpikeArr
     seen = recorder.seen(INPUT, *spikes.shape[:2])
     if seen is None:
         raise MiscountedError("gives nothing that could be heard")
-    if ((seen.answer != 0) & (seen.answer != 1)).any():
-        raise UnsupportedModelError(
-            f"--host-prefix: the layer gives values from {seen.answer.min():g} to "
-            f"{seen.answer.max():g}, the chip takes 0 or 1",
-            remedy="Name a layer of neurons, whose answer is spikes.",
-        )
-    return np.ascontiguousarray(seen.answer.reshape(shape), np.uint8)
+    return np.ascontiguousarray(seen.answer.reshape(shape), np.float32)
 
 
 def encoder(
     module: nn.Module, framework: Framework, reading: Reading, call: Call, batch: int
-) -> Callable[[SpikeArray], SpikeArray]:
+) -> Callable[[InputArray], InputArray]:
     """Return what makes of samples the spikes that the host gives the network."""
 
-    def encode(spikes: SpikeArray) -> SpikeArray:
+    def encode(spikes: InputArray) -> InputArray:
         found = []
         with undisturbed(module):
             for start in range(0, len(spikes), batch):
@@ -248,7 +254,7 @@ def moved(
     return worst, shares.get(worst, 0.0)
 
 
-def answered(module: nn.Module, framework: Framework, call: Call, spikes: SpikeArray) -> list[Any]:
+def answered(module: nn.Module, framework: Framework, call: Call, spikes: InputArray) -> list[Any]:
     """Return all tensors that a module answers with, as arrays."""
     framework.reset(module)
     try:
@@ -381,7 +387,7 @@ def _difference(call: Call, found: _Found, equal: int, what: str, numbers: list[
     return Difference(call, found.layer, said, rank, found.kind)
 
 
-def as_input(module: nn.Module, spikes: SpikeArray) -> torch.Tensor:
+def as_input(module: nn.Module, spikes: InputArray) -> torch.Tensor:
     """Return samples as a module's own input (T, n, ...)."""
     weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(spikes, 1, 0)))

@@ -16,10 +16,12 @@ from typing import TypeAlias
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
+from osbc_deploy.frameworks.averages import Averages
 from osbc_deploy.model.connections import Connection, Conv, Dense
 from osbc_deploy.model.windows import AvgPool, Shape
 
 __all__ = [
+    "UNEVEN",
     "Add",
     "Delay",
     "Flatten",
@@ -28,7 +30,6 @@ __all__ = [
     "Scale",
     "Shift",
     "Term",
-    "added",
     "broadcasts",
     "compose",
     "per_channel",
@@ -82,7 +83,10 @@ class Delay:
         object.__setattr__(self, "steps", frozen(self.steps, np.int64))
 
 
-Operation: TypeAlias = Add | AvgPool | Connection | Delay | Flatten | Scale | Shift
+Operation: TypeAlias = Add | Averages | AvgPool | Connection | Delay | Flatten | Scale | Shift
+
+
+UNEVEN = "averages windows of several sizes; only a Linear may follow that, behind spikes"
 
 
 class NotComposable(Exception):  # noqa: N818 - reported as a fault of the model, never raised to users
@@ -100,6 +104,8 @@ class Term:
         Of the spikes, and of the connection takes: the spikes, or what their pooling leaves.
     delay : ndarray of int (n_pre,) or None
     pool : AvgPool or None
+    averages : Averages or None
+        What a matrix has still to take in.
     factor : ndarray of float64 or None
         Broadcasts to `shape`; multiplies what the connection takes.
     connection : Connection or None
@@ -119,6 +125,7 @@ class Term:
     shape: Shape
     delay: IntArray | None = None
     pool: AvgPool | None = None
+    averages: Averages | None = None
     factor: FloatArray | None = None
     connection: Connection | None = None
     offset: FloatArray | None = None
@@ -139,7 +146,7 @@ def result_shape(operation: Operation, shape: Shape) -> Shape:
     ------
     NotComposable
     """
-    if isinstance(operation, AvgPool | Connection):
+    if isinstance(operation, Averages | AvgPool | Connection):
         if why := operation.mismatch(shape):
             raise NotComposable(why)
         return operation.output_shape(shape)
@@ -169,35 +176,6 @@ def without_bias(operation: Operation) -> Operation:
     return replace(operation, bias=None) if isinstance(operation, Connection) else operation
 
 
-def added(first: Term, second: Term) -> Term | None:
-    """Return the sum of two terms as one, or None where it takes two projections."""
-    a, b = first.connection, second.connection
-    same = (first.pre, first.pool, first.flattened) == (second.pre, second.pool, second.flattened)
-    if not same or a is None or b is None or not _equal(first.delay, second.delay):
-        return None
-    if _layout(a) != _layout(b):
-        return None
-    offset = second.offset if first.offset is None else first.offset
-    if first.offset is not None and second.offset is not None:
-        offset = first.offset + second.offset
-    weight = a.weight.astype(np.float64) + b.weight
-    return replace(
-        first,
-        connection=replace(a, weight=weight.astype(np.result_type(a.weight, b.weight))),
-        offset=offset,
-        folded=(*first.folded, *second.folded),
-    )
-
-
-def _layout(connection: Connection) -> tuple[object, ...]:
-    return type(connection), connection.weight.shape, connection.geometry
-
-
-def _equal(a: IntArray | None, b: IntArray | None) -> bool:
-    none = np.zeros(1, np.int64)
-    return bool(((none if a is None else a) == (none if b is None else b)).all())
-
-
 def compose(term: Term, operation: Operation, shape: Shape, path: str) -> Term:
     """Return a term followed by one more operation.
 
@@ -218,6 +196,8 @@ def compose(term: Term, operation: Operation, shape: Shape, path: str) -> Term:
     """
     if isinstance(operation, Add):
         return term
+    if term.averages is not None and not isinstance(operation, Dense | Flatten):
+        raise NotComposable(UNEVEN)
     step: Callable[..., Term] = _STEPS[type(operation)]
     return step(term, operation, shape, path)
 
@@ -227,6 +207,8 @@ def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
     folded = term.folded
     if term.spatial:
         raise NotComposable(_between(term.name))
+    if term.averages is not None:
+        weight = term.averages.before(weight).astype(np.float64)
     if term.connection is None:
         if term.factor is not None:
             weight = weight * np.broadcast_to(term.factor, term.shape).ravel()
@@ -241,6 +223,7 @@ def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
     return replace(
         term,
         connection=Dense(weight.astype(dense.weight.dtype)),
+        averages=None,
         factor=None,
         offset=offset,
         name=path,
@@ -294,6 +277,13 @@ def _pool(term: Term, pool: AvgPool, shape: Shape, path: str) -> Term:
     return replace(
         term, pool=both, factor=factor, shape=pool.output_shape(shape), name=term.name or path
     )
+
+
+def _averages(term: Term, averages: Averages, shape: Shape, path: str) -> Term:
+    if term.connection is not None or term.offset is not None:
+        raise NotComposable(UNEVEN)
+    note = f"{path}: averages windows of several sizes; taken into the weights behind"
+    return replace(term, averages=averages, folded=(*term.folded, note))
 
 
 def _pooled_pool(first: AvgPool, second: AvgPool) -> AvgPool:
@@ -362,6 +352,7 @@ def _delay(term: Term, delay: Delay, shape: Shape, path: str) -> Term:
 _STEPS: dict[type, Callable[..., Term]] = {
     Dense: _dense,
     Conv: _conv,
+    Averages: _averages,
     AvgPool: _pool,
     Flatten: _flatten,
     Scale: _scale,

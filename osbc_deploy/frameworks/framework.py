@@ -18,6 +18,7 @@ from osbc_deploy.frameworks.calling import ONE_CALL, Call
 from osbc_deploy.frameworks.layers import LAYERS, LayerReader
 from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.model.graph import Network
+from osbc_deploy.model.neurons import LinearDynamics
 
 __all__ = ["Framework", "Reading", "kind_of", "unsupported"]
 
@@ -61,6 +62,10 @@ def _by_step(module: nn.Module) -> bool:
 
 def _no_votes(module: nn.Module) -> int:
     return 0
+
+
+def _no_dynamics(module: nn.Module, kind: type) -> LinearDynamics | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,9 @@ class Framework:
         step, or after the last one where it took all; None where it cannot be seen.
     widened : callable
         A context in which a module whose weights are of double precision computes in it throughout.
+    dynamics : callable
+        Returns the linear dynamics of a neuron that is read as one of some class; None where it has
+        none. Only what `readers` has is asked for.
     """
 
     package: str
@@ -164,6 +172,7 @@ class Framework:
     reset: Callable[[nn.Module], None] = _nothing
     potential: Callable[[nn.Module, Any], torch.Tensor | None] = _no_potential
     widened: Callable[[nn.Module], AbstractContextManager[None]] = _as_it_is
+    dynamics: Callable[[nn.Module, type], LinearDynamics | None] = _no_dynamics
 
     def is_leaf(self, module: nn.Module) -> bool:
         """Tell whether a module is looked at as a whole."""
@@ -177,6 +186,13 @@ class Framework:
             is_layer = kind.__module__.startswith(tuple(f"{package}.{p}" for p in self.layers))
             return is_layer and not issubclass(kind, (*self.containers, *_TORCH_CONTAINERS))
         return any(k in LAYERS for k in kind.__mro__)
+
+    def dynamics_of(self, module: nn.Module) -> LinearDynamics | None:
+        """Return the linear dynamics of a neuron, or None where they cannot be told."""
+        kind = next((k for k in kind_of(module).__mro__ if k in self.readers), None)
+        if kind is None or not isinstance(module, self.neurons):
+            return None
+        return self.dynamics(module, kind)
 
     def is_own(self, module: nn.Module) -> bool:
         """Tell whether a module groups layers in code of the user's own."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.arrays import InputArray
 from osbc_deploy.errors import UsageError
 
 __all__ = ["HostPrefix"]
@@ -31,7 +31,7 @@ class HostPrefix:
     """
 
     layer: str
-    encode: Callable[[SpikeArray], SpikeArray] = field(default=lambda spikes: spikes)
+    encode: Callable[[InputArray], InputArray] = field(default=lambda spikes: spikes)
 
     def module_of(self, model: nn.Module) -> nn.Module:
         """Return the layer.

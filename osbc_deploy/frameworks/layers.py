@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from torch import nn
 
+from osbc_deploy.frameworks.averages import Averages, adaptive_windows, pooling_windows
 from osbc_deploy.frameworks.compose import Flatten, Scale, Shift
 from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
 from osbc_deploy.frameworks.gating import OF_CURRENTS, SPIKES, max_pooling
@@ -181,8 +182,9 @@ def _average(builder: Builder, called: Called, layer: Any) -> None:
         padding=_pair(layer.padding, 0),
         divisor=getattr(layer, "divisor_override", None) or 0,
     )
-    if layer.ceil_mode or (any(pool.padding) and not layer.count_include_pad):
-        builder.refuse(called, f"{name} with ceil_mode, or padding left out of the average")
+    uneven = layer.ceil_mode or (any(pool.padding) and not layer.count_include_pad)
+    if uneven and pool.divisor != math.prod(pool.kernel):
+        builder.refuse(called, f"{name} with ceil_mode or padding left out, and its own divisor")
     elif len(shape) != dims + 1:
         builder.misfit(
             called, f"{name} needs {'(C, H, W)' if dims == 2 else '(C, L)'}, got {shape}"
@@ -190,7 +192,10 @@ def _average(builder: Builder, called: Called, layer: Any) -> None:
     elif min(pool.output_shape(builder.shape(shape))) < 1:
         builder.misfit(called, f"{name}{pool.kernel} is larger than its input {shape}")
     elif builder.settled(called):
-        builder.put(called, called.name, pool)
+        axes = zip(builder.shape(shape)[1:], pool.kernel, pool.stride, pool.padding, strict=True)
+        up, counted = layer.ceil_mode, layer.count_include_pad
+        windows = [pooling_windows(*axis, up=up, counted=counted) for axis in axes]
+        builder.put(called, called.name, Averages(*windows) if uneven else pool)
 
 
 def _adaptive(builder: Builder, called: Called, layer: Any) -> None:
@@ -207,11 +212,9 @@ def _adaptive(builder: Builder, called: Called, layer: Any) -> None:
         wanted = (1, *wanted)
     size = [s if w is None else w for w, s in zip(wanted, shape[1:], strict=True)]
     if any(s % w for w, s in zip(size, shape[1:], strict=True)):
-        builder.refuse(
-            called,
-            f"{name} from {shape[1:]} to {tuple(size)} averages windows of several "
-            "sizes; use a size that divides its input, or AvgPool2d",
-        )
+        rows, columns = map(adaptive_windows, shape[1:], size)
+        if builder.settled(called):
+            builder.put(called, called.name, Averages(rows, columns))
         return
     kernel = (shape[1] // size[0], shape[2] // size[1])
     if builder.settled(called):

@@ -17,6 +17,7 @@ from osbc_deploy.errors import UsageError
 from osbc_deploy.plugins import Group
 
 if TYPE_CHECKING:
+    from osbc_deploy.frameworks.framework import Framework
     from osbc_deploy.model.graph import Network
 
 __all__ = ["FRAMEWORKS", "FrameworkPlugin", "check_version", "found_version", "titles"]
@@ -42,6 +43,9 @@ class FrameworkPlugin:
         The command that installs the framework, or updates it with ``-U`` behind its ``install``.
     distribution : str
         What the framework is called where its version is asked for; its package's name by default.
+    module : callable, optional
+        Returns the :class:`osbc_deploy.frameworks.framework.Framework` with which modules are run
+        and compressed as they are, those too that no chip holds. Without it they cannot be.
     oldest : tuple of int
         The first version that can be read; empty for any. Neurons of older ones may differ from
         what is read in the last bit or more.
@@ -52,6 +56,7 @@ class FrameworkPlugin:
     install: str = ""
     distribution: str = ""
     oldest: tuple[int, ...] = ()
+    module: Callable[[], Framework] | None = None
 
 
 def _accept(name: str, plugin: Any) -> FrameworkPlugin:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.arrays import InputArray
 from osbc_deploy.errors import UnsupportedModelError, reason
 from osbc_deploy.frameworks.calling import (
     Call,
@@ -88,7 +88,7 @@ class ProvenReader:
         input_shape: Shape,
         *,
         source: str = "",
-        samples: SpikeArray | None = None,
+        samples: InputArray | None = None,
         substitute: Substitution | None = None,
         host: HostPrefix | None = None,
     ) -> Network:
@@ -131,7 +131,7 @@ def _proven(
     module: nn.Module,
     framework: Framework,
     input_shape: Shape,
-    samples: SpikeArray | None,
+    samples: InputArray | None,
     source: str,
     host: HostPrefix | None,
 ) -> Network:
@@ -170,7 +170,7 @@ def _is_half(module: nn.Module) -> bool:
 def _read(
     module: nn.Module,
     framework: Framework,
-    samples: SpikeArray,
+    samples: InputArray,
     source: str,
     host: HostPrefix | None,
     call: Call,
@@ -190,7 +190,7 @@ def _readings(
     module: nn.Module,
     framework: Framework,
     runs: Sequence[Call],
-    samples: SpikeArray,
+    samples: InputArray,
     source: str,
     host: HostPrefix | None,
 ) -> dict[Call, Reading]:
@@ -210,7 +210,7 @@ def _readings(
 def _held(
     module: nn.Module,
     framework: Framework,
-    samples: SpikeArray,
+    samples: InputArray,
     source: str,
     own: list[str],
     host: HostPrefix | None,
@@ -310,7 +310,7 @@ def _least(
 
 
 def _can(
-    module: nn.Module, framework: Framework, call: Call, samples: SpikeArray, said: list[str]
+    module: nn.Module, framework: Framework, call: Call, samples: InputArray, said: list[str]
 ) -> bool:
     """Tell whether a module can be called in some way; `said` takes why not."""
     x = as_input(module, samples[:2])

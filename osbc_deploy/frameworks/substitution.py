@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
+from osbc_deploy.arrays import FloatArray, InputArray, IntArray
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.frameworks.calling import Call, undisturbed
 from osbc_deploy.frameworks.comparing import answered
@@ -78,7 +78,7 @@ class _Seen:
 def substituted(
     module: nn.Module,
     framework: Framework,
-    samples: SpikeArray | None,
+    samples: InputArray | None,
     asked: Substitution | None,
 ) -> Iterator[list[str]]:
     """Exchange what was asked for in a module while the context lasts.
@@ -119,7 +119,7 @@ def substituted(
 
 
 def _exchange(
-    module: nn.Module, framework: Framework, samples: SpikeArray, labels: IntArray | None
+    module: nn.Module, framework: Framework, samples: InputArray, labels: IntArray | None
 ) -> list[str]:
     call = _call(module, framework, samples)
     if call is None:
@@ -168,7 +168,7 @@ def _exchange(
     ]
 
 
-def _call(module: nn.Module, framework: Framework, samples: SpikeArray) -> Call | None:
+def _call(module: nn.Module, framework: Framework, samples: InputArray) -> Call | None:
     """Return the first way of calling a module that it takes."""
     for call in framework.calls:
         try:
@@ -179,7 +179,7 @@ def _call(module: nn.Module, framework: Framework, samples: SpikeArray) -> Call 
     return None
 
 
-def _run(module: nn.Module, framework: Framework, call: Call, samples: SpikeArray) -> _Seen:
+def _run(module: nn.Module, framework: Framework, call: Call, samples: InputArray) -> _Seen:
     """Run a module and keep what poolings and neurons gave."""
     seen = _Seen()
     made: list[tuple[nn.Module, torch.Tensor, int]] = []

@@ -7,7 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from osbc_deploy.frameworks.compose import NotComposable, Term, added, per_channel, per_output
+from osbc_deploy.arrays import IntArray
+from osbc_deploy.frameworks.compose import (
+    UNEVEN,
+    NotComposable,
+    Term,
+    per_channel,
+    per_output,
+)
 from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Shape
 
 __all__ = ["mapped", "merged"]
@@ -18,7 +25,7 @@ def merged(terms: Sequence[Term], notes: list[str]) -> list[Term]:
     found: list[Term] = []
     for term in terms:
         for number, other in enumerate(found):
-            both = added(other, term)
+            both = _added(other, term)
             if both is not None:
                 found[number] = both
                 notes.append(f"{term.name}: added to {other.name}, which hears the same spikes")
@@ -28,9 +35,40 @@ def merged(terms: Sequence[Term], notes: list[str]) -> list[Term]:
     return found
 
 
+def _added(first: Term, second: Term) -> Term | None:
+    """Return the sum of two terms as one, or None where it takes two projections."""
+    a, b = first.connection, second.connection
+    same = (first.pre, first.pool, first.flattened) == (second.pre, second.pool, second.flattened)
+    if not same or a is None or b is None or not _equal(first.delay, second.delay):
+        return None
+    if _layout(a) != _layout(b):
+        return None
+    offset = second.offset if first.offset is None else first.offset
+    if first.offset is not None and second.offset is not None:
+        offset = first.offset + second.offset
+    weight = a.weight.astype(np.float64) + b.weight
+    return replace(
+        first,
+        connection=replace(a, weight=weight.astype(np.result_type(a.weight, b.weight))),
+        offset=offset,
+        folded=(*first.folded, *second.folded),
+    )
+
+
+def _layout(connection: Connection) -> tuple[object, ...]:
+    return type(connection), connection.weight.shape, connection.geometry
+
+
+def _equal(a: IntArray | None, b: IntArray | None) -> bool:
+    none = np.zeros(1, np.int64)
+    return bool(((none if a is None else a) == (none if b is None else b)).all())
+
+
 def mapped(term: Term, shape: Shape, *, alone: bool) -> tuple[Connection, AvgPool | None]:
     """Return the connection of a term with its bias, and the pooling before it."""
     connection, pool = term.connection, term.pool
+    if term.averages is not None:
+        raise NotComposable(UNEVEN)
     if connection is None:
         connection, pool = _bare(term, shape, alone=alone)
     elif term.flattened and term.spatial:

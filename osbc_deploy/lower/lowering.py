@@ -32,14 +32,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.arrays import InputArray, SpikeArray
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
+from osbc_deploy.data.samples import kind_of
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.engine import Activity, run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation, FixedProjection
 from osbc_deploy.fixedpoint.ranges import faults
+from osbc_deploy.lower.coding import check_graded, coarser, input_format, payload
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.lower.registers import RealRegisters, coarse, rounded_away
 from osbc_deploy.lower.scaling import Layer, gates, scaling
@@ -49,6 +52,9 @@ from osbc_deploy.notation import Readout
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["Lowered", "lower", "unmeasured"]
+
+_FEWEST = 2
+"""Bits of a real value that are left to it, whatever the registers hold."""
 
 HEADROOM = 1.5
 """Registers must hold this many times the largest value that calibration reaches."""
@@ -74,9 +80,10 @@ class Lowered:
 
 def lower(
     compressed: CompressedNetwork,
-    calibration: SpikeArray,
+    calibration: InputArray,
     formats: NumberFormats,
     *,
+    input: InputFormat | None = None,  # noqa: A002 - as a network calls it
     readout: Readout = "sum",
     batch_size: int = 32,
     progress: Progress = SILENT,
@@ -86,10 +93,13 @@ def lower(
     Parameters
     ----------
     compressed : CompressedNetwork
-    calibration : ndarray of uint8 (n, T, *input_shape)
+    calibration : ndarray (n, T, *input_shape)
         Samples whose peaks must fit the registers with headroom.
     formats : NumberFormats
         The chip's registers.
+    input : InputFormat, optional
+        What the input carries, of which the scale of real values is searched; what the calibration
+        samples need by default.
     readout : {"sum", "last", "max", "vote:N"}
         How the output's activity over time becomes a class.
 
@@ -101,12 +111,21 @@ def lower(
     """
     network = compressed.network
     check_features(network)
-    growing = _Growing(network, timing(network), calibration, formats, readout, batch_size)
-    with task(progress, "lower", len(network.populations)):
-        for block in network.blocks():
-            growing.add(block, compressed.projections)
-            progress.advance(len(block))
-    return growing.finished()
+    coding, notes = _coding(network, calibration, input)
+    times = timing(network)
+    while True:
+        growing = _Growing(network, times, calibration, coding, formats, readout, batch_size)
+        growing.deviations += [Deviation("lower", INPUT, note) for note in notes]
+        try:
+            with task(progress, "lower", len(network.populations)):
+                for block in network.blocks():
+                    growing.add(block, compressed.projections)
+                    progress.advance(len(block))
+        except _TooFineError as error:
+            coding, note = coarser(coding, *error.args)
+            notes.append(note)
+        else:
+            return growing.finished()
 
 
 def unmeasured(
@@ -124,6 +143,22 @@ def unmeasured(
     return start.at(start.ceiling)
 
 
+def _coding(
+    network: Network, calibration: InputArray, asked: InputFormat | None
+) -> tuple[InputFormat, list[str]]:
+    """Return what the input carries, its scale found."""
+    if asked is None:
+        low, high = calibration.min(initial=0), calibration.max(initial=0)
+        asked = payload(kind_of(calibration), low, high)
+    if asked.graded:
+        check_graded(network)
+    return input_format(network, calibration, asked)
+
+
+class _TooFineError(Exception):
+    """The registers of a population are too narrow for an input as fine as this."""
+
+
 class _Growing:
     """The network lowered so far, and what its populations fire on the calibration samples."""
 
@@ -131,13 +166,15 @@ class _Growing:
         self,
         network: Network,
         times: Timing,
-        calibration: SpikeArray,
+        calibration: InputArray,
+        coding: InputFormat,
         formats: NumberFormats,
         readout: Readout,
         batch_size: int,
     ) -> None:
         self.source, self.times, self.formats = network, times, formats
-        self.calibration, self.readout, self.batch_size = calibration, readout, batch_size
+        self.coding, self.calibration = coding, coding.codes(calibration)
+        self.readout, self.batch_size = readout, batch_size
         self.populations: list[FixedPopulation] = []
         self.projections: list[FixedProjection] = []
         self.spikes: dict[str, SpikeArray] = {}
@@ -158,7 +195,7 @@ class _Growing:
             )
         exact = [gates(self.source, p, self.times, self.formats) for p in block if p.neuron.exact]
         starts = [
-            scaling(self.source, p, weights, self.times, self.formats, self.deviations)
+            scaling(self.source, p, weights, self.times, self.formats, self.deviations, self.coding)
             for p in block
             if not p.neuron.exact
         ]
@@ -175,6 +212,11 @@ class _Growing:
             if lower == exponents:
                 break
             exponents = lower
+        for start, m, o in zip(starts, exponents, over, strict=True):
+            lacking = max(start.lacking, _ceil_log2(o) if m == start.floor and o > 1.0 else 0)
+            heard = any(a.graded for a in start.afferents)
+            if heard and lacking and self.coding.kind == "values" and self.coding.bits > _FEWEST:
+                raise _TooFineError(start.population.name, min(lacking, self.coding.bits - _FEWEST))
         for start, m, o, (_, lowered) in zip(starts, exponents, over, fixed, strict=True):
             population = start.population
             self.deviations += [
@@ -198,7 +240,10 @@ class _Growing:
         """Return everything, checked."""
         network = self._network([])
         if wrong := faults(network):
-            raise UnsupportedModelError("network: integers the chip's registers cannot hold", wrong)
+            remedy = "Ask for fewer --input-bits, or for fewer bits." if self.coding.graded else ""
+            raise UnsupportedModelError(
+                "network: integers the chip's registers cannot hold", wrong, remedy
+            )
         return Lowered(network, tuple(self.deviations), self.activity)
 
     def _network(self, more: Sequence[Layer]) -> FixedPointNetwork:
@@ -210,6 +255,7 @@ class _Growing:
             tuple(projections),
             self.formats,
             self.readout,
+            self.coding,
         )
 
     def _measure(

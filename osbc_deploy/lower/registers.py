@@ -218,23 +218,27 @@ def _register(
 
 
 def largest_exponent(
-    connections: Sequence[tuple[FixedConnection, int]],
+    connections: Sequence[tuple[FixedConnection, int, int]],
     targets: RealRegisters,
     population: Population,
     formats: NumberFormats,
     highest: int,
+    lowest: int = 0,
 ) -> int:
     """Return the largest m that thresholds, biases, exponent and 32-bit sums allow.
 
     Parameters
     ----------
-    connections : sequence of (FixedConnection, int)
-        Plain codes, not yet shifted to where the chip stores them, and the exponent of each.
+    connections : sequence of (FixedConnection, int, int)
+        Plain codes, not yet shifted to where the chip stores them, the exponent of each, and the
+        largest that arrives: a payload, or 1.
     targets : RealRegisters
     population : Population
     formats : NumberFormats
     highest : int
         The m that the weight exponents reach.
+    lowest : int
+        The m that is taken when these allow none.
     """
     bounds = [highest]
     high = max(targets.vth.max(), targets.drop.max()) if population.neuron.spiking else 0.0
@@ -243,11 +247,11 @@ def largest_exponent(
     strongest = np.abs(targets.bias).max()
     if strongest > 0:
         bounds.append(_floor_log2((formats.bias_mant_max << formats.bias_exp_max) / strongest))
-    widest = sum(widest_sum(c.weight) << exponent for c, exponent in connections)
+    widest = sum(widest_sum(c.weight) * peak << exponent for c, exponent, peak in connections)
     if widest:
         room = (_INT32_LIMIT - formats.state_limit) >> formats.state_shift
         bounds.append(_floor_log2(room / widest))
-    return max(0, min(bounds))
+    return max(lowest, min(bounds))
 
 
 def _floor_log2(value: float) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.fixedpoint.coding import SPIKES, InputFormat
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     FixedConnection,
@@ -27,9 +28,12 @@ from osbc_deploy.lower.registers import (
     real_registers,
 )
 from osbc_deploy.lower.timing import Timing, relay_name
-from osbc_deploy.model.graph import Network, Population, Projection
+from osbc_deploy.model.graph import INPUT, Network, Population, Projection
 
 __all__ = ["Layer", "Scaling", "gates", "scaling"]
+
+_ANY = 64
+"""More than any exponent."""
 
 Layer: TypeAlias = tuple[tuple[FixedProjection, ...], FixedPopulation]
 """The projections into a population, and the population."""
@@ -43,6 +47,7 @@ class _InputProjection:
     connection: FixedConnection
     stored: int
     exponent: int
+    graded: bool
 
     def higher(self, bits: int) -> _InputProjection:
         """Return the same weights, with larger mantissas and a smaller exponent."""
@@ -63,12 +68,15 @@ class Scaling:
     targets: RealRegisters
     formats: NumberFormats
     ceiling: int
+    lowest: int = 0
+    lacking: int = 0
+    """Powers of two by which registers are too narrow for a real-valued input as fine as this."""
 
     @property
     def floor(self) -> int:
         """The smallest exponent that every projection's own can follow."""
         least = self.formats.weight_exp_min - min(a.exponent for a in self.afferents)
-        return min(self.ceiling, max(0, least))
+        return min(self.ceiling, max(self.lowest, least))
 
     def at(self, exponent: int) -> Layer:
         """Return the integers at an exponent."""
@@ -80,6 +88,7 @@ class Scaling:
                 a.connection,
                 a.stored,
                 exponent + a.exponent,
+                graded=a.graded,
                 pooling=pooling_of(a.projection),
             )
             for a, source in zip(self.afferents, self.sources, strict=True)
@@ -94,6 +103,7 @@ def scaling(
     times: Timing,
     formats: NumberFormats,
     deviations: list[Deviation],
+    input: InputFormat = SPIKES,  # noqa: A002 - as a network calls it
 ) -> Scaling:
     """Return the integers of a population and of the projections into it, up to the exponent.
 
@@ -108,6 +118,8 @@ def scaling(
     formats : NumberFormats
     deviations : list of Deviation
         Takes notes of what is stored wider than asked.
+    input : InputFormat
+        What the network is given, of which weights take up the scale.
 
     Raises
     ------
@@ -117,34 +129,48 @@ def scaling(
     afferents = network.afferents(population.name)
     expanded = [expand(p, weights[p.name].codes, network.shape_of(p.pre)) for p in afferents]
     whole = math.lcm(*(divisor for _, divisor in expanded))
+    # What a spike or a payload of 1 stands for; a power of two where these differ.
+    units = [input.scale if p.pre == INPUT else 1.0 for p in afferents]
+    peaks = [input.peak if p.pre == INPUT else 1 for p in afferents]
+    graded = [input.graded and p.pre == INPUT for p in afferents]
     found, plain = [], []
-    for projection, (merged, divisor) in zip(afferents, expanded, strict=True):
+    for number, (projection, (merged, divisor)) in enumerate(zip(afferents, expanded, strict=True)):
         asked = weights[projection.name].bits
         share = whole // divisor
         power = (share & -share).bit_length() - 1
         connection = _times(merged, share >> power)
+        power += _log2(units[number] / min(units))
         stored = formats.stored_bits(_width(projection, connection, asked, formats))
         _note_width(projection, connection, asked, stored, deviations)
         _note_lost(weights[projection.name], deviations)
         shift = formats.weight_shift(stored)
-        plain.append((connection, power))
+        plain.append((connection, power, peaks[number]))
         late = shifted(connection, shift)
         if projection.name in times.delays:
             late = late.with_delays(times.delays[projection.name])
-        found.append(_InputProjection(projection, late, stored, power - shift))
-    scale = weights[afferents[0].name].scale / whole
+        found.append(_InputProjection(projection, late, stored, power - shift, graded[number]))
+    scale = weights[afferents[0].name].scale / whole * min(units)
     targets = real_registers(afferents, population, scale, formats, deviations)
     highest = min(formats.weight_exp_max - a.exponent for a in found)
-    ceiling = largest_exponent(plain, targets, population, formats, highest)
+    # Payloads drive sums that a shift to the right brings into the register, where the sum is
+    # shifted as a whole; a convolution's exponent is in its weights (see the Lava backend).
+    lowest = 0
+    if any(graded) and not any(p.connection.convolutional for p in afferents):
+        lowest = formats.weight_exp_min - min(a.exponent for a in found)
+    ceiling = largest_exponent(plain, targets, population, formats, highest, lowest)
+    lacking = 0
+    if any(graded) and ceiling == lowest:
+        bound = largest_exponent(plain, targets, population, formats, highest, -_ANY)
+        lacking = max(0, lowest - bound)
     if ceiling == highest and (population.neuron.spiking or targets.bias.any()):
         # Codes that leave upper bits of their width free take them, for finer registers.
         room = [a.exponent - formats.weight_exp_min for a in found]
         spare = max(0, min([*room, *(_spare(a, formats) for a in found)]))
-        wider = largest_exponent(plain, targets, population, formats, highest + spare)
+        wider = largest_exponent(plain, targets, population, formats, highest + spare, lowest)
         found = [a.higher(wider - ceiling) for a in found]
         ceiling = wider
     sources = tuple(_source(p, times) for p in afferents)
-    return Scaling(population, tuple(found), sources, targets, formats, ceiling)
+    return Scaling(population, tuple(found), sources, targets, formats, ceiling, lowest, lacking)
 
 
 def gates(network: Network, population: Population, times: Timing, formats: NumberFormats) -> Layer:
@@ -170,6 +196,20 @@ def _source(projection: Projection, times: Timing) -> str:
     """Return what a projection hears: its source, or a relay of it."""
     count = times.relays.get(projection.name)
     return relay_name(projection.pre, count) if count else projection.pre
+
+
+def _log2(power: float) -> int:
+    """Return the exponent of a power of two.
+
+    Raises
+    ------
+    ValueError
+        When it is none.
+    """
+    mantissa, exponent = math.frexp(power)
+    if mantissa != 0.5:
+        raise ValueError(f"{power} is not a power of two")
+    return exponent - 1
 
 
 def _spare(afferent: _InputProjection, formats: NumberFormats) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import singledispatch
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -44,7 +45,7 @@ def framework_current(projection: Projection, dtype: torch.dtype) -> Current:
     return current
 
 
-def exact_current(projection: Projection, dtype: torch.dtype, peak: int = 1) -> Current:
+def exact_current(projection: Projection, dtype: torch.dtype, peak: float = 1) -> Current:
     """Return the current as an exact sum that is rounded once.
 
     Weights are cut in parts (:func:`parts`) whose sums over any of the inputs are exact, pooled
@@ -55,11 +56,14 @@ def exact_current(projection: Projection, dtype: torch.dtype, peak: int = 1) -> 
     projection : Projection
     dtype : torch.dtype
         float32 or float64.
-    peak : int
-        The largest activity, a whole number: 1 for spikes.
+    peak : int or float
+        The largest size of an activity: 1 for spikes. Where it is a whole number, all activity is;
+        where it is a float, activity is rounded to as many digits as single precision has.
     """
     import torch
 
+    if isinstance(peak, float):
+        return _exact_of_real(projection, dtype, peak)
     connection, pool = projection.connection, projection.pool
     groups = connection.groups
     area = 1 if pool is None else math.prod(pool.kernel)
@@ -82,6 +86,29 @@ def exact_current(projection: Projection, dtype: torch.dtype, peak: int = 1) -> 
         total = total.reshape(len(sums), -1, *sums.shape[2:])
         if pool is not None and pool.divisor != 1:
             total = total / pool.divisor
+        return total if bias is None else total + bias
+
+    return current
+
+
+def _exact_of_real(projection: Projection, dtype: torch.dtype, peak: float) -> Current:
+    """Return the current of real values as an exact sum of multiples of one small unit."""
+    import torch
+
+    digits = np.finfo(np.float32).nmant + 1
+    unit = _unit(peak, digits + 1)
+    connection = projection.connection
+    bias = None if connection.bias is None else _tensor(connection.bias, dtype)
+    if bias is not None:
+        bias = bias.reshape(-1, *(1,) * (len(projection.connection.weight.shape) - 2))
+    plain = replace(
+        projection,
+        connection=replace(connection, weight=connection.weight.astype(np.float64), bias=None),
+    )
+    sums = exact_current(plain, torch.float64, 2**digits)
+
+    def current(source: torch.Tensor) -> torch.Tensor:
+        total = (sums(torch.round(source.double() / unit)) * unit).to(dtype)
         return total if bias is None else total + bias
 
     return current

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.arrays import FloatArray, InputArray, SpikeArray, peak_of
 from osbc_deploy.model.currents import Current, exact_current, framework_current
 from osbc_deploy.model.delivery import arriving, lateness
 from osbc_deploy.model.graph import INPUT, Network, Population
@@ -44,7 +44,7 @@ class FloatRun:
         Membrane potential after each step, of the populations whose states are kept.
     """
 
-    spikes: Mapping[str, SpikeArray]
+    spikes: Mapping[str, InputArray]
     output: FloatArray
     rates: Mapping[str, float]
     v: Mapping[str, FloatArray] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class FloatRun:
 
 def simulate(
     network: Network,
-    spikes: SpikeArray,
+    spikes: InputArray,
     *,
     record: Collection[str] = (),
     states: Collection[str] = (),
@@ -69,7 +69,7 @@ def simulate(
     ----------
     network : Network
     spikes : ndarray (n, T, *input_shape)
-        Input spikes, 0 or 1.
+        Input: spikes, 0 or 1, whole numbers or real values.
     record : collection of str
         Populations whose spikes are kept; ``"input"`` is allowed.
     states : collection of str
@@ -92,12 +92,12 @@ def simulate(
     import torch
 
     dtype = getattr(torch, network.dtype)
-    known = {INPUT: spikes, **(given or {})}
+    known: dict[str, InputArray] = {INPUT: spikes, **(given or {})}
     last = until or network.output.name
     blocks = _up_to(network, last, known)
     populations = [p for block in blocks for p in block]
     n, steps = spikes.shape[:2]
-    kept: dict[str, SpikeArray] = {
+    kept: dict[str, InputArray] = {
         p.name: np.empty((n, steps, *p.shape), np.uint8)
         for p in populations
         if p.name in record and p.neuron.spiking
@@ -157,7 +157,7 @@ def _heard(network: Network, block: Sequence[Population]) -> set[str]:
 def _currents(
     network: Network,
     populations: Sequence[Population],
-    known: Mapping[str, SpikeArray],
+    known: Mapping[str, InputArray],
     dtype: torch.dtype,
     *,
     exact: bool,
@@ -165,8 +165,9 @@ def _currents(
     found = [p for population in populations for p in network.afferents(population.name)]
     if not exact:
         return {p.name: framework_current(p, dtype) for p in found}
-    peak = max(1, *(int(raster.max(initial=0)) for raster in known.values()))
-    return {p.name: exact_current(p, dtype, peak) for p in found}
+    peaks = {name: peak_of(raster) for name, raster in known.items()}
+    # Spikes of others are 0 or 1.
+    return {p.name: exact_current(p, dtype, peaks.get(p.pre, 1) or 1) for p in found}
 
 
 def _block(

@@ -9,7 +9,8 @@ neuromorphic computing algorithms and systems"), so that its numbers can be chec
 - synaptic operations of a sample: weights times steps (dense), and those with a weight and an
   input that are not 0 (effective). Zero padding is not an operation, nor is a bias. Effective
   operations are accumulates where all input of a layer in a step, over the samples of a
-  batch, is 0 or 1, and multiply-accumulates otherwise (behind an average pooling).
+  batch, is 0, 1 or -1, and multiply-accumulates otherwise (behind an average pooling, or of counts
+  and real values).
 """
 
 from __future__ import annotations
@@ -74,11 +75,13 @@ def count_workload(
         )
         for start in range(0, n, batch_size):
             sent = spikes[projection.pre][start : start + batch_size]
-            heard = delivered(network, projection, sent).astype(np.int64)
+            # Whole numbers stay exact, real values are not cut off.
+            wide = np.float64 if sent.dtype.kind == "f" else np.int64
+            heard = delivered(network, projection, sent).astype(wide)
             pooled, full = (heard, 1) if pool is None else (pool.sums(heard), pool.divisor)
-            operations = (pooled > 0).sum(axis=0).reshape(pooled.shape[1], -1) @ fans
-            graded = ((pooled != 0) & (pooled != full)).any(axis=tuple(range(2, pooled.ndim)))
-            graded_step = graded.any(axis=0)
+            operations = (pooled != 0).sum(axis=0).reshape(pooled.shape[1], -1) @ fans
+            graded = (pooled != 0) & (np.abs(pooled) != full)
+            graded_step = graded.any(axis=(0, *range(2, pooled.ndim)))
             macs += int(operations[graded_step].sum())
             acs += int(operations[~graded_step].sum())
     weights = [p.connection.weight for p in network.projections]

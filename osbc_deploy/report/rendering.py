@@ -13,9 +13,11 @@ from osbc_deploy.fitting.run import FitResult
 from osbc_deploy.folders import DEPLOYMENT
 from osbc_deploy.formats.folder import write_network
 from osbc_deploy.inspection import Inspection
+from osbc_deploy.modules.result import CompressedModel
 from osbc_deploy.report.deployment.build import build_report
 from osbc_deploy.report.describe import describe
 from osbc_deploy.report.fitting.build import build_fit, front_of
+from osbc_deploy.report.modules.build import build_compression
 from osbc_deploy.report.summary import frame_of, html_of, text_of
 from osbc_deploy.report.verification.build import build_verification
 from osbc_deploy.report.verification.page import verify_page
@@ -34,6 +36,7 @@ def report_of(result: Any) -> dict[str, Any]:
 report_of.register(Deployment, build_report)
 report_of.register(Verification, build_verification)
 report_of.register(FitResult, build_fit)
+report_of.register(CompressedModel, build_compression)
 
 
 @report_of.register

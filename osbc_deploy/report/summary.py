@@ -12,12 +12,20 @@ from osbc_deploy.deployment import Deployment
 from osbc_deploy.errors import UsageError
 from osbc_deploy.fitting.run import FitResult
 from osbc_deploy.inspection import Inspection
+from osbc_deploy.modules.result import CompressedModel
 from osbc_deploy.plain_text import visible
 from osbc_deploy.report.deployment.build import build_report
-from osbc_deploy.report.deployment.terminal import accuracy_line, fidelity_line, memory_line
+from osbc_deploy.report.deployment.terminal import (
+    accuracy_line,
+    fidelity_line,
+    input_lines,
+    memory_line,
+)
 from osbc_deploy.report.describe import describe
 from osbc_deploy.report.fitting.build import front_of
 from osbc_deploy.report.measures import total_loss
+from osbc_deploy.report.modules.build import build_compression
+from osbc_deploy.report.modules.terminal import accuracy_before_and_after
 from osbc_deploy.report.verification.build import build_verification
 from osbc_deploy.verification.result import Verification
 
@@ -47,7 +55,8 @@ def rows_of(result: Any) -> list[dict[str, Any]]:
 @lines_of.register
 def _(result: Deployment) -> list[str]:
     report = build_report(result)
-    lines = [_title("Deployment", result), memory_line(report), accuracy_line(report)]
+    lines = [_title("Deployment", result), memory_line(report), *input_lines(report)]
+    lines.append(accuracy_line(report))
     lines += [fidelity_line(report), *_few("warning", result.warnings)]
     return lines + _few("over", report["excesses"])
 
@@ -173,6 +182,32 @@ def _(result: Inspection) -> list[dict[str, Any]]:
             **{key: p[key] for key in ("from", "to", "kind", "weights", "biases")},
         }
         for p in describe(result.network)["projections"]
+    ]
+
+
+@lines_of.register
+def _(result: CompressedModel) -> list[str]:
+    report = build_compression(result)
+    lines = [
+        f"Compressed weights: {result.source} in {result.framework}",
+        f"layers: {len(result.weights)}, {result.sparsity:.2%} sparsity",
+        accuracy_before_and_after(report),
+        f"notes: {len(result.deviations)}",
+    ]
+    return lines + _few("warning", result.warnings)
+
+
+@rows_of.register
+def _(result: CompressedModel) -> list[dict[str, Any]]:
+    keys = ("weights", "nonzero", "sparsity", "bits", "hessian", "selection", "variant")
+    return [
+        {
+            "layer": layer["name"],
+            "neurons": ", ".join(layer["neurons"]),
+            **{key: layer[key] for key in keys},
+            "loss": total_loss(layer),
+        }
+        for layer in build_compression(result)["layers"]
     ]
 
 

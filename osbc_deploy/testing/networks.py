@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.errors import FidelityError
+from osbc_deploy.fixedpoint.coding import SPIKES
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
@@ -24,6 +25,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedPointNetwork,
     FixedPopulation,
     FixedProjection,
+    InputFormat,
 )
 from osbc_deploy.fixedpoint.ranges import faults, on_grid
 from osbc_deploy.lower.gates import Way, gate
@@ -118,14 +120,30 @@ def cases(draw: Callable[..., Any], formats: NumberFormats) -> Case:
         populations.append(population)
     if not chain:
         _more_projections(draw, rng, input_shape, populations, projections, formats, features)
-    network = FixedPointNetwork(input_shape, tuple(populations), tuple(projections), formats, "sum")
+    given = _input(others) if graded else SPIKES
+    network = FixedPointNetwork(
+        input_shape, tuple(populations), tuple(projections), formats, "sum", given
+    )
     if found := faults(network):
         raise AssertionError(f"a network was drawn that is none: {found}")
     n, steps = draw(st.integers(1, 3)), draw(st.integers(3, 24))
     spikes = (rng.random((n, steps, *input_shape)) < draw(st.sampled_from([0.05, 0.3, 0.8]))) + 0
     if graded:
-        spikes = spikes * rng.integers(-20, 21, spikes.shape)
+        values = rng.integers(-20, 21, spikes.shape)
+        # Negative ones are there where they may be, and both ends of the range are reached.
+        spikes = spikes * (values if network.input.signed else np.abs(values))
+        spikes = np.clip(spikes, network.input.low, network.input.high)
+        features.append(f"graded input, {network.input.kind}")
+        features.append(f"graded input, {'signed' if network.input.signed else 'unsigned'}")
     return Case(network, spikes.astype(np.int32 if graded else np.uint8), tuple(features))
+
+
+def _input(rng: Any) -> InputFormat:
+    """Draw what a graded input carries."""
+    bits, signed = int(rng.integers(3, 13)), bool(rng.integers(0, 2))
+    if rng.random() < 0.5:
+        return InputFormat("integers", bits, signed)
+    return InputFormat("values", bits, signed, float(rng.uniform(1e-3, 2.0)))
 
 
 def _pair(values: Any) -> tuple[int, int]:

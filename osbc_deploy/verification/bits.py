@@ -122,7 +122,7 @@ def compare_backend(
     theirs, few, left_out = run_first(
         backend, network, samples, count, states=names, time_limit=time_limit, progress=progress
     )
-    ours = run(network, few.spikes, record=names, states=names)
+    ours = run(network, network.input.codes(few.spikes), record=names, states=names)
     populations, diverges = {}, {}
     first = None
     for name in names:

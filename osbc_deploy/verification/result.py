@@ -98,7 +98,8 @@ class Step:
     Attributes
     ----------
     name : str
-        "prune", "quantize", "compress" (both at once), "lower" or "total".
+        "prune", "quantize", "compress" (both at once), "input" (real values are rounded), "lower"
+        or "total".
     before, after : str
         Names of the stages.
     propagated : dict of Difference

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
+from osbc_deploy.arrays import FloatArray, InputArray, IntArray
 from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity
@@ -92,7 +92,10 @@ def compare_stages(
         Neurons to draw, by population.
     """
     compressed, lowered = deployment.compressed, deployment.lowered.network
-    stages: list[Stage] = [*float_stages(compressed), FixedStage(_FIXED, lowered)]
+    stages: list[Stage] = [
+        *float_stages(compressed, lowered.input),
+        FixedStage(_FIXED, lowered),
+    ]
     changes = trials(compressed)
     own = {p.name for p in compressed.original.populations}
     # What lowering may add for the chip's sake has nothing in float to be compared with.
@@ -140,7 +143,13 @@ def compare_stages(
 
 def _steps(stages: Sequence[str]) -> list[tuple[str, str, str]]:
     """Return name, reference and other stage of every step, the whole way last."""
-    names = ["prune", "quantize", "lower"] if len(stages) == 4 else ["compress", "lower"]
+    leads_to = {
+        "pruned": "prune",
+        "compressed": "quantize" if "pruned" in stages else "compress",
+        "rounded input": "input",
+        _FIXED: "lower",
+    }
+    names = [leads_to[stage] for stage in stages[1:]]
     steps = list(zip(names, stages[:-1], stages[1:], strict=True))
     return [*steps, ("total", stages[0], stages[-1])]
 
@@ -159,7 +168,7 @@ class _Part:
 def _compared(
     stages: Sequence[Stage],
     changes: Sequence[Trial],
-    spikes: SpikeArray,
+    spikes: InputArray,
     labels: IntArray | None,
     readout: Readout,
     rest: Mapping[str, FloatArray],

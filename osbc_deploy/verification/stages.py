@@ -12,8 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray
+from osbc_deploy.arrays import FloatArray, InputArray, IntArray
 from osbc_deploy.compress.result import CompressedNetwork
+from osbc_deploy.fixedpoint.coding import SPIKES, InputFormat
 from osbc_deploy.fixedpoint.engine import Activity, EngineRun, run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation
 from osbc_deploy.model.graph import INPUT, Network
@@ -29,7 +30,7 @@ class Record:
     Attributes
     ----------
     spikes : dict of ndarray of uint8 (n, T, size)
-        Of the input and of every spiking population.
+        Of every spiking population, and the input as it was given.
     v : dict of ndarray (n, T, size)
         Membrane potential after each step in the float network's unit, of every population.
     output : ndarray (n, T, size)
@@ -38,7 +39,7 @@ class Record:
         What the registers went through; empty for a float stage.
     """
 
-    spikes: Mapping[str, SpikeArray]
+    spikes: Mapping[str, InputArray]
     v: Mapping[str, FloatArray]
     output: FloatArray | IntArray
     activity: Mapping[str, Activity] = field(default_factory=dict)
@@ -60,7 +61,7 @@ class Stage(Protocol):
     def name(self) -> str:
         """Short name, such as "float"."""
 
-    def run(self, spikes: SpikeArray) -> Record:
+    def run(self, spikes: InputArray) -> Record:
         """Run samples (n, T, *input_shape)."""
 
     def alone(self, population: str, heard: Record) -> Record:
@@ -73,14 +74,24 @@ class FloatStage:
 
     name: str
     network: Network
+    coding: InputFormat = SPIKES
+    """Of real values, which are then rounded as the chip is given them."""
 
-    def run(self, spikes: SpikeArray) -> Record:
+    def run(self, spikes: InputArray) -> Record:
         """Run samples; see :class:`Stage`."""
         names = [p.name for p in self.network.populations]
         done = simulate(
-            self.network, spikes, record=names, states=names, batch_size=max(1, len(spikes))
+            self.network,
+            self._heard(spikes),
+            record=names,
+            states=names,
+            batch_size=max(1, len(spikes)),
         )
         return _record(done, spikes)
+
+    def _heard(self, spikes: InputArray) -> InputArray:
+        rounded = self.coding.kind == "values"
+        return self.coding.decoded(self.coding.codes(spikes)) if rounded else spikes
 
     def alone(self, population: str, heard: Record) -> Record:
         """Run one population; see :class:`Stage`."""
@@ -92,7 +103,7 @@ class FloatStage:
         spikes = given.pop(INPUT)
         done = simulate(
             self.network,
-            spikes,
+            self._heard(spikes),
             record=[population],
             states=[population],
             given=given,
@@ -109,10 +120,11 @@ class FixedStage:
     name: str
     network: FixedPointNetwork
 
-    def run(self, spikes: SpikeArray) -> Record:
+    def run(self, spikes: InputArray) -> Record:
         """Run samples; see :class:`Stage`."""
         names = [p.name for p in self.network.populations]
-        done = run(self.network, spikes, record=names, states=names)
+        sent = self.network.input.codes(spikes)
+        done = run(self.network, sent, record=names, states=names)
         return self._record(done, spikes)
 
     def alone(self, population: str, heard: Record) -> Record:
@@ -122,26 +134,32 @@ class FixedStage:
         spikes = raster.reshape(*raster.shape[:2], *self.network.input_shape)
         # The spikes of another stage may drive it where its own never would.
         one = [population]
-        done = run(self.network, spikes, record=one, states=one, given=given, strict=False)
+        sent = self.network.input.codes(spikes)
+        done = run(self.network, sent, record=one, states=one, given=given, strict=False)
         return self._record(done, spikes)
 
-    def _record(self, done: EngineRun, spikes: SpikeArray) -> Record:
+    def _record(self, done: EngineRun, spikes: InputArray) -> Record:
         populations = {p.name: p for p in self.network.populations}
         potentials = {name: _in_float(populations[name], v) for name, v in done.v.items()}
         return Record({INPUT: _flat(spikes), **done.spikes}, potentials, done.output, done.activity)
 
 
-def float_stages(compressed: CompressedNetwork) -> tuple[FloatStage, ...]:
+def float_stages(
+    compressed: CompressedNetwork, coding: InputFormat = SPIKES
+) -> tuple[FloatStage, ...]:
     """Return the float network, the pruned one where it was kept, and the compressed one.
 
     The pruned network has the biases and thresholds that were chosen for the quantized weights.
+    Where the input's real values are rounded, the compressed network follows once more with these.
     """
     pruned = pruned_network(compressed)
     middle = () if pruned is None else (FloatStage("pruned", pruned),)
+    last = FloatStage("rounded input", compressed.network, coding)
     return (
         FloatStage("float", compressed.original),
         *middle,
         FloatStage("compressed", compressed.network),
+        *([last] if coding.kind == "values" else []),
     )
 
 
@@ -152,7 +170,7 @@ def pruned_network(compressed: CompressedNetwork) -> Network | None:
     return compressed.network.with_weights(known) if len(known) == len(weights) else None
 
 
-def _record(done: FloatRun, spikes: SpikeArray) -> Record:
+def _record(done: FloatRun, spikes: InputArray) -> Record:
     return Record(
         {INPUT: _flat(spikes), **{name: _flat(raster) for name, raster in done.spikes.items()}},
         {name: v.reshape(*v.shape[:2], -1) for name, v in done.v.items()},
@@ -160,7 +178,7 @@ def _record(done: FloatRun, spikes: SpikeArray) -> Record:
     )
 
 
-def _flat(raster: SpikeArray) -> SpikeArray:
+def _flat(raster: InputArray) -> InputArray:
     return raster.reshape(*raster.shape[:2], -1)
 
 

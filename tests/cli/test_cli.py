@@ -394,7 +394,7 @@ def test_options_can_come_from_a_file(user: Path) -> None:
         ("[fit]\nbits = [4, 8]", "[fit] bits: [4, 8] is not a single value"),
         ('[verify]\ngate = "accuracy=0.1"', "[verify] gate: 'accuracy=0.1' is not a list of texts"),
         ("[depoly]\nbits = 4", "[depoly] is not a command. Did you mean [deploy]?"),
-        ("[zzz]\nbits = 4", "[zzz] is not a command. Known: backends, check, deploy,"),
+        ("[zzz]\nbits = 4", "[zzz] is not a command. Known: backends, check, compress,"),
         ("bits = 4", "bits stands outside a table"),
         ("deploy = 4", "deploy stands outside a table"),
     ],

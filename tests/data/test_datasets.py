@@ -406,14 +406,15 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
                 load_dataset(DatasetRequest(name, root), "train")
             assert str(caught.value).startswith(f"{root}: ")
     write_cifar10dvs(tmp_path, 2, [name for name in CIFAR10_CLASSES if name not in ("cat", "dog")])
-    with pytest.raises(UsageError, match=r"cat, .*dog: no such folder"):
-        load_dataset(DatasetRequest("cifar10dvs", tmp_path), "train")
-    (tmp_path / "Train" / "3").mkdir(parents=True)
+    # What is there is taken, under the numbers that its classes have.
+    some = load_dataset(DatasetRequest("cifar10dvs", tmp_path, samples_per_class=1), "train")
+    assert some.labels is not None
+    assert some.labels.tolist() == [0, 1, 2, 4, 6, 7, 8, 9]
+    (tmp_path / "Train").mkdir()
     with pytest.raises(UsageError, match=r"Train.0, .*Train.9: no such folder"):
         load_dataset(DatasetRequest("nmnist", tmp_path), "train")
-    for digit in range(10):
-        (tmp_path / "Train" / str(digit)).mkdir(exist_ok=True)
-    with pytest.raises(UsageError, match="too few recordings of a class .0 holds 0"):
+    (tmp_path / "Train" / "3").mkdir()
+    with pytest.raises(UsageError, match="nmnist: the train part has no recordings"):
         load_dataset(DatasetRequest("nmnist", tmp_path, samples_per_class=None), "train")
 
 

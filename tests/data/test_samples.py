@@ -36,9 +36,15 @@ def test_numbers_of_any_kind_are_taken(dtype: Any) -> None:
         (np.zeros((3, 0, 2)), None, "T is 0"),
         (np.zeros((0, 3, 2)), None, "n is 0"),
         (np.full((1, 2, 3), np.nan), None, "NaN"),
-        (np.full((1, 2, 3), 2), None, "range from 2 to 2"),
-        (np.full((1, 2, 3), -1), None, "0 or 1"),
-        (np.full((1, 2, 3), 0.5), None, "0 or 1"),
+        (np.zeros((3, 4)), None, r"for images and the like without time, --repeat T"),
+        (
+            np.full((1, 2, 3), 2**24 + 1),
+            None,
+            r"from 1.67772e\+07 to 1.67.*, whole",
+        ),
+        (np.full((1, 2, 3), -(2**24) - 1), None, "whole numbers to 1.67772e"),
+        (np.full((1, 2, 3), 1e39 + 0.5), None, r"whole numbers to 1.67772e\+07 are taken"),
+        (np.array([[[0.5, 1e39]]]), None, r"values to 3.40282e\+38 are taken. Scale them"),
         (GOOD, [1, 2], r"labels have shape \(2,\)"),
         (GOOD, [0, 1, 0.5, 3], r"1 of 4 labels are no class, such as 0.5 of sample 2; whole num"),
         (GOOD, [0, 1, 2, np.nan], "such as nan of sample 3"),
@@ -244,8 +250,8 @@ def test_checking_takes_little_beside_the_samples() -> None:
 
 
 def test_a_sample_that_is_wrong_is_named() -> None:
-    with pytest.raises(ArtefactError, match=r"^d, sample 1: spikes range from 0 to 2"):
-        samples_from_dataset("d", Items([torch.ones(5, 2), 2 * torch.eye(5)[:, :2]]))
+    with pytest.raises(ArtefactError, match=r"^d, sample 1: spikes hold NaN"):
+        samples_from_dataset("d", Items([torch.ones(5, 2), torch.nan * torch.eye(5)[:, :2]]))
 
 
 def test_a_fingerprint_tells_counts_from_spikes() -> None:
@@ -255,6 +261,8 @@ def test_a_fingerprint_tells_counts_from_spikes() -> None:
     assert len(prints) == 3
     # Values count, not the type that holds them.
     assert Samples("x", counts.astype(np.uint8)).fingerprint() in prints
+    values = [check_samples("x", counts * scale).fingerprint() for scale in (0.5, 0.25, -1)]
+    assert len({*prints, *values}) == 6
     # SHA-256 of the shape's text and of the packed bits 011100 + 00: what reports hold already.
     expected = hashlib.sha256(b"(1, 2, 3)" + bytes([0b01110000])).hexdigest()
     assert Samples("x", raster).fingerprint() == expected

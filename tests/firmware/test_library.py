@@ -49,10 +49,10 @@ def build(export: CExport, *options: str, main: str = "examples/host.c") -> Path
 
 
 def outputs(program: Path, network: FixedPointNetwork, spikes: np.ndarray, *before: str) -> Any:
-    graded = any(p.graded for p in network.projections)
+    width = next(w for w in (8, 16, 32) if network.input.bits <= w)
     n, steps = spikes.shape[:2]
     rasters, answers = program.parent / "rasters", program.parent / "answers"
-    kind = np.int16 if graded else np.uint8
+    kind = np.dtype(f"{'' if network.input.signed else 'u'}int{width}")
     rasters.write_bytes(np.array([n, steps], np.uint32).tobytes() + spikes.astype(kind).tobytes())
     subprocess.run([*before, str(program), str(rasters), str(answers)], check=True)
     return np.fromfile(answers, np.int32).reshape(n, steps, -1)
@@ -435,9 +435,9 @@ def test_numbers_out_of_range_are_all_named(chain: Case, tmp_path: Path) -> None
 def test_values_beyond_the_input_type_are_refused(drawn: list[Case], tmp_path: Path) -> None:
     case = next(c for c in drawn if any(p.graded for p in c.network.projections))
     spikes = np.zeros((1, 2, *case.network.input_shape), np.int64)
-    for value in (2**15, -(2**15) - 1):
+    for value in (case.network.input.high + 1, case.network.input.low - 1):
         spikes.flat[0] = value
-        with pytest.raises(UsageError, match=r"values .*, the library takes -32768 to 32767"):
+        with pytest.raises(UsageError, match="the network's input takes "):
             export_c(case.network, tmp_path / "c", samples=spikes)
     assert not (tmp_path / "c").exists()
 
@@ -453,7 +453,7 @@ def test_sums_beyond_32_bits_are_refused(chain: Case, tmp_path: Path) -> None:
         projections=(replace(first, connection=wide, weight_bits=8, weight_exp=7, sign="mixed"),
                      *chain.network.projections[1:]),
     )  # fmt: skip
-    with pytest.raises(UnsupportedModelError, match="sums up to"):
+    with pytest.raises(UnsupportedModelError, match="sums? up to"):
         export_c(network, tmp_path / "c")
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from osbc_deploy.errors import FidelityError, UsageError
+from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
@@ -271,8 +272,18 @@ def test_graded_input_is_multiplied(kernels: Any, formats: NumberFormats, rng: A
     binary = memoryless(FixedDense(weight), 0, (7,), 5, formats)
     found = run(graded, values, states=["a"], kernels=kernels).u["a"] // 64
     assert np.array_equal(found, values @ weight.T)
-    found = run(binary, values, states=["a"], kernels=kernels).u["a"] // 64
-    assert np.array_equal(found, (values != 0) @ weight.T)
+    spikes = (values != 0).astype(np.uint8)
+    found = run(binary, spikes, states=["a"], kernels=kernels).u["a"] // 64
+    assert np.array_equal(found, spikes @ weight.T)
+    for given, words in [
+        (values, "values from -9 to 9, the network's input takes 0 or 1"),
+        (spikes * 0.5, "real values from 0 to 0.5, the network's input takes 0 or 1"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            run(binary, given, kernels=kernels)
+    few = replace(graded, input=InputFormat("integers", 4, signed=True))
+    with pytest.raises(UsageError, match="from -9 to 9, the network's input takes -8 to 7"):
+        run(few, values, kernels=kernels)
 
 
 @KERNELS

@@ -288,7 +288,7 @@ int @name@_step(void *buffer, const @name@_input *input, int32_t *output)
     if (bad_buffer(buffer, (size_t)@NAME@_STATE_BYTES)) {
         return @NAME@_BAD_BUFFER;
     }
-    t = (uint32_t)state[0];
+@input_check@    t = (uint32_t)state[0];
     deliver_input(state, t, input);
     for (k = 0; k < POPULATIONS; k++) {
         int part = update(state, t, k);

@@ -32,11 +32,12 @@ extern "C" {
 
 /* Input of one neuron in one step: @input_meaning@. */
 typedef @input_type@ @name@_input;
-
+@input_constants@
 enum {
     @NAME@_OK = 0,
     @NAME@_BAD_BUFFER = -1, /* no buffer, too small, or not aligned like int32_t */
-    @NAME@_OUT_OF_RANGE = -2, /* a current left the range that its register wraps back */
+    @NAME@_OUT_OF_RANGE = -2, /* a current left the range that its register wraps back, or an input
+                                 the range that is said here */
     @NAME@_BAD_TABLES = -3, /* the tables do not have the CRC they were generated with */
     @NAME@_MISMATCH = -4 /* self-test: another result than the golden one */
 };

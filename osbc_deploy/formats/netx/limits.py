@@ -179,7 +179,11 @@ def _of_population(p: FixedPopulation, formats: NumberFormats) -> Iterator[_Offe
 
 def _of_projection(p: FixedProjection, remedy: str) -> Iterator[_Offender]:
     if p.graded:
-        yield _Offender(f"{p.name}: takes graded spikes", _ANOTHER)
+        yield _Offender(
+            f"{p.name}: takes a graded input, which lava-dl's loader is told (input_message_bits), "
+            "not the file",
+            _ANOTHER,
+        )
     if p.weight_exp < 0 and (plain_weights(p) << -p.weight_exp != p.connection.weight).any():
         yield _Offender(f"{p.name}: weights times 2^{p.weight_exp} are not whole", remedy)
 

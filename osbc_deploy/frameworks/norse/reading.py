@@ -25,9 +25,9 @@ from osbc_deploy.frameworks.layers import SUPPORTED_LAYERS
 from osbc_deploy.frameworks.norse.neurons import IF, LI, LIF, CubaLI, CubaLIF, RecurrentLIF
 from osbc_deploy.frameworks.proof import ProvenReader
 from osbc_deploy.model.graph import Dense
-from osbc_deploy.model.neurons import Neuron
+from osbc_deploy.model.neurons import LinearDynamics, Neuron
 
-__all__ = ["SUPPORTED", "read_norse"]
+__all__ = ["NORSE", "SUPPORTED", "read_norse"]
 
 SUPPORTED = (
     f"{SUPPORTED_LAYERS}, LIFBoxCell, LIFCell, LIF, IAFCell, IAF, "
@@ -104,13 +104,20 @@ def _neuron(layer: Any, kind: type) -> Neuron:
     return family(alpha_u, alpha_v, v_leak, as_array(p.v_th), as_array(p.v_reset))
 
 
+def _dynamics(layer: nn.Module, kind: type) -> LinearDynamics | None:
+    try:
+        return _neuron(layer, kind).dynamics()
+    except ValueError:
+        return None
+
+
 _RECURRENT = (norse.LIFRecurrentCell, norse.LIFRecurrent)
 _CELLS = (
     *(norse.LIFBoxCell, norse.LIFCell, norse.IAFCell, LIBoxCell, norse.LICell),
     *(norse.LIF, norse.LI, norse.IAF, norse.LILinearCell, *_RECURRENT),
 )
 _NEURONS = (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, norse.LILinearCell)
-_NORSE = Framework(
+NORSE = Framework(
     package="norse",
     title="norse",
     readers=dict.fromkeys(_CELLS, _cell),
@@ -126,6 +133,7 @@ _NORSE = Framework(
     values=_values,
     calls=(stepped_with_state, *ONE_CALL),
     potential=_potential,
+    dynamics=_dynamics,
 )
 
-read_norse = ProvenReader(_NORSE)
+read_norse = ProvenReader(NORSE)

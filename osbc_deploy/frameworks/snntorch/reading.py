@@ -41,9 +41,9 @@ from osbc_deploy.frameworks.snntorch.neurons import (
     SynapticIntegrator,
 )
 from osbc_deploy.model.graph import Connection, Conv, Dense, Shape
-from osbc_deploy.model.neurons import Neuron
+from osbc_deploy.model.neurons import LinearDynamics, Neuron
 
-__all__ = ["SUPPORTED", "read_snntorch"]
+__all__ = ["SNNTORCH", "SUPPORTED", "read_snntorch"]
 
 SUPPORTED = f"{SUPPORTED_LAYERS}, Leaky, Synaptic, Lapicque, RLeaky, RSynaptic, Sequential"
 
@@ -188,6 +188,10 @@ def _potential(cell: nn.Module, answer: Any) -> torch.Tensor | None:
     return found
 
 
+def _dynamics(layer: nn.Module, kind: type) -> LinearDynamics | None:
+    return _neuron(layer, kind, last=False).dynamics()
+
+
 @contextmanager
 def _widened(module: nn.Module) -> Iterator[None]:
     """Have all cells fire in the precision of their potential: a surrogate fires in float32."""
@@ -209,7 +213,7 @@ def _widened(module: nn.Module) -> Iterator[None]:
                 vars(cell)["spike_grad"] = before
 
 
-_SNNTORCH = Framework(
+SNNTORCH = Framework(
     package="snntorch",
     title="snnTorch",
     readers=dict.fromkeys(
@@ -223,7 +227,8 @@ _SNNTORCH = Framework(
     calls=(stepped, *ONE_CALL, stepped_with_state, stepped_with_states),
     reset=_start,
     potential=_potential,
+    dynamics=_dynamics,
     widened=_widened,
 )
 
-read_snntorch = ProvenReader(_SNNTORCH)
+read_snntorch = ProvenReader(SNNTORCH)

@@ -27,8 +27,9 @@ from osbc_deploy.frameworks.spikingjelly.nodes import (
     mode_faults,
     neuron_of,
 )
+from osbc_deploy.model.neurons import LinearDynamics
 
-__all__ = ["SUPPORTED", "read_spikingjelly"]
+__all__ = ["SPIKINGJELLY", "SUPPORTED", "read_spikingjelly"]
 
 SUPPORTED = (
     f"{SUPPORTED_LAYERS}, ThresholdDependentBatchNorm1d/2d, SeqToANNContainer, MultiStepContainer, "
@@ -86,6 +87,10 @@ def _values(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _dynamics(node: nn.Module, kind: type) -> LinearDynamics | None:
+    return neuron_of(node, kind).dynamics()
+
+
 _ALL_STEPS = (layer.SeqToANNContainer, layer.MultiStepContainer)
 _NEURONS = (neuron.BaseNode, layer.NeuNorm)
 _WRAPPED = {
@@ -110,7 +115,7 @@ _WRAPPED = {
 }
 """Its versions of torch's layers, which keep the time axis from them, and tdBN."""
 
-_SPIKINGJELLY = Framework(
+SPIKINGJELLY = Framework(
     package="spikingjelly",
     title="SpikingJelly",
     readers={**dict.fromkeys(NODES, _node), **_WRAPPED},
@@ -128,6 +133,7 @@ _SPIKINGJELLY = Framework(
     calls=(stepped, *ONE_CALL),
     reset=_start,
     potential=_potential,
+    dynamics=_dynamics,
 )
 
-read_spikingjelly = ProvenReader(_SPIKINGJELLY)
+read_spikingjelly = ProvenReader(SPIKINGJELLY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.provenance import report_digest
 
 __all__ = ["contradictions"]
@@ -23,7 +24,7 @@ def contradictions(report: Report) -> list[str]:
     report : dict
         That follows the schema.
     """
-    parts = (_digest, _names, _fit, _memory, _compression, _accuracy, _bits)
+    parts = (_digest, _names, _fit, _memory, _input, _compression, _accuracy, _bits)
     return [line for part in parts for line in part(report)]
 
 
@@ -73,6 +74,23 @@ def _memory(report: Report) -> Iterator[str]:
         yield f"memory.deployed_bytes: are {deployed:,}, those of the cores {least:,}"
     if deployed != memory["deployed_words"] * memory["word_bits"] // 8:
         yield f"memory.deployed_bytes: are {deployed:,}, the words have others"
+
+
+def _input(report: Report) -> Iterator[str]:
+    given = report.get("input")
+    if given is None:
+        return
+    try:
+        held = InputFormat(*(given[key] for key in ("kind", "bits", "signed", "scale")))
+    except ValueError as error:
+        yield str(error)
+        return
+    if (given["low"], given["high"]) != (held.low, held.high):
+        yield f"input: {given['low']:,} to {given['high']:,}, {held.bits} bits hold others"
+    if given["largest"] > held.peak:
+        yield f"input.largest: is {given['largest']:,}, {held.peak:,} are held"
+    if given["clipped"] and held.kind == "integers":
+        yield "input.clipped: whole numbers are not cut off"
 
 
 def _compression(report: Report) -> Iterator[str]:

@@ -14,10 +14,11 @@ from typing import Any
 from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.target import Target, load_target, target_names
 from osbc_deploy.errors import ArtefactError
+from osbc_deploy.fixedpoint.coding import InputSeen
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import network_digest, read_network
 from osbc_deploy.model.readout import NO_ANSWER, decode
-from osbc_deploy.report.deployment.build import activity_parts, counted_parts
+from osbc_deploy.report.deployment.build import activity_parts, counted_parts, input_parts
 from osbc_deploy.report.read import read_report
 
 __all__ = ["read_recounted"]
@@ -71,6 +72,7 @@ def read_recounted(
         )
     counted = counted_parts(network, map_network(network, chip), chip) | _sizes(network, report)
     counted["target"] = {"name": chip.name, "title": chip.title}
+    counted["input"] = input_parts(network.input).get("input")
     lines = list(_differences("", counted, report))
     if test is not None and not lines:
         lines = list(_differences("", _evaluated(path, network, report, test), report))
@@ -126,16 +128,20 @@ def _evaluated(path: Path, network: FixedPointNetwork, report: Report, test: str
     from osbc_deploy.references import as_samples
 
     expected = report["provenance"]["test"]
-    samples = as_samples(test, "test").take(expected["samples"])
+    # How long samples without a time axis were shown is the report's own word.
+    repeat = report["provenance"]["options"].get("repeat")
+    repeat = repeat if isinstance(repeat, int) else None
+    samples = as_samples(test, "test", repeat).take(expected["samples"])
     if samples.fingerprint() != expected["sha256"]:
         raise ArtefactError(
             f"{path}: was evaluated on other data ({expected['name']}, {expected['sha256'][:12]}) "
             f"than {samples.name} ({samples.fingerprint()[:12]}). Give those."
         )
-    done = run(network, samples.spikes)
+    done = run(network, network.input.codes(samples.spikes))
     found: dict[str, Any] = {
         "provenance": {"output_sha256": done.fingerprint()},
         "populations": activity_parts(network, done.activity),
+        **input_parts(network.input, InputSeen.of(network.input, samples.spikes)),
     }
     classes = decode(done.output, network.readout, spiking=network.output.spiking)
     found["accuracy"] = {"no_answer": {"fixed_point": float((classes == NO_ANSWER).mean())}}

@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     from osbc_deploy.chip.mapping import Mapping as ChipMapping
     from osbc_deploy.chip.target import Target
     from osbc_deploy.deployment import Deployment
+    from osbc_deploy.fixedpoint.coding import InputFormat, InputSeen
     from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation
     from osbc_deploy.fixedpoint.record import Activity
 
-__all__ = ["SCHEMA", "activity_parts", "build_report", "counted_parts", "json_schema"]
+__all__ = [
+    "SCHEMA",
+    "activity_parts",
+    "build_report",
+    "counted_parts",
+    "input_parts",
+    "json_schema",
+]
 
 SCHEMA = "osbc-deploy/report/6"
 
@@ -53,6 +61,7 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
             "accuracy": {
                 name.rstrip("_"): value for name, value in asdict(deployment.accuracy).items()
             },
+            **input_parts(network.input, deployment.input),
             "compression": _compression(deployment),
             "populations": [
                 part | active | {"float_rate": deployment.compressed.rates.get(part["name"])}
@@ -107,6 +116,14 @@ def counted_parts(
             ],
         },
     }
+
+
+def input_parts(given: InputFormat, seen: InputSeen | None = None) -> dict[str, Any]:
+    """Return the part of a report about a graded input; none where it is spikes."""
+    if not given.graded:
+        return {}
+    said = asdict(given) | {"low": given.low, "high": given.high}
+    return {"input": said | ({} if seen is None else asdict(seen))}
 
 
 def _compression(deployment: Deployment) -> dict[str, Any]:

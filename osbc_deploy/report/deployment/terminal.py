@@ -17,6 +17,7 @@ __all__ = [
     "accuracy_line",
     "cores_table",
     "fidelity_line",
+    "input_lines",
     "memory_line",
     "print_report",
     "print_warnings",
@@ -42,7 +43,8 @@ def print_report(report: Report, console: Console) -> None:
     print_warnings(report["warnings"], console)
     console.print(_layers(report))
     console.print(_cores(report))
-    lines = [memory_line(report), *_activity(report), accuracy_line(report), fidelity_line(report)]
+    lines = [memory_line(report), *_activity(report), *input_lines(report)]
+    lines += [accuracy_line(report), fidelity_line(report)]
     for line in lines:
         console.print(terminal(line), soft_wrap=True)
     for deviation in report["deviations"]:
@@ -164,6 +166,19 @@ def _activity(report: Report) -> list[str]:
             f"{placement['layer_order']:,.0f}, in random order {placement['random_order']:,.0f}"
         )
     return lines
+
+
+def input_lines(report: Report) -> list[str]:
+    """Return what a graded input carries, in a sentence; none where it is spikes."""
+    if "input" not in report:
+        return []
+    given = report["input"]
+    held = f"{given['low']:,} to {given['high']:,} ({given['bits']} bits)"
+    seen = f"the largest on the evaluated samples is {given['largest']:,}"
+    if given["kind"] == "integers":
+        return [f"input: whole numbers as they are, payloads {held}; {seen}"]
+    scaled = f"input: real values in multiples of {given['scale']:.6g}, payloads {held}"
+    return [f"{scaled}; {seen}, {given['clipped']:.2%} of their values are cut off"]
 
 
 def accuracy_line(report: Report) -> str:

@@ -19,6 +19,7 @@ TITLES = {
     "prune": "pruning",
     "quantize": "quantization",
     "compress": "pruning and quantization",
+    "input": "rounding of the input",
     "lower": "fixed point",
     "total": "all together",
 }

@@ -19,6 +19,7 @@ from osbc_deploy.chip.target import load_target
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
+from osbc_deploy.fixedpoint.coding import SPIKES, InputFormat
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedDense, FixedPointNetwork
@@ -83,7 +84,7 @@ def writable(case: Case) -> FixedPointNetwork:
             )
         chain += [*into, *back]
         pre = p.name
-    return replace(network, populations=populations, projections=tuple(chain))
+    return replace(network, populations=populations, projections=tuple(chain), input=SPIKES)
 
 
 def test_random_chains_come_back_the_same(drawn: list[Case], tmp_path: Path) -> None:
@@ -176,6 +177,7 @@ def test_everything_netx_cannot_hold_is_listed(
         network,
         populations=(broken, *network.populations[1:]),
         projections=(replace(q, connection=nothing, graded=True), *network.projections[1:]),
+        input=InputFormat("integers", 4),
     )
     with pytest.raises(UnsupportedModelError) as caught:
         write_netx(network, tmp_path / "a.net")

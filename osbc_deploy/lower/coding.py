@@ -1,0 +1,226 @@
+r"""The payloads that stand for the data: how many bits, and of real values which scale.
+
+A real value x goes in as :math:`\mathrm{round}(x / s)`, cut off at the ends of its bits. The scale
+s is what weights behind the input are multiplied with, so it costs nothing on the chip. A large one
+rounds coarsely, a small one cuts off what is large: the one is taken that moves the membrane
+potentials behind the input least on calibration samples,
+
+.. math:: \frac{\sum (M W (x - \hat x))^2}{\sum (M W x)^2}
+
+(W the weights, M the membrane's filter), summed over the populations that hear the input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from osbc_deploy.arrays import FloatArray, InputArray, peak_of
+from osbc_deploy.compress.hessian import membrane_trace
+from osbc_deploy.errors import UnsupportedModelError, UsageError
+from osbc_deploy.fixedpoint.coding import MOST_BITS, SPIKES, InputFormat, bits_for
+from osbc_deploy.lower.timing import timing
+from osbc_deploy.model.currents import exact_current
+from osbc_deploy.model.delivery import delivered
+from osbc_deploy.model.graph import INPUT, Network, Population, Projection
+from osbc_deploy.notation import InputKind
+
+__all__ = ["DEFAULT_BITS", "check_graded", "coarser", "input_format", "payload", "shares_potential"]
+
+DEFAULT_BITS = 8
+"""Of a real value."""
+
+_SHARES = (1.0, 27 / 32, 23 / 32, 19 / 32)
+"""Of the scale that cuts nothing off: what is tried, about evenly within a factor of two."""
+_HALVED = 4
+"""How often these are halved, and tried again."""
+_WORK = 1e9
+"""Multiplications that a scale's trial may take, about a second."""
+
+
+def payload(kind: InputKind, low: float, high: float, bits: int | None = None) -> InputFormat:
+    """Return the input that holds samples of a kind and a range, its scale still open.
+
+    Parameters
+    ----------
+    kind : {"spikes", "integers", "values"}
+    low, high : float
+        The least and the largest value.
+    bits : int, optional
+        As asked for; by default 8 for real values, and one more than whole numbers need, so that
+        the chip takes twice what was seen.
+
+    Raises
+    ------
+    UsageError
+        When whole numbers need more bits than asked for, or a sign has no bit.
+    """
+    if kind == "spikes":
+        return SPIKES
+    signed = bool(low < 0)
+    if signed and bits == 1:
+        raise UsageError("--input-bits: 1 bit holds no sign, and the input goes below 0. Give 2.")
+    if kind == "values":
+        return InputFormat(kind, bits or DEFAULT_BITS, signed)
+    needed = bits_for(int(low), int(high))
+    if bits is not None and needed > bits:
+        raise UsageError(
+            f"--input-bits: whole numbers from {int(low):,} to {int(high):,} need {needed}, {bits} "
+            "were asked for. Leave the option out, or clip the samples and train on the same."
+        )
+    return InputFormat(kind, bits or min(needed + 1, MOST_BITS), signed)
+
+
+def check_graded(network: Network) -> None:
+    """Refuse networks in which a graded input would have to be repeated or compared.
+
+    Raises
+    ------
+    UnsupportedModelError
+        With every place.
+    """
+    offenders = [
+        f"{p.name}: gates (max pooling, masks) take 0 or 1, the input is graded"
+        for p in network.populations
+        if p.neuron.exact and any(a.pre == INPUT for a in network.afferents(p.name))
+    ]
+    offenders += [
+        f"{name}: is a convolution that hears the input {count} steps late through relays, which "
+        "repeat 0 or 1; the input is graded"
+        for name, count in timing(network).relays.items()
+        if next(p for p in network.projections if p.name == name).pre == INPUT
+    ]
+    if offenders:
+        raise UnsupportedModelError(
+            "network: parts that take spikes of the input alone",
+            offenders,
+            "Put a layer of neurons between the input and these, or give an input of 0 and 1.",
+        )
+
+
+def shares_potential(network: Network) -> list[str]:
+    """Return the populations that hear other spikes beside the input.
+
+    Their weights have one scale, and what the input's is can only be a power of two.
+    """
+    heard = {p.name: {a.pre for a in network.afferents(p.name)} for p in network.populations}
+    return [name for name, sources in heard.items() if INPUT in sources and len(sources) > 1]
+
+
+def input_format(
+    network: Network, calibration: InputArray, open_: InputFormat
+) -> tuple[InputFormat, list[str]]:
+    """Search the scale of a real-valued input.
+
+    Parameters
+    ----------
+    network : Network
+        With the weights it will have on the chip.
+    calibration : ndarray of float32 (n, T, *input_shape)
+    open_ : InputFormat
+        Of :func:`payload`.
+
+    Returns
+    -------
+    found : InputFormat
+    notes : list of str
+        What is to be known of it.
+    """
+    if open_.kind != "values":
+        return open_, []
+    widest = max(
+        float(calibration.max(initial=0)) / open_.high,
+        float(calibration.min(initial=0)) / open_.low if open_.signed else 0.0,
+    )
+    if widest <= 0:
+        return open_, []
+    coarse = shares_potential(network)
+    if coarse:
+        # The least power of two that cuts nothing off, and smaller ones.
+        mantissa, exponent = math.frexp(widest)
+        top = exponent - (mantissa == 0.5)
+        scales = [math.ldexp(1.0, top - k) for k in range(_HALVED)]
+    else:
+        scales = [math.ldexp(widest * s, -k) for k in range(_HALVED) for s in _SHARES]
+    # Cutting off more costs more and more: after two that were worse none is better.
+    measure = _measure(network, calibration)
+    best, least, worse = scales[0], math.inf, 0
+    for scale in scales:
+        error = measure(InputFormat("values", open_.bits, open_.signed, scale))
+        worse = 0 if error < least else worse + 1
+        if error < least:
+            best, least = scale, error
+        if worse == 2:
+            break
+    found = InputFormat("values", open_.bits, open_.signed, best)
+    sign = "signed " if found.signed else ""
+    notes = [
+        f"real values are rounded to {found.bits} {sign}bits of {best:.6g} each, which moves the "
+        f"potentials behind it by {math.sqrt(least):.2%} of their size; "
+        f"{found.clipped(calibration):.2%} of the calibration's values are cut off"
+    ]
+    if coarse:
+        notes.append(
+            "its scale is a power of two, as spikes of others end where it does: "
+            f"{', '.join(coarse[:5])}{' ...' if len(coarse) > 5 else ''}"
+        )
+    return found, notes
+
+
+def coarser(given: InputFormat, population: str, bits: int) -> tuple[InputFormat, str]:
+    """Return a real-valued input of fewer bits over the same range, and why."""
+    found = replace(given, bits=given.bits - bits, scale=math.ldexp(given.scale, bits))
+    return found, (
+        f"{found.bits} bits of {found.scale:.6g} each are taken instead of {given.bits}: the "
+        f"registers of {population} do not hold its thresholds or potentials in finer steps"
+    )
+
+
+def _measure(network: Network, calibration: InputArray) -> Callable[[InputFormat], float]:
+    """Return what tells how far an input moves the potentials behind it, as a share of them."""
+    heard = [
+        (population, [a for a in network.afferents(population.name) if a.pre == INPUT])
+        for population in network.populations
+    ]
+    heard = [(population, afferents) for population, afferents in heard if afferents]
+    n, steps = calibration.shape[:2]
+    cost = steps * sum(
+        a.connection.weight.size * math.prod(population.shape[1:])
+        for population, afferents in heard
+        for a in afferents
+    )
+    count = min(n, max(1, int(_WORK / cost)))
+    few = calibration[[number * n // count for number in range(count)]]
+    whole = [_energy(network, p, afferents, few) for p, afferents in heard]
+
+    def error(found: InputFormat) -> float:
+        lost = few - found.decoded(found.codes(few))
+        parts = [_energy(network, p, afferents, lost) for p, afferents in heard]
+        return sum(a / b for a, b in zip(parts, whole, strict=True) if b)
+
+    return error
+
+
+def _energy(
+    network: Network, population: Population, afferents: Sequence[Projection], given: FloatArray
+) -> float:
+    """Return the sum of squares of the potentials that an input causes."""
+    import torch
+
+    peak = float(peak_of(given)) or 1.0
+    trace = np.zeros((*given.shape[:2], *population.shape))
+    for projection in afferents:
+        bare = replace(projection, connection=replace(projection.connection, bias=None))
+        heard = np.ascontiguousarray(delivered(network, projection, given))
+        flat = torch.from_numpy(heard.reshape(-1, *heard.shape[2:]))
+        trace += exact_current(bare, torch.float64, peak)(flat).numpy().reshape(trace.shape)
+    potential = membrane_trace(population.neuron.dynamics(), trace)
+    # Whole numbers add up to the same on every machine.
+    top = float(peak_of(potential))
+    if not top:
+        return 0.0
+    unit = math.ldexp(1.0, math.frexp(top)[1] - 18)
+    return int((np.rint(potential / unit).astype(np.int64) ** 2).sum()) * unit**2

@@ -1,0 +1,227 @@
+"""Compress the weights of a module: everything checked and loaded, before and after."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from osbc_deploy._version import __version__
+from osbc_deploy.accuracy import Accuracy, check_classes, doubts
+from osbc_deploy.arguments import Data, Model
+from osbc_deploy.arrays import FloatArray
+from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.state import SolverState
+from osbc_deploy.data.samples import Samples
+from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError, reason
+from osbc_deploy.frameworks.calling import described, undisturbed
+from osbc_deploy.frameworks.finite import check_finite
+from osbc_deploy.importing import framework_of, load_module
+from osbc_deploy.job import verb
+from osbc_deploy.model.readout import (
+    NO_ANSWER,
+    check_readout,
+    classes_of,
+    decode,
+    shared_answers,
+)
+from osbc_deploy.modules.file import weights_digest
+from osbc_deploy.modules.result import CompressedModel, CompressedWeight
+from osbc_deploy.modules.scene import exchanged
+from osbc_deploy.modules.session import PLAIN, session_of
+from osbc_deploy.modules.weights import find_weights
+from osbc_deploy.modules.work import Work
+from osbc_deploy.notation import Readout
+from osbc_deploy.options import CompressOptions
+from osbc_deploy.progress import SILENT, Progress
+from osbc_deploy.provenance import Call, request
+from osbc_deploy.references import as_samples
+
+__all__ = ["compress_model"]
+
+_BATCH = 32
+"""Samples run side by side."""
+
+_SCALES = 2**31
+"""Different scales a layer may have: one for each row, as no chip limits them."""
+
+
+@dataclass(frozen=True)
+class CompressCall(CompressOptions):
+    """The arguments of :func:`compress_model`.
+
+    Attributes
+    ----------
+    module : torch.nn.Module or str
+        A model with neurons of norse, snnTorch or SpikingJelly, or ``package.module:factory``.
+    calibration : Samples, path, str, array or Dataset
+        Typical input (n, T, ...); a hundred samples do.
+    test : like `calibration`, optional
+        Labelled samples to evaluate; the calibration samples by default.
+    progress : Progress
+    call : Call, optional
+        Command line and seed, for the provenance; the call from Python by default.
+    options : CompressOptions, optional
+    """
+
+    module: Model
+    calibration: Data
+    _: KW_ONLY
+    test: Data | None = None
+    progress: Progress = SILENT
+    call: Call | None = None
+    options: CompressOptions | None = None
+
+
+@verb(CompressCall, CompressOptions)
+def compress_model(call: CompressCall) -> CompressedModel:
+    """Compress the weights of any torch SNN in place of its own, also of one that no chip holds.
+
+    Linear and convolutional layers are found by running the model; each is compressed for the
+    membrane potential of the neurons that hear it, in the order of their calls. The state dict of
+    the result has the names of the model's and loads into it unchanged. The module given is left
+    as it was, its state reset.
+
+    Returns
+    -------
+    CompressedModel
+
+    Raises
+    ------
+    UnsupportedModelError
+        When the model cannot be run, has no layer to compress, or some cannot be.
+    OsbcError
+        As :func:`osbc_deploy.deploy`.
+    """
+    asked = request(compress_model, CompressOptions, call)
+    options = CompressionOptions.of(call, scale_groups=_SCALES)
+    typical = as_samples(call.calibration, "calibration", call.repeat)
+    evaluated = typical if call.test is None else as_samples(call.test, "test", call.repeat)
+    if evaluated.input_shape != typical.input_shape:
+        raise UsageError(
+            f"test: samples have shape {evaluated.input_shape}, the calibration "
+            f"samples {typical.input_shape}. Give both the same."
+        )
+    device = _device(call.device)
+    # What the model itself answers; over time steps, it adds up.
+    readout = call.readout or "sum"
+    module, source, warnings = load_module(call.module, call.weights)
+    plugin = framework_of(module, source)
+    framework = PLAIN
+    if plugin is not None and plugin[1].module is not None:
+        framework = plugin[1].module()
+    check_finite(module, framework)
+    state = _state(module, source)
+    fingerprint = weights_digest(state)
+    try:
+        with undisturbed(module):
+            module.to(device)
+            session = session_of(module, framework, source, typical.spikes, _BATCH)
+            found = find_weights(session, typical.spikes, call.exclude)
+            work = Work(session, found.weights, typical.spikes, options, call.progress)
+            store = None
+            if call.resume is not None:
+                store = SolverState(Path(call.resume), _belongs_to(fingerprint, call, work))
+            before = session.answers(evaluated.spikes)
+            _check_answer(before, (typical, evaluated), readout, call.classes)
+            layers = work.run(store)
+            with exchanged(module, work.values(layers)):
+                after = session.answers(evaluated.spikes)
+    finally:
+        framework.reset(module)
+    values = work.values(layers)
+    for weight in found.weights:
+        for name in weight.names:
+            values[name] = values[weight.names[0]]
+    state |= {n: torch.from_numpy(v).to(state[n].dtype) for n, v in values.items()}
+    accuracy = _accuracy(before, after, evaluated, readout)
+    doubted = doubts(accuracy, evaluated.labels, classes_of(readout, before.shape[2]), call.classes)
+    return CompressedModel(
+        source,
+        framework.title,
+        described(session.call),
+        state,
+        tuple(CompressedWeight(w, la) for w, la in zip(found.weights, layers, strict=True)),
+        found.left,
+        accuracy,
+        options,
+        tuple(work.deviations),
+        (*warnings, *doubted),
+        fingerprint,
+        typical,
+        evaluated,
+        asked,
+    )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"--device: {name!r} cannot be used here ({reason(error)}). Give cpu, or a device that "
+            "torch has."
+        ) from error
+    return device
+
+
+def _state(module: nn.Module, source: str) -> dict[str, torch.Tensor]:
+    """Return a copy of a module's state dict on the CPU."""
+    state = module.state_dict()
+    if others := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
+        raise UnsupportedModelError(
+            f"{source}: its state dict holds what is no tensor, which safetensors cannot",
+            others,
+            "Leave the extra state out.",
+        )
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
+
+
+def _belongs_to(model: str, call: CompressCall, work: Work) -> dict[str, str]:
+    samples = hashlib.sha256(repr(work.samples.shape).encode() + work.samples.tobytes())
+    return {
+        "model": model,
+        "calibration": samples.hexdigest(),
+        # How many threads solve it does not matter to the result.
+        "options": repr((replace(work.options, threads=0), tuple(call.exclude), call.device)),
+        "version of osbc-deploy": __version__,
+    }
+
+
+def _check_answer(
+    answers: FloatArray, data: Sequence[Samples], readout: Readout, classes: int | None
+) -> None:
+    if not np.isfinite(answers).all():
+        raise ArtefactError(
+            "model: its answers hold NaN or infinite values. Check its weights and the samples."
+        )
+    check_readout(readout, answers.shape[2])
+    check_classes(data, classes_of(readout, answers.shape[2]), classes)
+
+
+def _accuracy(
+    before: FloatArray, after: FloatArray, samples: Samples, readout: Readout
+) -> Accuracy:
+    """Return how many samples the framework itself classifies right."""
+    classes = {}
+    for name, answers in (("float", before), ("compressed", after)):
+        counted = answers.shape[1] > 1 and bool((answers == np.rint(answers)).all())
+        classes[name] = decode(answers, readout, spiking=counted)
+    same, answered = shared_answers(classes["float"], classes["compressed"])
+    labels = samples.labels
+    right = {n: None if labels is None else float(np.mean(c == labels)) for n, c in classes.items()}
+    return Accuracy(
+        float_=right["float"],
+        compressed=right["compressed"],
+        fixed_point=None,
+        agreement=same / answered if answered else None,
+        no_answer={name: float(np.mean(c == NO_ANSWER)) for name, c in classes.items()},
+        samples=len(samples),
+        data=samples.name,
+    )

@@ -1,0 +1,228 @@
+"""The Hessian of a weight, from what it is multiplied with in the framework's own forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from osbc_deploy.arrays import FloatArray, InputArray
+from osbc_deploy.compress.hessian import membrane_moments
+from osbc_deploy.compress.moments import Moments
+from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.problem import LayerProblem, pose
+from osbc_deploy.compress.result import CompressedProjection
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.tuning import HELD_OUT, Layer
+from osbc_deploy.deviations import Deviation
+from osbc_deploy.errors import ArtefactError
+from osbc_deploy.model.graph import Population
+from osbc_deploy.model.neurons import Neuron
+from osbc_deploy.modules.session import Session
+from osbc_deploy.modules.weights import Use, Weight
+
+__all__ = ["Scene", "changed", "exchanged", "moments_of", "problem_of"]
+
+
+@contextmanager
+def exchanged(module: nn.Module, values: Mapping[str, FloatArray]) -> Iterator[None]:
+    """Give a module other values for some parameters, and its own back afterwards."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    held = {name: parameters[name].data for name in values}
+    try:
+        for name, value in values.items():
+            own = parameters[name]
+            own.data = torch.from_numpy(np.ascontiguousarray(value)).to(own.device, own.dtype)
+        yield
+    finally:
+        for name, data in held.items():
+            parameters[name].data = data
+
+
+def changed(session: Session, weight: Weight, layer: CompressedProjection) -> dict[str, FloatArray]:
+    """Return the parameters that a compressed weight changes, by name."""
+    shape = (-1,) + (1,) * (weight.parameter.ndim - 1)
+    scale = (layer.scale / weight.gain).reshape(shape)
+    found: dict[str, FloatArray] = {}
+    found[weight.names[0]] = layer.codes.reshape(weight.parameter.shape) * scale
+    if layer.bias is not None and weight.slot is not None:
+        own = session.module.get_parameter(weight.slot.name).detach().cpu().double().numpy()
+        found[weight.slot.name] = own + layer.bias * weight.slot.factor
+    return found
+
+
+def moments_of(
+    session: Session,
+    weights: Sequence[Weight],
+    samples: InputArray,
+    options: CompressionOptions,
+    *,
+    earlier: Mapping[str, FloatArray] | None = None,
+    on_samples: Callable[[int], None] = lambda samples: None,
+) -> list[Moments]:
+    """Return the moments of what weights are multiplied with, all in one run of the model.
+
+    Parameters
+    ----------
+    session : Session
+    weights : sequence of Weight
+    samples : ndarray (n, T, ...)
+    options : CompressionOptions
+    earlier : dict of ndarray, optional
+        Parameters as they are now. With a cross term then, between what arrives with them and what
+        arrives in the float network.
+    on_samples : callable
+        Told the number of samples after each batch.
+    """
+    keys = [weight.key for weight in weights]
+    totals: list[Moments | None] = [None] * len(weights)
+    for start in range(0, len(samples), session.batch):
+        part = samples[start : start + session.batch]
+        _, meant = session.once(part, keys)
+        seen = meant
+        if earlier is not None:
+            with exchanged(session.module, earlier):
+                _, seen = session.once(part, keys)
+        for number, weight in enumerate(weights):
+            calls, reference = weight.heard(seen), weight.heard(meant)
+            for use in weight.uses:
+                x = _heard(weight, use, calls, part)
+                y = x if earlier is None else _heard(weight, use, reference, part)
+                found = membrane_moments(
+                    [weight.projection(use)],
+                    None if options.method == "obc" else use.dynamics,
+                    [x],
+                    None if earlier is None else [y],
+                    batch_size=max(1, 16 * len(x) // len(part)),
+                    space=Workspace(options.solver_memory, options.threads),
+                )
+                before = totals[number]
+                totals[number] = found if before is None else before + found
+        on_samples(len(part))
+    return [total for total in totals if total is not None]
+
+
+def _heard(
+    weight: Weight, use: Use, calls: Sequence[torch.Tensor], samples: InputArray
+) -> InputArray:
+    """Return what one use of a weight heard of samples, (rows, T, ...)."""
+    x = weight.inputs(use, calls, *samples.shape[:2])
+    if not np.isfinite(x).all():
+        raise ArtefactError(
+            f"{weight.name}: its input holds NaN or infinite values on the calibration samples. "
+            "Check the model's weights and the samples."
+        )
+    return x
+
+
+def problem_of(
+    weight: Weight,
+    moments: Moments,
+    options: CompressionOptions,
+    *,
+    free_bias: bool = False,
+    pull: float = 1.0,
+) -> LayerProblem:
+    """State the problem of a weight; every row may have a scale of its own.
+
+    A weight that hears nothing has no loss to go by, and is rounded as it is.
+    """
+    silent = not moments.hessian.any()
+    problem = pose(
+        [weight.projection()],
+        Population(weight.uses[0].neuron, (len(weight.gain),), Neuron()),
+        moments,
+        method="magnitude" if silent else options.method,
+        damping=options.damping,
+        free_bias=free_bias and not silent,
+        pull=pull,
+    )
+    if not silent:
+        return problem
+    text = "hears nothing on the calibration samples, so its weights were chosen by their size"
+    return replace(problem, deviations=(Deviation("compress", weight.name, text),))
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A weight between compressed layers before it and float layers behind.
+
+    It is what :func:`osbc_deploy.compress.tuning.tune` tries variants on.
+
+    Attributes
+    ----------
+    session : Session
+    weight : Weight
+    samples : ndarray (n, T, ...)
+    earlier : dict of ndarray
+        Parameters of layers before that are compressed.
+    wanted : ndarray (judging samples, outputs)
+        The float network's answer, summed over time.
+    options : CompressionOptions
+    on_samples : callable
+    """
+
+    session: Session
+    weight: Weight
+    samples: InputArray
+    earlier: Mapping[str, FloatArray]
+    wanted: FloatArray
+    options: CompressionOptions
+    on_samples: Callable[[int], None] = lambda samples: None
+
+    @property
+    def method(self) -> str:
+        """The method of compression."""
+        return self.options.method
+
+    @property
+    def changed(self) -> bool:
+        """Whether other values may arrive than in the float network."""
+        return bool(self.earlier)
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether a bias can take what the weights leave."""
+        return self.weight.slot is not None
+
+    @property
+    def can_shift(self) -> bool:
+        """Thresholds are not in the state of most neurons, and stay."""
+        return False
+
+    def moments(self, *, cross: bool, part: slice) -> Moments:
+        """Return the moments of some samples; with a cross term, of what arrives now."""
+        (found,) = moments_of(
+            self.session,
+            [self.weight],
+            self.samples[part],
+            self.options,
+            earlier=self.earlier if cross else None,
+            on_samples=self.on_samples,
+        )
+        return found
+
+    def problem(self, moments: Moments, *, free_bias: bool, pull: float = 1.0) -> LayerProblem:
+        """State the problem of the weights."""
+        return problem_of(self.weight, moments, self.options, free_bias=free_bias, pull=pull)
+
+    def judge(self) -> Callable[[Layer], FloatArray]:
+        """Return what gives the error of the output for each sample that judges."""
+        square = float((self.wanted**2).sum(axis=1).mean()) or 1.0
+        held = self.samples[HELD_OUT - 1 :: HELD_OUT]
+
+        def errors(layer: Layer) -> FloatArray:
+            own = changed(self.session, self.weight, layer[0])
+            with exchanged(self.session.module, {**self.earlier, **own}):
+                got = self.session.answers(held).sum(axis=1)
+            return np.asarray(((got - self.wanted) ** 2).sum(axis=1) / square)
+
+        return errors
+
+    def matched(self, layer: Layer) -> Layer:
+        """Return the layer as it is."""
+        return layer

@@ -1,0 +1,223 @@
+"""Compress the weights of a model one by one, in the order in which they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from osbc_deploy.arrays import FloatArray, InputArray
+from osbc_deploy.compress.layer import (
+    nearest,
+    prune_by_magnitude,
+    prune_layer,
+    quantize_layer,
+    split,
+)
+from osbc_deploy.compress.moments import Moments
+from osbc_deploy.compress.network import silent_outputs
+from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.patterns import Pattern
+from osbc_deploy.compress.plan import shared_weights, shared_widths
+from osbc_deploy.compress.problem import LayerProblem, stacked_weights
+from osbc_deploy.compress.result import CompressedProjection
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.solver_memory import PLAIN_MATRICES, check_needed, matrices_of
+from osbc_deploy.compress.state import SolverState
+from osbc_deploy.compress.tuning import HELD_OUT, MIN_HELD_OUT, Layer, tune
+from osbc_deploy.deviations import Deviation
+from osbc_deploy.limits import array_bytes
+from osbc_deploy.modules.scene import Scene, changed, moments_of, problem_of
+from osbc_deploy.modules.session import Session
+from osbc_deploy.modules.weights import Weight
+from osbc_deploy.progress import Progress, task
+
+__all__ = ["Work"]
+
+_COPIES = 12
+"""Of what a weight hears of a batch: as it came, filtered and rounded, of two networks."""
+
+_COLLECTED = 3
+"""Matrices of a weight whose moments are added up; as many stay while all layers are held."""
+
+
+class Work:
+    """The weights of a model, from what they hear to what they become.
+
+    Parameters
+    ----------
+    session : Session
+    weights : sequence of Weight
+        In the order of their calls.
+    samples : ndarray (n, T, ...)
+        For calibration.
+    options : CompressionOptions
+    progress : Progress
+
+    Raises
+    ------
+    UsageError
+        When the Hessians of a layer do not fit into the solver's memory.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        weights: Sequence[Weight],
+        samples: InputArray,
+        options: CompressionOptions,
+        progress: Progress,
+    ) -> None:
+        seen = max(weight.seen for weight in weights)
+        room = options.solver_memory // (_COPIES * max(1, seen))
+        self.session = replace(session, batch=min(session.batch, max(1, room)))
+        self.weights, self.samples = weights, samples
+        self.options, self.progress = options, progress
+        self.deviations: list[Deviation] = []
+        self._space = Workspace(options.solver_memory, options.threads)
+        self._by_size = options.method == "magnitude"
+        self._tuned = options.tune and not self._by_size and len(samples) >= HELD_OUT * MIN_HELD_OUT
+        self._together = options.allocation == "global" or options.mixed
+        self._check_memory()
+        if options.tune and not self._tuned and not self._by_size:
+            text = (
+                f"{len(samples)} calibration samples are too few to hold some out "
+                f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"
+            )
+            self.deviations.append(Deviation("compress", "calibration", text))
+
+    def values(self, layers: Sequence[CompressedProjection]) -> dict[str, FloatArray]:
+        """Return the parameters that the first layers change, by name."""
+        found: dict[str, FloatArray] = {}
+        for weight, layer in zip(self.weights, layers, strict=False):
+            found |= changed(self.session, weight, layer)
+        return found
+
+    def run(self, store: SolverState | None = None) -> list[CompressedProjection]:
+        """Return the compressed weights, in order; `store` holds finished ones."""
+        keep, bits = self._plan(store)
+        held = self.samples[HELD_OUT - 1 :: HELD_OUT]
+        wanted = self.session.answers(held).sum(axis=1) if self._tuned else np.zeros((1, 1))
+        dense = iter(()) if self._tuned or self._by_size else self._moments()
+        done: list[CompressedProjection] = []
+        for weight in self.weights:
+            name = weight.name
+            moments = next(dense, None)
+            found = store.load(name, [weight.projection()]) if store else None
+            if found is None:
+                with task(self.progress, f"compress {name}", len(self.samples)):
+                    found = self._compressed(weight, keep[name], bits[name], moments, done, wanted)
+                if store:
+                    store.save(name, *found)
+            (result,), notes = found
+            done.append(result)
+            self.deviations += [*notes, *silent_outputs({name: result})]
+        return done
+
+    def _compressed(
+        self,
+        weight: Weight,
+        keep: int,
+        bits: int,
+        moments: Moments | None,
+        done: Sequence[CompressedProjection],
+        wanted: FloatArray,
+    ) -> tuple[Layer, tuple[Deviation, ...]]:
+        groups, pattern = self.options.scale_groups, self._pattern(weight)
+        if self._by_size:
+            pruned = prune_by_magnitude(stacked_weights([weight.projection()]), keep)
+            codes = nearest(pruned, bits, groups)
+            return split([weight.projection()], pruned, bits, *codes), ()
+
+        def solve(problem: LayerProblem) -> Layer:
+            pruned = prune_layer(problem, keep, pattern=pattern, space=self._space)
+            return quantize_layer(problem, pruned, [bits], groups, self._space)[0]
+
+        if moments is not None:
+            problem = problem_of(weight, moments, self.options)
+            return solve(problem), problem.deviations
+        scene = Scene(
+            self.session,
+            weight,
+            self.samples,
+            self.values(done),
+            wanted,
+            self.options,
+            self.progress.advance,
+        )
+        layer, problem = tune(scene, solve)
+        return layer, problem.deviations
+
+    def _plan(self, store: SolverState | None) -> tuple[dict[str, int], dict[str, int]]:
+        """Return how many weights and bits every layer gets."""
+        known = store.load_plan() if store else None
+        if known is not None:
+            return known["keep"], known["bits"]
+        problems = {}
+        if self._together:
+            pairs = zip(self.weights, self._moments(), strict=True)
+            problems = {w.name: problem_of(w, m, self.options) for w, m in pairs}
+        values = {w.name: w.projection().connection.weight.ravel() for w in self.weights}
+        keep = shared_weights(values, problems, self.options)
+        bits = dict.fromkeys(values, self.options.bits)
+        if self.options.mixed:
+            patterns = {weight.name: self._pattern(weight) for weight in self.weights}
+            bits = shared_widths(problems, keep, patterns, self.options, self.progress)
+        if store:
+            store.save_plan({"keep": keep, "bits": bits})
+        return keep, bits
+
+    def _pattern(self, weight: Weight) -> Pattern:
+        pattern = Pattern.parse(self.options.pattern)
+        # What no neuron hears may be the classes: none of them may go.
+        return Pattern() if pattern.kind == "outputs" and not weight.neurons else pattern
+
+    def _moments(self) -> Iterator[Moments]:
+        """Yield every weight's moments in the float network; as many in one run as fit."""
+        group: list[Weight] = []
+        taken = 0
+        for weight in self.weights:
+            size = _matrices(weight, _COLLECTED) + _COPIES * self.session.batch * weight.seen
+            if group and taken + size > self.options.solver_memory:
+                yield from self._collected(group)
+                group, taken = [], 0
+            group.append(weight)
+            taken += size
+        yield from self._collected(group)
+
+    def _collected(self, group: Sequence[Weight]) -> list[Moments]:
+        title = f"Hessians of {len(group)} layer(s)"
+        with task(self.progress, title, len(self.samples)):
+            return moments_of(
+                self.session,
+                group,
+                self.samples,
+                self.options,
+                on_samples=self.progress.advance,
+            )
+
+    def _check_memory(self) -> None:
+        if self._by_size and not self._together:
+            return
+        held = sum(_matrices(w, _COLLECTED) for w in self.weights) if self._together else 0
+
+        def needed(matrices: int) -> dict[str, int]:
+            batch = self.session.batch
+            return {
+                w.name: held + _matrices(w, matrices) + _COPIES * batch * w.seen
+                for w in self.weights
+            }
+
+        check_needed(
+            needed(matrices_of(self.options, tuned=self._tuned)),
+            needed(PLAIN_MATRICES),
+            {w.name: (w.name, w.parameter[0].numel()) for w in self.weights},
+            self.options,
+        )
+
+
+def _matrices(weight: Weight, count: int) -> int:
+    """Return what square matrices of a weight's inputs take."""
+    fan_in = weight.parameter[0].numel()
+    return count * array_bytes((weight.uses[0].geometry.groups, fan_in, fan_in), 8)

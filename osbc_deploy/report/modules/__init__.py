@@ -1,0 +1,1 @@
+"""Reports of a module's compressed weights: data, its schema, and the terminal."""

@@ -1,0 +1,187 @@
+"""Graded input in integers: what float neurons make of it, and the scale of real values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import norse.torch as norse
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from float_networks import dense, network
+from osbc_deploy.compress import CompressionOptions, compress
+from osbc_deploy.errors import UnsupportedModelError, UsageError
+from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.frameworks.norse.neurons import IF, LIF
+from osbc_deploy.frameworks.norse.reading import read_norse
+from osbc_deploy.lower.coding import check_graded, input_format, payload
+from osbc_deploy.lower.lowering import Lowered, lower
+from osbc_deploy.model.graph import Conv, Network, Population, Projection
+
+ONE, ZERO = np.ones(()), np.zeros(())
+STEPS = 20
+
+
+def lowered(module: nn.Module, samples: Any, formats: NumberFormats, **more: Any) -> Lowered:
+    read = read_norse(module, samples.shape[2:], samples=samples)
+    done = compress(read, samples, CompressionOptions(sparsity=0.0, bits=8, tune=False))
+    return lower(done, samples, formats, **more)
+
+
+def samples_of(kind: str, shape: tuple[int, ...]) -> Any:
+    rng = np.random.default_rng(3)
+    if kind == "counts":
+        return rng.poisson(0.8, (24, STEPS, *shape)).astype(np.int8)
+    if kind == "differences":
+        return rng.integers(-4, 5, (24, STEPS, *shape)).astype(np.int8)
+    if kind == "positive":
+        return rng.random((24, STEPS, *shape)).astype(np.float32)
+    return rng.normal(size=(24, STEPS, *shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["counts", "differences", "positive", "signed"])
+@pytest.mark.parametrize("shape", [(30,), (2, 8, 8)], ids=["dense", "conv"])
+def test_integers_fire_as_norse_does(
+    kind: str, shape: tuple[int, ...], formats: NumberFormats
+) -> None:
+    torch.manual_seed(1)
+    x = samples_of(kind, shape)
+    first = nn.Linear(30, 40) if len(shape) == 1 else nn.Conv2d(2, 6, 3, padding=1)
+    gain = (12.0 if len(shape) == 1 else 24.0) / float(np.abs(x).mean())
+    first.weight.data *= gain
+    module = norse.SequentialState(first, norse.LIFBoxCell())
+    found = lowered(module, x, formats)
+    given = found.network.input
+    assert given.kind == ("integers" if x.dtype == np.int8 else "values")
+    assert given.signed == (kind in ("differences", "signed"))
+    state, fired = None, []
+    with torch.no_grad():
+        for t in range(STEPS):
+            spikes, state = module(torch.tensor(x[:, t]).float(), state)
+            fired.append(spikes.flatten(1).numpy())
+    expected = np.stack(fired, axis=1)
+    ours = run(found.network, given.codes(x)).output
+    assert 0.02 < expected.mean() < 0.9
+    # 8 bits of weights and of input round here and there; payloads taken for 0 or 1 would not do.
+    assert np.mean(ours != expected) < 0.01
+    assert np.mean(run(found.network, (x != 0).astype(np.int32)).output != expected) > 0.03
+
+
+def trace_error(weight: Any, x: Any, scale: float, low: int, high: int, keep: float) -> float:
+    """How far the potentials of leaky neurons move: with loops, in plain double precision."""
+    rounded = np.clip(np.rint(x.astype(np.float64) / scale), low, high) * scale
+    moved, size = 0.0, 0.0
+    lost_v = np.zeros((len(x), len(weight)))
+    v = np.zeros_like(lost_v)
+    for t in range(x.shape[1]):
+        lost_v = keep * lost_v + (x[:, t] - rounded[:, t]) @ weight.T
+        v = keep * v + x[:, t] @ weight.T
+        moved += float((lost_v**2).sum())
+        size += float((v**2).sum())
+    return moved / size
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("kind", ["positive", "signed", "tails"])
+def test_the_scale_moves_potentials_least(kind: str, bits: int) -> None:
+    net = network((20,), (dense(0, 15, 20), LIF(0.3 * ONE, ZERO, ONE, ZERO)))
+    x = samples_of("positive" if kind == "positive" else "signed", (20,))
+    if kind == "tails":
+        x = (x**5).astype(np.float32)
+    found, notes = input_format(net, x, payload("values", x.min(), x.max(), bits))
+    weight = net.projections[0].connection.weight
+    ends = (weight, x), (found.low, found.high, 0.7)
+
+    def error(scale: float) -> float:
+        return trace_error(*ends[0], scale, *ends[1])
+
+    widest = max(float(x.max()) / found.high, float(x.min()) / (found.low or -1))
+    tried = [error(widest * share) for share in np.geomspace(1 / 16, 1.2, 60)]
+    assert error(found.scale) <= 1.1 * min(tried)
+    if kind == "tails" and bits < 8:
+        assert error(found.scale) < 0.8 * error(widest)
+        assert found.clipped(x) > 0
+    assert f"{bits} " in notes[0]
+
+
+def test_other_spikes_at_the_same_neurons_make_the_scale_a_power_of_two(
+    formats: NumberFormats,
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random((16, STEPS, 12)).astype(np.float32) * 0.9
+    neuron = LIF(0.3 * ONE, ZERO, 0.8 * ONE, ZERO)
+    net = Network(
+        (12,),
+        (Population("p", (9,), neuron), Population("out", (4,), IF(0.5 * ONE, ZERO))),
+        (
+            Projection("in", "input", "p", dense(1, 9, 12)),
+            Projection("back", "p", "p", dense(2, 9, 9)),
+            Projection("to out", "p", "out", dense(3, 4, 9)),
+        ),
+    )
+    done = compress(net, x, CompressionOptions(sparsity=0.0, bits=8, tune=False))
+    found = lower(done, x, formats)
+    assert np.log2(found.network.input.scale) % 1 == 0
+    assert any("power of two, as spikes of others end where it does: p" in d.message
+               for d in found.deviations)  # fmt: skip
+    into = {p.name: p for p in found.network.projections}
+    # What one spike of either adds, in the unit of the float weights.
+    (population,) = [p for p in found.network.populations if p.name == "p"]
+    unit = population.v_scale[:, None] * 64
+    for name, worth in (("in", found.network.input.scale), ("back", 1.0)):
+        added = into[name].connection.weight * 2.0 ** into[name].weight_exp * unit / 0.3
+        expected = done.projections[name].codes * done.projections[name].scale[:, None] * worth
+        np.testing.assert_allclose(added, expected, rtol=1e-5, atol=1e-9)
+
+
+def test_what_repeats_or_compares_the_input_is_refused() -> None:
+    neuron = IF(ONE, ZERO)
+    kernel = np.ones((2, 2, 3, 3), np.float32)
+    padded = Conv(kernel, padding=(1, 1))
+    shape = (2, 6, 6)
+    net = Network(
+        shape,
+        (Population("a", shape, neuron), Population("b", shape, neuron)),
+        (
+            Projection("first", "input", "a", padded),
+            Projection("second", "a", "b", padded),
+            Projection("skip", "input", "b", padded),
+        ),
+    )
+    with pytest.raises(UnsupportedModelError, match="skip: is a convolution that hears the input"):
+        check_graded(net)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("integers", 0, 300, 8), "whole numbers from 0 to 300 need 9, 8 were asked for"),
+        (("integers", -3, 4, 3), "from -3 to 4 need 4, 3 were"),
+        (("values", -1.0, 1.0, 1), "1 bit holds no sign"),
+    ],
+)
+def test_bits_that_hold_it_not_are_refused(asked: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=f"^--input-bits: .*{words}"):
+        payload(*asked)
+
+
+def test_a_convolution_takes_a_coarser_input_where_registers_are_narrow(
+    formats: NumberFormats,
+) -> None:
+    torch.manual_seed(0)
+    x = samples_of("signed", (2, 8, 8))
+    conv = nn.Conv2d(2, 4, 3, padding=1)
+    # Thresholds that are large beside the weights.
+    cell = norse.LIFBoxCell(norse.LIFBoxParameters(v_th=torch.tensor(60.0)))
+    conv.weight.data *= 60
+    found = lowered(norse.SequentialState(conv, cell), x, formats)
+    assert found.network.input.bits < 8
+    assert found.network.projections[0].weight_exp >= -1
+    assert any("do not hold its thresholds or potentials in finer steps" in d.message
+               for d in found.deviations)  # fmt: skip
+    # Of the range as it was: a step is as many times longer as there are fewer.
+    given = found.network.input
+    assert given.scale * given.high == pytest.approx(np.abs(x).max(), rel=0.3)
