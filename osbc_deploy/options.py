@@ -178,7 +178,7 @@ class SolverOptions(Options):
     )
     mixed: bool = option(
         False,
-        "Take --bits as an average, shared for least loss.",
+        "Share what --bits would take on the chip among layers, for the least loss.",
         reported=[REQUESTED, VERIFIED],
     )
     tune: bool = option(

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, SpikeArray, peak_of
+from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.exact import FLOAT_BITS, WHOLE_BITS, WholeSum, log2
 from osbc_deploy.compress.moments import Moments, averaged
 from osbc_deploy.compress.rows import Workspace
@@ -45,9 +45,11 @@ from osbc_deploy.compress.sampling import (
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.model.neurons import LinearDynamics
+from osbc_deploy.model.raster import Raster, peak_of_raster
 from osbc_deploy.model.windows import Shape
 
 __all__ = [
+    "batch_within",
     "groups_of",
     "membrane_kernel",
     "membrane_moments",
@@ -95,8 +97,8 @@ def shares_kernel(dynamics: LinearDynamics) -> bool:
 def membrane_moments(
     afferents: Sequence[Projection],
     dynamics: LinearDynamics | None,
-    spikes: Sequence[SpikeArray],
-    reference: Sequence[SpikeArray] | None = None,
+    spikes: Sequence[Raster],
+    reference: Sequence[Raster] | None = None,
     *,
     wanted: int | None = None,
     batch_size: int = 16,
@@ -110,14 +112,14 @@ def membrane_moments(
         The projections into the population; their inputs are stacked in this order.
     dynamics : LinearDynamics or None
         Of the postsynaptic neurons (OSBC); None for the input current (OBC).
-    spikes : sequence of ndarray of uint8, each (n, T, *pre shape)
+    spikes : sequence of ndarray or PackedSpikes, each (n, T, *pre shape)
         Presynaptic spikes of each afferent (those of a recurrent one a step late).
     reference : like `spikes`, optional
         The same in the float network, for the cross term.
     wanted : int, optional
         Rows of convolutions to draw (:func:`.rows_wanted`); all, and to more digits, if None.
     batch_size : int
-        Samples filtered at a time.
+        Samples filtered at a time, at most.
     space : Workspace, optional
         Told the number of samples after each batch; its memory bounds the unfolded rows.
 
@@ -138,6 +140,7 @@ def membrane_moments(
     square, vector = (groups, fan_in, fan_in), (groups, fan_in)
     shapes = [square, vector, (1,)] + ([] if reference is None else [square, vector])
     sums = [WholeSum(shape) for shape in shapes]
+    batch_size = batch_within(space.memory, steps, [s.shape[2:] for s in spikes], batch_size)
     rows = 0
     for start in range(0, samples, batch_size):
         part = slice(start, min(start + batch_size, samples))
@@ -166,8 +169,8 @@ def membrane_moments(
 def _sampled(
     afferents: Sequence[Projection],
     dynamics: LinearDynamics | None,
-    spikes: Sequence[SpikeArray],
-    reference: Sequence[SpikeArray] | None,
+    spikes: Sequence[Raster],
+    reference: Sequence[Raster] | None,
     ones: FloatArray,
     places: int,
     wanted: int,
@@ -223,7 +226,7 @@ class _Grid:
 
     @classmethod
     def of(
-        cls, afferents: Sequence[Projection], ones: FloatArray, rasters: Sequence[SpikeArray]
+        cls, afferents: Sequence[Projection], ones: FloatArray, rasters: Sequence[Raster]
     ) -> _Grid:
         """Return the finest grid whose sums stay exact."""
         area = _area(afferents)
@@ -245,9 +248,9 @@ class _Grid:
         return np.asarray(np.rint(traces / self.unit))
 
 
-def _unit_of(ones: FloatArray, rasters: Sequence[SpikeArray], bits: int) -> float:
+def _unit_of(ones: FloatArray, rasters: Sequence[Raster], bits: int) -> float:
     """Return the power of two of which the largest trace there can be has so many bits."""
-    peaks = [peak_of(raster) for raster in rasters]
+    peaks = [peak_of_raster(raster) for raster in rasters]
     peak = max(peaks) if any(isinstance(p, float) for p in peaks) else max(1, *peaks)
     # All inputs active at every step make the largest.
     largest = float(np.abs(ones).max(initial=0.0)) * peak
@@ -256,6 +259,13 @@ def _unit_of(ones: FloatArray, rasters: Sequence[SpikeArray], bits: int) -> floa
 
 def _area(afferents: Sequence[Projection]) -> int:
     return max(1 if p.pool is None else math.prod(p.pool.kernel) for p in afferents)
+
+
+def batch_within(memory: int, steps: int, shapes: Sequence[Shape], most: int = 16) -> int:
+    """Return how many samples to filter at a time, so that they take a quarter of the memory."""
+    # Filtered spikes as float64, while they are and after; twice, for the float network's.
+    each = sum(32 * steps * math.prod(shape) for shape in shapes)
+    return max(1, min(most, memory // (4 * max(1, each))))
 
 
 def rows_of(projection: Projection, raster_shape: Shape) -> int:

@@ -14,15 +14,23 @@ from osbc_deploy.compress.guard import enough_rows, held_out_note
 from osbc_deploy.compress.layer import prune_layer, quantize_layer
 from osbc_deploy.compress.magnitude import compress_by_magnitude
 from osbc_deploy.compress.options import CompressionOptions
-from osbc_deploy.compress.plan import pattern_of, plan
+from osbc_deploy.compress.plan import Cost, pattern_of, plan
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection, adapted
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.compress.state import SolverState
-from osbc_deploy.compress.tuning import HELD_OUT, MIN_HELD_OUT, Scene, tune, tune_threshold
+from osbc_deploy.compress.tuning import (
+    ACTIVITY,
+    HELD_OUT,
+    MIN_HELD_OUT,
+    Scene,
+    tune,
+    tune_threshold,
+)
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import INPUT, Network
+from osbc_deploy.model.raster import Raster
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
@@ -39,6 +47,7 @@ def compress(
     options: CompressionOptions | None = None,
     *,
     state: StrPath | None = None,
+    cost: Cost | None = None,
     batch_size: int = 64,
     progress: Progress = SILENT,
 ) -> CompressedNetwork:
@@ -53,6 +62,8 @@ def compress(
     state : path, optional
         A folder for finished layers. A run that was killed goes on from there and ends with the
         same result.
+    cost : callable, optional
+        What compressed weights take on the chip, for widths of least loss in the same memory.
     batch_size : int
         Samples simulated side by side.
 
@@ -67,11 +78,13 @@ def compress(
     options = options or CompressionOptions()
     tuned = options.tune and len(calibration) >= HELD_OUT * MIN_HELD_OUT
     together = options.allocation == "global" or options.mixed
-    check_solver_memory(network, calibration.shape[1], options, tuned=tuned, together=together)
+    check_solver_memory(
+        network, (len(calibration), calibration.shape[1]), options, tuned=tuned, together=together
+    )
     store = None
     if state is not None:
         store = SolverState(Path(state), _belongs_to(network, calibration, options))
-    run = float_run(network, calibration, batch_size, progress)
+    run = float_run(network, calibration, batch_size, progress, memory=options.solver_memory)
     deviations = list(oddities(network, run))
     if options.tune and not tuned:
         text = (
@@ -79,8 +92,8 @@ def compress(
             f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"
         )
         deviations.append(Deviation("compress", "calibration", text))
-    keep, bits = plan(network, calibration, run, options, store, progress)
-    arriving: dict[str, SpikeArray] = {INPUT: calibration}
+    keep, bits = plan(network, calibration, run, options, store, progress, cost)
+    arriving: dict[str, Raster] = {INPUT: calibration}
     results: dict[str, CompressedProjection] = {}
     for population in network.populations:
         afferents = network.afferents(population.name)
@@ -99,13 +112,15 @@ def compress(
             after = simulate(
                 adapted(network, results),
                 calibration,
-                record={population.name},
+                pack={population.name},
                 given=arriving,
                 until=population.name,
                 exact=True,
+                output=False,
                 batch_size=batch_size,
+                memory=options.solver_memory // ACTIVITY,
             )
-            arriving |= after.spikes
+            arriving |= after.packed
     return assemble(network, results, options, Statistics((), run.rates, tuple(deviations)))
 
 

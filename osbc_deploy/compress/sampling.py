@@ -216,5 +216,6 @@ def _pooled(projection: Projection, frame: SpikeArray) -> Any:
     """Return a frame of spikes with poolings summed."""
     if projection.pool is None:
         return frame
-    peak = int(frame.max(initial=0)) * math.prod(projection.pool.kernel)
-    return projection.pool.sums(frame if peak < 256 else frame.astype(np.float64))
+    small = frame.dtype == np.uint8
+    small = small and int(frame.max(initial=0)) * math.prod(projection.pool.kernel) < 256
+    return projection.pool.sums(frame if small else frame.astype(np.float64))

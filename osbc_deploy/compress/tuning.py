@@ -34,11 +34,15 @@ from osbc_deploy.compress.problem import LayerProblem, pose
 from osbc_deploy.compress.result import CompressedProjection, adapted
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.sampling import rows_wanted
-from osbc_deploy.model.delivery import delivered
+from osbc_deploy.model.delivery import delivered, lateness
 from osbc_deploy.model.graph import Network, Population, Projection
+from osbc_deploy.model.raster import Raster, part_of
 from osbc_deploy.model.simulate import simulate
 
-__all__ = ["HELD_OUT", "MIN_HELD_OUT", "Scene", "Trial", "tune", "tune_threshold"]
+__all__ = ["ACTIVITY", "HELD_OUT", "MIN_HELD_OUT", "Scene", "Trial", "tune", "tune_threshold"]
+
+ACTIVITY = 4
+"""A quarter of the solver's memory is for the activity of samples simulated side by side."""
 
 HELD_OUT = 5
 """Every fifth calibration sample judges."""
@@ -103,9 +107,9 @@ class Scene:
         The float network.
     population : Population
     calibration : ndarray of uint8 (n, T, *input_shape)
-    before : dict of ndarray of uint8
+    before : dict of ndarray or PackedSpikes
         Spikes of the input and of populations before, of the float network.
-    arriving : dict of ndarray of uint8
+    arriving : dict of ndarray or PackedSpikes
         The same with compressed weights, of the input and the populations before this one.
     rate : float
         Mean spikes per neuron and step of this population in the float network.
@@ -120,8 +124,8 @@ class Scene:
     network: Network
     population: Population
     calibration: SpikeArray
-    before: Mapping[str, SpikeArray]
-    arriving: Mapping[str, SpikeArray]
+    before: Mapping[str, Raster]
+    arriving: Mapping[str, Raster]
     rate: float
     method: str
     damping: float
@@ -161,11 +165,13 @@ class Scene:
             space=self.space,
         )
 
-    def _heard(
-        self, projection: Projection, spikes: Mapping[str, SpikeArray], part: slice
-    ) -> SpikeArray:
+    def _heard(self, projection: Projection, spikes: Mapping[str, Raster], part: slice) -> Raster:
         """Return the spikes a projection delivers, when it delivers them."""
-        return delivered(self.network, projection, spikes[projection.pre][part])
+        found = part_of(spikes[projection.pre], part)
+        late = lateness(self.network, projection)
+        if isinstance(late, int) and late == 0:
+            return found
+        return delivered(self.network, projection, found[:])
 
     def problem(self, moments: Moments, *, free_bias: bool, pull: float = 1.0) -> LayerProblem:
         """State the problem of the population's weights."""
@@ -337,15 +343,22 @@ class _Judge:
         part = slice(HELD_OUT - 1, None, HELD_OUT)
         self._scene = scene
         self._input = scene.calibration[part]
-        self._given = {name: raster[part] for name, raster in scene.arriving.items()}
-        wanted = simulate(scene.network, self._input, exact=True).output
+        self._given = {name: part_of(raster, part) for name, raster in scene.arriving.items()}
+        self._memory = scene.space.memory // ACTIVITY
+        wanted = simulate(scene.network, self._input, exact=True, memory=self._memory).output
         self._wanted = wanted.sum(axis=1, dtype=np.float64).reshape(len(wanted), -1)
         square = float((self._wanted**2).sum(axis=1).mean())
         self._unit = square if square > 0 else 1.0
 
     def errors(self, layer: Sequence[CompressedProjection]) -> FloatArray:
         """Return the squared error of each held-out sample's output, summed over time."""
-        run = simulate(self._scene.with_layer(layer), self._input, given=self._given, exact=True)
+        run = simulate(
+            self._scene.with_layer(layer),
+            self._input,
+            given=self._given,
+            exact=True,
+            memory=self._memory,
+        )
         got = run.output.sum(axis=1, dtype=np.float64).reshape(len(run.output), -1)
         return np.asarray(((got - self._wanted) ** 2).sum(axis=1) / self._unit)
 
@@ -356,7 +369,7 @@ def _matched(
     """Return the layer with the threshold at which the float population's mean rate is met."""
     name = scene.population.name
     few = slice(0, _RATE_SAMPLES)
-    given = {n: r[few] for n, r in scene.arriving.items()}
+    given = {n: part_of(r, few) for n, r in scene.arriving.items()}
     low, high = (math.log(factor) for factor in _FACTORS)
 
     def at(exponent: float) -> tuple[CompressedProjection, ...]:
@@ -371,6 +384,8 @@ def _matched(
             given=given,
             until=name,
             exact=True,
+            output=False,
+            memory=scene.space.memory // ACTIVITY,
         )
         # A higher threshold fires less.
         low, high = (middle, high) if run.rates[name] > scene.rate else (low, middle)
