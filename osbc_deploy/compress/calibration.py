@@ -131,7 +131,7 @@ def scene_of(
         arriving={name: arriving.get(name, before[name]) for name in upstream if name in before},
         rate=run.rates.get(population.name, 0.0),
         method=options.method,
-        damping=options.damping,
+        damping=options.added,
         space=Workspace(options.solver_memory, options.threads, progress.advance),
         rows_per_input=ROWS_PER_INPUT,
     )

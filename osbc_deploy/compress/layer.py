@@ -9,6 +9,7 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.compress.damping import DampedHessian
+from osbc_deploy.compress.paper import quantize_as_published
 from osbc_deploy.compress.paths import Path, allocate, path_mask
 from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
 from osbc_deploy.compress.problem import LayerProblem
@@ -41,7 +42,8 @@ def rank_layer(problem: LayerProblem, keep: int, space: Workspace | None = None)
     if problem.method == "magnitude":
         return rank_by_magnitude(problem.blocks)
     space = space or Workspace()
-    return rank_rows(problem.blocks, problem.damped, keep, space, problem.targets)
+    exact = problem.method == "paper"
+    return rank_rows(problem.blocks, problem.damped, keep, space, problem.targets, exact=exact)
 
 
 def rank_by_magnitude(blocks: FloatArray) -> Ranking:
@@ -186,8 +188,12 @@ def quantize_layer(
     widths: Sequence[int],
     scale_groups: int,
     space: Workspace | None = None,
+    *,
+    full: bool = False,
 ) -> list[tuple[CompressedProjection, ...]]:
     """Quantize a pruned layer on the grids the chip stores.
+
+    Codes are symmetric, or where `full` all that two's complement holds.
 
     Returns
     -------
@@ -200,8 +206,12 @@ def quantize_layer(
     for bits in widths:
         if problem.method == "magnitude":
             scale, codes = nearest(pruned, bits, groups)
+        elif problem.method == "paper":
+            scale, codes = quantize_as_published(
+                problem.original, pruned.weights, pruned.masks, problem.damped, bits, groups
+            )
         else:
-            scale, codes = _quantized(problem, pruned, bits, groups, space)
+            scale, codes = _quantized(problem, pruned, bits, groups, space, full=full)
         plain = split(problem.afferents, pruned, bits, scale, codes)
         results.append(_measured(problem, pruned, plain, codes * scale[:, :, None]))
     return results
@@ -225,7 +235,13 @@ def nearest(pruned: Pruned, bits: int, groups: int) -> tuple[FloatArray, IntArra
 
 
 def _quantized(
-    problem: LayerProblem, pruned: Pruned, bits: int, groups: int, space: Workspace | None
+    problem: LayerProblem,
+    pruned: Pruned,
+    bits: int,
+    groups: int,
+    space: Workspace | None,
+    *,
+    full: bool,
 ) -> tuple[FloatArray, IntArray]:
     """Return scales (groups, rows) and codes (groups, rows, fan_in)."""
     shape = problem.blocks.shape
@@ -236,7 +252,7 @@ def _quantized(
             for W, d in zip(pruned.weights, problem.damped, strict=True)
         ]
     )
-    candidates, errors = search_scales(weights, masks, importance, bits)
+    candidates, errors = search_scales(weights, masks, importance, bits, full=full)
     lives = list(zip(pruned.weights, pruned.masks, problem.damped, strict=True))
     near = windows(errors)
     tried = candidates[near].reshape(*shape[:2], -1)
@@ -250,6 +266,7 @@ def _quantized(
                 [bits] * scales.shape[1],
                 space,
                 polish=False,
+                full=full,
             )[1].T
             for (W, mask, d), scales in zip(lives, tried, strict=True)
         ]
@@ -262,8 +279,10 @@ def _quantized(
     codes = np.zeros(shape, np.int8)
     for g, (W, mask, d) in enumerate(lives):
         # Weights on dead inputs change no potential: the nearest code is all there is to say.
-        codes[g] = round_to_grid(W, scale[g, :, None], bits) * mask
-        found, _ = quantize_rows(W[:, d.live], d.H, mask[:, d.live], [scale[g]], [bits], space)
+        codes[g] = round_to_grid(W, scale[g, :, None], bits, full=full) * mask
+        found, _ = quantize_rows(
+            W[:, d.live], d.H, mask[:, d.live], [scale[g]], [bits], space, full=full
+        )
         codes[g][:, d.live] = found[0]
     return scale, codes
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
@@ -76,7 +78,7 @@ def compress(
         of a layer do not fit into the solver's memory.
     """
     options = options or CompressionOptions()
-    tuned = options.tune and len(calibration) >= HELD_OUT * MIN_HELD_OUT
+    tuned = options.tries and len(calibration) >= HELD_OUT * MIN_HELD_OUT
     together = options.allocation == "global" or options.mixed
     check_solver_memory(
         network, (len(calibration), calibration.shape[1]), options, tuned=tuned, together=together
@@ -86,7 +88,7 @@ def compress(
         store = SolverState(Path(state), _belongs_to(network, calibration, options))
     run = float_run(network, calibration, batch_size, progress, memory=options.solver_memory)
     deviations = list(oddities(network, run))
-    if options.tune and not tuned:
+    if options.tries and not tuned:
         text = (
             f"{len(calibration)} calibration samples are too few to hold some out "
             f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"
@@ -174,7 +176,8 @@ def _compress_population(
                 problem = scene.problem(moments, free_bias=False)
                 layer = solve(problem)
             if enough_rows(problem, layer):
-                return layer, problem.deviations + held_out_note(problem, layer)
+                notes = problem.deviations + held_out_note(problem, layer)
+                return layer, notes + tuple(_shared_scales(layer, options))
             scene = replace(scene, rows_per_input=_MORE_ROWS * scene.rows_per_input)
 
 
@@ -190,6 +193,20 @@ def _belongs_to(
         "options": repr(asked),
         "version of osbc-deploy": __version__,
     }
+
+
+def _shared_scales(
+    layer: Sequence[CompressedProjection], options: CompressionOptions
+) -> Iterator[Deviation]:
+    """Say where the chip has fewer scales than the published recipe."""
+    scale = layer[0].scale
+    count = len(np.unique(scale))
+    if options.method == "paper" and count < len(scale):
+        text = (
+            f"{len(scale)} outputs share {count} scales on this chip; the published recipe has "
+            "one for each"
+        )
+        yield Deviation("compress", layer[0].name, text)
 
 
 def silent_outputs(results: Mapping[str, CompressedProjection]) -> Iterator[Deviation]:

@@ -137,7 +137,7 @@ def problem_of(
         Population(weight.uses[0].neuron, (len(weight.gain),), Neuron()),
         moments,
         method="magnitude" if silent else options.method,
-        damping=options.damping,
+        damping=options.added,
         free_bias=free_bias and not silent,
         pull=pull,
     )

@@ -77,10 +77,12 @@ class Work:
         self.deviations: list[Deviation] = []
         self._space = Workspace(options.solver_memory, options.threads)
         self._by_size = options.method == "magnitude"
-        self._tuned = options.tune and not self._by_size and len(samples) >= HELD_OUT * MIN_HELD_OUT
+        self._tuned = (
+            options.tries and not self._by_size and len(samples) >= HELD_OUT * MIN_HELD_OUT
+        )
         self._together = options.allocation == "global" or options.mixed
         self._check_memory()
-        if options.tune and not self._tuned and not self._by_size:
+        if options.tries and not self._tuned and not self._by_size:
             text = (
                 f"{len(samples)} calibration samples are too few to hold some out "
                 f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"
