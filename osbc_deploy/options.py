@@ -190,7 +190,7 @@ class SolverOptions(Options):
     )
     solver_memory: int = option(
         4 * 1024**3,
-        "What spikes and the Hessians of a layer may take; as much again is worked with beside them.",
+        "What spikes and a layer's Hessians may take; as much again is worked with beside them.",
         metavar="BYTES",
         least=1,
     )
