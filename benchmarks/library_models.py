@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from spikingjelly.activation_based import functional, neuron, surrogate
-from spikingjelly.activation_based.model import sew_resnet, spiking_vgg
+from spikingjelly.activation_based.model import parametric_lif_net, sew_resnet, spiking_vgg
 from torch import nn
 
 from osbc_deploy import deploy
@@ -57,7 +57,20 @@ def _sew(connect: str) -> Callable[[], nn.Module]:
     return lambda: sew_resnet.sew_resnet18(cnf=connect, **_fires())
 
 
+def _plif(model: type[nn.Module], channels: int) -> Callable[[], nn.Module]:
+    return lambda: model(channels, neuron.ParametricLIFNode, surrogate_function=surrogate.ATan())
+
+
 SUBJECTS: dict[str, Subject] = {
+    **{
+        f"{model.__name__}({channels})": Subject(_plif(model, channels), shape, 4, "counts")
+        for model, shape in (
+            (parametric_lif_net.NMNISTNet, (2, 34, 34)),
+            (parametric_lif_net.CIFAR10DVSNet, (2, 128, 128)),
+            (parametric_lif_net.DVSGestureNet, (2, 128, 128)),
+        )
+        for channels in (16, 128)
+    },
     **{f"sew_resnet18 {c}": Subject(_sew(c), (3, 64, 64)) for c in ("ADD", "AND", "IAND")},
     "spiking_vgg11": Subject(lambda: spiking_vgg.spiking_vgg11(**_fires()), (3, 64, 64)),
     "spiking_vgg11_bn": Subject(lambda: spiking_vgg.spiking_vgg11_bn(**_fires()), (3, 64, 64)),

@@ -113,6 +113,8 @@ def run_first(
     if reference_of(backend) == SPECIFICATION:
         few = few.take(max(1, _MOST_WORK // (few.steps * work_of(network))))
     payloads = network.input.codes(few.spikes)
+    if network.input.graded:
+        payloads = payloads.astype(np.int32)
     theirs = run_backend(
         backend, network, payloads, states=states, time_limit=time_limit, progress=progress
     )

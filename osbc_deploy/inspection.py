@@ -56,12 +56,13 @@ def inspect(
     reset: Reset | None = None,
     substitute: Substitute | None = None,
     host_prefix: str | None = None,
+    repeat: int | None = None,
 ) -> Inspection:
     """Import a model and show how it was understood.
 
     Parameters
     ----------
-    module, calibration, weights, dt, reset, substitute, host_prefix
+    module, calibration, weights, dt, reset, substitute, host_prefix, repeat
         As of :func:`osbc_deploy.deploy`. A file needs no samples.
     shape : str or sequence of int, optional
         Of one time step of input, such as ``"2,34,34"``: a module is then run on random spikes.
@@ -79,7 +80,7 @@ def inspect(
         raise UsageError("--shape: the calibration data have one. Give one of the two.")
     samples = None
     if calibration is not None:
-        samples = as_samples(calibration, "calibration")
+        samples = as_samples(calibration, "calibration", repeat)
     elif shape is not None:
         samples = _random(_sizes(shape if isinstance(shape, str) else ",".join(map(str, shape))))
     # norse and torch take seconds to import; a shape that is none should fail before that.

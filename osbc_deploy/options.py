@@ -68,9 +68,7 @@ class ModelOptions(WeightsOptions):
     """What belongs to the model: parameters of a module, what a NIR graph leaves open."""
 
     dt: float | None = option(
-        None,
-        "Time step of a NIR file, in the unit of its time constants.",
-        metavar="SECONDS",
+        None, "Time step of a NIR file, in the unit of its time constants.", metavar="SECONDS"
     )
     reset: Reset | None = option(
         None, "What a spike does in a NIR file: set to v_reset, or take the threshold away."
@@ -318,6 +316,9 @@ class InspectOptions(SampleOptions, ModelOptions):
         "Shape of one time step of input, where there is no data; a file knows its own.",
         metavar="C,H,W",
     )
+    repeat: int | None = option(
+        None, "Steps to show samples without a time axis for, such as images.", metavar="T", least=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,9 +329,7 @@ class DatasetOptions(Options):
     split: Split = option("time", "What steps of --dataset have the same of: time, or events.")
     count_events: bool = option(False, "Count the events of a pixel and step of --dataset.")
     size: int | None = option(
-        None,
-        "Side of a frame of --dataset; the sensor's by default.",
-        metavar="PIXELS",
+        None, "Side of a frame of --dataset; the sensor's by default.", metavar="PIXELS"
     )
     samples_per_class: int | None = option(
         20, "Recordings of each class of --dataset to calibrate on.", least=1

@@ -42,6 +42,7 @@ def inspect_command(
         reset=options.reset,
         substitute=options.substitute,
         host_prefix=options.host_prefix,
+        repeat=options.repeat,
     ).report()
     if as_json:
         click.echo(json.dumps(found, indent=1))

@@ -24,7 +24,8 @@ _MOST_CLASSES = 2**31 - 1
 _LARGEST = 2**24
 """Whole numbers up to here are exact in single precision, in which most models compute."""
 _KINDS: dict[str, InputKind] = {"u": "spikes", "i": "integers", "f": "values"}
-_STATIC = "for images and the like without time, --repeat T (repeat=T) shows each for T steps"
+STATIC = "for images and the like without time, --repeat T (repeat=T) shows each for T steps"
+"""What to do about data without time, as the end of a remedy."""
 _LIKE_LABELS = re.compile(
     r"(^|_)(y|gt|lbl|digits?)($|_)|label|target|class|truth|annot", re.IGNORECASE
 )
@@ -129,7 +130,7 @@ def check_samples(name: str, spikes: Any, labels: Any = None, repeat: int | None
     if raster.ndim < 3:
         raise ArtefactError(
             f"{name}: spikes have shape {raster.shape}, needed (n, T, ...) with at least 3 axes. "
-            f"Put samples first and time second; {_STATIC}."
+            f"Put samples first and time second; {STATIC}."
         )
     if 0 in raster.shape:
         axis = ("n", "T")[raster.shape.index(0)] if raster.shape.index(0) < 2 else "a spatial axis"

@@ -83,7 +83,7 @@ class InputFormat:
 
         Returns
         -------
-        ndarray of uint8, or of int32 where the input is graded
+        ndarray of uint8, or of a signed type where the input is graded
 
         Raises
         ------
@@ -92,9 +92,11 @@ class InputFormat:
         """
         if self.kind == "values":
             payload: FloatArray = np.rint(values / np.float64(self.scale))
-            return np.clip(payload, self.low, self.high).astype(np.int32)
+            held = np.int16 if self.peak < 2**15 else np.int32
+            return np.clip(payload, self.low, self.high).astype(held)
         self.check(values)
-        return values.astype(np.int32 if self.graded else np.uint8, copy=False)
+        whole = values.dtype.kind in "bui"
+        return values if whole else values.astype(np.int32 if self.graded else np.uint8)
 
     def check(self, payloads: InputArray) -> None:
         """Refuse payloads that are no whole numbers of this range."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.frameworks.compose import Term
+from osbc_deploy.frameworks.operations import Term
 from osbc_deploy.frameworks.order import activity_order
 from osbc_deploy.frameworks.terms import mapped, merged
 from osbc_deploy.frameworks.walk import Cells, Graph, Node, Walk

@@ -1,179 +1,37 @@
 """Compose linear operations between spikes and neurons into what one projection can be.
 
 A projection delays spikes, pools them, and maps them with one dense or convolutional connection.
-A :class:`Term` is such a map still open at its end: operations are composed into it one by one, in
+A :class:`.Term` is such a map still open at its end: operations are composed into it one by one, in
 float64, as long as the result is exactly of that form. Anything else raises
-:class:`NotComposable` with the reason.
+:class:`.NotComposable` with the reason.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import replace
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.frameworks.averages import Averages
+from osbc_deploy.frameworks.operations import (
+    UNEVEN,
+    Add,
+    Delay,
+    Flatten,
+    NotComposable,
+    Operation,
+    Scale,
+    Shift,
+    Term,
+    per_channel,
+    per_output,
+)
 from osbc_deploy.model.connections import Connection, Conv, Dense
 from osbc_deploy.model.windows import AvgPool, Shape
 
-__all__ = [
-    "UNEVEN",
-    "Add",
-    "Delay",
-    "Flatten",
-    "NotComposable",
-    "Operation",
-    "Scale",
-    "Shift",
-    "Term",
-    "broadcasts",
-    "compose",
-    "per_channel",
-    "per_output",
-    "result_shape",
-    "without_bias",
-]
-
-
-@dataclass(frozen=True)
-class Add:
-    """Where several currents meet, and nothing else happens; also an identity."""
-
-
-@dataclass(frozen=True)
-class Flatten:
-    """All axes of the sample become one, the last running fastest."""
-
-
-@dataclass(frozen=True, eq=False)
-class Scale:
-    """Multiply by `factor`, which broadcasts to the signal, such as (C, 1, 1) to (C, H, W).
-
-    `what` says what does so, for the notes.
-    """
-
-    factor: FloatArray
-    what: str = "scale"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "factor", frozen(self.factor))
-
-
-@dataclass(frozen=True, eq=False)
-class Shift:
-    """Add `offset`, which broadcasts to the signal, in every time step."""
-
-    offset: FloatArray
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "offset", frozen(self.offset))
-
-
-@dataclass(frozen=True, eq=False)
-class Delay:
-    """Let the signal arrive `steps` late: one whole number, or one that broadcasts to it."""
-
-    steps: IntArray
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", frozen(self.steps, np.int64))
-
-
-Operation: TypeAlias = Add | Averages | AvgPool | Connection | Delay | Flatten | Scale | Shift
-
-
-UNEVEN = "averages windows of several sizes; only a Linear may follow that, behind spikes"
-
-
-class NotComposable(Exception):  # noqa: N818 - reported as a fault of the model, never raised to users
-    """Two operations have no exact counterpart as one projection; the message says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class Term:
-    """A linear map from one population's spikes to a current: delay, pool, scale, connection.
-
-    Attributes
-    ----------
-    pre : str
-    source, shape : tuple of int
-        Of the spikes, and of the connection takes: the spikes, or what their pooling leaves.
-    delay : ndarray of int (n_pre,) or None
-    pool : AvgPool or None
-    averages : Averages or None
-        What a matrix has still to take in.
-    factor : ndarray of float64 or None
-        Broadcasts to `shape`; multiplies what the connection takes.
-    connection : Connection or None
-        Without bias.
-    offset : ndarray of float64 or None
-        Broadcasts to the current; added in every step.
-    name : str
-        Node of the connection, or of the pooling where there is none.
-    flattened : bool
-        Whether a Flatten comes after a convolution.
-    folded : tuple of str
-        What was folded into the connection, for the notes.
-    """
-
-    pre: str
-    source: Shape
-    shape: Shape
-    delay: IntArray | None = None
-    pool: AvgPool | None = None
-    averages: Averages | None = None
-    factor: FloatArray | None = None
-    connection: Connection | None = None
-    offset: FloatArray | None = None
-    name: str = ""
-    flattened: bool = False
-    folded: tuple[str, ...] = ()
-
-    @property
-    def spatial(self) -> bool:
-        """Whether its connection has the same weights for all places."""
-        return self.connection is not None and self.connection.convolutional
-
-
-def result_shape(operation: Operation, shape: Shape) -> Shape:
-    """Return the shape an operation makes of a signal's, or say why it cannot take it.
-
-    Raises
-    ------
-    NotComposable
-    """
-    if isinstance(operation, Averages | AvgPool | Connection):
-        if why := operation.mismatch(shape):
-            raise NotComposable(why)
-        return operation.output_shape(shape)
-    if isinstance(operation, Flatten):
-        return (math.prod(shape),)
-    for name in ("factor", "offset", "steps"):
-        value = getattr(operation, name, None)
-        if value is not None and not broadcasts(value.shape, shape):
-            raise NotComposable(
-                f"its {name} of shape {value.shape} does not fit the signal {shape}"
-            )
-    return shape
-
-
-def broadcasts(shape: Shape, to: Shape) -> bool:
-    """Tell whether values of one shape fit a signal of another."""
-    try:
-        return np.broadcast_shapes(shape, to) == to
-    except ValueError:
-        return False
-
-
-def without_bias(operation: Operation) -> Operation:
-    """Return what an operation does besides adding a constant."""
-    if isinstance(operation, Shift):
-        return Add()
-    return replace(operation, bias=None) if isinstance(operation, Connection) else operation
+__all__ = ["compose"]
 
 
 def compose(term: Term, operation: Operation, shape: Shape, path: str) -> Term:
@@ -233,7 +91,7 @@ def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
 
 def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
     if term.connection is not None:
-        raise NotComposable(_between(term.name))
+        return _mixed(term, conv, shape, path)
     if term.offset is not None:
         raise NotComposable("takes spikes with a constant added; only zero is padded with")
     weight = conv.weight.astype(np.float64)
@@ -253,8 +111,65 @@ def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
     )
 
 
+def _by_place(connection: Connection) -> bool:
+    """Tell whether a connection takes every place by itself."""
+    if not connection.convolutional:
+        return False
+    geometry = connection.geometry
+    alone = connection.weight.shape[2:] == geometry["stride"] == (1, 1)
+    return bool(alone and geometry["padding"] == (0, 0))
+
+
+def _pooled_before(
+    term: Term, connection: Connection, pool: AvgPool, shape: Shape, path: str
+) -> Term:
+    """Pool spikes before they are mapped place by place, which takes fewer weights.
+
+    What a sum is divided by goes into the weights, so that they compare with those of other terms.
+    """
+    offset = term.offset
+    if offset is not None:
+        share = pool.kernel[0] * pool.kernel[1] / pool.divisor
+        offset = per_channel(offset, shape).reshape(-1, 1, 1) * share
+    weight = (connection.weight / pool.divisor).astype(connection.weight.dtype)
+    return replace(
+        term,
+        pool=replace(pool, divisor=1),
+        shape=pool.output_shape(term.shape),
+        connection=replace(connection, weight=weight),
+        offset=offset,
+        folded=(*term.folded, f"{path}: pooling moved in front of {term.name}"),
+    )
+
+
+def _mixed(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
+    """Mix the channels that a convolution gives: one convolution of both weights."""
+    first = term.connection
+    grouped = first is None or first.groups > 1 or conv.groups > 1
+    if first is None or not term.spatial or grouped or not _by_place(conv):
+        raise NotComposable(_between(term.name))
+    mix = conv.weight[:, :, 0, 0].astype(np.float64)
+    offset = term.offset
+    if offset is not None:
+        offset = (mix @ per_channel(offset, shape)).reshape(-1, 1, 1)
+    if conv.bias is not None:
+        bias = conv.bias.reshape(-1, 1, 1)
+        offset = bias if offset is None else offset + bias
+    weight = np.tensordot(mix, first.weight, 1).astype(first.weight.dtype)
+    note = f"{term.name}: multiplied into {path}, as no neurons lie between them"
+    return replace(
+        term,
+        connection=replace(first, weight=weight),
+        offset=offset,
+        name=path,
+        folded=(*term.folded, note),
+    )
+
+
 def _pool(term: Term, pool: AvgPool, shape: Shape, path: str) -> Term:
     if term.connection is not None:
+        if term.pool is None and _by_place(term.connection) and pool.padding == (0, 0):
+            return _pooled_before(term, term.connection, pool, shape, path)
         if pool.padding != (0, 0):
             raise NotComposable(f"a pooling with padding after the convolution {term.name}")
         offset = term.offset
@@ -359,22 +274,6 @@ _STEPS: dict[type, Callable[..., Term]] = {
     Shift: _shift,
     Delay: _delay,
 }
-
-
-def per_channel(values: FloatArray, shape: Shape) -> FloatArray:
-    """Return one value for each channel of (C, H, W), which they must have in common."""
-    spread = np.broadcast_to(values, shape)
-    first = spread[:, :1, :1]
-    if (spread != first).any():
-        raise NotComposable("values that differ within a channel")
-    return np.asarray(first.ravel())
-
-
-def per_output(connection: Connection, values: FloatArray, shape: Shape) -> FloatArray:
-    """Return one value for each output of a connection: channel or neuron."""
-    if connection.convolutional:
-        return per_channel(values, shape)
-    return np.broadcast_to(values, shape).ravel()
 
 
 def _between(name: str) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from osbc_deploy.frameworks.compose import Add, Scale, Shift
 from osbc_deploy.frameworks.folding import as_array
-from osbc_deploy.frameworks.gating import OF_NUMBERS
-from osbc_deploy.frameworks.joining import joined, put_sum
+from osbc_deploy.frameworks.joining import joined, put_sum, sample_axes
 from osbc_deploy.frameworks.layers import conv_layer, joined_linear
-from osbc_deploy.frameworks.reasons import unsupported_part
+from osbc_deploy.frameworks.logic import LOGIC, put_gate
+from osbc_deploy.frameworks.operations import Add, Scale, Shift
+from osbc_deploy.frameworks.reasons import PRODUCTS, unsupported_part
 from osbc_deploy.frameworks.tracing import Value
 
 if TYPE_CHECKING:
@@ -169,10 +169,10 @@ def _multiply(builder: Builder, called: Called) -> None:
         constant = None
     divides = "div" in name
     if len(called.sources) == 2 and name in ("mul", "rmul", "imul", "multiply"):
-        _gate(builder, called, "product", 2)
-    elif name in ("matmul", "bmm"):
+        put_gate(builder, called, "product", 2)
+    elif name in PRODUCTS and len(called.sources) > 1:
         builder.refuse(called, unsupported_part(name))
-    elif len(called.sources) > 1 or name in ("rtruediv", "rdiv"):
+    elif len(called.sources) > 1 or name in ("rtruediv", "rdiv", *PRODUCTS):
         builder.refuse(called, f"{name} of signals by signals; on the chip only weights multiply")
     elif constant is None or (divides and not np.all(constant)):
         builder.refuse(called, f"{name} by something that is no number")
@@ -184,58 +184,25 @@ def _negate(builder: Builder, called: Called) -> None:
     builder.put(called, called.name, Scale(np.asarray(-1.0)))
 
 
-def _least(builder: Builder, called: Called) -> None:
-    """Take the larger or smaller of two signals."""
-    name = called.event.name
-    if len(called.sources) != 2 or called.event.kwargs:
-        builder.refuse(called, unsupported_part(name))
-    else:
-        _gate(builder, called, name, 1 if "max" in name else 2)
-
-
-def _gate(builder: Builder, called: Called, name: str, least: int) -> None:
-    """Take what is computed of two signals, which is a gate if both are spikes."""
-    if None in (builder.literal(s) for s in called.sources):
-        builder.refuse(called, f"{name} {OF_NUMBERS}")
-        return
-    try:
-        (one, two), layout = joined(builder, called, name)
-    except ValueError as why:
-        builder.refuse(called, str(why))
-        return
-    builder.lies(called, layout)
-    if one == two:
-        # Of a signal with itself.
-        builder.now[called] = one
-    else:
-        builder.now[called] = [*one, *two]
-        builder.gates(called, least, name, layout.shape)
-
-
 def _reduced(builder: Builder, called: Called) -> None:
     """Take a sum or mean along axes of a sample."""
-    event, source = called.event, called.sources[0]
-    rank, lead = len(source.axes) + len(source.shape), len(source.axes)
-    _, given, keep = _given(called, "input", "dim", "keepdim")
-    given = [given] if isinstance(given, int) else given
-    axes = [int(a) % rank - lead for a in given or range(rank)]
-    if min(axes) < 0:
+    event = called.event
+    axes, keep = sample_axes(called)
+    if not axes:
         builder.refuse(called, f"{event.name} over samples or time, and others at once")
         return
     try:
-        put_sum(builder, called, tuple(axes), keep=bool(keep), mean=event.name == "mean")
+        put_sum(builder, called, axes, keep=keep, mean=event.name == "mean")
     except ValueError as why:
         builder.refuse(called, f"{event.name} {why}")
 
 
 FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
+    **LOGIC,
     **dict.fromkeys(_OF_FUNCTIONS, _function),
     **dict.fromkeys(("add", "radd", "iadd"), _add),
     **dict.fromkeys(("sub", "rsub", "isub", "subtract"), _subtract),
-    **dict.fromkeys(
-        ("mul", "rmul", "imul", "multiply", "div", "truediv", "matmul", "bmm"), _multiply
-    ),
-    **dict.fromkeys(("max", "maximum", "min", "minimum"), _least),
+    **dict.fromkeys(("mul", "rmul", "imul", "multiply", "div", "truediv", *PRODUCTS), _multiply),
     **dict.fromkeys(("sum", "mean"), _reduced),
     "neg": _negate,
     "linear": _functional_linear,

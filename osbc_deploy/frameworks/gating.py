@@ -6,26 +6,32 @@ its window. Of currents, or of sums of spikes, the largest is no gate; those are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.frameworks.compose import Add, Flatten, Scale, Shift
+from osbc_deploy.frameworks.operations import Add, Flatten, Scale, Shift
 from osbc_deploy.frameworks.walk import Cells, Node
 from osbc_deploy.limits import Allowance, array_bytes
-from osbc_deploy.model.graph import Conv, Dense, Pair, Shape
+from osbc_deploy.model.graph import AvgPool, Connection, Conv, Pair, Shape
 from osbc_deploy.model.windows import window_count
 
 __all__ = [
+    "NO_SPIKES",
     "OF_CURRENTS",
     "OF_NUMBERS",
     "SPIKES",
+    "counted",
     "gates_note",
     "literal_of",
     "max_pooling",
+    "spikes_behind",
+    "unless_all",
 ]
 
 OF_CURRENTS = (
@@ -36,13 +42,15 @@ OF_NUMBERS = (
     "of signals of which one is neither spikes nor 1 less spikes; only spikes mask spikes, so put "
     "neurons before it"
 )
-
 _WEIGHT = 16
 """Bytes of a weight while it is put together."""
 
 
-def max_pooling(layer: Any, shape: Shape) -> Conv | Dense:
+def max_pooling(layer: Any, shape: Shape) -> tuple[Conv, ...]:
     """Return the weights into the gates that a MaxPool2d or AdaptiveMaxPool2d of spikes is.
+
+    Windows of several sizes take gates in a row of their own, as channels of one place, and others
+    that put them where they belong.
 
     Parameters
     ----------
@@ -63,7 +71,7 @@ def max_pooling(layer: Any, shape: Shape) -> Conv | Dense:
     if kind == "AdaptiveMaxPool2d":
         return _adaptive(layer.output_size, shape)
     stride = layer.kernel_size if layer.stride is None else layer.stride
-    return _windows(
+    windows = _windows(
         _pair(layer.kernel_size),
         _pair(stride),
         _pair(layer.padding),
@@ -71,6 +79,18 @@ def max_pooling(layer: Any, shape: Shape) -> Conv | Dense:
         shape,
         ceil_mode=layer.ceil_mode,
     )
+    return (windows,)
+
+
+def unless_all(windows: Connection, shape: Shape) -> tuple[Connection, FloatArray]:
+    """Return weights and thresholds of the largest of what is 1 less spikes of a shape.
+
+    It is 1 unless all in its window fire; how many those are differs at the edges.
+    """
+    rows = windows.unfolded(np.ones((1, *shape)))
+    grouped = windows.weight.reshape(windows.groups, -1, windows.fan_in)
+    counts = np.einsum("gpf,gof->gop", rows, grouped).reshape(windows.output_shape(shape))
+    return replace(windows, weight=-windows.weight), 1.0 - counts
 
 
 def gates_note(path: str, what: str, count: int) -> str:
@@ -96,7 +116,7 @@ def _affine(
     node = nodes.get(name)
     if node is None or isinstance(node, Cells):
         return SPIKES if node is None or node.neuron.spiking else None
-    before = [pre for pre, post in edges if post == name]
+    before = _before(name, edges)
     heard = _affine(before[0], nodes, edges) if len(before) == 1 else None
     if heard is None or isinstance(node, Add | Flatten):
         return heard
@@ -106,6 +126,47 @@ def _affine(
     if isinstance(node, Shift) and node.offset.size == 1:
         return heard[0], heard[1] + float(node.offset.item())
     return None
+
+
+def _before(name: str, edges: Sequence[tuple[str, str]]) -> list[str]:
+    return [pre for pre, post in edges if post == name]
+
+
+def spikes_behind(name: str, nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]) -> str:
+    """Return the neurons, or the input, of which a node sends a multiple."""
+    node = nodes.get(name)
+    while node is not None and not isinstance(node, Cells):
+        (name,) = _before(name, edges)
+        node = nodes.get(name)
+    return name
+
+
+def counted(
+    names: Sequence[str],
+    nodes: Mapping[str, Node],
+    edges: Sequence[tuple[str, str]],
+    fixed: Collection[str],
+) -> tuple[bool, bool]:
+    """Tell whether the sum of nodes is a whole number of spikes, and never below 0."""
+    whole = positive = True
+    waiting = list(names)
+    while waiting and whole:
+        name = waiting.pop()
+        node = nodes.get(name)
+        if node is None or isinstance(node, Cells):
+            whole = node is None or node.neuron.spiking
+            continue
+        waiting += _before(name, edges)
+        if isinstance(node, Scale | Shift):
+            values = node.factor if isinstance(node, Scale) else node.offset
+            whole = bool((values == np.rint(values)).all())
+            positive = positive and bool((values >= 0).all())
+        elif isinstance(node, AvgPool):
+            whole = node.divisor == 1
+        elif not isinstance(node, Add | Flatten):
+            # Sums that are no pooling are convolutions of ones.
+            whole = name in fixed
+    return whole, positive
 
 
 def _windows(
@@ -135,7 +196,7 @@ def _beyond(side: int, kernel: int, stride: int, padding: int, dilation: int) ->
     return count * stride - left
 
 
-def _adaptive(wanted: Any, shape: Shape) -> Conv | Dense:
+def _adaptive(wanted: Any, shape: Shape) -> tuple[Conv, ...]:
     channels, *sides = shape
     asked = wanted if isinstance(wanted, tuple | list) else (wanted, wanted)
     size = [side if w is None else int(w) for w, side in zip(asked, sides, strict=True)]
@@ -149,14 +210,26 @@ def _adaptive(wanted: Any, shape: Shape) -> Conv | Dense:
     if all(_is_even(span) for span in spans):
         kernel = [span[0][1] for span in spans]
         down, right = (span[1][0] if len(span) > 1 else 1 for span in spans)
-        return _depthwise(np.ones(kernel), shape, (down, right), (0, 0), (1, 1))
-    made = array_bytes((channels, channels, *size, *sides), _WEIGHT)
+        return (_depthwise(np.ones(kernel), shape, (down, right), (0, 0), (1, 1)),)
+    rows, cols = size
+    made = array_bytes((channels, rows * cols, max(rows * cols, math.prod(sides))), _WEIGHT)
     Allowance("AdaptiveMaxPool2d", remedy="Use a size that divides its input").take(made)
-    rows, cols = (
+    below, beside = (
         np.array([[a <= x < b for x in range(side)] for a, b in span], np.float32)
         for span, side in zip(spans, sides, strict=True)
     )
-    return Dense(np.kron(np.eye(channels, dtype=np.float32), np.kron(rows, cols)))
+    windows = np.einsum("ax,by->abxy", below, beside).reshape(1, rows * cols, 1, *sides)
+    windows = np.broadcast_to(windows, (channels, *windows.shape[1:]))
+    # Only one place of the padding around them is there, and every window is to see it otherwise.
+    place = np.eye(rows * cols, dtype=np.float32)[::-1].reshape(1, rows * cols, rows, cols)
+    return (
+        Conv(windows.reshape(-1, 1, *sides), groups=channels),
+        Conv(
+            np.broadcast_to(place, (channels, *place.shape[1:])),
+            padding=(rows - 1, cols - 1),
+            groups=channels,
+        ),
+    )
 
 
 def _is_even(span: list[Pair]) -> bool:

@@ -1,7 +1,7 @@
 """Layers in front that no chip holds, such as a LayerNorm, run on the host as part of the data.
 
-The chip begins behind a layer that the user names, which must give spikes: real values wait for
-input of several bits.
+The chip begins behind a layer that the user names. What that gives is the chip's input: spikes, or
+real values, which are rounded as those of data are.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class HostPrefix:
     layer : str
         Path of the last of its layers, or of a container of them.
     encode : callable
-        From samples (n, T, ...) to the spikes (n, T, ...) of that layer, as the framework computes
-        them; there once the model was read.
+        From samples (n, T, ...) to what that layer gives, of float32 (n, T, ...), as the framework
+        computes it; there once the model was read.
     """
 
     layer: str

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from osbc_deploy.frameworks.compose import Flatten
+from osbc_deploy.frameworks.gating import NO_SPIKES
 from osbc_deploy.frameworks.layout import Layout, spread, summed, whole_of
+from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
     from osbc_deploy.frameworks.signals import Called, Signal
 
-__all__ = ["joined", "put_sum"]
+__all__ = ["joined", "put_sum", "sample_axes"]
 
 
 def joined(builder: Builder, called: Called, name: str) -> tuple[list[list[str]], Layout]:
@@ -38,7 +39,7 @@ def joined(builder: Builder, called: Called, name: str) -> tuple[list[list[str]]
     except ValueError:
         listed = " and ".join(map(str, shapes))
         raise ValueError(f"{name} of signals of different shapes, {listed}") from None
-    found = [builder.placed(source) for source in called.sources]
+    found = [builder.placed(source).own() for source in called.sources]
     full = (layout for layout in found if layout.seen == seen and layout.whole)
     # Flat neurons would take synapses from all to all.
     target = max(full, key=lambda layout: len(layout.shape), default=None)
@@ -60,15 +61,40 @@ def brought(builder: Builder, name: str, signal: Signal, target: Layout) -> list
     if len(layout.shape) > 1 and not operation.convolutional:
         heard = [builder.node(f"{name}.flat", Flatten(), heard)]
     builder.fixed.add(name)
-    return [builder.node(name, operation, heard)]
+    if builder.literal(signal) != NO_SPIKES:
+        return [builder.node(name, operation, heard)]
+    # Where it pads, there are no spikes, rather than 1 less none.
+    spikes = builder.node(name, operation, [builder.spikes_behind(heard[0])])
+    negated = builder.node(f"{name}.scale", Scale(np.asarray(-1.0)), [spikes])
+    return [builder.node(f"{name}.shift", Shift(np.asarray(1.0)), [negated])]
 
 
 def put_sum(
-    builder: Builder, called: Called, axes: tuple[int, ...], *, keep: bool, mean: bool
+    builder: Builder,
+    called: Called,
+    axes: tuple[int, ...],
+    *,
+    keep: bool,
+    mean: bool,
+    name: str | None = None,
 ) -> None:
     """Put what sums a signal along axes of a sample; ValueError where nothing does."""
     layout = builder.placed(called.sources[0])
     operation, after = summed(layout, axes, keep=keep, mean=mean)
-    builder.put(called, called.name, operation)
-    builder.fixed.add(called.name)
+    builder.put(called, name or called.name, operation)
+    builder.fixed.add(name or called.name)
     builder.lies(called, after)
+
+
+def sample_axes(called: Called) -> tuple[tuple[int, ...], bool]:
+    """Return the axes of a sample that a function reduces, and whether it keeps them.
+
+    There are none where it reduces time or samples as well.
+    """
+    event, source = called.event, called.sources[0]
+    given = {**dict(zip(("input", "dim", "keepdim"), event.args, strict=False)), **event.kwargs}
+    rank, lead = len(source.axes) + len(source.shape), len(source.axes)
+    dims = given.get("dim")
+    dims = [dims] if isinstance(dims, int) else dims or range(rank)
+    axes = tuple(int(d) % rank - lead for d in dims)
+    return (() if min(axes) < 0 else axes), bool(given.get("keepdim"))

@@ -10,11 +10,11 @@ import numpy as np
 from torch import nn
 
 from osbc_deploy.frameworks.averages import Averages, adaptive_windows, pooling_windows
-from osbc_deploy.frameworks.compose import Flatten, Scale, Shift
 from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
-from osbc_deploy.frameworks.gating import OF_CURRENTS, SPIKES, max_pooling
+from osbc_deploy.frameworks.gating import OF_CURRENTS, SPIKES, max_pooling, unless_all
 from osbc_deploy.frameworks.layout import Layout
-from osbc_deploy.model.graph import AvgPool, Conv, Dense, Pair
+from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
+from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Pair
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
@@ -234,19 +234,24 @@ def _largest(builder: Builder, called: Called, layer: Any) -> None:
             ceil_mode=layer.ceil_mode,
         )
     shape = builder.shape(called.sources[0].shape)
+    literal = builder.literal(called.sources[0])
     try:
-        if builder.literal(called.sources[0]) != SPIKES:
+        if literal is None:
             raise ValueError(f"{name} {OF_CURRENTS}")
-        weights = max_pooling(layer, shape)
+        stages: list[tuple[Connection, Any]] = [(w, 1.0) for w in max_pooling(layer, shape)]
     except ValueError as why:
         builder.refuse(called, str(why))
         return
     if not builder.settled(called):
         return
-    if not weights.convolutional:
-        builder.put(called, f"{called.name}.flat", Flatten())
-    builder.put(called, f"to {called.name}", weights)
-    builder.gates(called, 1, name, weights.output_shape(shape))
+    if literal != SPIKES:
+        builder.now[called] = [builder.spikes_behind(builder.heard(called)[0])]
+        stages[0] = unless_all(stages[0][0], shape)
+    for number, (weights, least) in enumerate(stages):
+        gates = called.name if number == len(stages) - 1 else f"{called.name}.windows"
+        builder.put(called, f"to {gates}", weights)
+        shape = weights.output_shape(shape)
+        builder.gates(called, least, name, shape, gates)
 
 
 def _dropped(builder: Builder, called: Called, layer: Any) -> None:

@@ -75,6 +75,19 @@ class Layout:
         found[self.index.ravel()] = np.broadcast_to(values, self.seen).ravel()
         return found.reshape(self.shape)
 
+    def own(self) -> Layout:
+        """Return where the values that are seen lie once others than these are left out.
+
+        Whole channels are picked of maps; of anything else nothing is left out.
+        """
+        if len(self.shape) != 3 or self.whole:
+            return self
+        channel, place = np.divmod(self.index, math.prod(self.shape[1:]))
+        used, number = np.unique(channel, return_inverse=True)
+        shape = (len(used), *self.shape[1:])
+        found = Layout(shape, number.reshape(self.seen) * math.prod(shape[1:]) + place)
+        return found if found.whole else self
+
     def has_channels(self, axis: int) -> bool:
         """Tell whether an axis is the channels of a node (C, H, W), and all else its places."""
         if len(self.shape) != 3 or not self.seen or self.seen[axis] != self.shape[0]:
@@ -201,9 +214,15 @@ def _summed_maps(
     # Every part is a block, if it holds each of its values once.
     if len(np.unique(parts)) != parts.size:
         return None
+    own = Layout(made, place).own()
+    share = 1.0 / parts.shape[1] if mean else 1.0
+    if own.shape != made:
+        blocks = np.unique(low[0]) // deep
+        picked = np.zeros((len(blocks), shape[0], rows, cols))
+        picked[np.arange(len(blocks))[:, None], blocks[:, None] * deep + np.arange(deep)] = share
+        return Conv(picked, None, (rows, cols)), own.shape, own.index
     if deep == 1:
         pool = AvgPool((rows, cols), (rows, cols), divisor=0 if mean else 1)
         return pool, made, np.asarray(place)
-    share = 1.0 / parts.shape[1] if mean else 1.0
     weight = np.full((made[0], deep, rows, cols), share)
     return Conv(weight, None, (rows, cols), (0, 0), (1, 1), made[0]), made, np.asarray(place)

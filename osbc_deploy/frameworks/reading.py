@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from osbc_deploy.data.samples import STATIC
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, reason
 from osbc_deploy.frameworks.assemble import assemble
 from osbc_deploy.frameworks.builder import Builder, is_flat
@@ -18,6 +19,7 @@ from osbc_deploy.frameworks.framework import Framework, Reading, kind_of, unsupp
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import LAYERS
 from osbc_deploy.frameworks.tracing import Trace, trace
+from osbc_deploy.lower.coding import check_gates
 from osbc_deploy.model.graph import Network, Shape
 
 __all__ = ["cannot_run", "read_call"]
@@ -112,7 +114,8 @@ def read_call(
     if builder.data_fault and len(builder.faults) == 1 and not framework.own(module):
         raise ArtefactError(
             f"data: samples of shape {shape} per time step do not fit the model "
-            f"({builder.faults[0]}). Give spikes (n, T, ...) in the shape it was trained on."
+            f"({builder.faults[0]}). Give samples (n, T, ...) in the shape it was trained on; "
+            f"{STATIC}."
         )
     if builder.shape(shape) != shape:
         builder.note(f"input {shape} is read as {builder.shape(shape)}, of one dimension")
@@ -139,6 +142,8 @@ def read_call(
             offenders,
             f"Supported: {framework.supported}.",
         )
+    if host is None and ((x != 0) & (x != 1)).any():
+        check_gates(network)
     # What code of the user's own does in other steps is not known from a few of them.
     followed &= all(called.step is None for called in needed)
     network = replace(network, notes=_in_order(network.notes, flow))

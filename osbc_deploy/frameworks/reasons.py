@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["unsupported_part"]
+__all__ = ["PRODUCTS", "unsupported_part"]
+
+PRODUCTS = (
+    *("matmul", "rmatmul", "bmm", "mm", "baddbmm", "einsum", "tensordot"),
+    "scaled_dot_product_attention",
+)
+"""Functions that multiply signals by signals and add up."""
 
 
 def _alike(names: str, reason: str) -> dict[str, str]:
@@ -13,11 +19,10 @@ _REASONS = {
     "VotingLayer": "it averages several neurons; only the last layer may, and it must leave none "
     "out: end the network with the neurons, or with a vote that --readout vote:N repeats",
     **_alike(
-        "SpikingSelfAttention QKAttention TokenQKAttention ChannelQKAttention "
-        "SpikeDrivenSelfAttention MultiheadAttention TransformerEncoderLayer "
-        "scaled_dot_product_attention matmul bmm mm einsum baddbmm",
-        "it multiplies signals by signals, and on the chip only fixed weights do; masks of spikes "
-        "are gates, and 'osbc-deploy compress' takes the weights of any model",
+        f"SpikingSelfAttention MultiheadAttention TransformerEncoderLayer {' '.join(PRODUCTS)}",
+        "it multiplies integers that change with the input, and no fixed synapse does that; masks "
+        "of spikes are gates, and 'osbc-deploy compress' compresses such weights in the "
+        "framework's own module",
     ),
     **_alike(
         "LayerNorm GroupNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d RMSNorm "

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.frameworks.compose import (
+from osbc_deploy.frameworks.operations import (
     UNEVEN,
     NotComposable,
     Term,

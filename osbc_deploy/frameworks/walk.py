@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from osbc_deploy.frameworks.compose import (
+from osbc_deploy.frameworks.compose import compose
+from osbc_deploy.frameworks.operations import (
     NotComposable,
     Operation,
     Term,
     broadcasts,
-    compose,
     result_shape,
     without_bias,
 )

@@ -28,7 +28,15 @@ from osbc_deploy.model.delivery import delivered
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection
 from osbc_deploy.notation import InputKind
 
-__all__ = ["DEFAULT_BITS", "check_graded", "coarser", "input_format", "payload", "shares_potential"]
+__all__ = [
+    "DEFAULT_BITS",
+    "check_gates",
+    "check_graded",
+    "coarser",
+    "input_format",
+    "payload",
+    "shares_potential",
+]
 
 DEFAULT_BITS = 8
 """Of a real value."""
@@ -83,19 +91,37 @@ def check_graded(network: Network) -> None:
         With every place.
     """
     offenders = [
-        f"{p.name}: gates (max pooling, masks) take 0 or 1, the input is graded"
-        for p in network.populations
-        if p.neuron.exact and any(a.pre == INPUT for a in network.afferents(p.name))
-    ]
-    offenders += [
         f"{name}: is a convolution that hears the input {count} steps late through relays, which "
         "repeat 0 or 1; the input is graded"
         for name, count in timing(network).relays.items()
         if next(p for p in network.projections if p.name == name).pre == INPUT
     ]
+    _refuse([*_gated(network), *offenders])
+
+
+def check_gates(network: Network) -> None:
+    """Refuse networks whose gates hear a graded input, of which they take nothing but 0 and 1.
+
+    Raises
+    ------
+    UnsupportedModelError
+        With every place.
+    """
+    _refuse(_gated(network))
+
+
+def _gated(network: Network) -> list[str]:
+    return [
+        f"{p.name}: max pooling and masks are gates of 0 and 1, and the input is graded"
+        for p in network.populations
+        if p.neuron.exact and any(a.pre == INPUT for a in network.afferents(p.name))
+    ]
+
+
+def _refuse(offenders: list[str]) -> None:
     if offenders:
         raise UnsupportedModelError(
-            "network: parts that take spikes of the input alone",
+            "network: parts that take nothing but spikes hear the input",
             offenders,
             "Put a layer of neurons between the input and these, or give an input of 0 and 1.",
         )
@@ -170,12 +196,31 @@ def input_format(
     return found, notes
 
 
-def coarser(given: InputFormat, population: str, bits: int) -> tuple[InputFormat, str]:
-    """Return a real-valued input of fewer bits over the same range, and why."""
-    found = replace(given, bits=given.bits - bits, scale=math.ldexp(given.scale, bits))
+def coarser(
+    given: InputFormat, population: str, factor: float, *, power: bool
+) -> tuple[InputFormat, str]:
+    """Return a real-valued input of longer steps over the same range, and why.
+
+    Parameters
+    ----------
+    given : InputFormat
+    population : str
+        Whose registers are too narrow.
+    factor : float
+        By which they are, above 1.
+    power : bool
+        Whether the scale must stay a power of two.
+    """
+    if power:
+        mantissa, exponent = math.frexp(factor)
+        factor = math.ldexp(1.0, exponent - (mantissa == 0.5))
+    largest = math.ceil(given.high / factor)
+    bits = bits_for(-largest - 1 if given.signed else 0, largest)
+    found = replace(given, bits=bits, scale=given.scale * factor)
     return found, (
-        f"{found.bits} bits of {found.scale:.6g} each are taken instead of {given.bits}: the "
-        f"registers of {population} do not hold its thresholds or potentials in finer steps"
+        f"steps of {found.scale:.6g} are taken, {found.bits} bits instead of {given.bits}: the "
+        f"registers of {population} do not hold its thresholds or potentials in finer ones; fewer "
+        "--bits leave room for them"
     )
 
 

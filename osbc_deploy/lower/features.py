@@ -35,8 +35,7 @@ def _offenders(network: Network, population: Population) -> Iterator[str]:
         p = neuron.parameters
         if reset.kind not in ("zero", "subtract"):
             yield f"{name}: a spike leaves the potential as it is; the chip resets or subtracts"
-        if neuron.exact and (p["v_threshold"] < 1).any():
-            yield f"{name}: a gate that fires when nothing arrives; the chip's needs an input"
+        if neuron.exact:
             return
         low = p["v_reset"] if reset.kind == "zero" and "v_reset" in p else 0.0
         if (p["v_threshold"] < low).any():

@@ -3,8 +3,9 @@ r"""Gates in the chip's registers, exact whatever arrives.
 No register forgets a potential in one step: with the strongest decay, one part in
 :math:`2^{decay\_bits}` of it stays. So a weight of 1 becomes two units of the activation or more,
 and the threshold lies half a weight below the sum that fires: what is left over is less than that
-half as long as thresholds and inhibition stay within :func:`gate_faults`. A relay, which repeats
-its one input, is the simplest of them.
+half as long as thresholds and inhibition stay within what :func:`gate` refuses. A relay, which
+repeats its one input, is the simplest of them. Gates that fire on silence (NOR) are the same with a
+bias, which lifts the sum to a threshold of 1.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def gate(
     name, shape
         Of the population.
     threshold : int or ndarray
-        The least sum that fires, 1 or more; broadcasts to `shape`.
+        The least sum that fires; broadcasts to `shape`.
     ways : sequence of Way
     formats : NumberFormats
 
@@ -63,14 +64,22 @@ def gate(
     largest = max(int(np.abs(w).max(initial=1)) for w in weights)
     width = 1 + largest.bit_length() if largest > 1 else 1
     size = int(np.prod(shape))
-    least = np.broadcast_to(np.asarray(threshold, np.int64), shape).reshape(-1)
+    asked = np.broadcast_to(np.asarray(threshold, np.int64), shape).reshape(-1)
+    least, lifted = np.maximum(asked, 1), np.maximum(1 - asked, 0)
     offenders = _too_wide(name, width, largest, formats)
     if not offenders:
         stored = formats.stored_bits(width)
         shift = formats.weight_shift(stored)
         exponent = max(formats.weight_exp_min, 1 - shift)
         unit = 1 << (shift + exponent)
-        offenders = _inexact(name, weights, least, unit, formats)
+        whole = unit << formats.state_shift
+        bias_exp = min(formats.bias_exp_max, whole.bit_length() - 1)
+        offenders = _inexact(name, weights, least, lifted, unit, formats)
+        top = (formats.bias_mant_max << bias_exp) // whole
+        if lifted.max(initial=0) > top:
+            offenders.append(
+                f"{name}: fires until {lifted.max()} inputs inhibit, the bias holds {top}"
+            )
     if offenders:
         raise UnsupportedModelError(
             "network: gates that the chip's registers do not hold exactly",
@@ -84,8 +93,8 @@ def gate(
         du=zero + min(formats.decay_max, formats.decay_unity - formats.decay_u_offset),
         dv=zero + formats.decay_max,
         vth=unit * least - unit // 2,
-        bias_mant=zero,
-        bias_exp=zero + formats.bias_exp_min,
+        bias_mant=lifted * whole >> bias_exp,
+        bias_exp=np.where(lifted > 0, bias_exp, formats.bias_exp_min),
         u_init=zero,
         v_init=zero,
         spiking=True,
@@ -114,10 +123,16 @@ def _too_wide(name: str, width: int, largest: int, formats: NumberFormats) -> li
 
 
 def _inexact(
-    name: str, weights: Sequence[IntArray], least: IntArray, unit: int, formats: NumberFormats
+    name: str,
+    weights: Sequence[IntArray],
+    least: IntArray,
+    lifted: IntArray,
+    unit: int,
+    formats: NumberFormats,
 ) -> list[str]:
     """Return why what stays of a step could decide the next one, or a register run over."""
     fan_in = [sum(_most(sign * w) for w in weights) for sign in (1, -1)]
+    fan_in[0] += int(lifted.max(initial=0))
     whole = unit << formats.state_shift
     excited, inhibited = (whole * count for count in fan_in)
     # A register that counts from 0 keeps a part of the current, too.

@@ -42,7 +42,13 @@ from osbc_deploy.fixedpoint.engine import Activity, run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation, FixedProjection
 from osbc_deploy.fixedpoint.ranges import faults
-from osbc_deploy.lower.coding import check_graded, coarser, input_format, payload
+from osbc_deploy.lower.coding import (
+    check_graded,
+    coarser,
+    input_format,
+    payload,
+    shares_potential,
+)
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.lower.registers import RealRegisters, coarse, rounded_away
 from osbc_deploy.lower.scaling import Layer, gates, scaling
@@ -53,8 +59,10 @@ from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["Lowered", "lower", "unmeasured"]
 
-_FEWEST = 2
-"""Bits of a real value that are left to it, whatever the registers hold."""
+_FEWEST = 3
+"""The largest payload that is left to real values, whatever the registers hold."""
+_MARGIN = 1.0 + 2.0**-6
+"""Beyond what is needed, as rounding moves peaks."""
 
 HEADROOM = 1.5
 """Registers must hold this many times the largest value that calibration reaches."""
@@ -122,7 +130,9 @@ def lower(
                     growing.add(block, compressed.projections)
                     progress.advance(len(block))
         except _TooFineError as error:
-            coding, note = coarser(coding, *error.args)
+            name, factor = error.args
+            shared = bool(shares_potential(network))
+            coding, note = coarser(coding, name, factor, power=shared)
             notes.append(note)
         else:
             return growing.finished()
@@ -213,10 +223,11 @@ class _Growing:
                 break
             exponents = lower
         for start, m, o in zip(starts, exponents, over, strict=True):
-            lacking = max(start.lacking, _ceil_log2(o) if m == start.floor and o > 1.0 else 0)
+            lacking = max(2.0**start.lacking, o * _MARGIN if m == start.floor and o > 1.0 else 1.0)
             heard = any(a.graded for a in start.afferents)
-            if heard and lacking and self.coding.kind == "values" and self.coding.bits > _FEWEST:
-                raise _TooFineError(start.population.name, min(lacking, self.coding.bits - _FEWEST))
+            most = self.coding.high / _FEWEST
+            if heard and lacking > 1.0 and self.coding.kind == "values" and most > 1.0:
+                raise _TooFineError(start.population.name, min(lacking, most))
         for start, m, o, (_, lowered) in zip(starts, exponents, over, fixed, strict=True):
             population = start.population
             self.deviations += [

@@ -2,7 +2,7 @@
 
 The sum of what arrives in a step decides whether a gate fires in that step. With whole weights that
 is a Boolean function: an input or more of several (OR, which a max pooling of spikes is), all of
-them (AND), some of them unless others fire (AND-NOT).
+them (AND), some of them unless others fire (AND-NOT), none of them (NOR).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Gate(Neuron):
     Attributes
     ----------
     v_threshold : ndarray
-        A whole number, 1 or more: how many inputs must fire more than inhibit.
+        A whole number: how many inputs must fire more than inhibit. From 0 down, a gate fires when
+        nothing arrives.
     """
 
     v_threshold: FloatArray

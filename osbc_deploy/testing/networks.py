@@ -28,7 +28,7 @@ from osbc_deploy.fixedpoint.network import (
     InputFormat,
 )
 from osbc_deploy.fixedpoint.ranges import faults, on_grid
-from osbc_deploy.lower.gates import Way, gate
+from osbc_deploy.testing.gates import drawn_gates
 
 __all__ = ["Case", "cases", "collect", "random_networks"]
 
@@ -96,13 +96,13 @@ def cases(draw: Callable[..., Any], formats: NumberFormats) -> Case:
     for number in range(depth):
         pre = populations[-1].name if populations else "input"
         name = f"p{number}"
-        if number and others.random() < 0.12:
+        if number and others.random() < (0.4 if len(shape) == 3 else 0.12):
             # Gates come between what is drawn, which stays what it is without them.
-            ways, gates = _gates(others, f"g{number}", pre, shape, formats)
+            found, ways, gates = drawn_gates(others, f"g{number}", pre, shape, formats)
             projections += ways
-            populations.append(gates)
-            pre, shape = gates.name, gates.shape
-            features.append("gates")
+            populations += gates
+            pre, shape = gates[-1].name, gates[-1].shape
+            features += found
         make = _conv if number < convolutions else _dense
         connection, extra, found = make(draw, rng, shape, formats, features[0], chain=chain)
         features += found
@@ -144,28 +144,6 @@ def _input(rng: Any) -> InputFormat:
     if rng.random() < 0.5:
         return InputFormat("integers", bits, signed)
     return InputFormat("values", bits, signed, float(rng.uniform(1e-3, 2.0)))
-
-
-def _pair(values: Any) -> tuple[int, int]:
-    return int(values[0]), int(values[1])
-
-
-def _gates(
-    rng: Any, name: str, pre: str, shape: Any, formats: NumberFormats
-) -> tuple[tuple[FixedProjection, ...], FixedPopulation]:
-    """Gates that a window of each channel excites and inhibits, or all that there is."""
-    if len(shape) == 3:
-        kernel = rng.integers(1, shape[1:], endpoint=True)
-        signs = rng.choice([-1, 0, 1, 1], (shape[0], 1, *kernel))
-        stride, padding = _pair(rng.integers(1, 3, 2)), _pair(kernel // 2)
-        connection: FixedConv | FixedDense = FixedConv(signs, stride, padding, (1, 1), shape[0])
-    else:
-        signs = rng.choice([-1, 0, 1, 1], (rng.integers(1, 17), math.prod(shape)))
-        connection = FixedDense(signs)
-    excited = int(np.maximum(signs, 0).reshape(len(signs), -1).sum(axis=1).max())
-    least = int(rng.integers(1, max(1, excited), endpoint=True))
-    way = Way(f"{pre} to {name}", pre, connection)
-    return gate(name, connection.output_shape(shape), least, [way], formats)
 
 
 def _settings(

@@ -32,6 +32,9 @@ def test_the_networks_cover_what_there_is(drawn: list[Case]) -> None:
     assert {"dense", "conv", "delays", "stride", "groups", "excitatory", "inhibitory"} <= features
     assert {"recurrent", "skip", "subtractive reset", "timed reset", "graded input"} <= features
     assert "gates" in features
+    assert {f"graded input, {kind}" for kind in ("signed", "unsigned", "integers", "values")} <= (
+        features
+    )
     seen = [a for case in drawn for a in engine_states(case).activity.values()]
     assert sum(a.wraps for a in seen) > 0
     assert sum(a.saturations for a in seen) > 0

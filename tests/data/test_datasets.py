@@ -167,6 +167,30 @@ def test_binning_against_one_event_after_the_other(
     np.testing.assert_array_equal(bin_events(events, steps, sensor, size, (200, 611)), expected)
 
 
+@pytest.mark.parametrize(("number", "steps", "size"), [(400, 7, 34), (403, 100, 10), (9, 9, 34)])
+def test_counts_and_steps_by_number_against_one_event_after_the_other(
+    rng: np.random.Generator, number: int, steps: int, size: int
+) -> None:
+    """As SpikingJelly's frames of ``split_by="number"``: M steps of floor(N / M) events."""
+    written = random_events(rng, number, 34, 1000)
+    expected = np.zeros((steps, 2, size, size), int)
+    each = number // steps
+    for k, (x, y, p, _) in enumerate(written):
+        expected[min(k // each, steps - 1), p, y * size // 34, x * size // 34] += 1
+    events = Events("x", *np.array(written).T)
+    found = bin_events(events, steps, 34, size, split="number", count=True)
+    np.testing.assert_array_equal(found, expected)
+    assert found.sum() == number
+    found = bin_events(events, steps, 34, size, split="number")
+    np.testing.assert_array_equal(found, expected > 0)
+    # By time, as many events are counted as there are, wherever frames are 1.
+    found = bin_events(events, steps, 34, size, count=True)
+    assert found.sum() == number
+    np.testing.assert_array_equal(found > 0, bin_events(events, steps, 34, size))
+    with pytest.raises(ArtefactError, match=f"holds {number} events, {number + 1} steps by number"):
+        bin_events(events, number + 1, 34, split="number")
+
+
 AEDAT3_FULL = AEDAT3_HEAD + packet([(word(1, 2, 1), 3), (word(3, 2, 1), 4)])
 
 

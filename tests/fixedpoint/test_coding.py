@@ -28,7 +28,7 @@ def test_real_values_become_the_nearest_multiples(
 ) -> None:
     codes = given.codes(REAL)
     assert codes.tolist() == expected
-    assert codes.dtype == np.int32
+    assert codes.dtype == np.int16
     assert given.clipped(REAL) == pytest.approx(clipped)
     assert given.decoded(codes).tolist() == [code * given.scale for code in expected]
     assert InputSeen.of(given, REAL).largest == max(abs(code) for code in expected)

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError
 from osbc_deploy.frameworks.assemble import Cells, Graph, assemble
-from osbc_deploy.frameworks.compose import Add, Delay, Flatten, Scale, Shift
 from osbc_deploy.frameworks.norse.neurons import LI, LIF
+from osbc_deploy.frameworks.operations import Add, Delay, Flatten, Scale, Shift
 from osbc_deploy.model.graph import AvgPool, Conv, Dense, Network
 from osbc_deploy.model.simulate import simulate
 

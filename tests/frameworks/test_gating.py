@@ -22,12 +22,11 @@ from osbc_deploy.model.simulate import simulate
 
 def fired(pool: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Return what gates with the weights of a pooling do with spikes (n, C, H, W)."""
-    found: Any = max_pooling(pool, tuple(x.shape[1:]))
-    weight = torch.tensor(np.array(found.weight))
-    if found.convolutional:
+    for found in max_pooling(pool, tuple(x.shape[1:])):
+        weight = torch.tensor(np.array(found.weight))
         more = (found.stride, found.padding, found.dilation, found.groups)
-        return nn.functional.conv2d(x, weight, None, *more) >= 1
-    return nn.functional.linear(x.flatten(1), weight) >= 1
+        x = (nn.functional.conv2d(x, weight, None, *more) >= 1).float()
+    return x
 
 
 def spikes(seed: int, *shape: int) -> torch.Tensor:
@@ -46,7 +45,7 @@ def test_max_pooling_of_spikes_is_an_or_of_every_window(data: st.DataObject) -> 
     sides = [data.draw(st.integers(n, n + 9)) for n in least]
     pool = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=data.draw(st.booleans()))
     x = spikes(data.draw(st.integers(0, 99)), 3, 2, *sides)
-    assert torch.equal(fired(pool, x).float(), pool(x))
+    assert torch.equal(fired(pool, x), pool(x))
 
 
 @settings(max_examples=100, deadline=None)
@@ -56,7 +55,7 @@ def test_adaptive_max_pooling_takes_windows_of_every_size(data: st.DataObject) -
     wanted = data.draw(st.tuples(*[st.one_of(st.none(), st.integers(1, 10))] * 2))
     pool = nn.AdaptiveMaxPool2d(wanted)
     x = spikes(data.draw(st.integers(0, 99)), 3, 2, *sides)
-    assert torch.equal(fired(pool, x).float().reshape(pool(x).shape), pool(x))
+    assert torch.equal(fired(pool, x), pool(x))
 
 
 @pytest.mark.parametrize(
@@ -94,6 +93,7 @@ class Masked(nn.Module):
         return answer
 
 
+functional_pool = nn.functional.max_pool2d
 JOINS = {
     "and": lambda x, y: x * y,
     "and not": lambda x, y: x * (1.0 - y),
@@ -110,6 +110,25 @@ JOINS = {
     ),
     "of one channel": lambda x, y: x * y[:, :, :1],
     "of halves": lambda x, y: x * y[:, :, [2, 3, 0, 1]] + x * torch.chunk(y, 2, 2)[1][:, :, :1],
+    "nor": lambda x, y: (1 - x) * (1 - y),
+    "nand": lambda x, y: torch.maximum(1 - x, 1 - y),
+    "or not": lambda x, y: torch.maximum(1 - x, y),
+    "sum above 0": lambda x, y: ((x + y) > 0).to(x),
+    "sum of 2": lambda x, y: (x + y >= 1.5).float().double(),
+    "sum below": lambda x, y: (2 * x - y < 1).to(x),
+    "sum at most": lambda x, y: (y - x <= 0).to(x),
+    "cut off": lambda x, y: torch.clamp(x + y, max=1),
+    "cut off on both sides": lambda x, y: (x - y).clamp(0, 1),
+    "bool": lambda x, y: (
+        (x.bool() | ~y.bool()).to(x) * torch.logical_and(x, y).to(x) + (x + y).bool().to(x)
+    ),
+    "largest along": lambda x, y: x * y.amax(dim=(-1, -2), keepdim=True),
+    "smallest along": lambda x, y: (1 - x) * (1 - y.min(-1, keepdim=True)[0]),
+    "pooled masks": lambda x, y: (
+        x
+        * functional_pool((1 - x * y).flatten(0, 1), 3, 1, 1).reshape(x.shape)
+        * functional_pool((x * y).flatten(0, 1), 3, 1, 1).reshape(x.shape)
+    ),
     "inclusive": lambda x, y: x + y + -1 * (x * y),
 }
 
@@ -128,6 +147,24 @@ def test_masks_of_spikes_are_gates(name: str) -> None:
     run = simulate(network, x)
     assert np.array_equal(run.output, wanted.numpy())
     assert all(0 < rate < 1 for rate in run.rates.values() if name != "chained")
+
+
+def test_uneven_windows_in_front_of_a_convolution() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        *(layer.Conv2d(2, 3, 3), neuron.IFNode(0.4)),
+        layer.SeqToANNContainer(nn.AdaptiveMaxPool2d((4, 3))),
+        *(layer.Conv2d(3, 2, 2), neuron.IFNode(0.4)),
+    )
+    functional.set_step_mode(model.double().eval(), "m")
+    x = (np.random.default_rng(0).random((5, 6, 2, 8, 7)) < 0.2).astype(np.uint8)
+    network = read_spikingjelly(model, (2, 8, 7), samples=x)
+    assert [p.shape for p in network.populations] == [(3, 6, 5), (36, 1, 1), (3, 4, 3), (2, 3, 2)]
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(x).double().transpose(0, 1)).transpose(0, 1)
+    run = simulate(network, x)
+    assert np.array_equal(run.output, wanted.numpy())
+    assert all(0 < rate < 1 for rate in run.rates.values())
 
 
 class Counted(nn.Module):
@@ -203,6 +240,12 @@ def test_poolings_one_after_the_other_in_a_container(pools: tuple[nn.Module, ...
         (lambda x, y: x * (0.5 * y), "product of signals of which one is neither"),
         (lambda x, y: torch.maximum(x, 2 * y), "maximum of signals of which one is neither"),
         (lambda x, y: x * y.transpose(-1, -2), "that lie otherwise"),
+        (lambda x, y: (x + 0.5 * y > 1).to(x), "gt is not supported: it chooses among signals"),
+        (lambda x, y: (x > y).to(x), "gt is not supported: it chooses among signals"),
+        (lambda x, y: (x - y).clamp(max=1), "clamp of spikes to anything but 0 and 1"),
+        (lambda x, y: (x + y).clamp(max=2), "clamp of spikes to anything but 0 and 1"),
+        (lambda x, y: (0.5 * x).bool().to(x), "bool is not supported"),
+        (lambda x, y: (x + y).amax(-1, keepdim=True) * x, "takes the largest of several"),
     ],
 )
 def test_masks_of_currents_are_refused(join: Any, words: str) -> None:

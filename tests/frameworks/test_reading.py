@@ -413,11 +413,26 @@ def test_what_no_chip_does_in_front_runs_on_the_host() -> None:
     assert np.array_equal(job.typical.spikes, spikes)
 
 
+def test_what_the_host_gives_may_be_real() -> None:
+    torch.manual_seed(4)
+    model = lively(Encoded())
+    x = np.random.default_rng(1).normal(size=raster(8).shape).astype(np.float32)
+    with torch.no_grad():
+        expected = model(frames(x)).movedim(0, 1).numpy()
+    job = prepare(VerbCall(model, x, host_prefix="norm", backend_samples=0))
+    assert [p.name for p in job.network.projections] == ["fc0", "fc1", "fc2"]
+    assert (job.typical.kind, job.input.kind, job.input.signed) == ("values", "values", True)
+    with torch.no_grad():
+        normed = model.norm(torch.tensor(x)).numpy()
+    np.testing.assert_allclose(job.typical.spikes, normed, atol=1e-6)
+    assert np.array_equal(simulate(job.network, job.typical.spikes).output, expected)
+    assert expected.any()
+
+
 @pytest.mark.parametrize(
     ("name", "error", "words"),
     [
         ("lif9", UsageError, "the model has no layer 'lif9'. It has norm, fc0, lif0"),
-        ("fc0", UnsupportedModelError, "--host-prefix: the layer gives values from -"),
         ("spare", UnsupportedModelError, "--host-prefix: spare is not called"),
     ],
 )

@@ -11,33 +11,111 @@ from torch import nn
 
 pytest.importorskip("spikingjelly")
 from spikingjelly.activation_based import functional, layer, neuron
+from spikingjelly.activation_based.model.spike_driven_transformer import SpikeDrivenTransformer
 
 import spike_driven
+from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.frameworks.spikingjelly.reading import read_spikingjelly
+from osbc_deploy.model.graph import Network
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.pipeline import deploy
 
 
-def raster(n: int) -> np.ndarray[Any, Any]:
-    return (np.random.default_rng(0).random((n, 6, 2, 6, 6)) < 0.3).astype(np.uint8)
+def raster(n: int, *shape: int) -> np.ndarray[Any, Any]:
+    return (np.random.default_rng(0).random((n, 6, 2, *shape)) < 0.3).astype(np.uint8)
 
 
-def test_maps_of_tokens_are_maps_of_places() -> None:
-    model, x = spike_driven.made(linear=True).double(), raster(4)
-    network = read_spikingjelly(model, (2, 6, 6), samples=x)
+def read(model: nn.Module, x: np.ndarray[Any, Any]) -> Network:
+    """Import a model in double precision, and compare what it answers."""
+    model = spike_driven.lively(model).double()
+    network = read_spikingjelly(model, x.shape[2:], samples=x)
     with torch.no_grad():
         wanted = model(torch.from_numpy(x).double().transpose(0, 1)).transpose(0, 1)
     functional.reset_net(model)
     run = simulate(network, x)
-    assert np.array_equal(run.output, wanted.numpy())
-    assert all(rate > 0 for rate in run.rates.values())
+    if network.output.neuron.spiking:
+        assert np.array_equal(run.output, wanted.numpy())
+    silent = [name for name, rate in run.rates.items() if not rate]
+    assert not silent
+    return network
+
+
+def test_spikingjellys_transformer_is_imported_as_it_comes() -> None:
+    torch.manual_seed(0)
+    model = SpikeDrivenTransformer(
+        in_channels=2,
+        num_classes=5,
+        embed_dims=8,
+        num_heads=2,
+        depths=1,
+        mlp_ratio=2,
+        pooling_stat="1100",
+    )
+    network = read(model, raster(4, 12, 12))
     shapes = {p.name: p.shape for p in network.populations}
-    assert shapes["blocks.0.attention.neurons.0"] == (8, 3, 3)
-    assert shapes["blocks.0.attention.counted"] == (8, 1, 1)
-    # What is counted is compared by the membrane potentials, too, token for token.
-    assert "output and 12 of 14 neuron layers equal" in network.notes[-1]
+    assert shapes["blocks.0.attn.k_lif"] == (8, 3, 3)
+    assert shapes["blocks.0.attn.attn_lif"] == (8, 1, 1)
+    assert "output and 14 of 17 neuron layers equal" in network.notes[-1]
     fixed = {p.name for p in network.projections if not p.compressible}
-    assert {"blocks.0.attention.sum", "blocks.0.attention.mul#2.1"} <= fixed
+    assert {"blocks.0.attn.sum", "blocks.0.attn.mul#2.1"} <= fixed
+    # What a shortcut adds is heard by all neurons behind it.
+    heard = {p.pre for p in network.afferents("head_lif")}
+    assert {"patch_embed.stages.2.2", "patch_embed.final_lif", "blocks.0.mlp.lif2"} < heard
+
+
+def test_a_stem_that_pools_currents_is_refused_with_the_ways_out() -> None:
+    model = SpikeDrivenTransformer(in_channels=2, embed_dims=8, num_heads=2, depths=1)
+    with pytest.raises(UnsupportedModelError) as caught:
+        read(model, raster(2, 16, 16))
+    (line,) = caught.value.offenders
+    assert line.startswith("patch_embed.final_stage.2: MaxPool2d takes the largest of several")
+
+
+class Queried(nn.Module):
+    """Q-K attention of SpikingJelly between convolutions."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.first = nn.Sequential(layer.Conv2d(2, 4, 3), neuron.IFNode(0.5))
+        self.attention = attention
+        self.last = nn.Sequential(layer.Conv2d(4, 3, 3), neuron.IFNode(0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        tokens = x.flatten(3)
+        answer: torch.Tensor = self.last((tokens + self.attention(tokens)).reshape(x.shape))
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("attention", "counted"),
+    [(layer.TokenQKAttention, (2, 4, 3)), (layer.ChannelQKAttention, (4, 1, 1))],
+)
+def test_queries_of_tokens_and_channels_mask_keys(attention: Any, counted: Any) -> None:
+    torch.manual_seed(1)
+    network = read(Queried(attention(4, 2)), raster(4, 6, 5))
+    shapes = {p.name: p.shape for p in network.populations}
+    assert shapes["attention.qk_lif"] == (8, 4, 3)
+    assert shapes["attention.attn_lif"] == counted
+    assert shapes["attention.mul"] == (4, 4, 3)
+
+
+def test_attention_that_multiplies_integers_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        read(Queried(layer.SpikingSelfAttention(4, 2)), raster(2, 6, 5))
+    assert caught.value.offenders[0].startswith(
+        "attention: SpikingSelfAttention is not supported: it multiplies integers that change with"
+    )
+
+    class Written(Queried):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            answer: torch.Tensor = self.last(x @ x.transpose(-1, -2) @ x)
+            return answer
+
+    with pytest.raises(UnsupportedModelError) as caught:
+        read(Written(nn.Identity()), raster(2, 6, 5))
+    assert caught.value.offenders[0].startswith("forward: matmul is not supported: it multiplies")
 
 
 class Attended(nn.Module):
@@ -46,7 +124,7 @@ class Attended(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Sequential(layer.Conv2d(2, 4, 3, stride=2), neuron.IFNode(0.1))
-        self.attention = spike_driven.Attention(4, 2, linear=True)
+        self.attention = spike_driven.Attention(4, 2)
         self.last = nn.Sequential(layer.Flatten(), layer.Linear(16, 3), neuron.IFNode(0.5))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +136,7 @@ def test_attention_runs_on_lava_bit_for_bit() -> None:
     torch.manual_seed(0)
     done = deploy(
         spike_driven.lively(Attended()),
-        calibration=raster(2),
+        calibration=raster(2, 6, 6),
         target="loihi2-sim",
         sparsity=0.5,
         bits=6,

@@ -341,7 +341,7 @@ class Attention(nn.Module):
 
 def test_attention_is_refused_for_its_products() -> None:
     found = offenders(nn.Sequential(Attention(6)), (4, 6))
-    products = [line for line in found if "matmul is not supported: it multiplies signals" in line]
+    products = [line for line in found if "matmul is not supported: it multiplies integers" in line]
     assert len(products) == 2
     assert all(line.startswith("0:") for line in products)
 

@@ -109,7 +109,7 @@ def test_a_spiking_transformer_is_refused_with_all_it_needs() -> None:
     for part in (
         "patch_embed.stages.2.conv_bn.block.2: MaxPool2d takes the largest of several currents",
         "patch_embed.stages.3.conv_bn.block.2: MaxPool2d takes the largest of several currents",
-        "blocks.0.attn: SpikingSelfAttention is not supported: it multiplies signals",
+        "blocks.0.attn: SpikingSelfAttention is not supported: it multiplies integers",
     ):
         assert any(line.startswith(part) for line in found), part
 

@@ -39,7 +39,12 @@ def alone(signs: IntArray, least: int, formats: NumberFormats) -> FixedPointNetw
 @pytest.mark.parametrize("formats", FORMATS, ids=range(len(FORMATS)))
 @pytest.mark.parametrize(
     ("excite", "inhibit", "least"),
-    [(1, 0, 1), (4, 0, 1), (9, 0, 1), (2, 0, 2), (5, 0, 5), (1, 1, 1), (3, 40, 2), (196, 0, 98)],
+    [
+        *((1, 0, 1), (4, 0, 1), (9, 0, 1), (2, 0, 2), (5, 0, 5), (1, 1, 1), (3, 40, 2)),
+        (196, 0, 98),
+        # NOT, NOR, NAND, and what else fires when nothing arrives.
+        *((0, 1, 0), (0, 2, 0), (0, 2, -1), (3, 2, 0), (1, 3, -2), (0, 196, -97), (5, 5, -9)),
+    ],
 )
 def test_a_gate_is_the_boolean_function_of_what_arrives(
     excite: int, inhibit: int, least: int, formats: NumberFormats
@@ -127,7 +132,7 @@ def net_gates(net: Network) -> list[str]:
     return [p.name for p in net.populations if p.neuron.exact]
 
 
-def test_a_gate_that_needs_no_input_is_refused(formats: NumberFormats) -> None:
+def test_a_gate_that_needs_no_input_has_a_bias(formats: NumberFormats) -> None:
     window = Conv(-np.ones((2, 1, 1, 1)), groups=2)
     net = Network(
         (2, 4, 4),
@@ -138,8 +143,14 @@ def test_a_gate_that_needs_no_input_is_refused(formats: NumberFormats) -> None:
     x = nets.spikes(3, 4, 5, 2, 4, 4, rate=0.2)
     assert np.array_equal(simulate(net, x).output, 1 - x)
     compressed = compress(net, x, CompressionOptions(tune=False))
-    with pytest.raises(UnsupportedModelError, match="not: a gate that fires when nothing arrives"):
-        lower(compressed, x, formats)
+    fired = run(lower(compressed, x, formats).network, x).output
+    assert np.array_equal(fired.reshape(x.shape), 1 - x)
+
+
+def test_more_silence_than_a_bias_holds_is_refused(formats: NumberFormats) -> None:
+    alone(-np.ones((1, 2047), int), 1 - 2047, formats)
+    with pytest.raises(UnsupportedModelError, match="fires until 4096 inputs inhibit, the bias"):
+        alone(np.ones((1, 1), int), 1 - 4096, formats)
 
 
 def test_math_is_what_the_limits_say(formats: NumberFormats) -> None:

@@ -13,7 +13,7 @@ from osbc_deploy.formats.nir import neurons as families
 from osbc_deploy.formats.nir.file import NirModel
 from osbc_deploy.formats.nir.options import TimeStep
 from osbc_deploy.formats.nir.values import bias_of, floats, pair, shape_of, span, spread, uniform
-from osbc_deploy.frameworks.compose import Add, Delay, Flatten, Scale
+from osbc_deploy.frameworks.operations import Add, Delay, Flatten, Scale
 from osbc_deploy.frameworks.walk import Cells, Node
 from osbc_deploy.model.graph import INPUT, AvgPool, Conv, Dense, Pair, Shape
 

@@ -25,11 +25,11 @@ from osbc_deploy.frameworks.calling import (
     stepped_with_state,
     stepped_with_states,
 )
-from osbc_deploy.frameworks.compose import broadcasts
 from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.framework import Framework
 from osbc_deploy.frameworks.layers import SUPPORTED_LAYERS, convolution
+from osbc_deploy.frameworks.operations import broadcasts
 from osbc_deploy.frameworks.proof import ProvenReader
 from osbc_deploy.frameworks.snntorch.neurons import (
     Lapicque,

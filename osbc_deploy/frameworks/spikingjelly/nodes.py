@@ -26,6 +26,8 @@ CONTAINERS = (
     layer.StepModeContainer,
     layer.LinearRecurrentContainer,
     layer.ElementWiseRecurrentContainer,
+    layer.SpikeDrivenSelfAttention,
+    layer.QKAttention,
 )
 NODES = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode)
 NOT_STEPPED = (
