@@ -188,12 +188,8 @@ def quantize_layer(
     widths: Sequence[int],
     scale_groups: int,
     space: Workspace | None = None,
-    *,
-    full: bool = False,
 ) -> list[tuple[CompressedProjection, ...]]:
     """Quantize a pruned layer on the grids the chip stores.
-
-    Codes are symmetric, or where `full` all that two's complement holds.
 
     Returns
     -------
@@ -211,7 +207,7 @@ def quantize_layer(
                 problem.original, pruned.weights, pruned.masks, problem.damped, bits, groups
             )
         else:
-            scale, codes = _quantized(problem, pruned, bits, groups, space, full=full)
+            scale, codes = _quantized(problem, pruned, bits, groups, space)
         plain = split(problem.afferents, pruned, bits, scale, codes)
         results.append(_measured(problem, pruned, plain, codes * scale[:, :, None]))
     return results
@@ -235,16 +231,10 @@ def nearest(pruned: Pruned, bits: int, groups: int) -> tuple[FloatArray, IntArra
 
 
 def _quantized(
-    problem: LayerProblem,
-    pruned: Pruned,
-    bits: int,
-    groups: int,
-    space: Workspace | None,
-    *,
-    full: bool,
+    problem: LayerProblem, pruned: Pruned, bits: int, groups: int, space: Workspace | None
 ) -> tuple[FloatArray, IntArray]:
     """Return scales (groups, rows) and codes (groups, rows, fan_in)."""
-    shape = problem.blocks.shape
+    shape, full = problem.blocks.shape, problem.full
     weights, masks = np.concatenate(pruned.weights), np.concatenate(pruned.masks)
     importance = np.concatenate(
         [

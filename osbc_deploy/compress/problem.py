@@ -47,6 +47,8 @@ class LayerProblem:
     pull : float
         See :func:`pose`.
     deviations : tuple of Deviation
+    full : bool
+        Whether codes are all that two's complement holds, one more below zero than above.
     """
 
     afferents: tuple[Projection, ...]
@@ -60,6 +62,7 @@ class LayerProblem:
     free_bias: bool
     pull: float
     deviations: tuple[Deviation, ...]
+    full: bool = False
 
     @property
     def name(self) -> str:
