@@ -178,7 +178,9 @@ def _compress_population(
             if enough_rows(problem, layer):
                 notes = problem.deviations + held_out_note(problem, layer)
                 return layer, notes + tuple(_shared_scales(layer, options))
-            scene = replace(scene, rows_per_input=_MORE_ROWS * scene.rows_per_input)
+            few = problem.moments.rows // problem.blocks.shape[2]
+            more = _MORE_ROWS * max(few, scene.rows_per_input)
+            scene = replace(scene, rows_per_input=more)
 
 
 def _belongs_to(
