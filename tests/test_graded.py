@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import norse.torch as norse
 import numpy as np
 import pytest
 import snntorch
 import torch
+from sklearn.datasets import load_digits
 from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
@@ -22,9 +26,12 @@ from osbc_deploy.chip.target import load_target
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
+from osbc_deploy.firmware.library import export_c
 from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.formats.folder import MANIFEST, read_network, write_network
+from osbc_deploy.formats.image.read import read_image
+from osbc_deploy.formats.image.write import write_image
 from osbc_deploy.importing import import_network
 from osbc_deploy.model.graph import INPUT
 from osbc_deploy.model.simulate import simulate
@@ -33,6 +40,8 @@ from osbc_deploy.report.check.recount import read_recounted
 from osbc_deploy.report.deployment.build import json_schema
 from osbc_deploy.report.deployment.page import report_page
 from osbc_deploy.report.summary import lines_of
+from osbc_deploy.report.verification.build import verify_json_schema
+from osbc_deploy.report.verification.page import verify_page
 
 RNG = np.random.default_rng(5)
 IMAGES = RNG.random((24, 1, 8, 8)).astype(np.float32)
@@ -72,8 +81,6 @@ def test_static_images_are_shown_in_every_step_and_lava_gives_the_same_bits(
 
 
 def test_reports_say_what_the_input_is(deployed: Deployment) -> None:
-    import jsonschema
-
     report = deployed.report()
     jsonschema.validate(report, json_schema())
     given, said = deployed.lowered.network.input, report["input"]
@@ -157,7 +164,9 @@ def test_verify_measures_the_rounding_of_the_input_alone() -> None:
     assert step.propagated[first].mismatches == np.count_nonzero(sides[0] != sides[1]) > 0
     assert step.isolated[first].mismatches == step.propagated[first].mismatches
     report = found.report()
+    jsonschema.validate(report, verify_json_schema())
     assert [s["name"] for s in report["steps"]].count("input") == 1
+    assert "rounding of the input" in verify_page(report)
 
 
 def test_whole_numbers_are_not_rounded() -> None:
@@ -317,3 +326,103 @@ def test_whole_numbers_run_as_counted_by_hand() -> None:
     done = run(fixed, fixed.input.codes(check_samples("x", x).spikes), states=["1"])
     scale = fixed.populations[0].v_scale
     np.testing.assert_allclose(done.v["1"] * scale, (x @ weight.T).cumsum(axis=1), rtol=1e-6)
+
+
+def test_the_image_holds_what_the_input_carries(deployed: Deployment, tmp_path: Path) -> None:
+    network = deployed.lowered.network
+    write_image(network, deployed.mapping, tmp_path / "x.img")
+    assert read_image(tmp_path / "x.img").input == network.input
+
+
+def test_the_c_library_says_how_values_become_its_input(
+    deployed: Deployment, tmp_path: Path
+) -> None:
+    network = deployed.lowered.network
+    given = network.input
+    folder = export_c(network, tmp_path / "c", name="net").folder
+    (tmp_path / "main.c").write_text(
+        textwrap.dedent("""
+        #include <math.h>
+        #include <stdio.h>
+        #include "net.h"
+        static int32_t state[NET_STATE_BYTES / 4];
+        int main(void) {
+            static net_input input[NET_INPUTS];
+            int32_t output[NET_OUTPUTS];
+            double value;
+            uint32_t i;
+            net_reset(state, sizeof state);
+            for (;;) {
+                for (i = 0; i < NET_INPUTS; i++) {
+                    if (scanf("%lf", &value) != 1) return net_selftest(state, sizeof state);
+                    value = nearbyint(value / NET_INPUT_SCALE);
+                    value = value > NET_INPUT_HIGH ? NET_INPUT_HIGH : value;
+                    input[i] = (net_input)(value < NET_INPUT_LOW ? NET_INPUT_LOW : value);
+                }
+                if (net_step(state, input, output) != NET_OK) return 9;
+                for (i = 0; i < NET_OUTPUTS; i++) printf("%d ", (int)output[i]);
+            }
+        }
+        """)
+    )
+    sources = [folder / f"net{part}.c" for part in ("", "_weights", "_selftest")]
+    program = tmp_path / "main"
+    subprocess.run(
+        ["gcc", "-std=c99", "-Wall", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover=all",
+         f"-I{folder}", tmp_path / "main.c", *sources, "-lm", "-o", program],
+        check=True,
+    )  # fmt: skip
+    x = np.repeat(IMAGES[12:13, None] * 4, 6, axis=1)
+    done = subprocess.run(
+        [program], input=" ".join(map(repr, x.ravel().tolist())), capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    found = np.array(done.stdout.split(), int).reshape(6, -1)
+    assert np.array_equal(found, run(network, given.codes(x)).output[0])
+    assert given.clipped(x) > 0
+
+
+class Tutorial(nn.Module):
+    """snnTorch's tutorial network, small, called step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        grad = snntorch.surrogate.fast_sigmoid()
+        self.fc1, self.lif1 = nn.Linear(64, 48), snntorch.Leaky(beta=0.9, spike_grad=grad)
+        self.fc2, self.lif2 = nn.Linear(48, 10), snntorch.Leaky(beta=0.9, spike_grad=grad)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        spikes = []
+        for frame in x:
+            spk1, mem1 = self.lif1(self.fc1(frame.flatten(1)), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            spikes.append(spk2)
+        return torch.stack(spikes)
+
+
+def test_direct_coding_of_digits_loses_no_point() -> None:
+    """The short version of ``benchmarks/graded_digits.py``."""
+    torch.manual_seed(0)
+    digits = load_digits()
+    images = torch.tensor(digits.images[:, None] / 16, dtype=torch.float32)
+    labels = torch.tensor(digits.target)
+    model, steps = Tutorial(), 8
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    shown = images.expand(steps, *images.shape)
+    for _ in range(4):
+        for part in torch.randperm(1200).split(64):
+            loss = nn.functional.cross_entropy(model(shown[:, part]).sum(0), labels[part])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    with torch.no_grad():
+        own = float((model(shown[:, 1497:]).sum(0).argmax(1) == labels[1497:]).float().mean())
+    done = osbc_deploy.deploy(
+        model, (images[:60], labels[:60]), test=(images[1497:], labels[1497:]), repeat=steps,
+        sparsity=0.0, bits=8, tune=False, target="loihi2", backend_samples=0, classes=10,
+    )  # fmt: skip
+    assert own > 0.8
+    assert done.accuracy.float_ == pytest.approx(own)
+    assert done.accuracy.fixed_point is not None
+    assert abs(done.accuracy.fixed_point - own) <= 0.01

@@ -91,9 +91,10 @@ class InputFormat:
             For spikes or whole numbers that are none, or out of range.
         """
         if self.kind == "values":
-            payload: FloatArray = np.rint(values / np.float64(self.scale))
-            held = np.int16 if self.peak < 2**15 else np.int32
-            return np.clip(payload, self.low, self.high).astype(held)
+            codes = np.empty(values.shape, np.int16 if self.peak < 2**15 else np.int32)
+            for number, sample in enumerate(values):
+                codes[number] = np.clip(self._rounded(sample), self.low, self.high)
+            return codes
         self.check(values)
         whole = values.dtype.kind in "bui"
         return values if whole else values.astype(np.int32 if self.graded else np.uint8)
@@ -119,8 +120,15 @@ class InputFormat:
         """Return the share of values that are cut off at the ends of the range."""
         if self.kind != "values":
             return 0.0
-        payload = np.rint(values / np.float64(self.scale))
-        return float(np.mean((payload < self.low) | (payload > self.high)))
+        cut = 0
+        for sample in values:
+            payload = self._rounded(sample)
+            cut += int(np.count_nonzero((payload < self.low) | (payload > self.high)))
+        return cut / values.size
+
+    def _rounded(self, values: InputArray) -> FloatArray:
+        """Return multiples of the scale, of as many values as fit into memory twice."""
+        return np.asarray(np.rint(values / np.float64(self.scale)))
 
 
 @dataclass(frozen=True)

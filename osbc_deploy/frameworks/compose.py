@@ -54,7 +54,8 @@ def compose(term: Term, operation: Operation, shape: Shape, path: str) -> Term:
     """
     if isinstance(operation, Add):
         return term
-    if term.averages is not None and not isinstance(operation, Dense | Flatten):
+    is_matrix = isinstance(operation, Connection) and not operation.convolutional
+    if term.averages is not None and not (is_matrix or isinstance(operation, Flatten)):
         raise NotComposable(UNEVEN)
     step: Callable[..., Term] = _STEPS[type(operation)]
     return step(term, operation, shape, path)

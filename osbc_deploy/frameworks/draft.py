@@ -32,6 +32,8 @@ class Draft:
         The neurons that answer, or the linear operation behind the last of them.
     flat : bool
         Whether samples (C, L) are read as (C, 1, L), which layers of one dimension take.
+    graded : bool
+        Whether the input is more than 0 and 1.
     nodes, edges : dict, list
         The graph, so far.
     now : dict of Called to list of str
@@ -50,6 +52,7 @@ class Draft:
     flow: Flow
     output: Called | None
     flat: bool
+    graded: bool = False
     nodes: dict[str, Node] = field(default_factory=dict)
     edges: list[tuple[str, str]] = field(default_factory=list)
     now: dict[Called, list[str]] = field(default_factory=dict)
@@ -195,12 +198,15 @@ class Draft:
 
     def counts(self, called: Called) -> tuple[bool, bool]:
         """Tell whether a call hears whole numbers of spikes, and never less than 0."""
-        return counted(self.heard(called), self.nodes, self.edges, self.fixed)
+        heard = self.heard(called)
+        return counted(heard, self.nodes, self.edges, self.fixed, graded=self.graded)
 
     def literal(self, signal: Signal) -> tuple[float, float] | None:
         """Return whether a signal is spikes, or 1 less spikes; None where it is neither."""
         names = self.names(signal)
-        return literal_of(names[0], self.nodes, self.edges) if len(names) == 1 else None
+        if len(names) != 1:
+            return None
+        return literal_of(names[0], self.nodes, self.edges, graded=self.graded)
 
     def graph(self, input_shape: Shape, output: str) -> Graph:
         """Return the graph that ends in a node.

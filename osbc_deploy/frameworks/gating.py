@@ -18,7 +18,7 @@ from osbc_deploy.arrays import FloatArray
 from osbc_deploy.frameworks.operations import Add, Flatten, Scale, Shift
 from osbc_deploy.frameworks.walk import Cells, Node
 from osbc_deploy.limits import Allowance, array_bytes
-from osbc_deploy.model.graph import AvgPool, Connection, Conv, Pair, Shape
+from osbc_deploy.model.graph import INPUT, AvgPool, Connection, Conv, Pair, Shape
 from osbc_deploy.model.windows import window_count
 
 __all__ = [
@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 OF_CURRENTS = (
-    "takes the largest of several currents or sums of spikes, which no neuron of a chip does; put "
-    "it behind neurons, where it is a gate of spikes, or ask for --substitute maxpool=avg"
+    "takes the largest of several currents, sums or graded values, which no neuron of a chip does; "
+    "put it behind neurons, where it is a gate of spikes, or ask for --substitute maxpool=avg"
 )
 OF_NUMBERS = (
     "of signals of which one is neither spikes nor 1 less spikes; only spikes mask spikes, so put "
@@ -102,11 +102,16 @@ SPIKES, NO_SPIKES = (1.0, 0.0), (-1.0, 1.0)
 
 
 def literal_of(
-    name: str, nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]
+    name: str, nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]], *, graded: bool
 ) -> tuple[float, float] | None:
-    """Return which of SPIKES (s) and NO_SPIKES (1 - s) a node sends, or None if neither."""
+    """Return which of SPIKES (s) and NO_SPIKES (1 - s) a node sends, or None if neither.
+
+    What is graded, the input is if anything, is neither.
+    """
     found = _affine(name, nodes, edges)
-    return found if found in (SPIKES, NO_SPIKES) else None
+    if found not in (SPIKES, NO_SPIKES):
+        return None
+    return None if graded and spikes_behind(name, nodes, edges) == INPUT else found
 
 
 def _affine(
@@ -146,6 +151,8 @@ def counted(
     nodes: Mapping[str, Node],
     edges: Sequence[tuple[str, str]],
     fixed: Collection[str],
+    *,
+    graded: bool,
 ) -> tuple[bool, bool]:
     """Tell whether the sum of nodes is a whole number of spikes, and never below 0."""
     whole = positive = True
@@ -154,7 +161,7 @@ def counted(
         name = waiting.pop()
         node = nodes.get(name)
         if node is None or isinstance(node, Cells):
-            whole = node is None or node.neuron.spiking
+            whole = not graded if node is None else node.neuron.spiking
             continue
         waiting += _before(name, edges)
         if isinstance(node, Scale | Shift):

@@ -98,7 +98,7 @@ def read_call(
         # It may not have come as far as the second step.
         flow.shown = 0
     needed = _needed(flow, framework, output)
-    builder = Builder(framework, flow, output, is_flat(needed))
+    builder = Builder(framework, flow, output, is_flat(needed), _is_graded(x, host))
     for called in needed:
         builder.take(called)
     if traced.failure is not None and not framework.own(module):
@@ -151,6 +151,11 @@ def read_call(
     return Reading(
         network, builder.modules, followed, prefix, votes, builder.constant, builder.orders
     )
+
+
+def _is_graded(x: torch.Tensor, host: HostPrefix | None) -> bool:
+    """Tell whether a network is given more than 0 and 1."""
+    return host is None and bool(((x != 0) & (x != 1)).any())
 
 
 def _not_reached(module: nn.Module, flow: Flow, builder: Builder) -> Iterator[str]:

@@ -17,6 +17,7 @@ from osbc_deploy.errors import BackendError, UnsupportedModelError, UsageError
 from osbc_deploy.firmware.footprint import FLAGS, measure
 from osbc_deploy.firmware.library import CExport, export_c
 from osbc_deploy.firmware.names import check_name
+from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
@@ -88,6 +89,40 @@ def test_the_lowest_current_wraps_in_c_too(formats: NumberFormats, tmp_path: Pat
     program = build(export_c(network, tmp_path / "c", samples=spikes))
     first, second = outputs(program, network, spikes)[0, :, 0]
     assert (first, second) == (2**23 - 2**19, ((2**23 - 2**19) >> 12) - 2**19)
+
+
+@pytest.mark.parametrize(
+    ("bits", "signed", "kind"),
+    [(1, False, "uint8"), (8, True, "int8"), (16, False, "uint16"), (17, True, "int32")],
+)
+def test_payloads_of_every_width_in_the_type_that_holds_them(
+    bits: int, signed: bool, kind: str, formats: NumberFormats, tmp_path: Path
+) -> None:
+    """Weights of 2 and -2 without memory: potentials are 2^7 times differences of payloads."""
+    one = np.ones(2, np.int64)
+    population = FixedPopulation(
+        "a", (2,), du=4095 * one, dv=4095 * one, vth=131071 * one, bias_mant=0 * one,
+        bias_exp=0 * one, u_init=0 * one, v_init=0 * one, spiking=False, v_scale=one,
+        v_offset=0 * one,
+    )  # fmt: skip
+    weight = np.array([[2, 0], [0, -2]])
+    projection = FixedProjection("p", "input", "a", FixedDense(weight), 8, -3, graded=True)
+    given = InputFormat("integers", bits, signed)
+    network = FixedPointNetwork((2,), (population,), (projection,), formats, "sum", given)
+    ends = np.array([[[given.low, given.high]], [[given.high, given.low]], [[0, 1]]])
+    export = export_c(network, tmp_path / "c", samples=ends)
+    header = (export.folder / "osbc_net.h").read_text()
+    assert f"typedef {kind}_t osbc_net_input;" in header
+    assert f"#define OSBC_NET_INPUT_HIGH {given.high} " in header
+    program = build(export, *SANITIZE)
+    expected = (ends @ weight.T >> 3) << 6
+    assert np.array_equal(outputs(program, network, ends), expected)
+    if bits < 8 * np.dtype(kind).itemsize:
+        # What the type holds and the input does not is refused.
+        for beyond in (given.high + 1, given.low - 1)[: 1 + signed]:
+            with pytest.raises(subprocess.CalledProcessError) as caught:
+                outputs(program, network, np.array([[[beyond, 0]]]))
+            assert caught.value.returncode == 1
 
 
 @pytest.fixture(scope="module")

@@ -167,6 +167,16 @@ def test_uneven_windows_in_front_of_a_convolution() -> None:
     assert all(0 < rate < 1 for rate in run.rates.values())
 
 
+def test_the_largest_of_counts_is_refused() -> None:
+    model = nn.Sequential(layer.MaxPool2d(2), layer.Conv2d(2, 3, 3), neuron.IFNode()).eval()
+    functional.set_step_mode(model, "m")
+    counts = np.random.default_rng(0).integers(0, 4, (2, 5, 2, 8, 8)).astype(np.uint8)
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_spikingjelly(model, (2, 8, 8), samples=counts)
+    (line,) = caught.value.offenders
+    assert line.startswith("0: MaxPool2d takes the largest of several currents, sums or graded")
+
+
 class Counted(nn.Module):
     """Spikes, counted along some axes by neurons that then mask them."""
 
@@ -269,6 +279,6 @@ def test_the_largest_of_currents_or_sums_is_refused_with_the_ways_out() -> None:
         with pytest.raises(UnsupportedModelError) as caught:
             read_spikingjelly(model, (2, 8, 8), samples=np.ones((1, 2, 2, 8, 8), np.uint8))
         (line,) = caught.value.offenders
-        assert "takes the largest of several currents or sums of spikes" in line
+        assert "takes the largest of several currents, sums or graded values" in line
         assert "behind neurons" in line
         assert "--substitute maxpool=avg" in line

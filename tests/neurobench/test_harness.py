@@ -187,6 +187,32 @@ def test_neurobench_says_the_same(name: str) -> None:
 
 
 @needs_neurobench
+@pytest.mark.parametrize("kind", ["counts", "differences", "signs", "values"])
+def test_neurobench_counts_graded_input_as_we_do(kind: str) -> None:
+    """Values below 1 and below 0 are operations, too; those of 1 and -1 are additions."""
+    network = pruned(NETWORKS["mlp"]())
+    rng = np.random.default_rng(2)
+    size = (6, STEPS, *network.input_shape)
+    x = {
+        "counts": rng.poisson(0.3, size),
+        "differences": rng.integers(-2, 3, size),
+        "signs": rng.integers(-1, 2, size),
+        "values": rng.random(size) * (rng.random(size) < 0.5) * 0.9,
+    }[kind]
+    scores = neurobench_scores(network, check_samples("x", x), batch_size=4)
+    # It raises where the two differ.
+    first = network.projections[0].connection.weight != 0
+    expected = (x.reshape(-1, first.shape[1]) != 0).astype(int) @ first.sum(axis=0)
+    macs, acs = (scores["counted"][f"effective_{what}"] for what in ("macs", "acs"))
+    assert scores["neurobench"]["effective_macs"] == macs
+    if kind == "signs":
+        assert macs == 0
+        assert acs >= expected.sum() / len(x)
+    else:
+        assert 0.9 * expected.sum() / len(x) < macs <= expected.sum() / len(x)
+
+
+@needs_neurobench
 def test_a_compressed_network_is_scored_with_its_compressed_weights() -> None:
     network = mlp()
     x = spikes(2, 12, STEPS, 24)
