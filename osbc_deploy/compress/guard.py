@@ -1,4 +1,4 @@
-"""What a layer loses on rows that were drawn but held out: whether enough were looked at."""
+"""What is lost on rows and samples that were held out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from osbc_deploy.compress.exact import product
+from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.support import loss
 from osbc_deploy.deviations import Deviation
 
-__all__ = ["enough_rows", "held_out_loss", "held_out_note"]
+__all__ = ["enough_rows", "held_out_loss", "held_out_note", "target_loss"]
 
 _GAP = 0.015
 """How much more may be lost on rows held out. What a solution from few rows gains on those it was
@@ -54,3 +56,15 @@ def held_out_note(
         f"{layer[0].relative_loss['total']:.4f} on those of its Hessian"
     )
     return (Deviation("compress", layer[0].name, text),)
+
+
+def target_loss(problem: LayerProblem, held: Moments) -> float:
+    """Return ``|M X' w* - M X w|^2`` less ``|M X w|^2``, of targets that are not compressed yet."""
+    hessian, cross = held.centred() if problem.free_bias else (held.hessian, held.cross)
+    total = 0.0
+    for group, W in enumerate(problem.blocks):
+        left = product(W, hessian[group])
+        if cross is not None:
+            left -= 2.0 * product(problem.original[group], cross[group].T)
+        total += float((W * left).sum())
+    return total

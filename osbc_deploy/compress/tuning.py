@@ -29,7 +29,7 @@ from typing import Protocol
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
-from osbc_deploy.compress.exact import product
+from osbc_deploy.compress.guard import target_loss
 from osbc_deploy.compress.hessian import groups_of, membrane_moments, rows_of
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.problem import LayerProblem, pose
@@ -329,19 +329,7 @@ def _posed(scene: Trial, variant: _Variant, fitted: Moments, held: Moments) -> L
     if not variant.cross:
         return scene.problem(fitted, free_bias=variant.free_bias)
     problems = [scene.problem(fitted, free_bias=variant.free_bias, pull=p) for p in _PULLS]
-    return min(problems, key=lambda problem: _held_out_loss(problem, held))
-
-
-def _held_out_loss(problem: LayerProblem, held: Moments) -> float:
-    """Return ``|M X' w* - M X w|^2`` less ``|M X w|^2``, of targets that are not compressed yet."""
-    hessian, cross = held.centred() if problem.free_bias else (held.hessian, held.cross)
-    total = 0.0
-    for group, W in enumerate(problem.blocks):
-        left = product(W, hessian[group])
-        if cross is not None:
-            left -= 2.0 * product(problem.original[group], cross[group].T)
-        total += float((W * left).sum())
-    return total
+    return min(problems, key=lambda problem: target_loss(problem, held))
 
 
 def _sum(scene: Trial, *, cross: bool, starts: Sequence[int]) -> Moments:
