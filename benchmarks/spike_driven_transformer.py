@@ -156,7 +156,8 @@ def main() -> int:
     fired = done.lowered.activity
     relays = [p for p in done.lowered.network.populations if " relay " in p.name]
     print(f"{len(done.lowered.network.populations)} populations, {len(relays)} of them relays")
-    silent = [name for name, seen in fired.items() if not seen.spikes]
+    spiking = [p.name for p in done.lowered.network.populations if p.spiking]
+    silent = [name for name in spiking if not fired[name].spikes]
     print(f"silent: {', '.join(silent) or 'none'}")
     return int(not done.fidelity.exact)
 

@@ -92,7 +92,8 @@ def inspect(
         module, weights, samples, dt=dt, reset=reset, substitute=substitute, host=host
     )
     random = shape is not None and any("own forward" in note for note in network.notes)
-    return Inspection(network, (RANDOM,) if random else ())
+    notes = [f"readout: {network.readout}, read from the model"] if network.readout else []
+    return Inspection(network, (*notes, *((RANDOM,) if random else ())))
 
 
 def _sizes(text: str) -> tuple[int, ...]:

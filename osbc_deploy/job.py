@@ -18,6 +18,7 @@ from osbc_deploy.errors import BackendError, UsageError
 from osbc_deploy.fixedpoint.coding import SPIKES, InputFormat, bits_for
 from osbc_deploy.formats.format import check_network
 from osbc_deploy.lower.coding import check_graded, payload
+from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.model.answer import read_by
 from osbc_deploy.model.graph import Network
@@ -200,7 +201,7 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
     check_features(network)
     opened = _input(chip, call, typical, evaluated)
     if opened.graded:
-        check_graded(network)
+        check_graded(kept_apart(network).network)
         chip.check_input(opened)
     check_network(chip.exchange, network)
     check_classes((typical, evaluated), classes_of(readout, network.output.size), call.classes)

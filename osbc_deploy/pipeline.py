@@ -24,6 +24,7 @@ from osbc_deploy.fidelity import Fidelity, compare
 from osbc_deploy.fixedpoint.coding import InputSeen
 from osbc_deploy.formats.format import check_integers
 from osbc_deploy.job import Job, VerbCall, prepare, verb
+from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.lowering import lower
 from osbc_deploy.lower.timing import timing
 from osbc_deploy.model.graph import INPUT
@@ -67,11 +68,12 @@ def compressed_for(
     job: Job, asked: DeployOptions, progress: Progress = SILENT
 ) -> CompressedNetwork:
     """Compress the network of a job as its verb was asked to."""
-    populations = {p.name: p for p in job.network.populations}
-    times = timing(job.network)
+    apart = kept_apart(job.network)
+    populations = {p.name: p for p in apart.network.populations}
+    times = timing(apart.network)
 
     def words(name: str, layer: Sequence[CompressedProjection]) -> int:
-        return map_alone(job.network, populations[name], layer, job.chip, times).words
+        return map_alone(apart, populations[name], layer, job.chip, times).words
 
     return compress(
         job.network,

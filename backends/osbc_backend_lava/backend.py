@@ -40,7 +40,9 @@ _REMEDY = (
 _POLL = 0.5
 """Seconds between looks at whether the worker itself still runs."""
 _STALL = 120.0
-"""Seconds without a step after which the worker is taken to hang."""
+"""Seconds without a step after which the worker of a small network is taken to hang."""
+_MANY, _EACH = 20, 5.0
+"""Populations and projections, a process each, from which each more takes so many seconds more."""
 _ATTEMPTS = 3
 """Times in a row that it may hang before it has answered one more sample."""
 _SPARSE_BELOW = 0.05
@@ -124,7 +126,7 @@ class LavaBackend:
             moved = time.monotonic()
             while True:
                 now = time.monotonic()
-                left = min(session.deadline - now, moved + _STALL - now)
+                left = min(session.deadline - now, moved + session.patience - now)
                 try:
                     line = lines.get(timeout=max(0.0, min(_POLL, left)))
                 except queue.Empty:
@@ -290,9 +292,15 @@ class _Run:
         self.in_vain = 0 if sum(self.done) > before else self.in_vain + 1
         if self.in_vain == _ATTEMPTS:
             raise BackendError(
-                f"backend 'lava': stood still for {_STALL:g} s, {_ATTEMPTS} times in a row. Run "
-                "'osbc-deploy doctor', or use --backend engine."
+                f"backend 'lava': stood still for {self.patience:g} s, {_ATTEMPTS} times in a row. "
+                "Run 'osbc-deploy doctor', or use --backend engine."
             )
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a step after which the worker is taken to hang."""
+        sizes = [len(j.network.populations) + len(j.network.projections) for j in self.jobs]
+        return _STALL + _EACH * max(0, max(sizes) - _MANY)
 
     def results(self) -> list[BackendRun]:
         """Return what every job computed."""

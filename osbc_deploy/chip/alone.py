@@ -8,15 +8,16 @@ from osbc_deploy.chip.layers import layer_of
 from osbc_deploy.chip.mapping import Mapping, map_layers
 from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.result import CompressedProjection
+from osbc_deploy.lower.counting import Apart
 from osbc_deploy.lower.lowering import unmeasured
 from osbc_deploy.lower.timing import Timing
-from osbc_deploy.model.graph import Network, Population
+from osbc_deploy.model.graph import Population
 
 __all__ = ["map_alone"]
 
 
 def map_alone(
-    network: Network,
+    apart: Apart,
     population: Population,
     projections: Sequence[CompressedProjection],
     target: Target,
@@ -26,7 +27,8 @@ def map_alone(
 
     Parameters
     ----------
-    network : Network
+    apart : Apart
+        The network, with gates that count spikes where a pooling is not merged.
     population : Population
     projections : sequence of CompressedProjection
         All that end in it.
@@ -34,7 +36,8 @@ def map_alone(
     times : Timing
         Of the network: delays take memory too.
     """
-    weights = {p.name: p for p in projections}
+    network = apart.network
+    weights = apart.weights({p.name: p for p in projections})
     lowered, fixed = unmeasured(network, population, weights, times, target.number_formats)
     shapes = [network.shape_of(p.pre) for p in network.afferents(population.name)]
     following = [p for p in network.projections if p.pre == population.name]

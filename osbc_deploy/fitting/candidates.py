@@ -15,6 +15,7 @@ from osbc_deploy.compress.ranking import ranking_work
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.search import Candidate, Cost
+from osbc_deploy.lower.counting import Apart
 from osbc_deploy.lower.scaling import Layer, gates
 from osbc_deploy.lower.timing import Timing, relays
 from osbc_deploy.model.graph import INPUT, Network, Population
@@ -31,7 +32,7 @@ _RANKING_WORK = 3e12
 
 def layer_candidates(
     problem: LayerProblem,
-    network: Network,
+    apart: Apart,
     population: Population,
     target: Target,
     times: Timing,
@@ -45,7 +46,8 @@ def layer_candidates(
     Parameters
     ----------
     problem : LayerProblem
-    network : Network
+    apart : Apart
+        The network, with gates that count spikes where a pooling is not merged.
     population : Population
         The neurons behind the layer.
     target : Target
@@ -72,7 +74,7 @@ def layer_candidates(
         found += [
             _costed(
                 projections,
-                network,
+                apart,
                 population,
                 target,
                 times,
@@ -134,13 +136,13 @@ def _keep(problem: LayerProblem, sparsity: float) -> int:
 
 def _costed(
     projections: tuple[CompressedProjection, ...],
-    network: Network,
+    apart: Apart,
     population: Population,
     target: Target,
     times: Timing,
     sparsity: float,
 ) -> Candidate:
-    mapping = map_alone(network, population, projections, target, times)
+    mapping = map_alone(apart, population, projections, target, times)
     misfits = mapping.misfits()
     limiting = max((core.limiting() for core in mapping.cores), key=lambda pair: pair[1])[0]
     return Candidate(

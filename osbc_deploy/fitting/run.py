@@ -27,6 +27,7 @@ from osbc_deploy.fitting.candidates import (
 from osbc_deploy.fitting.remedies import advice
 from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
 from osbc_deploy.job import Job, VerbCall, prepare, verb
+from osbc_deploy.lower.counting import Apart, kept_apart
 from osbc_deploy.lower.timing import Timing, timing
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.readout import NO_ANSWER, decode
@@ -116,13 +117,14 @@ def fit(call: FitCall) -> FitResult:
     statistics = collect(job.network, job.typical.spikes, options, progress=progress)
     notes = tuple(_left_out(statistics))
     statistics = replace(statistics, deviations=statistics.deviations + notes)
-    times = timing(job.network)
-    candidates = _candidates(job, statistics, times, progress)
+    apart = kept_apart(job.network)
+    times = timing(apart.network)
+    candidates = _candidates(job, apart, statistics, times, progress)
     allowed = {
         name: [c for c in found if c.bits in bits and c.sparsity <= call.max_sparsity]
         for name, found in candidates.items()
     }
-    plans = pareto_plans(allowed, cost_beside(job.network, job.chip, times))
+    plans = pareto_plans(allowed, cost_beside(apart.network, job.chip, times))
     if not plans:
         raise FitError(_no_plan(allowed, job.chip))
     feasible = _within(plans, candidates, budget, job.chip)
@@ -149,15 +151,15 @@ def _left_out(statistics: Statistics) -> Iterator[Deviation]:
 
 
 def _candidates(
-    job: Job, statistics: Statistics, times: Timing, progress: Progress
+    job: Job, apart: Apart, statistics: Statistics, times: Timing, progress: Progress
 ) -> dict[str, list[Candidate]]:
-    network = job.network
+    network = apart.network
     found = {}
     with task(progress, "candidates", len(statistics.problems) * len(SPARSITIES)):
         for problem, population in zip(statistics.problems, network.trained, strict=True):
             found[problem.afferents[0].name] = layer_candidates(
                 problem,
-                network,
+                apart,
                 population,
                 job.chip,
                 times,

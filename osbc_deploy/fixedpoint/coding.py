@@ -48,7 +48,7 @@ class InputFormat:
         wrong |= type(self.bits) is not int or type(self.signed) is not bool
         if wrong or not 1 + self.signed <= self.bits <= MOST_BITS:
             raise ValueError(f"input: {self.bits!r} bits of {self.kind!r}, signed {self.signed!r}")
-        if not (np.isfinite(self.scale) and self.scale > 0):
+        if type(self.scale) is not float or not 0 < self.scale < float("inf"):
             raise ValueError(f"input: scale {self.scale!r}")
         if self.kind != "values" and self.scale != 1.0:
             raise ValueError(f"input: {self.kind} with a scale of {self.scale!r}")

@@ -157,12 +157,11 @@ def _mixed(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
         bias = conv.bias.reshape(-1, 1, 1)
         offset = bias if offset is None else offset + bias
     weight = np.tensordot(mix, first.weight, 1).astype(first.weight.dtype)
-    note = f"{term.name}: multiplied into {path}, as no neurons lie between them"
+    note = f"{path}: multiplied into {term.name}, as no neurons lie between them"
     return replace(
         term,
         connection=replace(first, weight=weight),
         offset=offset,
-        name=path,
         folded=(*term.folded, note),
     )
 

@@ -58,15 +58,18 @@ def brought(builder: Builder, name: str, signal: Signal, target: Layout) -> list
     operation = spread(layout, target)
     if operation is None:
         return heard
+    silent = builder.literal(signal) == NO_SPIKES
+    if silent:
+        # Where it pads, there are no spikes, rather than 1 less none.
+        heard = [builder.spikes_behind(heard[0])]
     if len(layout.shape) > 1 and not operation.convolutional:
         heard = [builder.node(f"{name}.flat", Flatten(), heard)]
     builder.fixed.add(name)
-    if builder.literal(signal) != NO_SPIKES:
-        return [builder.node(name, operation, heard)]
-    # Where it pads, there are no spikes, rather than 1 less none.
-    spikes = builder.node(name, operation, [builder.spikes_behind(heard[0])])
-    negated = builder.node(f"{name}.scale", Scale(np.asarray(-1.0)), [spikes])
-    return [builder.node(f"{name}.shift", Shift(np.asarray(1.0)), [negated])]
+    heard = [builder.node(name, operation, heard)]
+    if silent:
+        heard = [builder.node(f"{name}.scale", Scale(np.asarray(-1.0)), heard)]
+        heard = [builder.node(f"{name}.shift", Shift(np.asarray(1.0)), heard)]
+    return heard
 
 
 def put_sum(

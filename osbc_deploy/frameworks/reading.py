@@ -19,7 +19,6 @@ from osbc_deploy.frameworks.framework import Framework, Reading, kind_of, unsupp
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import LAYERS
 from osbc_deploy.frameworks.tracing import Trace, trace
-from osbc_deploy.lower.coding import check_gates
 from osbc_deploy.model.graph import Network, Shape
 
 __all__ = ["cannot_run", "read_call"]
@@ -142,8 +141,6 @@ def read_call(
             offenders,
             f"Supported: {framework.supported}.",
         )
-    if host is None and ((x != 0) & (x != 1)).any():
-        check_gates(network)
     # What code of the user's own does in other steps is not known from a few of them.
     followed &= all(called.step is None for called in needed)
     network = replace(network, notes=_in_order(network.notes, flow))
@@ -214,7 +211,9 @@ def _with_fixed(network: Network, fixed: set[str]) -> Network:
     return replace(
         network,
         projections=tuple(
-            replace(p, compressible=False) if p.name in fixed else p for p in network.projections
+            # Of several projections from one connection, the ends are in the names, too.
+            replace(p, compressible=False) if {p.name, p.name.rpartition(":")[0]} & fixed else p
+            for p in network.projections
         ),
     )
 

@@ -30,7 +30,6 @@ from osbc_deploy.notation import InputKind
 
 __all__ = [
     "DEFAULT_BITS",
-    "check_gates",
     "check_graded",
     "coarser",
     "input_format",
@@ -91,34 +90,17 @@ def check_graded(network: Network) -> None:
         With every place.
     """
     offenders = [
+        f"{p.name}: gates (max pooling, masks, poolings that are kept apart) take 0 or 1, and the "
+        "input is graded"
+        for p in network.populations
+        if p.neuron.exact and any(a.pre == INPUT for a in network.afferents(p.name))
+    ]
+    offenders += [
         f"{name}: is a convolution that hears the input {count} steps late through relays, which "
         "repeat 0 or 1; the input is graded"
         for name, count in timing(network).relays.items()
         if next(p for p in network.projections if p.name == name).pre == INPUT
     ]
-    _refuse([*_gated(network), *offenders])
-
-
-def check_gates(network: Network) -> None:
-    """Refuse networks whose gates hear a graded input, of which they take nothing but 0 and 1.
-
-    Raises
-    ------
-    UnsupportedModelError
-        With every place.
-    """
-    _refuse(_gated(network))
-
-
-def _gated(network: Network) -> list[str]:
-    return [
-        f"{p.name}: max pooling and masks are gates of 0 and 1, and the input is graded"
-        for p in network.populations
-        if p.neuron.exact and any(a.pre == INPUT for a in network.afferents(p.name))
-    ]
-
-
-def _refuse(offenders: list[str]) -> None:
     if offenders:
         raise UnsupportedModelError(
             "network: parts that take nothing but spikes hear the input",
@@ -218,7 +200,7 @@ def coarser(
     bits = bits_for(-largest - 1 if given.signed else 0, largest)
     found = replace(given, bits=bits, scale=given.scale * factor)
     return found, (
-        f"steps of {found.scale:.6g} are taken, {found.bits} bits instead of {given.bits}: the "
+        f"steps of {found.scale:.6g} in {found.bits} bits are taken, not {given.scale:.6g}, as "
         f"registers of {population} do not hold its thresholds or potentials in finer ones; fewer "
         "--bits leave room for them"
     )

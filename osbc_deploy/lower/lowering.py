@@ -49,6 +49,7 @@ from osbc_deploy.lower.coding import (
     payload,
     shares_potential,
 )
+from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.lower.registers import RealRegisters, coarse, rounded_away
 from osbc_deploy.lower.scaling import Layer, gates, scaling
@@ -117,17 +118,19 @@ def lower(
         When neurons need a feature the chip lacks, or projections cannot deliver in time, all of
         them listed.
     """
-    network = compressed.network
+    apart = kept_apart(compressed.network)
+    network, weights = apart.network, apart.weights(compressed.projections)
     check_features(network)
     coding, notes = _coding(network, calibration, input)
     times = timing(network)
     while True:
         growing = _Growing(network, times, calibration, coding, formats, readout, batch_size)
         growing.deviations += [Deviation("lower", INPUT, note) for note in notes]
+        growing.deviations += [Deviation("lower", *said) for said in apart.notes()]
         try:
             with task(progress, "lower", len(network.populations)):
                 for block in network.blocks():
-                    growing.add(block, compressed.projections)
+                    growing.add(block, weights)
                     progress.advance(len(block))
         except _TooFineError as error:
             name, factor = error.args

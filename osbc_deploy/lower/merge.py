@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import singledispatch
 
@@ -11,12 +12,11 @@ from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.connections import KINDS, FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.network import Pooling
-from osbc_deploy.model.connections import Connection
 from osbc_deploy.model.connections.base import no_such_kind
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.model.windows import AvgPool, Pair, Shape
 
-__all__ = ["expand", "pooling_of", "separate", "shifted"]
+__all__ = ["expand", "inexact", "merged_size", "pooling_of", "separate", "shifted"]
 
 
 def expand(projection: Projection, codes: IntArray, shape: Shape) -> tuple[FixedConnection, int]:
@@ -36,8 +36,18 @@ def expand(projection: Projection, codes: IntArray, shape: Shape) -> tuple[Fixed
     plain = KINDS[connection.kind](codes, **connection.geometry)
     if pool is None:
         return plain, 1
-    if connection.convolutional:
-        _check_pool_then_conv(projection.name, pool, connection, shape)
+    if pool.kernel == pool.stride == (1, 1) and not any(pool.padding):
+        return plain, pool.divisor
+    if inexact(projection, shape):
+        raise UnsupportedModelError(
+            "network: a pooling that cannot be merged into the convolution after it",
+            [
+                f"{projection.name}: AvgPool2d(kernel {pool.kernel}, stride {pool.stride}, padding "
+                f"{pool.padding}) of {shape} before Conv2d(padding "
+                f"{connection.geometry['padding']})"
+            ],
+            "Use pooling windows that tile their input, or a convolution without padding.",
+        )
     return _merged(plain, pool, shape), pool.divisor
 
 
@@ -45,6 +55,8 @@ def pooling_of(projection: Projection) -> Pooling | None:
     """Return the pooling that :func:`expand` merges, if its windows tile the source."""
     pool = projection.pool
     if pool is None or pool.kernel != pool.stride or any(pool.padding):
+        return None
+    if pool.kernel == (1, 1):
         return None
     return Pooling(pool.kernel, projection.connection.geometry.get("dilation", (1, 1)))
 
@@ -106,7 +118,11 @@ def _(conv: FixedConv, pooling: Pooling, shape: Shape) -> FixedConnection | None
         conv.groups,
     )
     pool = AvgPool(pooling.window, pooling.window)
-    return plain if _merged_kernel(plain, pool) == conv.weight.shape[2:] else None
+    return (
+        plain
+        if _merged_kernel(plain.weight.shape[2:], plain.dilation, pool) == conv.weight.shape[2:]
+        else None
+    )
 
 
 @singledispatch
@@ -134,7 +150,9 @@ def _(dense: FixedDense, pool: AvgPool, shape: Shape) -> FixedConnection:
 @_merged.register(FixedConv)
 def _(conv: FixedConv, pool: AvgPool, shape: Shape) -> FixedConnection:
     weight, (sh, sw), (ph, pw) = conv.weight, pool.stride, pool.padding
-    kernel = np.zeros((*weight.shape[:2], *_merged_kernel(conv, pool)), np.int64)
+    kernel = np.zeros(
+        (*weight.shape[:2], *_merged_kernel(weight.shape[2:], conv.dilation, pool)), np.int64
+    )
     rows, cols = (size - k + 1 for size, k in zip(kernel.shape[2:], pool.kernel, strict=True))
     dh, dw = conv.dilation
     for i in range(pool.kernel[0]):
@@ -149,34 +167,42 @@ def _(conv: FixedConv, pool: AvgPool, shape: Shape) -> FixedConnection:
     )
 
 
-def _merged_kernel(plain: FixedConv, pool: AvgPool) -> Pair:
+def _merged_kernel(kernel: Shape, dilation: Pair, pool: AvgPool) -> Pair:
     """Return rows and columns of a kernel with a pooling merged."""
     rows, cols = (
         s * d * (k - 1) + p
-        for s, d, k, p in zip(
-            pool.stride, plain.dilation, plain.weight.shape[2:], pool.kernel, strict=True
-        )
+        for s, d, k, p in zip(pool.stride, dilation, kernel, pool.kernel, strict=True)
     )
     return rows, cols
 
 
-def _check_pool_then_conv(name: str, pool: AvgPool, connection: Connection, shape: Shape) -> None:
-    """Refuse the poolings whose merge with a padded convolution would not be exact."""
+def inexact(projection: Projection, shape: Shape) -> bool:
+    """Tell whether no single connection does what a pooling of `shape` and the one behind it do.
+
+    A merged kernel sees windows at the places where a convolution pads with zeros; they must not
+    reach into the source.
+    """
+    pool, connection = projection.pool, projection.connection
+    if pool is None or not connection.convolutional:
+        return False
     padding = connection.geometry["padding"]
-    overlapping = any(k > s for k, s in zip(pool.kernel, pool.stride, strict=True))
-    gaps = any(
-        (size + 2 * p - k) % s
-        for size, p, k, s in zip(shape[1:], pool.padding, pool.kernel, pool.stride, strict=True)
+    windows = pool.output_shape(shape)[1:]
+    axes = zip(shape[1:], windows, padding, pool.kernel, pool.stride, pool.padding, strict=True)
+    return any(
+        padded and (kernel > stride + before or stride * count - before < size)
+        for size, count, padded, kernel, stride, before in axes
     )
-    if overlapping or (any(padding) and (gaps or any(pool.padding))):
-        raise UnsupportedModelError(
-            "network: a pooling that cannot be merged into the convolution after it",
-            [
-                f"{name}: AvgPool2d(kernel {pool.kernel}, stride {pool.stride}, padding "
-                f"{pool.padding}) of {shape} before Conv2d(padding {padding})"
-            ],
-            "Use pooling windows that tile their input, or a convolution without padding.",
-        )
+
+
+def merged_size(projection: Projection, shape: Shape) -> int:
+    """Return how many weights a connection has with the pooling before it merged."""
+    pool, weight = projection.pool, projection.connection.weight
+    if pool is None:
+        return int(weight.size)
+    if not projection.connection.convolutional:
+        return len(weight) * math.prod(shape)
+    kernel = _merged_kernel(weight.shape[2:], projection.connection.geometry["dilation"], pool)
+    return int(math.prod(weight.shape[:2]) * math.prod(kernel))
 
 
 def shifted(connection: FixedConnection, amount: int) -> FixedConnection:

@@ -269,7 +269,7 @@ def _note_width(
     notes = []
     if stored != asked:
         notes.append(f"{asked}-bit weights are stored in {stored} bits on this chip")
-    if projection.pool is not None:
+    if connection.weight.size != projection.connection.weight.size:
         notes.append(
             f"the pooling before it is merged into its weights: "
             f"{projection.connection.weight.size} weights become {connection.weight.size}"

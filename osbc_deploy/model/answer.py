@@ -108,7 +108,8 @@ def _gathered(network: Network, share: int) -> Network:
     projections = tuple(
         _voting(p, share) if p.post == output.name else p for p in network.projections
     )
-    return replace(network, populations=(*network.populations[:-1], last), projections=projections)
+    populations = (*network.populations[:-1], last)
+    return replace(network, populations=populations, projections=projections, readout="sum")
 
 
 def _voting(projection: Projection, share: int) -> Projection:

@@ -20,6 +20,7 @@ from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import FidelityError, UnsupportedModelError, UsageError
+from osbc_deploy.model.answer import read_by
 from osbc_deploy.model.connections import Connection, Conv, Dense
 from osbc_deploy.model.connections.base import no_such_kind
 from osbc_deploy.model.currents import pooled
@@ -190,7 +191,7 @@ def neurobench_scores(
     compressed: CompressedNetwork | Network,
     samples: Samples,
     *,
-    readout: Readout = "sum",
+    readout: Readout | None = None,
     batch_size: int = 64,
 ) -> dict[str, dict[str, float]]:
     """Score the float network with compressed weights by NeuroBench and by our own count.
@@ -200,7 +201,8 @@ def neurobench_scores(
     compressed : CompressedNetwork or Network
     samples : Samples
         With labels, the accuracy is scored as well.
-    readout : {"sum", "last", "max"}
+    readout : {"sum", "last", "max", "vote:N"}, optional
+        What the model's own answer is by default, or the sum.
     batch_size : int
         Samples run side by side.
 
@@ -220,11 +222,12 @@ def neurobench_scores(
         As :class:`TorchNetwork`.
     """
     network = compressed.network if isinstance(compressed, CompressedNetwork) else compressed
+    network, left = read_by(network, readout or network.readout or "sum")
     module = TorchNetwork(network)
     spikes = network.output.neuron.spiking
 
     def classes(output: FloatArray) -> IntArray:
-        return decode(output, readout, spiking=spikes)
+        return decode(output, left, spiking=spikes)
 
     theirs = _run_harness(module, samples, classes, batch_size)
     spiking = [p.name for p in network.populations if p.neuron.spiking]

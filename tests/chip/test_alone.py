@@ -13,6 +13,7 @@ import osbc_deploy
 from osbc_deploy.chip.alone import map_alone
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.deployment import Deployment
+from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.timing import timing
 
 
@@ -58,7 +59,7 @@ def test_widths_that_are_shared_lose_less_in_the_same_memory(bits: int) -> None:
     network, target = plain.compressed.original, load_target("loihi2")
     alone = [
         map_alone(
-            network,
+            kept_apart(network),
             population,
             [plain.compressed.projections[p.name] for p in network.afferents(population.name)],
             target,

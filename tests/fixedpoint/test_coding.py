@@ -66,7 +66,8 @@ def test_other_samples_are_refused(given: InputFormat, samples: list[Any], words
     [
         {"kind": "counts"}, {"bits": 0}, {"bits": 25}, {"bits": 1, "signed": True},
         {"bits": 8.0}, {"bits": True}, {"signed": 1}, {"scale": 0.0}, {"scale": float("nan")},
-        {"scale": -1.0}, {"kind": "integers", "scale": 2.0}, {"kind": "spikes"},
+        {"scale": -1.0}, {"scale": True}, {"scale": "1"},
+        {"kind": "integers", "scale": 2.0}, {"kind": "spikes"},
     ],
 )  # fmt: skip
 def test_a_format_that_is_none_is_refused(wrong: dict[str, Any]) -> None:

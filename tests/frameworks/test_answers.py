@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
+from snntorch.functional import accuracy_rate
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 from torch.nn.functional import log_softmax
 
-from osbc_deploy import deploy
+from osbc_deploy import deploy, inspect
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.frameworks.norse.reading import read_norse
 from osbc_deploy.frameworks.snntorch.reading import read_snntorch
@@ -164,6 +165,33 @@ def test_a_classifier_with_votes_is_deployed_and_says_what_was_read() -> None:
     assert found.fidelity.compared_potentials == 16 * STEPS * 4
     assert found.fidelity.mismatched_potentials == found.fidelity.mismatched_spikes == 0
     assert "readout: vote:3, read from the model" in found.network.notes
+
+
+def test_snntorchs_population_code_is_a_vote() -> None:
+    rng = np.random.default_rng(5)
+    fired = (rng.random((30, STEPS, 20)) < 0.3).astype(np.uint8)
+    voted = decode(fired, "vote:5", spiking=True)
+    assert len(set(voted)) == 4
+    theirs = torch.from_numpy(fired).float().transpose(0, 1)
+    # It tells accuracies only: that of the classes we find is 1 where they are its own.
+    found = accuracy_rate(theirs, torch.from_numpy(voted), population_code=True, num_classes=4)
+    assert found == 1.0
+    others = torch.from_numpy((voted + 1) % 4)
+    assert accuracy_rate(theirs, others, population_code=True, num_classes=4) == 0.0
+
+
+def test_what_was_read_is_shown_and_scored_once() -> None:
+    def voting(net: Any, fired: list[torch.Tensor]) -> torch.Tensor:
+        return net.vote(net.fc(torch.stack(fired)).mean(0))
+
+    model, x = Net("SpikingJelly", voting, outputs=12).eval(), spikes()
+    model.vote = layer.VotingLayer(3)
+    found = inspect(model, calibration=x)
+    assert "readout: vote:3, read from the model" in found.remarks
+    once, left = read_by(found.network, found.network.readout)
+    twice, again = read_by(once, once.readout)
+    assert (left, again, twice.output.size) == ("last", "last", 4)
+    assert np.array_equal(simulate(once, x).output, simulate(twice, x).output)
 
 
 def test_another_readout_is_taken_where_it_is_asked_for() -> None:

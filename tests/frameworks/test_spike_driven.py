@@ -100,6 +100,34 @@ def test_queries_of_tokens_and_channels_mask_keys(attention: Any, counted: Any) 
     assert shapes["attention.mul"] == (4, 4, 3)
 
 
+class Halves(nn.Module):
+    """One map of tokens whose channels are cut in two, before neurons and behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(layer.Conv2d(2, 4, 3), neuron.IFNode(0.3))
+        self.both = layer.Conv2d(4, 8, 1, bias=False)
+        self.nodes = nn.ModuleList(neuron.LIFNode(v_threshold=t) for t in (0.02, 0.02))
+        self.last = nn.Sequential(layer.Conv2d(4, 3, 3), neuron.IFNode(0.1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, two = self.both(self.first(x)).chunk(2, dim=2)
+        one, two = self.nodes[0](one), self.nodes[1](two)
+        first, second = one.split([1, 3], dim=-3)
+        masked = two * (1 - first) * torch.maximum(second[:, :, -1:], 1 - two)
+        answer: torch.Tensor = self.last(masked)
+        return answer
+
+
+def test_halves_of_currents_are_heard_by_their_neurons_alone() -> None:
+    torch.manual_seed(0)
+    network = read(Halves(), raster(4, 7, 6))
+    shapes = {p.name: p.shape for p in network.populations}
+    assert shapes["nodes.0"] == shapes["nodes.1"] == (4, 5, 4)
+    assert [p.compressible for p in network.afferents("nodes.1")] == [True]
+    assert network.incoming("nodes.1").connection.weight.shape == (4, 4, 1, 1)
+
+
 def test_attention_that_multiplies_integers_is_refused() -> None:
     with pytest.raises(UnsupportedModelError) as caught:
         read(Queried(layer.SpikingSelfAttention(4, 2)), raster(2, 6, 5))

@@ -19,6 +19,7 @@ from osbc_deploy.frameworks.norse.neurons import IF, LIF
 from osbc_deploy.frameworks.norse.reading import read_norse
 from osbc_deploy.lower.coding import check_graded, input_format, payload
 from osbc_deploy.lower.lowering import Lowered, lower
+from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import Conv, Network, Population, Projection
 
 ONE, ZERO = np.ones(()), np.zeros(())
@@ -153,6 +154,10 @@ def test_what_repeats_or_compares_the_input_is_refused() -> None:
     )
     with pytest.raises(UnsupportedModelError, match="skip: is a convolution that hears the input"):
         check_graded(net)
+    gate = Projection("or", "input", "a", Conv(np.ones((2, 1, 1, 1)), groups=2))
+    gates = Network(shape, (Population("a", shape, Gate(ONE)),), (gate,))
+    with pytest.raises(UnsupportedModelError, match="a: gates .*take 0 or 1, and the input is"):
+        check_graded(gates)
 
 
 @pytest.mark.parametrize(

@@ -235,28 +235,6 @@ def test_neurons_the_chip_lacks_are_listed(formats: NumberFormats) -> None:
     assert "3: v_threshold lies below v_reset" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("size", "pool", "padding"),
-    [
-        (12, nn.AvgPool2d(3, stride=2), 1),
-        (13, nn.AvgPool2d(3, stride=2), 1),
-        (13, nn.AvgPool2d(3, stride=2), 0),
-        # Behind 11 of 11 rows in pairs one is left over, where the convolution pads with zeros.
-        (13, nn.AvgPool2d(2), 1),
-        (12, nn.AvgPool2d(2, padding=1), 1),
-    ],
-    ids=["overlapping, and a gap", "overlapping", "overlapping, unpadded", "a gap", "padded"],
-)
-def test_a_pooling_that_cannot_be_merged_is_refused(
-    size: int, pool: nn.AvgPool2d, padding: int, formats: NumberFormats
-) -> None:
-    model = norse.SequentialState(
-        nn.Conv2d(2, 4, 3), box(), pool, nn.Conv2d(4, 4, 3, padding=padding), box()
-    )
-    with pytest.raises(UnsupportedModelError, match="tile their input"):
-        both(model, (2, size, size), formats)
-
-
 @pytest.mark.parametrize("size", [80, 110, 150, 200, 260])
 def test_potentials_have_half_as_much_again_as_their_peak(
     size: int, formats: NumberFormats
