@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import osbc_deploy
+from osbc_deploy.cli.compress import compress_command
 from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.options import config_option, takes
@@ -26,6 +27,8 @@ from osbc_deploy.options import (
     REQUESTED,
     VERIFIED,
     CompressionRequest,
+    CompressOptions,
+    DataOptions,
     Dataset,
     DeployOptions,
     FitBudget,
@@ -38,9 +41,10 @@ from osbc_deploy.report.deployment.build import json_schema
 from osbc_deploy.report.verification.build import verify_json_schema
 
 VERBS = [
-    (osbc_deploy.deploy, deploy_command, DeployOptions),
-    (osbc_deploy.verify, verify_command, VerifyOptions),
-    (osbc_deploy.fit, fit_command, FitOptions),
+    (osbc_deploy.deploy, deploy_command, DeployOptions, InputOptions),
+    (osbc_deploy.verify, verify_command, VerifyOptions, InputOptions),
+    (osbc_deploy.fit, fit_command, FitOptions, InputOptions),
+    (osbc_deploy.compress_model, compress_command, CompressOptions, DataOptions),
 ]
 COMMON = "target weights dt reset bits method readout classes backend backend_samples time_limit"
 DEPLOYED = f"{COMMON} sparsity allocation pattern mixed tune solver_memory resume"
@@ -48,6 +52,8 @@ NAMES = {
     "deploy": DEPLOYED,
     "verify": f"{DEPLOYED} samples tau neurons gates",
     "fit": f"{COMMON} budget max_sparsity",
+    "compress_model": "weights sparsity bits method allocation pattern mixed tune solver_memory "
+    "resume readout classes repeat exclude device",
 }
 """Keywords that scripts of users have; see docs/stability.md."""
 
@@ -69,9 +75,9 @@ def chosen(table: type[Options]) -> Options:
     )
 
 
-@pytest.mark.parametrize(("function", "command", "table"), VERBS)
+@pytest.mark.parametrize(("function", "command", "table", "inputs"), VERBS)
 def test_python_and_command_line_have_the_tables_options(
-    function: Any, command: click.Command, table: type[Options]
+    function: Any, command: click.Command, table: type[Options], inputs: type[Options]
 ) -> None:
     names = [row.name for row in rows(table)]
     assert set(NAMES[function.__name__].split()) <= set(names)
@@ -83,9 +89,11 @@ def test_python_and_command_line_have_the_tables_options(
         row.name: row.default for row in rows(table)
     }
     shown = {p.name: p for p in command.params if isinstance(p, click.Option) and not p.hidden}
-    own = {"nir_file", "html", "plot", "as_json", "quiet", "config"}
-    assert set(shown) - own == {row.name for row in flat(table) + flat(InputOptions)}
-    for row in flat(table) + flat(InputOptions):
+    own = {"nir_file", "html", "plot", "report_file", "as_json", "quiet", "config"}
+    if inputs is DataOptions:
+        own.add("output")
+    assert set(shown) - own == {row.name for row in flat(table) + flat(inputs)}
+    for row in flat(table) + flat(inputs):
         assert shown[row.name].help == row.about.help
         assert shown[row.name].required == row.about.required
         if row.choices:
@@ -93,7 +101,9 @@ def test_python_and_command_line_have_the_tables_options(
 
 
 @pytest.mark.parametrize("by", ["flags", "config"])
-@pytest.mark.parametrize("table", [DeployOptions, VerifyOptions, FitOptions, InputOptions])
+@pytest.mark.parametrize(
+    "table", [DeployOptions, VerifyOptions, FitOptions, CompressOptions, InputOptions]
+)
 def test_flags_and_keys_of_a_configuration_reach_the_options(
     by: str, table: type[Options], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +123,7 @@ def test_flags_and_keys_of_a_configuration_reach_the_options(
     # The pattern that other() draws does not go with every allocation and method.
     monkeypatch.setattr(table, "_contradictions", lambda self: ())
     wanted = chosen(table)
-    target = () if table is InputOptions else ("--target", "loihi2-sim")
+    target = () if table in (InputOptions, CompressOptions) else ("--target", "loihi2-sim")
     plain = run(*target)
     assert plain == (replace(table(), budget=FitBudget()) if table is FitOptions else table())
     flags, keys = [], []

@@ -84,12 +84,6 @@ def layouts_of(
     if [c.shape for c in before] != [c.shape for c in late]:
         return [TIMELESS]
     count = len(before)
-    whole: list[Layout] = []
-    for number in range(count):
-        found = (Layout(o, number, count, stepped=False) for o in ("time first", "samples first"))
-        whole += [next((c for c in found if _holds(c, before, late, samples, steps)), TIMELESS)]
-    if all(layout is not TIMELESS for layout in whole):
-        return whole
     if count % steps == 0:
         uses = count // steps
         # Within each step in turn, or in a loop over time for each use of it.
@@ -97,7 +91,11 @@ def layouts_of(
             each = [Layout("time first", n * first, stride, stepped=True) for n in range(uses)]
             if all(_holds(layout, before, late, samples, steps) for layout in each):
                 return each
-    return [TIMELESS]
+    whole: list[Layout] = []
+    for number in range(count):
+        found = (Layout(o, number, count, stepped=False) for o in ("time first", "samples first"))
+        whole += [next((c for c in found if _holds(c, before, late, samples, steps)), TIMELESS)]
+    return whole if TIMELESS not in whole else [TIMELESS]
 
 
 def _holds(

@@ -18,7 +18,15 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import Self
 
-__all__ = ["FUNCTIONS", "Geometry", "Heard", "Listener", "arguments", "parameters_of"]
+__all__ = [
+    "FUNCTIONS",
+    "Geometry",
+    "Heard",
+    "HeardEnough",
+    "Listener",
+    "arguments",
+    "parameters_of",
+]
 
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 FUNCTIONS: dict[str, tuple[str, ...]] = {
@@ -116,6 +124,10 @@ class Heard:
     bias: torch.Tensor | None
 
 
+class HeardEnough(BaseException):
+    """Ends a forward whose rest nobody needs; models catch errors, but hardly this."""
+
+
 class Listener(TorchFunctionMode):
     """Keeps what some weights are multiplied with; to be used as a context around a forward.
 
@@ -126,12 +138,19 @@ class Listener(TorchFunctionMode):
         Identities of the parameters to watch.
     neurons : tuple of type
         The framework's neurons.
+    calls : int, optional
+        How many to wait for.
     """
 
     def __init__(
-        self, module: nn.Module, weights: Collection[int], neurons: tuple[type, ...]
+        self,
+        module: nn.Module,
+        weights: Collection[int],
+        neurons: tuple[type, ...],
+        calls: int | None = None,
     ) -> None:
         super().__init__()
+        self._calls = calls
         self._module: nn.Module = module
         self._weights, self._neurons = weights, neurons
         self._step = -1
@@ -185,4 +204,6 @@ class Listener(TorchFunctionMode):
                         given.get("bias"),
                     )
                 )
+                if len(self.heard) == self._calls:
+                    raise HeardEnough
         return func(*args, **(kwargs or {}))

@@ -77,19 +77,20 @@ def moments_of(
         Told the number of samples after each batch.
     """
     keys = [weight.key for weight in weights]
+    calls = sum(weight.calls for weight in weights)
     totals: list[Moments | None] = [None] * len(weights)
     for start in range(0, len(samples), session.batch):
         part = samples[start : start + session.batch]
-        _, meant = session.once(part, keys)
+        meant = session.heard(part, keys, calls)
         seen = meant
         if earlier is not None:
             with exchanged(session.module, earlier):
-                _, seen = session.once(part, keys)
+                seen = session.heard(part, keys, calls)
         for number, weight in enumerate(weights):
-            calls, reference = weight.heard(seen), weight.heard(meant)
+            now, before = weight.heard(seen), weight.heard(meant)
             for use in weight.uses:
-                x = _heard(weight, use, calls, part)
-                y = x if earlier is None else _heard(weight, use, reference, part)
+                x = _heard(session, weight, use, now, len(part))
+                y = x if earlier is None else _heard(session, weight, use, before, len(part))
                 found = membrane_moments(
                     [weight.projection(use)],
                     None if options.method == "obc" else use.dynamics,
@@ -98,17 +99,17 @@ def moments_of(
                     batch_size=max(1, 16 * len(x) // len(part)),
                     memory=options.solver_memory,
                 )
-                before = totals[number]
-                totals[number] = found if before is None else before + found
+                total = totals[number]
+                totals[number] = found if total is None else total + found
         on_samples(len(part))
     return [total for total in totals if total is not None]
 
 
 def _heard(
-    weight: Weight, use: Use, calls: Sequence[torch.Tensor], samples: InputArray
+    session: Session, weight: Weight, use: Use, calls: Sequence[torch.Tensor], n: int
 ) -> InputArray:
-    """Return what one use of a weight heard of samples, (rows, T, ...)."""
-    x = weight.inputs(use, calls, *samples.shape[:2])
+    """Return what one use of a weight heard of n samples, (rows, T, ...)."""
+    x = weight.inputs(use, calls, n, session.steps)
     if not np.isfinite(x).all():
         raise ArtefactError(
             f"{weight.name}: its input holds NaN or infinite values on the calibration samples. "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from osbc_deploy.errors import UnsupportedModelError, reason
 from osbc_deploy.frameworks.calling import ONE_CALL, Call, described, stepped, stepped_with_state
 from osbc_deploy.frameworks.comparing import as_input
 from osbc_deploy.frameworks.framework import Framework, kind_of
-from osbc_deploy.modules.listening import Heard, Listener
+from osbc_deploy.modules.listening import Heard, HeardEnough, Listener
 
 __all__ = ["PLAIN", "Session", "probes", "session_of"]
 
@@ -28,7 +29,9 @@ def _restart(module: nn.Module) -> None:
     for part in module.modules():
         reset = getattr(part, "reset", None)
         if callable(reset) and kind_of(part).__module__.split(".")[0] != "torch":
-            reset()
+            with suppress(TypeError):
+                # One that takes arguments is not for us to call.
+                reset()
 
 
 PLAIN = Framework(
@@ -45,23 +48,27 @@ PLAIN = Framework(
 """Models without neurons of any framework."""
 
 
-def probes(samples: InputArray) -> tuple[InputArray, ...]:
+def probes(samples: InputArray, steps: int) -> tuple[InputArray, ...]:
     """Return batches that show how a model runs on samples (n, T, ...).
 
     Of all of them the first two samples are the same. The second batch has another last sample, the
     third another last time step, the fourth runs backwards.
+
+    Parameters
+    ----------
+    samples : ndarray
+    steps : int
+        Time steps of the model; as many samples would not tell one axis from the other.
     """
-    n, steps = samples.shape[:2]
-    # As many samples as there are steps would not tell one axis from the other.
     count = 3 if steps != 3 else 4
-    first = samples[np.resize([0, 0, n // 2], count)].copy()
-    first[2:] = samples[n // 2]
+    first = samples[np.resize([0, 0, len(samples) // 2], count)].copy()
+    first[2:] = samples[len(samples) // 2]
     rng = np.random.default_rng(0)
     drawn = rng.permutation(samples.reshape(-1)[: 10**6])
     other, late = first.copy(), first.copy()
     other[-1] = np.resize(drawn, first.shape[1:])
     late[:, -1] = np.resize(drawn[::-1], first.shape[2:])
-    return first, other, late, np.ascontiguousarray(first[:, ::-1])
+    return first, other, late, first[:, ::-1].copy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +85,9 @@ class Session:
         Its name, for a message.
     batch : int
         Samples run side by side.
+    steps : int
+        Time steps of the model: those of the samples, or those for which it shows itself a static
+        image.
     """
 
     module: nn.Module
@@ -85,37 +95,47 @@ class Session:
     call: Call
     source: str
     batch: int
+    steps: int
 
-    def run(
-        self,
-        samples: InputArray,
-        weights: Collection[int] = (),
-        on_samples: Callable[[int], None] = lambda samples: None,
-    ) -> Iterator[tuple[FloatArray, list[Heard]]]:
-        """Yield what the model answers to batches (n, T, outputs), and what weights heard."""
-        for start in range(0, len(samples), self.batch):
-            part = samples[start : start + self.batch]
-            answer, heard = self.once(part, weights)
-            yield answer, heard
-            on_samples(len(part))
-
-    def once(
-        self, samples: InputArray, weights: Collection[int] = ()
-    ) -> tuple[FloatArray, list[Heard]]:
-        """Return the same of one batch.
+    def answers(self, samples: InputArray) -> FloatArray:
+        """Return what the model answers (n, T, outputs); T is 1 for one answer to all steps.
 
         Raises
         ------
         UnsupportedModelError
             When the model raises, or its answer does not say what sample it is for.
         """
+        found = []
+        for start in range(0, len(samples), self.batch):
+            part = samples[start : start + self.batch]
+            found.append(self._by_sample(self._called(part), *part.shape[:2]))
+        return np.concatenate(found)
+
+    def heard(
+        self, samples: InputArray, weights: Collection[int], calls: int | None = None
+    ) -> list[Heard]:
+        """Return what weights are multiplied with in one batch.
+
+        Parameters
+        ----------
+        samples : ndarray (n, T, ...)
+        weights : collection of int
+            Identities of the parameters.
+        calls : int, optional
+            After so many the rest of the forward is left out.
+        """
+        with Listener(self.module, weights, self.framework.neurons, calls) as listener:
+            self._called(samples)
+        return listener.heard
+
+    def _called(self, samples: InputArray) -> Any:
         self.framework.reset(self.module)
-        listener = Listener(self.module, weights, self.framework.neurons)
         # A model may draw random numbers: the same ones for the same samples, whatever its weights.
         torch.manual_seed(0)
         try:
-            with listener:
-                answer = self.call(self.module, as_input(self.module, samples))
+            return self.call(self.module, as_input(self.module, samples))
+        except HeardEnough:
+            return None
         except (Exception, SystemExit) as error:
             raise UnsupportedModelError(
                 f"{self.source}: cannot be run on samples of shape {samples.shape[1:]} "
@@ -125,13 +145,6 @@ class Session:
             ) from error
         finally:
             self.framework.reset(self.module)
-        return self._by_sample(answer, *samples.shape[:2]), listener.heard
-
-    def answers(
-        self, samples: InputArray, on_samples: Callable[[int], None] = lambda samples: None
-    ) -> FloatArray:
-        """Return what the model answers (n, T, outputs); T is 1 for one answer to all steps."""
-        return np.concatenate([answer for answer, _ in self.run(samples, (), on_samples)])
 
     def _by_sample(self, answer: Any, n: int, steps: int) -> FloatArray:
         first = answer
@@ -175,12 +188,13 @@ def session_of(
     ways = [usual, *(c for c in framework.calls if c is not usual)] if own else [usual]
     said: list[str] = []
     apart: list[Session] = []
-    first, other, _, backwards = probes(samples)
+    steps = samples.shape[1]
+    first, other, _, backwards = probes(samples, steps)
     for call in ways:
-        session = Session(module, framework, call, source, batch)
+        session = Session(module, framework, call, source, batch, steps)
         try:
             before, again, after, reversed_ = (
-                session.once(batch)[0] for batch in (first, first, other, backwards)
+                session.answers(batch) for batch in (first, first, other, backwards)
             )
         except UnsupportedModelError as error:
             said.append(f"{described(call)}: {'; '.join(error.offenders) or error.summary}")
@@ -189,7 +203,9 @@ def session_of(
             said.append(f"{described(call)}: answers otherwise when it is called again")
         elif not _same(before[:2], after[:2]):
             said.append(f"{described(call)}: the answer to a sample depends on the others")
-        elif _same(before.sum(axis=1), reversed_.sum(axis=1)) and samples.shape[1] > 1:
+        elif steps == 1:
+            return replace(session, steps=_inner_steps(session, samples))
+        elif _same(before.sum(axis=1), reversed_.sum(axis=1)):
             apart.append(session)
         else:
             return session
@@ -201,6 +217,31 @@ def session_of(
         f"In {framework.title}, {framework.runs}. Neurons of your own need a reset() that brings "
         "them to their initial state.",
     )
+
+
+def _inner_steps(session: Session, samples: InputArray) -> int:
+    """Return for how many steps a model shows itself samples of one time step."""
+    seen: dict[nn.Module, list[tuple[int, ...]]] = {}
+
+    def note(cell: nn.Module, given: tuple[Any, ...]) -> None:
+        if given and isinstance(given[0], torch.Tensor):
+            seen.setdefault(cell, []).append(tuple(given[0].shape))
+
+    cells = [m for m in session.module.modules() if isinstance(m, session.framework.neurons)]
+    hooks = [cell.register_forward_pre_hook(note) for cell in cells]
+    count = 7
+    try:
+        # All in one batch, of a size that tells samples from steps.
+        replace(session, batch=count).answers(samples[np.resize(np.arange(len(samples)), count)])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # A loop over time, or all steps in one call.
+    each = [
+        shapes[0][0] if len(shapes) == 1 and shapes[0][1:2] == (count,) else len(shapes)
+        for shapes in seen.values()
+    ]
+    return max(set(each), key=each.count, default=1)
 
 
 def _same(one: FloatArray, other: FloatArray) -> bool:

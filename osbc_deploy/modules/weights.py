@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -60,6 +61,8 @@ class Weight:
     gain : ndarray (rows,)
         What a BatchNorm right behind multiplies the outputs by, without sign.
     slot : Slot or None
+    calls : int
+        In one run of the model.
     seen : int
         Bytes of what it hears of a sample, in double precision.
     """
@@ -70,7 +73,8 @@ class Weight:
     uses: tuple[Use, ...]
     gain: FloatArray
     slot: Slot | None
-    seen: int = 0
+    calls: int
+    seen: int
 
     @property
     def key(self) -> int:
@@ -159,9 +163,10 @@ def find_weights(session: Session, samples: InputArray, exclude: Collection[str]
     """
     module = session.module
     parameters = parameters_of(module)
-    first, _, late, _ = probes(samples)
-    before = session.once(first, parameters.keys())[1]
-    after = session.once(late, parameters.keys())[1]
+    first, _, late, _ = probes(samples, session.steps)
+    before = session.heard(first, parameters.keys())
+    # An image without time has no last step that could be another.
+    after = before if samples.shape[1] == 1 else session.heard(late, parameters.keys())
     session.framework.reset(module)
     done = trace(
         module,
@@ -185,11 +190,13 @@ def find_weights(session: Session, samples: InputArray, exclude: Collection[str]
             left[names[0]] = "is used as a linear map and as a convolution, or in different groups"
             continue
         one, other = ([_rows(c) for c in run] for run in calls)
-        layouts = layouts_of(one, other, *first.shape[:2])
+        layouts = layouts_of(one, other, len(first), session.steps)
         uses = tuple(_use(number, layouts, calls[0], flow) for number in range(len(layouts)))
         gain, slot = flow.gain(parameter, calls[0], parameters)
         seen = 8 * sum(call.x.numel() for call in calls[0]) // len(first)
-        found.append(Weight(_layer(names[0]), names, parameter, uses, gain, slot, seen))
+        found.append(
+            Weight(_layer(names[0]), names, parameter, uses, gain, slot, len(calls[0]), seen)
+        )
     _check(session, flow, parameters, order, excluded, found)
     for key, (parameter, names) in parameters.items():
         if key not in order and parameter.ndim > 1 and names[0] not in excluded:
@@ -254,6 +261,17 @@ def _check(
             computed,
             "Make them plain first (torch.nn.utils.parametrize.remove_parametrizations, "
             "remove_weight_norm, prune.remove), or leave them out with --exclude.",
+        )
+    twins = [
+        f"{a.name} and {b.name}"
+        for a, b in combinations(found, 2)
+        if a.parameter.untyped_storage().data_ptr() == b.parameter.untyped_storage().data_ptr()
+    ]
+    if twins:
+        raise UnsupportedModelError(
+            f"{session.source}: parameters that share memory without being one",
+            twins,
+            "Tie them as one Parameter, or leave one out with --exclude.",
         )
     never = [
         _layer(names[0])

@@ -108,7 +108,7 @@ def test_a_wrong_bit_in_the_backend_of_the_guide_is_noticed(
 @pytest.mark.parametrize("built", [FRAMEWORK], indirect=True)
 def test_the_framework_of_the_guide(built: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert "toysnn" in registered("osbc_deploy.frameworks")
-    assert run_tests(built) == 2
+    assert run_tests(built) == 3
     inspected, deployed = run_commands(FRAMEWORK, capsys)
     assert "v = beta v + x" in inspected
     assert "verified against ToySNN's own forward" in deployed

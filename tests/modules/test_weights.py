@@ -136,7 +136,7 @@ def test_a_layer_used_twice_in_a_loop_over_time_has_two_uses() -> None:
     # What it hears first is the input.
     samples = (np.random.default_rng(2).random((3, STEPS, 7)) < 0.5).astype(np.uint8)
     with torch.no_grad():
-        _, heard = session.once(samples, [weight.key])
+        heard = session.heard(samples, [weight.key])
     calls = weight.heard(heard)
     assert (weight.inputs(weight.uses[0], calls, 3, STEPS) == samples).all()
     assert set(np.unique(weight.inputs(weight.uses[1], calls, 3, STEPS))) == {0, 1}
@@ -150,6 +150,65 @@ def test_weights_of_a_recurrent_cell_are_heard_by_it() -> None:
         "0.recurrent_weights": ("0",),
         "1": ("2",),
     }
+
+
+class Static(nn.Module):
+    """Shows itself an image, or what a first layer makes of it, for some steps."""
+
+    def __init__(self, *, loop: bool) -> None:
+        super().__init__()
+        self.once, self.each = nn.Linear(4, 6), nn.Linear(6, 6)
+        self.first, self.second = neuron.LIFNode(tau=2.0), neuron.LIFNode(tau=2.0)
+        self.loop = loop
+        functional.set_step_mode(self, "s" if loop else "m")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        current = self.once(x)
+        if self.loop:
+            return sum(self.second(self.each(self.first(current))) for _ in range(5)) / 5
+        return self.second(self.each(self.first(current.repeat(5, 1, 1)))).mean(0)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_steps_within_the_model_are_found_for_images_without_time(loop: bool) -> None:
+    module = lively(Static(loop=loop)).eval()
+    samples = np.random.default_rng(4).random((9, 1, 4), np.float32)
+    with torch.no_grad():
+        session = session_of(module, SPIKINGJELLY, "m", samples, 4)
+        once, each = find_weights(session, samples).weights
+        heard = session.heard(samples[:2], [each.key])
+    assert session.steps == 5
+    assert (once.neurons, once.why) == (("first",), "no time axis in its input")
+    assert (each.neurons, each.why) == (("second",), "")
+    seen = each.inputs(each.uses[0], each.heard(heard), 2, 5)
+    # LIFNode: v <- v + (x - v) / 2, then 0 where it fired.
+    v, wanted = np.zeros((2, 6)), []
+    with torch.no_grad():
+        current = module.once(torch.from_numpy(samples[:2, 0])).numpy()
+    for _ in range(5):
+        v = v + (current - v) / 2
+        wanted.append(v >= 1)
+        v = np.where(v >= 1, 0, v)
+    assert (seen == np.stack(wanted, axis=1)).all()
+    assert 0 < seen.mean() < 1
+
+
+class SamplesFirst(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(layer.Linear(4, 5), neuron.LIFNode(tau=2.0), layer.Linear(5, 3))
+        functional.set_step_mode(self, "m")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        frames = self.body[0](x).transpose(0, 1)
+        return self.body[2](self.body[1](frames)).mean(0)
+
+
+def test_samples_may_come_first() -> None:
+    session, (before, after) = found(lively(SamplesFirst()), SPIKINGJELLY, (4,))
+    assert described(session.call) == "one call, samples first"
+    assert before.uses[0].layout.order == "samples first"
+    assert after.uses[0].layout.order == "time first"
 
 
 class Functional(nn.Module):
@@ -170,7 +229,7 @@ def test_functions_count_as_layers_with_their_padding() -> None:
     assert (weight.name, weight.neurons, weight.why) == ("kernel", ("node",), "")
     samples = (np.random.default_rng(3).random((3, STEPS, 2, 5)) < 0.5).astype(np.uint8)
     with torch.no_grad():
-        _, heard = session.once(samples, [weight.key])
+        heard = session.heard(samples, [weight.key])
     seen = weight.inputs(weight.uses[0], weight.heard(heard), 3, STEPS)
     wanted = np.pad(samples, [(0, 0), (0, 0), (0, 0), (1, 2)])
     assert (seen == wanted[:, :, :, None]).all()
@@ -253,6 +312,13 @@ class Mixing(nn.Module):
 def test_what_cannot_be_compressed_is_refused(module: nn.Module, said: str) -> None:
     with pytest.raises(UnsupportedModelError, match=said):
         found(module, SPIKINGJELLY, (4,))
+
+
+def test_parameters_that_share_memory_must_be_one() -> None:
+    stack = nn.Sequential(nn.Linear(4, 4), neuron.LIFNode(), nn.Linear(4, 4), neuron.LIFNode())
+    stack[2].weight.data = stack[0].weight.data
+    with pytest.raises(UnsupportedModelError, match="without being one\n  - 0 and 2"):
+        found(stack, SPIKINGJELLY, (4,))
 
 
 def test_what_is_excluded_stays_and_must_be_there() -> None:
