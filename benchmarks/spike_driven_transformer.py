@@ -30,6 +30,7 @@ from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.fitting.candidates import cost_beside
 from osbc_deploy.frameworks.spikingjelly.reading import read_spikingjelly
+from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.lowering import unmeasured
 from osbc_deploy.lower.timing import timing
 from osbc_deploy.model.graph import Network, Projection
@@ -59,6 +60,8 @@ def timed(what: str) -> Iterator[None]:
 
 def counted(network: Network, target: Target) -> Counter[str]:
     """Return cores, chips and what is on them of a network whose weights are random codes."""
+    apart = kept_apart(network)
+    trained, network = network, apart.network
     times = timing(network)
     rng = np.random.default_rng(0)
     beside = cost_beside(network, target, times)
@@ -74,7 +77,8 @@ def counted(network: Network, target: Target) -> Counter[str]:
     )
     for number, population in enumerate(network.trained, start=1):
         afferents = network.afferents(population.name)
-        weights = {p.name: random_codes(p, rng) for p in afferents}
+        given = {p.name: random_codes(p, rng) for p in trained.afferents(population.name)}
+        weights = apart.weights(given)
         projections, fixed = unmeasured(network, population, weights, times, target.number_formats)
         layer = layer_of(
             fixed,
@@ -88,7 +92,7 @@ def counted(network: Network, target: Target) -> Counter[str]:
         )
         mapping = map_layers((layer,), target, whole=False)
         found["cores_of_neurons"] += mapping.cores_used
-        found["weights"] += sum(p.connection.weight.size for p in afferents)
+        found["weights"] += sum(w.codes.size for w in given.values())
         misfits = mapping.misfits()
         found["populations_that_fit_no_core"] += bool(misfits)
         said = f" ({misfits[0]})" if misfits else ""

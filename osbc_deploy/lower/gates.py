@@ -4,8 +4,8 @@ No register forgets a potential in one step: with the strongest decay, one part 
 :math:`2^{decay\_bits}` of it stays. So a weight of 1 becomes two units of the activation or more,
 and the threshold lies half a weight below the sum that fires: what is left over is less than that
 half as long as thresholds and inhibition stay within what :func:`gate` refuses. A relay, which
-repeats its one input, is the simplest of them. Gates that fire on silence (NOR) are the same with a
-bias, which lifts the sum to a threshold of 1.
+repeats its one input, is the simplest of them. Gates that fire on silence (NOR), or from different
+sums, are the same with biases, which move the sums to a threshold of 1.
 """
 
 from __future__ import annotations
@@ -64,8 +64,11 @@ def gate(
     largest = max(int(np.abs(w).max(initial=1)) for w in weights)
     width = 1 + largest.bit_length() if largest > 1 else 1
     size = int(np.prod(shape))
-    asked = np.broadcast_to(np.asarray(threshold, np.int64), shape).reshape(-1)
-    least, lifted = np.maximum(asked, 1), np.maximum(1 - asked, 0)
+    least = np.broadcast_to(np.asarray(threshold, np.int64), shape).reshape(-1)
+    lifted = np.zeros_like(least)
+    if least.min() < 1 or least.min() < least.max():
+        # Cores hold few thresholds, but a bias for each neuron.
+        least, lifted = np.ones_like(least), 1 - least
     offenders = _too_wide(name, width, largest, formats)
     if not offenders:
         stored = formats.stored_bits(width)
@@ -76,10 +79,8 @@ def gate(
         bias_exp = min(formats.bias_exp_max, whole.bit_length() - 1)
         offenders = _inexact(name, weights, least, lifted, unit, formats)
         top = (formats.bias_mant_max << bias_exp) // whole
-        if lifted.max(initial=0) > top:
-            offenders.append(
-                f"{name}: fires until {lifted.max()} inputs inhibit, the bias holds {top}"
-            )
+        if (most := int(np.abs(lifted).max())) > top:
+            offenders.append(f"{name}: is biased by {most} inputs, the bias holds {top}")
     if offenders:
         raise UnsupportedModelError(
             "network: gates that the chip's registers do not hold exactly",
@@ -94,7 +95,7 @@ def gate(
         dv=zero + formats.decay_max,
         vth=unit * least - unit // 2,
         bias_mant=lifted * whole >> bias_exp,
-        bias_exp=np.where(lifted > 0, bias_exp, formats.bias_exp_min),
+        bias_exp=np.where(lifted != 0, bias_exp, formats.bias_exp_min),
         u_init=zero,
         v_init=zero,
         spiking=True,
@@ -132,7 +133,8 @@ def _inexact(
 ) -> list[str]:
     """Return why what stays of a step could decide the next one, or a register run over."""
     fan_in = [sum(_most(sign * w) for w in weights) for sign in (1, -1)]
-    fan_in[0] += int(lifted.max(initial=0))
+    fan_in[0] += max(0, int(lifted.max()))
+    fan_in[1] += max(0, -int(lifted.min()))
     whole = unit << formats.state_shift
     excited, inhibited = (whole * count for count in fan_in)
     # A register that counts from 0 keeps a part of the current, too.

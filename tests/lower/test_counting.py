@@ -34,7 +34,7 @@ def drawn(seed: int, *shape: int) -> Any:
     return np.random.default_rng(seed).normal(0.1, 1.0, shape)
 
 
-def network(fans: int = 60) -> Network:
+def network(fans: int = 150) -> Network:
     """A convolution that hears windows of two kinds, and a matrix behind a pooling of the whole."""
     lif = LIF(0.4 * ONE, ONE, NONE, 0.15 * ONE, NONE)
     padded = Conv(drawn(2, 4, 3, 3, 3), drawn(5, 4) * 0.1, padding=(1, 1))

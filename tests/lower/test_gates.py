@@ -58,6 +58,20 @@ def test_a_gate_is_the_boolean_function_of_what_arrives(
     assert np.array_equal(fired[..., 0], counted >= least)
 
 
+def test_gates_of_many_thresholds_share_one_and_have_biases(formats: NumberFormats) -> None:
+    least = np.arange(-3, 9)
+    signs = np.repeat([1, -1], [8, 3])[None].repeat(len(least), 0)
+    projections, population = gate(
+        "g", (len(least),), least, [Way("in", "input", FixedDense(signs))], formats
+    )
+    assert len(set(population.vth.tolist())) == 1
+    network = FixedPointNetwork((11,), (population,), projections, formats, "sum")
+    rng = np.random.default_rng(0)
+    x = (rng.random((4, 200, 11)) < rng.choice([0.1, 0.5, 0.9], (4, 200, 1))).astype(np.uint8)
+    counted = x @ signs[0].astype(np.int64)
+    assert np.array_equal(run(network, x).output, counted[..., None] >= least)
+
+
 def driven(steps: list[int], inputs: int) -> np.ndarray:
     """Return one sample (1, T, inputs) with so many inputs active in each step."""
     return (np.arange(inputs) < np.array(steps)[:, None]).astype(np.uint8)[None]
@@ -149,7 +163,7 @@ def test_a_gate_that_needs_no_input_has_a_bias(formats: NumberFormats) -> None:
 
 def test_more_silence_than_a_bias_holds_is_refused(formats: NumberFormats) -> None:
     alone(-np.ones((1, 2047), int), 1 - 2047, formats)
-    with pytest.raises(UnsupportedModelError, match="fires until 4096 inputs inhibit, the bias"):
+    with pytest.raises(UnsupportedModelError, match="is biased by 4096 inputs, the bias holds"):
         alone(np.ones((1, 1), int), 1 - 4096, formats)
 
 
