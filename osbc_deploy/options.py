@@ -30,7 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 StrPath: TypeAlias = str | os.PathLike[str]
-Method: TypeAlias = Literal["osbc", "obc", "magnitude"]
+Method: TypeAlias = Literal["osbc", "obc", "magnitude", "paper"]
 Allocation: TypeAlias = Literal["lamps", "uniform", "global"]
 Reset: TypeAlias = Literal["zero", "subtract"]
 Substitute: TypeAlias = Literal["maxpool=avg"]
@@ -154,7 +154,9 @@ class MethodOptions(Options):
     """What the choice and the values of the weights go by."""
 
     method: Method = option(
-        "osbc", "Membrane Hessian, current Hessian, or magnitude alone.", reported=[VERIFIED]
+        "osbc",
+        "Membrane Hessian, current Hessian, magnitude alone, or OSBC's recipe as published.",
+        reported=[VERIFIED],
     )
 
 
@@ -176,7 +178,7 @@ class SolverOptions(Options):
     )
     mixed: bool = option(
         False,
-        "Take --bits as an average, shared for least loss.",
+        "Share what --bits would take on the chip among layers, for the least loss.",
         reported=[REQUESTED, VERIFIED],
     )
     tune: bool = option(
@@ -186,7 +188,7 @@ class SolverOptions(Options):
     )
     solver_memory: int = option(
         4 * 1024**3,
-        "What the Hessians of a layer may take; as much again is worked with beside them.",
+        "What spikes and a layer's Hessians may take; as much again is worked with beside them.",
         metavar="BYTES",
         least=1,
     )
@@ -206,6 +208,9 @@ class Compression(SolverOptions, MethodOptions, AmountOptions):
             )
         if kind != "weights" and self.method == "magnitude":
             yield (f"pattern: {self.pattern} needs a Hessian. Use method osbc or obc with it.")
+        for name, more in (("pattern", kind != "weights"), ("mixed", self.mixed)):
+            if more and self.method == "paper":
+                yield f"{name}: is no part of method paper. Use method osbc or obc with it."
 
 
 @dataclass(frozen=True, kw_only=True)

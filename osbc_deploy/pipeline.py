@@ -6,23 +6,27 @@ and returns the next. The command line is a thin shell around :func:`deploy`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from osbc_deploy.accuracy import doubts, evaluate
+from osbc_deploy.chip.alone import map_alone
 from osbc_deploy.chip.mapping import layers_of, map_layers
 from osbc_deploy.chip.place import place
 from osbc_deploy.chip.traffic import operations, traffic
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
-from osbc_deploy.compress.result import CompressedNetwork
+from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity, compare
 from osbc_deploy.fixedpoint.coding import InputSeen
 from osbc_deploy.formats.format import check_integers
 from osbc_deploy.job import Job, VerbCall, prepare, verb
+from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.lowering import lower
+from osbc_deploy.lower.timing import timing
 from osbc_deploy.model.graph import INPUT
 from osbc_deploy.model.readout import classes_of
 from osbc_deploy.options import DeployOptions
@@ -64,11 +68,19 @@ def compressed_for(
     job: Job, asked: DeployOptions, progress: Progress = SILENT
 ) -> CompressedNetwork:
     """Compress the network of a job as its verb was asked to."""
+    apart = kept_apart(job.network)
+    populations = {p.name: p for p in apart.network.populations}
+    times = timing(apart.network)
+
+    def words(name: str, layer: Sequence[CompressedProjection]) -> int:
+        return map_alone(apart, populations[name], layer, job.chip, times).words
+
     return compress(
         job.network,
         job.typical.spikes,
         CompressionOptions.of(asked, scale_groups=job.scale_groups),
         state=asked.resume,
+        cost=words,
         progress=progress,
     )
 

@@ -254,7 +254,7 @@ def test_python_shows_the_tables_help() -> None:
     for row in rows(DeployOptions):
         assert f"\n{row.name} : " in said
         assert f"\n    {row.about.help}\n" in said
-    assert "\nmethod : {'osbc', 'obc', 'magnitude'}\n" in said
+    assert "\nmethod : {'osbc', 'obc', 'magnitude', 'paper'}\n" in said
     assert "\nclasses : int or None\n" in said
 
 

@@ -17,7 +17,7 @@ __all__ = [
     "uniform_allocation",
 ]
 
-_MOST_CHOICES = 5000
+_MOST_CHOICES = 1_000_000
 """Choices carried from layer to layer; more differ in too little to matter."""
 
 
@@ -105,38 +105,40 @@ def global_allocation(
 
 
 def mixed_widths(
-    losses: Sequence[Mapping[int, float]], weights: Sequence[int], average: float
+    losses: Sequence[Mapping[int, float]], costs: Sequence[Mapping[int, int]], room: float
 ) -> list[int]:
-    """Return the bits of every layer, `average` bits a weight or less, of least total loss.
+    """Return the bits of every layer of least total loss that together cost no more than `room`.
 
-    All choices that no other beats in both memory and loss are carried from layer to layer.
+    All choices that no other beats in both cost and loss are carried from layer to layer, so the
+    result is the best there is.
 
     Parameters
     ----------
-    losses : sequence of dict
-        Relative loss of each layer by its bits.
-    weights : sequence of int
-        Weights each layer stores.
-    average : float
-        Bits per weight over all layers.
+    losses, costs : sequence of dict
+        Relative loss and cost (a whole number) of each layer by its bits.
+    room : float
+        At least what the cheapest bits cost.
     """
-    room = average * sum(weights)
+    used, lost = np.zeros(1, np.int64), np.zeros(1)
     # What the layers still to come need at least.
-    least = [min(found) * count for found, count in zip(losses, weights, strict=True)]
-    rest = sum(least)
-    front: list[tuple[int, float, tuple[int, ...]]] = [(0, 0.0, ())]
-    for found, count, needed in zip(losses, weights, least, strict=True):
-        rest -= needed
-        joined = sorted(
-            (used + bits * count, lost + more, (*chosen, bits))
-            for used, lost, chosen in front
-            for bits, more in found.items()
-            if used + bits * count + rest <= room
-        )
-        front = []
-        for choice in joined:
-            if not front or choice[1] < front[-1][1]:
-                front.append(choice)
-        # Thousands of near-equal choices add nothing; the best of all stays.
-        front = front[:: len(front) // _MOST_CHOICES + 1] + front[-1:]
-    return list(front[-1][2])
+    rest = sum(min(cost.values()) for cost in costs)
+    steps = []
+    for found, cost in zip(losses, costs, strict=True):
+        rest -= min(cost.values())
+        widths = list(found)
+        used = (used[:, None] + np.array([cost[b] for b in widths], np.int64)).ravel()
+        lost = (lost[:, None] + np.array([found[b] for b in widths])).ravel()
+        order = np.lexsort((lost, used))
+        order = order[used[order] + rest <= room]
+        least = np.minimum.accumulate(lost[order])
+        order = order[np.concatenate([[True], lost[order][1:] < least[:-1]])]
+        # Millions of near-equal choices add nothing; the best of all stays.
+        step = len(order) // _MOST_CHOICES + 1
+        order = np.concatenate([order[:-1:step], order[-1:]])
+        used, lost = used[order], lost[order]
+        steps.append((widths, order))
+    chosen, at = [], len(lost) - 1
+    for widths, order in reversed(steps):
+        at, which = divmod(int(order[at]), len(widths))
+        chosen.append(widths[which])
+    return chosen[::-1]

@@ -9,11 +9,14 @@ from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.hessian import shares_kernel
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.sampling import ROWS_PER_INPUT
 from osbc_deploy.compress.solver_memory import check_solver_memory
-from osbc_deploy.compress.tuning import Scene
+from osbc_deploy.compress.tuning import ACTIVITY, Scene
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError
 from osbc_deploy.model.graph import INPUT, Network, Population
+from osbc_deploy.model.raster import Raster
 from osbc_deploy.model.simulate import FloatRun, simulate
 from osbc_deploy.progress import SILENT, Progress, task
 
@@ -53,8 +56,10 @@ def collect(
     ArtefactError
         When the calibration set holds no spike at all.
     """
-    check_solver_memory(network, calibration.shape[1], options, tuned=False, together=True)
-    run = float_run(network, calibration, batch_size, progress)
+    check_solver_memory(
+        network, (len(calibration), calibration.shape[1]), options, tuned=False, together=True
+    )
+    run = float_run(network, calibration, batch_size, progress, memory=options.solver_memory)
     deviations = list(oddities(network, run))
     problems = []
     with task(progress, "Hessians", len(network.trained) * len(calibration)):
@@ -67,7 +72,12 @@ def collect(
 
 
 def float_run(
-    network: Network, calibration: SpikeArray, batch_size: int, progress: Progress
+    network: Network,
+    calibration: SpikeArray,
+    batch_size: int,
+    progress: Progress,
+    *,
+    memory: int,
 ) -> FloatRun:
     """Run the calibration samples, keeping the spikes that projections carry."""
     if not calibration.any():
@@ -78,9 +88,11 @@ def float_run(
     return simulate(
         network,
         calibration,
-        record={p.pre for p in network.projections},
+        pack={p.pre for p in network.projections},
         exact=True,
+        output=False,
         batch_size=batch_size,
+        memory=memory // ACTIVITY,
         progress=progress,
         title="calibrate",
     )
@@ -103,12 +115,12 @@ def scene_of(
     population: Population,
     calibration: SpikeArray,
     run: FloatRun,
-    arriving: Mapping[str, SpikeArray],
+    arriving: Mapping[str, Raster],
     options: CompressionOptions,
     progress: Progress,
 ) -> Scene:
     """Return a population between what arrives from compressed layers and the float network."""
-    before = {**run.spikes, INPUT: calibration}
+    before: dict[str, Raster] = {**run.packed, INPUT: calibration}
     names = [p.name for p in network.populations]
     upstream = [INPUT, *names[: names.index(population.name)]]
     return Scene(
@@ -119,7 +131,7 @@ def scene_of(
         arriving={name: arriving.get(name, before[name]) for name in upstream if name in before},
         rate=run.rates.get(population.name, 0.0),
         method=options.method,
-        damping=options.damping,
-        memory=options.solver_memory,
-        on_samples=progress.advance,
+        damping=options.added,
+        space=Workspace(options.solver_memory, options.threads, progress.advance),
+        rows_per_input=ROWS_PER_INPUT,
     )

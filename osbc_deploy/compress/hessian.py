@@ -26,24 +26,35 @@ moments on is decided alike on every machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, SpikeArray, peak_of
+from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.exact import FLOAT_BITS, WHOLE_BITS, WholeSum, log2
-from osbc_deploy.compress.rows import DEFAULT_MEMORY
+from osbc_deploy.compress.moments import Moments, averaged
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.sampling import (
+    BITS,
+    HELD_OUT_ROWS,
+    SampledRows,
+    constants,
+    drawn_rows,
+)
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.model.neurons import LinearDynamics
+from osbc_deploy.model.raster import Raster, peak_of_raster
+from osbc_deploy.model.windows import Shape
 
 __all__ = [
-    "Moments",
+    "batch_within",
     "groups_of",
     "membrane_kernel",
     "membrane_moments",
     "membrane_trace",
+    "rows_of",
     "shares_kernel",
 ]
 
@@ -66,9 +77,7 @@ def membrane_trace(dynamics: LinearDynamics | None, spikes: FloatArray | SpikeAr
     """
     if dynamics is None:
         return spikes.astype(np.float64)
-    decay_u = 0.0 if dynamics.decay_u is None else float(np.mean(dynamics.decay_u))
-    decay_v = float(np.mean(dynamics.decay_v))
-    gain = float(np.mean(dynamics.gain))
+    decay_u, decay_v, gain = constants(dynamics)
     trace = np.empty(spikes.shape, np.float64)
     u = np.zeros(spikes.shape[:1] + spikes.shape[2:])
     v = np.zeros_like(u)
@@ -85,72 +94,15 @@ def shares_kernel(dynamics: LinearDynamics) -> bool:
     return all(part is None or np.ptp(part) == 0 for part in parts)
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Second moments of what a module's weights see, filtered by its membrane kernel.
-
-    With ``x (fan_in,)`` a filtered row of the inputs, ``y`` the same row in the float network, and
-    ``m`` the filter's answer to a constant 1 (what a bias is multiplied with), averaged over
-    samples, time steps and patch positions:
-
-    Attributes
-    ----------
-    hessian : ndarray of float64 (groups, fan_in, fan_in)
-        ``E[2 x x^T]``.
-    cross : ndarray (groups, fan_in, fan_in) or None
-        ``E[2 x y^T]``; None where x and y are the same.
-    drift, float_drift : ndarray (groups, fan_in)
-        ``E[2 m x]`` and ``E[2 m y]``.
-    constant : float
-        ``E[2 m m]``.
-    rows : int
-        How many rows were averaged.
-    """
-
-    hessian: FloatArray
-    cross: FloatArray | None
-    drift: FloatArray
-    float_drift: FloatArray
-    constant: float
-    rows: int
-
-    def __add__(self, other: Moments) -> Moments:
-        """Return the moments over the rows of both."""
-        rows = self.rows + other.rows
-        a, b = self.rows / rows, other.rows / rows
-        cross = None
-        if self.cross is not None and other.cross is not None:
-            cross = a * self.cross + b * other.cross
-        return Moments(
-            a * self.hessian + b * other.hessian,
-            cross,
-            a * self.drift + b * other.drift,
-            a * self.float_drift + b * other.float_drift,
-            a * self.constant + b * other.constant,
-            rows,
-        )
-
-    def centred(self) -> tuple[FloatArray, FloatArray | None]:
-        r"""Return `hessian` and `cross` less what a free bias can take.
-
-        By completing the square: with `a` the drift, :math:`H - a a^T / E[2 m m]`.
-        """
-        drift = self.drift[:, :, None] / self.constant
-        hessian = self.hessian - drift * self.drift[:, None, :]
-        if self.cross is None:
-            return hessian, None
-        return hessian, self.cross - drift * self.float_drift[:, None, :]
-
-
 def membrane_moments(
     afferents: Sequence[Projection],
     dynamics: LinearDynamics | None,
-    spikes: Sequence[SpikeArray],
-    reference: Sequence[SpikeArray] | None = None,
+    spikes: Sequence[Raster],
+    reference: Sequence[Raster] | None = None,
     *,
+    wanted: int | None = None,
     batch_size: int = 16,
-    memory: int = DEFAULT_MEMORY,
-    on_batch: Callable[[int], None] = lambda samples: None,
+    space: Workspace | None = None,
 ) -> Moments:
     """Accumulate the moments of all weights into one population, a batch of samples at a time.
 
@@ -160,16 +112,16 @@ def membrane_moments(
         The projections into the population; their inputs are stacked in this order.
     dynamics : LinearDynamics or None
         Of the postsynaptic neurons (OSBC); None for the input current (OBC).
-    spikes : sequence of ndarray of uint8, each (n, T, *pre shape)
+    spikes : sequence of ndarray or PackedSpikes, each (n, T, *pre shape)
         Presynaptic spikes of each afferent (those of a recurrent one a step late).
     reference : like `spikes`, optional
         The same in the float network, for the cross term.
+    wanted : int, optional
+        Rows of convolutions to draw (:func:`.rows_wanted`); all, and to more digits, if None.
     batch_size : int
-        Samples filtered at a time.
-    memory : int
-        Bytes that the unfolded rows may take.
-    on_batch : callable
-        Told the number of samples after each batch.
+        Samples filtered at a time, at most.
+    space : Workspace, optional
+        Told the number of samples after each batch; its memory bounds the unfolded rows.
 
     Returns
     -------
@@ -180,10 +132,15 @@ def membrane_moments(
     samples, steps = spikes[0].shape[:2]
     # A constant input at every step, seen through the membrane.
     ones = membrane_trace(dynamics, np.ones((1, steps)))[0]
+    space = space or Workspace()
+    if wanted is not None and afferents[0].connection.convolutional:
+        places = _positions(afferents[0], spikes[0].shape[2:])
+        return _sampled(afferents, dynamics, spikes, reference, ones, places, wanted, space)
     grid = _Grid.of(afferents, ones, spikes if reference is None else [*spikes, *reference])
     square, vector = (groups, fan_in, fan_in), (groups, fan_in)
     shapes = [square, vector, (1,)] + ([] if reference is None else [square, vector])
     sums = [WholeSum(shape) for shape in shapes]
+    batch_size = batch_within(space.memory, steps, [s.shape[2:] for s in spikes], batch_size)
     rows = 0
     for start in range(0, samples, batch_size):
         part = slice(start, min(start + batch_size, samples))
@@ -194,7 +151,7 @@ def membrane_moments(
             else [grid.round(membrane_trace(dynamics, s[part])) for s in reference]
         )
         weight = np.tile(grid.round(ones), part.stop - start)
-        for frames in _frame_batches(afferents, seen, memory, grid.frames):
+        for frames in _frame_batches(afferents, seen, space.memory, grid.frames):
             x = _stacked(afferents, seen, frames)
             positions = x.shape[1] // (frames.stop - frames.start)
             m = np.repeat(weight[frames], positions)
@@ -205,25 +162,47 @@ def membrane_moments(
                 found += [x.swapaxes(1, 2) @ y, m @ y]
             for total, value in zip(sums, found, strict=True):
                 total.add(value, x.shape[1] * grid.top**2)
-        on_batch(part.stop - start)
-    scale = grid.columns(afferents)
-    each = 2.0 / rows * scale
-    values = [total.finish() for total in sums]
-    for value in values:
-        if value.ndim == 3:
-            np.multiply(value, each[:, None], out=value)
-            np.multiply(value, scale, out=value)
-        elif value.ndim == 2:
-            np.multiply(value, each * grid.unit, out=value)
-    hessian, drift, constant, *others = values
-    cross, float_drift = others or (None, drift)
-    return Moments(
-        hessian,
-        cross,
-        drift,
-        float_drift,
-        float(constant[0]) * (2.0 / rows * grid.unit**2),
-        rows,
+        space.on_rows(part.stop - start)
+    return averaged(afferents, sums, (grid.unit, grid.unit), rows, rows)
+
+
+def _sampled(
+    afferents: Sequence[Projection],
+    dynamics: LinearDynamics | None,
+    spikes: Sequence[Raster],
+    reference: Sequence[Raster] | None,
+    ones: FloatArray,
+    places: int,
+    wanted: int,
+    space: Workspace,
+) -> Moments:
+    samples, steps = spikes[0].shape[:2]
+    each = steps * places
+    rasters = spikes if reference is None else [*spikes, *reference]
+    # Poolings are summed before they are filtered and rounded.
+    unit = _unit_of(ones * _area(afferents), rasters, BITS)
+    of_constant = _unit_of(ones, rasters, _BITS)
+    weight, units = np.rint(ones / of_constant), (unit, of_constant)
+    sums = SampledRows(afferents, dynamics, unit, places, weight, cross=reference is not None)
+    rows = drawn_rows(samples * each, wanted)
+    held = np.arange(len(rows)) % HELD_OUT_ROWS == HELD_OUT_ROWS - 1
+    held &= wanted < samples * each
+
+    def work(part: slice) -> None:
+        for n in range(part.start, part.stop):
+            of = slice(*np.searchsorted(rows, (n * each, (n + 1) * each)))
+            meant = None if reference is None else [raster[n] for raster in reference]
+            sums.add([raster[n] for raster in spikes], meant, rows[of] - n * each, held[of])
+
+    fan_in = sum(p.connection.groups * p.connection.fan_in for p in afferents)
+    maps = sum(math.prod(raster.shape[2:]) for raster in spikes)
+    space.batches(work, samples, 16 * (fan_in * (len(rows) // samples + 1) + maps))
+    used = averaged(afferents, sums.used, units, sums.rows["used"], samples * each)
+    if not held.any():
+        return used
+    return replace(
+        used,
+        held=averaged(afferents, sums.held, units, sums.rows["held"], samples * each),
     )
 
 
@@ -247,22 +226,20 @@ class _Grid:
 
     @classmethod
     def of(
-        cls, afferents: Sequence[Projection], ones: FloatArray, rasters: Sequence[SpikeArray]
+        cls, afferents: Sequence[Projection], ones: FloatArray, rasters: Sequence[Raster]
     ) -> _Grid:
         """Return the finest grid whose sums stay exact."""
-        peaks = [peak_of(raster) for raster in rasters]
-        peak = max(peaks) if any(isinstance(p, float) for p in peaks) else max(1, *peaks)
-        area = max(1 if p.pool is None else math.prod(p.pool.kernel) for p in afferents)
-        positions = max(_positions(p, s) for p, s in zip(afferents, rasters, strict=False))
+        area = _area(afferents)
+        positions = max(
+            _positions(p, s.shape[2:]) for p, s in zip(afferents, rasters, strict=False)
+        )
         rows = positions * rasters[0].shape[0] * rasters[0].shape[1]
         bits = min(
             _BITS,
             (FLOAT_BITS - log2(positions)) // 2 - log2(area),
             (WHOLE_BITS - log2(rows)) // 2 - log2(area),
         )
-        # All inputs active at every step make the largest trace there can be.
-        largest = float(np.abs(ones).max(initial=0.0)) * peak
-        unit = math.ldexp(1.0, math.frexp(largest)[1] - bits) if largest > 0 else 1.0
+        unit = _unit_of(ones, rasters, bits)
         top = area << bits
         return cls(unit, top, max(1, 2**FLOAT_BITS // (positions * top * top)))
 
@@ -270,19 +247,34 @@ class _Grid:
         """Return traces in units."""
         return np.asarray(np.rint(traces / self.unit))
 
-    def columns(self, afferents: Sequence[Projection]) -> FloatArray:
-        """Return what a unit of each stacked input stands for."""
-        return np.concatenate(
-            [
-                np.full(p.connection.fan_in, self.unit / (1 if p.pool is None else p.pool.divisor))
-                for p in afferents
-            ]
-        )
+
+def _unit_of(ones: FloatArray, rasters: Sequence[Raster], bits: int) -> float:
+    """Return the power of two of which the largest trace there can be has so many bits."""
+    peaks = [peak_of_raster(raster) for raster in rasters]
+    peak = max(peaks) if any(isinstance(p, float) for p in peaks) else max(1, *peaks)
+    # All inputs active at every step make the largest.
+    largest = float(np.abs(ones).max(initial=0.0)) * peak
+    return math.ldexp(1.0, math.frexp(largest)[1] - bits) if largest > 0 else 1.0
 
 
-def _positions(projection: Projection, raster: SpikeArray | FloatArray) -> int:
+def _area(afferents: Sequence[Projection]) -> int:
+    return max(1 if p.pool is None else math.prod(p.pool.kernel) for p in afferents)
+
+
+def batch_within(memory: int, steps: int, shapes: Sequence[Shape], most: int = 16) -> int:
+    """Return how many samples to filter at a time, so that they take a quarter of the memory."""
+    # Filtered spikes as float64, while they are and after; twice, for the float network's.
+    each = sum(32 * steps * math.prod(shape) for shape in shapes)
+    return max(1, min(most, memory // (4 * max(1, each))))
+
+
+def rows_of(projection: Projection, raster_shape: Shape) -> int:
+    """Return the rows that samples (n, T, *shape) make."""
+    return math.prod(raster_shape[:2]) * _positions(projection, raster_shape[2:])
+
+
+def _positions(projection: Projection, shape: Shape) -> int:
     """Return the rows of one time step: the places a kernel is applied at."""
-    shape = raster.shape[2:]
     if projection.pool is not None:
         shape = projection.pool.output_shape(shape)
     return math.prod(projection.connection.output_shape(shape)[1:])
@@ -315,7 +307,7 @@ def _frame_batches(
     wide = 0
     for projection, trace in zip(afferents, traces, strict=True):
         connection = projection.connection
-        wide += 8 * connection.groups * connection.fan_in * _positions(projection, trace)
+        wide += 8 * connection.groups * connection.fan_in * _positions(projection, trace.shape[2:])
     # Two copies while stacking, and two sides of the cross term.
     step = max(1, min(most, memory // (4 * wide)))
     return (slice(start, min(start + step, frames)) for start in range(0, frames, step))

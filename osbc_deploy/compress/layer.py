@@ -9,6 +9,7 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.compress.damping import DampedHessian
+from osbc_deploy.compress.paper import quantize_as_published
 from osbc_deploy.compress.paths import Path, allocate, path_mask
 from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
 from osbc_deploy.compress.problem import LayerProblem
@@ -41,7 +42,8 @@ def rank_layer(problem: LayerProblem, keep: int, space: Workspace | None = None)
     if problem.method == "magnitude":
         return rank_by_magnitude(problem.blocks)
     space = space or Workspace()
-    return rank_rows(problem.blocks, problem.damped, keep, space, problem.targets)
+    exact = problem.method == "paper"
+    return rank_rows(problem.blocks, problem.damped, keep, space, problem.targets, exact=exact)
 
 
 def rank_by_magnitude(blocks: FloatArray) -> Ranking:
@@ -200,6 +202,10 @@ def quantize_layer(
     for bits in widths:
         if problem.method == "magnitude":
             scale, codes = nearest(pruned, bits, groups)
+        elif problem.method == "paper":
+            scale, codes = quantize_as_published(
+                problem.original, pruned.weights, pruned.masks, problem.damped, bits, groups
+            )
         else:
             scale, codes = _quantized(problem, pruned, bits, groups, space)
         plain = split(problem.afferents, pruned, bits, scale, codes)
@@ -228,7 +234,7 @@ def _quantized(
     problem: LayerProblem, pruned: Pruned, bits: int, groups: int, space: Workspace | None
 ) -> tuple[FloatArray, IntArray]:
     """Return scales (groups, rows) and codes (groups, rows, fan_in)."""
-    shape = problem.blocks.shape
+    shape, full = problem.blocks.shape, problem.full
     weights, masks = np.concatenate(pruned.weights), np.concatenate(pruned.masks)
     importance = np.concatenate(
         [
@@ -236,7 +242,7 @@ def _quantized(
             for W, d in zip(pruned.weights, problem.damped, strict=True)
         ]
     )
-    candidates, errors = search_scales(weights, masks, importance, bits)
+    candidates, errors = search_scales(weights, masks, importance, bits, full=full)
     lives = list(zip(pruned.weights, pruned.masks, problem.damped, strict=True))
     near = windows(errors)
     tried = candidates[near].reshape(*shape[:2], -1)
@@ -250,6 +256,7 @@ def _quantized(
                 [bits] * scales.shape[1],
                 space,
                 polish=False,
+                full=full,
             )[1].T
             for (W, mask, d), scales in zip(lives, tried, strict=True)
         ]
@@ -262,8 +269,10 @@ def _quantized(
     codes = np.zeros(shape, np.int8)
     for g, (W, mask, d) in enumerate(lives):
         # Weights on dead inputs change no potential: the nearest code is all there is to say.
-        codes[g] = round_to_grid(W, scale[g, :, None], bits) * mask
-        found, _ = quantize_rows(W[:, d.live], d.H, mask[:, d.live], [scale[g]], [bits], space)
+        codes[g] = round_to_grid(W, scale[g, :, None], bits, full=full) * mask
+        found, _ = quantize_rows(
+            W[:, d.live], d.H, mask[:, d.live], [scale[g]], [bits], space, full=full
+        )
         codes[g][:, d.live] = found[0]
     return scale, codes
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.layer import nearest, prune_by_magnitude, split
 from osbc_deploy.compress.problem import stacked_weights
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.model.delivery import delivered
 from osbc_deploy.model.graph import Network, Population, Projection
+from osbc_deploy.model.raster import Raster
 
 __all__ = ["compress_by_magnitude"]
 
@@ -23,7 +23,7 @@ __all__ = ["compress_by_magnitude"]
 def compress_by_magnitude(
     network: Network,
     population: Population,
-    spikes: Mapping[str, SpikeArray],
+    spikes: Mapping[str, Raster],
     keep: int | None,
     bits: int,
     scale_groups: int,
@@ -34,7 +34,7 @@ def compress_by_magnitude(
     ----------
     network : Network
     population : Population
-    spikes : dict of ndarray (n, T, *shape)
+    spikes : dict of ndarray or PackedSpikes (n, T, *shape)
         Of the input and of the populations that it hears, for the inputs that are dead.
     keep : int or None
         Weights that stay; None for all.
@@ -49,14 +49,17 @@ def compress_by_magnitude(
     groups = scale_groups if population.neuron.spiking else 1
     layer = split(afferents, pruned, bits, *nearest(pruned, bits, groups))
     return tuple(
-        replace(done, dead_inputs=_dead(p, delivered(network, p, spikes[p.pre])))
+        replace(done, dead_inputs=_dead(network, p, spikes[p.pre]))
         for p, done in zip(afferents, layer, strict=True)
     )
 
 
-def _dead(projection: Projection, spikes: SpikeArray) -> int:
+def _dead(network: Network, projection: Projection, spikes: Raster) -> int:
     """Return how many inputs of one output, group by group, no spike ever reached."""
-    seen = (spikes != 0).any(axis=(0, 1))[None].astype(np.float64)
+    seen = np.zeros((1, *spikes.shape[2:]))
+    for n in range(len(spikes)):
+        heard = delivered(network, projection, spikes[n : n + 1])
+        seen = np.maximum(seen, (heard != 0).any(axis=1))
     if projection.pool is not None:
         seen = projection.pool.sums(seen)
     reached = projection.connection.unfolded(seen).any(axis=1)

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
+from osbc_deploy.compress.guard import enough_rows, held_out_note
 from osbc_deploy.compress.layer import prune_layer, quantize_layer
 from osbc_deploy.compress.magnitude import compress_by_magnitude
 from osbc_deploy.compress.options import CompressionOptions
-from osbc_deploy.compress.plan import pattern_of, plan
+from osbc_deploy.compress.plan import Cost, pattern_of, plan
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection, adapted
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.compress.state import SolverState
-from osbc_deploy.compress.tuning import HELD_OUT, MIN_HELD_OUT, Scene, tune, tune_threshold
+from osbc_deploy.compress.tuning import (
+    ACTIVITY,
+    HELD_OUT,
+    MIN_HELD_OUT,
+    Scene,
+    tune,
+    tune_threshold,
+)
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import INPUT, Network
+from osbc_deploy.model.raster import Raster
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["assemble", "compress", "silent_outputs"]
+
+_MORE_ROWS = 4
+"""Times as many rows are drawn where a layer lost too much on others."""
 
 
 def compress(
@@ -35,6 +49,7 @@ def compress(
     options: CompressionOptions | None = None,
     *,
     state: StrPath | None = None,
+    cost: Cost | None = None,
     batch_size: int = 64,
     progress: Progress = SILENT,
 ) -> CompressedNetwork:
@@ -49,6 +64,8 @@ def compress(
     state : path, optional
         A folder for finished layers. A run that was killed goes on from there and ends with the
         same result.
+    cost : callable, optional
+        What compressed weights take on the chip, for widths of least loss in the same memory.
     batch_size : int
         Samples simulated side by side.
 
@@ -61,22 +78,24 @@ def compress(
         of a layer do not fit into the solver's memory.
     """
     options = options or CompressionOptions()
-    tuned = options.tune and len(calibration) >= HELD_OUT * MIN_HELD_OUT
+    tuned = options.tries and len(calibration) >= HELD_OUT * MIN_HELD_OUT
     together = options.allocation == "global" or options.mixed
-    check_solver_memory(network, calibration.shape[1], options, tuned=tuned, together=together)
+    check_solver_memory(
+        network, (len(calibration), calibration.shape[1]), options, tuned=tuned, together=together
+    )
     store = None
     if state is not None:
         store = SolverState(Path(state), _belongs_to(network, calibration, options))
-    run = float_run(network, calibration, batch_size, progress)
+    run = float_run(network, calibration, batch_size, progress, memory=options.solver_memory)
     deviations = list(oddities(network, run))
-    if options.tune and not tuned:
+    if options.tries and not tuned:
         text = (
             f"{len(calibration)} calibration samples are too few to hold some out "
             f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"
         )
         deviations.append(Deviation("compress", "calibration", text))
-    keep, bits = plan(network, calibration, run, options, store, progress)
-    arriving: dict[str, SpikeArray] = {INPUT: calibration}
+    keep, bits = plan(network, calibration, run, options, store, progress, cost)
+    arriving: dict[str, Raster] = {INPUT: calibration}
     results: dict[str, CompressedProjection] = {}
     for population in network.populations:
         afferents = network.afferents(population.name)
@@ -95,13 +114,15 @@ def compress(
             after = simulate(
                 adapted(network, results),
                 calibration,
-                record={population.name},
+                pack={population.name},
                 given=arriving,
                 until=population.name,
                 exact=True,
+                output=False,
                 batch_size=batch_size,
+                memory=options.solver_memory // ACTIVITY,
             )
-            arriving |= after.spikes
+            arriving |= after.packed
     return assemble(network, results, options, Statistics((), run.rates, tuple(deviations)))
 
 
@@ -147,12 +168,19 @@ def _compress_population(
                 options.scale_groups,
             )
             return tune_threshold(scene, layer) if tuned else layer, ()
-        if tuned and all(p.compressible for p in scene.afferents):
-            layer, problem = tune(scene, solve)
-        else:
-            problem = scene.problem(scene.moments(cross=False, part=slice(None)), free_bias=False)
-            layer = solve(problem)
-    return layer, problem.deviations
+        while True:
+            if tuned and all(p.compressible for p in scene.afferents):
+                layer, problem = tune(scene, solve)
+            else:
+                moments = scene.moments(cross=False, part=slice(None))
+                problem = scene.problem(moments, free_bias=False)
+                layer = solve(problem)
+            if enough_rows(problem, layer):
+                notes = problem.deviations + held_out_note(problem, layer)
+                return layer, notes + tuple(_shared_scales(layer, options))
+            few = problem.moments.rows // problem.blocks.shape[2]
+            more = _MORE_ROWS * max(few, scene.rows_per_input)
+            scene = replace(scene, rows_per_input=more)
 
 
 def _belongs_to(
@@ -167,6 +195,20 @@ def _belongs_to(
         "options": repr(asked),
         "version of osbc-deploy": __version__,
     }
+
+
+def _shared_scales(
+    layer: Sequence[CompressedProjection], options: CompressionOptions
+) -> Iterator[Deviation]:
+    """Say where the chip has fewer scales than the published recipe."""
+    scale = layer[0].scale
+    count = len(np.unique(scale))
+    if options.method == "paper" and count < len(scale):
+        text = (
+            f"{len(scale)} outputs share {count} scales on this chip; the published recipe has "
+            "one for each"
+        )
+        yield Deviation("compress", layer[0].name, text)
 
 
 def silent_outputs(results: Mapping[str, CompressedProjection]) -> Iterator[Deviation]:

@@ -15,6 +15,10 @@ METHODS: tuple[str, ...] = get_args(Method)
 ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
 
 
+PUBLISHED_DAMPING = 0.01
+"""Of the recipe as it was published (Shi, Li, Ward-Cherrier 2025)."""
+
+
 @dataclass(frozen=True)
 class LayerChoice:
     """Sparsity and bits of one layer, in place of the network's."""
@@ -43,6 +47,16 @@ class CompressionOptions(CompressionRequest):
     scale_groups: int = 8
     layers: Mapping[str, LayerChoice] = field(default_factory=dict)
     threads: int = 0
+
+    @property
+    def tries(self) -> bool:
+        """Whether variants of each layer are tried: the published recipe has none."""
+        return self.tune and self.method != "paper"
+
+    @property
+    def added(self) -> float:
+        """What is added to the Hessian's diagonal, relative to its mean."""
+        return PUBLISHED_DAMPING if self.method == "paper" else self.damping
 
     @classmethod
     def of(cls, asked: Compression, *, scale_groups: int) -> CompressionOptions:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,13 +19,17 @@ from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import Pattern
 from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.simulate import FloatRun
 from osbc_deploy.progress import Progress, task
 
-__all__ = ["pattern_of", "plan", "shared_weights", "shared_widths"]
+__all__ = ["Cost", "pattern_of", "plan", "shared_weights", "shared_widths"]
+
+Cost: TypeAlias = Callable[[str, Sequence[CompressedProjection]], int]
+"""What the compressed weights into a population take on a chip, in whole words of its memory."""
 
 _WIDTHS = range(1, 9)
 
@@ -45,6 +50,7 @@ def plan(
     options: CompressionOptions,
     store: SolverState | None,
     progress: Progress,
+    cost: Cost | None = None,
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return how many weights and bits every population's weights get."""
     done = store.load_plan() if store else None
@@ -80,7 +86,7 @@ def plan(
         keep |= shared_weights(weights, problems, options)
     if problems and options.mixed:
         patterns = {n: pattern_of(network, _population(network, n), options) for n in problems}
-        bits |= shared_widths(problems, keep, patterns, options, progress)
+        bits |= shared_widths(problems, keep, patterns, options, progress, cost)
     if store:
         store.save_plan({"keep": keep, "bits": bits})
     return keep, bits
@@ -130,15 +136,26 @@ def shared_widths(
     patterns: Mapping[str, Pattern],
     options: CompressionOptions,
     progress: Progress,
+    cost: Cost | None = None,
 ) -> dict[str, int]:
-    """Return the bits of each layer whose average is what is asked for."""
+    """Return the bits of each layer that take no more than the bits asked for would everywhere.
+
+    What they take is counted as the chip stores them, by `cost`; without one, the bits of all
+    weights that were kept count.
+    """
     space = Workspace(options.solver_memory, options.threads)
-    losses, stored = [], []
+    losses, costs = [], []
     with task(progress, "mixed precision", len(problems)):
         for name, problem in problems.items():
             pruned = prune_layer(problem, keep[name], pattern=patterns[name], space=space)
             found = quantize_layer(problem, pruned, _WIDTHS, options.scale_groups, space)
             losses.append({f[0].bits: f[0].relative_loss["total"] for f in found})
-            stored.append(sum(p.kept for p in found[0]))
+            costs.append(
+                {
+                    f[0].bits: f[0].bits * sum(p.kept for p in f) if cost is None else cost(name, f)
+                    for f in found
+                }
+            )
             progress.advance()
-    return dict(zip(problems, mixed_widths(losses, stored, options.bits), strict=True))
+    room = sum(taken[options.bits] for taken in costs)
+    return dict(zip(problems, mixed_widths(losses, costs, room), strict=True))

@@ -11,8 +11,9 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.compress.damping import DampedHessian, damp
 from osbc_deploy.compress.exact import product
-from osbc_deploy.compress.hessian import Moments, groups_of
+from osbc_deploy.compress.hessian import groups_of
 from osbc_deploy.compress.kernels import factorized, solve_many
+from osbc_deploy.compress.moments import Moments
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import Population, Projection
 
@@ -46,6 +47,8 @@ class LayerProblem:
     pull : float
         See :func:`pose`.
     deviations : tuple of Deviation
+    full : bool
+        Whether codes are all that two's complement holds, one more below zero than above.
     """
 
     afferents: tuple[Projection, ...]
@@ -59,6 +62,7 @@ class LayerProblem:
     free_bias: bool
     pull: float
     deviations: tuple[Deviation, ...]
+    full: bool = False
 
     @property
     def name(self) -> str:
@@ -165,6 +169,9 @@ def pose(
         for entry in damped
         if entry.attempts > 1
     ]
+    if moments.rows < moments.of:
+        text = f"Hessian from {moments.rows:,} of {moments.of:,} rows, drawn with a seed"
+        deviations.append(Deviation("compress", afferents[0].name, text))
     return LayerProblem(
         tuple(afferents),
         population.neuron.spiking,

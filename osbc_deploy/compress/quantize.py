@@ -22,6 +22,7 @@ from osbc_deploy.jit import compiled
 __all__ = [
     "choose_scales",
     "levels",
+    "nearest_code",
     "quantize_rows",
     "round_to_grid",
     "search_scales",
@@ -58,16 +59,19 @@ def levels(bits: int) -> int:
     return max(1, (1 << (bits - 1)) - 1)
 
 
-def round_to_grid(w: FloatArray, scale: FloatArray, bits: int) -> FloatArray:
-    """Return the nearest codes of `w` on the grid of `scale` (broadcast), as floats."""
+def round_to_grid(w: FloatArray, scale: FloatArray, bits: int, *, full: bool = False) -> FloatArray:
+    """Return the nearest codes of `w` on the grid of `scale` (broadcast), as floats.
+
+    All that two's complement holds are codes where `full`: one more below zero.
+    """
     if bits == 1:
         return np.where(w < 0, -1.0, 1.0)
     top = levels(bits)
-    return np.clip(np.rint(w / scale), -top, top)
+    return np.clip(np.rint(w / scale), -top - int(full), top)
 
 
 def search_scales(
-    W: FloatArray, mask: BoolArray, importance: FloatArray, bits: int
+    W: FloatArray, mask: BoolArray, importance: FloatArray, bits: int, *, full: bool = False
 ) -> tuple[FloatArray, FloatArray]:
     """Return candidate scales and every row's error when rounded to nearest on them.
 
@@ -80,6 +84,8 @@ def search_scales(
         Weight of each squared error: the diagonal of the Hessian.
     bits : int
         1 to 8.
+    full : bool
+        As in :func:`round_to_grid`.
 
     Returns
     -------
@@ -99,7 +105,7 @@ def search_scales(
     candidates = top / levels(bits) * np.ldexp(np.array(_OCTAVE)[step], -octave)
     errors = np.empty((len(W), count))
     for k, scale in enumerate(candidates):
-        rounded = round_to_grid(W, scale, bits) * scale
+        rounded = round_to_grid(W, scale, bits, full=full) * scale
         errors[:, k] = (weighting * (W - rounded) ** 2).sum(axis=1)
     return candidates, errors
 
@@ -168,6 +174,7 @@ def quantize_rows(
     space: Workspace | None = None,
     *,
     polish: bool = True,
+    full: bool = False,
 ) -> tuple[IntArray, FloatArray]:
     """Quantize weight by weight, the error of each made up for by the weights still free.
 
@@ -195,6 +202,8 @@ def quantize_rows(
     space : Workspace
     polish : bool
         Whether to improve single codes at the end.
+    full : bool
+        As in :func:`round_to_grid`.
 
     Returns
     -------
@@ -211,6 +220,7 @@ def quantize_rows(
     if not W.size:
         return codes, lost
     tops = np.array([0 if bits == 1 else levels(bits) for bits in widths], np.float64)
+    extra = float(full)
     by_row = np.stack([np.broadcast_to(scale, len(W)) for scale in scales], axis=1)
     if mask.all():
         ordered = gathered(H, rising)
@@ -222,9 +232,9 @@ def quantize_rows(
                 values = np.array(W[part][:, rising], np.float64)
                 for k, top in enumerate(tops):
                     scale = np.ascontiguousarray(by_row[part, k])
-                    q, found = _walk_shared(values, factor, scale, top)
+                    q, found = _walk_shared(values, factor, scale, -top - extra, top)
                     if polish:
-                        q, found = _polish_shared(values, ordered, q, scale, widths[k])
+                        q, found = _polish_shared(values, ordered, q, scale, widths[k], full=full)
                     codes[k, part][:, rising] = q
                     lost[k, part] = found
 
@@ -240,7 +250,7 @@ def quantize_rows(
             q = np.empty((len(tops), len(columns)))
             found = np.empty(len(tops))
             factor = factorized(block.copy())
-            _quantize(values, block, factor, by_row[row], tops, polish, q, found)
+            _quantize(values, block, factor, by_row[row], tops, extra, polish, q, found)
             codes[:, row, columns] = q
             lost[:, row] = found
 
@@ -250,16 +260,24 @@ def quantize_rows(
 
 
 @compiled
-def _nearest(w: float, scale: float, top: float) -> float:
+def nearest_code(w: float, scale: float, low: float, top: float) -> float:
     """Return :func:`round_to_grid` of a number; `top` is 0 for one bit."""
     if top == 0.0:
         return -1.0 if w < 0.0 else 1.0
-    return float(min(max(np.rint(w / scale), -top), top))
+    return float(min(max(np.rint(w / scale), low), top))
 
 
 @compiled
 def _quantize(
-    w: Any, H: Any, U: Any, scales: Any, tops: Any, polish: bool, codes: Any, lost: Any
+    w: Any,
+    H: Any,
+    U: Any,
+    scales: Any,
+    tops: Any,
+    extra: float,
+    polish: bool,
+    codes: Any,
+    lost: Any,
 ) -> None:
     """Quantize one row (n,) on each grid; `H` (n, n) with its factor `U` are those of its support.
 
@@ -270,10 +288,11 @@ def _quantize(
     fed, slope = np.empty(n), np.empty(n)
     for k in range(len(tops)):
         scale, top, q = scales[k], tops[k], codes[k]
+        low = -top - extra
         fed[:] = 0.0
         total = 0.0
         for i in range(n - 1, -1, -1):
-            q[i] = _nearest(w[i] + fed[i] / U[i, i], scale, top)
+            q[i] = nearest_code(w[i] + fed[i] / U[i, i], scale, low, top)
             error = w[i] - q[i] * scale
             left = U[i, i] * error + fed[i]
             total += left * left
@@ -289,7 +308,7 @@ def _quantize(
             for _ in range(_POLISH):
                 moved = False
                 for i in range(n):
-                    wanted = _nearest(scale * q[i] + slope[i] / H[i, i], scale, top)
+                    wanted = nearest_code(scale * q[i] + slope[i] / H[i, i], scale, low, top)
                     if wanted != q[i]:
                         moved = True
                         change, row = scale * (wanted - q[i]), H[i]
@@ -305,7 +324,7 @@ def _quantize(
 
 
 def _walk_shared(
-    W: FloatArray, U: FloatArray, scale: FloatArray, top: float
+    W: FloatArray, U: FloatArray, scale: FloatArray, low: float, top: float
 ) -> tuple[FloatArray, FloatArray]:
     """Return codes and losses of rows that share a factor, from the last column to the first."""
     n = W.shape[1]
@@ -313,7 +332,7 @@ def _walk_shared(
     for end in range(n, 0, -_BLOCK):
         start = max(0, end - _BLOCK)
         fed = product(error[:, end:], U[start:end, end:].T, coarse=True)
-        _walk_block(W, U, scale, top, start, end, fed, codes, error, lost)
+        _walk_block(W, U, scale, low, top, start, end, fed, codes, error, lost)
     return codes, lost
 
 
@@ -322,6 +341,7 @@ def _walk_block(
     W: Any,
     U: Any,
     scale: Any,
+    low: float,
     top: float,
     start: int,
     end: int,
@@ -335,7 +355,7 @@ def _walk_block(
     for r in range(len(W)):
         for i in range(end - 1, start - 1, -1):
             own = fed[r, i - start]
-            codes[r, i] = _nearest(W[r, i] + own / U[i, i], scale[r], top)
+            codes[r, i] = nearest_code(W[r, i] + own / U[i, i], scale[r], low, top)
             error[r, i] = W[r, i] - codes[r, i] * scale[r]
             left = U[i, i] * error[r, i] + own
             lost[r] += left * left
@@ -345,7 +365,13 @@ def _walk_block(
 
 
 def _polish_shared(
-    W: FloatArray, H: FloatArray, codes: FloatArray, scale: FloatArray, bits: int
+    W: FloatArray,
+    H: FloatArray,
+    codes: FloatArray,
+    scale: FloatArray,
+    bits: int,
+    *,
+    full: bool,
 ) -> tuple[FloatArray, FloatArray]:
     """Move one code at a time to its best place; return codes and losses."""
     slope = product(W - codes * scale[:, None], H)
@@ -354,7 +380,7 @@ def _polish_shared(
         moved = False
         for i in range(codes.shape[1]):
             here = codes[:, i]
-            wanted = round_to_grid(scale * here + slope[:, i] / diagonal[i], scale, bits)
+            wanted = round_to_grid(scale * here + slope[:, i] / diagonal[i], scale, bits, full=full)
             rows = np.flatnonzero(wanted != here)
             if len(rows):
                 moved = True

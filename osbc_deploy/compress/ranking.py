@@ -86,6 +86,8 @@ def rank_rows(
     keep: int,
     space: Workspace,
     targets: Sequence[FloatArray] | None = None,
+    *,
+    exact: bool = False,
 ) -> Ranking:
     """Rank the weights of all groups so that up to `keep` of them can be chosen.
 
@@ -98,14 +100,16 @@ def rank_rows(
     space : Workspace
     targets : sequence of ndarray (rows, live), optional
         ``W H`` of the live inputs, where it is known.
+    exact : bool
+        Whether all weights are ranked, whatever it takes.
 
     Returns
     -------
     Ranking
     """
-    exact, hybrid = _exact_work(blocks, damped), _hybrid_work(blocks, damped, keep)
+    all_of_it, hybrid = _exact_work(blocks, damped), _hybrid_work(blocks, damped, keep)
     pairs = list(zip(blocks, damped, strict=True))
-    if _fits(damped, space.memory) and exact <= max(_EXACT_WORK, hybrid):
+    if exact or (_fits(damped, space.memory) and all_of_it <= max(_EXACT_WORK, hybrid)):
         paths = [eliminate(W[:, d.live], d.H, space) for W, d in pairs]
         return Ranking(
             "elimination",

@@ -14,14 +14,12 @@ from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import array_bytes, shown
 from osbc_deploy.model.graph import Network, Population
+from osbc_deploy.model.simulate import activity_bytes
 
 __all__ = ["PLAIN_MATRICES", "check_needed", "check_solver_memory", "hessian_bytes", "matrices_of"]
 
 _TUNED, PLAIN_MATRICES, _KEPT = 18, 6, 3
 """Matrices of a layer: at most, by what is asked, and those that stay when all layers are held."""
-
-_BATCH = 16
-"""Samples filtered at a time; see :func:`.membrane_moments`."""
 
 
 def hessian_bytes(network: Network, population: Population, matrices: int, steps: int) -> int:
@@ -31,8 +29,9 @@ def hessian_bytes(network: Network, population: Population, matrices: int, steps
         connection = projection.connection
         shape = network.shape_of(projection.pre)
         fan_in += connection.fan_in
-        # Filtered spikes as float64, while they are and after; twice, for the float network's.
-        seen += 4 * array_bytes((_BATCH, steps, *shape), 8)
+        # Filtered spikes of a sample as float64, while they are and after; twice, for the float
+        # network's. Batches are as large as the memory allows.
+        seen += 4 * array_bytes((steps, *shape), 8)
         if projection.pool is not None:
             shape = projection.pool.output_shape(shape)
         places = array_bytes(connection.output_shape(shape)[1:], 1)
@@ -41,16 +40,32 @@ def hessian_bytes(network: Network, population: Population, matrices: int, steps
     return matrices * array_bytes((groups, fan_in, fan_in), 8) + seen + unfolded
 
 
+def run_bytes(network: Network, samples: int, steps: int, *, tuned: bool) -> int:
+    """Return what the spikes of all populations take, a bit each, and a sample's activity.
+
+    Where variants are tried, spikes are kept with the float and with the compressed weights.
+    """
+    heard = {p.pre for p in network.projections}
+    sizes = {p.name: p.size for p in network.populations}
+    bits = sum(-(-steps * size // 8) for name, size in sizes.items() if name in heard)
+    return (2 if tuned else 1) * samples * bits + activity_bytes(steps, list(sizes.values()))
+
+
 def check_solver_memory(
-    network: Network, steps: int, options: CompressionOptions, *, tuned: bool, together: bool
+    network: Network,
+    samples: tuple[int, int],
+    options: CompressionOptions,
+    *,
+    tuned: bool,
+    together: bool,
 ) -> None:
     """Refuse a network whose Hessians do not fit into the solver's memory.
 
     Parameters
     ----------
     network : Network
-    steps : int
-        Time steps of the calibration samples.
+    samples : (int, int)
+        Calibration samples and their time steps.
     options : CompressionOptions
     tuned : bool
         Whether variants of each layer are tried.
@@ -65,12 +80,14 @@ def check_solver_memory(
     if options.method == "magnitude" and not together:
         return
     matrices = matrices_of(options, tuned=tuned)
-    kept = 0
+    kept = run_bytes(network, *samples, tuned=tuned)
     if together:
-        kept = sum(hessian_bytes(network, p, _KEPT, 0) for p in network.trained)
+        kept += sum(hessian_bytes(network, p, _KEPT, 0) for p in network.trained)
 
     def needed(matrices: int) -> dict[str, int]:
-        return {p.name: kept + hessian_bytes(network, p, matrices, steps) for p in network.trained}
+        return {
+            p.name: kept + hessian_bytes(network, p, matrices, samples[1]) for p in network.trained
+        }
 
     inputs = {
         p.name: (

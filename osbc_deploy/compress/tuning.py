@@ -9,6 +9,8 @@ cross term
     held to the original weights as much as leaves the least loss on the held-out samples;
 free bias
     where there is a bias, let it take what the weights leave on average;
+full range
+    at 2 and 3 bits, take the code that two's complement has below zero and not above;
 threshold
     match the float population's mean rate (pruned weights carry less variance, so neurons fire
     too little).
@@ -27,15 +29,22 @@ from typing import Protocol
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
-from osbc_deploy.compress.exact import product
-from osbc_deploy.compress.hessian import Moments, membrane_moments
+from osbc_deploy.compress.guard import target_loss
+from osbc_deploy.compress.hessian import groups_of, membrane_moments, rows_of
+from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.problem import LayerProblem, pose
 from osbc_deploy.compress.result import CompressedProjection, adapted
-from osbc_deploy.model.delivery import delivered
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.sampling import rows_wanted
+from osbc_deploy.model.delivery import delivered, lateness
 from osbc_deploy.model.graph import Network, Population, Projection
+from osbc_deploy.model.raster import Raster, part_of
 from osbc_deploy.model.simulate import simulate
 
-__all__ = ["HELD_OUT", "MIN_HELD_OUT", "Scene", "Trial", "tune", "tune_threshold"]
+__all__ = ["ACTIVITY", "HELD_OUT", "MIN_HELD_OUT", "Scene", "Trial", "tune", "tune_threshold"]
+
+ACTIVITY = 4
+"""A quarter of the solver's memory is for the activity of samples simulated side by side."""
 
 HELD_OUT = 5
 """Every fifth calibration sample judges."""
@@ -53,6 +62,9 @@ _DECIMALS = 6
 
 _PULLS = (1.0, 3.0, 10.0, 30.0)
 """Multiples of the damping that may hold the cross term's target to the weights as they were."""
+
+_FEW_BITS = 3
+"""Where one code more is a third or a seventh of all; of four bits, 7 % of the codes."""
 
 Layer = tuple[CompressedProjection, ...]
 Solve = Callable[[LayerProblem], Layer]
@@ -100,29 +112,30 @@ class Scene:
         The float network.
     population : Population
     calibration : ndarray of uint8 (n, T, *input_shape)
-    before : dict of ndarray of uint8
+    before : dict of ndarray or PackedSpikes
         Spikes of the input and of populations before, of the float network.
-    arriving : dict of ndarray of uint8
+    arriving : dict of ndarray or PackedSpikes
         The same with compressed weights, of the input and the populations before this one.
     rate : float
         Mean spikes per neuron and step of this population in the float network.
     method : str
     damping : float
-    memory : int
-    on_samples : callable
+    space : Workspace
         Told the number of samples whose moments are added.
+    rows_per_input : int
+        Of a convolution's Hessian, where there are more.
     """
 
     network: Network
     population: Population
     calibration: SpikeArray
-    before: Mapping[str, SpikeArray]
-    arriving: Mapping[str, SpikeArray]
+    before: Mapping[str, Raster]
+    arriving: Mapping[str, Raster]
     rate: float
     method: str
     damping: float
-    memory: int
-    on_samples: Callable[[int], None] = lambda samples: None
+    space: Workspace
+    rows_per_input: int
 
     @property
     def afferents(self) -> tuple[Projection, ...]:
@@ -142,20 +155,28 @@ class Scene:
         """Return the moments of some samples; with a cross term, of the spikes that arrive now."""
         # What is not compressed yet, the population itself above all, is taken as it was.
         seen = {**self.before, **self.arriving} if cross else self.before
+        samples = len(self.calibration)
+        fan_in = sum(p.connection.fan_in for p in self.afferents)
+        rows = max(rows_of(p, self.before[p.pre].shape) for p in self.afferents)
+        wanted = rows_wanted(groups_of(self.afferents), fan_in, rows, self.rows_per_input)
+        if wanted is not None:
+            wanted = -(-wanted * len(range(*part.indices(samples))) // samples)
         return membrane_moments(
             self.afferents,
             None if self.method == "obc" else self.population.neuron.dynamics(),
             [self._heard(p, seen, part) for p in self.afferents],
             [self._heard(p, self.before, part) for p in self.afferents] if cross else None,
-            memory=self.memory,
-            on_batch=self.on_samples,
+            wanted=wanted,
+            space=self.space,
         )
 
-    def _heard(
-        self, projection: Projection, spikes: Mapping[str, SpikeArray], part: slice
-    ) -> SpikeArray:
+    def _heard(self, projection: Projection, spikes: Mapping[str, Raster], part: slice) -> Raster:
         """Return the spikes a projection delivers, when it delivers them."""
-        return delivered(self.network, projection, spikes[projection.pre][part])
+        found = part_of(spikes[projection.pre], part)
+        late = lateness(self.network, projection)
+        if isinstance(late, int) and late == 0:
+            return found
+        return delivered(self.network, projection, found[:])
 
     def problem(self, moments: Moments, *, free_bias: bool, pull: float = 1.0) -> LayerProblem:
         """State the problem of the population's weights."""
@@ -200,6 +221,7 @@ class _Variant:
     free_bias: bool = False
     threshold: bool = False
     pull: float = 1.0
+    full: bool = False
 
     def __str__(self) -> str:
         parts = [
@@ -208,6 +230,7 @@ class _Variant:
                 (f"cross term (pull {self.pull:g})", self.cross),
                 ("free bias", self.free_bias),
                 ("threshold", self.threshold),
+                ("full range", self.full),
             )
             if on
         ]
@@ -248,11 +271,21 @@ def tune(scene: Trial, solve: Solve) -> tuple[Layer, LayerProblem]:
             scores[replace(variant, threshold=True)] = errors_of(scene.matched(layer))
     best = _best(scores)
     fitted, held = moments[best.cross]
-    problem = scene.problem(fitted + held, free_bias=best.free_bias, pull=best.pull)
-    layer = solve(problem)
-    if best.threshold:
-        layer = scene.matched(layer)
+    if 1 < layer[0].bits <= _FEW_BITS and scene.method != "magnitude":
+        best = replace(best, full=True)
+        scores[best] = errors_of(_solved(scene, solve, best, fitted)[0])
+        best = _best(scores)
+    layer, problem = _solved(scene, solve, best, fitted + held)
     return _told(layer, scores, best), problem
+
+
+def _solved(
+    scene: Trial, solve: Solve, variant: _Variant, moments: Moments
+) -> tuple[Layer, LayerProblem]:
+    problem = scene.problem(moments, free_bias=variant.free_bias, pull=variant.pull)
+    problem = replace(problem, full=variant.full)
+    layer = solve(problem)
+    return scene.matched(layer) if variant.threshold else layer, problem
 
 
 def tune_threshold(scene: Trial, layer: Layer) -> Layer:
@@ -296,19 +329,7 @@ def _posed(scene: Trial, variant: _Variant, fitted: Moments, held: Moments) -> L
     if not variant.cross:
         return scene.problem(fitted, free_bias=variant.free_bias)
     problems = [scene.problem(fitted, free_bias=variant.free_bias, pull=p) for p in _PULLS]
-    return min(problems, key=lambda problem: _held_out_loss(problem, held))
-
-
-def _held_out_loss(problem: LayerProblem, held: Moments) -> float:
-    """Return ``|M X' w* - M X w|^2`` less ``|M X w|^2``, of targets that are not compressed yet."""
-    hessian, cross = held.centred() if problem.free_bias else (held.hessian, held.cross)
-    total = 0.0
-    for group, W in enumerate(problem.blocks):
-        left = product(W, hessian[group])
-        if cross is not None:
-            left -= 2.0 * product(problem.original[group], cross[group].T)
-        total += float((W * left).sum())
-    return total
+    return min(problems, key=lambda problem: target_loss(problem, held))
 
 
 def _sum(scene: Trial, *, cross: bool, starts: Sequence[int]) -> Moments:
@@ -327,15 +348,22 @@ class _Judge:
         part = slice(HELD_OUT - 1, None, HELD_OUT)
         self._scene = scene
         self._input = scene.calibration[part]
-        self._given = {name: raster[part] for name, raster in scene.arriving.items()}
-        wanted = simulate(scene.network, self._input, exact=True).output
+        self._given = {name: part_of(raster, part) for name, raster in scene.arriving.items()}
+        self._memory = scene.space.memory // ACTIVITY
+        wanted = simulate(scene.network, self._input, exact=True, memory=self._memory).output
         self._wanted = wanted.sum(axis=1, dtype=np.float64).reshape(len(wanted), -1)
         square = float((self._wanted**2).sum(axis=1).mean())
         self._unit = square if square > 0 else 1.0
 
     def errors(self, layer: Sequence[CompressedProjection]) -> FloatArray:
         """Return the squared error of each held-out sample's output, summed over time."""
-        run = simulate(self._scene.with_layer(layer), self._input, given=self._given, exact=True)
+        run = simulate(
+            self._scene.with_layer(layer),
+            self._input,
+            given=self._given,
+            exact=True,
+            memory=self._memory,
+        )
         got = run.output.sum(axis=1, dtype=np.float64).reshape(len(run.output), -1)
         return np.asarray(((got - self._wanted) ** 2).sum(axis=1) / self._unit)
 
@@ -346,7 +374,7 @@ def _matched(
     """Return the layer with the threshold at which the float population's mean rate is met."""
     name = scene.population.name
     few = slice(0, _RATE_SAMPLES)
-    given = {n: r[few] for n, r in scene.arriving.items()}
+    given = {n: part_of(r, few) for n, r in scene.arriving.items()}
     low, high = (math.log(factor) for factor in _FACTORS)
 
     def at(exponent: float) -> tuple[CompressedProjection, ...]:
@@ -361,6 +389,8 @@ def _matched(
             given=given,
             until=name,
             exact=True,
+            output=False,
+            memory=scene.space.memory // ACTIVITY,
         )
         # A higher threshold fires less.
         low, high = (middle, high) if run.rates[name] > scene.rate else (low, middle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from osbc_deploy.chip.alone import map_alone
 from osbc_deploy.chip.layers import layer_of
 from osbc_deploy.chip.mapping import map_layers
 from osbc_deploy.chip.target import Target
@@ -15,7 +16,6 @@ from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.search import Candidate, Cost
 from osbc_deploy.lower.counting import Apart
-from osbc_deploy.lower.lowering import unmeasured
 from osbc_deploy.lower.scaling import Layer, gates
 from osbc_deploy.lower.timing import Timing, relays
 from osbc_deploy.model.graph import INPUT, Network, Population
@@ -37,8 +37,6 @@ def layer_candidates(
     target: Target,
     times: Timing,
     *,
-    to_convolution: bool,
-    is_output: bool,
     progress: Progress,
     sparsities: Sequence[float] = SPARSITIES,
     bits: Sequence[int] = BITS,
@@ -55,8 +53,6 @@ def layer_candidates(
     target : Target
     times : Timing
         Of the network: delays take memory too.
-    to_convolution, is_output : bool
-        Whether its spikes go to convolutions only, and whether it is the last.
     progress : Progress
         Advanced once per sparsity.
     sparsities, bits : sequence
@@ -83,8 +79,6 @@ def layer_candidates(
                 target,
                 times,
                 sparsity,
-                to_convolution=to_convolution,
-                is_output=is_output,
             )
             for projections in quantize_layer(problem, pruned, bits, target.memory.scale_groups)
         ]
@@ -147,21 +141,8 @@ def _costed(
     target: Target,
     times: Timing,
     sparsity: float,
-    *,
-    to_convolution: bool,
-    is_output: bool,
 ) -> Candidate:
-    network = apart.network
-    weights = apart.weights({p.name: p for p in projections})
-    lowered, fixed = unmeasured(network, population, weights, times, target.number_formats)
-    shapes = [network.shape_of(p.pre) for p in network.afferents(population.name)]
-    layer = layer_of(
-        fixed,
-        tuple(zip(lowered, shapes, strict=True)),
-        to_convolution=to_convolution,
-        is_output=is_output,
-    )
-    mapping = map_layers((layer,), target, whole=False)
+    mapping = map_alone(apart, population, projections, target, times)
     misfits = mapping.misfits()
     limiting = max((core.limiting() for core in mapping.cores), key=lambda pair: pair[1])[0]
     return Candidate(

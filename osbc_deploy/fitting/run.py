@@ -157,16 +157,12 @@ def _candidates(
     found = {}
     with task(progress, "candidates", len(statistics.problems) * len(SPARSITIES)):
         for problem, population in zip(statistics.problems, network.trained, strict=True):
-            following = [p for p in network.projections if p.pre == population.name]
             found[problem.afferents[0].name] = layer_candidates(
                 problem,
                 apart,
                 population,
                 job.chip,
                 times,
-                to_convolution=bool(following)
-                and all(p.connection.convolutional for p in following),
-                is_output=population is network.populations[-1],
                 progress=progress,
             )
     return found

@@ -10,22 +10,24 @@ on those.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, InputArray, SpikeArray, peak_of
+from osbc_deploy.arrays import FloatArray, InputArray
 from osbc_deploy.model.currents import Current, exact_current, framework_current
 from osbc_deploy.model.delivery import arriving, lateness
 from osbc_deploy.model.graph import INPUT, Network, Population
+from osbc_deploy.model.raster import PackedSpikes, Raster, peak_of_raster
 from osbc_deploy.progress import SILENT, Progress, task
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FloatRun", "simulate"]
+__all__ = ["FloatRun", "activity_bytes", "simulate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +44,15 @@ class FloatRun:
         Mean spikes per neuron and step of every spiking population.
     v : dict of ndarray of the network's dtype, each (n, T, *population shape)
         Membrane potential after each step, of the populations whose states are kept.
+    packed : dict of PackedSpikes (n, T, *population shape)
+        Spikes of the populations whose spikes are kept a bit each.
     """
 
     spikes: Mapping[str, InputArray]
     output: FloatArray
     rates: Mapping[str, float]
     v: Mapping[str, FloatArray] = field(default_factory=dict)
+    packed: Mapping[str, PackedSpikes] = field(default_factory=dict)
 
 
 def simulate(
@@ -56,10 +61,13 @@ def simulate(
     *,
     record: Collection[str] = (),
     states: Collection[str] = (),
-    given: Mapping[str, SpikeArray] | None = None,
+    pack: Collection[str] = (),
+    given: Mapping[str, Raster] | None = None,
     until: str | None = None,
     exact: bool = False,
+    output: bool = True,
     batch_size: int = 64,
+    memory: int | None = None,
     progress: Progress = SILENT,
     title: str = "float network",
 ) -> FloatRun:
@@ -74,7 +82,9 @@ def simulate(
         Populations whose spikes are kept; ``"input"`` is allowed.
     states : collection of str
         Populations whose membrane potentials are kept.
-    given : dict of ndarray of uint8, each (n, T, *population shape), optional
+    pack : collection of str
+        Populations whose spikes are kept a bit each.
+    given : dict of ndarray of uint8 or PackedSpikes, each (n, T, *population shape), optional
         Spikes of populations that are taken as they are and not simulated.
     until : str, optional
         The last population to simulate, whose activity is the run's output; the network's own by
@@ -82,8 +92,13 @@ def simulate(
     exact : bool
         Whether currents are exact sums, rounded once (:func:`.exact_current`), and not the
         framework's.
+    output : bool
+        Whether to keep the output.
     batch_size : int
         Samples simulated side by side.
+    memory : int, optional
+        Bytes that the activity of those may take; fewer are simulated then. Only `exact` sums do
+        not depend on it.
 
     Returns
     -------
@@ -92,7 +107,7 @@ def simulate(
     import torch
 
     dtype = getattr(torch, network.dtype)
-    known: dict[str, InputArray] = {INPUT: spikes, **(given or {})}
+    known: dict[str, Raster] = {INPUT: spikes, **(given or {})}
     last = until or network.output.name
     blocks = _up_to(network, last, known)
     populations = [p for block in blocks for p in block]
@@ -102,7 +117,17 @@ def simulate(
         for p in populations
         if p.name in record and p.neuron.spiking
     }
-    output = np.empty((n, steps, *network.shape_of(last)), network.dtype)
+    packed = {
+        p.name: PackedSpikes((n, steps, *p.shape))
+        for p in populations
+        if p.name in pack and p.neuron.spiking
+    }
+    if memory is not None:
+        heard = {name for block in blocks for name in _heard(network, block)}
+        sizes = [math.prod(network.shape_of(name)) for name in heard & known.keys()]
+        each = activity_bytes(steps, [*sizes, *(p.size for p in populations)])
+        batch_size = max(1, min(batch_size, memory // each))
+    answers = np.empty((n if output else 0, steps, *network.shape_of(last)), network.dtype)
     v: dict[str, FloatArray] = {
         p.name: np.empty((n, steps, *p.shape), network.dtype)
         for p in populations
@@ -128,14 +153,23 @@ def simulate(
                     fired[name] += int(torch.count_nonzero(answer))
                 if name in kept:
                     kept[name][rows] = np.moveaxis(answer.to(torch.uint8).numpy(), 0, 1)
+                if name in packed:
+                    packed[name][rows] = np.moveaxis(answer.to(torch.uint8).numpy(), 0, 1)
             for name, potential in potentials.items():
                 v[name][rows] = np.moveaxis(potential.numpy(), 0, 1)
-            output[rows] = np.moveaxis(activity[last].numpy(), 0, 1)
+            if output:
+                answers[rows] = np.moveaxis(activity[last].numpy(), 0, 1)
             progress.advance(rows.stop - rows.start)
     rates = {p.name: fired[p.name] / (n * steps * p.size) for p in populations if p.name in fired}
     if INPUT in record:
         kept[INPUT] = spikes
-    return FloatRun(spikes=kept, output=output, rates=rates, v=v)
+    return FloatRun(spikes=kept, output=answers, rates=rates, v=v, packed=packed)
+
+
+def activity_bytes(steps: int, sizes: Sequence[int]) -> int:
+    """Return what the activity of populations of these sizes takes for one sample."""
+    # In single precision, and once more while it is written.
+    return max(1, 4 * steps * (sum(sizes) + max(sizes)))
 
 
 def _up_to(network: Network, last: str, known: Collection[str]) -> list[list[Population]]:
@@ -157,7 +191,7 @@ def _heard(network: Network, block: Sequence[Population]) -> set[str]:
 def _currents(
     network: Network,
     populations: Sequence[Population],
-    known: Mapping[str, InputArray],
+    known: Mapping[str, Raster],
     dtype: torch.dtype,
     *,
     exact: bool,
@@ -165,7 +199,7 @@ def _currents(
     found = [p for population in populations for p in network.afferents(population.name)]
     if not exact:
         return {p.name: framework_current(p, dtype) for p in found}
-    peaks = {name: peak_of(raster) for name, raster in known.items()}
+    peaks = {name: peak_of_raster(raster) for name, raster in known.items()}
     # Spikes of others are 0 or 1.
     return {p.name: exact_current(p, dtype, peaks.get(p.pre, 1) or 1) for p in found}
 

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from osbc_deploy.arrays import FloatArray, InputArray
-from osbc_deploy.compress.hessian import Moments, membrane_moments
+from osbc_deploy.compress.hessian import membrane_moments
+from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem, pose
 from osbc_deploy.compress.result import CompressedProjection
+from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.tuning import HELD_OUT, Layer
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError
@@ -97,7 +99,7 @@ def moments_of(
                     [x],
                     None if earlier is None else [y],
                     batch_size=max(1, 16 * len(x) // len(part)),
-                    memory=options.solver_memory,
+                    space=Workspace(options.solver_memory, options.threads),
                 )
                 total = totals[number]
                 totals[number] = found if total is None else total + found
@@ -136,7 +138,7 @@ def problem_of(
         Population(weight.uses[0].neuron, (len(weight.gain),), Neuron()),
         moments,
         method="magnitude" if silent else options.method,
-        damping=options.damping,
+        damping=options.added,
         free_bias=free_bias and not silent,
         pull=pull,
     )

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, InputArray
-from osbc_deploy.compress.hessian import Moments
 from osbc_deploy.compress.layer import (
     nearest,
     prune_by_magnitude,
@@ -16,6 +15,7 @@ from osbc_deploy.compress.layer import (
     quantize_layer,
     split,
 )
+from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.network import silent_outputs
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import Pattern
@@ -77,10 +77,12 @@ class Work:
         self.deviations: list[Deviation] = []
         self._space = Workspace(options.solver_memory, options.threads)
         self._by_size = options.method == "magnitude"
-        self._tuned = options.tune and not self._by_size and len(samples) >= HELD_OUT * MIN_HELD_OUT
+        self._tuned = (
+            options.tries and not self._by_size and len(samples) >= HELD_OUT * MIN_HELD_OUT
+        )
         self._together = options.allocation == "global" or options.mixed
         self._check_memory()
-        if options.tune and not self._tuned and not self._by_size:
+        if options.tries and not self._tuned and not self._by_size:
             text = (
                 f"{len(samples)} calibration samples are too few to hold some out "
                 f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"

@@ -81,7 +81,8 @@ def test_global_budget_has_the_least_sum_of_relative_losses() -> None:
 def test_mixed_widths_are_best_within_the_room_there_is(average: float) -> None:
     losses = [{b: scale * 4.0**-b for b in range(1, 9)} for scale in (1.0, 20.0, 0.1)]
     weights = [100, 100, 100]
-    found = mixed_widths(losses, weights, average)
+    costs = [{b: b * weight for b in range(1, 9)} for weight in weights]
+    found = mixed_widths(losses, costs, average * 300)
     room = average * 300
     assert sum(b * w for b, w in zip(found, weights, strict=True)) <= room
     best = min(
@@ -91,3 +92,21 @@ def test_mixed_widths_are_best_within_the_room_there_is(average: float) -> None:
     )
     total = sum(f[b] for f, b in zip(losses, found, strict=True))
     assert total == pytest.approx(best)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_mixed_widths_are_those_of_an_exhaustive_search(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    widths = range(1, 9)
+    # What a width takes need not rise with it: one bit is stored in two, seven in eight.
+    costs = [{b: int(rng.integers(1, 40)) + b // 2 * 20 for b in widths} for _ in range(5)]
+    losses = [{b: float(rng.random() / b) for b in widths} for _ in range(5)]
+    room = sum(cost[3] for cost in costs)
+    found = mixed_widths(losses, costs, room)
+    assert sum(cost[b] for cost, b in zip(costs, found, strict=True)) <= room
+    least = min(
+        sum(loss[b] for loss, b in zip(losses, chosen, strict=True))
+        for chosen in itertools.product(widths, repeat=5)
+        if sum(cost[b] for cost, b in zip(costs, chosen, strict=True)) <= room
+    )
+    assert sum(loss[b] for loss, b in zip(losses, found, strict=True)) == pytest.approx(least)

@@ -15,6 +15,7 @@ from osbc_deploy.compress.hessian import membrane_moments, membrane_trace
 from osbc_deploy.compress.layer import prune_layer, quantize_layer
 from osbc_deploy.compress.problem import pose
 from osbc_deploy.compress.quantize import quantize_rows
+from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.model.graph import Conv, Dense, Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
@@ -241,7 +242,8 @@ def test_moments_add_up_whatever_the_batches() -> None:
     first = net.projections[:1]
     dynamics = nets.NEURONS["CUBA"].dynamics()
     whole = membrane_moments(first, dynamics, [x], [x[::-1]])
-    tiny = membrane_moments(first, dynamics, [x], [x[::-1]], batch_size=2, memory=1)
+    space = Workspace(memory=1)
+    tiny = membrane_moments(first, dynamics, [x], [x[::-1]], batch_size=2, space=space)
     parts = membrane_moments(first, dynamics, [x[:4]], [x[::-1][:4]]) + membrane_moments(
         first, dynamics, [x[4:]], [x[::-1][4:]]
     )

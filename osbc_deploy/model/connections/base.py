@@ -95,6 +95,10 @@ class Connection(Kind):
         """
         raise NotImplementedError
 
+    def unfolded_at(self, frame: FloatArray, places: IntArray) -> FloatArray:
+        """Return the rows (groups, k, fan_in) of some positions of one frame (*source shape)."""
+        return self.unfolded(frame[None])[:, places]
+
     def followed_by(self, pool: AvgPool) -> Connection:
         """Return the single connection that does what this one and a pooling after it do."""
         raise NotImplementedError

@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
+from osbc_deploy.jit import compiled
 from osbc_deploy.model.connections.base import Connection
 from osbc_deploy.model.windows import AvgPool, Pair, Shape, reached, window_count
 
@@ -107,6 +108,14 @@ class Conv(Convolution, Connection):
         ordered = grouped.transpose(1, 0, 3, 4, 2, 5, 6)
         return np.asarray(ordered.reshape(channels // per_group, m * rows * cols, -1))
 
+    def unfolded_at(self, frame: FloatArray, places: IntArray) -> FloatArray:
+        """Return the rows (groups, k, fan_in) of some positions of one frame (*source shape)."""
+        found = np.empty((self.groups, len(places), self.fan_in))
+        rows, cols = np.divmod(places, self.output_shape(frame.shape)[2])
+        size = self.weight.shape[2:]
+        _unfold(frame, rows, cols, size, self.stride, self.padding, self.dilation, found)
+        return found
+
     def followed_by(self, pool: AvgPool) -> Conv:
         """Return the single convolution that does what this one and a pooling after it do.
 
@@ -129,3 +138,34 @@ class Conv(Convolution, Connection):
             padding=self.padding,
             groups=self.groups,
         )
+
+
+@compiled
+def _unfold(
+    frame: Any,
+    rows: Any,
+    cols: Any,
+    size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    found: Any,
+) -> None:
+    """Write what windows at some places see, zero beyond the border."""
+    channels, height, width = frame.shape
+    groups = len(found)
+    per_group = channels // groups
+    for k in range(len(rows)):
+        top = rows[k] * stride[0] - padding[0]
+        left = cols[k] * stride[1] - padding[1]
+        for g in range(groups):
+            row = found[g, k]
+            at = 0
+            for c in range(g * per_group, (g + 1) * per_group):
+                for i in range(size[0]):
+                    y = top + i * dilation[0]
+                    for j in range(size[1]):
+                        x = left + j * dilation[1]
+                        inside = 0 <= y < height and 0 <= x < width
+                        row[at] = frame[c, y, x] if inside else 0.0
+                        at += 1

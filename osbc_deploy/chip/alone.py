@@ -1,0 +1,50 @@
+"""What a compressed layer takes on a chip, before the rest of the network is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from osbc_deploy.chip.layers import layer_of
+from osbc_deploy.chip.mapping import Mapping, map_layers
+from osbc_deploy.chip.target import Target
+from osbc_deploy.compress.result import CompressedProjection
+from osbc_deploy.lower.counting import Apart
+from osbc_deploy.lower.lowering import unmeasured
+from osbc_deploy.lower.timing import Timing
+from osbc_deploy.model.graph import Population
+
+__all__ = ["map_alone"]
+
+
+def map_alone(
+    apart: Apart,
+    population: Population,
+    projections: Sequence[CompressedProjection],
+    target: Target,
+    times: Timing,
+) -> Mapping:
+    """Return the cores of a population with its compressed afferents.
+
+    Parameters
+    ----------
+    apart : Apart
+        The network, with gates that count spikes where a pooling is not merged.
+    population : Population
+    projections : sequence of CompressedProjection
+        All that end in it.
+    target : Target
+    times : Timing
+        Of the network: delays take memory too.
+    """
+    network = apart.network
+    weights = apart.weights({p.name: p for p in projections})
+    lowered, fixed = unmeasured(network, population, weights, times, target.number_formats)
+    shapes = [network.shape_of(p.pre) for p in network.afferents(population.name)]
+    following = [p for p in network.projections if p.pre == population.name]
+    layer = layer_of(
+        fixed,
+        tuple(zip(lowered, shapes, strict=True)),
+        to_convolution=bool(following) and all(p.connection.convolutional for p in following),
+        is_output=population.name == network.output.name,
+    )
+    return map_layers((layer,), target, whole=False)

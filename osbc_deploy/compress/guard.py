@@ -1,0 +1,70 @@
+"""What is lost on rows and samples that were held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from osbc_deploy.compress.exact import product
+from osbc_deploy.compress.moments import Moments
+from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.result import CompressedProjection
+from osbc_deploy.compress.support import loss
+from osbc_deploy.deviations import Deviation
+
+__all__ = ["enough_rows", "held_out_loss", "held_out_note", "target_loss"]
+
+_GAP = 0.015
+"""How much more may be lost on rows held out. What a solution from few rows gains on those it was
+made for, it loses on others, so half of this is what more rows could save."""
+
+
+def held_out_loss(problem: LayerProblem, layer: Sequence[CompressedProjection]) -> float | None:
+    """Return the relative loss of a solved layer on the rows held out; None where none are."""
+    held = problem.moments.held
+    if held is None:
+        return None
+    hessian = held.centred()[0] if problem.free_bias else held.hessian
+    groups, rows = problem.blocks.shape[:2]
+    weights = np.concatenate([p.weight.reshape(groups, rows, -1) for p in layer], axis=2)
+    lost, whole = (
+        sum(
+            float(loss(W, V, H).sum())
+            for W, V, H in zip(problem.blocks, values, hessian, strict=True)
+        )
+        for values in (weights, np.zeros_like(weights))
+    )
+    return lost / whole if whole > 0 else 0.0
+
+
+def enough_rows(problem: LayerProblem, layer: Sequence[CompressedProjection]) -> bool:
+    """Tell whether a layer loses no more on rows held out than few rows explain."""
+    held = held_out_loss(problem, layer)
+    return held is None or held <= (1.0 + _GAP) * layer[0].relative_loss["total"]
+
+
+def held_out_note(
+    problem: LayerProblem, layer: Sequence[CompressedProjection]
+) -> tuple[Deviation, ...]:
+    """Say what a layer loses on the rows held out, if there are any."""
+    held, moments = held_out_loss(problem, layer), problem.moments.held
+    if held is None or moments is None:
+        return ()
+    text = (
+        f"loss {held:.4f} on {moments.rows:,} rows held out, "
+        f"{layer[0].relative_loss['total']:.4f} on those of its Hessian"
+    )
+    return (Deviation("compress", layer[0].name, text),)
+
+
+def target_loss(problem: LayerProblem, held: Moments) -> float:
+    """Return ``|M X' w* - M X w|^2`` less ``|M X w|^2``, of targets that are not compressed yet."""
+    hessian, cross = held.centred() if problem.free_bias else (held.hessian, held.cross)
+    total = 0.0
+    for group, W in enumerate(problem.blocks):
+        left = product(W, hessian[group])
+        if cross is not None:
+            left -= 2.0 * product(problem.original[group], cross[group].T)
+        total += float((W * left).sum())
+    return total
