@@ -59,7 +59,7 @@ def swapped(report: dict[str, Any], text: str) -> dict[str, Any]:
 
     def walk(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: walk(part) for key, part in value.items()}
+            return {text if key == "p1" else key: walk(part) for key, part in value.items()}
         if isinstance(value, list):
             return [walk(part) for part in value]
         return text if value in ("w1", "p1", "random") else value

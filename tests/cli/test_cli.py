@@ -298,7 +298,7 @@ BAD = [
     ((*NET, "--calibration", "t0.npz"), 6, ["T is 0"]),
     ((*NET, "--calibration", "zeros.npz"), 6, ["all spikes are 0"]),
     ((*NET, "--calibration", "shape.npz"), 6, ["(1, 8, 8)", "(2, H, W)"]),
-    ((*NET, "--calibration", "counts.npz"), 6, ["from 0 to 3"]),
+    (("mymodel:net", "--target", "loihi1", "--calibration", "counts.npz"), 3, ["takes 0 or 1"]),
     ((*NET, *DATA, "--test", "shape.npz"), 2, ["test", "(1, 8, 8)"]),
     ((*NET, *DATA, "--weights", "nan.safetensors"), 6, ["0.weight", "NaN"]),
     ((*NET, *DATA, "--weights", "other.safetensors"), 6, ["missing 0.weight", "unknown a"]),

@@ -391,12 +391,12 @@ def test_step_modes_that_differ_are_refused() -> None:
             read_spikingjelly(module, (4,))
 
 
-def test_uneven_adaptive_pooling_is_refused_with_its_sizes() -> None:
-    model = nn.Sequential(
-        layer.AdaptiveAvgPool2d(3), layer.Flatten(), layer.Linear(18, 2), neuron.IFNode()
-    )
+def test_uneven_averages_in_front_of_a_convolution_are_refused() -> None:
+    model = nn.Sequential(layer.AdaptiveAvgPool2d(3), layer.Conv2d(2, 2, 2), neuron.IFNode())
     (found,) = offenders(model, (2, 8, 8))
-    assert "from (8, 8) to (3, 3)" in found
+    assert found == (
+        "1: averages windows of several sizes; only a Linear may follow that, behind spikes"
+    )
 
 
 class Looped(nn.Module):
