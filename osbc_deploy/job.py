@@ -30,7 +30,7 @@ from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import Call, Request
 from osbc_deploy.references import as_samples
 
-__all__ = ["Job", "VerbCall", "prepare", "verb"]
+__all__ = ["Job", "VerbCall", "VerbInputs", "prepare", "verb"]
 
 _WORDS: dict[InputKind, str] = {
     "spikes": "0 and 1",
@@ -85,8 +85,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class VerbCall(RunOptions, ModelOptions, TargetOptions):
-    """The arguments of a call: what all verbs take beside the options of their own.
+class VerbInputs:
+    """What all verbs take beside options.
 
     Attributes
     ----------
@@ -110,6 +110,11 @@ class VerbCall(RunOptions, ModelOptions, TargetOptions):
     call: Call | None = None
 
 
+@dataclass(frozen=True)
+class VerbCall(VerbInputs, RunOptions, ModelOptions, TargetOptions):
+    """The arguments of a call: what all verbs that deploy take beside the options of their own."""
+
+
 def verb(
     form: Callable[P, C], table: type[Options]
 ) -> Callable[[Callable[[C], R]], Callable[P, R]]:
@@ -118,7 +123,7 @@ def verb(
     Parameters
     ----------
     form : type
-        A dataclass of `table` and :class:`VerbCall` with a field `options`, a table that is taken
+        A dataclass of `table` and :class:`VerbInputs` with a field `options`, a table that is taken
         whole; keywords override what it holds.
     table : type
         What may be given as `options`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from torch import nn
 
 from osbc_deploy._version import __version__
 from osbc_deploy.accuracy import Accuracy, check_classes, doubts
-from osbc_deploy.arguments import Data, Model
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.state import SolverState
@@ -22,7 +21,7 @@ from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError,
 from osbc_deploy.frameworks.calling import described, undisturbed
 from osbc_deploy.frameworks.finite import check_finite
 from osbc_deploy.importing import framework_of, load_module
-from osbc_deploy.job import verb
+from osbc_deploy.job import VerbInputs, verb
 from osbc_deploy.model.readout import (
     NO_ANSWER,
     check_readout,
@@ -38,8 +37,7 @@ from osbc_deploy.modules.weights import find_weights
 from osbc_deploy.modules.work import Work
 from osbc_deploy.notation import Readout
 from osbc_deploy.options import CompressOptions
-from osbc_deploy.progress import SILENT, Progress
-from osbc_deploy.provenance import Call, request
+from osbc_deploy.provenance import request
 from osbc_deploy.references import as_samples
 
 __all__ = ["compress_model"]
@@ -51,30 +49,10 @@ _SCALES = 2**31
 """Different scales a layer may have: one for each row, as no chip limits them."""
 
 
-@dataclass(frozen=True)
-class CompressCall(CompressOptions):
-    """The arguments of :func:`compress_model`.
+@dataclass(frozen=True, kw_only=True)
+class CompressCall(CompressOptions, VerbInputs):
+    """The arguments of :func:`compress_model`, whose `module` is torch's or a reference to one."""
 
-    Attributes
-    ----------
-    module : torch.nn.Module or str
-        A model with neurons of norse, snnTorch or SpikingJelly, or ``package.module:factory``.
-    calibration : Samples, path, str, array or Dataset
-        Typical input (n, T, ...); a hundred samples do.
-    test : like `calibration`, optional
-        Labelled samples to evaluate; the calibration samples by default.
-    progress : Progress
-    call : Call, optional
-        Command line and seed, for the provenance; the call from Python by default.
-    options : CompressOptions, optional
-    """
-
-    module: Model
-    calibration: Data
-    _: KW_ONLY
-    test: Data | None = None
-    progress: Progress = SILENT
-    call: Call | None = None
     options: CompressOptions | None = None
 
 
