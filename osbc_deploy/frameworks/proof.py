@@ -220,7 +220,8 @@ def _held(
     if not runs:
         raise cannot_run(source, framework, said)
     differences: list[Difference] = []
-    proof, note, warned = None, "", ()
+    proof, note = None, ""
+    warned: tuple[str, ...] = ()
     for call, reading in readings.items():
         check_weights(reading.network)
         data = choose(reading.network, samples)
