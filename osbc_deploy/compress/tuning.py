@@ -53,6 +53,9 @@ MIN_HELD_OUT = 8
 """Fewer samples cannot tell two variants apart."""
 
 _RATE_SAMPLES = 128
+_RATE_EVENTS = 1e8
+"""Neurons times steps that tell a mean rate; of large populations, a few samples are as many."""
+
 _RATE_STEPS = 6
 _FACTORS = (0.4, 1.25)
 """Thresholds are searched between these multiples, to 1 %."""
@@ -118,6 +121,8 @@ class Scene:
         The same with compressed weights, of the input and the populations before this one.
     rate : float
         Mean spikes per neuron and step of this population in the float network.
+    wanted : ndarray (n, outputs)
+        The float network's answer, summed over time.
     method : str
     damping : float
     space : Workspace
@@ -132,6 +137,7 @@ class Scene:
     before: Mapping[str, Raster]
     arriving: Mapping[str, Raster]
     rate: float
+    wanted: FloatArray
     method: str
     damping: float
     space: Workspace
@@ -350,8 +356,7 @@ class _Judge:
         self._input = scene.calibration[part]
         self._given = {name: part_of(raster, part) for name, raster in scene.arriving.items()}
         self._memory = scene.space.memory // ACTIVITY
-        wanted = simulate(scene.network, self._input, exact=True, memory=self._memory).output
-        self._wanted = wanted.sum(axis=1, dtype=np.float64).reshape(len(wanted), -1)
+        self._wanted = scene.wanted[part]
         square = float((self._wanted**2).sum(axis=1).mean())
         self._unit = square if square > 0 else 1.0
 
@@ -373,7 +378,7 @@ def _matched(
 ) -> tuple[CompressedProjection, ...]:
     """Return the layer with the threshold at which the float population's mean rate is met."""
     name = scene.population.name
-    few = slice(0, _RATE_SAMPLES)
+    few, wanted = _rated(scene)
     given = {n: part_of(r, few) for n, r in scene.arriving.items()}
     low, high = (math.log(factor) for factor in _FACTORS)
 
@@ -393,5 +398,20 @@ def _matched(
             memory=scene.space.memory // ACTIVITY,
         )
         # A higher threshold fires less.
-        low, high = (middle, high) if run.rates[name] > scene.rate else (low, middle)
+        low, high = (middle, high) if run.rates[name] > wanted else (low, middle)
     return at((low + high) / 2)
+
+
+def _rated(scene: Scene) -> tuple[slice, float]:
+    """Return the samples on which a rate is met, and the float population's rate there."""
+    samples, steps = scene.calibration.shape[:2]
+    each = steps * scene.population.size
+    most = max(MIN_HELD_OUT, int(_RATE_EVENTS / each))
+    spikes = scene.before.get(scene.population.name)
+    if spikes is None or most >= min(samples, _RATE_SAMPLES):
+        return slice(0, _RATE_SAMPLES), scene.rate
+    # Every so many: samples may come class by class.
+    few = slice(0, None, -(-samples // most))
+    numbers = range(*few.indices(samples))
+    fired = sum(int(np.count_nonzero(spikes[n])) for n in numbers)
+    return few, fired / (len(numbers) * each)
