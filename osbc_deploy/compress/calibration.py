@@ -13,8 +13,8 @@ from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.sampling import ROWS_PER_INPUT
+from osbc_deploy.compress.scene import ACTIVITY, Scene
 from osbc_deploy.compress.solver_memory import check_solver_memory
-from osbc_deploy.compress.tuning import ACTIVITY, Scene
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError
 from osbc_deploy.model.graph import INPUT, Network, Population
