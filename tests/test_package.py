@@ -50,6 +50,7 @@ ORDER = [
     "references",
     "importing",
     "firmware",
+    "release",
     "bundled",
     "neurobench",
     "provenance",

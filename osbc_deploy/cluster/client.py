@@ -132,8 +132,8 @@ def _done(ours: str, threads: int, work: Work[C, T, R], common: C, item: T) -> R
     # Workers may come late, after all others were asked.
     if ours != __version__:
         raise ClusterError(
-            f"worker {get_worker().address}: has osbc-deploy {__version__}, not {ours}. Install the "
-            "same on all of them."
+            f"worker {get_worker().address}: has osbc-deploy {__version__}, not {ours}. Install "
+            "the same on all of them."
         )
     return work(common, item, threads or max(1, cores() // get_worker().state.nthreads))
 

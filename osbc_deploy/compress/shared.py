@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from osbc_deploy.compress.moments import Moments
-from osbc_deploy.compress.tuning import Scene
+from osbc_deploy.compress.scene import Scene
 
 __all__ = ["Shared", "SharedScene"]
 

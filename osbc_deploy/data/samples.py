@@ -147,6 +147,8 @@ def check_samples(name: str, spikes: Any, labels: Any = None, repeat: int | None
 
 def _repeated(name: str, raster: NDArray[Any], steps: int) -> NDArray[Any]:
     """Return samples (n, ...) shown again in every step: (n, T, ...)."""
+    if not isinstance(steps, int) or steps < 1:
+        raise UsageError(f"repeat: {steps!r} time steps, a whole number from 1 is needed.")
     shape = (len(raster), steps, *raster.shape[1:])
     # Kept in 4 bytes at most.
     Allowance(name, remedy="Give fewer samples or steps").take(array_bytes(shape, 4))

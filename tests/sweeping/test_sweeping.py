@@ -8,8 +8,6 @@ import json
 import multiprocessing
 import os
 import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,6 +20,7 @@ import small_models
 from osbc_deploy import SweepOptions, SweepResult, deploy, sweep
 from osbc_deploy.cli.main import main
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.progress import Silent
 from osbc_deploy.report.sweeping.build import sweep_json_schema
 from osbc_deploy.sweeping.grid import points_of
 
@@ -131,22 +130,21 @@ def test_two_sweeps_do_not_write_one_ledger(whole: SweepResult) -> None:
             sweep(*NAMES, workers=1, ledger=ledger, **GRID, **COMMON)
 
 
+class Killer(Silent):
+    """Kills a worker when the first point is done, while both have more to do."""
+
+    killed = 0
+
+    def advance(self, steps: int = 1) -> None:
+        if steps and not self.killed:
+            self.killed = multiprocessing.active_children()[0].pid or 0
+            os.kill(self.killed, signal.SIGKILL)
+
+
 def test_two_workers_one_of_which_is_killed(whole: SweepResult) -> None:
-    killed: list[int] = []
-
-    def kill() -> None:
-        while not killed:
-            for child in multiprocessing.active_children():
-                if "Worker" in child.name and child.pid:
-                    time.sleep(1.0)
-                    os.kill(child.pid, signal.SIGKILL)
-                    killed.append(child.pid)
-                    return
-            time.sleep(0.05)
-
-    threading.Thread(target=kill, daemon=True).start()
-    spread = sweep(*NAMES, workers=2, **GRID, **COMMON)
-    assert killed
+    killer = Killer()
+    spread = sweep(*NAMES, workers=2, progress=killer, **GRID, **COMMON)
+    assert killer.killed
     assert spread.computed == 16
     assert spread.points == whole.points
 
