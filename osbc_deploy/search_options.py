@@ -63,6 +63,9 @@ class SearchOptions(Options):
         most=8,
         remedy="Give the bits per weight, such as 4.",
     )
+    tune: bool = option(
+        True, "Try variants of every layer of the plan on held-out calibration samples."
+    )
     max_sparsity: float = option(
         0.99,
         "Most that may be removed.",

@@ -37,7 +37,7 @@ EXIT_CODES = """\b
 Exit codes:
   0   ok
   1   a bug in osbc-deploy
-  2   wrong usage, configuration, target, a backend that cannot run, output that cannot be written
+  2   wrong usage, configuration, target, backend or workers that cannot run, no place for output
   3   the model is not supported (every offender is listed)
   4   does not fit the chip, or over budget
   5   backend and engine disagree, or below the accuracy asked

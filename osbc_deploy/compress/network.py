@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -32,7 +33,12 @@ from osbc_deploy.model.simulate import simulate
 from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["assemble", "compress", "silent_outputs"]
+__all__ = ["Settle", "assemble", "compress", "silent_outputs"]
+
+Found: TypeAlias = tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]
+
+Settle: TypeAlias = Callable[[str, tuple[CompressedProjection, ...]], Found]
+"""From a population and its compressed weights to those it gets, and what is to be said of it."""
 
 _MORE_ROWS = 4
 """Times as many rows are drawn where a layer lost too much on others."""
@@ -46,6 +52,7 @@ def compress(
     state: StrPath | None = None,
     cost: Cost | None = None,
     shared: Shared | None = None,
+    settle: Settle | None = None,
     batch_size: int = 64,
     progress: Progress = SILENT,
 ) -> CompressedNetwork:
@@ -64,6 +71,8 @@ def compress(
         What compressed weights take on the chip, for widths of least loss in the same memory.
     shared : Shared, optional
         What other compressions of the network on the same samples found.
+    settle : callable, optional
+        Has the last word on each population's weights, before the next one's are compressed.
     batch_size : int
         Samples simulated side by side.
 
@@ -112,6 +121,9 @@ def compress(
             if store:
                 store.save(population.name, *found)
         layer, notes = found
+        if settle is not None and layer:
+            layer, more = settle(population.name, layer)
+            notes = (*notes, *more)
         deviations.extend(notes)
         results |= {p.name: p for p in layer}
         if tuned and population is not network.output:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ from osbc_deploy.chip.mapping import map_layers
 from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.problem import LayerProblem
-from osbc_deploy.compress.ranking import ranking_work
+from osbc_deploy.compress.ranking import Ranking, ranking_work
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.search import Candidate, Cost
@@ -22,9 +24,21 @@ from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.options import BITS
 from osbc_deploy.progress import Progress
 
-__all__ = ["BITS", "SPARSITIES", "affordable_sparsities", "cost_beside", "layer_candidates"]
+__all__ = [
+    "BITS",
+    "SPARSITIES",
+    "affordable_sparsities",
+    "cost_beside",
+    "costed",
+    "finer_sparsities",
+    "layer_candidates",
+    "layer_ranking",
+]
 
-SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
+SPARSITIES = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
+
+_FINER = 3
+"""Sparsities that are tried between two."""
 
 _RANKING_WORK = 3e12
 """Multiplications a layer's ranking may take (some two minutes on two cores)."""
@@ -37,6 +51,7 @@ def layer_candidates(
     target: Target,
     times: Timing,
     *,
+    ranking: Ranking | None,
     progress: Progress,
     sparsities: Sequence[float] = SPARSITIES,
     bits: Sequence[int] = BITS,
@@ -53,6 +68,8 @@ def layer_candidates(
     target : Target
     times : Timing
         Of the network: delays take memory too.
+    ranking : Ranking or None
+        Of the layer; see :func:`layer_ranking`.
     progress : Progress
         Advanced once per sparsity.
     sparsities, bits : sequence
@@ -62,17 +79,11 @@ def layer_candidates(
     -------
     list of Candidate
     """
-    grid = affordable_sparsities(problem, sparsities)
-    kept = [_keep(problem, s) for s in grid]
-    ranking = None
     found = []
-    for sparsity, keep in zip(grid, kept, strict=True):
-        if ranking is None and keep < problem.size:
-            # The densest comes first, so its ranking holds for all that follow.
-            ranking = rank_layer(problem, keep)
-        pruned = prune_layer(problem, keep, ranking)
+    for sparsity in affordable_sparsities(problem, sparsities):
+        pruned = prune_layer(problem, _keep(problem, sparsity), ranking)
         found += [
-            _costed(
+            costed(
                 projections,
                 apart,
                 population,
@@ -84,6 +95,36 @@ def layer_candidates(
         ]
         progress.advance()
     return found
+
+
+def layer_ranking(problem: LayerProblem) -> Ranking | None:
+    """Rank a layer's weights for the densest sparsity above 0 it is tried at, and all beyond."""
+    keep = max((_keep(problem, s) for s in affordable_sparsities(problem) if s), default=0)
+    return rank_layer(problem, keep) if keep else None
+
+
+def finer_sparsities(problem: LayerProblem, tried: Sequence[float], around: float) -> list[float]:
+    """Return sparsities between one of those tried and its neighbors, evenly spread in what stays.
+
+    Parameters
+    ----------
+    problem : LayerProblem
+    tried : sequence of float
+    around : float
+        One of `tried`.
+    """
+    if not problem.compressible:
+        return []
+    grid = sorted(set(tried))
+    place = grid.index(around)
+    found = []
+    for low, high in itertools.pairwise(grid):
+        # Nothing is ranked between keeping all and the densest that was tried.
+        if grid[max(0, place - 1)] <= low and high <= grid[min(len(grid) - 1, place + 1)] and low:
+            step = math.log((1.0 - high) / (1.0 - low)) / (_FINER + 1)
+            found += [1.0 - (1.0 - low) * math.exp(n * step) for n in range(1, _FINER + 1)]
+    kept = {_keep(problem, s) for s in grid}
+    return [s for s in found if _keep(problem, s) not in kept]
 
 
 def cost_beside(network: Network, target: Target, times: Timing) -> Cost:
@@ -134,7 +175,7 @@ def _keep(problem: LayerProblem, sparsity: float) -> int:
     return max(1, problem.size - round(sparsity * problem.size))
 
 
-def _costed(
+def costed(
     projections: tuple[CompressedProjection, ...],
     apart: Apart,
     population: Population,
@@ -142,6 +183,7 @@ def _costed(
     times: Timing,
     sparsity: float,
 ) -> Candidate:
+    """Return compressed weights as a candidate, with what they take on the target."""
     mapping = map_alone(apart, population, projections, target, times)
     misfits = mapping.misfits()
     limiting = max((core.limiting() for core in mapping.cores), key=lambda pair: pair[1])[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,23 +13,30 @@ from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.calibration import Statistics, collect
 from osbc_deploy.compress.network import assemble
 from osbc_deploy.compress.options import CompressionOptions, LayerChoice
+from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.ranking import Ranking
 from osbc_deploy.compress.result import CompressedNetwork
+from osbc_deploy.compress.shared import Shared
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import FidelityError, FitError
 from osbc_deploy.fitting.candidates import (
+    BITS,
     SPARSITIES,
     affordable_sparsities,
     cost_beside,
+    finer_sparsities,
     layer_candidates,
+    layer_ranking,
 )
 from osbc_deploy.fitting.remedies import advice
 from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
+from osbc_deploy.fitting.tuned import Limits, tuned_plan
 from osbc_deploy.job import Job, VerbCall, prepare, verb
-from osbc_deploy.lower.counting import Apart, kept_apart
-from osbc_deploy.lower.timing import Timing, timing
-from osbc_deploy.model.graph import Network
+from osbc_deploy.lower.counting import kept_apart
+from osbc_deploy.lower.timing import timing
+from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.readout import NO_ANSWER, decode
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.options import FitBudget, FitOptions
@@ -39,6 +46,9 @@ from osbc_deploy.provenance import request
 from osbc_deploy.results import Saved
 
 __all__ = ["FitBudget", "FitResult", "fit"]
+
+_ROUNDS = 2
+"""Times that sparsities are looked at more finely around the best plan: to 1/16 of the grid."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,8 +104,9 @@ def fit(call: FitCall) -> FitResult:
     """Search sparsity and bits of every layer for the least loss within a budget, and deploy.
 
     Every layer is compressed for real at every point of a grid and costed with the target's own
-    memory model; the layers' choices are then joined. What cannot be kept is an error that names
-    the layer, the resource, the excess and the cheapest remedies.
+    memory model; the layers' choices are then joined, and more sparsities tried around the best
+    plan. Its layers are tuned as :func:`osbc_deploy.deploy` does, within the budget. What cannot be
+    kept is an error that names the layer, the resource, the excess and the cheapest remedies.
 
     Takes what :func:`osbc_deploy.deploy` takes, but the options of
     :class:`osbc_deploy.FitOptions`; without a `budget`, the target's cores are it.
@@ -112,29 +123,110 @@ def fit(call: FitCall) -> FitResult:
         As :func:`osbc_deploy.deploy`.
     """
     budget, bits, progress = call.budget or FitBudget(), call.bits, call.progress
-    options = CompressionOptions(sparsity=call.max_sparsity, bits=max(bits), method=call.method)
+    options = CompressionOptions(
+        sparsity=call.max_sparsity, bits=max(bits), method=call.method, tune=call.tune
+    )
     job = prepare(call, request(fit, FitOptions, call))
-    statistics = collect(job.network, job.typical.spikes, options, progress=progress)
+    shared = Shared(options.solver_memory)
+    statistics = collect(job.network, job.typical.spikes, options, shared=shared, progress=progress)
     notes = tuple(_left_out(statistics))
     statistics = replace(statistics, deviations=statistics.deviations + notes)
     apart = kept_apart(job.network)
     times = timing(apart.network)
-    candidates = _candidates(job, apart, statistics, times, progress)
-    allowed = {
-        name: [c for c in found if c.bits in bits and c.sparsity <= call.max_sparsity]
-        for name, found in candidates.items()
-    }
-    plans = pareto_plans(allowed, cost_beside(apart.network, job.chip, times))
-    if not plans:
-        raise FitError(_no_plan(allowed, job.chip))
-    feasible = _within(plans, candidates, budget, job.chip)
+    beside = cost_beside(apart.network, job.chip, times)
+    accuracy = None if budget.accuracy_drop is None else _Accuracy(job, budget.accuracy_drop)
+    layers = [
+        _Layer(problem, population, layer_ranking(problem))
+        for problem, population in zip(statistics.problems, apart.network.trained, strict=True)
+    ]
+    candidates: dict[str, list[Candidate]] = {layer.name: [] for layer in layers}
+
+    def add(asked: Mapping[str, tuple[Sequence[float], Sequence[int]]]) -> None:
+        """Compress each layer at more sparsities and widths."""
+        with task(progress, "candidates", sum(len(grid) for grid, _ in asked.values())):
+            for layer in layers:
+                sparsities, widths = asked[layer.name]
+                candidates[layer.name] += layer_candidates(
+                    layer.problem,
+                    apart,
+                    layer.population,
+                    job.chip,
+                    times,
+                    ranking=layer.ranking,
+                    progress=progress,
+                    sparsities=sparsities,
+                    bits=widths,
+                )
+
+    def best() -> tuple[list[Plan], Plan]:
+        """Return all plans that nothing beats, and the one that the budget asks for."""
+        allowed = {
+            name: [c for c in found if c.bits in bits and c.sparsity <= call.max_sparsity]
+            for name, found in candidates.items()
+        }
+        plans = pareto_plans(allowed, beside)
+        if not plans:
+            raise FitError(_no_plan(allowed, job.chip))
+        feasible = _within(plans, candidates, budget, job.chip)
+        if accuracy is None:
+            return plans, min(feasible, key=lambda p: (p.loss, p.words))
+
+        def drop(plan: Plan) -> float:
+            return accuracy.drop(_compressed(plan, job, options, statistics).network)
+
+        return plans, _smallest(feasible, drop, accuracy.allowed, progress)
+
+    add(dict.fromkeys(candidates, (SPARSITIES, BITS)))
+    plans, plan = best()
+    # Each look at accuracy takes simulations.
+    for _ in range(_ROUNDS if accuracy is None else 1):
+        add({layer.name: layer.finer(candidates[layer.name], plan) for layer in layers})
+        plans, plan = best()
     resource = "cores" if budget.cores is not None else "words"
-    if budget.accuracy_drop is None:
-        plan = min(feasible, key=lambda p: (p.loss, p.words))
-    else:
-        plan = _smallest(feasible, job, options, statistics, budget.accuracy_drop, progress)
-    deployment = finish(job, _compressed(plan, job, options, statistics), progress=progress)
-    return FitResult(budget, plan, tuple(front_over(plans, resource)), resource, deployment)
+    front = tuple(front_over(plans, resource))
+    compressed = _compressed(plan, job, options, statistics)
+    if call.tune:
+        limits = _limits(budget, job.chip)
+        built, tuned = tuned_plan(
+            plan, job, compressed.options, limits, apart, times, shared=shared, progress=progress
+        )
+        if accuracy is None or accuracy.drop(tuned.network) <= accuracy.allowed:
+            plan = built
+            compressed = replace(tuned, deviations=tuned.deviations + notes)
+        else:
+            text = "tuned, the network would lose more samples than allowed, so it is not tuned"
+            note = Deviation("compress", "all layers", text)
+            compressed = replace(compressed, deviations=(*compressed.deviations, note))
+    deployment = finish(job, compressed, progress=progress)
+    return FitResult(budget, plan, front, resource, deployment)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """The weights into a population, with what the search needs of them."""
+
+    problem: LayerProblem
+    population: Population
+    ranking: Ranking | None
+
+    @property
+    def name(self) -> str:
+        return self.problem.afferents[0].name
+
+    def finer(self, tried: Sequence[Candidate], plan: Plan) -> tuple[list[float], list[int]]:
+        """Return sparsities around that of a plan, and the widths next to its own."""
+        chosen = plan.choices[self.name]
+        widths = sorted(BITS)
+        place = widths.index(chosen.bits)
+        grid = finer_sparsities(self.problem, [c.sparsity for c in tried], chosen.sparsity)
+        return grid, widths[max(0, place - 1) : place + 2]
+
+
+def _limits(budget: FitBudget, chip: Target) -> Limits:
+    cores = min(budget.cores or chip.cores, chip.cores)
+    if budget.memory is None:
+        return Limits(cores)
+    return Limits(cores, budget.memory * 8 // chip.memory.word_bits.value)
 
 
 def _left_out(statistics: Statistics) -> Iterator[Deviation]:
@@ -148,24 +240,6 @@ def _left_out(statistics: Statistics) -> Iterator[Deviation]:
                 f"too large to rank densely, so fit did not try {min(missing):.0%} to "
                 f"{max(missing):.0%} sparsity",
             )
-
-
-def _candidates(
-    job: Job, apart: Apart, statistics: Statistics, times: Timing, progress: Progress
-) -> dict[str, list[Candidate]]:
-    network = apart.network
-    found = {}
-    with task(progress, "candidates", len(statistics.problems) * len(SPARSITIES)):
-        for problem, population in zip(statistics.problems, network.trained, strict=True):
-            found[problem.afferents[0].name] = layer_candidates(
-                problem,
-                apart,
-                population,
-                job.chip,
-                times,
-                progress=progress,
-            )
-    return found
 
 
 def _no_plan(allowed: Mapping[str, Sequence[Candidate]], chip: Target) -> str:
@@ -190,7 +264,8 @@ def _within(
     FitError
         When there is none.
     """
-    cores = min(budget.cores or chip.cores, chip.cores)
+    limits = _limits(budget, chip)
+    cores = limits.cores
     feasible = [p for p in plans if p.cores <= cores]
     if not feasible:
         cheapest = front_over(plans, "cores")[0]
@@ -199,7 +274,7 @@ def _within(
             + advice(cheapest, candidates, chip, "cores", cores)
         )
     if budget.memory is not None:
-        words = budget.memory * 8 // chip.memory.word_bits.value
+        words = int(limits.words)
         cheapest = front_over(feasible, "words")[0]
         feasible = [p for p in feasible if p.words <= words]
         if not feasible:
@@ -222,53 +297,60 @@ def _compressed(
     return assemble(job.network, results, chosen, statistics)
 
 
+class _Accuracy:
+    """Whether a network loses no more samples than allowed.
+
+    The calibration samples and the evaluated ones must both keep it.
+
+    Raises
+    ------
+    FidelityError
+        When the float network classifies nothing that could be lost.
+    """
+
+    def __init__(self, job: Job, allowed: float) -> None:
+        self.allowed = allowed + 1e-9
+        self._job = job
+        self._data = list({id(s): s for s in (job.typical, job.evaluated)}.values())
+        self._before = [self._classes(job.network, s) for s in self._data]
+        pairs = zip(self._data, self._before, strict=True)
+        silent = [s.name for s, was in pairs if (was == NO_ANSWER).all()]
+        if silent:
+            raise FidelityError(
+                f"accuracy drop: the float network gives no class to any sample of "
+                f"{', '.join(silent)}, so none can be lost. Check its weights and data, or leave "
+                "the limit out."
+            )
+
+    def _classes(self, network: Network, samples: Samples) -> IntArray:
+        output = simulate(network, samples.spikes, exact=True).output
+        return decode(output, self._job.readout, spiking=network.output.neuron.spiking)
+
+    def drop(self, network: Network) -> float:
+        """Return the share of samples that a network loses, of those that lose more."""
+        return max(
+            lost_share(was, self._classes(network, s), s.labels)
+            for s, was in zip(self._data, self._before, strict=True)
+        )
+
+
 def _smallest(
-    feasible: Sequence[Plan],
-    job: Job,
-    options: CompressionOptions,
-    statistics: Statistics,
-    allowed: float,
-    progress: Progress,
+    feasible: Sequence[Plan], drop: Callable[[Plan], float], allowed: float, progress: Progress
 ) -> Plan:
     """Return the plan with the fewest words that loses no more accuracy than allowed.
 
-    The calibration samples and the evaluated ones must both keep it. The plan is found by
-    bisection, taking accuracy to grow as loss falls.
+    It is found by bisection, taking accuracy to grow as loss falls.
 
     Raises
     ------
     FitError
         When even the plan of least loss loses more.
-    FidelityError
-        When the float network classifies nothing that could be lost.
     """
     front = front_over(feasible, "words")
-    data = {id(s): s for s in (job.typical, job.evaluated)}.values()
-
-    def classes(network: Network, samples: Samples) -> IntArray:
-        output = simulate(network, samples.spikes, exact=True).output
-        return decode(output, job.readout, spiking=network.output.neuron.spiking)
-
-    before = [classes(job.network, s) for s in data]
-    silent = [s.name for s, was in zip(data, before, strict=True) if (was == NO_ANSWER).all()]
-    if silent:
-        raise FidelityError(
-            f"accuracy drop: the float network gives no class to any sample of "
-            f"{', '.join(silent)}, so none can be lost. Check its weights and data, or leave the "
-            "limit out."
-        )
-
-    def drop(plan: Plan) -> float:
-        network = _compressed(plan, job, options, statistics).network
-        return max(
-            lost_share(was, classes(network, s), s.labels)
-            for s, was in zip(data, before, strict=True)
-        )
-
     with task(progress, "accuracy", int(np.ceil(np.log2(len(front)))) + 1):
         best = drop(front[-1])
         progress.advance()
-        if best > allowed + 1e-9:
+        if best > allowed:
             raise FitError(
                 f"the best plan within the budget loses {best:.2%} of the samples, "
                 f"{allowed:.2%} are allowed ({best - allowed:.2%} over). It takes "
@@ -278,7 +360,7 @@ def _smallest(
         low, high = -1, len(front) - 1
         while high - low > 1:
             middle = (low + high) // 2
-            if drop(front[middle]) <= allowed + 1e-9:
+            if drop(front[middle]) <= allowed:
                 high = middle
             else:
                 low = middle
