@@ -49,6 +49,7 @@ ORDER = [
     "references",
     "importing",
     "firmware",
+    "telemetry",
     "bundled",
     "neurobench",
     "provenance",

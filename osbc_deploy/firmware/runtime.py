@@ -16,10 +16,13 @@ from osbc_deploy.firmware.blob import write_blob
 from osbc_deploy.firmware.layout import (
     GEOMETRY,
     HEADER,
+    LAYER,
     LAYOUT,
     NETWORK,
     POPULATION,
     PROJECTION,
+    RECORD,
+    RECORD_LAYOUT,
     TABLE,
     Record,
 )
@@ -79,6 +82,8 @@ def export_runtime(network: FixedPointNetwork, folder: Path) -> RuntimeExport:
     values = {"P": "osbc", "U": "OSBC"}
     for path, template in (
         ("examples/host.c", "runtime/host.c"),
+        ("examples/m4.c", "runtime/m4.c"),
+        ("examples/m4.ld", "m4.ld"),
         ("Makefile", "runtime/Makefile"),
     ):
         texts[path] = render(template, values)
@@ -103,7 +108,7 @@ def runtime_sources(prefix: str) -> dict[str, str]:
     """Return the sources of the runtime by file name; all names in C begin with a prefix."""
     values: dict[str, Any] = {
         "P": prefix, "U": prefix.upper(), "version": __version__, "layout": LAYOUT,
-        "offsets": _offsets(prefix.upper()), "telemetry": "",
+        "record": RECORD_LAYOUT, "offsets": _offsets(prefix.upper()),
     }  # fmt: skip
     return {f"{prefix}_{name}": render(f"runtime/{name}", values) for name in _SOURCES}
 
@@ -117,7 +122,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 def _offsets(prefix: str) -> str:
     """Return where fields start, as definitions of C."""
     lines = []
-    for part in (HEADER, NETWORK, TABLE, PROJECTION, POPULATION, GEOMETRY):
+    for part in (HEADER, NETWORK, TABLE, PROJECTION, POPULATION, GEOMETRY, RECORD, LAYER):
         lines += _offsets_of(part, f"{prefix}_{part.name.upper()}")
     return "\n".join(lines)
 
