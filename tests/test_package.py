@@ -50,6 +50,7 @@ ORDER = [
     "importing",
     "firmware",
     "telemetry",
+    "release",
     "bundled",
     "neurobench",
     "provenance",

@@ -1,1 +1,1 @@
-"""What a device counted while a network ran on it: records, decoded and linked to the user's model."""
+"""What devices counted while a network ran on them: records, linked to the user's model."""

@@ -6,7 +6,6 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.firmware.blob import write_blob
-
 from osbc_deploy.firmware.read import read_blob
 from osbc_deploy.firmware.tables import lay_out
 from osbc_deploy.fixedpoint.engine import run
