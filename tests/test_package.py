@@ -51,6 +51,7 @@ ORDER = [
     "firmware",
     "telemetry",
     "release",
+    "monitor",
     "bundled",
     "neurobench",
     "provenance",
