@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -20,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.fixedpoint import kernels
-from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.fixedpoint.network import INPUT, FixedPointNetwork, FixedPopulation
-from osbc_deploy.fixedpoint.passes import Pass, margin_of, passes_into
+from osbc_deploy.fixedpoint import kernels, stepping
+from osbc_deploy.fixedpoint.cells import Cell, Total, sites_of
+from osbc_deploy.fixedpoint.lanes import WIDE
+from osbc_deploy.fixedpoint.network import INPUT, FixedPointNetwork
+from osbc_deploy.fixedpoint.passes import Pass
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
-from osbc_deploy.fixedpoint.sites import NO_MARGIN, Lines, Site
+from osbc_deploy.fixedpoint.sites import Lines
 
 __all__ = ["EnginePlan", "plan_of"]
 
@@ -70,9 +70,9 @@ class EnginePlan:
         self._network: ReferenceType[FixedPointNetwork] = ref(network)
         self.formats, self.given, self.strict = network.formats, given, strict
         self.names = [p.name for p in network.populations]
-        self.sites = _sites(network, given)
+        self.sites = sites_of(network, given)
         self.cells = {
-            p.name: _Cell.of(network, p, self.sites, peak, strict=strict)
+            p.name: Cell.of(network, p, self.sites, peak, strict=strict)
             for p in network.populations
             if p.name not in given
         }
@@ -118,123 +118,6 @@ class EnginePlan:
             self._idle.append(bench)
 
 
-def _sites(network: FixedPointNetwork, given: frozenset[str]) -> dict[str, Site]:
-    sites = {INPUT: Site(network.input_shape, turned=False)}
-    for p in network.populations:
-        if p.name in given:
-            sites[p.name] = Site(p.shape, turned=False)
-            continue
-        margin = NO_MARGIN
-        for q in network.afferents(p.name):
-            margin = margin.or_wider(margin_of(q.connection, network.shape_of(q.pre)))
-        sites[p.name] = Site(p.shape, len(p.shape) == 3, margin)
-    return sites
-
-
-@dataclass(frozen=True, eq=False)
-class _Total:
-    """A sum of what some passes deliver, the type that holds it, and for how many steps."""
-
-    parts: list[Pass]
-    dtype: type[np.signedinteger[Any]]
-    tail: int
-
-    @property
-    def exponent(self) -> int:
-        """Places to shift it left, or right where it is negative."""
-        return self.parts[0].exponent
-
-    @property
-    def wrap(self) -> int:
-        """Half the range of a sum that wraps; 0 where it cannot."""
-        return self.parts[0].wrap
-
-    @property
-    def ready(self) -> bool:
-        """Whether a shift to the left is all that it wants."""
-        return self.parts[0].shared
-
-    @property
-    def largest(self) -> int:
-        """Largest magnitude of what it brings, unless it wraps."""
-        bound = sum(part.bound for part in self.parts)
-        exponent = self.exponent
-        return bound << exponent if exponent >= 0 else (bound >> -exponent) + 1
-
-
-@dataclass(frozen=True, eq=False)
-class _Cell:
-    """A population as the kernels take it."""
-
-    population: FixedPopulation
-    totals: list[_Total]
-    narrow: bool
-    registers: tuple[NDArray[Any], ...]
-    initial: tuple[IntArray, IntArray]
-    resets: tuple[bool, int, int]
-
-    @classmethod
-    def of(
-        cls,
-        network: FixedPointNetwork,
-        p: FixedPopulation,
-        sites: dict[str, Site],
-        peak: int,
-        *,
-        strict: bool,
-    ) -> _Cell:
-        totals = _totals(passes_into(network, p.name, sites, peak))
-        site, formats = sites[p.name], network.formats
-        narrow = _fits(p, sum(total.largest for total in totals), formats, strict=strict)
-        kept_u, kept_v, *others = p.decoded(formats)
-        kept: list[NDArray[Any]] = [kept_u, kept_v]
-        if narrow:
-            kept = [share / np.float64(formats.decay_unity) for share in kept]
-        kind = np.int32 if narrow else np.int64
-        return cls(
-            p,
-            totals,
-            narrow,
-            tuple(site.here(x) for x in (*kept, *(x.astype(kind) for x in others))),
-            (site.here(p.u_init.astype(kind)), site.here(p.v_init.astype(kind))),
-            (p.reset == "subtract", p.reset_interval, p.reset_offset),
-        )
-
-
-def _totals(passes: list[Pass]) -> list[_Total]:
-    """Put passes together that add to the same sum."""
-    groups: dict[object, list[Pass]] = {}
-    for number, part in enumerate(passes):
-        groups.setdefault(("shared", part.exponent) if part.shared else number, []).append(part)
-    totals = []
-    for parts in groups.values():
-        bound = sum(part.bound for part in parts)
-        small = all(part.narrow for part in parts)
-        dtype: type[np.signedinteger[Any]] = np.int64
-        if bound < 2**31:
-            dtype = np.int16 if small and bound < 2**15 else np.int32
-        totals.append(_Total(parts, dtype, max(part.latest for part in parts)))
-    return totals
-
-
-def _fits(p: FixedPopulation, largest: int, formats: NumberFormats, *, strict: bool) -> bool:
-    """Tell whether the arithmetic of :func:`.kernels.neurons` is exact for a population."""
-    limit, most = formats.state_limit, 2**31
-    kept_u, kept_v, bias, threshold, drop = (
-        (int(x.min(initial=0)), int(x.max(initial=0))) for x in p.decoded(formats)
-    )
-    activation = largest << formats.state_shift
-    return (
-        # Products of a state and a share are exact in double precision.
-        formats.state_bits - 1 + formats.decay_bits <= 53
-        and all(low >= 0 and high <= formats.decay_unity for low, high in (kept_u, kept_v))
-        and all(np.abs(x.astype(np.int64)).max(initial=0) <= limit for x in (p.u_init, p.v_init))
-        # A run that is not strict goes on with currents that one wrap cannot bring back.
-        and activation <= (most - limit - 1 if strict else 2 * limit)
-        and all(2 * limit + max(-low, high) < most for low, high in (bias, threshold, drop))
-    )
-
-
 class _Bench:
     """Memory to work with, for some samples side by side and a stretch of steps."""
 
@@ -244,7 +127,7 @@ class _Bench:
         most = samples * length * max(site.size for site in sites)
         self.sums = {
             (name, number): np.zeros(
-                samples * (length + total.tail) * plan.sites[name].pitch + kernels.LANES,
+                samples * (length + total.tail) * plan.sites[name].pitch + WIDE,
                 total.dtype,
             )
             for name, cell in plan.cells.items()
@@ -325,14 +208,14 @@ class _Course:
         )
         if cell.narrow:
             sums, where, lines, exponent = self._arrived(name, begin, end)
-            kernels.neurons(
+            stepping.neurons(
                 sums, where, lines, exponent + formats.state_shift, begin, *common,
                 formats.state_limit, cell.resets, spikes, kept,
             )  # fmt: skip
         else:
             a = self._combined(name, begin, end, np.int64).reshape(shape)
             widths = (formats.decay_bits, formats.state_shift, formats.state_limit)
-            kernels.wide_neurons(a, begin, widths, *common, cell.resets, spikes, kept)
+            stepping.wide_neurons(a, begin, widths, *common, cell.resets, spikes, kept)
         self._check(name)
         self._keep(name, begin, end, spikes, *kept)
         self._push(name, spikes, begin, end)
@@ -356,7 +239,7 @@ class _Course:
         site = self.plan.sites[name]
         a = self.bench.other("a", kind, (self.samples * (end - begin), site.size))
         for number, total in enumerate(self.plan.cells[name].totals):
-            kernels.combine(
+            stepping.combine(
                 self.bench.sums[name, number],
                 self._where(name, total, begin, end),
                 site.lines,
@@ -367,7 +250,7 @@ class _Course:
             )
         return a
 
-    def _where(self, name: str, total: _Total, begin: int, end: int) -> tuple[int, ...]:
+    def _where(self, name: str, total: Total, begin: int, end: int) -> tuple[int, ...]:
         held = self.bench.length + total.tail
         pitch = self.plan.sites[name].pitch
         return self.samples, end - begin, held, pitch, begin - self.begin
@@ -417,9 +300,7 @@ class _Course:
                 if not total.tail:
                     continue
                 held = self.bench.length + total.tail
-                sums = self.bench.sums[name, number][: -kernels.LANES].reshape(
-                    self.bench.samples, held, -1
-                )
+                sums = self.bench.sums[name, number][:-WIDE].reshape(self.bench.samples, held, -1)
                 late = sums[:, steps : steps + total.tail].copy()
                 sums[:, : steps + total.tail] = 0
                 sums[:, : total.tail] = late

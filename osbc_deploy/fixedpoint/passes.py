@@ -17,6 +17,7 @@ from osbc_deploy.arrays import IntArray
 from osbc_deploy.fixedpoint import kernels
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.connections.base import widest_sum
+from osbc_deploy.fixedpoint.lanes import LANES, WIDE
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedProjection
 from osbc_deploy.fixedpoint.sites import NO_MARGIN, Margin, Site
 from osbc_deploy.model.connections.base import no_such_kind
@@ -26,6 +27,9 @@ __all__ = ["Pass", "margin_of", "passes_into"]
 
 _BLOCK, _SYNAPSE, _ROW = 1.0, 0.9, 0.4
 """Time to add a block, a single weight, and as much of a whole row as a block (measured)."""
+
+_PART = 1 << 22
+"""Bytes of weights that are fetched again and again while samples run through them."""
 
 _BEYOND = 1.5
 """How much more than what arrives may be added before what lies beyond the border is left out."""
@@ -191,8 +195,8 @@ def _dense(
     latest = late + (0 if delay is None else int(delay.max(initial=0)))
     listed = int(np.count_nonzero(rows))
     # Blocks cost at least this; no need to lay them out to know.
-    least = _BLOCK * max(listed / kernels.LANES, min(listed, len(rows)))
-    if delay is None and _ROW * len(rows) * post.pitch / kernels.LANES <= least:
+    least = _BLOCK * max(listed / LANES, min(listed, len(rows)))
+    if delay is None and _ROW * len(rows) * post.pitch / LANES <= least:
         return _by_rows(codes, rows, post, late)
     source, place = np.nonzero(rows)
     offset = post.places[place]
@@ -202,22 +206,28 @@ def _dense(
     start = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=len(rows)))])
     lists = _Lists(start, offset[order], rows[source, place][order].astype(number))
     push, tables, cost = _packed(lists, alike=codes.projection.pooling is not None)
-    if delay is None and _ROW * len(rows) * post.pitch / kernels.LANES <= cost:
+    if delay is None and _ROW * len(rows) * post.pitch / LANES <= cost:
         return _by_rows(codes, rows, post, late)
     zero = np.zeros(1, np.int32)
     return _made(codes, late, latest, push, ((len(rows), 1, False, zero, zero), tables))
 
 
 def _by_rows(codes: _Codes, rows: IntArray, post: Site, late: int) -> Pass:
-    wide = np.zeros((len(rows), post.pitch), _number(codes))
-    wide[:, post.places] = rows
+    number = _number(codes)
+    wide = np.zeros((len(rows) + 1, post.pitch), number)
+    wide[:-1, post.places] = rows
     row_of = np.arange(len(rows))
     if codes.projection.pooling is not None:
         # Neurons in one window of a pooling have the same weights.
-        wide, row_of = np.unique(wide, axis=0, return_inverse=True)
-    eight = np.empty(0, np.int16 if wide.dtype == np.int8 else np.int32)
-    tables = row_of.astype(np.int32).ravel(), np.ascontiguousarray(wide), eight
-    return _made(codes, late, late, kernels.push_rows, tables)
+        kept, row_of = np.unique(wide[:-1], axis=0, return_inverse=True)
+        wide = np.concatenate([kept, wide[-1:]])
+    fits = _PART // wide[:, 0].nbytes // WIDE
+    width = WIDE * max(1, min(fits, -(-post.pitch // WIDE)))
+    parts = -(-post.pitch // width)
+    cut = np.zeros((len(wide), parts * width), number)
+    cut[:, : post.pitch] = wide
+    apart = np.ascontiguousarray(cut.reshape(len(wide), parts, width).swapaxes(0, 1))
+    return _made(codes, late, late, kernels.push_rows, (row_of.astype(np.int32).ravel(), apart))
 
 
 @_laid_out.register(FixedConv)
@@ -353,7 +363,7 @@ def _packed(lists: _Lists, *, alike: bool) -> tuple[Callable[..., None], tuple[A
         push, first, cost = kernels.push_synapses, start, _SYNAPSE * len(weight)
     else:
         place = np.empty(count, np.int32)
-        values = np.zeros((count, kernels.LANES), weight.dtype)
+        values = np.zeros((count, LANES), weight.dtype)
         kernels.cover(start, offset, weight, first, place, values)
         push, cost = kernels.push_blocks, _BLOCK * count
     begin, end = first[:-1], first[1:]
