@@ -36,6 +36,7 @@ def export(
     target: Target | StrPath | None = None,
     name: str | None = None,
     samples: Data | None = None,
+    repeat: int | None = None,
     compiler: Sequence[str] = (),
 ) -> Exported:
     """Write a deployed network for what runs it, whole or not at all.
@@ -55,6 +56,8 @@ def export(
         Prefix of the C library's files and symbols, "osbc_net" by default.
     samples : Samples, path, str, array or Dataset, optional
         Input of the C library's golden vectors; random rasters by default.
+    repeat : int, optional
+        Time steps for which `samples` without a time axis are shown ("direct coding").
     compiler : sequence of str
         Compilers to measure the C library with; gcc and arm-none-eabi-gcc by default, where they
         are installed.
@@ -73,7 +76,12 @@ def export(
     written = FORMATS.load(format)
     if written.export is None:
         raise UsageError(f"format: {format!r} is only read, not written.")
-    options = {"name": name, "samples": samples, "compiler": tuple(compiler)}
+    options = {
+        "name": name,
+        "samples": samples,
+        "repeat": repeat,
+        "compiler": tuple(compiler) or None,
+    }
     _check_options(written, options)
     if written.folder is not None:
         check_folder(output, written.folder)
@@ -100,7 +108,7 @@ def _check_options(form: Format, options: Mapping[str, object]) -> None:
     foreign = [
         option
         for option, value in options.items()
-        if value is not None and value != () and option not in form.export_options
+        if value is not None and option not in form.export_options
     ]
     if foreign:
         listed = ", ".join(f"--{option}" for option in foreign)

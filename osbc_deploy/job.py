@@ -15,7 +15,7 @@ from osbc_deploy.backends import Backend, load_backend
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import BackendError, UsageError
-from osbc_deploy.fixedpoint.coding import SPIKES, InputFormat, bits_for
+from osbc_deploy.fixedpoint.coding import MOST_BITS, SPIKES, InputFormat, bits_for
 from osbc_deploy.formats.format import check_network
 from osbc_deploy.lower.coding import check_graded, payload
 from osbc_deploy.lower.counting import kept_apart
@@ -230,20 +230,39 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
 
 
 def _input(chip: Target, call: VerbCall, typical: Samples, evaluated: Samples) -> InputFormat:
-    """Return what the samples need the input to carry."""
+    """Return what the input must carry, which calibration alone decides, as all else of the chip.
+
+    Raises
+    ------
+    UsageError
+        Where the test samples hold more than that.
+    """
     if _WIDER.index(evaluated.kind) > _WIDER.index(typical.kind):
         raise UsageError(
             f"test: samples hold {_WORDS[evaluated.kind]}, the calibration samples "
             f"{_WORDS[typical.kind]}. Give both alike."
         )
-    both = (typical.spikes, evaluated.spikes)
-    low, high = min(float(s.min()) for s in both), max(float(s.max()) for s in both)
+    low, high = float(typical.spikes.min()), float(typical.spikes.max())
     found = payload(typical.kind, low, high, call.input_bits)
     if found.kind == "integers" and call.input_bits is None:
         # Room above what was seen is no reason to refuse a chip.
         most = chip.payload_bits + found.signed
         needed = bits_for(int(low), int(high))
         found = replace(found, bits=max(needed, min(found.bits, most)))
+    low, high = float(evaluated.spikes.min()), float(evaluated.spikes.max())
+    if found.graded and low < 0 and not found.signed:
+        raise UsageError(
+            f"test: samples go down to {low:g}, the calibration samples to 0, so the input has no "
+            "sign. Calibrate on samples with such values."
+        )
+    if found.kind == "integers" and not found.low <= low <= high <= found.high:
+        needed = bits_for(min(int(low), -found.signed), int(high))
+        wider = needed <= min(MOST_BITS, chip.payload_bits + found.signed)
+        raise UsageError(
+            f"test: whole numbers from {int(low):,} to {int(high):,}, the input takes "
+            f"{found.low:,} to {found.high:,}, which the calibration samples decide. Calibrate on "
+            f"samples with such values{f', or ask for --input-bits {needed}' if wider else ''}."
+        )
     return found
 
 

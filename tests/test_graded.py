@@ -267,6 +267,15 @@ def test_a_chip_of_spikes_does_not_price_a_graded_network(deployed: Deployment) 
         ((0, 1), (0, 3), "test: samples hold whole numbers, the calibration samples 0 and 1"),
         ((0, 3), (0, 0.5), "test: samples hold real values, the calibration samples whole numbers"),
         ((0, 300), (0, 1), r"--input-bits: whole numbers from 0 to 300 need 9, 8 were asked for"),
+        ((0, 3), (0, 300), r"test: .*0 to 300, the input takes 0 to 255.* --input-bits 9\.$"),
+        ((0, 3), (0, 2**24), r"test: .*the input takes 0 to 255.*Calibrate on samples with such v"),
+        ((-3, 3), (-129, 3), r"test: .*-129 to 3, the input takes -128 to 127.* --input-bits 9\.$"),
+        (
+            (0, 3),
+            (-1, 3),
+            "test: samples go down to -1, the calibration samples to 0, so the input",
+        ),
+        ((0, 0.5), (-0.25, 0.5), "test: samples go down to -0.25, the calibration samples to 0,"),
     ],
 )
 def test_data_that_do_not_go_together(first: Any, second: Any, words: str) -> None:
@@ -274,6 +283,51 @@ def test_data_that_do_not_go_together(first: Any, second: Any, words: str) -> No
     samples = [np.repeat(np.array([[pair]]), 3, axis=1) for pair in (first, second)]
     with pytest.raises(UsageError, match=words):
         osbc_deploy.deploy(net, samples[0], test=samples[1], input_bits=8, backend_samples=0)
+
+
+@pytest.mark.parametrize(
+    ("typical", "test", "bits", "signed"),
+    [((0, 3), (0, 7), 3, False), ((0, 0.5), (0.0, 9.0), 8, False), ((-4, 3), (0, 7), 4, True)],
+)
+def test_what_the_input_carries_is_read_from_calibration_alone(
+    typical: Any, test: Any, bits: int, signed: bool
+) -> None:
+    """Twice the calibration's counts, which is what the one bit to spare holds."""
+    torch.manual_seed(0)
+    net = norse.SequentialState(
+        nn.Linear(2, 3), norse.LIFBoxCell(), nn.Linear(3, 2), norse.LICell()
+    )
+    given = [np.repeat(np.array([[pair]]), 3, axis=1) for pair in (typical, test)]
+    alone, both = (
+        osbc_deploy.deploy(net, given[0], test=second, target="loihi2", backend_samples=0)
+        for second in (None, given[1])
+    )
+    found = both.lowered.network.input
+    assert (found.bits, found.signed) == (bits, signed)
+    assert found == alone.lowered.network.input
+    assert (both.input.clipped > 0) == (found.kind == "values")
+
+
+def test_static_images_become_golden_vectors(deployed: Deployment, tmp_path: Path) -> None:
+    osbc_deploy.export(deployed, tmp_path / "c", format="c", samples=IMAGES[:2], repeat=3)
+    written = (tmp_path / "c" / "osbc_net_selftest.c").read_text()
+    network = deployed.lowered.network
+    codes = network.input.codes(np.repeat(IMAGES[:2, None], 3, axis=1))
+    counts = np.count_nonzero(codes.reshape(6, -1), axis=1)
+    assert ", ".join(map(str, counts)) in written
+    for more, words in (
+        ({"samples": IMAGES[:2, 0]}, "--repeat T"),
+        ({"samples": IMAGES[:2, :, 1:], "repeat": 3}, r"shape \(1, 7, 8\) per time step, the netw"),
+        (
+            {"samples": -IMAGES, "repeat": 3},
+            "samples: go down to .*the network's input has no sign",
+        ),
+        ({"repeat": 3}, "--repeat: shows --samples, and there are none"),
+        ({"samples": IMAGES, "repeat": 0}, "repeat: 0 time steps"),
+    ):
+        with pytest.raises((ArtefactError, UsageError), match=words):
+            osbc_deploy.export(deployed, tmp_path / "d", format="c", **more)
+    assert not (tmp_path / "d").exists()
 
 
 def test_time_is_where_it_is_said(tmp_path: Path) -> None:

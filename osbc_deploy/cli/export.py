@@ -87,6 +87,12 @@ class _Command(click.Command):
     help="Input of the library's golden vectors; random rasters by default.",
 )
 @click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    metavar="T",
+    help="Steps to show samples without a time axis for, such as images.",
+)
+@click.option(
     "--compiler",
     multiple=True,
     metavar="GCC",

@@ -99,6 +99,9 @@ def check_data(model: str | None, inputs: DataOptions, weights: StrPath | None) 
             "--calibration: is missing for MODEL. Give an .npz with spikes (n, T, ...)"
             ", package.module:factory, or a --dataset."
         )
+    from osbc_deploy.references import check_paths
+
+    check_paths(model, weights, inputs.calibration, inputs.test)
 
 
 def check_resume(resume: StrPath | None, output: StrPath | None) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osbc_deploy.folders import C_LIBRARY
+from osbc_deploy import folders
+from osbc_deploy.errors import UsageError
 from osbc_deploy.formats.format import Export, Exported, Format
 
 if TYPE_CHECKING:
+    from osbc_deploy.arguments import Data
+    from osbc_deploy.arrays import IntArray
     from osbc_deploy.fixedpoint.network import FixedPointNetwork
 
-__all__ = ["FORMAT"]
+__all__ = ["FORMAT", "RUNTIME"]
 
 _NAME = "osbc_net"
 _COMPILERS = ("gcc", "arm-none-eabi-gcc")
@@ -27,12 +31,11 @@ def _export(network: FixedPointNetwork, path: Path, asked: Export) -> Exported:
     for compiler in compilers:
         check_compiler(compiler)
     vectors = None
-    if (samples := asked.options.get("samples")) is not None:
-        from osbc_deploy.references import as_samples
-
-        few = as_samples(samples, "samples").take(4)
-        payloads = network.input.codes(few.spikes)
-        vectors = payloads.reshape(*payloads.shape[:2], *network.input_shape)
+    samples, repeat = (asked.options.get(option) for option in ("samples", "repeat"))
+    if samples is not None:
+        vectors = _vectors(network, samples, repeat)
+    elif repeat is not None:
+        raise UsageError("--repeat: shows --samples, and there are none. Give both, or neither.")
     name = asked.options.get("name") or _NAME
     done = export_c(network, path, name=name, samples=vectors)
     used = compilers or tuple(c for c in _COMPILERS if shutil.which(c))
@@ -60,10 +63,49 @@ def _export(network: FixedPointNetwork, path: Path, asked: Export) -> Exported:
     return Exported(facts, lines)
 
 
+def _vectors(network: FixedPointNetwork, samples: Data, repeat: int | None) -> IntArray:
+    """Return the first few samples as the network's input."""
+    from osbc_deploy.data.samples import STATIC
+    from osbc_deploy.references import as_samples
+
+    few = as_samples(samples, "samples", repeat).take(4)
+    if math.prod(few.input_shape) != math.prod(network.input_shape):
+        raise UsageError(
+            f"{few.name}: samples have shape {few.input_shape} per time step, the network's input "
+            f"is {network.input_shape}. Give samples of that shape; {STATIC}."
+        )
+    return network.input.codes(few.shaped(network.input_shape).spikes)
+
+
 FORMAT = Format(
     title="C library",
     export=_export,
-    export_options=("name", "samples", "compiler"),
-    folder=C_LIBRARY,
+    export_options=("name", "samples", "repeat", "compiler"),
+    folder=folders.C_LIBRARY,
     help="a C99 library",
+)
+
+
+def _export_runtime(network: FixedPointNetwork, path: Path, asked: Export) -> Exported:
+    from osbc_deploy.firmware.runtime import export_runtime
+
+    del asked  # nothing is left open
+    done = export_runtime(network, path)
+    lines = [
+        f"network {done.identity.hex()}: {len(done.blob):,} B of flash, "
+        f"{done.state_bytes:,} B of RAM"
+    ]
+    facts = {
+        "identity": done.identity.hex(),
+        "blob_bytes": len(done.blob),
+        "state_bytes": done.state_bytes,
+    }
+    return Exported(facts, lines)
+
+
+RUNTIME = Format(
+    title="C runtime",
+    export=_export_runtime,
+    folder=folders.RUNTIME,
+    help="a C99 library that loads networks, and the network as a blob for it",
 )

@@ -88,9 +88,16 @@ class InputFormat:
         Raises
         ------
         UsageError
-            For spikes or whole numbers that are none, or out of range.
+            For spikes or whole numbers that are none, or out of range; for real values below 0
+            where the input has no sign.
         """
         if self.kind == "values":
+            least = float(values.min(initial=0))
+            if not self.signed and np.rint(least / self.scale) < 0:
+                raise UsageError(
+                    f"samples: go down to {least:g}, the network's input has no sign. Deploy it "
+                    "again with such samples for calibration."
+                )
             codes = np.empty(values.shape, np.int16 if self.peak < 2**15 else np.int32)
             for number, sample in enumerate(values):
                 codes[number] = np.clip(self._rounded(sample), self.low, self.high)

@@ -102,7 +102,7 @@ class Format:
         ``export(network, path, asked)`` writes a fixed-point network, whole or not at all, and
         returns :class:`Exported`; `asked` is an :class:`Export`.
     export_options : tuple of str
-        Which of "name", "samples" and "compiler" it heeds.
+        Which of "name", "samples", "repeat" and "compiler" it heeds.
     folder : FolderKind or None
         The kind of folder it writes; None for a file.
     help : str

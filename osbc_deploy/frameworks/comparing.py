@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +30,8 @@ __all__ = [
     "choose",
     "compared",
     "encoder",
-    "moved",
+    "heard_of",
+    "watched",
 ]
 
 WORK = 5e9
@@ -177,14 +177,14 @@ def compared(
     with undisturbed(module):
         for what, spikes, numbers in data.batches():
             try:
-                with Recorder(module, _watched(reading), framework.potential) as recorder:
+                with Recorder(module, watched(reading), framework.potential) as recorder:
                     answer = answered(module, framework, call, spikes)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - any forward may do anything
                 why = f"raises {type(error).__name__}: {reason(error)}"
                 return Difference(call, "forward", why)
             names = [p.name for p in network.populations]
             try:
-                heard = _heard(reading, recorder, spikes)
+                heard = heard_of(reading, recorder, spikes)
             except MiscountedError as how:
                 return Difference(call, "--host-prefix", str(how), kind="steps")
             ours = simulate(network, heard, record=names, states=names, batch_size=len(spikes))
@@ -195,12 +195,12 @@ def compared(
     return proof
 
 
-def _watched(reading: Reading) -> dict[str, nn.Module]:
+def watched(reading: Reading) -> dict[str, nn.Module]:
     """Return the modules to be watched, by population, and by input where the host gives it."""
     return {**reading.cells, **({} if reading.host is None else {INPUT: reading.host})}
 
 
-def _heard(reading: Reading, recorder: Recorder, spikes: InputArray) -> InputArray:
+def heard_of(reading: Reading, recorder: Recorder, spikes: InputArray) -> InputArray:
     """Return what the network hears of samples (n, T, ...), in the shape of its input."""
     shape = (*spikes.shape[:2], *reading.network.input_shape)
     if reading.host is None:
@@ -221,37 +221,12 @@ def encoder(
         with undisturbed(module):
             for start in range(0, len(spikes), batch):
                 part = spikes[start : start + batch]
-                with Recorder(module, _watched(reading), framework.potential) as recorder:
+                with Recorder(module, watched(reading), framework.potential) as recorder:
                     answered(module, framework, call, part)
-                found.append(_heard(reading, recorder, part))
+                found.append(heard_of(reading, recorder, part))
         return np.concatenate(found)
 
     return encode
-
-
-def moved(
-    module: nn.Module, framework: Framework, reading: Reading, call: Call, data: Data
-) -> tuple[str, float]:
-    """Return the layer in which most spikes are others than the framework's, and their share."""
-    counts: Counter[str] = Counter()
-    values: Counter[str] = Counter()
-    network = reading.network
-    names = [p.name for p in network.populations if p.neuron.spiking]
-    with undisturbed(module):
-        for _, spikes, _ in data.batches():
-            with Recorder(module, _watched(reading), framework.potential) as recorder:
-                answered(module, framework, call, spikes)
-            heard = _heard(reading, recorder, spikes)
-            ours = simulate(network, heard, record=names, batch_size=len(spikes))
-            for name in names:
-                seen = recorder.seen(name, len(spikes), spikes.shape[1])
-                if seen is not None:
-                    fired = reading.as_seen(name, ours.spikes[name])
-                    counts[name] += int(np.count_nonzero(fired != seen.answer))
-                    values[name] += fired.size
-    shares = {name: counts[name] / values[name] for name in values}
-    worst = max(shares, key=lambda name: shares[name], default="")
-    return worst, shares.get(worst, 0.0)
 
 
 def answered(module: nn.Module, framework: Framework, call: Call, spikes: InputArray) -> list[Any]:

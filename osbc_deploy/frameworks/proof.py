@@ -7,6 +7,7 @@ refused where the two differ.
 
 Folding a BatchNorm or a pooling rounds differently, and a spike may be decided by that. Where the
 two differ in the model's own precision, double precision decides: there rounding moves no spike.
+What it moves in single precision is measured (:mod:`.rounding`).
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from osbc_deploy.frameworks.comparing import (
     choose,
     compared,
     encoder,
-    moved,
 )
 from osbc_deploy.frameworks.finite import check_finite, check_weights
 from osbc_deploy.frameworks.framework import Framework, Reading
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.reading import cannot_run, read_call
+from osbc_deploy.frameworks.rounding import TIED, rounded
 from osbc_deploy.frameworks.substitution import Substitution, substituted
 from osbc_deploy.model.graph import Network, Shape
 from osbc_deploy.notation import Readout
@@ -52,10 +53,6 @@ _REMEDY = (
     "(hooks, a replaced forward, functions between layers, other initial states, a neuron layer "
     "used twice) and train the network without it."
 )
-_TIED = (
-    "Its potentials meet thresholds exactly, and a BatchNorm or pooling that is folded into "
-    "weights rounds otherwise. Pool behind neurons, or train with other thresholds."
-)
 _STEPS = (
     "Have forward() take one time step, or all of them, and call each neuron layer once in each: "
     "not once more, and not in a loop of its own over an input that stays the same."
@@ -64,9 +61,7 @@ _ANSWER = (
     "Have forward() answer with what the last neuron layer gives: its spikes, or its potentials if "
     "it never resets; of all steps, or their sum, mean, maximum or last; alone or in a tuple."
 )
-_REMEDIES = {"": _REMEDY, "tied": _TIED, "steps": _STEPS, "answer": _ANSWER}
-_ROUNDED = 0.01
-"""Share of a layer's spikes that rounding in single precision may move."""
+_REMEDIES = {"": _REMEDY, "tied": TIED, "steps": _STEPS, "answer": _ANSWER}
 _TRACED = 2
 """Samples on which a forward is traced: two tell a batch from a sample."""
 
@@ -226,6 +221,7 @@ def _held(
         raise cannot_run(source, framework, said)
     differences: list[Difference] = []
     proof, note = None, ""
+    warned: tuple[str, ...] = ()
     for call, reading in readings.items():
         check_weights(reading.network)
         data = choose(reading.network, samples)
@@ -245,18 +241,7 @@ def _held(
         if isinstance(wide, Difference):
             raise _refusal(module, framework, source, wide, data, said)
         proof = wide
-        layer, share = moved(module, framework, reading, least.call, data)
-        if share > _ROUNDED:
-            raise UnsupportedModelError(
-                f"{source}: rounding in single precision decides too many of its spikes",
-                (
-                    f"{layer}: {share:.1%} of its spikes are others than {framework.title}'s, "
-                    f"{_ROUNDED:.0%} may be",
-                ),
-                _TIED,
-            )
-        note = " in double precision; in single precision rounding shows"
-        note += f" (at most {share:.2g} of a layer's spikes, in {layer})" if share else ""
+        note, warned = rounded(module, framework, reading, least.call, data)
     network = reading.network
     if host is not None:
         host.encode = encoder(module, framework, reading, proof.call, data.batch)
@@ -270,7 +255,8 @@ def _held(
     whose = f"verified against {framework.title}'s"
     if own:
         whose = f"{', '.join(own)} verified against its"
-    network = replace(network, notes=(*network.notes, *proof.notes(network, data, whose, note)))
+    notes = (*network.notes, *proof.notes(network, data, whose, note))
+    network = replace(network, notes=notes, warnings=(*network.warnings, *warned))
     return _read_out(network, proof.readout, reading.votes)
 
 

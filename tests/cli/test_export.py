@@ -77,7 +77,11 @@ def test_a_broken_image_ends_with_code_6(folder: Path) -> None:
         (["--format", "c", "-o", "fw", "--name", "9"], 2, "cannot be a prefix"),
         (["--format", "image", "-o", "a.img"], 2, "--target: is missing"),
         (["--format", "image", "--target", "loihi2", "-o", "a.bin"], 2, "Name it a.bin.img"),
-        (["--format", "netx", "-o", "a.net", "--samples", "x"], 2, "belong to --format c"),
+        (
+            ["--format", "netx", "-o", "a.net", "--samples", "x", "--repeat", "3"],
+            2,
+            "--samples, --repeat: belong to --format c",
+        ),
         (["--format", "image", "--target", "nochip", "-o", "a.img"], 2, "nochip"),
     ],
 )

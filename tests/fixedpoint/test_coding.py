@@ -18,20 +18,22 @@ REAL = np.array([0.0, 0.24, 0.26, 0.75, -0.25, -9.0, 9.0], np.float32)
     [
         # Halves go to the even side: 0.75 / 0.5 is 1.5, which becomes 2; -0.25 / 0.5 becomes 0.
         (InputFormat("values", 4, True, 0.5), [0, 0, 1, 2, 0, -8, 7], 2 / 7),
-        (InputFormat("values", 4, False, 0.5), [0, 0, 1, 2, 0, 0, 15], 2 / 7),
+        (InputFormat("values", 4, False, 0.5), [0, 0, 1, 2, 0, 15, 15], 2 / 7),
         (InputFormat("values", 8, True, 0.25), [0, 1, 1, 3, -1, -36, 36], 0.0),
-        (InputFormat("values", 1, False, 1.0), [0, 0, 0, 1, 0, 0, 1], 2 / 7),
+        (InputFormat("values", 1, False, 1.0), [0, 0, 0, 1, 0, 1, 1], 2 / 7),
     ],
 )
 def test_real_values_become_the_nearest_multiples(
     given: InputFormat, expected: list[int], clipped: float
 ) -> None:
-    codes = given.codes(REAL)
+    # What has no sign takes -0.25, which becomes 0, and 9 in the place of -9.
+    real = REAL if given.signed else np.where(REAL < -1, -REAL, REAL)
+    codes = given.codes(real)
     assert codes.tolist() == expected
     assert codes.dtype == np.int16
-    assert given.clipped(REAL) == pytest.approx(clipped)
+    assert given.clipped(real) == pytest.approx(clipped)
     assert given.decoded(codes).tolist() == [code * given.scale for code in expected]
-    assert InputSeen.of(given, REAL).largest == max(abs(code) for code in expected)
+    assert InputSeen.of(given, real).largest == max(abs(code) for code in expected)
 
 
 def test_whole_numbers_and_spikes_go_in_as_they_are() -> None:
@@ -54,6 +56,7 @@ def test_whole_numbers_and_spikes_go_in_as_they_are() -> None:
         (InputFormat("integers", 3, signed=True), [0, 4], "takes -4 to 3"),
         (InputFormat("integers", 3), [0.5, 1], "real values from 0 to 1"),
         (SPIKES, [0, 2], "takes 0 or 1. Give what it was deployed for"),
+        (InputFormat("values", 8, scale=0.5), [-0.5, 1.0], "go down to -0.5, .* has no sign"),
     ],
 )
 def test_other_samples_are_refused(given: InputFormat, samples: list[Any], words: str) -> None:
