@@ -94,9 +94,7 @@ def test_records_of_another_network_are_refused(
 def test_all_broken_files_are_named(folder: Path) -> None:
     (folder / "torn.bin").write_bytes((folder / "b.bin").read_bytes()[:-1])
     (folder / "none.bin").write_bytes(b"")
-    with pytest.raises(
-        ArtefactError, match=r"(?s)torn.bin: .*cut.*none.bin: .*there is none"
-    ):
+    with pytest.raises(ArtefactError, match=r"(?s)torn.bin: .*cut.*none.bin: .*there is none"):
         read_files([folder / "torn.bin", folder / "a.bin", folder / "none.bin"])
 
 
