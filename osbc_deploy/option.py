@@ -16,9 +16,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from osbc_deploy.errors import UsageError
 
-__all__ = ["Options", "Row", "option", "renamed", "reported", "rows", "schema"]
+__all__ = ["BYTES", "Options", "Row", "option", "renamed", "reported", "rows", "schema"]
 
 T = TypeVar("T")
+
+BYTES = "BYTES"
+"""Metavar of a size in bytes, which the command line takes with units, too."""
 
 Kind = Literal["flag", "whole", "number", "text", "path", "table"]
 """Kinds of values; a table is options within an option."""

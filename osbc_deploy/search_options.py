@@ -8,7 +8,7 @@ They are part of :mod:`osbc_deploy.options`, which says how tables are read.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from osbc_deploy.option import Options, option
+from osbc_deploy.option import BYTES, Options, option
 
 __all__ = ["BITS", "BudgetOptions", "FitBudget", "SearchOptions"]
 
@@ -29,7 +29,7 @@ class FitBudget(Options):
     memory: int | None = option(
         None,
         "Memory it may take on all cores.",
-        metavar="BYTES",
+        metavar=BYTES,
         least=1,
         remedy="Nothing can run on that.",
     )
