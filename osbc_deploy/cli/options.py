@@ -284,4 +284,4 @@ config_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print machine-readable JSON on stdout."
 )
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, errors only.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")

@@ -201,9 +201,11 @@ def test_fit_finds_a_plan_for_a_budget_or_says_what_is_over(user: Path) -> None:
 def test_a_deployed_network_is_counted_on_other_chips(user: Path) -> None:
     done = osbc(
         "mymodel:net", *FAST, "--calibration", "data.npz", "--backend-samples", 0, "-o", "out",
+        "-q",
         cwd=user,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("", "")
     report = json.loads((user / "out" / "report.json").read_text())
     same = osbc("map", "out", "--target", "loihi2", "--json", cwd=user)
     assert same.returncode == 0, same.stderr
