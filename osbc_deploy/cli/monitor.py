@@ -161,7 +161,7 @@ def judge_command(
 @monitor_group.command("watch")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--baseline", "baselines", type=_BASELINE, required=True, multiple=True,
-              metavar="FILE.json", help="Of an image that may run; several are possible.")  # fmt: skip
+              metavar="FILE.json", help="Of an image that may run; repeatable.")  # fmt: skip
 @click.option("--store", type=click.Path(path_type=Path), metavar="STORE",
               help="The device's store; its policy says whether drift goes back.")  # fmt: skip
 @click.option("--every", type=float, default=60.0, show_default=True, help="Seconds.")

@@ -15,13 +15,14 @@ import pytest
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UsageError
-from osbc_deploy.exporting import export
+from osbc_deploy.firmware import RUNTIME
 from osbc_deploy.firmware.footprint import FLAGS
 from osbc_deploy.firmware.runtime import RuntimeExport, export_runtime, runtime_sources
 from osbc_deploy.firmware.tables import lay_out
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.formats.format import Export
 from osbc_deploy.model.readout import decode
 from osbc_deploy.telemetry.counting import count_window
 from osbc_deploy.telemetry.record import read_windows
@@ -182,7 +183,7 @@ def test_a_cortex_m4_runs_another_network_without_a_new_build(
 
 def test_export_says_what_it_wrote(drawn: list[Case], tmp_path: Path) -> None:
     case = drawn[0]
-    done: Any = export(case.network, tmp_path / "rt", format="runtime")
+    done: Any = RUNTIME.export(case.network, tmp_path / "rt", Export())
     again: RuntimeExport = export_runtime(case.network, tmp_path / "again")
     assert done.facts["identity"] == again.identity.hex()
     assert done.facts["blob_bytes"] == (tmp_path / "rt" / "network.bin").stat().st_size
