@@ -27,7 +27,8 @@ def _random(state: Any) -> int:
     x ^= x << np.uint64(25)
     x ^= x >> np.uint64(27)
     state[0] = x
-    return np.int64((x * np.uint64(2685821657736338717)) >> np.uint64(33))
+    drawn: int = np.int64((x * np.uint64(2685821657736338717)) >> np.uint64(33))
+    return drawn
 
 
 @compiled
