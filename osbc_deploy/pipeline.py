@@ -15,6 +15,7 @@ from osbc_deploy.accuracy import doubts, evaluate
 from osbc_deploy.chip.alone import map_alone
 from osbc_deploy.chip.mapping import layers_of, map_layers
 from osbc_deploy.chip.place import place
+from osbc_deploy.chip.pooling import counted_poolings
 from osbc_deploy.chip.traffic import operations, traffic
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
@@ -68,7 +69,8 @@ def compressed_for(
     job: Job, asked: DeployOptions, progress: Progress = SILENT
 ) -> CompressedNetwork:
     """Compress the network of a job as its verb was asked to."""
-    apart = kept_apart(job.network)
+    options = CompressionOptions.of(asked, scale_groups=job.scale_groups)
+    apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))
     populations = {p.name: p for p in apart.network.populations}
     times = timing(apart.network)
 
@@ -78,7 +80,7 @@ def compressed_for(
     return compress(
         job.network,
         job.typical.spikes,
-        CompressionOptions.of(asked, scale_groups=job.scale_groups),
+        options,
         state=asked.resume,
         cost=words,
         progress=progress,
@@ -92,6 +94,7 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         job.typical.spikes,
         job.chip.number_formats,
         input=job.input,
+        counted=counted_poolings(job.network, job.chip, compressed.options),
         readout=job.readout,
         progress=progress,
     )

@@ -88,7 +88,6 @@ def build(
     from_input : tuple
         Connections that the input goes out by.
     """
-    player = Player(path=source, shape=lava_shape(network.input_shape))
     folder, steps = source.parent, schedule.total(samples)
     neurons = {}
     for number, population in enumerate(network.populations):
@@ -110,14 +109,22 @@ def build(
             network.formats.state_shift,
         )
     ports = {name: process.s_out for name, process in neurons.items()}
-    ports[INPUT] = player.s_out
-    outgoing: dict[str, list[Any]] = {name: [] for name in ports}
+    outgoing: dict[str, list[Any]] = {name: [] for name in (INPUT, *ports)}
+    players: dict[int, Any] = {}
     for projection in network.projections:
         shape = network.shape_of(projection.pre)
         # Any number above 0 tells Lava that spikes are graded; it does not look at their width.
         bits = network.input.bits if projection.graded else 0
         connection = _process(projection.connection, projection, shape, bits, sparse_below)
-        port, post = ports[projection.pre], neurons[projection.post]
+        post = neurons[projection.post]
+        if projection.pre == INPUT:
+            late = network.shown_late(projection)
+            if late not in players:
+                shown = lava_shape(network.input_shape)
+                players[late] = Player(path=source, shape=shown, late=late)
+            port = players[late].s_out
+        else:
+            port = ports[projection.pre]
         if port.shape != connection.s_in.shape:
             port = port.reshape(connection.s_in.shape)
         port.connect(connection.s_in)
