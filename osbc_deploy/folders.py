@@ -13,7 +13,7 @@ from pathlib import Path
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 
-__all__ = ["C_LIBRARY", "DEPLOYMENT", "FolderKind"]
+__all__ = ["C_LIBRARY", "DEPLOYMENT", "RUNTIME", "FolderKind"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,18 @@ def _library(folder: Path) -> Collection[str]:
     return {C_LIBRARY.marker, *files, *made}
 
 
+def _runtime(folder: Path) -> Collection[str]:
+    """Return the files of a C runtime: those its manifest lists, and what its Makefile makes."""
+    try:
+        manifest = parse_json(read_text(folder / RUNTIME.marker, each=PARSED))
+        files = {str(file) for file in manifest["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {RUNTIME.marker}
+    made = {"libosbc.a", "osbc_host", "osbc_m4.elf"}
+    made |= {f"{file.removesuffix('.c')}.o" for file in files if file.endswith(".c")}
+    return {RUNTIME.marker, *files, *made}
+
+
 DEPLOYMENT = FolderKind(
     "network.json",
     lambda _: (
@@ -55,3 +67,6 @@ DEPLOYMENT = FolderKind(
 
 C_LIBRARY = FolderKind("firmware.json", _library)
 """What ``export --format c`` writes."""
+
+RUNTIME = FolderKind("runtime.json", _runtime)
+"""What ``export --format runtime`` writes."""

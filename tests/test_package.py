@@ -49,6 +49,7 @@ ORDER = [
     "references",
     "importing",
     "firmware",
+    "release",
     "bundled",
     "neurobench",
     "provenance",

@@ -190,6 +190,7 @@ class _Run:
         self.restarts = self.in_vain = 0
         self.shown = 0
         self.steps: dict[str, int] = {}
+        self.moved: dict[str, int] = {}
         self.finished: set[str] = set()
         self.numbers: dict[str, int] = {}
 
@@ -200,7 +201,7 @@ class _Run:
 
     def prepare(self) -> list[str]:
         """Write what is left for a new child process; return the names of its jobs."""
-        self.steps, self.finished, self.numbers = {}, set(), {}
+        self.steps, self.moved, self.finished, self.numbers = {}, {}, set(), {}
         for number, job in enumerate(self.jobs):
             if self.done[number] == len(job.spikes):
                 continue
@@ -222,11 +223,12 @@ class _Run:
         if what == "finished":
             self.collect(name, len(self.jobs[self.numbers[name]].spikes))
             return True
-        if not what.isdigit() or int(what) <= self.steps.get(name, 0):
+        done, _, whole = what.partition(" ")
+        if not (done.isdigit() and whole.isdigit()) or int(whole) <= self.moved.get(name, 0):
             return False
-        self.steps[name] = int(what)
+        self.steps[name], self.moved[name] = int(done), int(whole)
         shown = sum(
-            self.done[number] + self._answered(other)
+            self.done[number] + self._answered(other, self.moved)
             for other, number in self.numbers.items()
             if other not in self.finished
         ) + sum(done for number, done in enumerate(self.done) if number not in self._running())
@@ -240,11 +242,11 @@ class _Run:
         self.progress.advance(max(0, samples - self.shown))
         self.shown = max(self.shown, samples)
 
-    def _answered(self, name: str) -> int:
+    def _answered(self, name: str, steps: dict[str, int]) -> int:
         job = self.jobs[self.numbers[name]]
         schedule = Schedule.of(job.network, job.spikes.shape[1])
         rest = len(job.spikes) - self.done[self.numbers[name]]
-        return min(rest, schedule.finished(self.steps.get(name, 0)))
+        return min(rest, schedule.finished(steps.get(name, 0)))
 
     def collect(self, name: str, until: int) -> None:
         """Read the samples up to number `until` of a job from its traces."""
@@ -285,7 +287,7 @@ class _Run:
             )
         before = sum(self.done)
         for name, number in self.numbers.items():
-            answered = self._answered(name) if name not in self.finished else 0
+            answered = self._answered(name, self.steps) if name not in self.finished else 0
             if answered:
                 self.collect(name, self.done[number] + answered)
         self.restarts += 1

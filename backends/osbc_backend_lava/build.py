@@ -8,6 +8,7 @@ Imported in the worker only, after :func:`osbc_backend_lava.compatibility.prepar
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
@@ -20,7 +21,7 @@ from lava.proc.sparse.process import DelaySparse, Sparse
 from lava.utils.weightutils import SignMode
 from scipy.sparse import csr_matrix
 
-from osbc_backend_lava.layout import Array, Schedule, lava_shape, to_lava, trace_path
+from osbc_backend_lava.layout import SOURCE, Array, Schedule, lava_shape, to_lava, trace_path
 from osbc_backend_lava.neurons import TracedLIF, TracedLIFReset
 from osbc_backend_lava.streams import Player
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
@@ -60,20 +61,23 @@ class LavaLayer:
 
 def build(
     network: FixedPointNetwork,
-    source: Path,
+    piece: Sequence[str],
+    folder: Path,
     schedule: Schedule,
     samples: int,
     *,
     states: list[str],
     sparse_below: float,
 ) -> tuple[tuple[LavaLayer, ...], tuple[Any, ...]]:
-    """Build and connect the processes.
+    """Build and connect the processes of a piece of the network.
 
     Parameters
     ----------
     network : FixedPointNetwork
-    source : Path
-        The .npy file with the input, laid out as Lava has it; traces are written beside it.
+    piece : sequence of str
+        Populations; what they hear from outside is played from the traces of earlier pieces.
+    folder : Path
+        Where the input lies, laid out as Lava has it, and traces are.
     schedule : Schedule
     samples : int
     states : list of str
@@ -84,19 +88,28 @@ def build(
     Returns
     -------
     layers : tuple of LavaLayer
-        In network order.
+        Those of the piece, in network order.
     from_input : tuple
         Connections that the input goes out by.
     """
-    folder, steps = source.parent, schedule.total(samples)
-    neurons = {}
-    for number, population in enumerate(network.populations):
+    steps = schedule.total(samples)
+    neurons, ports = {}, {}
+    numbers = {population.name: n for n, population in enumerate(network.populations)}
+    projections = [p for p in network.projections if p.post in piece]
+    outside = {(p.pre, network.shown_late(p)) for p in projections if p.pre not in piece}
+    for name, late in sorted(outside):
+        path = folder / SOURCE if name == INPUT else trace_path(folder, numbers[name], "s")
+        player = Player(path=path, shape=lava_shape(network.shape_of(name)), late=late)
+        ports[name, late] = player.s_out
+    for population in network.populations:
+        if population.name not in piece:
+            continue
         traces = {}
         for name in {
             "s" if population.spiking else "v",
             *("uv" if population.name in states else ""),
         }:
-            path = trace_path(folder, number, name)
+            path = trace_path(folder, numbers[population.name], name)
             kind = np.uint8 if name == "s" else np.int32
             shape = (steps, *lava_shape(population.shape))
             np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
@@ -108,23 +121,15 @@ def build(
             traces,
             network.formats.state_shift,
         )
-    ports = {name: process.s_out for name, process in neurons.items()}
-    outgoing: dict[str, list[Any]] = {name: [] for name in (INPUT, *ports)}
-    players: dict[int, Any] = {}
-    for projection in network.projections:
+        ports[population.name, 0] = neurons[population.name].s_out
+    outgoing: dict[str, list[Any]] = {name: [] for name, _ in ports}
+    for projection in projections:
         shape = network.shape_of(projection.pre)
         # Any number above 0 tells Lava that spikes are graded; it does not look at their width.
         bits = network.input.bits if projection.graded else 0
         connection = _process(projection.connection, projection, shape, bits, sparse_below)
+        port = ports[projection.pre, network.shown_late(projection)]
         post = neurons[projection.post]
-        if projection.pre == INPUT:
-            late = network.shown_late(projection)
-            if late not in players:
-                shown = lava_shape(network.input_shape)
-                players[late] = Player(path=source, shape=shown, late=late)
-            port = players[late].s_out
-        else:
-            port = ports[projection.pre]
         if port.shape != connection.s_in.shape:
             port = port.reshape(connection.s_in.shape)
         port.connect(connection.s_in)
@@ -133,8 +138,9 @@ def build(
     layers = tuple(
         LavaLayer(p, network.depth[p.name], neurons[p.name], tuple(outgoing[p.name]))
         for p in network.populations
+        if p.name in piece
     )
-    return layers, tuple(outgoing[INPUT])
+    return layers, tuple(outgoing.get(INPUT, ()))
 
 
 @singledispatch

@@ -20,17 +20,24 @@ __all__ = [
     "INPUT",
     "OPTIONS",
     "PREFIX",
+    "SOURCE",
     "Schedule",
     "from_lava",
     "lava_shape",
+    "pieces",
     "to_lava",
     "trace_path",
 ]
 
 INPUT = "input.npz"
 OPTIONS = "options.json"
+SOURCE = "source.npy"
+"""The input, laid out as Lava has it."""
 PREFIX = "osbc-lava-"
 """What the name of a temporary folder starts with; the worker removes no other folder."""
+
+_AT_ONCE = 12
+"""Populations and projections above which a network is run in pieces (measured)."""
 
 Array = NDArray[Any]
 
@@ -83,11 +90,14 @@ class Schedule:
     def of(cls, network: FixedPointNetwork, steps: int) -> Schedule:
         """Return the schedule for samples of so many steps.
 
-        Streaming needs neurons that start at 0, and nothing on its way when a sample ends.
+        Streaming needs neurons that start at 0, and nothing on its way when a sample ends: every
+        projection delivers in the step, of own time, in which it was sent.
         """
         depth = max(network.depth.values())
         direct = all(
-            network.latency(p) == 0 and p.connection.longest_delay == 0 for p in network.projections
+            delay == -network.latency(p)
+            for p in network.projections
+            for delay in (p.connection.shortest_delay, p.connection.longest_delay)
         )
         rest = all(
             not (p.u_init.any() or p.v_init.any() or p.reset_interval) for p in network.populations
@@ -111,3 +121,41 @@ class Schedule:
         own = trace[depth : depth + samples * self.period]
         own = own.reshape(samples, self.period, *own.shape[1:])[:, : self.steps]
         return from_lava(own, population.shape)
+
+
+def pieces(network: FixedPointNetwork, schedule: Schedule) -> tuple[tuple[str, ...], ...]:
+    """Cut a network into populations to run one after the other, in network order.
+
+    Lava starts a process for each population and projection, and those that wait poll: a hundred
+    of them take most of the machine from the few that have work. A later piece hears what Lava
+    recorded of the earlier ones, step for step, so it computes what it would beside them. Only a
+    streaming network is cut: none of its projections leads back, and nothing sets its states from
+    outside.
+    """
+    if not schedule.streaming:
+        return (tuple(p.name for p in network.populations),)
+    found: list[list[str]] = [[]]
+    filled = 0
+    for population in network.populations:
+        size = 1 + len(network.afferents(population.name))
+        if found[-1] and filled + size > _AT_ONCE:
+            found.append([])
+            filled = 0
+        found[-1].append(population.name)
+        filled += size
+    return tuple(part for piece in found for part in _connected(network, piece))
+
+
+def _connected(network: FixedPointNetwork, piece: list[str]) -> list[tuple[str, ...]]:
+    """Split a piece where nothing connects its populations: Lava runs what it can reach."""
+    groups: list[tuple[set[tuple[str, int]], list[str]]] = []
+    for name in piece:
+        # What is shown later has a source of its own.
+        heard = {(p.pre, network.shown_late(p)) for p in network.afferents(name)}
+        touched, members = {(name, 0), *heard}, [name]
+        for group in [group for group in groups if group[0] & touched]:
+            groups.remove(group)
+            touched |= group[0]
+            members = [*group[1], *members]
+        groups.append((touched, members))
+    return [tuple(members) for _, members in groups]

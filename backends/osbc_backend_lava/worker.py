@@ -18,13 +18,14 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from osbc_backend_lava.compatibility import prepare
-from osbc_backend_lava.layout import INPUT, OPTIONS, PREFIX, Schedule, to_lava
+from osbc_backend_lava.layout import INPUT, OPTIONS, PREFIX, SOURCE, Schedule, pieces, to_lava
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import read_network
 
@@ -37,7 +38,7 @@ _SLICE = 64
 def run(
     network: FixedPointNetwork, spikes: Any, folder: Path, options: dict[str, Any], job: str = ""
 ) -> None:
-    """Run samples one after the other in one Lava runtime, writing traces into `folder`.
+    """Run samples one after the other, piece by piece of the network, with traces in `folder`.
 
     Parameters
     ----------
@@ -50,18 +51,39 @@ def run(
         What lines on stdout name.
     """
     prepare()
+    n, steps = spikes.shape[:2]
+    schedule = Schedule.of(network, steps)
+    frames = np.zeros((n, schedule.period, int(np.prod(network.input_shape))), spikes.dtype)
+    frames[:, :steps] = spikes.reshape(n, steps, -1)
+    np.save(folder / SOURCE, to_lava(frames.reshape(n * schedule.period, -1), network.input_shape))
+    cut = pieces(network, schedule)
+    total = schedule.total(n)
+    for number, piece in enumerate(cut):
+
+        def say(done: int, number: int = number) -> None:
+            # Only what the last piece has done answers samples.
+            answered = done if number == len(cut) - 1 else 0
+            _say(f"{job} {answered} {(number * total + done) // len(cut)}")
+
+        _run_piece(network, piece, folder, schedule, n, options, say)
+
+
+def _run_piece(
+    network: FixedPointNetwork,
+    piece: tuple[str, ...],
+    folder: Path,
+    schedule: Schedule,
+    n: int,
+    options: dict[str, Any],
+    say: Callable[[int], None],
+) -> None:
+    """Run all samples through some populations in one Lava runtime."""
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
 
     from osbc_backend_lava.build import build
 
-    n, steps = spikes.shape[:2]
-    schedule = Schedule.of(network, steps)
-    frames = np.zeros((n, schedule.period, int(np.prod(network.input_shape))), spikes.dtype)
-    frames[:, :steps] = spikes.reshape(n, steps, -1)
-    source = folder / "source.npy"
-    np.save(source, to_lava(frames.reshape(n * schedule.period, -1), network.input_shape))
-    layers, from_input = build(network, source, schedule, n, **options)
+    layers, from_input = build(network, piece, folder, schedule, n, **options)
     config = Loihi2SimCfg(select_tag="fixed_pt", loglevel=logging.INFO)
     last = layers[-1].neurons
 
@@ -81,7 +103,7 @@ def run(
                 raise RuntimeError("".join(map(_failure, actors)) or str(error)) from error
             done += part
             count -= part
-            _say(f"{job} {done}")
+            say(done)
 
     finished = threading.Event()
     watch = threading.Thread(target=_end_with_actors, args=(actors, finished), daemon=True)

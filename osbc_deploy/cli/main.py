@@ -23,6 +23,7 @@ from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
 from osbc_deploy.cli.inspect import inspect_command
 from osbc_deploy.cli.options import ARGUMENTS
+from osbc_deploy.cli.release import release_group
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
 from osbc_deploy.cli.verify import verify_command
 from osbc_deploy.errors import OsbcError, UsageError, reason
@@ -83,6 +84,7 @@ cli.add_command(check_command)
 cli.add_command(diff_command)
 cli.add_command(map_command)
 cli.add_command(export_command)
+cli.add_command(release_group)
 cli.add_command(targets_group)
 cli.add_command(backends_command)
 cli.add_command(doctor_command)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.hessian import shares_kernel
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.sampling import ROWS_PER_INPUT
+from osbc_deploy.compress.scene import ACTIVITY, Scene
 from osbc_deploy.compress.solver_memory import check_solver_memory
-from osbc_deploy.compress.tuning import ACTIVITY, Scene
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError
 from osbc_deploy.model.graph import INPUT, Network, Population
@@ -79,7 +81,7 @@ def float_run(
     *,
     memory: int,
 ) -> FloatRun:
-    """Run the calibration samples, keeping the spikes that projections carry."""
+    """Run the calibration samples, keeping the answers and the spikes that projections carry."""
     if not calibration.any():
         raise ArtefactError(
             "calibration: all spikes are 0, at least one active input is needed. "
@@ -90,7 +92,6 @@ def float_run(
         calibration,
         pack={p.pre for p in network.projections},
         exact=True,
-        output=False,
         batch_size=batch_size,
         memory=memory // ACTIVITY,
         progress=progress,
@@ -130,6 +131,7 @@ def scene_of(
         before=before,
         arriving={name: arriving.get(name, before[name]) for name in upstream if name in before},
         rate=run.rates.get(population.name, 0.0),
+        wanted=run.output.sum(axis=1, dtype=np.float64).reshape(len(calibration), -1),
         method=options.method,
         damping=options.added,
         space=Workspace(options.solver_memory, options.threads, progress.advance),

@@ -20,16 +20,10 @@ from osbc_deploy.compress.plan import Cost, pattern_of, plan
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection, adapted
 from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.scene import ACTIVITY, HELD_OUT, MIN_HELD_OUT, Scene
 from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.compress.state import SolverState
-from osbc_deploy.compress.tuning import (
-    ACTIVITY,
-    HELD_OUT,
-    MIN_HELD_OUT,
-    Scene,
-    tune,
-    tune_threshold,
-)
+from osbc_deploy.compress.tuning import tune, tune_threshold
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.model.raster import Raster

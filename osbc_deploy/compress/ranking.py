@@ -29,8 +29,9 @@ _EXACT_WORK = 3e9
 _HYBRID_WORK = 1e14
 """Multiplications up to which a forward selection is gone over again (about an hour)."""
 
-_DEPTH = 1.5
-"""How many times the layer's average a row may keep before it is looked at more deeply."""
+_DEPTH = 1.25
+"""How many times the layer's average a row may keep before it is looked at more deeply. Half as
+much again takes half as long again and loses no less (at 90 and 97 %, 0.2 % more)."""
 
 _SPARE = 32
 

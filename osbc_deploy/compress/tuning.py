@@ -21,44 +21,19 @@ the difference. The winner is solved again on all samples. Labels are not used.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.arrays import FloatArray
 from osbc_deploy.compress.guard import target_loss
-from osbc_deploy.compress.hessian import groups_of, membrane_moments, rows_of
 from osbc_deploy.compress.moments import Moments
-from osbc_deploy.compress.problem import LayerProblem, pose
-from osbc_deploy.compress.result import CompressedProjection, adapted
-from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.sampling import rows_wanted
-from osbc_deploy.model.delivery import delivered, lateness
-from osbc_deploy.model.graph import Network, Population, Projection
-from osbc_deploy.model.raster import Raster, part_of
-from osbc_deploy.model.simulate import simulate
+from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.scene import HELD_OUT, Layer
 
-__all__ = ["ACTIVITY", "HELD_OUT", "MIN_HELD_OUT", "Scene", "Trial", "tune", "tune_threshold"]
-
-ACTIVITY = 4
-"""A quarter of the solver's memory is for the activity of samples simulated side by side."""
-
-HELD_OUT = 5
-"""Every fifth calibration sample judges."""
-
-MIN_HELD_OUT = 8
-"""Fewer samples cannot tell two variants apart."""
-
-_RATE_SAMPLES = 128
-_RATE_STEPS = 6
-_FACTORS = (0.4, 1.25)
-"""Thresholds are searched between these multiples, to 1 %."""
-
-_DECIMALS = 6
-"""Of a threshold's multiple."""
+__all__ = ["Trial", "tune", "tune_threshold"]
 
 _PULLS = (1.0, 3.0, 10.0, 30.0)
 """Multiples of the damping that may hold the cross term's target to the weights as they were."""
@@ -66,7 +41,6 @@ _PULLS = (1.0, 3.0, 10.0, 30.0)
 _FEW_BITS = 3
 """Where one code more is a third or a seventh of all; of four bits, 7 % of the codes."""
 
-Layer = tuple[CompressedProjection, ...]
 Solve = Callable[[LayerProblem], Layer]
 
 
@@ -100,119 +74,6 @@ class Trial(Protocol):
 
     def matched(self, layer: Layer) -> Layer:
         """Return the layer with the threshold at which the float network's rate is met."""
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """A population between compressed layers before it and float layers behind.
-
-    Attributes
-    ----------
-    network : Network
-        The float network.
-    population : Population
-    calibration : ndarray of uint8 (n, T, *input_shape)
-    before : dict of ndarray or PackedSpikes
-        Spikes of the input and of populations before, of the float network.
-    arriving : dict of ndarray or PackedSpikes
-        The same with compressed weights, of the input and the populations before this one.
-    rate : float
-        Mean spikes per neuron and step of this population in the float network.
-    method : str
-    damping : float
-    space : Workspace
-        Told the number of samples whose moments are added.
-    rows_per_input : int
-        Of a convolution's Hessian, where there are more.
-    """
-
-    network: Network
-    population: Population
-    calibration: SpikeArray
-    before: Mapping[str, Raster]
-    arriving: Mapping[str, Raster]
-    rate: float
-    method: str
-    damping: float
-    space: Workspace
-    rows_per_input: int
-
-    @property
-    def afferents(self) -> tuple[Projection, ...]:
-        """The projections into the population."""
-        return self.network.afferents(self.population.name)
-
-    @property
-    def changed(self) -> bool:
-        """Whether other spikes arrive than in the float network."""
-        return any(
-            self.arriving[p.pre] is not self.before[p.pre]
-            for p in self.afferents
-            if p.pre in self.arriving
-        )
-
-    def moments(self, *, cross: bool, part: slice) -> Moments:
-        """Return the moments of some samples; with a cross term, of the spikes that arrive now."""
-        # What is not compressed yet, the population itself above all, is taken as it was.
-        seen = {**self.before, **self.arriving} if cross else self.before
-        samples = len(self.calibration)
-        fan_in = sum(p.connection.fan_in for p in self.afferents)
-        rows = max(rows_of(p, self.before[p.pre].shape) for p in self.afferents)
-        wanted = rows_wanted(groups_of(self.afferents), fan_in, rows, self.rows_per_input)
-        if wanted is not None:
-            wanted = -(-wanted * len(range(*part.indices(samples))) // samples)
-        return membrane_moments(
-            self.afferents,
-            None if self.method == "obc" else self.population.neuron.dynamics(),
-            [self._heard(p, seen, part) for p in self.afferents],
-            [self._heard(p, self.before, part) for p in self.afferents] if cross else None,
-            wanted=wanted,
-            space=self.space,
-        )
-
-    def _heard(self, projection: Projection, spikes: Mapping[str, Raster], part: slice) -> Raster:
-        """Return the spikes a projection delivers, when it delivers them."""
-        found = part_of(spikes[projection.pre], part)
-        late = lateness(self.network, projection)
-        if isinstance(late, int) and late == 0:
-            return found
-        return delivered(self.network, projection, found[:])
-
-    def problem(self, moments: Moments, *, free_bias: bool, pull: float = 1.0) -> LayerProblem:
-        """State the problem of the population's weights."""
-        return pose(
-            self.afferents,
-            self.population,
-            moments,
-            method=self.method,
-            damping=self.damping,
-            free_bias=free_bias,
-            pull=pull,
-        )
-
-    @property
-    def has_bias(self) -> bool:
-        """Whether a bias can take what the weights leave."""
-        return any(p.connection.bias is not None for p in self.afferents)
-
-    @property
-    def can_shift(self) -> bool:
-        """Whether thresholds may be moved."""
-        neuron = self.population.neuron
-        # Subtraction of the threshold would subtract another value too.
-        return neuron.spiking and self.rate > 0 and neuron.reset_rule().kind == "zero"
-
-    def judge(self) -> Callable[[Layer], FloatArray]:
-        """Return what gives the error of the output for each sample that judges."""
-        return _Judge(self).errors
-
-    def matched(self, layer: Layer) -> Layer:
-        """Return the layer with the threshold at which the float population's rate is met."""
-        return _matched(self, layer)
-
-    def with_layer(self, layer: Sequence[CompressedProjection]) -> Network:
-        """Return the float network with this population's weights, biases and thresholds."""
-        return adapted(self.network, {p.name: p for p in layer})
 
 
 @dataclass(frozen=True)
@@ -339,59 +200,3 @@ def _sum(scene: Trial, *, cross: bool, starts: Sequence[int]) -> Moments:
     for part in parts[1:]:
         total += part
     return total
-
-
-class _Judge:
-    """Holds what the errors of all variants are measured against."""
-
-    def __init__(self, scene: Scene) -> None:
-        part = slice(HELD_OUT - 1, None, HELD_OUT)
-        self._scene = scene
-        self._input = scene.calibration[part]
-        self._given = {name: part_of(raster, part) for name, raster in scene.arriving.items()}
-        self._memory = scene.space.memory // ACTIVITY
-        wanted = simulate(scene.network, self._input, exact=True, memory=self._memory).output
-        self._wanted = wanted.sum(axis=1, dtype=np.float64).reshape(len(wanted), -1)
-        square = float((self._wanted**2).sum(axis=1).mean())
-        self._unit = square if square > 0 else 1.0
-
-    def errors(self, layer: Sequence[CompressedProjection]) -> FloatArray:
-        """Return the squared error of each held-out sample's output, summed over time."""
-        run = simulate(
-            self._scene.with_layer(layer),
-            self._input,
-            given=self._given,
-            exact=True,
-            memory=self._memory,
-        )
-        got = run.output.sum(axis=1, dtype=np.float64).reshape(len(run.output), -1)
-        return np.asarray(((got - self._wanted) ** 2).sum(axis=1) / self._unit)
-
-
-def _matched(
-    scene: Scene, layer: tuple[CompressedProjection, ...]
-) -> tuple[CompressedProjection, ...]:
-    """Return the layer with the threshold at which the float population's mean rate is met."""
-    name = scene.population.name
-    few = slice(0, _RATE_SAMPLES)
-    given = {n: part_of(r, few) for n, r in scene.arriving.items()}
-    low, high = (math.log(factor) for factor in _FACTORS)
-
-    def at(exponent: float) -> tuple[CompressedProjection, ...]:
-        # Libraries differ in the last bit of an exponential.
-        return tuple(replace(p, threshold=round(math.exp(exponent), _DECIMALS)) for p in layer)
-
-    for _ in range(_RATE_STEPS):
-        middle = (low + high) / 2
-        run = simulate(
-            scene.with_layer(at(middle)),
-            scene.calibration[few],
-            given=given,
-            until=name,
-            exact=True,
-            output=False,
-            memory=scene.space.memory // ACTIVITY,
-        )
-        # A higher threshold fires less.
-        low, high = (middle, high) if run.rates[name] > scene.rate else (low, middle)
-    return at((low + high) / 2)

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from osbc_deploy import folders
 from osbc_deploy.errors import UsageError
-from osbc_deploy.folders import C_LIBRARY
 from osbc_deploy.formats.format import Export, Exported, Format
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from osbc_deploy.arrays import IntArray
     from osbc_deploy.fixedpoint.network import FixedPointNetwork
 
-__all__ = ["FORMAT"]
+__all__ = ["FORMAT", "RUNTIME"]
 
 _NAME = "osbc_net"
 _COMPILERS = ("gcc", "arm-none-eabi-gcc")
@@ -81,6 +81,31 @@ FORMAT = Format(
     title="C library",
     export=_export,
     export_options=("name", "samples", "repeat", "compiler"),
-    folder=C_LIBRARY,
+    folder=folders.C_LIBRARY,
     help="a C99 library",
+)
+
+
+def _export_runtime(network: FixedPointNetwork, path: Path, asked: Export) -> Exported:
+    from osbc_deploy.firmware.runtime import export_runtime
+
+    del asked  # nothing is left open
+    done = export_runtime(network, path)
+    lines = [
+        f"network {done.identity.hex()}: {len(done.blob):,} B of flash, "
+        f"{done.state_bytes:,} B of RAM"
+    ]
+    facts = {
+        "identity": done.identity.hex(),
+        "blob_bytes": len(done.blob),
+        "state_bytes": done.state_bytes,
+    }
+    return Exported(facts, lines)
+
+
+RUNTIME = Format(
+    title="C runtime",
+    export=_export_runtime,
+    folder=folders.RUNTIME,
+    help="a C99 library that loads networks, and the network as a blob for it",
 )

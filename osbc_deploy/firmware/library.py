@@ -263,7 +263,7 @@ def _weights(network: FixedPointNetwork, tables: FirmwareTables, name: str) -> s
         parts = ",\n     ".join(initializer(t) for t in p.tables.values())
         return (
             f"    /* {c_comment(p.name)} */\n"
-            f"    {{{name.upper()}_{p.kind}, {p.code_bits}, {p.shift}, {p.right}, "
+            f"    {{{name.upper()}_{p.kind.upper()}, {p.code_bits}, {p.shift}, {p.right}, "
             f"{int(p.wraps)}, {int(p.graded)},\n"
             f"     {p.pre}, {p.post}, {p.latency}, {p.ring}, {sums},\n"
             f"     {parts},\n     {shape}, {pairs}}},\n"

@@ -64,12 +64,13 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class ProjectionTables:
-    """A projection, or the synapses of one that share a delay; fields are those of the C struct."""
+    """A projection, or the synapses of one that share a delay; fields are those of the blob."""
 
     name: str
     kind: str
     pre: int
     post: int
+    synapses: int
     code_bits: int
     shift: int
     right: int
@@ -93,7 +94,7 @@ class ProjectionTables:
 
 @dataclass(frozen=True, eq=False)
 class PopulationTables:
-    """The registers of a population; fields are those of the C struct."""
+    """The registers of a population, by their names in the blob."""
 
     population: FixedPopulation
     tables: dict[str, Table]
@@ -166,6 +167,8 @@ def lay_out(network: FixedPointNetwork) -> FirmwareTables:
         raise UnsupportedModelError(
             "network: sums that 32 bits may not hold", offenders, "Use fewer bits or inputs."
         )
+    # Those into a population follow each other.
+    projections.sort(key=lambda part: part.post)
     populations = tuple(_population(p, network) for p in network.populations)
     word = 1
     states, sums = [], []
@@ -244,8 +247,9 @@ def _(
     none = Table(None)
     return [
         ProjectionTables(
-            **fixed, kind="CONV", code_bits=bits, latency=latency, ring=_power(latency + 1),
-            start=none, target=none, delay=none, code=code, geometry=_geometry(conv, shape),
+            **fixed, kind="conv", synapses=codes.size, code_bits=bits, latency=latency,
+            ring=_power(latency + 1), start=none, target=none, delay=none, code=code,
+            geometry=_geometry(conv, shape),
         )
     ]  # fmt: skip
 
@@ -292,14 +296,15 @@ def _dense(
     if delay is None and rows.size <= sum(table.size for table in lists.values()):
         return ProjectionTables(
             **shared,
-            kind="DENSE",
+            kind="dense",
+            synapses=codes.size,
             code_bits=row_bits,
             start=none,
             target=none,
             delay=none,
             code=rows,
         )
-    return ProjectionTables(**shared, **lists, kind="SPARSE", code_bits=bits)
+    return ProjectionTables(**shared, **lists, kind="sparse", synapses=len(post), code_bits=bits)
 
 
 def _population(p: FixedPopulation, network: FixedPointNetwork) -> PopulationTables:

@@ -17,7 +17,7 @@ from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem, pose
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.tuning import HELD_OUT, Layer
+from osbc_deploy.compress.scene import HELD_OUT, Layer
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError
 from osbc_deploy.model.graph import Population

@@ -23,9 +23,10 @@ from osbc_deploy.compress.plan import shared_weights, shared_widths
 from osbc_deploy.compress.problem import LayerProblem, stacked_weights
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.scene import HELD_OUT, MIN_HELD_OUT, Layer
 from osbc_deploy.compress.solver_memory import PLAIN_MATRICES, check_needed, matrices_of
 from osbc_deploy.compress.state import SolverState
-from osbc_deploy.compress.tuning import HELD_OUT, MIN_HELD_OUT, Layer, tune
+from osbc_deploy.compress.tuning import tune
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.limits import array_bytes
 from osbc_deploy.modules.scene import Scene, changed, moments_of, problem_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 import osbc_backend_lava.backend as lava
+from osbc_backend_lava.layout import Schedule, pieces
 from osbc_deploy.errors import BackendError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -117,6 +119,89 @@ def test_dense_networks_of_all_widths(bias: bool, start: bool, formats: NumberFo
     ]
     spikes = (rng.random((3, T, 12)) < 0.4).astype(np.uint8)
     compare(network((12,), formats, *layers), spikes)
+
+
+def test_a_network_of_many_populations_is_run_in_pieces(formats: NumberFormats) -> None:
+    # Two chains from the input meet in a sum, one of them two populations shorter and delayed.
+    rng = np.random.default_rng(8)
+    names = [f"l{i}" for i in range(6)]
+    posts = [registers(name, (7,), rng, vth=90, bias=True, start=False) for name in names]
+    short = registers("short", (7,), rng, vth=90, bias=True, start=False)
+    out = registers("out", (4,), rng, vth=60, start=False)
+
+    def project(pre: str, post: str, inputs: int, delay: int | None = None) -> FixedProjection:
+        weight = mantissas((4 if post == "out" else 7, inputs), 8, rng)
+        delays = None if delay is None else np.full(weight.shape, delay)
+        return FixedProjection(f"{pre}.{post}", pre, post, FixedDense(weight, delays), 8, 0)
+
+    net = FixedPointNetwork(
+        (5,),
+        (posts[0], short, *posts[1:], out),
+        (
+            project("input", "l0", 5),
+            project("input", "short", 5),
+            *(project(a, b, 7) for a, b in itertools.pairwise(names)),
+            project(names[-1], "out", 7),
+            project("short", "out", 7, 5),
+        ),
+        formats,
+        "sum",
+    )
+    schedule = Schedule.of(net, 6)
+    assert schedule.streaming
+    cut = pieces(net, schedule)
+    assert len(cut) == 2
+    assert sorted(itertools.chain(*cut)) == sorted(p.name for p in net.populations)
+    ours = compare(net, (rng.random((3, 6, 5)) < 0.5).astype(np.uint8))
+    assert all(ours.spikes[name].any() for name in (*names, "short", "out"))
+
+
+def test_a_piece_is_connected(formats: NumberFormats) -> None:
+    # Lava runs what it reaches from one process; of two chains that never meet it would run one.
+    rng = np.random.default_rng(9)
+    chains = [[f"{side}{i}" for i in range(9)] for side in "ab"]
+    order = [name for pair in zip(*chains, strict=True) for name in pair]
+    net = FixedPointNetwork(
+        (3,),
+        tuple(registers(name, (3,), rng, vth=90, start=False) for name in order),
+        tuple(
+            FixedProjection(f"{a}.{b}", a, b, FixedDense(mantissas((3, 3), 8, rng)), 8, 0)
+            for chain in chains
+            for a, b in itertools.pairwise(["input", *chain])
+        ),
+        formats,
+        "sum",
+    )
+    cut = pieces(net, Schedule.of(net, 4))
+    assert cut[0] == ("a0", "b0", "a1", "b1", "a2", "b2")
+    assert cut[1:3] == (("a3", "a4", "a5"), ("b3", "b4", "b5"))
+    compare(net, (rng.random((2, 4, 3)) < 0.5).astype(np.uint8))
+
+
+def test_convolutions_of_another_piece_are_shown_the_input_late(formats: NumberFormats) -> None:
+    rng = np.random.default_rng(10)
+    names = [f"l{i}" for i in range(7)]
+
+    def project(pre: str, post: str) -> FixedProjection:
+        weight = mantissas((2, 2, 1, 1), 8, rng)
+        return FixedProjection(
+            f"{pre}.{post}", pre, post, FixedConv(weight, (1, 1), (0, 0), (1, 1), 1), 8, 0
+        )
+
+    net = FixedPointNetwork(
+        (2, 3, 3),
+        tuple(registers(name, (2, 3, 3), rng, vth=60, start=False) for name in names),
+        (
+            *(project(a, b) for a, b in itertools.pairwise(["input", *names])),
+            *(project("input", name) for name in ("l3", "l4", "l6")),
+        ),
+        formats,
+        "sum",
+    )
+    assert [net.shown_late(p) for p in net.projections[-3:]] == [3, 4, 6]
+    assert len(pieces(net, Schedule.of(net, 6))) == 2
+    ours = compare(net, (rng.random((3, 6, 2, 3, 3)) < 0.5).astype(np.uint8))
+    assert all(ours.spikes[name].any() for name in names)
 
 
 @pytest.mark.parametrize("after", ["quiet", "readout"])

@@ -102,6 +102,20 @@ def test_drops_add_up_to_the_loss_of_the_rest(select: str) -> None:
     assert (path.value >= path.drop).all()
 
 
+def test_few_candidates_lose_hardly_more_than_exact_elimination(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(selection, "_NARROW_WORK", 0.0)
+    W, H = problem(3, 16, 400)
+    path = select_hybrid(W, H, 40)
+    assert all(len(set(row)) == 40 for row in path.order.tolist())
+    few, all_of_them = (
+        loss(W, least_squares(W, H, path_mask(p, np.full(16, 32), 400)), H).sum()
+        for p in (path, eliminate(W, H))
+    )
+    assert few < 1.01 * all_of_them
+
+
 def test_single_precision_candidates_keep_exact_losses() -> None:
     # Large enough for candidates to be compared in single precision.
     W, H = problem(5, 64, 500)

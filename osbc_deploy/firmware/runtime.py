@@ -1,0 +1,156 @@
+"""Write the C runtime, one library for all networks, and a network's blob beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from osbc_deploy._version import __version__
+from osbc_deploy.firmware.blob import write_blob
+from osbc_deploy.firmware.layout import (
+    GEOMETRY,
+    HEADER,
+    LAYOUT,
+    NETWORK,
+    POPULATION,
+    PROJECTION,
+    TABLE,
+    Record,
+)
+from osbc_deploy.firmware.tables import lay_out
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.folders import RUNTIME
+from osbc_deploy.writing import new_folder
+
+__all__ = ["RuntimeExport", "export_runtime", "render", "runtime_sources"]
+
+FORMAT = 1
+
+_SOURCES = ("runtime.h", "layout.h", "runtime.c", "load.c", "telemetry.c")
+
+
+@dataclass(frozen=True)
+class RuntimeExport:
+    """What was written.
+
+    Attributes
+    ----------
+    folder : Path
+    blob : bytes
+        Of ``network.bin``.
+    identity : bytes
+        16 bytes that tell the network from others.
+    state_bytes : int
+        RAM for the state.
+    """
+
+    folder: Path
+    blob: bytes
+    identity: bytes
+    state_bytes: int
+
+
+def export_runtime(network: FixedPointNetwork, folder: Path) -> RuntimeExport:
+    """Write the C runtime and the blob of a network into a folder, whole or not at all.
+
+    Parameters
+    ----------
+    network : FixedPointNetwork
+    folder : Path
+        Replaced if an export wrote it.
+
+    Raises
+    ------
+    UsageError
+        For a folder of someone else's.
+    UnsupportedModelError
+        For numbers out of range; see :func:`osbc_deploy.firmware.tables.lay_out`.
+    """
+    blob = write_blob(network, lay_out(network))
+    header = HEADER.unpack(blob)
+    done = RuntimeExport(folder, blob, header["identity"], header["state_bytes"])
+    texts = runtime_sources("osbc")
+    values = {"P": "osbc", "U": "OSBC"}
+    for path, template in (
+        ("examples/host.c", "runtime/host.c"),
+        ("Makefile", "runtime/Makefile"),
+    ):
+        texts[path] = render(template, values)
+    contents = {path: text.encode("ascii") for path, text in texts.items()}
+    contents["network.bin"] = blob
+    contents["network.json"] = _json(_about(network, blob))
+    manifest = {
+        "format": f"osbc-deploy/runtime/{FORMAT}",
+        "generator": f"osbc-deploy {__version__}",
+        "files": sorted(contents),
+    }
+    with new_folder(folder, RUNTIME) as work:
+        # Not beside the library: a build that takes every source of its folder has its own main.
+        (work / "examples").mkdir()
+        for path, content in contents.items():
+            (work / path).write_bytes(content)
+        (work / RUNTIME.marker).write_bytes(_json(manifest))
+    return done
+
+
+def runtime_sources(prefix: str) -> dict[str, str]:
+    """Return the sources of the runtime by file name; all names in C begin with a prefix."""
+    values: dict[str, Any] = {
+        "P": prefix, "U": prefix.upper(), "version": __version__, "layout": LAYOUT,
+        "offsets": _offsets(prefix.upper()), "telemetry": "",
+    }  # fmt: skip
+    return {f"{prefix}_{name}": render(f"runtime/{name}", values) for name in _SOURCES}
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """Return a template with its places filled in; a place is a name between two ``@``."""
+    text = (files("osbc_deploy.firmware") / "templates" / template).read_text(encoding="ascii")
+    return re.sub(r"@(\w+)@", lambda found: str(values[found[1]]), text)
+
+
+def _offsets(prefix: str) -> str:
+    """Return where fields start, as definitions of C."""
+    lines = []
+    for part in (HEADER, NETWORK, TABLE, PROJECTION, POPULATION, GEOMETRY):
+        lines += _offsets_of(part, f"{prefix}_{part.name.upper()}")
+    return "\n".join(lines)
+
+
+def _offsets_of(part: Record, start: str) -> list[str]:
+    fields = [field for field in part.fields if not field.name.startswith("zero")]
+    lines = [f"#define {start}_{field.name.upper()} {field.offset}u" for field in fields]
+    return [*lines, f"#define {start}_BYTES {part.size}u"]
+
+
+def _about(network: FixedPointNetwork, blob: bytes) -> dict[str, Any]:
+    """Return what the blob does not say: names, and what they stand for in the user's model."""
+    header, facts = HEADER.unpack(blob), NETWORK.unpack(blob, HEADER.size)
+    layers = network.layers
+    given = network.input
+    return {
+        "schema": "osbc-deploy/network/1",
+        "identity": header["identity"].hex(),
+        "sha256": hashlib.sha256(blob).hexdigest(),
+        "blob_bytes": len(blob),
+        "state_bytes": header["state_bytes"],
+        "input": {
+            "shape": list(network.input_shape), "kind": given.kind, "bits": given.bits,
+            "signed": given.signed, "scale": given.scale,
+        },
+        "readout": network.readout,
+        "depth": facts["depth"],
+        "populations": [
+            {"name": p.name, "layer": layers[p.name], "shape": list(p.shape), "spiking": p.spiking}
+            for p in network.populations
+        ],
+    }  # fmt: skip
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
