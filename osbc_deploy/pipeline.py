@@ -7,7 +7,7 @@ and returns the next. The command line is a thin shell around :func:`deploy`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from osbc_deploy.chip.traffic import operations, traffic
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
+from osbc_deploy.compress.shared import Shared
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity, compare
 from osbc_deploy.fixedpoint.coding import InputSeen
@@ -66,10 +67,27 @@ def deploy(call: DeployCall) -> Deployment:
 
 
 def compressed_for(
-    job: Job, asked: DeployOptions, progress: Progress = SILENT
+    job: Job,
+    asked: DeployOptions,
+    progress: Progress = SILENT,
+    *,
+    shared: Shared | None = None,
+    threads: int = 0,
 ) -> CompressedNetwork:
-    """Compress the network of a job as its verb was asked to."""
+    """Compress the network of a job as its verb was asked to.
+
+    Parameters
+    ----------
+    job : Job
+    asked : DeployOptions
+    progress : Progress
+    shared : Shared, optional
+        What other jobs of the same network and samples found.
+    threads : int
+        0 for one per core.
+    """
     options = CompressionOptions.of(asked, scale_groups=job.scale_groups)
+    options = replace(options, threads=threads)
     apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))
     populations = {p.name: p for p in apart.network.populations}
     times = timing(apart.network)
@@ -83,6 +101,7 @@ def compressed_for(
         options,
         state=asked.resume,
         cost=words,
+        shared=shared,
         progress=progress,
     )
 

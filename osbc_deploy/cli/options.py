@@ -116,9 +116,9 @@ def _option(row: Row, *, hidden: bool = False) -> Callable[[F], F]:
     elif row.kind == "flag":
         more = {"is_flag": True}
         flags = (f"{flag}/--no-{flag[2:]}",) if default else flags
-    if row.many and row.kind == "whole":
-        more = {"callback": _numbers}
-        default = ",".join(map(str, default))
+    if row.many and row.kind in ("whole", "number"):
+        more = {"callback": functools.partial(_numbers, _TYPES[row.kind])}
+        default = ",".join(map(str, default)) or None
     elif row.many:
         more["multiple"] = True
     shown = default is not None and default is not False and default != () and not about.required
@@ -136,13 +136,15 @@ def _option(row: Row, *, hidden: bool = False) -> Callable[[F], F]:
     )
 
 
-def _numbers(_: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+def _numbers(
+    kind: type[int | float], _: click.Context, option: click.Parameter, value: str | None
+) -> tuple[float, ...]:
     try:
-        return tuple(int(part) for part in value.split(","))
+        return tuple(kind(part) for part in value.split(",")) if value is not None else ()
     except ValueError as error:
+        what, such = ("whole numbers", "2,3,4,8") if kind is int else ("numbers", "0.8,0.9")
         raise UsageError(
-            f"{option.opts[-1]}: {value!r} is not a list of whole numbers. Give some such as "
-            "2,3,4,8."
+            f"{option.opts[-1]}: {value!r} is not a list of {what}. Give some such as {such}."
         ) from error
 
 

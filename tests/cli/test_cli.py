@@ -140,25 +140,6 @@ def test_a_file_a_dataset_and_weights_work_too(user: Path) -> None:
     assert "0 of" in done.stdout
 
 
-def test_the_bundled_network_is_the_default_and_json_is_json(tmp_path: Path) -> None:
-    done = osbc(*FAST, "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    report = json.loads(done.stdout)
-    jsonschema.validate(report, json_schema())
-    accuracy = report["accuracy"]
-    assert accuracy["samples"] == 400
-    assert accuracy["float"] >= 0.95
-    assert accuracy["fixed_point"] >= accuracy["float"] - 0.015
-    # A tenth of 85,896 weights is not a whole number.
-    assert report["compression"]["sparsity"] >= 0.89999
-    assert all(layer["bits"] == 4 for layer in report["compression"]["layers"])
-    assert report["fits"]
-    total = sum(core["resources"]["total"]["used"] for core in report["cores"])
-    assert report["memory"]["deployed_bytes"] == total * 8
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_results_do_not_depend_on_the_run(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     runs = [
@@ -166,6 +147,7 @@ def test_results_do_not_depend_on_the_run(user: Path, monkeypatch: pytest.Monkey
         for _ in range(2)
     ]
     assert runs[0] == runs[1] != ""
+    jsonschema.validate(json.loads(runs[0]), json_schema())
     assert json.loads(runs[0])["provenance"]["date"] == "2023-11-14T22:13:20Z"
 
 

@@ -45,26 +45,60 @@ def test_a_reader_that_goes_away_is_said_in_one_sentence(args: list[str]) -> Non
     assert done.stderr == "error: stdout: its reader went away before all was printed.\n"
 
 
-@pytest.mark.parametrize("command", ["--help", "--version", "deploy --help", "check --help"])
-def test_help_imports_nothing_that_takes_time(command: str) -> None:
+def imported(
+    command: list[str], where: Path | None = None
+) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """Run a command, and return the modules that it imported as well."""
     program = (
         "import sys\nfrom osbc_deploy.cli.start import start\n"
         "try:\n    start()\n"
         "finally:\n    print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, *command.split()],
+        [sys.executable, "-c", program, *command],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         timeout=1800,
+        cwd=where,
     )
-    found = set(done.stderr.split())
+    return done, set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "deploy --help", "check --help"])
+def test_help_imports_nothing_that_takes_time(command: str) -> None:
+    done, found = imported(command.split())
+    assert done.returncode == 0
     assert "osbc_deploy.cli.main" in found
     packages = {name.partition(".")[0] for name in found} - set(sys.stdlib_module_names)
     # Start-up hooks of an environment begin with an underscore.
     assert {name for name in packages if not name.startswith("_")} == {"click", "osbc_deploy"}
     assert not found & {"asyncio", "email", "hashlib", "importlib.metadata", "socket"}
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("missing.py:net --calibration data.npz", "missing.py: no such file"),
+        ("missing:net --calibration data.npz", "there is no package 'missing'"),
+        ("missing.nir --calibration data.npz", "missing.nir: no such file"),
+        ("model.py:net --calibration missing.npz", "missing.npz: no such file"),
+        ("model.py:net --calibration missing:data", "there is no package 'missing'"),
+        ("model.py:net --calibration data.npz --weights w.pth", "w.pth: no such file"),
+        ("verfy model.py:net --calibration data.npz", "Did you mean 'verify'?"),
+    ],
+)
+def test_what_is_not_there_is_said_before_torch_is_imported(
+    tmp_path: Path, command: str, said: str
+) -> None:
+    (tmp_path / "data.npz").touch()
+    (tmp_path / "model.py").touch()
+    done, found = imported([*command.split(), "--target", "loihi2-sim"], tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("error:") == 1
+    packages = {name.partition(".")[0] for name in found}
+    assert not packages & {"torch", "norse", "numba", "scipy"}
 
 
 def test_a_full_disk_under_stdout_is_said_in_one_sentence() -> None:
