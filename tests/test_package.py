@@ -50,6 +50,7 @@ ORDER = [
     "references",
     "importing",
     "firmware",
+    "telemetry",
     "release",
     "bundled",
     "neurobench",

@@ -28,6 +28,7 @@ from osbc_deploy.cli.options import ARGUMENTS
 from osbc_deploy.cli.release import release_group
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
 from osbc_deploy.cli.sweep import sweep_command
+from osbc_deploy.cli.telemetry import telemetry_group
 from osbc_deploy.cli.verify import verify_command
 from osbc_deploy.errors import OsbcError, UsageError, reason
 
@@ -97,6 +98,7 @@ cli.add_command(diff_command)
 cli.add_command(map_command)
 cli.add_command(export_command)
 cli.add_command(release_group)
+cli.add_command(telemetry_group)
 cli.add_command(targets_group)
 cli.add_command(backends_command)
 cli.add_command(doctor_command)
