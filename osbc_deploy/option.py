@@ -16,9 +16,12 @@ from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from osbc_deploy.errors import UsageError
 
-__all__ = ["Options", "Row", "StrPath", "option", "renamed", "reported", "rows", "schema"]
+__all__ = ["BYTES", "Options", "Row", "StrPath", "option", "renamed", "reported", "rows", "schema"]
 
 T = TypeVar("T")
+
+BYTES = "BYTES"
+"""Metavar of a size in bytes, which the command line takes with units, too."""
 
 StrPath: TypeAlias = str | os.PathLike[str]
 

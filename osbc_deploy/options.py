@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 
 from osbc_deploy.errors import UsageError
 from osbc_deploy.notation import Readout, outputs_per_class, parsed_pattern
-from osbc_deploy.option import Options, StrPath, option
+from osbc_deploy.option import BYTES, Options, StrPath, option
 from osbc_deploy.search_options import (
     BITS,
     BudgetOptions,
@@ -194,7 +194,7 @@ class SolverOptions(Options):
     solver_memory: int = option(
         4 * 1024**3,
         "What spikes and a layer's Hessians may take; as much again is worked with beside them.",
-        metavar="BYTES",
+        metavar=BYTES,
         least=1,
     )
 

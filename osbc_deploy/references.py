@@ -21,7 +21,7 @@ from osbc_deploy.data.samples import (
 from osbc_deploy.errors import ArtefactError, UsageError, described
 from osbc_deploy.formats.format import broken_formats, format_of
 from osbc_deploy.frameworks.plugin import FRAMEWORKS
-from osbc_deploy.options import StrPath
+from osbc_deploy.option import StrPath
 
 __all__ = [
     "as_samples",

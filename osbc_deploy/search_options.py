@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from osbc_deploy.option import Options, StrPath, option
+from osbc_deploy.option import BYTES, Options, StrPath, option
 
 __all__ = ["BITS", "BudgetOptions", "ClusterOptions", "FitBudget", "GridOptions", "SearchOptions"]
 
@@ -30,7 +30,7 @@ class FitBudget(Options):
     memory: int | None = option(
         None,
         "Memory it may take on all cores.",
-        metavar="BYTES",
+        metavar=BYTES,
         least=1,
         remedy="Nothing can run on that.",
     )

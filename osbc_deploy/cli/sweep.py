@@ -79,7 +79,7 @@ def sweep_command(
     report = build_sweep(found)
     if as_json:
         click.echo(json.dumps(report, indent=1))
-    else:
+    elif not quiet:
         print_sweep(report, table_console())
 
     def write(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from osbc_deploy.cli import progress
 from osbc_deploy.cli.info import targets_group
 from osbc_deploy.cli.main import main
 
@@ -148,6 +149,28 @@ def told(command: list[Any], ready: Path, number: int) -> tuple[int, str, str]:
         finally:
             process.kill()
     return process.returncode, out, err
+
+
+def test_a_log_without_a_terminal_says_what_is_being_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_EVERY", 0.01)
+    shown: list[str] = []
+
+    def wait_for(text: str) -> None:
+        while not any(text in line for line in shown):
+            time.sleep(0.01)
+            shown.extend(capsys.readouterr().err.splitlines())
+
+    with progress.Bars() as bars:
+        wait_for("working, 0 s")
+        bars.start("compressing", 7)
+        bars.advance(2)
+        wait_for("compressing 2 of 7, ")
+    with progress.Bars(quiet=True) as bars:
+        bars.start("compressing", 7)
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
