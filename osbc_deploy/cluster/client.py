@@ -155,6 +155,7 @@ def on_this_machine(workers: int) -> Iterator[Team]:
     settings = {
         "distributed.scheduler.allowed-failures": _LIVES,
         "distributed.comm.timeouts.connect": _GATHER,
+        "distributed.worker.preload": ["osbc_deploy.cluster.worker"],
         "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
     }
     with dask.config.set(settings), _quiet():
