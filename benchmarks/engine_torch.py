@@ -67,8 +67,8 @@ def deep(channels: int, places: int) -> nn.Sequential:
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, ...], int, int]] = {
     "2x34x34-12c5-p2-32c5-p2-10": (shallow, (2, 34, 34), 100, 32),
-    "2x32x32, five 3x3 of 64": (lambda: deep(64, 64), (2, 32, 32), 16, 32),
-    "2x64x64, five 3x3 of 128": (lambda: deep(128, 256), (2, 64, 64), 8, 8),
+    "2x32x32, five 3x3 of 64": (lambda: deep(64, 64), (2, 32, 32), 16, 8),
+    "2x64x64, five 3x3 of 128": (lambda: deep(128, 256), (2, 64, 64), 8, 4),
 }
 
 
@@ -136,7 +136,7 @@ def bench(name: str, rate: float) -> dict[str, Any]:
             net(x[:, start : start + batch])
 
     forward(n)
-    theirs = {batch: timed(lambda batch=batch: forward(batch), 3) for batch in (1, 8, n)}
+    theirs = {batch: timed(lambda batch=batch: forward(batch), 2) for batch in (1, n)}
     best = min(theirs, key=lambda batch: theirs[batch])
     seen = run(network, spikes)
     return {
