@@ -81,8 +81,8 @@ def engine_alone(name: str) -> dict[str, object]:
     """Time the engine of whichever sources are imported."""
     network, spikes = drawn(name)
     run(network, spikes[:2])  # load the compiled kernels
-    batch = [timed(lambda: run(network, spikes)) for _ in range(5)]
-    alone = min(timed(lambda: run(network, spikes[:1]))[0] for _ in range(9))
+    batch = [timed(lambda: run(network, spikes)) for _ in range(3)]
+    alone = min(timed(lambda: run(network, spikes[:1]))[0] for _ in range(5))
     return {
         "engine_s": min(wall for wall, _ in batch) / BATCH,
         "engine_cpu_s": min(used for _, used in batch) / BATCH,
@@ -114,7 +114,7 @@ def bench(name: str, few: int, beside: Path | None) -> dict[str, object]:
     found, same = {}, True
     for form, below in forms.items():
         watch = Stopwatch()
-        job = lava.Job(network, spikes[:few], (), below)
+        job = lava.LavaJob(network, spikes[:few], (), below)
         theirs = lava.BACKEND.run_many([job], 3600.0, watch)[0]
         same &= all(np.array_equal(ours.spikes[n], theirs.spikes[n]) for n in names)
         # From the end of the first sample on: neither start nor compilation counts.
