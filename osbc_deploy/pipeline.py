@@ -15,6 +15,7 @@ from osbc_deploy.accuracy import doubts, evaluate
 from osbc_deploy.chip.alone import map_alone
 from osbc_deploy.chip.mapping import layers_of, map_layers
 from osbc_deploy.chip.place import place
+from osbc_deploy.chip.pooling import counted_poolings
 from osbc_deploy.chip.traffic import operations, traffic
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
@@ -85,7 +86,9 @@ def compressed_for(
     threads : int
         0 for one per core.
     """
-    apart = kept_apart(job.network)
+    options = CompressionOptions.of(asked, scale_groups=job.scale_groups)
+    options = replace(options, threads=threads)
+    apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))
     populations = {p.name: p for p in apart.network.populations}
     times = timing(apart.network)
 
@@ -95,7 +98,7 @@ def compressed_for(
     return compress(
         job.network,
         job.typical.spikes,
-        replace(CompressionOptions.of(asked, scale_groups=job.scale_groups), threads=threads),
+        options,
         state=asked.resume,
         cost=words,
         shared=shared,
@@ -110,6 +113,7 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         job.typical.spikes,
         job.chip.number_formats,
         input=job.input,
+        counted=counted_poolings(job.network, job.chip, compressed.options),
         readout=job.readout,
         progress=progress,
     )
