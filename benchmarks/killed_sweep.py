@@ -72,7 +72,9 @@ def main() -> None:
 
 def started(here: Path, name: str, workers: int) -> subprocess.Popen[bytes]:
     files = ["--ledger", str(here / name), "--csv", str(here / f"{name}.csv")]
-    return subprocess.Popen([*SWEEP, *files, "--workers", str(workers)], stdout=subprocess.DEVNULL)
+    command = [*SWEEP, *files, "--workers", str(workers)]
+    # Python says there of semaphores that a killed process left.
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def finish(here: Path, name: str, workers: int) -> float:
