@@ -283,7 +283,7 @@ def test_what_takes_too_long_to_rank_is_left_out_and_said(
 ) -> None:
     # As if both budgets of work were those of a much smaller machine.
     monkeypatch.setattr("osbc_deploy.compress.ranking._EXACT_WORK", 1e5)
-    monkeypatch.setattr("osbc_deploy.fitting.candidates._RANKING_WORK", 1e7)
+    monkeypatch.setattr("osbc_deploy.fitting.candidates._RANKING_WORK", 2.5e6)
     done = call.__wrapped__(cores=4)
     assert done.as_predicted
     notes = [d.message for d in done.deployment.deviations if d.subject == "0"]
