@@ -1,4 +1,4 @@
-"""Progress bars on stderr; nothing when stderr is not a terminal."""
+"""Plans and progress bars on stderr; no bars, and only long plans, where that is no terminal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from rich.progress import (
 )
 from typing_extensions import Self
 
-from osbc_deploy.plain_text import visible
+from osbc_deploy.plain_text import message, visible
 
 __all__ = ["Bars"]
+
+_LONG = 30
+"""Seconds that are worth a plan in a log."""
 
 
 class Bars:
@@ -26,6 +29,7 @@ class Bars:
 
     def __init__(self, *, quiet: bool = False) -> None:
         console = Console(stderr=True)
+        self._quiet, self._lasting = quiet, not console.is_terminal
         self._bars = Progress(
             TextColumn("{task.description:<22}", markup=False),
             BarColumn(),
@@ -48,6 +52,11 @@ class Bars:
         trace: TracebackType | None,
     ) -> None:
         self._bars.stop()
+
+    def plan(self, text: str, seconds: float) -> None:
+        """Print what all tasks to come are expected to take."""
+        if not self._quiet and (seconds >= _LONG or not self._lasting):
+            self._bars.console.print(message(text), markup=False, highlight=False, soft_wrap=True)
 
     def start(self, title: str, total: int) -> None:
         """Begin a task of `total` steps."""
