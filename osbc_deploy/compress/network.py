@@ -16,7 +16,7 @@ from osbc_deploy.compress.calibration import Statistics, float_run, oddities, sc
 from osbc_deploy.compress.effort import effort_of
 from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
 from osbc_deploy.compress.layer import prune_layer, quantize_layer
-from osbc_deploy.compress.magnitude import compress_by_magnitude
+from osbc_deploy.compress.magnitude import compress_by_magnitude, enough_samples
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.pace import measured_pace
 from osbc_deploy.compress.plan import Cost, pattern_of, plan
@@ -78,6 +78,9 @@ def compress(
     check_solver_memory(
         network, (len(calibration), calibration.shape[1]), options, tuned=tuned, together=together
     )
+    given = calibration
+    if options.method == "magnitude" and not (tuned or together):
+        calibration = enough_samples(network, given)
     effort = effort_of(network, len(calibration), calibration.shape[1], options, tuned=tuned)
     pace = measured_pace(options.threads)
     expected = effort.work.seconds(pace)
@@ -85,12 +88,15 @@ def compress(
     began = time.perf_counter()
     store = None
     if state is not None:
-        store = SolverState(Path(state), _belongs_to(network, calibration, options))
+        store = SolverState(Path(state), _belongs_to(network, given, options))
     run = float_run(network, calibration, batch_size, progress, memory=options.solver_memory)
     deviations = list(oddities(network, run))
+    if len(calibration) < len(given):
+        text = f"firing rates and dead inputs from {len(calibration)} of {len(given)} samples"
+        deviations.append(Deviation("compress", "calibration", text))
     if options.tries and not tuned:
         text = (
-            f"{len(calibration)} calibration samples are too few to hold some out "
+            f"{len(given)} calibration samples are too few to hold some out "
             f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"
         )
         deviations.append(Deviation("compress", "calibration", text))
