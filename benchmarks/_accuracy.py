@@ -101,14 +101,21 @@ class Meter:
 
     def measure(self, network: Network) -> dict[str, float]:
         """Return accuracy, points lost and their standard error (paired), and agreement."""
-        classes, labels = self._classes(network), self._task.labels
-        lost = (self._float == labels).astype(float) - (classes == labels)
+        classes = self._classes(network)
+        lost = self._lost(classes)
         return {
-            "accuracy": float(np.mean(classes == labels)),
+            "accuracy": float(np.mean(classes == self._task.labels)),
             "drop_points": float(100 * lost.mean()),
             "standard_error": float(100 * lost.std(ddof=1) / np.sqrt(len(lost))),
             "agreement": float(np.mean(classes == self._float)),
         }
+
+    def lost(self, network: Network) -> np.ndarray:
+        """Return for each test sample 1 where it was right and is wrong now, -1 the other way."""
+        return self._lost(self._classes(network))
+
+    def _lost(self, classes: np.ndarray) -> np.ndarray:
+        return (self._float == self._task.labels).astype(float) - (classes == self._task.labels)
 
 
 def layers(done: CompressedNetwork) -> dict[str, Any]:
@@ -145,11 +152,12 @@ def read(name: str) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def write(name: str, content: Mapping[str, Any]) -> None:
+def write(name: str, content: Mapping[str, Any], *, quiet: bool = False) -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), **content}, indent=1) + "\n")
-    print(f"\nwrote {path}")
+    if not quiet:
+        print(f"\nwrote {path}")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

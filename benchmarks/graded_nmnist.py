@@ -28,16 +28,16 @@ from osbc_deploy.data.samples import Samples
 MOST_LOST = 0.01
 
 
-def network() -> nn.Sequential:
-    """2312-256-10 without biases."""
+def network(hidden: int = 256) -> nn.Sequential:
+    """Two layers without biases."""
     make: Any = lambda: neuron.LIFNode(  # noqa: E731
         tau=2.0, surrogate_function=surrogate.ATan(), detach_reset=True, step_mode="m"
     )
     return nn.Sequential(
         layer.Flatten(step_mode="m"),
-        layer.Linear(2312, 256, bias=False, step_mode="m"),
+        layer.Linear(2312, hidden, bias=False, step_mode="m"),
         make(),
-        layer.Linear(256, 10, bias=False, step_mode="m"),
+        layer.Linear(hidden, 10, bias=False, step_mode="m"),
         make(),
     )
 

@@ -26,7 +26,9 @@ from torch import nn
 
 from osbc_deploy.chip.layers import layer_of
 from osbc_deploy.chip.mapping import map_layers
+from osbc_deploy.chip.pooling import counted_poolings
 from osbc_deploy.chip.target import Target, load_target
+from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.fitting.candidates import cost_beside
 from osbc_deploy.frameworks.spikingjelly.reading import read_spikingjelly
@@ -58,9 +60,12 @@ def timed(what: str) -> Iterator[None]:
     print(f"{what}: {time.perf_counter() - start:.0f} s, {peak:.1f} GiB at most", flush=True)
 
 
+DENSE = CompressionOptions(sparsity=0.0, bits=8)
+
+
 def counted(network: Network, target: Target) -> Counter[str]:
     """Return cores, chips and what is on them of a network whose weights are random codes."""
-    apart = kept_apart(network)
+    apart = kept_apart(network, counted_poolings(network, target, DENSE))
     trained, network = network, apart.network
     times = timing(network)
     rng = np.random.default_rng(0)

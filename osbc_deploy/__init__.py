@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from osbc_deploy import errors, options, results
 from osbc_deploy._version import __version__
-from osbc_deploy.options import CompressOptions, DeployOptions, FitBudget, FitOptions, VerifyOptions
+from osbc_deploy.options import (
+    CompressOptions,
+    DeployOptions,
+    FitBudget,
+    FitOptions,
+    SweepOptions,
+    VerifyOptions,
+)
 
 if TYPE_CHECKING:
     from osbc_deploy.arguments import Data, Model
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
     from osbc_deploy.modules import CompressedModel, compress_model
     from osbc_deploy.pipeline import deploy
     from osbc_deploy.references import load_samples
+    from osbc_deploy.sweeping import SweepResult, sweep
     from osbc_deploy.verification import Verification, verify
 
 __all__ = [
@@ -41,6 +49,8 @@ __all__ = [
     "Model",
     "Network",
     "Samples",
+    "SweepOptions",
+    "SweepResult",
     "Target",
     "Verification",
     "VerifyOptions",
@@ -55,6 +65,7 @@ __all__ = [
     "load_target",
     "options",
     "results",
+    "sweep",
     "verify",
 ]
 
@@ -67,6 +78,7 @@ _PLACES = {
     "Model": "arguments",
     "Network": "model.graph",
     "Samples": "data.samples",
+    "SweepResult": "sweeping",
     "Target": "chip.target",
     "Verification": "verification",
     "compress_model": "modules",
@@ -76,6 +88,7 @@ _PLACES = {
     "inspect": "inspection",
     "load_samples": "references",
     "load_target": "chip.target",
+    "sweep": "sweeping",
     "verify": "verification",
 }
 """Modules of the names that are imported on first use."""

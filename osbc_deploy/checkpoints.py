@@ -21,7 +21,7 @@ from osbc_deploy.limits import Allowance, check_tensors, read_bytes
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["fitted", "read_state"]
+__all__ = ["check_weights_file", "fitted", "read_state"]
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _SAVE = "torch.save(model.state_dict(), path), or safetensors.torch.save_file"
@@ -59,8 +59,7 @@ def read_state(path: Path) -> Mapping[str, torch.Tensor]:
     ArtefactError
         When it is neither, holds Python objects, or needs more memory than allowed.
     """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file. Give the weights as .safetensors or .pth.")
+    check_weights_file(path)
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -69,6 +68,12 @@ def read_state(path: Path) -> Mapping[str, torch.Tensor]:
     if start == _ZIP or start[:1] == _PICKLE:
         return _checkpoint(path, zipped=start == _ZIP)
     return _safetensors(path)
+
+
+def check_weights_file(path: Path) -> None:
+    """Refuse a file of weights that is not there."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file. Give the weights as .safetensors or .pth.")
 
 
 def _safetensors(path: Path) -> Mapping[str, torch.Tensor]:

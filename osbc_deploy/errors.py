@@ -10,6 +10,8 @@
     ├── FitError                  4   the network does not fit the chip, or a budget is exceeded
     ├── FidelityError             5   backend and engine disagree, or an accuracy gate failed
     ├── ArtefactError             6   data, weights or an artefact that is broken or not trusted
+    ├── ClusterError              2   workers or a scheduler that do not answer, die, or run another
+    │                                 version
     └── PluginError               2   a plugin that cannot be loaded, fails or breaks its contract
         └── BackendError          2   a backend that is missing, broken or out of time
 
@@ -25,6 +27,7 @@ from collections.abc import Sequence
 __all__ = [
     "ArtefactError",
     "BackendError",
+    "ClusterError",
     "FidelityError",
     "FitError",
     "OsbcError",
@@ -107,6 +110,12 @@ class ArtefactError(OsbcError):
     """A file is broken, holds the wrong kind of data, or cannot be trusted."""
 
     exit_code = 6
+
+
+class ClusterError(OsbcError):
+    """Processes that work is spread over cannot be started or reached, or do not do it."""
+
+    exit_code = 2
 
 
 class PluginError(OsbcError):

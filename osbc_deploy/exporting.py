@@ -47,9 +47,9 @@ def export(
         A path is a folder that a deployment was saved in, a chip image (``.img``) or a NetX file
         (``.net``).
     output : path
-        A folder for ``c``, a file for all others.
+        A folder for ``c`` and ``runtime``, a file for all others.
     format : str
-        "c", "image", "netx", or that of a plugin.
+        "c", "image", "netx", "runtime", or that of a plugin.
     target : Target, str or path, optional
         The chip that an image is laid out for; by default the one deployed on.
     name : str, optional

@@ -30,7 +30,16 @@ from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import Call, Request
 from osbc_deploy.references import as_samples
 
-__all__ = ["Job", "VerbCall", "VerbInputs", "prepare", "verb"]
+__all__ = [
+    "Job",
+    "Source",
+    "VerbCall",
+    "VerbInputs",
+    "load_source",
+    "prepare",
+    "seed_everything",
+    "verb",
+]
 
 _WORDS: dict[InputKind, str] = {
     "spikes": "0 and 1",
@@ -42,6 +51,24 @@ _WIDER = tuple(_WORDS)
 P = ParamSpec("P")
 C = TypeVar("C")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What is to be deployed, whatever the chip: the network, and what it is run on.
+
+    Attributes
+    ----------
+    network : Network
+    typical, evaluated : Samples
+        For calibration and for evaluation.
+    readout : {"sum", "last", "max", "vote:N"}
+    """
+
+    network: Network
+    typical: Samples
+    evaluated: Samples
+    readout: Readout
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +185,12 @@ def _whole(options: object, table: type[Options], names: Container[str]) -> dict
     return {name: getattr(options, name) for name in known}
 
 
-def prepare(call: VerbCall, asked: Request | None = None) -> Job:
+def prepare(
+    call: VerbCall,
+    asked: Request | None = None,
+    chip: Target | None = None,
+    source: Source | None = None,
+) -> Job:
     """Load target, backend and samples, and import the network.
 
     Parameters
@@ -166,15 +198,52 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
     call : VerbCall
     asked : Request, optional
         What the provenance will say was asked for.
+    chip : Target, optional
+    source : Source, optional
+        Where either was loaded before.
 
     Raises
     ------
     OsbcError
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
-    chip = load_target(call.target)
+    chip = chip or load_target(call.target)
     _ = chip.number_formats  # without them nothing could be lowered; say so before any work
     runner = _ready_backend(call.backend or chip.backend) if call.backend_samples else None
+    source = source or load_source(call)
+    network, typical, evaluated = source.network, source.typical, source.evaluated
+    opened = _input(chip, call, typical, evaluated)
+    if opened.graded:
+        check_graded(kept_apart(network).network)
+        chip.check_input(opened)
+    check_network(chip.exchange, network)
+    asked = asked or Request()
+    asked = replace(
+        asked, options={**asked.options, "backend": None if runner is None else runner.name}
+    )
+    return Job(
+        chip,
+        network,
+        typical,
+        evaluated,
+        source.readout,
+        runner,
+        call.backend_samples,
+        call.time_limit,
+        call.classes,
+        asked,
+        opened,
+    )
+
+
+def load_source(call: VerbCall) -> Source:
+    """Load the samples and import the network, which have to go together.
+
+    Raises
+    ------
+    OsbcError
+        With the branch's meaning; see :mod:`osbc_deploy.errors`.
+    """
     typical = as_samples(call.calibration, "calibration", call.repeat)
     evaluated = typical if call.test is None else as_samples(call.test, "test", call.repeat)
     if evaluated.input_shape != typical.input_shape:
@@ -204,29 +273,18 @@ def prepare(call: VerbCall, asked: Request | None = None) -> Job:
     typical, evaluated = (s.shaped(network.input_shape) for s in (typical, evaluated))
     network, readout = _read_out(network, call.readout)
     check_features(network)
-    opened = _input(chip, call, typical, evaluated)
-    if opened.graded:
-        check_graded(kept_apart(network).network)
-        chip.check_input(opened)
-    check_network(chip.exchange, network)
     check_classes((typical, evaluated), classes_of(readout, network.output.size), call.classes)
-    asked = asked or Request()
-    asked = replace(
-        asked, options={**asked.options, "backend": None if runner is None else runner.name}
-    )
-    return Job(
-        chip,
-        network,
-        typical,
-        evaluated,
-        readout,
-        runner,
-        call.backend_samples,
-        call.time_limit,
-        call.classes,
-        asked,
-        opened,
-    )
+    return Source(network, typical, evaluated, readout)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed what models and datasets may draw from."""
+    import numpy as np
+    import torch
+
+    # Old-style seeding on purpose: it reaches the code of models and datasets.
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def _input(chip: Target, call: VerbCall, typical: Samples, evaluated: Samples) -> InputFormat:

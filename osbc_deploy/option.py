@@ -12,13 +12,18 @@ import os
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from osbc_deploy.errors import UsageError
 
-__all__ = ["Options", "Row", "option", "renamed", "reported", "rows", "schema"]
+__all__ = ["BYTES", "Options", "Row", "StrPath", "option", "renamed", "reported", "rows", "schema"]
 
 T = TypeVar("T")
+
+BYTES = "BYTES"
+"""Metavar of a size in bytes, which the command line takes with units, too."""
+
+StrPath: TypeAlias = str | os.PathLike[str]
 
 Kind = Literal["flag", "whole", "number", "text", "path", "table"]
 """Kinds of values; a table is options within an option."""

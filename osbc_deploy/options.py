@@ -11,25 +11,30 @@ This module is imported before the command line is read, so it imports nothing h
 # Annotations are read by osbc_deploy.option, so this module does without their postponement.
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from osbc_deploy.errors import UsageError
 from osbc_deploy.notation import Readout, outputs_per_class, parsed_pattern
-from osbc_deploy.option import Options, option
-from osbc_deploy.search_options import BITS, BudgetOptions, FitBudget, SearchOptions
+from osbc_deploy.option import BYTES, Options, StrPath, option
+from osbc_deploy.search_options import (
+    BITS,
+    BudgetOptions,
+    ClusterOptions,
+    FitBudget,
+    GridOptions,
+    SearchOptions,
+)
 
 __all__ = [
     "BITS", "REQUESTED", "VERIFIED", "Allocation", "CompressOptions", "Compression",
     "CompressionRequest", "DataOptions", "Dataset", "DatasetOptions", "DeployOptions", "FitBudget",
     "FitOptions", "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData",
-    "Readout", "Reset", "RunOptions", "Split", "StrPath", "Substitute", "TargetOptions",
-    "VerifyOptions",
+    "Readout", "Reset", "RunOptions", "Split", "StrPath", "Substitute", "SweepOptions",
+    "TargetOptions", "VerifyOptions",
 ]  # fmt: skip
 
-StrPath: TypeAlias = str | os.PathLike[str]
 Method: TypeAlias = Literal["osbc", "obc", "magnitude", "paper"]
 Allocation: TypeAlias = Literal["lamps", "uniform", "global"]
 Reset: TypeAlias = Literal["zero", "subtract"]
@@ -189,7 +194,7 @@ class SolverOptions(Options):
     solver_memory: int = option(
         4 * 1024**3,
         "What spikes and a layer's Hessians may take; as much again is worked with beside them.",
-        metavar="BYTES",
+        metavar=BYTES,
         least=1,
     )
 
@@ -200,17 +205,22 @@ class Compression(SolverOptions, MethodOptions, AmountOptions):
 
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
-        kind, _, _ = parsed_pattern(self.pattern)
-        if kind != "weights" and self.allocation == "global":
-            yield (
-                f"allocation: global ranks single weights, the pattern is {self.pattern}. Use "
-                "lamps or uniform with it."
-            )
-        if kind != "weights" and self.method == "magnitude":
-            yield (f"pattern: {self.pattern} needs a Hessian. Use method osbc or obc with it.")
-        for name, more in (("pattern", kind != "weights"), ("mixed", self.mixed)):
-            if more and self.method == "paper":
-                yield f"{name}: is no part of method paper. Use method osbc or obc with it."
+        yield from _impossible(self, self.method)
+
+
+def _impossible(solver: SolverOptions, method: Method) -> Iterator[str]:
+    """Return what a method cannot do."""
+    kind, _, _ = parsed_pattern(solver.pattern)
+    if kind != "weights" and solver.allocation == "global":
+        yield (
+            f"allocation: global ranks single weights, the pattern is {solver.pattern}. Use "
+            "lamps or uniform with it."
+        )
+    if kind != "weights" and method == "magnitude":
+        yield (f"pattern: {solver.pattern} needs a Hessian. Use method osbc or obc with it.")
+    for name, more in (("pattern", kind != "weights"), ("mixed", solver.mixed)):
+        if more and method == "paper":
+            yield f"{name}: is no part of method paper. Use method osbc or obc with it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,6 +301,22 @@ class FitOptions(
     RunOptions, MethodOptions, SearchOptions, ModelOptions, TargetOptions, BudgetOptions
 ):
     """What ``fit`` is asked to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(RunOptions, SolverOptions, ClusterOptions, ModelOptions, GridOptions):
+    """What ``sweep`` is asked to do."""
+
+    methods: Sequence[Method] = option(
+        ("osbc",), "Method of compression; may be repeated.", flags=["--method"]
+    )
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        if not self.methods:
+            yield "methods: none is given, so there is no point. Give one or more."
+        faults = (fault for method in self.methods for fault in _impossible(self, method))
+        yield from dict.fromkeys(faults)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ and returns the next. The command line is a thin shell around :func:`deploy`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,10 +15,12 @@ from osbc_deploy.accuracy import doubts, evaluate
 from osbc_deploy.chip.alone import map_alone
 from osbc_deploy.chip.mapping import layers_of, map_layers
 from osbc_deploy.chip.place import place
+from osbc_deploy.chip.pooling import counted_poolings
 from osbc_deploy.chip.traffic import operations, traffic
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
+from osbc_deploy.compress.shared import Shared
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity, compare
 from osbc_deploy.fixedpoint.coding import InputSeen
@@ -65,10 +67,28 @@ def deploy(call: DeployCall) -> Deployment:
 
 
 def compressed_for(
-    job: Job, asked: DeployOptions, progress: Progress = SILENT
+    job: Job,
+    asked: DeployOptions,
+    progress: Progress = SILENT,
+    *,
+    shared: Shared | None = None,
+    threads: int = 0,
 ) -> CompressedNetwork:
-    """Compress the network of a job as its verb was asked to."""
-    apart = kept_apart(job.network)
+    """Compress the network of a job as its verb was asked to.
+
+    Parameters
+    ----------
+    job : Job
+    asked : DeployOptions
+    progress : Progress
+    shared : Shared, optional
+        What other jobs of the same network and samples found.
+    threads : int
+        0 for one per core.
+    """
+    options = CompressionOptions.of(asked, scale_groups=job.scale_groups)
+    options = replace(options, threads=threads)
+    apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))
     populations = {p.name: p for p in apart.network.populations}
     times = timing(apart.network)
 
@@ -78,9 +98,10 @@ def compressed_for(
     return compress(
         job.network,
         job.typical.spikes,
-        CompressionOptions.of(asked, scale_groups=job.scale_groups),
+        options,
         state=asked.resume,
         cost=words,
+        shared=shared,
         progress=progress,
     )
 
@@ -92,6 +113,7 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         job.typical.spikes,
         job.chip.number_formats,
         input=job.input,
+        counted=counted_poolings(job.network, job.chip, compressed.options),
         readout=job.readout,
         progress=progress,
     )

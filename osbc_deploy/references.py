@@ -10,13 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from osbc_deploy.arguments import Data
-from osbc_deploy.checkpoints import fitted, read_state
-from osbc_deploy.data.samples import Samples, check_samples, load_npz, samples_from_dataset
+from osbc_deploy.checkpoints import check_weights_file, fitted, read_state
+from osbc_deploy.data.samples import (
+    Samples,
+    check_npz,
+    check_samples,
+    load_npz,
+    samples_from_dataset,
+)
 from osbc_deploy.errors import ArtefactError, UsageError, described
-from osbc_deploy.formats.format import broken_formats
+from osbc_deploy.formats.format import broken_formats, format_of
 from osbc_deploy.frameworks.plugin import FRAMEWORKS
+from osbc_deploy.option import StrPath
 
-__all__ = ["as_samples", "load_object", "load_samples", "load_weights"]
+__all__ = [
+    "as_samples",
+    "check_paths",
+    "check_reference",
+    "load_object",
+    "load_samples",
+    "load_weights",
+]
 
 EXTRAS = {"neurobench": "neurobench", "tonic": "datasets"}
 """Packages that are no framework of a model, and the extras that install them."""
@@ -34,9 +48,7 @@ def load_object(reference: str) -> Any:
     UsageError
         When the module or the name does not exist, or the user's code raises.
     """
-    place, _, name = reference.rpartition(":")
-    if not place or not name.isidentifier():
-        raise UsageError(f"{reference}: is not of the form {FORM}.{broken_formats()}")
+    place, name = check_reference(reference)
     try:
         module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     except UsageError:
@@ -63,6 +75,54 @@ def load_object(reference: str) -> Any:
         ) from error
 
 
+def check_reference(reference: str) -> tuple[str, str]:
+    """Return the file or module, and the name in it, of a reference; nothing is imported yet.
+
+    Raises
+    ------
+    UsageError
+        When it has another form, or leads to no file or package.
+    """
+    place, _, name = reference.rpartition(":")
+    if not place or not name.isidentifier():
+        raise UsageError(f"{reference}: is not of the form {FORM}.{broken_formats()}")
+    if place.endswith(".py"):
+        if not Path(place).is_file():
+            raise UsageError(f"{place}: no such file. Give {FORM}.")
+        return place, name
+    _search_here()
+    package = place.partition(".")[0]
+    if package not in sys.modules and importlib.util.find_spec(package) is None:
+        error = ModuleNotFoundError(f"No module named {package!r}", name=package)
+        _explain_missing(reference, error)
+        raise UsageError(
+            f"{reference}: there is no package '{package}'. It is searched from {os.getcwd()} and "
+            "the Python path."
+        )
+    return place, name
+
+
+def check_paths(model: str | None, weights: StrPath | None, *samples: str | None) -> None:
+    """Refuse what leads nowhere before torch is imported, which takes seconds.
+
+    Raises
+    ------
+    UsageError
+        When a file or package is not there.
+    """
+    for name in samples:
+        if name is None:
+            continue
+        check_npz(Path(name)) if _is_file_name(name) else check_reference(name)
+    form = None if model is None else format_of(model)
+    if model is not None and form is None:
+        check_reference(model)
+    elif form is not None and not Path(str(model)).is_file():
+        raise UsageError(f"{model}: no such file. Give a {form[0]} file, or {FORM}.")
+    if weights is not None:
+        check_weights_file(Path(weights))
+
+
 def _explain_missing(reference: str, error: BaseException) -> None:
     """Say which command adds a framework that the user's code imports and that is not there."""
     name = (getattr(error, "name", None) or "") if isinstance(error, ModuleNotFoundError) else ""
@@ -76,15 +136,17 @@ def _explain_missing(reference: str, error: BaseException) -> None:
 
 
 def _import_module(name: str) -> Any:
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    _search_here()
     return importlib.import_module(name)
 
 
+def _search_here() -> None:
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
 def _import_file(path: Path) -> Any:
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file. Give {FORM}.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path}: not a Python file.")
@@ -121,7 +183,7 @@ def as_samples(given: Any, name: str, repeat: int | None = None) -> Samples:
     if isinstance(given, os.PathLike):
         return load_npz(Path(given), repeat)
     if isinstance(given, str):
-        if ":" not in given or given.endswith(".npz"):
+        if _is_file_name(given):
             return load_npz(Path(given), repeat)
         return as_samples(load_object(given), given, repeat)
     if isinstance(given, tuple) and len(given) == 2:
@@ -133,6 +195,10 @@ def as_samples(given: Any, name: str, repeat: int | None = None) -> Samples:
     if callable(given) and not hasattr(given, "__getitem__"):
         return as_samples(given(), name, repeat)
     return samples_from_dataset(name, given, repeat=repeat)
+
+
+def _is_file_name(samples: str) -> bool:
+    return ":" not in samples or samples.endswith(".npz")
 
 
 def load_samples(data: Data, name: str = "samples", repeat: int | None = None) -> Samples:

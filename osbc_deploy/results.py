@@ -58,7 +58,8 @@ class Result:
         -------
         pandas.DataFrame
             Of a deployment and an inspection, a row for each layer; of a verification, for each
-            step and population; of a fit, for each plan of the front.
+            step and population; of a fit, for each plan of the front; of a sweep, for each
+            configuration.
 
         Raises
         ------

@@ -5,12 +5,13 @@ They are part of :mod:`osbc_deploy.options`, which says how tables are read.
 
 # Annotations are read by osbc_deploy.option, so this module does without their postponement.
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from osbc_deploy.option import Options, option
+from osbc_deploy.option import BYTES, Options, StrPath, option
 
-__all__ = ["BITS", "BudgetOptions", "FitBudget", "SearchOptions"]
+__all__ = ["BITS", "BudgetOptions", "ClusterOptions", "FitBudget", "GridOptions", "SearchOptions"]
 
 BITS = (8, 6, 5, 4, 3, 2)
 """Widths that ``fit`` tries."""
@@ -29,7 +30,7 @@ class FitBudget(Options):
     memory: int | None = option(
         None,
         "Memory it may take on all cores.",
-        metavar="BYTES",
+        metavar=BYTES,
         least=1,
         remedy="Nothing can run on that.",
     )
@@ -75,3 +76,79 @@ class SearchOptions(Options):
         if untried or not self.bits:
             tried = ", ".join(map(str, sorted(BITS)))
             yield f"bits: fit tries {tried}, not {untried or 'none'}. Give some of these."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions(Options):
+    """Where work is spread to."""
+
+    workers: int | None = option(
+        None,
+        "Processes of this machine to spread points over; one per core by default.",
+        metavar="N",
+        least=1,
+        most=1024,
+    )
+    scheduler: str | None = option(
+        None,
+        "Spread points over the cluster of this dask scheduler, which is trusted.",
+        metavar="tcp://HOST:PORT",
+    )
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        if self.scheduler is None:
+            return
+        if self.workers is not None:
+            yield "workers: are those of the scheduler. Leave one of the two out."
+        if not re.fullmatch(r"(tcp|tls)://[^\s/]+:[0-9]{1,5}", self.scheduler):
+            yield (
+                f"scheduler: {self.scheduler!r} is not an address. Give one such as "
+                "tcp://localhost:8786."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridOptions(Options):
+    """The points of a sweep: all combinations of these."""
+
+    targets: Sequence[str] = option(
+        ("loihi2-sim",),
+        "Chip to deploy on; may be repeated.",
+        metavar="NAME|FILE.toml",
+        flags=["--target"],
+        required=True,
+    )
+    sparsities: Sequence[float] = option(
+        (0.8, 0.9, 0.95),
+        "Shares of weights to remove.",
+        metavar="S,S,...",
+        flags=["--sparsity"],
+        least=0,
+        below=1,
+        remedy="Give the shares of weights to remove, such as 0.8,0.9.",
+    )
+    bits: Sequence[int] = option(
+        (8, 4, 3, 2),
+        "Bits per weight.",
+        metavar="B,B,...",
+        least=1,
+        most=8,
+        remedy="Give the bits per weight, such as 4,8.",
+    )
+    seeds: Sequence[int] = option(
+        (),
+        "Draw the data anew with each of these seeds; --seed alone by default.",
+        metavar="N,N,...",
+        least=0,
+        most=2**32 - 1,
+    )
+    ledger: StrPath | None = option(
+        None, "Keep finished points here, and go on from them when killed.", metavar="FOLDER"
+    )
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        for name in ("targets", "sparsities", "bits"):
+            if not getattr(self, name):
+                yield f"{name}: none is given, so there is no point. Give one or more."

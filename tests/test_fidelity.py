@@ -62,9 +62,9 @@ def broken_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the compiled engine run other thresholds than the network's."""
     plan, kept = compiled.EnginePlan, []
 
-    def wrong(network: FixedPointNetwork, *rest: Any) -> compiled.EnginePlan:
+    def wrong(network: FixedPointNetwork, *rest: Any, **options: Any) -> compiled.EnginePlan:
         kept.append(lower_threshold(network))
-        return plan(kept[-1], *rest)
+        return plan(kept[-1], *rest, **options)
 
     monkeypatch.setattr(compiled, "EnginePlan", wrong)
 

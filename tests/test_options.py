@@ -18,6 +18,7 @@ from osbc_deploy.cli.compress import compress_command
 from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.options import config_option, takes
+from osbc_deploy.cli.sweep import sweep_command
 from osbc_deploy.cli.verify import verify_command
 from osbc_deploy.data.datasets import DATASETS, DatasetRequest
 from osbc_deploy.errors import UsageError
@@ -34,6 +35,7 @@ from osbc_deploy.options import (
     FitBudget,
     FitOptions,
     InputOptions,
+    SweepOptions,
     VerifyOptions,
 )
 from osbc_deploy.provenance import Call, request
@@ -44,6 +46,7 @@ VERBS = [
     (osbc_deploy.deploy, deploy_command, DeployOptions, InputOptions),
     (osbc_deploy.verify, verify_command, VerifyOptions, InputOptions),
     (osbc_deploy.fit, fit_command, FitOptions, InputOptions),
+    (osbc_deploy.sweep, sweep_command, SweepOptions, DataOptions),
     (osbc_deploy.compress_model, compress_command, CompressOptions, DataOptions),
 ]
 COMMON = "target weights dt reset bits method readout classes backend backend_samples time_limit"
@@ -52,6 +55,9 @@ NAMES = {
     "deploy": DEPLOYED,
     "verify": f"{DEPLOYED} samples tau neurons gates",
     "fit": f"{COMMON} budget max_sparsity",
+    "sweep": "targets sparsities bits methods seeds ledger workers scheduler weights dt reset "
+    "readout classes backend backend_samples time_limit allocation pattern mixed tune "
+    "solver_memory",
     "compress_model": "weights sparsity bits method allocation pattern mixed tune solver_memory "
     "resume readout classes repeat exclude device",
 }
@@ -89,8 +95,8 @@ def test_python_and_command_line_have_the_tables_options(
         row.name: row.default for row in rows(table)
     }
     shown = {p.name: p for p in command.params if isinstance(p, click.Option) and not p.hidden}
-    own = {"nir_file", "html", "plot", "report_file", "as_json", "quiet", "config"}
-    if inputs is DataOptions:
+    own = {"nir_file", "html", "plot", "report_file", "as_json", "quiet", "config", "csv_file"}
+    if table is CompressOptions:
         own.add("output")
     assert set(shown) - own == {row.name for row in flat(table) + flat(inputs)}
     for row in flat(table) + flat(inputs):
@@ -102,7 +108,8 @@ def test_python_and_command_line_have_the_tables_options(
 
 @pytest.mark.parametrize("by", ["flags", "config"])
 @pytest.mark.parametrize(
-    "table", [DeployOptions, VerifyOptions, FitOptions, CompressOptions, InputOptions]
+    "table",
+    [DeployOptions, VerifyOptions, FitOptions, CompressOptions, InputOptions, SweepOptions],
 )
 def test_flags_and_keys_of_a_configuration_reach_the_options(
     by: str, table: type[Options], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -138,7 +145,7 @@ def test_flags_and_keys_of_a_configuration_reach_the_options(
         text = {"flag": str(value).lower(), "whole": str(value), "number": str(value)}
         quoted = text.get(row.kind, f'"{shown}"')
         if row.many:
-            quoted = f'"{shown}"' if row.kind == "whole" else f'["{shown}"]'
+            quoted = f'"{shown}"' if row.kind in ("whole", "number") else f'["{shown}"]'
         keys.append(f"{name.lstrip('-')} = {quoted}")
     if by == "flags":
         found = run(*flags)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
+import jsonschema
 import pytest
 
 from osbc_deploy.backends import load_backend
+from osbc_deploy.report.deployment.build import json_schema
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,6 +35,19 @@ def test_the_demo_and_its_export_print_what_readme_shows(
     shown = outputs.blocks((ROOT / "README.md").read_text("utf-8"))
     assert outputs.demo() == shown["demo"]
     assert outputs.firmware() == shown["firmware"]
+    # One run of the bundled network serves all that is to be said of it: it takes its time.
+    report = json.loads((tmp_path / "image" / "report.json").read_text("utf-8"))
+    jsonschema.validate(report, json_schema())
+    accuracy = report["accuracy"]
+    assert accuracy["samples"] == 400
+    assert accuracy["float"] >= 0.95
+    assert accuracy["fixed_point"] >= accuracy["float"] - 0.015
+    # A tenth of 85,896 weights is not a whole number.
+    assert report["compression"]["sparsity"] >= 0.89999
+    assert all(layer["bits"] == 4 for layer in report["compression"]["layers"])
+    assert report["fits"]
+    total = sum(core["resources"]["total"]["used"] for core in report["cores"])
+    assert report["memory"]["deployed_bytes"] == total * 8
 
 
 def test_every_block_has_a_command_and_every_command_a_block(outputs: ModuleType) -> None:

@@ -96,9 +96,11 @@ def build(
     neurons, ports = {}, {}
     numbers = {population.name: n for n, population in enumerate(network.populations)}
     projections = [p for p in network.projections if p.post in piece]
-    for name in sorted({p.pre for p in projections} - set(piece)):
+    outside = {(p.pre, network.shown_late(p)) for p in projections if p.pre not in piece}
+    for name, late in sorted(outside):
         path = folder / SOURCE if name == INPUT else trace_path(folder, numbers[name], "s")
-        ports[name] = Player(path=path, shape=lava_shape(network.shape_of(name))).s_out
+        player = Player(path=path, shape=lava_shape(network.shape_of(name)), late=late)
+        ports[name, late] = player.s_out
     for population in network.populations:
         if population.name not in piece:
             continue
@@ -119,14 +121,15 @@ def build(
             traces,
             network.formats.state_shift,
         )
-        ports[population.name] = neurons[population.name].s_out
-    outgoing: dict[str, list[Any]] = {name: [] for name in ports}
+        ports[population.name, 0] = neurons[population.name].s_out
+    outgoing: dict[str, list[Any]] = {name: [] for name, _ in ports}
     for projection in projections:
         shape = network.shape_of(projection.pre)
         # Any number above 0 tells Lava that spikes are graded; it does not look at their width.
         bits = network.input.bits if projection.graded else 0
         connection = _process(projection.connection, projection, shape, bits, sparse_below)
-        port, post = ports[projection.pre], neurons[projection.post]
+        port = ports[projection.pre, network.shown_late(projection)]
+        post = neurons[projection.post]
         if port.shape != connection.s_in.shape:
             port = port.reshape(connection.s_in.shape)
         port.connect(connection.s_in)

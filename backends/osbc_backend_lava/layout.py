@@ -148,9 +148,11 @@ def pieces(network: FixedPointNetwork, schedule: Schedule) -> tuple[tuple[str, .
 
 def _connected(network: FixedPointNetwork, piece: list[str]) -> list[tuple[str, ...]]:
     """Split a piece where nothing connects its populations: Lava runs what it can reach."""
-    groups: list[tuple[set[str], list[str]]] = []
+    groups: list[tuple[set[tuple[str, int]], list[str]]] = []
     for name in piece:
-        touched, members = {name, *(p.pre for p in network.afferents(name))}, [name]
+        # What is shown later has a source of its own.
+        heard = {(p.pre, network.shown_late(p)) for p in network.afferents(name)}
+        touched, members = {(name, 0), *heard}, [name]
         for group in [group for group in groups if group[0] & touched]:
             groups.remove(group)
             touched |= group[0]

@@ -23,10 +23,10 @@ __all__ = ["Player"]
 
 
 class Player(AbstractProcess):  # type: ignore[misc]
-    """Sends row ``time_step - 1`` of an .npy file (steps, ...), and zeros after its end."""
+    """Sends row ``time_step - 1 - late`` of an .npy file (steps, ...), and zeros around them."""
 
-    def __init__(self, *, path: Path, shape: tuple[int, ...]) -> None:
-        super().__init__(path=str(path))
+    def __init__(self, *, path: Path, shape: tuple[int, ...], late: int = 0) -> None:
+        super().__init__(path=str(path), late=late)
         self.s_out = OutPort(shape=shape)
 
 
@@ -41,9 +41,11 @@ class PlayerModel(PyLoihiProcessModel):  # type: ignore[misc]
     def __init__(self, proc_params: dict[str, Any]) -> None:
         super().__init__(proc_params)
         self.rows = np.load(proc_params["path"], mmap_mode="r", allow_pickle=False)
+        self.late = proc_params["late"]
 
     def run_spk(self) -> None:
         """Send one row."""
-        index = self.time_step - 1
-        row = self.rows[index] if index < len(self.rows) else np.zeros_like(self.rows[0])
+        index = self.time_step - 1 - self.late
+        there = 0 <= index < len(self.rows)
+        row = self.rows[index] if there else np.zeros_like(self.rows[0])
         self.s_out.send(row.astype(np.int32))

@@ -1,4 +1,4 @@
-"""What a compressed layer takes on a chip, before the rest of the network is known."""
+"""What parts of a network take on a chip, before the rest of it is known."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.lower.counting import Apart
 from osbc_deploy.lower.lowering import unmeasured
-from osbc_deploy.lower.timing import Timing
-from osbc_deploy.model.graph import Population
+from osbc_deploy.lower.scaling import Layer, gates
+from osbc_deploy.lower.timing import Timing, relays
+from osbc_deploy.model.graph import INPUT, Network, Population
 
-__all__ = ["map_alone"]
+__all__ = ["map_alone", "map_beside"]
 
 
 def map_alone(
@@ -48,3 +49,32 @@ def map_alone(
         is_output=population.name == network.output.name,
     )
     return map_layers((layer,), target, whole=False)
+
+
+def map_beside(network: Network, target: Target, times: Timing) -> Mapping | None:
+    """Return the cores of gates, relays among them, whose weights nothing compresses.
+
+    None where there are none.
+    """
+    formats = target.number_formats
+    found: list[Layer] = [
+        ((projection,), population)
+        for source, count in times.relays_of(network).items()
+        for projection, population in relays(network, source, count, formats)
+    ]
+    found += [gates(network, p, times, formats) for p in network.populations if p.neuron.exact]
+    shapes = {INPUT: network.input_shape} | {p.name: p.shape for _, p in found}
+    shapes |= {p.name: p.shape for p in network.populations}
+    following = [p for layer, _ in found for p in layer] + list(network.projections)
+    layers = [
+        layer_of(
+            population,
+            tuple((p, shapes[p.pre]) for p in projections),
+            to_convolution=all(
+                p.connection.convolutional for p in following if p.pre == population.name
+            ),
+            is_output=population.name == network.output.name,
+        )
+        for projections, population in found
+    ]
+    return map_layers(tuple(layers), target, whole=False) if layers else None

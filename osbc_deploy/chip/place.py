@@ -2,26 +2,35 @@
 
 The cost is the sum over pairs of cores of spikes times hops (a quadratic assignment problem).
 The search starts from the layers in order, row by row and in a serpentine, and swaps cores (or
-moves them to free places) while that helps; every swap of a core is scored at once.
+moves them to free places) while that helps; every swap of a core is scored at once. That gets
+stuck, so swaps that cost something are tried as well (:mod:`.anneal`), in several runs where there
+are few cores.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from osbc_deploy.arrays import FloatArray, IntArray
+from osbc_deploy.arrays import IntArray
+from osbc_deploy.chip.anneal import anneal
 from osbc_deploy.chip.target import Target
 
 __all__ = ["Placement", "place"]
 
 _WORK = 2e9
 """Multiplications spent on improving a placement (some ten seconds); small meshes need far less."""
+_ANNEALED = 2**28
+"""Hops looked at by annealing, in all (a second or two)."""
+_STAGES, _RUNS = 400, 8
+"""Thresholds of a run, and most runs."""
+_NEARBY = 8
 _RANDOM_TRIALS = 5
-_GRID = 2.0**-20
-"""Of the spikes between two cores."""
+_FRACTION = 20
+"""Binary digits kept of the spikes between two cores, where sums have room for them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,16 +76,11 @@ def place(spikes: csr_array, target: Target, seed: int = 0) -> Placement | None:
     if target.mesh is None or count > target.cores or count == 0:
         return None
     places = _Places.of(target, count)
-    both = csr_array(spikes + spikes.T)
-    # Sums of multiples of a power of two are exact: equal places are equal, whoever adds up.
-    both.data = np.rint(both.data / _GRID) * _GRID
-    both.setdiag(0)
-    both.eliminate_zeros()
+    both, fraction = _whole(csr_array(spikes + spikes.T), places)
     in_order = np.arange(count)
-    best = min(
-        (_improve(both, start, places) for start in (in_order, places.serpentine(count))),
-        key=lambda order: places.cost(both, order),
-    )
+    starts = [_improve(both, start, places) for start in (in_order, places.serpentine(count))]
+    starts += _annealed(both, min(starts, key=lambda order: places.cost(both, order)), places)
+    best = min(starts, key=lambda order: places.cost(both, order))
     rng = np.random.default_rng(seed)
     shuffled = [
         places.cost(both, rng.permutation(places.size)[:count]) for _ in range(_RANDOM_TRIALS)
@@ -85,10 +89,27 @@ def place(spikes: csr_array, target: Target, seed: int = 0) -> Placement | None:
         places.chip[best],
         places.x[best],
         places.y[best],
-        places.cost(both, best),
-        places.cost(both, in_order),
-        float(np.mean(shuffled)),
+        places.cost(both, best) * fraction,
+        places.cost(both, in_order) * fraction,
+        sum(shuffled) * fraction / _RANDOM_TRIALS,
     )
+
+
+def _whole(both: csr_array, places: _Places) -> tuple[csr_array, float]:
+    """Return spikes as whole numbers of a fraction, which no sum of spikes times hops overflows.
+
+    Sums of whole numbers are exact: equal places are equal, whoever adds up.
+    """
+    both.setdiag(0)
+    both.eliminate_zeros()
+    farthest = int(np.ptp(places.at, axis=1).sum())
+    _, size = math.frexp(float(both.data.max(initial=0.0)))
+    room = 62 - size - (4 * both.nnz * max(1, farthest)).bit_length()
+    digits = min(_FRACTION, room)
+    whole = np.rint(np.ldexp(both.data, digits)).astype(np.int64)
+    made = csr_array((whole, both.indices, both.indptr), shape=both.shape)
+    made.eliminate_zeros()
+    return made, math.ldexp(1.0, -digits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,18 +152,53 @@ class _Places:
         """Return the hops from one place to others."""
         return np.asarray(np.abs(self.at[:, others] - self.at[:, [place]]).sum(axis=0))
 
-    def cost(self, spikes: csr_array, order: IntArray) -> float:
+    def nearby(self) -> IntArray:
+        """Return the places near each place (places, k), the nearest first."""
+        near = min(_NEARBY, self.size - 1)
+        found = np.empty((self.size, near), np.int64)
+        everywhere = np.arange(self.size)
+        for place in range(self.size):
+            hops = self.between(place, everywhere)
+            hops[place] = hops.max() + 1
+            found[place] = np.argsort(hops, kind="stable")[:near]
+        return found
+
+    def cost(self, spikes: csr_array, order: IntArray) -> int:
         """Return spikes times hops, `spikes` being symmetric and each pair counted once."""
         pairs = spikes.tocoo()
         source, sink = order[pairs.coords[0]], order[pairs.coords[1]]
         hops = np.abs(self.at[:, source] - self.at[:, sink]).sum(axis=0)
-        return float((pairs.data * hops).sum()) / 2.0
+        return int((pairs.data * hops).sum()) // 2
 
     def serpentine(self, count: int) -> IntArray:
         """Return the first places row by row, every other row from the right."""
         run = np.where(self.y % 2 == 0, self.x, -self.x)
         order: IntArray = np.lexsort((run, self.y, self.chip))
         return order[:count]
+
+
+def _annealed(spikes: csr_array, start: IntArray, places: _Places) -> list[IntArray]:
+    """Return what annealing makes of a placement, in as many runs as there is work for."""
+    count = len(start)
+    if places.size < 2 or spikes.nnz == 0:
+        return []
+    # A swap looks at the neighbors of two cores.
+    look = 2 * spikes.nnz / count + 8
+    swaps = count * (count + 4)
+    runs = max(1, min(_RUNS, int(_ANNEALED / (look * _STAGES * swaps))))
+    swaps = max(1, min(swaps, int(_ANNEALED / (look * _STAGES * runs))))
+    nearby = places.nearby()
+    found = []
+    for run in range(runs):
+        order = start.astype(np.int64)
+        holder = np.full(places.size, -1)
+        holder[order] = np.arange(count)
+        anneal(
+            spikes.indptr.astype(np.int64), spikes.indices.astype(np.int64), spikes.data,
+            places.at, nearby, order, holder, _STAGES, swaps, run + 1,
+        )  # fmt: skip
+        found.append(_improve(spikes, order, places))
+    return found
 
 
 def _improve(spikes: csr_array, start: IntArray, places: _Places) -> IntArray:
@@ -164,14 +220,14 @@ def _improve(spikes: csr_array, start: IntArray, places: _Places) -> IntArray:
             for k in range(count)
         ]
     )
-    work, improved = 0.0, True
+    work, improved = 0, True
     while improved and work < _WORK:
         improved = False
         for i in range(count):
             neighbors = indices[indptr[i] : indptr[i + 1]]
             if len(neighbors) == 0:
                 continue
-            weight: FloatArray = data[indptr[i] : indptr[i + 1]]
+            weight: IntArray = data[indptr[i] : indptr[i + 1]]
             p = order[i]
             # C_i(q) for all q: a sum over the neighbors of distances along each axis.
             there = _to_all(places, order[neighbors], weight)
@@ -182,11 +238,11 @@ def _improve(spikes: csr_array, start: IntArray, places: _Places) -> IntArray:
             occupied = holder >= 0
             k = holder[occupied]
             delta[occupied] += back[k] - own[k]
-            delta[order[neighbors]] += 2.0 * weight * from_p[neighbors]
-            delta[p] = 0.0
+            delta[order[neighbors]] += 2 * weight * from_p[neighbors]
+            delta[p] = 0
             q = int(delta.argmin())
-            work += len(data) + 4.0 * size + len(neighbors)
-            if delta[q] < -1e-9 * max(1.0, own[i]):
+            work += len(data) + 4 * size + len(neighbors)
+            if delta[q] < 0:
                 improved = True
                 other = int(holder[q])
                 holder[q], holder[p] = i, other
@@ -202,13 +258,13 @@ def _improve(spikes: csr_array, start: IntArray, places: _Places) -> IntArray:
     return order
 
 
-def _to_all(places: _Places, at: IntArray, weight: FloatArray) -> FloatArray:
+def _to_all(places: _Places, at: IntArray, weight: IntArray) -> IntArray:
     """Return the weighted hops from some places to every place.
 
     Along each axis the weighted distance is the same for all places of a coordinate, so it is
     computed once for each coordinate.
     """
-    total: FloatArray = np.zeros(places.size)
+    total: IntArray = np.zeros(places.size, np.int64)
     for axis in places.at:
         low = axis.min()
         span = np.arange(low, axis.max() + 1)

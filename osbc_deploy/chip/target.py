@@ -140,6 +140,10 @@ class Target(Strict):
     remarks: list[str] = Field(default_factory=list)
     digest: str = ""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The generic classes within have no names by which they could be found elsewhere.
+        return Target.model_validate, (self.model_dump(),)
+
     @property
     def number_formats(self) -> NumberFormats:
         """The register widths as plain numbers.

@@ -76,7 +76,7 @@ def compress_command(
     report = found.report()
     if as_json:
         click.echo(json.dumps(report, indent=1))
-    else:
+    elif not quiet:
         from osbc_deploy.report.modules.terminal import print_compression
 
         print_compression(report, table_console())

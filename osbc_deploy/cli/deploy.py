@@ -68,7 +68,7 @@ def deploy_command(
     report = deployment.report()
     if as_json:
         click.echo(json.dumps(report, indent=1))
-    else:
+    elif not quiet:
         show_report(report)
 
     def write_graph(path: Path) -> None:

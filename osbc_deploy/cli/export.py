@@ -1,4 +1,4 @@
-"""``osbc-deploy export PATH --format c|image|netx -o PATH``: files for what runs a network."""
+"""``osbc-deploy export PATH --format c|image|netx|runtime -o PATH``: for what runs a network."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def fit_command(
         )
     if as_json:
         click.echo(json.dumps(result.report(), indent=1))
-    else:
+    elif not quiet:
         show_report(result.deployment.report())
         _show_front(result)
 

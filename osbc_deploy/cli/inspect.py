@@ -29,8 +29,8 @@ def inspect_command(
     MODEL is what deploying takes. Exit code 3 when it cannot be imported, or when the chip lacks
     something that its neurons need, which is listed.
     """
-    from osbc_deploy.cli.job import seed_everything
     from osbc_deploy.inspection import inspect
+    from osbc_deploy.job import seed_everything
 
     seed_everything(options.seed)
     found = inspect(

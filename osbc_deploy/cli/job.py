@@ -40,7 +40,6 @@ __all__ = [
     "job_options",
     "load_inputs",
     "save_results",
-    "seed_everything",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -99,6 +98,9 @@ def check_data(model: str | None, inputs: DataOptions, weights: StrPath | None) 
             "--calibration: is missing for MODEL. Give an .npz with spikes (n, T, ...)"
             ", package.module:factory, or a --dataset."
         )
+    from osbc_deploy.references import check_paths
+
+    check_paths(model, weights, inputs.calibration, inputs.test)
 
 
 def check_resume(resume: StrPath | None, output: StrPath | None) -> None:
@@ -151,6 +153,8 @@ def load_inputs(
     model: str | None, inputs: DataOptions, progress: Progress = SILENT
 ) -> dict[str, Any]:
     """Return model and data as arguments of a verb; without a model, what is bundled."""
+    from osbc_deploy.job import seed_everything
+
     seed_everything(inputs.seed)
     if inputs.dataset is not None and inputs.data_root is not None:
         from osbc_deploy.data.datasets import load_dataset
@@ -206,13 +210,3 @@ def save_results(*results: tuple[StrPath | None, Callable[[Path], None]], quiet:
         say(f"error: {other}", err=True, lines=True)
     if failed:
         raise failed[0]
-
-
-def seed_everything(seed: int) -> None:
-    """Seed what models and datasets may draw from."""
-    import numpy as np
-    import torch
-
-    # Old-style seeding on purpose: it reaches the code of models and datasets.
-    np.random.seed(seed)
-    torch.manual_seed(seed)

@@ -5,8 +5,10 @@ Nothing heavy is imported here; every command imports what it needs when it runs
 
 from __future__ import annotations
 
+import difflib
 import io
 import logging
+import os
 import sys
 import warnings
 from typing import Any
@@ -23,7 +25,10 @@ from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
 from osbc_deploy.cli.inspect import inspect_command
 from osbc_deploy.cli.options import ARGUMENTS
+from osbc_deploy.cli.release import release_group
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
+from osbc_deploy.cli.sweep import sweep_command
+from osbc_deploy.cli.telemetry import telemetry_group
 from osbc_deploy.cli.verify import verify_command
 from osbc_deploy.errors import OsbcError, UsageError, reason
 
@@ -51,8 +56,16 @@ class DefaultGroup(click.Group):
         ctx.meta[ARGUMENTS] = tuple(args)
         own = {"--help", "-h", "--version"}
         if args and args[0] not in self.commands and args[0] not in own:
+            self._check_verb(args[0])
             args = ["deploy", *args]
         return super().parse_args(ctx, args)
+
+    def _check_verb(self, word: str) -> None:
+        """Refuse a mistyped verb: a model has a colon or a suffix, or is a file."""
+        if word.startswith("-") or any(c in word for c in ":./\\") or os.path.exists(word):
+            return
+        for meant in difflib.get_close_matches(word, self.commands, 1):
+            raise UsageError(f"{word}: is no command, nor a model. Did you mean '{meant}'?")
 
 
 @click.group(
@@ -75,6 +88,7 @@ def cli() -> None:
 
 cli.add_command(deploy_command)
 cli.add_command(fit_command)
+cli.add_command(sweep_command)
 cli.add_command(verify_command)
 cli.add_command(compress_command)
 cli.add_command(inspect_command)
@@ -83,6 +97,8 @@ cli.add_command(check_command)
 cli.add_command(diff_command)
 cli.add_command(map_command)
 cli.add_command(export_command)
+cli.add_command(release_group)
+cli.add_command(telemetry_group)
 cli.add_command(targets_group)
 cli.add_command(backends_command)
 cli.add_command(doctor_command)

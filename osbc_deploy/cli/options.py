@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,12 +15,13 @@ import click
 
 from osbc_deploy.cli.console import say
 from osbc_deploy.errors import UsageError
-from osbc_deploy.option import Options, Row, renamed, rows
+from osbc_deploy.option import BYTES, Options, Row, renamed, rows
 from osbc_deploy.parsing import read_toml
 
 __all__ = [
     "ARGUMENTS",
     "OutputFile",
+    "Size",
     "config_option",
     "json_option",
     "quiet_option",
@@ -30,6 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 ARGUMENTS = "osbc_deploy.arguments"
 """Key of click's ``Context.meta`` for the command line as it was given."""
 
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?(?:(?:([KMG])(i?))?B)?", re.IGNORECASE)
 _TYPES: dict[str, Any] = {"flag": bool, "whole": int, "number": float, "text": str}
 
 
@@ -116,9 +120,11 @@ def _option(row: Row, *, hidden: bool = False) -> Callable[[F], F]:
     elif row.kind == "flag":
         more = {"is_flag": True}
         flags = (f"{flag}/--no-{flag[2:]}",) if default else flags
-    if row.many and row.kind == "whole":
-        more = {"callback": _numbers}
-        default = ",".join(map(str, default))
+    elif about.metavar == BYTES:
+        more["type"] = Size()
+    if row.many and row.kind in ("whole", "number"):
+        more = {"callback": functools.partial(_numbers, _TYPES[row.kind])}
+        default = ",".join(map(str, default)) or None
     elif row.many:
         more["multiple"] = True
     shown = default is not None and default is not False and default != () and not about.required
@@ -136,13 +142,15 @@ def _option(row: Row, *, hidden: bool = False) -> Callable[[F], F]:
     )
 
 
-def _numbers(_: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+def _numbers(
+    kind: type[int | float], _: click.Context, option: click.Parameter, value: str | None
+) -> tuple[float, ...]:
     try:
-        return tuple(int(part) for part in value.split(","))
+        return tuple(kind(part) for part in value.split(",")) if value is not None else ()
     except ValueError as error:
+        what, such = ("whole numbers", "2,3,4,8") if kind is int else ("numbers", "0.8,0.9")
         raise UsageError(
-            f"{option.opts[-1]}: {value!r} is not a list of whole numbers. Give some such as "
-            "2,3,4,8."
+            f"{option.opts[-1]}: {value!r} is not a list of {what}. Give some such as {such}."
         ) from error
 
 
@@ -227,6 +235,31 @@ def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names))
 
 
+class Size(click.types.IntParamType):
+    """A number of bytes, with a unit or without.
+
+    KB is 1000 B and KiB 1024 B (IEC 80000-13), so what was meant otherwise is never more.
+    """
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes."""
+        found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if found is not None:
+            base = 1024 if found[3] else 1000
+            size = Decimal(found[1]) * base ** " KMG".index((found[2] or " ").upper())
+            if size == int(size):
+                return int(size)
+        if isinstance(value, int):
+            return value
+        named = f"{param.opts[-1]}: " if param is not None else ""
+        raise UsageError(
+            f"{named}{value!r} is no whole number of bytes. Give one, such as 220000, 220KB "
+            "(1000 B each) or 256KiB (1024 B each)."
+        )
+
+
 class OutputFile(click.Path):
     """A file to write; click would drop a trailing slash, which means a folder."""
 
@@ -253,4 +286,4 @@ config_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print machine-readable JSON on stdout."
 )
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, errors only.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")

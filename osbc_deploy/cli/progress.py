@@ -1,7 +1,9 @@
-"""Plans and progress bars on stderr; no bars, and only long plans, where that is no terminal."""
+"""Plans and progress on stderr: bars on a terminal, now and then a line where it goes elsewhere."""
 
 from __future__ import annotations
 
+import threading
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -16,20 +18,25 @@ from rich.progress import (
 )
 from typing_extensions import Self
 
-from osbc_deploy.plain_text import message, visible
+from osbc_deploy.cli.console import say
+from osbc_deploy.plain_text import visible
 
 __all__ = ["Bars"]
 
-_LONG = 30
-"""Seconds that are worth a plan in a log."""
+_EVERY = 30.0
+"""Seconds between two lines where there is no terminal, and those that are worth a plan there."""
 
 
 class Bars:
-    """A progress that draws one bar per task; use it as a context manager."""
+    """A progress that draws one bar per task; use it as a context manager.
+
+    Where stderr is no terminal, a line says every half a minute what is being done: whoever
+    watches a log can tell work from a hang, and short runs say nothing.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         console = Console(stderr=True)
-        self._quiet, self._lasting = quiet, not console.is_terminal
+        self._quiet = quiet
         self._bars = Progress(
             TextColumn("{task.description:<22}", markup=False),
             BarColumn(),
@@ -40,9 +47,14 @@ class Bars:
             disable=quiet or not console.is_terminal,
         )
         self._task: TaskID | None = None
+        self._beats = not quiet and not console.is_terminal
+        self._ended = threading.Event()
+        self._began = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bars.start()
+        if self._beats:
+            threading.Thread(target=self._beat, daemon=True).start()
         return self
 
     def __exit__(
@@ -51,12 +63,23 @@ class Bars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._ended.set()
         self._bars.stop()
 
     def plan(self, text: str, seconds: float) -> None:
         """Print what all tasks to come are expected to take."""
-        if not self._quiet and (seconds >= _LONG or not self._lasting):
-            self._bars.console.print(message(text), markup=False, highlight=False, soft_wrap=True)
+        if not self._quiet and (seconds >= _EVERY or not self._beats):
+            say(text, err=True, lines=True)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_EVERY):
+            number, passed = self._task, time.monotonic() - self._began
+            what = "working"
+            if number is not None:
+                task = self._bars.tasks[number]
+                total = "" if task.total is None else f" {task.completed:.0f} of {task.total:.0f}"
+                what = f"{task.description}{total}"
+            say(f"{what}, {passed:.0f} s", err=True)
 
     def start(self, title: str, total: int) -> None:
         """Begin a task of `total` steps."""

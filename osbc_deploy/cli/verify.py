@@ -72,7 +72,7 @@ def verify_command(
     report = found.report()
     if as_json:
         click.echo(json.dumps(report, indent=1))
-    else:
+    elif not quiet:
         from osbc_deploy.report.verification.terminal import print_verification
 
         print_verification(report, table_console())

@@ -14,6 +14,7 @@ from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.sampling import ROWS_PER_INPUT
 from osbc_deploy.compress.scene import ACTIVITY, Scene
+from osbc_deploy.compress.shared import Shared, SharedScene
 from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError
@@ -48,6 +49,7 @@ def collect(
     calibration: SpikeArray,
     options: CompressionOptions,
     *,
+    shared: Shared | None = None,
     batch_size: int = 64,
     progress: Progress = SILENT,
 ) -> Statistics:
@@ -61,12 +63,16 @@ def collect(
     check_solver_memory(
         network, (len(calibration), calibration.shape[1]), options, tuned=False, together=True
     )
-    run = float_run(network, calibration, batch_size, progress, memory=options.solver_memory)
+    shared = shared or Shared()
+    run = shared.take(
+        "float run",
+        lambda: float_run(network, calibration, batch_size, progress, memory=options.solver_memory),
+    )
     deviations = list(oddities(network, run))
     problems = []
     with task(progress, "Hessians", len(network.trained) * len(calibration)):
         for population in network.trained:
-            scene = scene_of(network, population, calibration, run, {}, options, progress)
+            scene = scene_of(network, population, calibration, run, {}, options, progress, shared)
             problem = scene.problem(scene.moments(cross=False, part=slice(None)), free_bias=False)
             deviations.extend(problem.deviations)
             problems.append(problem)
@@ -119,12 +125,13 @@ def scene_of(
     arriving: Mapping[str, Raster],
     options: CompressionOptions,
     progress: Progress,
+    shared: Shared,
 ) -> Scene:
     """Return a population between what arrives from compressed layers and the float network."""
     before: dict[str, Raster] = {**run.packed, INPUT: calibration}
     names = [p.name for p in network.populations]
     upstream = [INPUT, *names[: names.index(population.name)]]
-    return Scene(
+    return SharedScene(
         network=network,
         population=population,
         calibration=calibration,
@@ -136,4 +143,5 @@ def scene_of(
         damping=options.added,
         space=Workspace(options.solver_memory, options.threads, progress.advance),
         rows_per_input=ROWS_PER_INPUT,
+        shared=shared,
     )

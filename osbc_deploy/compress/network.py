@@ -24,6 +24,7 @@ from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection, adapted
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.scene import ACTIVITY, HELD_OUT, MIN_HELD_OUT, Scene
+from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.compress.tuning import tune, tune_threshold
@@ -45,6 +46,7 @@ def compress(
     *,
     state: StrPath | None = None,
     cost: Cost | None = None,
+    shared: Shared | None = None,
     batch_size: int = 64,
     progress: Progress = SILENT,
 ) -> CompressedNetwork:
@@ -61,6 +63,8 @@ def compress(
         same result.
     cost : callable, optional
         What compressed weights take on the chip, for widths of least loss in the same memory.
+    shared : Shared, optional
+        What other compressions of the network on the same samples found.
     batch_size : int
         Samples simulated side by side.
 
@@ -89,7 +93,11 @@ def compress(
     store = None
     if state is not None:
         store = SolverState(Path(state), _belongs_to(network, given, options))
-    run = float_run(network, calibration, batch_size, progress, memory=options.solver_memory)
+    shared = shared or Shared()
+    run = shared.take(
+        ("float run", len(calibration)),
+        lambda: float_run(network, calibration, batch_size, progress, memory=options.solver_memory),
+    )
     deviations = list(oddities(network, run))
     if len(calibration) < len(given):
         text = f"firing rates and dead inputs from {len(calibration)} of {len(given)} samples"
@@ -100,7 +108,7 @@ def compress(
             f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"
         )
         deviations.append(Deviation("compress", "calibration", text))
-    keep, bits = plan(network, calibration, run, options, store, progress, cost)
+    keep, bits = plan(network, calibration, run, options, store, progress, cost, shared)
     arriving: dict[str, Raster] = {INPUT: calibration}
     results: dict[str, CompressedProjection] = {}
     for population in network.populations:
@@ -109,7 +117,9 @@ def compress(
         if population not in network.trained:
             found = (), ()
         elif found is None:
-            scene = scene_of(network, population, calibration, run, arriving, options, progress)
+            scene = scene_of(
+                network, population, calibration, run, arriving, options, progress, shared
+            )
             found = _compress_population(scene, keep, bits, options, progress, tuned=tuned)
             if store:
                 store.save(population.name, *found)

@@ -21,6 +21,7 @@ from osbc_deploy.compress.patterns import Pattern
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.simulate import FloatRun
@@ -51,6 +52,7 @@ def plan(
     store: SolverState | None,
     progress: Progress,
     cost: Cost | None = None,
+    shared: Shared | None = None,
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return how many weights and bits every population's weights get."""
     done = store.load_plan() if store else None
@@ -72,16 +74,17 @@ def plan(
     }
     bits = {p.name: options.bits for p in network.populations}
     bits |= {name: choice.bits for name, choice in named.items()}
-    shared = [name for name in sizes if name not in keep]
+    left = [name for name in sizes if name not in keep]
     problems: dict[str, LayerProblem] = {}
-    if shared and (options.allocation == "global" or options.mixed):
-        plain = collect(network, calibration, options, progress=progress).problems
+    if left and (options.allocation == "global" or options.mixed):
+        found = collect(network, calibration, options, shared=shared, progress=progress)
+        plain = found.problems
         by_name = {p.afferents[0].post: p for p in plain}
-        problems = {name: by_name[name] for name in shared}
-    if shared:
+        problems = {name: by_name[name] for name in left}
+    if left:
         weights = {
             name: np.concatenate([q.connection.weight.ravel() for q in trained[name]])
-            for name in shared
+            for name in left
         }
         keep |= shared_weights(weights, problems, options)
     if problems and options.mixed:

@@ -18,7 +18,7 @@ from osbc_deploy.errors import ArtefactError, UsageError, described, reason
 from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.notation import InputKind
 
-__all__ = ["Samples", "check_samples", "kind_of", "load_npz", "samples_from_dataset"]
+__all__ = ["Samples", "check_npz", "check_samples", "kind_of", "load_npz", "samples_from_dataset"]
 
 _MOST_CLASSES = 2**31 - 1
 _LARGEST = 2**24
@@ -213,6 +213,15 @@ def _remedy(labels: NDArray[Any], count: int) -> str:
     return f"{what}: give labels.argmax(axis=1)."
 
 
+def check_npz(path: Path) -> None:
+    """Refuse a file of samples that is not there."""
+    if not path.is_file():
+        raise UsageError(
+            f"{path}: no such file. Give an .npz with 'spikes' (n, T, ...), or "
+            "package.module:factory for a dataset."
+        )
+
+
 def load_npz(path: Path, repeat: int | None = None) -> Samples:
     """Read ``spikes`` (n, T, ...) and optional ``labels`` (n,) from an .npz file.
 
@@ -226,11 +235,7 @@ def load_npz(path: Path, repeat: int | None = None) -> Samples:
         When it is not an .npz, holds pickled objects, has no ``spikes``, or needs more memory
         than allowed (:mod:`osbc_deploy.limits`).
     """
-    if not path.is_file():
-        raise UsageError(
-            f"{path}: no such file. Give an .npz with 'spikes' (n, T, ...), or "
-            "package.module:factory for a dataset."
-        )
+    check_npz(path)
     try:
         found, names = read_npz(path, ("spikes", "labels"))
     except ArtefactError:

@@ -25,6 +25,8 @@ __all__ = [
     "PROJECTION",
     "READOUTS",
     "RECORD",
+    "RECORD_LAYOUT",
+    "RECORD_MAGIC",
     "REGISTERS",
     "TABLE",
     "Record",
@@ -33,6 +35,8 @@ __all__ = [
 
 LAYOUT = 1
 MAGIC = b"OSBCNET\0"
+RECORD_LAYOUT = 1
+RECORD_MAGIC = b"OSBT"
 KINDS = ("sparse", "dense", "conv")
 READOUTS = ("sum", "last", "max")
 MOST_EXTENT = 2**16 - 1

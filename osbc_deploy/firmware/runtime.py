@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -12,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from osbc_deploy._version import __version__
+from osbc_deploy.firmware.about import FILE, about
 from osbc_deploy.firmware.blob import write_blob
 from osbc_deploy.firmware.layout import (
     GEOMETRY,
     HEADER,
+    LAYER,
     LAYOUT,
     NETWORK,
     POPULATION,
     PROJECTION,
+    RECORD,
+    RECORD_LAYOUT,
     TABLE,
     Record,
 )
@@ -79,12 +82,14 @@ def export_runtime(network: FixedPointNetwork, folder: Path) -> RuntimeExport:
     values = {"P": "osbc", "U": "OSBC"}
     for path, template in (
         ("examples/host.c", "runtime/host.c"),
+        ("examples/m4.c", "runtime/m4.c"),
+        ("examples/m4.ld", "m4.ld"),
         ("Makefile", "runtime/Makefile"),
     ):
         texts[path] = render(template, values)
     contents = {path: text.encode("ascii") for path, text in texts.items()}
     contents["network.bin"] = blob
-    contents["network.json"] = _json(_about(network, blob))
+    contents[FILE] = _json(about(network, blob).model_dump(by_alias=True))
     manifest = {
         "format": f"osbc-deploy/runtime/{FORMAT}",
         "generator": f"osbc-deploy {__version__}",
@@ -103,7 +108,7 @@ def runtime_sources(prefix: str) -> dict[str, str]:
     """Return the sources of the runtime by file name; all names in C begin with a prefix."""
     values: dict[str, Any] = {
         "P": prefix, "U": prefix.upper(), "version": __version__, "layout": LAYOUT,
-        "offsets": _offsets(prefix.upper()), "telemetry": "",
+        "record": RECORD_LAYOUT, "offsets": _offsets(prefix.upper()),
     }  # fmt: skip
     return {f"{prefix}_{name}": render(f"runtime/{name}", values) for name in _SOURCES}
 
@@ -117,7 +122,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 def _offsets(prefix: str) -> str:
     """Return where fields start, as definitions of C."""
     lines = []
-    for part in (HEADER, NETWORK, TABLE, PROJECTION, POPULATION, GEOMETRY):
+    for part in (HEADER, NETWORK, TABLE, PROJECTION, POPULATION, GEOMETRY, RECORD, LAYER):
         lines += _offsets_of(part, f"{prefix}_{part.name.upper()}")
     return "\n".join(lines)
 
@@ -126,30 +131,6 @@ def _offsets_of(part: Record, start: str) -> list[str]:
     fields = [field for field in part.fields if not field.name.startswith("zero")]
     lines = [f"#define {start}_{field.name.upper()} {field.offset}u" for field in fields]
     return [*lines, f"#define {start}_BYTES {part.size}u"]
-
-
-def _about(network: FixedPointNetwork, blob: bytes) -> dict[str, Any]:
-    """Return what the blob does not say: names, and what they stand for in the user's model."""
-    header, facts = HEADER.unpack(blob), NETWORK.unpack(blob, HEADER.size)
-    layers = network.layers
-    given = network.input
-    return {
-        "schema": "osbc-deploy/network/1",
-        "identity": header["identity"].hex(),
-        "sha256": hashlib.sha256(blob).hexdigest(),
-        "blob_bytes": len(blob),
-        "state_bytes": header["state_bytes"],
-        "input": {
-            "shape": list(network.input_shape), "kind": given.kind, "bits": given.bits,
-            "signed": given.signed, "scale": given.scale,
-        },
-        "readout": network.readout,
-        "depth": facts["depth"],
-        "populations": [
-            {"name": p.name, "layer": layers[p.name], "shape": list(p.shape), "spiking": p.spiking}
-            for p in network.populations
-        ],
-    }  # fmt: skip
 
 
 def _json(value: Any) -> bytes:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from osbc_deploy.chip.alone import map_alone
-from osbc_deploy.chip.layers import layer_of
-from osbc_deploy.chip.mapping import map_layers
+from osbc_deploy.chip.alone import map_alone, map_beside
 from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.problem import LayerProblem
@@ -16,9 +14,8 @@ from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.search import Candidate, Cost
 from osbc_deploy.lower.counting import Apart
-from osbc_deploy.lower.scaling import Layer, gates
-from osbc_deploy.lower.timing import Timing, relays
-from osbc_deploy.model.graph import INPUT, Network, Population
+from osbc_deploy.lower.timing import Timing
+from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.options import BITS
 from osbc_deploy.progress import Progress
 
@@ -88,30 +85,9 @@ def layer_candidates(
 
 def cost_beside(network: Network, target: Target, times: Timing) -> Cost:
     """Return what gates take, relays among them, whatever is chosen."""
-    formats = target.number_formats
-    found: list[Layer] = [
-        ((projection,), population)
-        for source, count in times.relays_of(network).items()
-        for projection, population in relays(network, source, count, formats)
-    ]
-    found += [gates(network, p, times, formats) for p in network.populations if p.neuron.exact]
-    shapes = {INPUT: network.input_shape} | {p.name: p.shape for _, p in found}
-    shapes |= {p.name: p.shape for p in network.populations}
-    following = [p for layer, _ in found for p in layer] + list(network.projections)
-    layers = [
-        layer_of(
-            population,
-            tuple((p, shapes[p.pre]) for p in projections),
-            to_convolution=all(
-                p.connection.convolutional for p in following if p.pre == population.name
-            ),
-            is_output=population.name == network.output.name,
-        )
-        for projections, population in found
-    ]
-    if not layers:
+    mapping = map_beside(network, target, times)
+    if mapping is None:
         return Cost()
-    mapping = map_layers(tuple(layers), target, whole=False)
     if misfits := mapping.misfits():
         raise FitError(f"gates: {misfits[0]}. Make the populations they hear smaller.")
     return Cost(mapping.cores_used, mapping.words)

@@ -9,6 +9,7 @@ import numpy as np
 
 from osbc_deploy.accuracy import lost_share
 from osbc_deploy.arrays import IntArray
+from osbc_deploy.chip.pooling import counted_poolings
 from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.calibration import Statistics, collect
 from osbc_deploy.compress.network import assemble
@@ -117,7 +118,7 @@ def fit(call: FitCall) -> FitResult:
     statistics = collect(job.network, job.typical.spikes, options, progress=progress)
     notes = tuple(_left_out(statistics))
     statistics = replace(statistics, deviations=statistics.deviations + notes)
-    apart = kept_apart(job.network)
+    apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))
     times = timing(apart.network)
     candidates = _candidates(job, apart, statistics, times, progress)
     allowed = {

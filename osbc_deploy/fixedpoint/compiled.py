@@ -1,39 +1,52 @@
-"""The engine that runs by default: event-driven, compiled, one sample after the other per thread.
+"""The engine that runs by default: event-driven, compiled, some samples at a time per thread.
 
-A projection is prepared once (:mod:`osbc_deploy.fixedpoint.passes`): its synapses are laid out by
-presynaptic neuron, so that a spike only touches the sums it changes.
+A network is prepared once (:mod:`.passes`): its synapses are laid out by presynaptic neuron, so
+that a spike only touches the sums it changes. Samples run in stretches of some steps, so that what
+is on its way between populations stays in the processor's cache, however long they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from threading import Lock
+from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import numpy as np
+from numpy.typing import NDArray
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.fixedpoint import kernels
-from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.fixedpoint.network import (
-    INPUT,
-    FixedPointNetwork,
-    FixedPopulation,
-)
-from osbc_deploy.fixedpoint.passes import Pass, passes_of
+from osbc_deploy.fixedpoint import kernels, stepping
+from osbc_deploy.fixedpoint.cells import Cell, Total, sites_of
+from osbc_deploy.fixedpoint.lanes import WIDE
+from osbc_deploy.fixedpoint.network import INPUT, FixedPointNetwork
+from osbc_deploy.fixedpoint.passes import Pass
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
+from osbc_deploy.fixedpoint.sites import Lines
 
 __all__ = ["EnginePlan", "plan_of"]
 
-_PLANS: WeakKeyDictionary[FixedPointNetwork, dict[tuple[int, frozenset[str]], EnginePlan]]
+_CACHED = 1 << 18
+"""Sums of a population that stay in the second cache."""
+
+_SAMPLES = 16
+"""Most samples that run side by side."""
+
+_PLANS: WeakKeyDictionary[FixedPointNetwork, dict[tuple[int, frozenset[str], bool], EnginePlan]]
 _PLANS = WeakKeyDictionary()
 
 
-def plan_of(network: FixedPointNetwork, peak: int, given: frozenset[str]) -> EnginePlan:
+def plan_of(
+    network: FixedPointNetwork, peak: int, given: frozenset[str], *, strict: bool
+) -> EnginePlan:
     """Return the plan of a network, made once as long as the network lives."""
     plans = _PLANS.setdefault(network, {})
-    if (peak, given) not in plans:
-        plans[peak, given] = EnginePlan(network, peak, given)
-    return plans[peak, given]
+    if (peak, given, strict) not in plans:
+        plans[peak, given, strict] = EnginePlan(network, peak, given, strict=strict)
+    return plans[peak, given, strict]
 
 
 class EnginePlan:
@@ -46,180 +59,262 @@ class EnginePlan:
         Largest magnitude of a graded input.
     given : frozenset of str
         Populations that will not run; nothing is prepared for what they hear.
+    strict : bool
+        Refuse currents out of the register's range.
     """
 
-    def __init__(self, network: FixedPointNetwork, peak: int, given: frozenset[str]) -> None:
+    def __init__(
+        self, network: FixedPointNetwork, peak: int, given: frozenset[str], *, strict: bool
+    ) -> None:
         # Weak, or the cache of plans would keep every network alive.
         self._network: ReferenceType[FixedPointNetwork] = ref(network)
-        self.populations = [_Registers.of(p, network.formats) for p in network.populations]
-        order = {p.name: number for number, p in enumerate(network.populations)}
-        self.passes = [
-            [] if p.post in given else passes_of(p, order[p.post], network, peak)
-            for p in network.projections
+        self.formats, self.given, self.strict = network.formats, given, strict
+        self.names = [p.name for p in network.populations]
+        self.sites = sites_of(network, given)
+        self.cells = {
+            p.name: Cell.of(network, p, self.sites, peak, strict=strict)
+            for p in network.populations
+            if p.name not in given
+        }
+        self.heard: dict[str, list[tuple[str, int, Pass]]] = {}
+        for name, cell in self.cells.items():
+            for number, total in enumerate(cell.totals):
+                for part in total.parts:
+                    self.heard.setdefault(part.pre, []).append((name, number, part))
+        self.blocks = [
+            (self.names[start:stop], network.is_recurrent(start, stop))
+            for start, stop in network.blocks()
         ]
-        widest = max((p.bound for passes in self.passes for p in passes), default=0)
-        # Sums of several projections meet in one place.
-        self.dtype = np.int32 if widest * len(network.projections) < 2**31 else np.int64
-        self.blocks = [(*block, network.is_recurrent(*block)) for block in network.blocks()]
+        self._idle: list[_Bench] = []
+        self._lock = Lock()
 
-    @property
-    def network(self) -> FixedPointNetwork:
-        """The network; whoever runs the plan holds it."""
-        network = self._network()
-        if network is None:
-            raise ReferenceError("the network of this plan is gone")
-        return network
+    def side_by_side(self, steps: int, most: int) -> int:
+        """Return how many samples of so many steps go side by side, `most` at most."""
+        if any(recurrent for _, recurrent in self.blocks):
+            # Each step is a call for every population; side by side they cost less.
+            return max(1, min(_SAMPLES, most))
+        return max(1, min(_SAMPLES, most, _CACHED // (self._widest * max(steps, 1))))
 
-    def run(
-        self, signal: IntArray, sample: int, traces: Traces, *, strict: bool
-    ) -> dict[str, Activity]:
-        """Run one sample (T, input size); see :func:`osbc_deploy.fixedpoint.plain.run_plain`."""
-        return _Sample(self, signal, sample, traces, strict).run()
+    @cached_property
+    def _widest(self) -> int:
+        return max((self.sites[name].pitch for name in self.cells), default=1)
 
+    def run(self, signal: IntArray, traces: Traces) -> dict[str, Activity]:
+        """Run some samples (S, T, input size); see :func:`.plain.run_plain`."""
+        with self._bench(*signal.shape[:2]) as bench:
+            return _Course(self, bench, signal, traces).run()
 
-@dataclass(frozen=True, eq=False)
-class _Registers:
-    """The registers of a population as the kernel takes them."""
-
-    population: FixedPopulation
-    registers: tuple[IntArray, ...]
-    resets: tuple[bool, int, int]
-
-    @classmethod
-    def of(cls, p: FixedPopulation, formats: NumberFormats) -> _Registers:
-        return cls(
-            p, tuple(p.decoded(formats)), (p.reset == "subtract", p.reset_interval, p.reset_offset)
-        )
+    @contextmanager
+    def _bench(self, samples: int, steps: int) -> Iterator[_Bench]:
+        """Lend memory to work with: what was used before is warm."""
+        length = min(max(steps, 1), max(1, _CACHED // self._widest))
+        with self._lock:
+            bench = self._idle.pop() if self._idle else None
+        if bench is None or bench.samples < samples or bench.length != length:
+            bench = _Bench(self, samples, length)
+        yield bench
+        # What an error interrupted is not used again.
+        with self._lock:
+            self._idle.append(bench)
 
 
-class _Sample:
-    """One sample on its way through the network."""
+class _Bench:
+    """Memory to work with, for some samples side by side and a stretch of steps."""
 
-    def __init__(
-        self, plan: EnginePlan, signal: IntArray, sample: int, traces: Traces, strict: bool
-    ) -> None:
+    def __init__(self, plan: EnginePlan, samples: int, length: int) -> None:
+        self.samples, self.length = samples, length
+        sites = [plan.sites[name] for name in (INPUT, *plan.names)]
+        most = samples * length * max(site.size for site in sites)
+        self.sums = {
+            (name, number): np.zeros(
+                samples * (length + total.tail) * plan.sites[name].pitch + WIDE,
+                total.dtype,
+            )
+            for name, cell in plan.cells.items()
+            for number, total in enumerate(cell.totals)
+        }
+        self.states = {
+            name: tuple(np.empty((samples, len(x)), x.dtype) for x in cell.initial)
+            for name, cell in plan.cells.items()
+        }
+        self.ptr = np.empty(samples * length + 1, np.int64)
+        self.index = np.empty(most + 8, np.int32)
+        self.spikes = np.empty(most, np.uint8)
+        self._most = most
+        self._other: dict[tuple[str, type], NDArray[Any]] = {}
+
+    def other(self, what: str, kind: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return memory that not every network needs."""
+        if (what, kind) not in self._other:
+            self._other[what, kind] = np.empty(self._most, kind)
+        return self._other[what, kind][: math.prod(shape)].reshape(shape)
+
+
+_NOTHING = np.empty((0, 0, 0), np.int32)
+
+
+class _Course:
+    """Some samples on their way through the network."""
+
+    def __init__(self, plan: EnginePlan, bench: _Bench, signal: IntArray, traces: Traces) -> None:
         # Kernels are compiled for two types of input.
         kind = np.uint8 if signal.dtype == np.uint8 else np.int32
-        self.plan, self.signal, self.strict = plan, np.ascontiguousarray(signal, kind), strict
-        self.sample, self.traces = sample, traces
-        self.steps = len(signal)
-        formats = plan.network.formats
-        self.widths = (formats.decay_bits, formats.state_shift, formats.state_limit)
-        self.sums: dict[int, IntArray] = {}
-        self.partial: dict[int, list[tuple[Pass, IntArray]]] = {}
-        self.state: dict[int, tuple[IntArray, ...]] = {}
-        self.seen: dict[int, tuple[IntArray, ...]] = {}
+        self.plan, self.bench, self.traces = plan, bench, traces
+        self.signal = np.ascontiguousarray(signal, kind)
+        self.samples, self.steps = signal.shape[:2]
+        self.begin = 0
+        self.seen = {name: np.zeros((self.samples, 4), np.int64) for name in plan.cells}
+        self.counts = {
+            name: np.zeros(cell.population.size, np.int32) for name, cell in plan.cells.items()
+        }
+        for name, cell in plan.cells.items():
+            for state, initial in zip(bench.states[name], cell.initial, strict=True):
+                state[: self.samples] = initial
+            for number, total in enumerate(cell.totals):
+                if total.tail:
+                    # What was on its way to the samples before.
+                    bench.sums[name, number].fill(0)
 
     def run(self) -> dict[str, Activity]:
-        """Run all blocks in order; return what their populations went through."""
-        self._push(INPUT, self.signal, 0, self.steps)
-        for start, stop, recurrent in self.plan.blocks:
-            ranges = [(t, t + 1) for t in range(self.steps)] if recurrent else [(0, self.steps)]
-            for begin, end in ranges:
-                for number in range(start, stop):
-                    self._advance(number, begin, end)
-            for number in range(start, stop):
-                # What is done need not be kept.
-                self.sums.pop(number, None)
-                self.partial.pop(number, None)
-        return {
-            found.population.name: self._activity(number)
-            for number, found in enumerate(self.plan.populations)
-            if number in self.seen
-        }
+        """Run all stretches; return what the populations went through."""
+        plan, length = self.plan, self.bench.length
+        for start in range(0, self.steps, length):
+            self.begin, end = start, min(start + length, self.steps)
+            self._push(INPUT, self.signal, self.begin, end)
+            for names, recurrent in plan.blocks:
+                step = 1 if recurrent else end - self.begin
+                for begin in range(self.begin, end, step):
+                    for name in names:
+                        self._advance(name, begin, begin + step)
+            self._carry(end - self.begin)
+        return {name: self._activity(name) for name in plan.cells}
 
-    def _advance(self, number: int, begin: int, end: int) -> None:
-        registers = self.plan.populations[number]
-        population = registers.population
-        name, size = population.name, population.size
-        spikes = self.traces.spikes[name][self.sample]
-        if name in self.traces.given:
-            self._push(name, spikes, begin, end)
+    def _advance(self, name: str, begin: int, end: int) -> None:
+        if name in self.plan.given:
+            self._push(name, self.traces.spikes[name], begin, end)
             return
-        if number not in self.state:
-            initial = population.u_init, population.v_init
-            self.state[number] = tuple(values.astype(np.int64) for values in initial)
-            self.seen[number] = tuple(np.zeros(size, np.int64) for _ in range(5))
-        a = self._sum(number)
-        for part, partial in self.partial.get(number, ()):
-            kernels.combine(partial, begin, end, part.exponent, part.wrap, part.channels, a)
-        u, v = self.traces.u.get(name), self.traces.v.get(name)
-        kernels.neurons(
-            a,
-            begin,
-            end,
-            registers.registers,
-            self.state[number],
-            self.seen[number],
-            self.widths,
-            registers.resets,
-            spikes,
-            None if u is None else u[self.sample],
-            None if v is None else v[self.sample],
+        cell, formats = self.plan.cells[name], self.plan.formats
+        shape = self.samples, end - begin, self.plan.sites[name].size
+        spikes = self.bench.spikes[: math.prod(shape)].reshape(shape)
+        kept = tuple(
+            self.bench.other(what, np.int32, shape) if name in states else _NOTHING
+            for what, states in (("u", self.traces.u), ("v", self.traces.v))
         )
-        peak = int(self.seen[number][0].max(initial=0))
-        if self.strict and peak > 3 * self.widths[2]:
-            refuse_current(name, peak, self.plan.network.formats)
+        common = (
+            cell.registers,
+            self.bench.states[name],
+            self.seen[name],
+            self.counts[name],
+        )
+        if cell.narrow:
+            sums, where, lines, exponent = self._arrived(name, begin, end)
+            stepping.neurons(
+                sums, where, lines, exponent + formats.state_shift, begin, *common,
+                formats.state_limit, cell.resets, spikes, kept,
+            )  # fmt: skip
+        else:
+            a = self._combined(name, begin, end, np.int64).reshape(shape)
+            widths = (formats.decay_bits, formats.state_shift, formats.state_limit)
+            stepping.wide_neurons(a, begin, widths, *common, cell.resets, spikes, kept)
+        self._check(name)
+        self._keep(name, begin, end, spikes, *kept)
         self._push(name, spikes, begin, end)
 
-    def _push(self, name: str, spikes: IntArray, begin: int, end: int) -> None:
-        chosen = [
-            part
-            for projection, parts in zip(
-                self.plan.network.projections, self.plan.passes, strict=True
+    def _arrived(
+        self, name: str, begin: int, end: int
+    ) -> tuple[IntArray, tuple[int, ...], Lines, int]:
+        """Return the sums of some steps, where they lie, and the exponent that is left."""
+        totals, site = self.plan.cells[name].totals, self.plan.sites[name]
+        if len(totals) == 1 and totals[0].ready:
+            where = self._where(name, totals[0], begin, end)
+            return self.bench.sums[name, 0], where, site.lines, totals[0].exponent
+        steps, size = end - begin, site.size
+        a = self._combined(name, begin, end, np.int32).reshape(-1)
+        return a, (self.samples, steps, steps, size, 0), Lines(1, size, size, 0), 0
+
+    def _combined(
+        self, name: str, begin: int, end: int, kind: type[np.signedinteger[Any]]
+    ) -> IntArray:
+        """Return the activations (S * steps, n) of all sums together."""
+        site = self.plan.sites[name]
+        a = self.bench.other("a", kind, (self.samples * (end - begin), site.size))
+        for number, total in enumerate(self.plan.cells[name].totals):
+            stepping.combine(
+                self.bench.sums[name, number],
+                self._where(name, total, begin, end),
+                site.lines,
+                total.exponent,
+                total.wrap,
+                number == 0,
+                a,
             )
-            if projection.pre == name
-            for part in parts
-        ]
-        if not chosen:
+        return a
+
+    def _where(self, name: str, total: Total, begin: int, end: int) -> tuple[int, ...]:
+        held = self.bench.length + total.tail
+        pitch = self.plan.sites[name].pitch
+        return self.samples, end - begin, held, pitch, begin - self.begin
+
+    def _push(self, name: str, spikes: IntArray, begin: int, end: int) -> None:
+        """Deliver spikes (S, T, n) of some steps, or of these steps alone."""
+        plan, bench = self.plan, self.bench
+        if name not in plan.heard:
             return
-        ptr, index = _events(spikes, begin, end)
-        for part in chosen:
-            out = self._sum(part.post) if part.direct else self._own_sum(part)
+        first = begin if spikes.shape[1] == self.steps else 0
+        steps = end - begin
+        ptr = bench.ptr[: self.samples * steps + 1]
+        find = kernels.find_events if spikes.dtype == np.uint8 else kernels.find_values
+        find(spikes, first, first + steps, ptr, bench.index)
+        for post, number, part in plan.heard[name]:
+            total = plan.cells[post].totals[number]
+            *where, at = self._where(post, total, begin, end)
             value = spikes if part.graded else None
-            part.push(ptr, index, value, begin, part.latency, *part.tables, out)
+            part.push(
+                ptr, bench.index, value, first, (*where, at + part.late), *part.tables,
+                bench.sums[post, number],
+            )  # fmt: skip
 
-    def _sum(self, number: int) -> IntArray:
-        if number not in self.sums:
-            size = self.plan.populations[number].population.size
-            self.sums[number] = np.zeros((self.steps, size), self.plan.dtype)
-        return self.sums[number]
+    def _check(self, name: str) -> None:
+        peaks = self.seen[name][:, 0]
+        beyond = peaks > 3 * self.plan.formats.state_limit
+        if self.plan.strict and beyond.any():
+            refuse_current(name, int(peaks[beyond.argmax()]), self.plan.formats)
 
-    def _own_sum(self, part: Pass) -> IntArray:
-        found = self.partial.setdefault(part.post, [])
-        for known, partial in found:
-            if known is part:
-                return partial
-        partial = np.zeros_like(self._sum(part.post))
-        found.append((part, partial))
-        return partial
+    def _keep(
+        self, name: str, begin: int, end: int, spikes: IntArray, u: IntArray, v: IntArray
+    ) -> None:
+        """Write down what is wanted, in the order of the network."""
+        there = self.plan.sites[name].there
+        for wanted, found in (
+            (self.traces.spikes, spikes),
+            (self.traces.u, u),
+            (self.traces.v, v),
+        ):
+            if name in wanted:
+                wanted[name][:, begin:end] = there(found)
 
-    def _activity(self, number: int) -> Activity:
-        u_peak, v_peak, wraps, saturations, counts = self.seen[number]
+    def _carry(self, steps: int) -> None:
+        """Bring what arrives later to the front."""
+        for name, cell in self.plan.cells.items():
+            for number, total in enumerate(cell.totals):
+                if not total.tail:
+                    continue
+                held = self.bench.length + total.tail
+                sums = self.bench.sums[name, number][:-WIDE].reshape(self.bench.samples, held, -1)
+                late = sums[:, steps : steps + total.tail].copy()
+                sums[:, : steps + total.tail] = 0
+                sums[:, : total.tail] = late
+
+    def _activity(self, name: str) -> Activity:
+        u_peak, v_peak = self.seen[name][:, :2].max(axis=0, initial=0)
+        wraps, saturations = self.seen[name][:, 2:].sum(axis=0)
+        counts = self.plan.sites[name].there(self.counts[name]).astype(np.int64)
         return Activity(
             int(counts.sum()),
-            counts.size * self.steps,
-            int(u_peak.max(initial=0)),
-            int(v_peak.max(initial=0)),
-            int(wraps.sum()),
-            int(saturations.sum()),
+            counts.size * self.samples * self.steps,
+            int(u_peak),
+            int(v_peak),
+            int(wraps),
+            int(saturations),
             counts,
         )
-
-
-def _events(spikes: IntArray, begin: int, end: int) -> tuple[IntArray, IntArray]:
-    """Return where the events of each step start, and the active neurons."""
-    n = spikes.shape[1]
-    ptr = np.empty(end - begin + 1, np.int64)
-    index = np.empty(n * (end - begin) + 1, np.int64)
-    if end - begin == 1:
-        kernels.find_row_events(spikes[begin], ptr, index)
-    elif spikes.dtype == np.uint8:
-        flat = spikes[begin:end].reshape(-1)
-        words = np.frombuffer(flat, np.uint64, flat.size // 8)
-        kernels.find_events(flat, words, n, ptr, index)
-    else:
-        step, place = np.nonzero(spikes[begin:end])
-        ptr[:] = np.searchsorted(step, np.arange(end - begin + 1))
-        index[: len(place)] = place
-    return ptr, index

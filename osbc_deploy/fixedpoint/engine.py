@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -19,6 +20,8 @@ from osbc_deploy.fixedpoint.record import Activity, EngineRun, Traces
 from osbc_deploy.progress import SILENT, Progress, task
 
 T = TypeVar("T", bound=np.generic)
+A = TypeVar("A")
+R = TypeVar("R")
 
 __all__ = ["Activity", "EngineRun", "Kernels", "run"]
 
@@ -59,7 +62,7 @@ def run(
     kernels : {"compiled", "plain"}
         The compiled engine, or the NumPy code that specifies it.
     batch_size : int
-        Samples side by side in the plain engine, and between two signs of progress.
+        Samples side by side in the plain engine.
     threads : int, optional
         Of the compiled engine; the processor's cores by default.
     strict : bool
@@ -89,7 +92,7 @@ def run(
         }
 
     known = {
-        name: np.ascontiguousarray(raster, np.uint8).reshape(n, steps, sizes[name])
+        name: np.not_equal(raster, 0).view(np.uint8).reshape(n, steps, sizes[name])
         for name, raster in (given or {}).items()
     }
     first = n if keep is None else min(n, keep)
@@ -102,32 +105,48 @@ def run(
     output = np.empty((n, steps, out.size), np.int32)
     if out.name in v and not out.spiking:
         v[out.name] = output[:first]
+
+    def traces_of(rows: slice) -> Traces:
+        held = rows.start < first
+        there = known | (kept if held else {})
+        fired = {name: array[rows] for name, array in there.items()}
+        if out.spiking and out.name not in fired:
+            fired |= rasters([out.name], rows.stop - rows.start, np.uint8)
+        potentials = {k: a[rows] for k, a in v.items() if held}
+        if not out.spiking:
+            potentials[out.name] = output[rows]
+        return Traces(
+            fired, {k: a[rows] for k, a in u.items() if held}, potentials, frozenset(known)
+        )
+
+    def done(rows: slice) -> tuple[int, dict[str, Activity]]:
+        traces = traces_of(rows)
+        seen = work(signal[rows], traces)
+        if out.spiking:
+            output[rows] = traces.spikes[out.name]
+        return rows.stop - rows.start, seen
+
+    if kernels == "plain":
+        work: Work = partial(run_plain, network, strict=strict)
+        size, count = batch_size, 1
+    else:
+        # Imported here: numba takes half a second, which reading a network need not.
+        from osbc_deploy.fixedpoint.compiled import plan_of
+
+        graded = any(p.graded for p in network.projections)
+        peak = int(peak_of(signal)) if graded else 1
+        plan = plan_of(network, peak, frozenset(known), strict=strict)
+        count = threads or os.cpu_count() or 1
+        work, size = plan.run, plan.side_by_side(steps, -(-n // count))
     activity = {name: Activity() for name in sizes if name not in known}
-    with (
-        task(progress, title, n),
-        _workers(network, signal, kernels, threads, frozenset(known), strict=strict) as work,
-    ):
-        for rows in _batches(first, n, batch_size):
-            count = rows.stop - rows.start
-            held = rows.start < first
-            there = known | (kept if held else {})
-            fired = rasters([name for name in sizes if name not in there], count, np.uint8)
-            fired |= {name: array[rows] for name, array in there.items()}
-            potentials = {k: a[rows] for k, a in v.items() if held}
-            if not out.spiking:
-                potentials[out.name] = output[rows]
-            traces = Traces(
-                fired,
-                {k: a[rows] for k, a in u.items() if held},
-                potentials,
-                frozenset(known),
-            )
-            for seen in work(signal[rows], traces):
-                activity = {name: total + seen[name] for name, total in activity.items()}
-            if out.spiking:
-                output[rows] = fired[out.name]
-            progress.advance(count)
+    with task(progress, title, n), _each(done, count) as each:
+        for samples, seen in each(_batches(first, n, size)):
+            activity = {name: total + seen[name] for name, total in activity.items()}
+            progress.advance(samples)
     return EngineRun(kept, u, v, output, activity)
+
+
+Work: TypeAlias = Callable[[IntArray, Traces], dict[str, Activity]]
 
 
 def _batches(first: int, n: int, size: int) -> Iterator[slice]:
@@ -137,35 +156,18 @@ def _batches(first: int, n: int, size: int) -> Iterator[slice]:
             yield slice(begin, min(begin + size, stop))
 
 
-Work: TypeAlias = Callable[[IntArray, Traces], Iterable[dict[str, Activity]]]
-
-
 @contextmanager
-def _workers(
-    network: FixedPointNetwork,
-    signal: IntArray,
-    kernels: Kernels,
-    threads: int | None,
-    given: frozenset[str],
-    *,
-    strict: bool,
-) -> Iterator[Work]:
-    """Yield the function that runs a batch and tells what each sample, or all, went through."""
-    if kernels == "plain":
-        yield lambda batch, traces: [run_plain(network, batch, traces, strict=strict)]
+def _each(
+    function: Callable[[A], R], threads: int
+) -> Iterator[Callable[[Iterable[A]], Iterable[R]]]:
+    """Yield what applies a function to each of some things on several threads, in order."""
+    if threads == 1:
+        yield partial(map, function)
         return
-    # Imported here: numba takes half a second, which reading a network need not.
-    from osbc_deploy.fixedpoint.compiled import plan_of
-
-    graded = any(p.graded for p in network.projections)
-    peak = int(peak_of(signal)) if graded else 1
-    plan = plan_of(network, peak, given)
-    with ThreadPoolExecutor(max_workers=threads or os.cpu_count()) as pool:
-
-        def work(batch: IntArray, traces: Traces) -> Iterable[dict[str, Activity]]:
-            return pool.map(
-                lambda sample: plan.run(batch[sample], sample, traces, strict=strict),
-                range(len(batch)),
-            )
-
-        yield work
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        try:
+            yield partial(pool.map, function)
+        except BaseException:
+            # What has not begun is not wanted any more.
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -1,8 +1,12 @@
-"""The inner loops of the compiled engine (numba; machine code is cached between runs).
+"""How spikes reach the sums of neurons (numba; machine code is cached between runs).
 
-They compute what :mod:`osbc_deploy.fixedpoint.plain` states, one sample at a time and driven by
-events: only spikes cost anything on their way through a projection. All arithmetic is in integers.
-The interpreter's lock is not held, so samples run on several threads.
+They compute what :mod:`osbc_deploy.fixedpoint.plain` states, driven by events: only spikes cost
+anything on their way through a projection. All arithmetic is exact. The interpreter's lock is not
+held, so samples run on several threads.
+
+Some samples go side by side for some steps: `S` samples, `steps` steps. What has arrived at a
+population lies in one flat array of sums, sample after sample, step after step; a step takes
+`pitch` places.
 """
 
 from __future__ import annotations
@@ -11,344 +15,242 @@ from typing import Any
 
 import numpy as np
 
+from osbc_deploy.fixedpoint.lanes import LANES, WIDE, add_lanes, add_rows, put_places
 from osbc_deploy.jit import compiled
 
 __all__ = [
-    "combine",
+    "cover",
     "find_events",
-    "find_row_events",
-    "neurons",
-    "push_conv",
-    "push_delayed",
-    "push_dense",
-    "push_sparse",
+    "find_values",
+    "push_blocks",
+    "push_rows",
+    "push_synapses",
 ]
+
+_GATHER = np.uint64(0x0102040810204080)
+"""Brings the lowest bits of eight bytes together in the highest byte of a product."""
+
+_BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1
+_COUNTS = _BITS.sum(axis=1)
+_PLACES = np.argsort(1 - _BITS, axis=1, kind="stable").astype(np.uint8).ravel()
+"""Where the bits of a byte are set, those first."""
 
 
 @compiled
-def find_events(flat: Any, words: Any, n: int, ptr: Any, index: Any) -> None:
-    """List the active neurons of every step.
+def find_events(spikes: Any, begin: int, end: int, ptr: Any, index: Any) -> None:
+    """List the active neurons of every sample and step.
 
     Parameters
     ----------
-    flat : ndarray of uint8 (T * n,)
-        Spikes, step after step.
-    words : ndarray of uint64 (T * n // 8,)
-        The same memory, so that eight silent neurons are passed over at once.
-    n : int
-        Neurons.
-    ptr : ndarray of int64 (T + 1,)
+    spikes : ndarray of uint8 (S, T, n)
+        0 or 1.
+    begin, end : int
+        Steps.
+    ptr : ndarray of int64 (S * steps + 1,)
         Filled in: where the events of each step start.
-    index : ndarray of int64 (T * n + 1,)
+    index : ndarray of int32 (S * steps * n + 8,)
         Filled in: active neurons, rising within a step.
     """
+    samples, _, n = spikes.shape
+    whole = n // 8 * 8
     count = 0
-    step = 0
-    end = n
+    k = 0
     ptr[0] = 0
-    for k in range(len(words)):
-        if words[k] == 0:
-            continue
-        base = 8 * k
-        while base >= end:
-            step += 1
-            ptr[step] = count
-            end += n
-        for place in range(base, base + 8):
-            if place == end:
-                step += 1
-                ptr[step] = count
-                end += n
-            # Written always and counted only where it holds: cheaper than a branch.
-            index[count] = place - end + n
-            count += flat[place] != 0
-    for place in range(8 * len(words), len(flat)):
-        while place >= end:
-            step += 1
-            ptr[step] = count
-            end += n
-        index[count] = place - end + n
-        count += flat[place] != 0
-    ptr[step + 1 :] = count
+    for s in range(samples):
+        for t in range(begin, end):
+            row = spikes[s, t]
+            words = row[:whole].view(np.uint64)
+            for w in range(len(words)):
+                # All eight are written, and counted only where they hold: no branch to guess.
+                mask = np.int64((words[w] * _GATHER) >> np.uint64(56))
+                put_places(index, count, _PLACES, 8 * mask, np.int32(8 * w))
+                count += _COUNTS[mask]
+            for j in range(whole, n):
+                index[count] = j
+                count += row[j] != 0
+            k += 1
+            ptr[k] = count
 
 
 @compiled
-def find_row_events(row: Any, ptr: Any, index: Any) -> None:
-    """List the active neurons of one step, ``row`` (n,); see :func:`find_events`."""
+def find_values(values: Any, begin: int, end: int, ptr: Any, index: Any) -> None:
+    """List where graded input, `values` (S, T, n) of int32, is not 0; see :func:`find_events`."""
+    samples, _, n = values.shape
     count = 0
-    for j in range(len(row)):
-        if row[j] != 0:
-            index[count] = j
-            count += 1
+    k = 0
     ptr[0] = 0
-    ptr[1] = count
+    for s in range(samples):
+        for t in range(begin, end):
+            for j in range(n):
+                index[count] = j
+                count += values[s, t, j] != 0
+            k += 1
+            ptr[k] = count
 
 
 @compiled
-def push_sparse(
-    ptr: Any,
-    index: Any,
-    value: Any,
-    first: int,
-    latency: int,
-    start: Any,
-    post: Any,
-    weight: Any,
-    out: Any,
+def push_blocks(
+    ptr: Any, index: Any, value: Any, begin: int, where: Any, source: Any, lists: Any, out: Any
 ) -> None:
-    """Add the synapses of active neurons to the sums of the neurons they reach.
+    """Add the weights of active neurons, :data:`LANES` side by side, to the sums they reach.
 
     Parameters
     ----------
     ptr, index
-        Events of the steps from `first` on.
-    value : ndarray of int32 (n_pre,) of one step, or (T, n_pre), or None
+        Events of the steps from `begin` on.
+    value : ndarray of int32 (S, T, n_pre) or None
         What graded spikes carry.
-    first, latency : int
-        Events of step ``first + k`` arrive at step ``first + k + latency``.
-    start : ndarray of int64 (n_pre + 1,)
-    post, weight : ndarray (synapses,)
-        Synapses by presynaptic neuron.
-    out : ndarray (T, n_post)
-        Added to.
+    begin : int
+    where : tuple of int
+        S, steps, steps that `out` holds of each sample, pitch, steps after which spikes arrive.
+    source : tuple
+        Channels and places of the source, whether its channels are last; for each place the
+        first list of its kind, and where it begins in a step of `out`.
+    lists : tuple of ndarrays
+        For each list its first block and its end; for each block how far behind the place's
+        beginning it lies, and its weights.
+    out : ndarray
+        Added to; longer by :data:`WIDE` than what is read of it.
     """
-    for k in range(len(ptr) - 1):
-        t = first + k + latency
-        if t >= len(out):
-            break
-        row = out[t]
+    samples, steps, held, pitch, late = where
+    channels, places, last, kinds, starts = source
+    first, stop, offset, weight = lists
+    for k in range(samples * steps):
+        row = (k // steps * held + k % steps + late) * pitch
         for e in range(ptr[k], ptr[k + 1]):
-            pre = index[e]
+            pre = np.uint32(index[e])
+            place, channel = _split(pre, channels, places, last)
+            to = row + starts[place]
+            which = kinds[place] + channel
             if value is None:
-                for s in range(start[pre], start[pre + 1]):
-                    # Unsigned indices spare the test for negative ones, which count from the end.
-                    row[np.uint64(post[np.uint64(s)])] += weight[np.uint64(s)]
+                # Unsigned indices spare the test for negative ones, which count from the end.
+                for b in range(np.uint64(first[which]), np.uint64(stop[which])):
+                    add_lanes(out, to + offset[b], weight, np.uint64(LANES) * b)
             else:
-                factor = value[first + k, pre]
-                for s in range(start[pre], start[pre + 1]):
-                    row[np.uint64(post[np.uint64(s)])] += weight[np.uint64(s)] * factor
+                factor = value[k // steps, begin + k % steps, pre]
+                for b in range(first[which], stop[which]):
+                    o, w = to + offset[b], LANES * b
+                    for q in range(LANES):
+                        out[np.uint64(o + q)] += weight[np.uint64(w + q)] * factor
 
 
 @compiled
-def push_delayed(
-    ptr: Any,
-    index: Any,
-    value: Any,
-    first: int,
-    latency: int,
-    start: Any,
-    post: Any,
-    weight: Any,
-    delay: Any,
-    out: Any,
+def push_synapses(
+    ptr: Any, index: Any, value: Any, begin: int, where: Any, source: Any, lists: Any, out: Any
 ) -> None:
-    """Add synapses with a delay each, `delay` (synapses,); see :func:`push_sparse`."""
-    for k in range(len(ptr) - 1):
+    """Add single weights, where few lie side by side; see :func:`push_blocks`."""
+    samples, steps, held, pitch, late = where
+    channels, places, last, kinds, starts = source
+    first, stop, offset, weight = lists
+    for k in range(samples * steps):
+        row = (k // steps * held + k % steps + late) * pitch
         for e in range(ptr[k], ptr[k + 1]):
-            pre = index[e]
-            for s in range(start[pre], start[pre + 1]):
-                t = first + k + latency + delay[s]
-                if t < len(out):
-                    if value is None:
-                        out[t, post[s]] += weight[s]
-                    else:
-                        out[t, post[s]] += weight[s] * value[first + k, pre]
+            pre = np.uint32(index[e])
+            place, channel = _split(pre, channels, places, last)
+            to = row + starts[place]
+            which = kinds[place] + channel
+            if value is None:
+                for b in range(np.uint64(first[which]), np.uint64(stop[which])):
+                    out[np.uint64(to + offset[b])] += weight[b]
+            else:
+                factor = value[k // steps, begin + k % steps, pre]
+                for b in range(first[which], stop[which]):
+                    out[np.uint64(to + offset[b])] += weight[np.uint64(b)] * factor
 
 
 @compiled
-def push_dense(
-    ptr: Any, index: Any, value: Any, first: int, latency: int, rows: Any, out: Any
+def push_rows(
+    ptr: Any, index: Any, value: Any, begin: int, where: Any, row_of: Any, weight: Any, out: Any
 ) -> None:
-    """Add whole rows of weights, `rows` (n_pre, n_post); see :func:`push_sparse`."""
-    n = rows.shape[1]
-    for k in range(len(ptr) - 1):
-        t = first + k + latency
-        if t >= len(out):
-            break
-        total = out[t]
-        e = ptr[k]
-        # Eight at a time: the sums are read and written less often.
-        while value is None and e + 8 <= ptr[k + 1]:
-            w0, w1, w2, w3 = (
-                rows[index[e]],
-                rows[index[e + 1]],
-                rows[index[e + 2]],
-                rows[index[e + 3]],
-            )
-            w4, w5, w6, w7 = (
-                rows[index[e + 4]],
-                rows[index[e + 5]],
-                rows[index[e + 6]],
-                rows[index[e + 7]],
-            )
-            for j in range(n):
-                total[j] += w0[j] + w1[j] + w2[j] + w3[j] + w4[j] + w5[j] + w6[j] + w7[j]
-            e += 8
-        while e < ptr[k + 1]:
-            row = rows[index[e]]
-            factor = 1 if value is None else value[first + k, index[e]]
-            for j in range(n):
-                total[j] += row[j] * factor
-            e += 1
-
-
-@compiled
-def push_conv(
-    ptr: Any,
-    index: Any,
-    value: Any,
-    first: int,
-    latency: int,
-    kernel: Any,
-    down: Any,
-    across: Any,
-    sizes: Any,
-    out: Any,
-) -> None:
-    """Add the kernels around active neurons; see :func:`push_sparse`.
+    """Add whole rows of weights; see :func:`push_blocks`.
 
     Parameters
     ----------
-    kernel : ndarray (c_in, kh, kw * c_out / groups)
-        The taps of a row from the last to the first, so that they lie like what they reach.
-    down : tuple of ndarrays of int64
-        By row of the source: where its entries start; the entries' rows of the result and of the
-        kernel.
-    across : tuple of ndarrays of int64
-        By column of the source: where its entries start; the entries' first places in a row of the
-        result (columns and channels), first places in a row of the kernel, and lengths.
-    sizes : tuple of int
-        Rows and columns of the source, length of a row of the result, and channels of source and
-        result in a group.
-    out : ndarray (T, rows * columns * c_out)
-        Channels last.
+    row_of : ndarray of int32 (n_pre,)
+        The row of each neuron of the source.
+    weight : ndarray (parts, rows, width)
+        Rows cut to parts, whose width is a multiple of :data:`WIDE`; a row of zeros is last.
     """
-    height, width, line, per_group, share = sizes
-    row_start, row_out, row_tap = down
-    run_start, run_out, run_tap, run_length = across
-    for k in range(len(ptr) - 1):
-        t = first + k + latency
-        if t >= len(out):
-            break
-        total = out[t]
-        for e in range(ptr[k], ptr[k + 1]):
-            place = index[e]
-            c, y, x = place // (height * width), place // width % height, place % width
-            base = c // per_group * share
-            factor = 1 if value is None else value[first + k, place]
-            for r in range(row_start[y], row_start[y + 1]):
-                taps = kernel[c, row_tap[r]]
-                start = row_out[r] * line + base
-                for q in range(run_start[x], run_start[x + 1]):
-                    to, tap = start + run_out[q], run_tap[q]
-                    for o in range(run_length[q]):
-                        total[np.uint64(to + o)] += taps[np.uint64(tap + o)] * factor
+    samples, steps, held, pitch, late = where
+    parts, rows, width = weight.shape
+    flat = weight.reshape(-1)
+    # A part of all rows stays in the cache for all steps.
+    for part in range(parts):
+        base = part * rows * width
+        for k in range(samples * steps):
+            to = (k // steps * held + k % steps + late) * pitch + part * width
+            if value is None:
+                for e in range(ptr[k], ptr[k + 1], 8):
+                    # Eight at a time: the sums are read and written less often.
+                    at = (
+                        base + width * _row(row_of, index, e, ptr[k + 1], rows),
+                        base + width * _row(row_of, index, e + 1, ptr[k + 1], rows),
+                        base + width * _row(row_of, index, e + 2, ptr[k + 1], rows),
+                        base + width * _row(row_of, index, e + 3, ptr[k + 1], rows),
+                        base + width * _row(row_of, index, e + 4, ptr[k + 1], rows),
+                        base + width * _row(row_of, index, e + 5, ptr[k + 1], rows),
+                        base + width * _row(row_of, index, e + 6, ptr[k + 1], rows),
+                        base + width * _row(row_of, index, e + 7, ptr[k + 1], rows),
+                    )
+                    for j in range(0, width, WIDE):
+                        add_rows(out, to + j, flat, at, j)
+            else:
+                for e in range(ptr[k], ptr[k + 1]):
+                    factor = value[k // steps, begin + k % steps, index[e]]
+                    at_one = base + width * row_of[index[e]]
+                    for j in range(width):
+                        out[np.uint64(to + j)] += flat[np.uint64(at_one + j)] * factor
 
 
 @compiled
-def combine(
-    partial: Any, begin: int, end: int, exponent: int, wrap: int, channels: int, out: Any
-) -> None:
-    """Shift sums right, wrap them, bring channels to the front, and add them to `out`.
-
-    Parameters
-    ----------
-    partial : ndarray (T, n)
-        Sums, channels last.
-    begin, end : int
-        Steps.
-    exponent : int
-        Places to shift right, 0 or more.
-    wrap : int
-        Half the range of a wrapping sum; 0 for one that does not wrap.
-    channels : int
-        1 where the order is the same.
-    out : ndarray (T, n)
-    """
-    places = partial.shape[1] // channels
-    for t in range(begin, end):
-        for p in range(places):
-            for c in range(channels):
-                total = np.int64(partial[t, p * channels + c]) >> exponent
-                if wrap:
-                    total = ((total + wrap) & (2 * wrap - 1)) - wrap
-                out[t, c * places + p] += total
+def _row(row_of: Any, index: Any, event: int, end: int, rows: int) -> int:
+    """Return the row of an event, the last one where there is none."""
+    return np.int64(row_of[index[event]]) if event < end else rows - 1
 
 
 @compiled
-def neurons(
-    a: Any,
-    begin: int,
-    end: int,
-    registers: Any,
-    state: Any,
-    seen: Any,
-    widths: Any,
-    resets: Any,
-    spikes: Any,
-    currents: Any,
-    potentials: Any,
-) -> None:
-    """Run the neurons of a population for the steps from `begin` to `end`.
+def _split(pre: Any, channels: int, places: int, last: bool) -> tuple[Any, Any]:
+    """Return the place and the channel of a neuron."""
+    if places == 1:
+        return np.int64(0), np.int64(pre)
+    if last:
+        return np.int64(pre // np.uint32(channels)), np.int64(pre % np.uint32(channels))
+    return np.int64(pre % np.uint32(places)), np.int64(pre // np.uint32(places))
+
+
+@compiled
+def cover(start: Any, offset: Any, weight: Any, first: Any, place: Any, blocks: Any) -> int:
+    """Cover lists of weights with as few blocks of :data:`LANES` as there can be.
 
     Parameters
     ----------
-    a : ndarray (T, n)
-        Activations.
-    begin, end : int
-    registers : tuple of five ndarrays of int64 (n,)
-        Share of u kept, share of v kept, bias, threshold and drop (aligned with the state).
-    state : tuple of two ndarrays of int64 (n,)
-        u and v; changed.
-    seen : tuple of five ndarrays of int64 (n,)
-        Peaks of u and v before wrapping and saturation, wraps, saturations, spikes; changed.
-    widths : tuple of int
-        Bits of a decay, left shift of an activation, half the range of a state.
-    resets : tuple of int
-        Whether a spike subtracts the drop, interval and offset of timed resets.
-    spikes : ndarray of uint8 (T, n)
-        Written.
-    currents, potentials : ndarray of int32 (T, n) or None
-        Written unless None.
+    start : ndarray of int64 (lists + 1,)
+        Where each list starts.
+    offset, weight : ndarray
+        Weights that are not 0, by rising offset in a list.
+    first : ndarray of int64 (lists + 1,)
+        Filled in: first block of each list.
+    place : ndarray of int32
+        Filled in: offset of each block; as many as weights at most.
+    blocks : ndarray (.., LANES)
+        Filled in: their weights; zero before. Empty to count only.
+
+    Returns
+    -------
+    int
+        Number of blocks.
     """
-    decay_bits, shift, limit = widths
-    subtract, interval, offset = resets
-    rounding = (1 << decay_bits) - 1
-    kept_u, kept_v, bias, threshold, drop = registers
-    u, v = state
-    u_peak, v_peak, wraps, saturations, counts = seen
-    n = len(u)
-    for t in range(begin, end):
-        if interval and t % interval == offset % interval:
-            u[:] = 0
-            v[:] = 0
-        row = a[t]
-        fires = spikes[t]
-        for j in range(n):
-            decayed = u[j] * kept_u[j]
-            raw_u = (decayed + (rounding & (decayed >> 63)) >> decay_bits) + (
-                np.int64(row[j]) << shift
-            )
-            u_peak[j] = max(u_peak[j], abs(raw_u))
-            new_u = raw_u
-            if raw_u > limit:
-                new_u = raw_u - 2 * limit
-            elif raw_u <= -limit:
-                new_u = raw_u + 2 * limit
-            wraps[j] += raw_u != new_u
-            decayed = v[j] * kept_v[j]
-            raw_v = (decayed + (rounding & (decayed >> 63)) >> decay_bits) + new_u + bias[j]
-            v_peak[j] = max(v_peak[j], abs(raw_v))
-            new_v = min(max(raw_v, 1 - limit), limit - 1)
-            saturations[j] += raw_v != new_v
-            fired = new_v > threshold[j]
-            fires[j] = fired
-            counts[j] += fired
-            u[j] = new_u
-            v[j] = (new_v - drop[j] if subtract else 0) if fired else new_v
-        if currents is not None:
-            for j in range(n):
-                currents[t, j] = u[j]
-        if potentials is not None:
-            for j in range(n):
-                potentials[t, j] = v[j]
+    count = 0
+    for k in range(len(start) - 1):
+        first[k] = count
+        begin = np.int64(0)
+        for e in range(start[k], start[k + 1]):
+            if e == start[k] or offset[e] >= begin + LANES:
+                begin = np.int64(offset[e])
+                if len(place):
+                    place[count] = begin
+                count += 1
+            if len(place):
+                blocks[count - 1, offset[e] - begin] = weight[e]
+    first[len(start) - 1] = count
+    return count

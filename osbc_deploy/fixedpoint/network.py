@@ -208,7 +208,8 @@ class FixedPointNetwork:
     the population before it fired at t. On the chip a projection delivers one step later, so a
     population runs its `depth` (the longest way from the input) steps behind the input; one that
     does not start silent must be started then. Delays are the chip's; :meth:`latency` turns them
-    into own time.
+    into own time. The input comes from outside, so the host shows it to
+    a convolution when it is due (:meth:`shown_late`).
 
     Attributes
     ----------
@@ -279,9 +280,20 @@ class FixedPointNetwork:
 
         0 between neighbours: both count the steps since the sample reached them. 1 from a
         population to itself. A projection that skips populations is early by the populations
-        skipped, which is negative here and must be made up for by its delays.
+        skipped, which is negative here and must be made up for by its delays, or by the host.
         """
-        return 1 + self.depth[projection.pre] - self.depth[projection.post]
+        natural = 1 + self.depth[projection.pre] - self.depth[projection.post]
+        return natural + self.shown_late(projection)
+
+    def shown_late(self, projection: FixedProjection) -> int:
+        """Return by how many steps the host shows the input later to a projection.
+
+        A convolution has no delays. Where it hears the input past populations, it is shown the
+        input when these are done, whatever the input carries.
+        """
+        if projection.pre != INPUT or not projection.connection.convolutional:
+            return 0
+        return self.depth[projection.post] - 1
 
     @property
     def output(self) -> FixedPopulation:

@@ -1,210 +1,392 @@
-"""How projections are laid out for the kernels: by presynaptic neuron, one layout for each kind."""
+"""How projections are laid out for the kernels: by presynaptic neuron, without their zeros.
+
+A spike adds a list of weights to the sums of the neurons it reaches. A convolution has one list for
+a channel and each way in which its taps meet the stride, which all places share.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import singledispatch
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csc_array
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.fixedpoint import kernels
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.connections.base import widest_sum
+from osbc_deploy.fixedpoint.lanes import LANES, WIDE
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedProjection
+from osbc_deploy.fixedpoint.sites import NO_MARGIN, Margin, Site
 from osbc_deploy.model.connections.base import no_such_kind
-from osbc_deploy.model.windows import Shape
+from osbc_deploy.model.windows import Shape, reached
 
-__all__ = ["Pass", "passes_of"]
+__all__ = ["Pass", "margin_of", "passes_into"]
 
-_DENSE_FROM = 0.08
-"""Density from which adding whole rows is faster than following lists (measured)."""
+_BLOCK, _SYNAPSE, _ROW = 1.0, 0.9, 0.4
+"""Time to add a block, a single weight, and as much of a whole row as a block (measured)."""
+
+_PART = 1 << 22
+"""Bytes of weights that are fetched again and again while samples run through them."""
+
+_BEYOND = 1.5
+"""How much more than what arrives may be added before what lies beyond the border is left out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """Synapses that a kernel can deliver at one go.
+    """Weights that a kernel delivers at one go.
 
-    `direct` ones add to the activation itself; the others to a sum of their own, which is
-    shifted right by `exponent`, wrapped and reordered on its way.
+    Attributes
+    ----------
+    pre : str
+    graded : bool
+    late, latest : int
+        Steps of own time after which they deliver, and after which the last one has.
+    push : callable
+        The kernel.
+    tables : tuple
+        What it takes beside spikes and sums.
+    narrow : bool
+        Whether its weights are bytes.
+    bound : int
+        Largest magnitude of the sum.
+    exponent : int
+        Places to shift the sum left, or right where it is negative.
+    wrap : int
+        Half the range of a sum that wraps; 0 where it cannot.
     """
 
-    post: int
+    pre: str
     graded: bool
-    latency: int
+    late: int
+    latest: int
     push: Callable[..., None]
     tables: tuple[Any, ...]
+    narrow: bool
     bound: int
-    exponent: int = 0
-    wrap: int = 0
-    channels: int = 1
+    exponent: int
+    wrap: int
 
     @property
-    def direct(self) -> bool:
-        """Whether it adds to the activation itself."""
-        return not (self.exponent or self.wrap) and self.channels == 1
+    def shared(self) -> bool:
+        """Whether passes of the same exponent may add to one sum."""
+        return self.exponent >= 0 and not self.wrap
 
 
-Made: TypeAlias = Callable[..., Pass]
+@dataclass(frozen=True, eq=False)
+class _Codes:
+    """A projection whose weights have given up the powers of two that they share."""
+
+    projection: FixedProjection
+    codes: IntArray
+    exponent: int
+    bound: int
+    wrap: int
+
+    @property
+    def shared(self) -> bool:
+        return self.exponent >= 0 and not self.wrap
+
+    def lowered(self, exponent: int) -> _Codes:
+        """Return the same with less to shift, where the codes still fit."""
+        less = self.exponent - exponent
+        codes = self.codes << less
+        if not self.shared or np.abs(codes).max(initial=0) >= 2**15:
+            return self
+        return replace(self, codes=codes, exponent=exponent, bound=self.bound << less)
 
 
-def passes_of(
-    projection: FixedProjection, post: int, network: FixedPointNetwork, peak: int
+class _Lists(NamedTuple):
+    """Weights that are not 0: where each list starts; offsets, rising in a list; weights."""
+
+    start: IntArray
+    offset: IntArray
+    weight: IntArray
+
+
+def passes_into(
+    network: FixedPointNetwork, name: str, sites: Mapping[str, Site], peak: int
 ) -> list[Pass]:
-    """Return a projection as the kernels take it.
-
-    Its exponent is folded into its weights where no bit is lost.
+    """Return the projections into a population as the kernels take them.
 
     Parameters
     ----------
-    projection : FixedProjection
-    post : int
-        Number of the population it leads to.
     network : FixedPointNetwork
+    name : str
+        The population.
+    sites : dict of Site
+        Of all populations and the input.
     peak : int
         Largest magnitude of a graded input.
     """
-    weight, right = _folded(projection.connection.weight.astype(np.int64), projection.weight_exp)
-    bound = widest_sum(weight) * (peak if projection.graded else 1)
-    latency = network.latency(projection)
-
-    def made(push: Any, tables: tuple[Any, ...], late: int = 0, **rest: Any) -> Pass:
-        # A sum that cannot reach the limit need not be wrapped.
-        limit = network.formats.state_limit
-        wrap = limit if projection.connection.wraps and bound >= limit else 0
-        return Pass(
-            post, projection.graded, latency + late, push, tables, bound, right, wrap, **rest
+    found = [_codes(p, peak, network.formats.state_limit) for p in network.afferents(name)]
+    least = min((c.exponent for c in found if c.shared), default=0)
+    return [
+        part
+        for codes in (c.lowered(least) for c in found)
+        for part in _laid_out(
+            codes.projection.connection,
+            codes,
+            sites[codes.projection.pre],
+            sites[name],
+            network.latency(codes.projection),
         )
+    ]
 
-    return _laid_out(projection.connection, weight, network.shape_of(projection.pre), right, made)
+
+def _codes(projection: FixedProjection, peak: int, limit: int) -> _Codes:
+    weight = projection.connection.weight.astype(np.int64)
+    # The lowest bit that any weight has.
+    used = int(np.bitwise_or.reduce(weight, axis=None))
+    places = (used & -used).bit_length() - 1 if used else 0
+    exponent = projection.weight_exp + places
+    bound = widest_sum(weight >> places) * (peak if projection.graded else 1)
+    # A sum that cannot reach the limit need not be wrapped.
+    wraps = projection.connection.wraps and bound << max(exponent, 0) >= limit
+    return _Codes(projection, weight >> places, exponent, bound, limit if wraps else 0)
+
+
+def margin_of(connection: FixedConnection, shape: Shape) -> Margin:
+    """Return the margin that sums of a connection from a source of `shape` take."""
+    return _margin(connection, shape)
+
+
+@singledispatch
+def _margin(connection: FixedConnection, shape: Shape) -> Margin:
+    return NO_MARGIN
+
+
+@_margin.register(FixedConv)
+def _(conv: FixedConv, shape: Shape) -> Margin:
+    down, across = _axes(conv, shape)
+    return Margin(*down.beyond, *across.beyond)
 
 
 @singledispatch
 def _laid_out(
-    connection: FixedConnection, weight: IntArray, shape: Shape, right: int, made: Made
+    connection: FixedConnection, codes: _Codes, pre: Site, post: Site, latency: int
 ) -> list[Pass]:
-    """Return the passes of a connection.
-
-    Parameters
-    ----------
-    connection : FixedConnection
-    weight : ndarray of int64
-        Its weights, with the exponent folded in.
-    shape : tuple of int
-        Of the source.
-    right : int
-        Places that sums are still shifted right.
-    made : callable
-        Completes a pass of a kernel and its tables.
-    """
+    """Return the passes of a connection."""
     raise no_such_kind(connection, "the engine")
 
 
 @_laid_out.register(FixedDense)
-def _dense(dense: FixedDense, weight: IntArray, shape: Shape, right: int, made: Made) -> list[Pass]:
-    """Take rows where most synapses are there, lists where few are."""
+def _(dense: FixedDense, codes: _Codes, pre: Site, post: Site, latency: int) -> list[Pass]:
     delay = dense.delay
-    if delay is None or not delay.any():
-        return [made(*_dense_tables(weight))]
-    if right == 0:
-        return [made(kernels.push_delayed, _delayed_tables(weight, delay))]
-    # Sums are shifted for each delay on its own.
-    return [
-        made(*_dense_tables(np.where(delay == d, weight, 0)), late=int(d)) for d in np.unique(delay)
-    ]
+    if delay is not None and delay.any() and codes.exponent < 0:
+        # Sums are shifted for each delay on its own.
+        apart = [(int(d), np.where(delay == d, codes.codes, 0)) for d in np.unique(delay)]
+    elif delay is None or not delay.any():
+        apart = [(0, codes.codes)]
+    else:
+        return [_dense(codes, codes.codes, delay, pre, post, latency)]
+    return [_dense(codes, part, None, pre, post, latency + late) for late, part in apart]
+
+
+def _dense(
+    codes: _Codes, weight: IntArray, delay: IntArray | None, pre: Site, post: Site, late: int
+) -> Pass:
+    """Take rows where most synapses are there, lists where few are."""
+    number = _number(codes)
+    rows = weight.T[pre.order]
+    latest = late + (0 if delay is None else int(delay.max(initial=0)))
+    listed = int(np.count_nonzero(rows))
+    # Blocks cost at least this; no need to lay them out to know.
+    least = _BLOCK * max(listed / LANES, min(listed, len(rows)))
+    if delay is None and _ROW * len(rows) * post.pitch / LANES <= least:
+        return _by_rows(codes, rows, post, late)
+    source, place = np.nonzero(rows)
+    offset = post.places[place]
+    if delay is not None:
+        offset = offset + post.pitch * delay.T[pre.order][source, place].astype(np.int64)
+    order = np.lexsort((offset, source))
+    start = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=len(rows)))])
+    lists = _Lists(start, offset[order], rows[source, place][order].astype(number))
+    push, tables, cost = _packed(lists, alike=codes.projection.pooling is not None)
+    if delay is None and _ROW * len(rows) * post.pitch / LANES <= cost:
+        return _by_rows(codes, rows, post, late)
+    zero = np.zeros(1, np.int32)
+    return _made(codes, late, latest, push, ((len(rows), 1, False, zero, zero), tables))
+
+
+def _by_rows(codes: _Codes, rows: IntArray, post: Site, late: int) -> Pass:
+    number = _number(codes)
+    wide = np.zeros((len(rows) + 1, post.pitch), number)
+    wide[:-1, post.places] = rows
+    row_of = np.arange(len(rows))
+    if codes.projection.pooling is not None:
+        # Neurons in one window of a pooling have the same weights.
+        kept, row_of = np.unique(wide[:-1], axis=0, return_inverse=True)
+        wide = np.concatenate([kept, wide[-1:]])
+    fits = _PART // wide[:, 0].nbytes // WIDE
+    width = WIDE * max(1, min(fits, -(-post.pitch // WIDE)))
+    parts = -(-post.pitch // width)
+    cut = np.zeros((len(wide), parts * width), number)
+    cut[:, : post.pitch] = wide
+    apart = np.ascontiguousarray(cut.reshape(len(wide), parts, width).swapaxes(0, 1))
+    return _made(codes, late, late, kernels.push_rows, (row_of.astype(np.int32).ravel(), apart))
 
 
 @_laid_out.register(FixedConv)
-def _conv(conv: FixedConv, weight: IntArray, shape: Shape, right: int, made: Made) -> list[Pass]:
-    """Take the kernel around each spike, channels last."""
-    return [made(kernels.push_conv, _conv_tables(conv, weight, shape), channels=len(weight))]
+def _(conv: FixedConv, codes: _Codes, pre: Site, post: Site, latency: int) -> list[Pass]:
+    out, per_group, _, _ = conv.weight.shape
+    channels, share = per_group * conv.groups, out // conv.groups
+    down, across = _axes(conv, pre.shape)
+    kernel = conv.by_input(codes.codes)
+    group = np.arange(channels) // per_group * share
+    parts = []
+    for rows, row_taps in down.kinds:
+        for cols, col_taps in across.kinds:
+            taps = kernel[:, row_taps][:, :, col_taps].reshape(channels, -1)
+            to = rows[:, None] * post.line + cols * out
+            offset = (to[..., None] + np.arange(share)).ravel()
+            channel, entry = np.nonzero(taps)
+            parts.append(
+                (
+                    np.bincount(channel, minlength=channels),
+                    group[channel] + offset[entry],
+                    taps[channel, entry],
+                )
+            )
+    count, offset, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
+    lists = _Lists(np.concatenate([[0], np.cumsum(count)]), offset, weight.astype(_number(codes)))
+    push, tables, _ = _packed(lists, alike=codes.projection.pooling is not None)
+    kinds = channels * (down.kind[:, None] * len(across.kinds) + across.kind)
+    starts = post.start + down.first[:, None] * post.line + across.first * out
+    source = (
+        channels,
+        kinds.size,
+        pre.turned,
+        kinds.ravel().astype(np.int32),
+        starts.ravel().astype(np.int32),
+    )
+    return [_made(codes, latency, latency, push, (source, tables))]
 
 
-def _folded(weight: IntArray, exponent: int) -> tuple[IntArray, int]:
-    """Return weights with the exponent in them, and the right shift that is left to do."""
-    if exponent >= 0:
-        return weight << exponent, 0
-    if (weight & ((1 << -exponent) - 1)).any():
-        return weight, -exponent
-    return weight >> -exponent, 0
+class _Axis(NamedTuple):
+    """Rows or columns of a source: for each the first that it reaches and its kind.
+
+    `kinds` hold how far behind the first the others lie, and the taps that lead there; `beyond`,
+    how many are reached before the first and behind the last that there is.
+    """
+
+    first: IntArray
+    kind: IntArray
+    kinds: list[tuple[IntArray, IntArray]]
+    beyond: tuple[int, int]
 
 
-def _narrow(weight: IntArray) -> IntArray:
-    """Return the weights in the smallest type: less to fetch for every spike."""
-    low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
-    for kind in (np.int8, np.int16):
-        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return np.ascontiguousarray(weight, kind)
-    return np.ascontiguousarray(weight, np.int64)
+def _axes(conv: FixedConv, shape: Shape) -> tuple[_Axis, _Axis]:
+    """Return rows and columns, with what lies beyond the border unless that is most of it."""
+    inside = [int(np.count_nonzero(axis >= 0)) for axis in conv.reached(shape)]
+    sizes = zip(
+        shape[1:],
+        conv.weight.shape[2:],
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        conv.output_shape(shape)[1:],
+        strict=True,
+    )
+    found = []
+    for axis, there, whole in zip(conv.reached(shape), inside, sizes, strict=True):
+        size, kernel, stride, padding, dilation, outputs = whole
+        # So many windows before the first one meet the source.
+        before = -(-dilation * (kernel - 1) // stride)
+        every = size + padding + before * stride + 1
+        free = reached(size, kernel, stride, padding + before * stride, dilation, every)
+        fits = np.count_nonzero(free >= 0) <= _BEYOND * there
+        found.append(_axis(free, before, outputs) if fits else _axis(axis, 0, outputs))
+    down, across = found
+    return down, across
 
 
-def _index_type(size: int) -> type:
-    return np.uint16 if size <= 2**16 else np.uint32
+def _axis(found: IntArray, before: int, outputs: int) -> _Axis:
+    known: dict[tuple[bytes, bytes], int] = {}
+    kinds: list[tuple[IntArray, IntArray]] = []
+    first, kind = [], []
+    for places in found:
+        # From the last tap to the first, so that places rise.
+        taps = np.nonzero(places >= 0)[0][::-1]
+        to = places[taps] - before
+        first.append(int(to[0]) if len(to) else 0)
+        behind = to - first[-1]
+        key = behind.tobytes(), taps.tobytes()
+        if key not in known:
+            known[key] = len(kinds)
+            kinds.append((behind, taps))
+        kind.append(known[key])
+    last = max(f + int(kinds[k][0].max(initial=0)) for f, k in zip(first, kind, strict=True))
+    beyond = max(0, -min(first)), max(0, last + 1 - outputs)
+    return _Axis(np.array(first), np.array(kind), kinds, beyond)
 
 
-def _dense_tables(weight: IntArray) -> tuple[Any, tuple[Any, ...]]:
-    if np.count_nonzero(weight) >= _DENSE_FROM * weight.size:
-        return kernels.push_dense, (_narrow(weight.T),)
-    columns = csc_array(weight)
-    columns.sort_indices()
-    return kernels.push_sparse, (
-        columns.indptr.astype(np.int64),
-        columns.indices.astype(_index_type(len(weight))),
-        _narrow(columns.data),
+def _number(codes: _Codes) -> type[np.signedinteger[Any]]:
+    """Return the type of the codes: the smaller one is not compiled for what is graded or huge."""
+    low, high = codes.codes.min(initial=0), codes.codes.max(initial=0)
+    small = low >= -128 and high < 128 and codes.bound < 2**31
+    return np.int8 if small and not codes.projection.graded else np.int16
+
+
+def _made(
+    codes: _Codes, late: int, latest: int, push: Callable[..., None], tables: tuple[Any, ...]
+) -> Pass:
+    return Pass(
+        codes.projection.pre,
+        codes.projection.graded,
+        late,
+        latest,
+        push,
+        tables,
+        _number(codes) is np.int8,
+        codes.bound,
+        codes.exponent,
+        codes.wrap,
     )
 
 
-def _delayed_tables(weight: IntArray, delay: IntArray) -> tuple[Any, ...]:
-    pre, post = np.nonzero(weight.T)
-    start = np.concatenate([[0], np.cumsum(np.bincount(pre, minlength=weight.shape[1]))])
-    return (
-        start.astype(np.int64),
-        post.astype(_index_type(len(weight))),
-        _narrow(weight[post, pre]),
-        delay[post, pre].astype(np.int64),
-    )
+def _packed(lists: _Lists, *, alike: bool) -> tuple[Callable[..., None], tuple[Any, ...], float]:
+    """Return the kernel for lists, its tables, and what all lists together cost.
+
+    `alike` says that some lists may be the same; those are held once.
+    """
+    start, offset, weight = lists
+    first: IntArray = np.empty(len(start), np.int64)
+    place: IntArray = offset
+    values: IntArray = weight[:, None]
+    nothing = np.zeros(0, np.int32)
+    count = kernels.cover(start, offset, weight, first, nothing, weight[:0].reshape(0, 1))
+    if _SYNAPSE * len(weight) <= _BLOCK * count:
+        push, first, cost = kernels.push_synapses, start, _SYNAPSE * len(weight)
+    else:
+        place = np.empty(count, np.int32)
+        values = np.zeros((count, LANES), weight.dtype)
+        kernels.cover(start, offset, weight, first, place, values)
+        push, cost = kernels.push_blocks, _BLOCK * count
+    begin, end = first[:-1], first[1:]
+    if alike:
+        begin, end, place, values = _once(begin, end, place, values)
+    tables = *(part.astype(np.int32) for part in (begin, end, place)), values.ravel()
+    return push, tables, cost
 
 
-def _conv_tables(conv: FixedConv, weight: IntArray, shape: Shape) -> tuple[Any, ...]:
-    out, per_group, kh, kw = weight.shape
-    share = out // conv.groups
-    _, height, width = shape
-    cols = conv.output_shape(shape)[2]
-    # Columns reversed: what one spike touches lies together.
-    kernel = conv.by_input(weight)[:, :, ::-1].reshape(-1, kh, kw * share)
-    down, across = (_rising(axis) for axis in conv.reached(shape))
-    sizes = (height, width, cols * out, per_group, share)
-    return _narrow(kernel), down, _runs(*across, kw, share, out), tuple(int(x) for x in sizes)
-
-
-def _rising(reached: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Return where the entries of each place of the source start; their places and their taps."""
-    # From the last tap to the first, so that places rise.
-    found = reached[:, ::-1]
-    valid = found >= 0
-    start = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
-    tap = reached.shape[1] - 1 - np.nonzero(valid)[1]
-    return start.astype(np.int64), found[valid], tap
-
-
-def _runs(
-    start: IntArray, reached: IntArray, tap: IntArray, taps: int, share: int, channels: int
-) -> tuple[IntArray, ...]:
-    """Join taps that lie side by side both in the kernel and in the result."""
-    reversed_tap = taps - 1 - tap
-    first = np.ones(len(reached), bool)
-    if share == channels:
-        first[1:] = (np.diff(reached) != 1) | (np.diff(reversed_tap) != 1)
-        first[start[:-1][start[:-1] < len(first)]] = True
-    run = np.cumsum(first) - 1
-    length = np.bincount(run, minlength=int(first.sum()))
-    counts = np.concatenate([[0], np.cumsum(first)])
-    return (
-        counts[start].astype(np.int64),
-        (reached[first] * channels).astype(np.int64),
-        (reversed_tap[first] * share).astype(np.int64),
-        (length * share).astype(np.int64),
-    )
+def _once(
+    begin: IntArray, end: IntArray, place: IntArray, values: IntArray
+) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """Hold lists that are the same once."""
+    known: dict[tuple[bytes, bytes], int] = {}
+    kept: list[tuple[int, int]] = []
+    which = np.empty(len(begin), np.int64)
+    for number, (a, b) in enumerate(zip(begin.tolist(), end.tolist(), strict=True)):
+        key = place[a:b].tobytes(), values[a:b].tobytes()
+        if key not in known:
+            known[key] = len(kept)
+            kept.append((a, b))
+        which[number] = known[key]
+    rows = np.concatenate([np.arange(a, b) for a, b in kept]) if kept else begin[:0]
+    ends = np.cumsum([b - a for a, b in kept])
+    begins = np.concatenate([[0], ends[:-1]])
+    return begins[which], ends[which], place[rows], values[rows]

@@ -60,8 +60,9 @@ def run_plain(
     """
     n, steps = signal.shape[:2]
     fired: dict[str, IntArray] = {INPUT: signal}
-    for population in network.populations:
-        fired[population.name] = traces.spikes[population.name]
+    for p in network.populations:
+        raster = traces.spikes.get(p.name)
+        fired[p.name] = np.empty((n, steps, p.size), np.uint8) if raster is None else raster
     run = [p for p in network.populations if p.name not in traces.given]
     neurons = {p.name: _Neurons(p, n, network.formats) for p in run}
     into = {

@@ -92,7 +92,7 @@ class Traces:
     Attributes
     ----------
     spikes : dict of ndarray of uint8 (n, T, size)
-        Of every population, for those that it projects to.
+        Of the populations whose spikes are kept or given, and of an output that fires.
     u, v : dict of ndarray of int32 (n, T, size)
         Of the populations whose states are kept.
     given : frozenset of str

@@ -22,7 +22,6 @@ from osbc_deploy.arrays import FloatArray, InputArray, peak_of
 from osbc_deploy.compress.hessian import membrane_trace
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.fixedpoint.coding import MOST_BITS, SPIKES, InputFormat, bits_for
-from osbc_deploy.lower.timing import timing
 from osbc_deploy.model.currents import exact_current
 from osbc_deploy.model.delivery import delivered
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection
@@ -82,7 +81,7 @@ def payload(kind: InputKind, low: float, high: float, bits: int | None = None) -
 
 
 def check_graded(network: Network) -> None:
-    """Refuse networks in which a graded input would have to be repeated or compared.
+    """Refuse networks in which a graded input would have to be compared.
 
     Raises
     ------
@@ -94,12 +93,6 @@ def check_graded(network: Network) -> None:
         "input is graded"
         for p in network.populations
         if p.neuron.exact and any(a.pre == INPUT for a in network.afferents(p.name))
-    ]
-    offenders += [
-        f"{name}: is a convolution that hears the input {count} steps late through relays, which "
-        "repeat 0 or 1; the input is graded"
-        for name, count in timing(network).relays.items()
-        if next(p for p in network.projections if p.name == name).pre == INPUT
     ]
     if offenders:
         raise UnsupportedModelError(

@@ -1,8 +1,9 @@
 r"""Poolings that are kept apart: gates count the spikes of each window, and send the sum in binary.
 
-A pooling is merged into the weights behind it (:mod:`.merge`) where that is exact and cheap. Else a
-window of k spikes is counted by k gates, of which gate j fires at j spikes and more; a second layer
-of gates makes of these the binary digits of the sum,
+A pooling is merged into the weights behind it (:mod:`.merge`) where that is exact and takes less
+of the chip (:mod:`osbc_deploy.chip.pooling`). Else a window of k spikes is counted by k gates, of
+which gate j fires at j spikes and more; a second layer of gates makes of these the binary digits
+of the sum,
 
 .. math::
 
@@ -18,20 +19,18 @@ the windows are. Both layers of gates take the chip a step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from osbc_deploy.compress.result import CompressedProjection
-from osbc_deploy.lower.merge import inexact, merged_size
+from osbc_deploy.lower.merge import inexact
 from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import INPUT, AvgPool, Conv, Network, Population, Projection, Shape
 
-__all__ = ["Apart", "kept_apart"]
+__all__ = ["Apart", "countable", "kept_apart"]
 
-_NEURON = 8
-"""Numbers that a gate takes beside its weights, roughly: state, threshold, decays, receivers."""
 _LARGEST = 1024
 """Places of a window that gates count exactly on any chip (see :mod:`.gates`)."""
 _ONE = (1, 1)
@@ -83,9 +82,16 @@ class Apart:
             )
 
 
-def kept_apart(network: Network) -> Apart:
-    """Return a network in which what cannot be merged, or costs too much merged, is counted."""
-    chosen = [p for p in network.projections if _counts(network, p)]
+def kept_apart(network: Network, wanted: Collection[str] = ()) -> Apart:
+    """Return a network in which poolings that cannot be merged are counted.
+
+    So are those in front of the projections `wanted`.
+    """
+    chosen = [
+        p
+        for p in network.projections
+        if countable(network, p) and (p.name in wanted or inexact(p, network.shape_of(p.pre)))
+    ]
     if not chosen:
         return Apart(network)
     shifts: dict[str, int] = {}
@@ -129,26 +135,19 @@ def kept_apart(network: Network) -> Apart:
     return Apart(changed, digits, shifts)
 
 
-def _counts(network: Network, projection: Projection) -> bool:
-    """Tell whether the windows in front of a projection are to be counted."""
+def countable(network: Network, projection: Projection) -> bool:
+    """Tell whether gates can count the windows in front of a projection."""
     pool = projection.pool
     ends = {projection.pre, projection.post}
-    if pool is None or any(ends <= {p.name for p in block} for block in network.blocks()):
+    if pool is None or pool.kernel == _ONE:
+        return False
+    if any(ends <= {p.name for p in block} for block in network.blocks()):
         # What leads back would arrive too late behind two more steps.
         return False
     late = projection.delay is not None and projection.delay.any()
     others = [p for p in network.afferents(projection.post) if p is not projection]
     flat = any(len(network.shape_of(p.pre)) != 3 for p in others)
-    if late or flat or math.prod(pool.kernel) > _LARGEST:
-        return False
-    shape = network.shape_of(projection.pre)
-    if inexact(projection, shape):
-        return True
-    gates = math.prod(pool.output_shape(shape)) * (math.prod(pool.kernel) + _digits(projection))
-    apart = _digits(projection) * projection.connection.weight.size + _NEURON * gates
-    spikes = projection.pre != INPUT
-    # Digits that reach several populations, or skip some, take relays, which are not counted here.
-    return spikes and 5 * apart <= 2 * merged_size(projection, shape)
+    return not (late or flat or math.prod(pool.kernel) > _LARGEST)
 
 
 def _digits(projection: Projection) -> int:

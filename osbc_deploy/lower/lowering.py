@@ -27,7 +27,7 @@ the threshold.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,6 +93,7 @@ def lower(
     formats: NumberFormats,
     *,
     input: InputFormat | None = None,  # noqa: A002 - as a network calls it
+    counted: Collection[str] = (),
     readout: Readout = "sum",
     batch_size: int = 32,
     progress: Progress = SILENT,
@@ -109,6 +110,9 @@ def lower(
     input : InputFormat, optional
         What the input carries, of which the scale of real values is searched; what the calibration
         samples need by default.
+    counted : collection of str
+        Projections whose poolings gates count, beside those that cannot be merged; see
+        :func:`osbc_deploy.chip.pooling.counted_poolings`.
     readout : {"sum", "last", "max", "vote:N"}
         How the output's activity over time becomes a class.
 
@@ -118,7 +122,7 @@ def lower(
         When neurons need a feature the chip lacks, or projections cannot deliver in time, all of
         them listed.
     """
-    apart = kept_apart(compressed.network)
+    apart = kept_apart(compressed.network, counted)
     network, weights = apart.network, apart.weights(compressed.projections)
     check_features(network)
     coding, notes = _coding(network, calibration, input)
@@ -127,6 +131,10 @@ def lower(
         growing = _Growing(network, times, calibration, coding, formats, readout, batch_size)
         growing.deviations += [Deviation("lower", INPUT, note) for note in notes]
         growing.deviations += [Deviation("lower", *said) for said in apart.notes()]
+        shown = "the host shows it the input {} step(s) later, as it skips populations".format
+        growing.deviations += [
+            Deviation("lower", name, shown(late)) for name, late in times.shown.items()
+        ]
         try:
             with task(progress, "lower", len(network.populations)):
                 for block in network.blocks():
@@ -195,7 +203,6 @@ class _Growing:
         self.deviations: list[Deviation] = []
         # A convolution may hear a population later than its neighbors do.
         self.relays = times.relays_of(network)
-        self._repeat(INPUT)
 
     def add(self, block: Sequence[Population], weights: Mapping[str, CompressedProjection]) -> None:
         """Lower populations that feed back to each other, or one that does not."""
@@ -305,7 +312,7 @@ class _Growing:
             self.activity[population.name] = seen[population.name]
 
     def _repeat(self, name: str) -> None:
-        """Add the relays of a population or of the input."""
+        """Add the relays of a population."""
         count = self.relays.get(name, 0)
         if not count:
             return

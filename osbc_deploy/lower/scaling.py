@@ -152,6 +152,17 @@ def scaling(
     scale = weights[afferents[0].name].scale / whole * min(units)
     targets = real_registers(afferents, population, scale, formats, deviations)
     highest = min(formats.weight_exp_max - a.exponent for a in found)
+    if highest < 0 and not any(graded):
+        raise UnsupportedModelError(
+            "network: poolings whose sums the chip's exponents do not reach",
+            [
+                f"{a.projection.name}: needs a weight exponent of {a.exponent}, the chip has "
+                f"{formats.weight_exp_max}"
+                for a in found
+                if a.exponent > formats.weight_exp_max
+            ],
+            "Ask for fewer bits, which leave room, or pool fewer places at a time.",
+        )
     # Payloads drive sums that a shift to the right brings into the register, where the sum is
     # shifted as a whole; a convolution's exponent is in its weights (see the Lava backend).
     lowest = 0

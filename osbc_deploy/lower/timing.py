@@ -3,7 +3,8 @@
 The chip delivers every projection one step later, so each population runs behind the input by the
 longest way to it. A projection that skips populations would deliver too early: a dense one gets
 synaptic delays, a convolution, which has none, hears its source through relays, populations that
-repeat their input a step later.
+repeat their input a step later. The input itself needs none: the host shows it to a convolution
+later.
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ class Timing:
         Synaptic delays by projection; those that need none are left out.
     relays : dict of int
         Relays between a convolution and its source, by projection.
+    shown : dict of int
+        How many steps later the host shows the input to a convolution, by projection.
     """
 
     delays: Mapping[str, IntArray] = field(default_factory=dict)
     relays: Mapping[str, int] = field(default_factory=dict)
+    shown: Mapping[str, int] = field(default_factory=dict)
 
     def relays_of(self, network: Network) -> dict[str, int]:
-        """Return how many relays repeat each population, or the input, for all that hear them."""
+        """Return how many relays repeat each population for all that hear them."""
         longest: dict[str, int] = {}
         for projection in network.projections:
             count = self.relays.get(projection.name, 0)
@@ -62,7 +66,10 @@ def timing(network: Network) -> Timing:
     for population in network.populations:
         before = [p.pre for p in network.afferents(population.name) if not network.is_feedback(p)]
         depth[population.name] = 1 + max(depth[pre] for pre in before)
-    delays, relays, offenders = {}, {}, []
+    delays: dict[str, IntArray] = {}
+    relays: dict[str, int] = {}
+    shown: dict[str, int] = {}
+    offenders = []
     for projection in network.projections:
         wanted = projection.delay is not None and projection.delay.any()
         # Own time of a population starts with its first input; see FixedPointNetwork.latency.
@@ -86,12 +93,13 @@ def timing(network: Network) -> Timing:
         elif (extra != extra[0]).any():
             offenders.append(f"{projection.name}: a convolution hears all neurons at one time")
         else:
-            relays[projection.name] = int(extra[0])
+            late = shown if projection.pre == INPUT else relays
+            late[projection.name] = int(extra[0])
     if offenders:
         raise UnsupportedModelError(
             "network: projections the chip cannot deliver in time", offenders
         )
-    return Timing(delays, relays)
+    return Timing(delays, relays, shown)
 
 
 def _size(network: Network, name: str) -> int:
@@ -106,7 +114,7 @@ def relay_name(source: str, number: int) -> str:
 def relays(
     network: Network, source: str, count: int, formats: NumberFormats
 ) -> list[tuple[FixedProjection, FixedPopulation]]:
-    """Return the chain of relays of a population or of the input, each with what it hears."""
+    """Return the chain of relays of a population, each with what it hears."""
     shape = network.shape_of(source)
     identity = FixedConv(np.ones((shape[0], 1, 1, 1), np.int64), (1, 1), (0, 0), (1, 1), shape[0])
     chain, before = [], source

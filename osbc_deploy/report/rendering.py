@@ -19,8 +19,10 @@ from osbc_deploy.report.describe import describe
 from osbc_deploy.report.fitting.build import build_fit, front_of
 from osbc_deploy.report.modules.build import build_compression
 from osbc_deploy.report.summary import frame_of, html_of, text_of
+from osbc_deploy.report.sweeping.build import build_sweep
 from osbc_deploy.report.verification.build import build_verification
 from osbc_deploy.report.verification.page import verify_page
+from osbc_deploy.sweeping.result import SweepResult
 from osbc_deploy.verification.result import Verification
 from osbc_deploy.writing import new_folder
 
@@ -37,6 +39,7 @@ report_of.register(Deployment, build_report)
 report_of.register(Verification, build_verification)
 report_of.register(FitResult, build_fit)
 report_of.register(CompressedModel, build_compression)
+report_of.register(SweepResult, build_sweep)
 
 
 @report_of.register

@@ -26,7 +26,9 @@ from osbc_deploy.report.fitting.build import front_of
 from osbc_deploy.report.measures import total_loss
 from osbc_deploy.report.modules.build import build_compression
 from osbc_deploy.report.modules.terminal import accuracy_before_and_after
+from osbc_deploy.report.sweeping.build import build_sweep
 from osbc_deploy.report.verification.build import build_verification
+from osbc_deploy.sweeping.result import SweepResult
 from osbc_deploy.verification.result import Verification
 
 if TYPE_CHECKING:
@@ -157,6 +159,23 @@ def _(result: FitResult) -> list[dict[str, Any]]:
         }
         for plan in front["front"]
     ]
+
+
+@lines_of.register
+def _(result: SweepResult) -> list[str]:
+    found = result.summaries
+    lines = [
+        f"Sweep: {result.provenance['model']}, {len(result.points)} deployments of "
+        f"{len(found)} configurations",
+        f"front: {sum(s.best for s in found)} configurations",
+    ]
+    return lines + _few("failed", [f"{p}: {why.message}" for p, why in result.failures.items()])
+
+
+@rows_of.register
+def _(result: SweepResult) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = build_sweep(result)["configurations"]
+    return rows
 
 
 @lines_of.register

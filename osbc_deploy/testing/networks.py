@@ -118,6 +118,10 @@ def cases(draw: Callable[..., Any], formats: NumberFormats) -> Case:
         )
         features += found
         populations.append(population)
+    late = [p for p in populations if p.name == "p1" and len(p.shape) == 3]
+    if late and others.random() < 0.4:
+        projections.append(_shown_late(others, input_shape, late[0], formats, graded=graded))
+        features.append("input shown late")
     if not chain:
         _more_projections(draw, rng, input_shape, populations, projections, formats, features)
     given = _input(others) if graded else SPIKES
@@ -217,6 +221,25 @@ def _conv(
     found += ["stride"] * (stride != (1, 1)) + ["dilation"] * (dilation != (1, 1))
     found += ["padding"] * (padding != (0, 0)) + ["groups"] * (groups > 1)
     return FixedConv(weight, stride, padding, dilation, groups), extra, found
+
+
+def _shown_late(
+    rng: Any, shape: Any, post: FixedPopulation, formats: NumberFormats, *, graded: bool
+) -> FixedProjection:
+    """Draw a convolution of the input that skips populations."""
+    # Padded where the result is larger, and then as wide as makes it that large.
+    pads = [
+        max(0, -((have - want) // 2)) for have, want in zip(shape[1:], post.shape[1:], strict=True)
+    ]
+    sides = [
+        have + 2 * pad - want + 1
+        for have, want, pad in zip(shape[1:], post.shape[1:], pads, strict=True)
+    ]
+    bits = int(rng.choice(formats.weight_bits[1:]))
+    raw = rng.integers(-60, 60, (post.shape[0], shape[0], *sides))
+    weight = on_grid(raw * (rng.random(raw.shape) < 0.3), bits, "mixed", formats)
+    connection = FixedConv(weight, (1, 1), (pads[0], pads[1]), (1, 1), 1)
+    return FixedProjection("shown late", "input", post.name, connection, bits, 0, graded=graded)
 
 
 def _population(

@@ -178,6 +178,32 @@ def test_a_piece_is_connected(formats: NumberFormats) -> None:
     compare(net, (rng.random((2, 4, 3)) < 0.5).astype(np.uint8))
 
 
+def test_convolutions_of_another_piece_are_shown_the_input_late(formats: NumberFormats) -> None:
+    rng = np.random.default_rng(10)
+    names = [f"l{i}" for i in range(7)]
+
+    def project(pre: str, post: str) -> FixedProjection:
+        weight = mantissas((2, 2, 1, 1), 8, rng)
+        return FixedProjection(
+            f"{pre}.{post}", pre, post, FixedConv(weight, (1, 1), (0, 0), (1, 1), 1), 8, 0
+        )
+
+    net = FixedPointNetwork(
+        (2, 3, 3),
+        tuple(registers(name, (2, 3, 3), rng, vth=60, start=False) for name in names),
+        (
+            *(project(a, b) for a, b in itertools.pairwise(["input", *names])),
+            *(project("input", name) for name in ("l3", "l4", "l6")),
+        ),
+        formats,
+        "sum",
+    )
+    assert [net.shown_late(p) for p in net.projections[-3:]] == [3, 4, 6]
+    assert len(pieces(net, Schedule.of(net, 6))) == 2
+    ours = compare(net, (rng.random((3, 6, 2, 3, 3)) < 0.5).astype(np.uint8))
+    assert all(ours.spikes[name].any() for name in names)
+
+
 @pytest.mark.parametrize("after", ["quiet", "readout"])
 def test_silent_populations_after_a_moving_one(after: str, formats: NumberFormats) -> None:
     # The first one fires on its own before its start, which must not reach the others' states.

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from osbc_deploy.cli import progress
 from osbc_deploy.cli.info import targets_group
 from osbc_deploy.cli.main import main
 
@@ -45,26 +46,60 @@ def test_a_reader_that_goes_away_is_said_in_one_sentence(args: list[str]) -> Non
     assert done.stderr == "error: stdout: its reader went away before all was printed.\n"
 
 
-@pytest.mark.parametrize("command", ["--help", "--version", "deploy --help", "check --help"])
-def test_help_imports_nothing_that_takes_time(command: str) -> None:
+def imported(
+    command: list[str], where: Path | None = None
+) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """Run a command, and return the modules that it imported as well."""
     program = (
         "import sys\nfrom osbc_deploy.cli.start import start\n"
         "try:\n    start()\n"
         "finally:\n    print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, *command.split()],
+        [sys.executable, "-c", program, *command],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         timeout=1800,
+        cwd=where,
     )
-    found = set(done.stderr.split())
+    return done, set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "deploy --help", "check --help"])
+def test_help_imports_nothing_that_takes_time(command: str) -> None:
+    done, found = imported(command.split())
+    assert done.returncode == 0
     assert "osbc_deploy.cli.main" in found
     packages = {name.partition(".")[0] for name in found} - set(sys.stdlib_module_names)
     # Start-up hooks of an environment begin with an underscore.
     assert {name for name in packages if not name.startswith("_")} == {"click", "osbc_deploy"}
     assert not found & {"asyncio", "email", "hashlib", "importlib.metadata", "socket"}
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("missing.py:net --calibration data.npz", "missing.py: no such file"),
+        ("missing:net --calibration data.npz", "there is no package 'missing'"),
+        ("missing.nir --calibration data.npz", "missing.nir: no such file"),
+        ("model.py:net --calibration missing.npz", "missing.npz: no such file"),
+        ("model.py:net --calibration missing:data", "there is no package 'missing'"),
+        ("model.py:net --calibration data.npz --weights w.pth", "w.pth: no such file"),
+        ("verfy model.py:net --calibration data.npz", "Did you mean 'verify'?"),
+    ],
+)
+def test_what_is_not_there_is_said_before_torch_is_imported(
+    tmp_path: Path, command: str, said: str
+) -> None:
+    (tmp_path / "data.npz").touch()
+    (tmp_path / "model.py").touch()
+    done, found = imported([*command.split(), "--target", "loihi2-sim"], tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("error:") == 1
+    packages = {name.partition(".")[0] for name in found}
+    assert not packages & {"torch", "norse", "numba", "scipy"}
 
 
 def test_a_full_disk_under_stdout_is_said_in_one_sentence() -> None:
@@ -114,6 +149,28 @@ def told(command: list[Any], ready: Path, number: int) -> tuple[int, str, str]:
         finally:
             process.kill()
     return process.returncode, out, err
+
+
+def test_a_log_without_a_terminal_says_what_is_being_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_EVERY", 0.01)
+    shown: list[str] = []
+
+    def wait_for(text: str) -> None:
+        while not any(text in line for line in shown):
+            time.sleep(0.01)
+            shown.extend(capsys.readouterr().err.splitlines())
+
+    with progress.Bars() as bars:
+        wait_for("working, 0 s")
+        bars.start("compressing", 7)
+        bars.advance(2)
+        wait_for("compressing 2 of 7, ")
+    with progress.Bars(quiet=True) as bars:
+        bars.start("compressing", 7)
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,8 @@ def test_the_built_network_is_what_was_predicted(call: Any) -> None:
 
 @pytest.mark.parametrize(
     ("network", "cores"),
-    # Three layers and two relays, a core each; three layers, three gates and two relays.
-    [(nets.conv_residual(), 5), (nets.gated(), 8)],
+    # Three layers and a relay, a core each; three layers, three gates and two relays.
+    [(nets.conv_residual(), 4), (nets.gated(), 8)],
     ids=["convolutions that skip", "gates"],
 )
 def test_gates_and_relays_are_counted(network: Network, cores: int, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from float_networks import dense, network
+from osbc_deploy.backends import load_backend
 from osbc_deploy.compress import CompressionOptions, compress
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.fixedpoint.engine import run
@@ -21,6 +22,8 @@ from osbc_deploy.lower.coding import check_graded, input_format, payload
 from osbc_deploy.lower.lowering import Lowered, lower
 from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import Conv, Network, Population, Projection
+from osbc_deploy.model.simulate import simulate
+from osbc_deploy.progress import SILENT
 
 ONE, ZERO = np.ones(()), np.zeros(())
 STEPS = 20
@@ -138,22 +141,44 @@ def test_other_spikes_at_the_same_neurons_make_the_scale_a_power_of_two(
         np.testing.assert_allclose(added, expected, rtol=1e-5, atol=1e-9)
 
 
-def test_what_repeats_or_compares_the_input_is_refused() -> None:
-    neuron = IF(ONE, ZERO)
-    kernel = np.ones((2, 2, 3, 3), np.float32)
-    padded = Conv(kernel, padding=(1, 1))
-    shape = (2, 6, 6)
+@pytest.mark.parametrize("low", [0, -3])
+def test_counts_that_a_convolution_hears_past_a_population_are_shown_late(
+    low: int, formats: NumberFormats
+) -> None:
+    """Whole weights to 127 need no rounding, so spikes are those of the float network."""
+    rng = np.random.default_rng(4)
+    kernels = [rng.integers(-127, 128, (2, 2, 3, 3)).astype(np.float64) for _ in range(3)]
+    for kernel in kernels:
+        kernel[:, 0, 1, 1] = 127
+    first, second, skip = (Conv(kernel, padding=(1, 1)) for kernel in kernels)
+    shape = (2, 5, 6)
     net = Network(
         shape,
-        (Population("a", shape, neuron), Population("b", shape, neuron)),
+        (Population("a", shape, IF(ONE * 900, ZERO)), Population("b", shape, IF(ONE * 1500, ZERO))),
         (
-            Projection("first", "input", "a", padded),
-            Projection("second", "a", "b", padded),
-            Projection("skip", "input", "b", padded),
+            Projection("first", "input", "a", first),
+            Projection("second", "a", "b", second),
+            Projection("skip", "input", "b", skip),
         ),
     )
-    with pytest.raises(UnsupportedModelError, match="skip: is a convolution that hears the input"):
-        check_graded(net)
+    x = rng.integers(low, 5, (3, 20, *shape)).astype(np.int8)
+    done = compress(net, x, CompressionOptions(sparsity=0.0, bits=8, tune=False))
+    found = lower(done, x, formats).network
+    assert [p.name for p in found.populations] == ["a", "b"]
+    assert [found.shown_late(p) for p in found.projections] == [0, 0, 1]
+    ours = run(found, x, record=["a", "b"], states=["b"])
+    wanted = simulate(net, x, record=["a", "b"]).spikes
+    for name in ("a", "b"):
+        assert 0.05 < wanted[name].mean() < 0.95
+        assert np.array_equal(ours.spikes[name], wanted[name].reshape(3, 20, -1))
+    theirs = load_backend("lava").run(
+        found, x.astype(np.int32), states=["b"], time_limit=120.0, progress=SILENT
+    )
+    assert np.array_equal(theirs.v["b"], ours.v["b"])
+
+
+def test_what_compares_the_input_is_refused() -> None:
+    shape = (2, 6, 6)
     gate = Projection("or", "input", "a", Conv(np.ones((2, 1, 1, 1)), groups=2))
     gates = Network(shape, (Population("a", shape, Gate(ONE)),), (gate,))
     with pytest.raises(UnsupportedModelError, match="a: gates .*take 0 or 1, and the input is"):

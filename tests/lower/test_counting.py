@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool2d, conv2d, linear
 
 from osbc_deploy import FitBudget, fit
 from osbc_deploy.backends import load_backend
+from osbc_deploy.chip.pooling import counted_poolings
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
@@ -61,7 +62,7 @@ def spikes(*shape: int) -> Any:
 
 def lowered(net: Network, x: Any) -> Any:
     compressed = compress(net, x, CompressionOptions(sparsity=0.2, bits=4, tune=False))
-    return compressed, lower(compressed, x, FORMATS)
+    return compressed, lower(compressed, x, FORMATS, counted=["to d"])
 
 
 def in_proportion(ours: Any, theirs: Any) -> bool:
@@ -104,9 +105,28 @@ def test_sums_are_torchs_and_bits_are_lavas() -> None:
     }
 
 
-def test_what_is_cheap_is_merged() -> None:
-    # Ten outputs hear each place of the window with less than 21 gates a channel take.
-    assert not kept_apart(network(fans=10)).digits.keys() & {"to d", "beside"}
+def test_what_can_be_merged_is_kept_apart_where_asked() -> None:
+    assert kept_apart(network()).digits.keys() == {"to c"}
+    assert kept_apart(network(), ["to d", "beside"]).digits.keys() == {"to c", "to d", "beside"}
+
+
+def test_sums_beyond_the_exponents_of_the_chip_are_refused() -> None:
+    """Ten binary digits of codes of 8 bits, the highest worth 2^9 of the lowest."""
+    lif = LIF(0.4 * ONE, ONE, NONE, 0.15 * ONE, NONE)
+    pool = AvgPool((32, 32), (32, 32))
+    net = Network(
+        (1, 32, 32),
+        (Population("a", (1, 32, 32), lif), Population("d", (3,), lif)),
+        (
+            Projection("to a", "input", "a", Conv(np.ones((1, 1, 1, 1)))),
+            Projection("to d", "a", "d", Dense(drawn(4, 3, 1)), pool),
+        ),
+    )
+    x = spikes(1, 32, 32)
+    done = compress(net, x, CompressionOptions(sparsity=0.0, bits=8, tune=False))
+    with pytest.raises(UnsupportedModelError, match="to d: needs a weight exponent of 9, the chip"):
+        lower(done, x, FORMATS, counted=["to d"])
+    assert counted_poolings(net, load_target("loihi2"), done.options) == set()
 
 
 @pytest.mark.parametrize(

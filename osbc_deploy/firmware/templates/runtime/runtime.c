@@ -287,7 +287,9 @@ static int update(const @P@_network *network, int32_t *state, uint32_t t, uint32
     register_tables tables = register_tables_at(blob, q);
     uint32_t block = tables.block == 0u ? size : tables.block, i = 0, end, k;
 #ifdef OSBC_TELEMETRY
-    @P@_seen seen = {0u, 0u, 0u};
+    @P@_seen seen = {0u, 0u, 0u, 0u};
+    uint8_t *marks = @P@_telemetry_marks(network, number);
+    uint32_t spiking = q[@U@_POPULATION_SPIKING] != 0u;
 #endif
     while (i < size) {
         registers r = registers_at(&tables, i);
@@ -323,8 +325,12 @@ static int update(const @P@_network *network, int32_t *state, uint32_t t, uint32
             if (fired) {
                 new_v = subtract ? new_v - r.threshold - r.drop : 0;
 #ifdef OSBC_TELEMETRY
-                seen.spikes++;
-                @P@_mark(network, number, i);
+                seen.spikes += spiking;
+                if (marks != NULL && spiking != 0u) {
+                    uint32_t bit = 1u << (i & 7u);
+                    seen.first += (marks[i >> 3] & bit) == 0u;
+                    marks[i >> 3] = (uint8_t)(marks[i >> 3] | bit);
+                }
 #endif
             }
             if (u != NULL) {
@@ -335,7 +341,7 @@ static int update(const @P@_network *network, int32_t *state, uint32_t t, uint32
         }
     }
 #ifdef OSBC_TELEMETRY
-    @P@_count(network, number, &seen);
+    @P@_telemetry_count(network, number, &seen);
 #endif
     return result;
 }
@@ -415,6 +421,9 @@ int @P@_reset(const @P@_network *network, void *buffer, size_t bytes)
             v[i] = @P@_number(&v_init, i);
         }
     }
+#ifdef OSBC_TELEMETRY
+    @P@_telemetry_reset(network);
+#endif
     return @U@_OK;
 }
 

@@ -23,6 +23,7 @@ extern "C" {
 
 #define @U@_GENERATOR "osbc-deploy @version@"
 #define @U@_LAYOUT @layout@u /* of the blobs that it loads */
+#define @U@_RECORD_LAYOUT @record@u /* of the telemetry records that it writes */
 #define @U@_IDENTITY_BYTES 16u
 #define @U@_NO_CLASS UINT32_MAX /* of a sample that no output says anything about */
 
@@ -91,7 +92,36 @@ uint32_t @P@_crc32(uint32_t crc, const uint8_t *data, size_t bytes);
 
 /* CRC-32 of v of all populations, and of u where it is kept, for tests. */
 uint32_t @P@_state_crc(const @P@_network *network, const void *state);
-@telemetry@
+
+#ifdef OSBC_TELEMETRY
+/* What happens is counted in a buffer that you give, if it is: a window of samples, then the next.
+ *
+ *     @P@_telemetry_start(&network, buffer, sizeof buffer, boots);   once
+ *     run as many samples as a window has, each with @P@_run, or with @P@_step and
+ *     @P@_telemetry_sample at its end;
+ *     send(@P@_telemetry_record(&network), @P@_record_size(&network));
+ *     @P@_telemetry_next(&network);
+ */
+uint32_t @P@_telemetry_size(const @P@_network *network); /* bytes of the buffer */
+uint32_t @P@_record_size(const @P@_network *network);    /* bytes of a record */
+int @P@_telemetry_start(@P@_network *network, void *buffer, size_t bytes, uint16_t boots);
+const uint8_t *@P@_telemetry_record(const @P@_network *network);
+void @P@_telemetry_next(const @P@_network *network);
+
+/* Count the end of a sample of `steps` steps; `result` is what they returned, the last error of
+ * any. @P@_run does so by itself. */
+void @P@_telemetry_sample(const @P@_network *network, uint32_t steps, const int64_t *evidence,
+                          int result);
+
+/* The rest is for the runtime itself. */
+typedef struct {
+    uint32_t spikes, first, wraps, saturations;
+} @P@_seen;
+
+uint8_t *@P@_telemetry_marks(const @P@_network *network, uint32_t layer);
+void @P@_telemetry_count(const @P@_network *network, uint32_t layer, const @P@_seen *seen);
+void @P@_telemetry_reset(const @P@_network *network);
+#endif
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,198 @@
+"""Accuracy on real recordings, over five draws of the calibration samples.
+
+    python benchmarks/real_accuracy.py [--data FOLDER] [--only TEXT] [--methods LIST]
+        [--settings "0.97/8 0/3"] [--draws 5] [--weights FOLDER] [--keep]
+
+FOLDER holds ``nmnist/Train`` and ``nmnist/Test`` (Orchard et al. 2015; all of N-MNIST, or a part)
+and ``braille7/braille7_events.npz`` with ``networks/*.nir`` (as in real_recordings.py). The N-MNIST
+networks are trained here on Train: 2312-256-10 on event counts, 100 frames by number, as published,
+and 2312-800-10 on 15 binary frames; ``--weights`` keeps them. The touch networks are recurrent and
+were trained by others.
+
+A draw is 100 samples, as many of each class as there are, of those the network was trained on (of a
+third of the touch samples, which are not tested on). Points lost are the mean over draws; their
+standard error is over test samples, each sample's losses averaged over draws first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import graded_nmnist
+import numpy as np
+import torch
+from _accuracy import Clock, Meter, Task, parser, read, table, write
+from accuracy import METHODS as ALL
+from accuracy import add_settings, named, nearest, settings
+from real_recordings import TOUCH
+
+from osbc_deploy.compress import CompressionOptions, compress
+from osbc_deploy.data.datasets import DatasetRequest, load_dataset
+from osbc_deploy.job import VerbCall, prepare
+from osbc_deploy.model.graph import Network
+
+SIZE = 100
+METHODS = {name: ALL[name] for name in ("osbc, tuned", "osbc", "obc", "magnitude")} | {
+    "paper": CompressionOptions(method="paper", tune=False)
+}
+NEAREST = {"nearest, max-abs": False, "nearest, searched": True}
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A task, and the labels of the samples that calibration ones are drawn from."""
+
+    task: Task
+    labels: np.ndarray
+
+
+def draw(labels: np.ndarray, number: int) -> np.ndarray:
+    """Return the indices of a draw, as many of each class as there are."""
+    rng = np.random.default_rng([17, number])
+    order = rng.permutation(len(labels))
+    turn = np.empty(len(labels), int)
+    for label in np.unique(labels):
+        own = order[labels[order] == label]
+        turn[own] = np.arange(len(own))
+    return np.sort(order[np.argsort(turn[order], kind="stable")][:SIZE])
+
+
+def nmnist(data: Path, hidden: int, steps: int, kept: Path | None) -> Drawn:
+    """Train a network on N-MNIST, or read it back, and import it."""
+    counts = hidden == 256
+    request = DatasetRequest(
+        "nmnist", data / "nmnist", steps=steps, split="number" if counts else "time",
+        count_events=counts, samples_per_class=None,
+    )  # fmt: skip
+    training, test = (load_dataset(request, part) for part in ("train", "test"))
+    assert training.labels is not None
+    assert test.labels is not None
+    torch.manual_seed(0)
+    model = graded_nmnist.network(hidden)
+    file = kept / f"2312-{hidden}-10.pth" if kept else None
+    if file and file.is_file():
+        model.load_state_dict(torch.load(file, weights_only=True))
+    else:
+        graded_nmnist.train(model, training, 30)
+        if file:
+            torch.save(model.state_dict(), file)
+    call = VerbCall(
+        module=model, calibration=training, test=test, target="loihi2-sim", backend_samples=0
+    )
+    name = f"N-MNIST 2312-{hidden}-10, T = {steps}, {'counts' if counts else 'binary'}"
+    return Drawn(
+        Task(name, prepare(call).network, training.spikes, test.spikes, test.labels),
+        training.labels,
+    )
+
+
+def touch(data: Path, file: str, reset: str) -> Drawn:
+    """Import a recurrent network of the NIR paper, with letters that were felt."""
+    with np.load(data / "braille7" / "braille7_events.npz") as stored:
+        labels = stored["label"].astype(int)
+        spikes = np.unpackbits(stored["packed"], axis=1)[:, : 256 * 12].reshape(-1, 256, 12)
+    order = np.random.default_rng(0).permutation(len(labels))
+    first, rest = order[: len(order) // 3], order[len(order) // 3 :]
+    call = VerbCall(
+        module=data / "networks" / file, dt=1e-4, reset=reset, calibration=spikes[first],
+        target="loihi2-sim", backend_samples=0,
+    )  # fmt: skip
+    task = Task(f"touch, {file}", prepare(call).network, spikes[first], spikes[rest], labels[rest])
+    return Drawn(task, labels[first])
+
+
+def tasks(data: Path, kept: Path | None, only: str) -> Iterator[Drawn]:
+    makers: dict[str, Any] = {}
+    if (data / "nmnist").is_dir():
+        makers |= {
+            "2312-256-10": partial(nmnist, data, 256, 100, kept),
+            "2312-800-10": partial(nmnist, data, 800, 15, kept),
+        }
+    if (data / "braille7").is_dir():
+        makers |= {file: partial(touch, data, file, reset) for file, reset in TOUCH.items()}
+    yield from (make() for name, make in makers.items() if only in name)
+
+
+def summary(rows: list[np.ndarray]) -> dict[str, Any]:
+    """Return points lost by draw, their mean and its standard error over test samples."""
+    lost = 100 * np.array(rows)
+    mean = lost.mean(axis=0)
+    return {
+        "by_draw": [round(float(x), 4) for x in lost.mean(axis=1)],
+        "drop_points": float(mean.mean()),
+        "standard_error": float(mean.std(ddof=1) / np.sqrt(len(mean))),
+    }
+
+
+def networks(
+    drawn: Drawn, method: str, sparsity: float, bits: int, draws: int
+) -> Iterator[Network]:
+    """Yield the compressed network of each draw; rounding to nearest needs none."""
+    task = drawn.task
+    if method in NEAREST:
+        yield nearest(task.network, bits, searched=NEAREST[method])
+        return
+    options = replace(METHODS[method], sparsity=sparsity, bits=bits)
+    for number in range(draws):
+        samples = task.calibration[draw(drawn.labels, number)]
+        yield compress(task.network, samples, options).network
+
+
+def measure(
+    drawn: Drawn, given: argparse.Namespace, before: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield everything measured so far after each cell."""
+    task, meter = drawn.task, Meter(drawn.task)
+    found = {"float": meter.accuracy, "samples": len(task.test), "draws": given.draws, **before}
+    print(f"\n{task.name}: float {meter.accuracy:.2%} of {len(task.test)} test samples", flush=True)
+    chosen = [*given.methods.split(";"), *NEAREST]
+    for sparsity, bits in settings(given):
+        for method in chosen:
+            name = f"{named(sparsity, bits)}, {method}"
+            if name in found or (
+                method in ("magnitude", *NEAREST) and (method == "magnitude") != bool(sparsity)
+            ):
+                continue
+            with Clock() as clock:
+                rows = [meter.lost(n) for n in networks(drawn, method, sparsity, bits, given.draws)]
+            done = found[name] = summary(rows) | {"seconds": clock.seconds}
+            print(name, cell(done), done["by_draw"], f"{clock.seconds:.0f} s", flush=True)
+            yield found
+    table(
+        ["points lost", *chosen],
+        [
+            [name, *(cell(found.get(f"{name}, {method}")) for method in chosen)]
+            for name in (named(*setting) for setting in settings(given))
+        ],
+    )
+
+
+def cell(measured: dict[str, Any] | None) -> str:
+    return f"{measured['drop_points']:.2f} ± {measured['standard_error']:.2f}" if measured else ""
+
+
+def main() -> None:
+    arguments = parser(__doc__ or "")
+    arguments.set_defaults(data=Path("../shared/data/real"))
+    add_settings(arguments)
+    arguments.add_argument("--only", default="", help="tasks whose name holds this")
+    arguments.add_argument("--methods", default=";".join(METHODS), help="such as 'osbc, tuned;obc'")
+    arguments.add_argument("--draws", type=int, default=5)
+    arguments.add_argument("--weights", type=Path, help="folder for the networks trained here")
+    arguments.add_argument("--keep", action="store_true", help="what was measured before stays")
+    given = arguments.parse_args()
+    kept = read("real_accuracy").get("tasks", {}) if given.keep else {}
+    for drawn in tasks(given.data, given.weights, given.only):
+        name = drawn.task.name
+        for found in measure(drawn, given, kept.get(name, {})):
+            kept[name] = found
+            write("real_accuracy", {"tasks": kept}, quiet=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""``osbc-deploy sweep``: many deployments of one network, side by side."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from osbc_deploy.cli.console import say, table_console
+from osbc_deploy.cli.job import check_data, command_line, job_options, load_inputs, save_results
+from osbc_deploy.cli.options import OutputFile
+from osbc_deploy.errors import UsageError
+from osbc_deploy.option import rows
+from osbc_deploy.options import DataOptions, SweepOptions
+
+__all__ = ["sweep_command"]
+
+_FILE: dict[str, Any] = {"type": OutputFile(), "metavar": "FILE"}
+
+
+@click.command("sweep")
+@click.option("--csv", "csv_file", help="Write a row for each point here.", **_FILE)
+@click.option("--html", help="Write table and front as one self-contained page.", **_FILE)
+@click.option("--report", "report_file", help="Write the report here, as JSON.", **_FILE)
+@job_options(SweepOptions, DataOptions)
+def sweep_command(
+    model: str | None,
+    inputs: DataOptions,
+    options: SweepOptions,
+    as_json: bool,
+    quiet: bool,
+    csv_file: Path | None,
+    html: Path | None,
+    report_file: Path | None,
+) -> int:
+    """Deploy MODEL at every combination of sparsity, bits, method and target, and compare.
+
+    Each point is what 'deploy' makes with the same options, to the byte, whoever computes it. With
+    --ledger a sweep that was killed goes on where it was, and one with more points computes only
+    those. Without MODEL the bundled network is swept on the bundled digits.
+
+    Exit code 4: no point fits its target. 5: backend and engine disagree at some point. Of a point
+    that cannot be deployed, the code of 'deploy'; all others are computed.
+    """
+    from osbc_deploy.cli.progress import Bars
+    from osbc_deploy.report.sweeping.build import build_sweep, points_csv
+    from osbc_deploy.report.sweeping.page import sweep_page
+    from osbc_deploy.report.sweeping.terminal import print_sweep
+    from osbc_deploy.writing import check_file, write_whole
+
+    check_data(model, inputs, options.weights)
+    _check_seed(options)
+    for path, name in ((csv_file, "--csv"), (html, "--html"), (report_file, "--report")):
+        if path is not None:
+            check_file(path, name)
+    if options.ledger is not None:
+        from osbc_deploy.sweeping.ledger import check_ledger
+
+        check_ledger(Path(options.ledger))
+    with Bars(quiet=quiet) as progress:
+        from osbc_deploy.sweeping.run import SweepCall, swept
+
+        def drawn(seed: int | None) -> Mapping[str, Any]:
+            chosen = inputs if seed is None else replace(inputs, seed=seed)
+            return load_inputs(model, chosen, progress)
+
+        asked = {row.name: getattr(options, row.name) for row in rows(SweepOptions)}
+        call = command_line(inputs)
+        found = swept(
+            SweepCall(**{**asked, **drawn(None)}, progress=progress, call=call),
+            (lambda seed: {}) if not options.seeds else drawn,
+        )
+    report = build_sweep(found)
+    if as_json:
+        click.echo(json.dumps(report, indent=1))
+    elif not quiet:
+        print_sweep(report, table_console())
+
+    def write(path: Path, text: str) -> None:
+        write_whole(path, text)
+
+    save_results(
+        (csv_file, functools.partial(write, text=points_csv(report))),
+        (html, functools.partial(write, text=sweep_page(report))),
+        (report_file, functools.partial(write, text=json.dumps(report, indent=1) + "\n")),
+        quiet=quiet,
+    )
+    return _exit_code(report)
+
+
+def _check_seed(options: SweepOptions) -> None:
+    given = click.get_current_context().get_parameter_source("seed") is not ParameterSource.DEFAULT
+    if options.seeds and given:
+        raise UsageError("--seed: --seeds say which there are. Leave one of the two out.")
+
+
+def _exit_code(report: Mapping[str, Any]) -> int:
+    if report["failures"]:
+        code: int = report["failures"][0]["exit_code"]
+        return code
+    if not all(point["exact"] for point in report["points"]):
+        return 5
+    if not any(point["fits"] for point in report["points"]):
+        say("error: no point fits its target. Sweep higher sparsities or fewer bits.", err=True)
+        return 4
+    return 0

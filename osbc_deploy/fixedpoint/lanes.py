@@ -1,0 +1,95 @@
+"""Vector instructions for the kernels, where a compiler cannot know that nothing overlaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types as _types
+from numba.core import cgutils as _cgutils
+from numba.extending import intrinsic as _intrinsic
+
+# Neither says what its functions take.
+cgutils: Any = _cgutils
+types: Any = _types
+
+__all__ = ["LANES", "WIDE", "add_lanes", "add_rows", "put_places"]
+
+LANES = 16
+"""Sums that a block of weights reaches side by side: one vector register of 16-bit sums."""
+
+WIDE = 64
+"""Sums that rows of weights are added to at a time."""
+
+
+def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function build instructions; who calls it leaves out its first parameter."""
+    made: Callable[..., Any] = _intrinsic(function)
+    return made
+
+
+@intrinsic
+def add_lanes(typing: Any, out: Any, at: Any, weight: Any, first: Any) -> Any:
+    """Add ``weight[first : first + LANES]`` to ``out[at : at + LANES]``; none are negative."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        to, total = _lanes(context, builder, signature.args[0], arguments[0], arguments[1], LANES)
+        _, added = _lanes(context, builder, signature.args[2], arguments[2], arguments[3], LANES)
+        if added.type != total.type:
+            added = builder.sext(added, total.type)
+        builder.store(builder.add(total, added), to, align=signature.args[0].dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, weight, types.int64), build
+
+
+@intrinsic
+def add_rows(typing: Any, out: Any, at: Any, weight: Any, rows: Any, behind: Any) -> Any:
+    """Add ``weight[row + behind :][:WIDE]`` of eight rows to ``out[at : at + WIDE]``."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[2].dtype
+        # The sum of eight fits twice the bits.
+        double = ir.VectorType(ir.IntType(2 * kind.bitwidth), WIDE)
+        added = None
+        for row in cgutils.unpack_tuple(builder, arguments[3]):
+            first = builder.add(row, arguments[4])
+            _, values = _lanes(context, builder, signature.args[2], arguments[2], first, WIDE)
+            values = builder.sext(values, double)
+            added = values if added is None else builder.add(added, values)
+        to, total = _lanes(context, builder, signature.args[0], arguments[0], arguments[1], WIDE)
+        if double != total.type:
+            added = builder.sext(added, total.type)
+        builder.store(builder.add(total, added), to, align=signature.args[0].dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, weight, types.UniTuple(types.int64, 8), types.int64), build
+
+
+@intrinsic
+def put_places(typing: Any, out: Any, at: Any, table: Any, first: Any, base: Any) -> Any:
+    """Set ``out[at : at + 8]`` (int32) to ``base + table[first : first + 8]`` (uint8)."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        to, old = _lanes(context, builder, signature.args[0], arguments[0], arguments[1], 8)
+        _, places = _lanes(context, builder, signature.args[2], arguments[2], arguments[3], 8)
+        one = ir.Constant(old.type, ir.Undefined)
+        start = builder.insert_element(one, arguments[4], ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
+        start = builder.shuffle_vector(start, one, zeros)
+        builder.store(builder.add(builder.zext(places, old.type), start), to, align=4)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, table, types.int64, types.int32), build
+
+
+def _lanes(
+    context: Any, builder: Any, kind: Any, array: Any, at: Any, count: int
+) -> tuple[Any, Any]:
+    """Return a pointer to some elements of a one-dimensional array, and their values."""
+    data = cgutils.create_struct_proxy(kind)(context, builder, array).data
+    number = context.get_data_type(kind.dtype)
+    vector = ir.VectorType(number, count)
+    pointer = builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
+    return pointer, builder.load(pointer, align=kind.dtype.bitwidth // 8)

@@ -1,0 +1,255 @@
+"""How neurons step, with what has arrived at them (numba; machine code is cached between runs).
+
+See :mod:`.kernels` for how samples, steps and sums lie.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from osbc_deploy.jit import compiled
+
+__all__ = ["combine", "neurons", "wide_neurons"]
+
+_TOGETHER = 512
+"""Neurons whose states stay in the nearest cache for all steps."""
+
+
+@compiled
+def combine(
+    sums: Any, where: Any, lines: Any, exponent: int, wrap: int, first: bool, out: Any
+) -> None:
+    """Shift sums, wrap them, bring them to `out` and set them to 0.
+
+    Parameters
+    ----------
+    sums : ndarray
+    where : tuple of int
+        S, steps, steps that `sums` holds of each sample, pitch, the first step.
+    lines : tuple of int
+        Lines that are read of a step, their lengths, from one to the next, and where the first
+        begins.
+    exponent : int
+        Places to shift left, or right where it is negative.
+    wrap : int
+        Half the range of a wrapping sum; 0 for one that does not wrap.
+    first : bool
+        Write rather than add.
+    out : ndarray (S * steps, lines * length)
+    """
+    samples, steps, held, pitch, begin = where
+    count, length, step, start = lines
+    left, right = max(exponent, 0), max(-exponent, 0)
+    for k in range(samples * steps):
+        for line in range(count):
+            row = (k // steps * held + k % steps + begin) * pitch + start + line * step
+            to = line * length
+            for j in range(length):
+                total = np.int64(sums[np.uint64(row + j)]) >> right << left
+                if wrap:
+                    total = ((total + wrap) & (2 * wrap - 1)) - wrap
+                if first:
+                    out[k, to + j] = total
+                else:
+                    out[k, to + j] += total
+            sums[row : row + length] = 0
+
+
+@compiled
+def _wrap(u: Any, limit: int) -> int:
+    """Wrap currents into ``(-limit, limit]`` once; return how many were beyond."""
+    count = 0
+    for j in range(len(u)):
+        if u[j] > limit or u[j] <= -limit:
+            u[j] += -2 * limit if u[j] > 0 else 2 * limit
+            count += 1
+    return count
+
+
+@compiled
+def _saturate(v: Any, limit: int) -> int:
+    """Clip potentials to less than `limit`; return how many were beyond."""
+    count = 0
+    for j in range(len(v)):
+        if abs(v[j]) >= limit:
+            v[j] = limit - 1 if v[j] > 0 else 1 - limit
+            count += 1
+    return count
+
+
+@compiled
+def neurons(
+    sums: Any,
+    where: Any,
+    lines: Any,
+    exponent: int,
+    clock: int,
+    registers: Any,
+    state: Any,
+    seen: Any,
+    counts: Any,
+    limit: int,
+    resets: Any,
+    spikes: Any,
+    kept: Any,
+) -> None:
+    """Run neurons whose registers hold 32 bits; see the conditions in :mod:`.compiled`.
+
+    A sample stops where a current is beyond what one wrap brings back.
+
+    Parameters
+    ----------
+    sums : ndarray
+        Activations; set to 0.
+    where, lines
+        As for :func:`combine`.
+    exponent : int
+        Places to shift activations left, so that they are aligned with the state.
+    clock : int
+        Steps since the sample began.
+    registers : tuple of ndarrays (n,)
+        Shares of u and v kept (float64, whose products are exact), bias, threshold and drop
+        (int32, aligned with the state).
+    state : tuple of two ndarrays of int32 (S, n)
+        u and v; changed.
+    seen : ndarray of int64 (S, 4)
+        Peaks of u and v before wrapping and saturation, wraps, saturations; changed.
+    counts : ndarray of int64 (n,)
+        Spikes; changed.
+    limit : int
+        Half the range of a state.
+    resets : tuple of int
+        Whether a spike subtracts the drop, interval and offset of timed resets.
+    spikes : ndarray of uint8 (S, steps, n)
+        Written.
+    kept : tuple of two ndarrays of int32 (S, steps, n)
+        u and v of every step, where they have that shape; otherwise empty.
+    """
+    samples, steps, held, pitch, begin = where
+    count, length, step, start = lines
+    share_u, share_v, bias, threshold, drop = registers
+    subtract, interval, offset = resets
+    keeps_u, keeps_v = kept[0].size > 0, kept[1].size > 0
+    kind = np.int32
+    places = exponent & 31
+    for s in range(samples):
+        for line in range(count):
+            for low in range(line * length, (line + 1) * length, _TOGETHER):
+                n = min(_TOGETHER, (line + 1) * length - low)
+                here = slice(low, low + n)
+                u, v = state[0][s, here], state[1][s, here]
+                ku, kv, b = share_u[here], share_v[here], bias[here]
+                top, less = threshold[here], drop[here]
+                total = counts[here]
+                for t in range(steps):
+                    if interval and (clock + t) % interval == offset % interval:
+                        u[:] = 0
+                        v[:] = 0
+                    at = (s * held + t + begin) * pitch + start + line * (step - length) + low
+                    row = sums[at : at + n]
+                    fires = spikes[s, t, here]
+                    # One loop for all would not be vectorized: too many arrays may overlap.
+                    peak = kind(0)
+                    for j in range(n):
+                        # The share is a multiple of a power of two, so the product is exact; it
+                        # is rounded towards zero.
+                        raw = kind(kind(u[j] * ku[j]) + kind(kind(row[j]) << places))
+                        u[j] = raw
+                        peak = max(peak, kind(abs(raw)))
+                    row[:] = 0
+                    seen[s, 0] = max(seen[s, 0], peak)
+                    if peak >= limit:
+                        if peak > 3 * limit:
+                            return
+                        seen[s, 2] += _wrap(u, limit)
+                    peak = kind(0)
+                    for j in range(n):
+                        raw = kind(kind(kind(v[j] * kv[j]) + u[j]) + b[j])
+                        v[j] = raw
+                        peak = max(peak, kind(abs(raw)))
+                    seen[s, 1] = max(seen[s, 1], peak)
+                    if peak >= limit:
+                        seen[s, 3] += _saturate(v, limit)
+                    if subtract:
+                        for j in range(n):
+                            fired = v[j] > top[j]
+                            fires[j] = fired
+                            v[j] = kind(v[j] - less[j]) if fired else v[j]
+                    else:
+                        for j in range(n):
+                            fired = v[j] > top[j]
+                            fires[j] = fired
+                            v[j] = kind(0) if fired else v[j]
+                    for j in range(n):
+                        total[j] += fires[j]
+                    if keeps_u:
+                        kept[0][s, t, here] = u
+                    if keeps_v:
+                        kept[1][s, t, here] = v
+
+
+@compiled
+def wide_neurons(
+    a: Any,
+    clock: int,
+    widths: Any,
+    registers: Any,
+    state: Any,
+    seen: Any,
+    counts: Any,
+    resets: Any,
+    spikes: Any,
+    kept: Any,
+) -> None:
+    """Run any neurons, in 64 bits; see :func:`neurons`.
+
+    Parameters
+    ----------
+    a : ndarray of int64 (S, steps, n)
+        Activations.
+    clock : int
+    widths : tuple of int
+        Bits of a decay, left shift of an activation, half the range of a state.
+    registers, state, seen, counts, resets, spikes, kept
+        As for :func:`neurons`, registers and states in int64.
+    """
+    decay_bits, shift, limit = widths
+    subtract, interval, offset = resets
+    rounding = (1 << decay_bits) - 1
+    kept_u, kept_v, bias, threshold, drop = registers
+    keeps_u, keeps_v = kept[0].size > 0, kept[1].size > 0
+    samples, steps, n = a.shape
+    for s in range(samples):
+        u, v = state[0][s], state[1][s]
+        for t in range(steps):
+            if interval and (clock + t) % interval == offset % interval:
+                u[:] = 0
+                v[:] = 0
+            for j in range(n):
+                decayed = u[j] * kept_u[j]
+                raw_u = (decayed + (rounding & (decayed >> 63)) >> decay_bits) + (
+                    a[s, t, j] << shift
+                )
+                seen[s, 0] = max(seen[s, 0], abs(raw_u))
+                new_u = raw_u
+                if raw_u > limit:
+                    new_u = raw_u - 2 * limit
+                elif raw_u <= -limit:
+                    new_u = raw_u + 2 * limit
+                seen[s, 2] += raw_u != new_u
+                decayed = v[j] * kept_v[j]
+                raw_v = (decayed + (rounding & (decayed >> 63)) >> decay_bits) + new_u + bias[j]
+                seen[s, 1] = max(seen[s, 1], abs(raw_v))
+                new_v = min(max(raw_v, 1 - limit), limit - 1)
+                seen[s, 3] += raw_v != new_v
+                fired = new_v > threshold[j]
+                spikes[s, t, j] = fired
+                counts[j] += fired
+                u[j] = new_u
+                v[j] = (new_v - drop[j] if subtract else 0) if fired else new_v
+                if keeps_u:
+                    kept[0][s, t, j] = u[j]
+                if keeps_v:
+                    kept[1][s, t, j] = v[j]

@@ -1,0 +1,1 @@
+"""What devices counted while a network ran on them: records, linked to the user's model."""

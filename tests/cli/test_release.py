@@ -1,0 +1,143 @@
+"""The release commands, from a key to a rollback, and what they refuse."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from osbc_deploy.cli.main import cli
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.folders import DEPLOYMENT
+from osbc_deploy.formats.folder import write_network
+from osbc_deploy.release.selftest import SelfTest
+from osbc_deploy.testing import random_networks
+from osbc_deploy.writing import new_folder
+
+
+def osbc(*arguments: Any) -> Result:
+    return CliRunner().invoke(cli, ["release", *map(str, arguments)])
+
+
+def state(store: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(osbc("status", store, "--json").stdout)
+    return found
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with keys, a store and three signed releases."""
+    monkeypatch.chdir(tmp_path)
+    assert osbc("keygen", "k.pem").exit_code == 0
+    for version in (1, 2, 3):
+        Path("image").write_bytes(bytes([version]) * 500)
+        done = osbc("sign", "image", "-o", f"r{version}", "--key", "k.pem", "--target", "cam",
+                    "--version", version, "--no-self-test")  # fmt: skip
+        assert done.exit_code == 0, done.output
+    done = osbc("create", "store", "--target", "cam", "--key", "k.pub.pem", "--slot", 8192)
+    assert done.exit_code == 0, done.output
+    return tmp_path
+
+
+def test_a_life_of_a_gateway(place: Path) -> None:
+    for release, action in (("r1", "confirm"), ("r2", "confirm"), ("r3", "rollback")):
+        assert osbc("install", "store", release).exit_code == 0
+        assert osbc("boot", "store", "-o", "running").exit_code == 0
+        assert (place / "running").read_bytes() == bytes([int(release[1])]) * 500
+        assert osbc(action, "store").exit_code == 0
+    found = state(place / "store")
+    assert (found["state"], found["reason"], found["floor"]) == ("reverted", "host", 3)
+    assert found["good"]["version"] == 2
+    assert osbc("boot", "store", "-o", "running").exit_code == 0
+    assert (place / "running").read_bytes() == bytes([2]) * 500
+    done = osbc("install", "store", "r3")
+    assert "r3: is version 3, and only versions above 3 are taken" in str(done.exception)
+
+
+def test_a_trial_is_judged_by_counts(place: Path) -> None:
+    osbc("install", "store", "r1")
+    osbc("boot", "store")
+    counts = ["--samples", 10, "--silent", 0, "--clipped", 1]
+    assert osbc("judge", "store", *counts).exit_code == 0
+    found = state(place / "store")
+    assert (found["state"], found["reason"], found["good"]) == ("reverted", "clipped", None)
+    done = osbc("boot", "store")
+    assert "holds no image that may run" in str(done.exception)
+
+
+def test_the_self_test_is_what_the_engine_answers(place: Path, formats: NumberFormats) -> None:
+    case = next(c for c in random_networks(9, formats, start=3) if "calm" in c.features)
+    with new_folder(place / "net", DEPLOYMENT) as work:
+        write_network(case.network, work)
+    np.savez("data.npz", spikes=case.spikes)
+    done = osbc("sign", "image", "-o", "r9", "--key", "k.pem", "--target", "cam", "--version", 9,
+                "--network", "net", "--samples", "data.npz", "--vectors", 1, "--json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    size = json.loads(done.stdout)["selftest_bytes"]
+    osbc("install", "store", "r9")
+    assert osbc("boot", "store", "--self-test", "vectors").exit_code == 0
+    data = (place / "vectors").read_bytes()
+    assert len(data) == size
+    assert SelfTest.unpack(data).failures(case.network) == 0
+    done = osbc("sign", "image", "-o", "r9", "--key", "k.pem", "--target", "cam", "--version", 9,
+                "--samples", "data.npz")  # fmt: skip
+    assert "Name its network with --network" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sign", "image", "-o", "r", "--key", "k.pub.pem", "--target", "cam", "--version", 4,
+          "--no-self-test"], "k.pub.pem: is a public key"),
+        (["sign", "image", "-o", "r", "--key", "k.pem", "--target", "cam", "--version", 4],
+         "--samples: is missing"),
+        (["sign", "image", "-o", "r", "--key", "k.pem", "--target", "cam", "--version", 4,
+          "--no-self-test", "--silent", "2"], "--silent: 2 is outside 0 to 1"),
+        (["sign", "nothing", "-o", "r", "--key", "k.pem", "--target", "cam", "--version", 4,
+          "--no-self-test"], "nothing: cannot be read"),
+        (["create", "store", "--target", "cam", "--key", "k.pub.pem"], "store: exists, and what"),
+        (["create", "s2", "--target", "cam", "--key", "k.pem"], "belongs on no device"),
+        (["create", "s2", "--target", "cam", "--key", "k.pub.pem", "--sector", "100"],
+         "sector: 100 is not a multiple of 32"),
+        (["create", "s2", "--target", "cam", "--key", "k.pub.pem", "--slot", "5000"],
+         "slot: 5000 is not a multiple of the sector"),
+        (["install", "store", "image"], "image: is not a release"),
+        (["install", "k.pem", "r1"], "k.pem: is not a store"),
+        (["confirm", "store"], "no image is on trial"),
+        (["rollback", "store"], "there is nothing to go back to"),
+        (["keygen", "k.pem"], "k.pem: exists, and keys are not overwritten"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_one_sentence(arguments: list[Any], said: str, place: Path) -> None:
+    before = (place / "store" / "store.bin").read_bytes()
+    done = osbc(*arguments)
+    assert said in str(done.exception)
+    assert getattr(done.exception, "exit_code", 1) in (2, 6)
+    assert (place / "store" / "store.bin").read_bytes() == before
+
+
+def test_a_full_a_locked_and_a_damaged_store(place: Path) -> None:
+    Path("image").write_bytes(bytes(8192))
+    osbc("sign", "image", "-o", "big", "--key", "k.pem", "--target", "cam", "--version", 4,
+         "--no-self-test")  # fmt: skip
+    assert "has 8,448 B, a slot holds 8,192" in str(osbc("install", "store", "big").exception)
+    slots, facts = place / "store" / "store.bin", place / "store" / "store.json"
+    with slots.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert "is in use by another process" in str(osbc("install", "store", "r1").exception)
+        assert osbc("status", "store").exit_code == 0
+    slots.write_bytes(slots.read_bytes()[:-1])
+    assert "has 24,575 B, a store of this layout has" in str(osbc("status", "store").exception)
+    facts.write_text(facts.read_text().replace("cam", "a b"))
+    assert "store.json: is damaged" in str(osbc("status", "store").exception)
+
+
+def test_the_library_is_written(place: Path) -> None:
+    assert osbc("library", "-o", "fw").exit_code == 0
+    assert "osbc_slots_boot" in (place / "fw" / "osbc_slots.h").read_text()
+    assert (place / "fw" / "osbc_slots.c").is_file()

@@ -1,0 +1,193 @@
+"""The runtime computes what the engine computes, from blobs that it was not built for."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from osbc_deploy.arrays import IntArray
+from osbc_deploy.errors import UsageError
+from osbc_deploy.firmware import RUNTIME
+from osbc_deploy.firmware.footprint import FLAGS
+from osbc_deploy.firmware.runtime import RuntimeExport, export_runtime, runtime_sources
+from osbc_deploy.firmware.tables import lay_out
+from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.formats.format import Export
+from osbc_deploy.model.readout import decode
+from osbc_deploy.telemetry.counting import count_window
+from osbc_deploy.telemetry.record import read_windows
+from osbc_deploy.testing import Case, random_networks
+from osbc_deploy.testing.backends import engine_states
+
+SANITIZE = ("-O1", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
+SOURCES = ("osbc_runtime.c", "osbc_load.c", "osbc_telemetry.c")
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def drawn(formats: NumberFormats) -> list[Case]:
+    return random_networks(12, formats, start=5)
+
+
+@pytest.fixture(scope="module")
+def folder(drawn: list[Case], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of the first network, with programs that load any."""
+    done = export_runtime(drawn[0].network, tmp_path_factory.mktemp("runtime") / "rt")
+    options = [*FLAGS, *SANITIZE, *SOURCES]
+    subprocess.run(
+        ["gcc", *options, "examples/host.c", "-o", "osbc_host"], cwd=done.folder, check=True
+    )
+    counter = [*SANITIZE, "-DOSBC_TELEMETRY", "-I.", *SOURCES, str(HERE / "counter.c")]
+    subprocess.run(["gcc", *counter, "-o", "counter"], cwd=done.folder, check=True)
+    return done.folder
+
+
+def rasters(network: FixedPointNetwork, spikes: IntArray) -> bytes:
+    width = next(w for w in (8, 16, 32) if network.input.bits <= w)
+    kind = np.dtype(f"{'' if network.input.signed else 'u'}int{width}")
+    return np.array(spikes.shape[:2], np.uint32).tobytes() + spikes.astype(kind).tobytes()
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_one_build_computes_s_u_and_v_of_any_network(
+    number: int, drawn: list[Case], folder: Path, tmp_path: Path
+) -> None:
+    drawn_as = drawn[number]
+    share = 2 - drawn_as.network.output.size % 2
+    readout = ("sum", "last", "max", f"vote:{share}" if share > 1 else "sum")[number % 4]
+    case = replace(drawn_as, network=replace(drawn_as.network, readout=readout))
+    done = export_runtime(case.network, tmp_path / "rt")
+    (tmp_path / "rasters").write_bytes(rasters(case.network, case.spikes))
+    program = [folder / "osbc_host", done.folder / "network.bin", "rasters", "outputs", "states"]
+    subprocess.run(program, cwd=tmp_path, check=True)
+    n, steps = case.spikes.shape[:2]
+    expected = engine_states(case)
+    output = np.fromfile(tmp_path / "outputs", np.int32).reshape(n, steps, -1)
+    assert np.array_equal(output, expected.output), case.features
+    state = np.fromfile(tmp_path / "states", np.int32).reshape(n, steps, -1)
+    tables = lay_out(case.network)
+    for q, start in zip(tables.populations, tables.state_offsets, strict=True):
+        name, size = q.population.name, q.population.size
+        v, s = start + size * q.keeps_u, start + size * (1 + q.keeps_u)
+        if q.keeps_u:
+            assert np.array_equal(state[:, :, start:v], expected.u[name])
+        assert np.array_equal(state[:, :, v:s], expected.v[name])
+        fired = np.ascontiguousarray(state[:, :, s : s - (-size // 4)]).view(np.uint8)
+        if name in expected.spikes:
+            assert np.array_equal(fired[:, :, :size], expected.spikes[name])
+    # And classes, by telemetry's own run of the samples, counted as the engine counts.
+    program = [folder / "counter", done.folder / "network.bin", "rasters", "records"]
+    subprocess.run(program, cwd=tmp_path, check=True)
+    record = (tmp_path / "records").read_bytes()
+    assert record == count_window(case.network, case.spikes, boots=3).to_bytes()
+    [window] = read_windows(record)
+    found = decode(expected.output, case.network.readout, spiking=case.network.output.spiking)
+    assert window.answers == tuple(np.bincount(found[found >= 0], minlength=len(window.answers)))
+
+
+def test_windows_follow_each_other(drawn: list[Case], folder: Path, tmp_path: Path) -> None:
+    case = next(c for c in drawn if len(c.spikes) == 3)
+    done = export_runtime(case.network, tmp_path / "rt")
+    (tmp_path / "rasters").write_bytes(rasters(case.network, case.spikes))
+    program = [folder / "counter", done.folder / "network.bin", "rasters", "records", "1"]
+    subprocess.run(program, cwd=tmp_path, check=True)
+    expected = [
+        count_window(case.network, case.spikes[i : i + 1], sequence=i, boots=3).to_bytes()
+        for i in range(3)
+    ]
+    assert (tmp_path / "records").read_bytes() == b"".join(expected)
+
+
+def without_telemetry(text: str) -> str:
+    """The sources as if there were no counters in them."""
+    return re.sub(r"^#ifdef OSBC_TELEMETRY\n.*?^#endif\n", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_telemetry_that_is_off_costs_nothing(tmp_path: Path) -> None:
+    for title in ("with", "without"):
+        folder = tmp_path / title
+        folder.mkdir()
+        for name, text in runtime_sources("osbc").items():
+            (folder / name).write_text(text if title == "with" else without_telemetry(text))
+        subprocess.run(["gcc", *FLAGS, "-O2", "-c", *SOURCES], cwd=folder, check=True)
+    for source in SOURCES:
+        name = source.replace(".c", ".o")
+        text = (tmp_path / "without" / source).read_text()
+        assert "OSBC_TELEMETRY" not in text
+        assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+    assert len((tmp_path / "without" / "osbc_telemetry.c").read_text()) < 200
+
+
+def test_the_make_file_builds_and_runs(drawn: list[Case], tmp_path: Path) -> None:
+    folder = export_runtime(drawn[0].network, tmp_path / "rt").folder
+    done = subprocess.run(["make", "-s", "all", "check"], cwd=folder, check=True,
+                          capture_output=True, text=True)  # fmt: skip
+    about = json.loads((folder / "network.json").read_text())
+    inputs = int(np.prod(drawn[0].network.input_shape))
+    said = f"network.bin: {inputs} inputs, {drawn[0].network.output.size} outputs, "
+    said += f"{about['blob_bytes']} B of flash, {about['state_bytes']} B of state\n"
+    assert done.stdout == said
+    # What was built is replaced with the rest.
+    export_runtime(drawn[1].network, folder)
+    (folder / "mine").write_text("years")
+    with pytest.raises(UsageError, match="rt: holds mine, which"):
+        export_runtime(drawn[1].network, folder)
+
+
+def test_the_host_program_says_what_is_wrong(folder: Path, tmp_path: Path) -> None:
+    blob = (folder / "network.bin").read_bytes()
+    (tmp_path / "changed").write_bytes(blob[:-1] + bytes([blob[-1] ^ 1]))
+    for arguments, code, said in (
+        (["changed"], 1, "changed: is refused (-3)"),
+        (["none"], 2, "none: cannot be read"),
+        ([], 2, "usage: osbc_host NETWORK"),
+        ([str(folder / "network.bin"), "none", "o"], 2, "none: cannot be opened"),
+        ([str(folder / "network.bin"), "changed", "no/o"], 2, "no/o: cannot be written"),
+    ):
+        done = subprocess.run([folder / "osbc_host", *arguments], cwd=tmp_path, check=False,
+                              capture_output=True, text=True)  # fmt: skip
+        assert (done.returncode, done.stdout) == (code, ""), arguments
+        assert said in done.stderr
+
+
+ARM = pytest.mark.skipif(
+    not (shutil.which("arm-none-eabi-gcc") and shutil.which("qemu-system-arm")),
+    reason="gcc-arm-none-eabi and qemu-system-arm are not installed",
+)
+
+
+@ARM
+def test_a_cortex_m4_runs_another_network_without_a_new_build(
+    drawn: list[Case], folder: Path, tmp_path: Path
+) -> None:
+    subprocess.run(["make", "-s", "m4"], cwd=folder, check=True)
+    for number, case in enumerate(drawn[:3]):
+        done = export_runtime(case.network, tmp_path / str(number))
+        (done.folder / "rasters.bin").write_bytes(rasters(case.network, case.spikes))
+        shutil.copy(folder / "osbc_m4.elf", done.folder)
+        qemu = "qemu-system-arm -M mps2-an386 -nographic -semihosting -kernel osbc_m4.elf"
+        subprocess.run(qemu.split(), cwd=done.folder, check=True, timeout=1800)
+        expected = run(case.network, case.spikes).output.astype(np.int32)
+        assert (done.folder / "outputs.bin").read_bytes() == expected.tobytes()
+
+
+def test_export_says_what_it_wrote(drawn: list[Case], tmp_path: Path) -> None:
+    case = drawn[0]
+    done: Any = RUNTIME.export(case.network, tmp_path / "rt", Export())
+    again: RuntimeExport = export_runtime(case.network, tmp_path / "again")
+    assert done.facts["identity"] == again.identity.hex()
+    assert done.facts["blob_bytes"] == (tmp_path / "rt" / "network.bin").stat().st_size
+    about = json.loads((tmp_path / "rt" / "network.json").read_text())
+    # Every population is linked to the layer that users know.
+    layers = [(p["name"], p["layer"]) for p in about["populations"]]
+    assert layers == [(p.name, case.network.layers[p.name]) for p in case.network.populations]
