@@ -15,6 +15,9 @@
     └── PluginError               2   a plugin that cannot be loaded, fails or breaks its contract
         └── BackendError          2   a backend that is missing, broken or out of time
 
+Two codes are verdicts, not errors: ``monitor`` ends with 7 when the data drift and with 8 when a
+device is unhealthy.
+
 A message reads ``<thing>: <what is wrong> (<got>), <limit> (<allowed>). <what to do>``.
 Code 0 is success, 1 is a bug of ours, 130 an interruption (143 by SIGTERM, 129 by SIGHUP), and 141
 that all was done but the reader of stdout went away.

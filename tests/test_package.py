@@ -52,6 +52,7 @@ ORDER = [
     "firmware",
     "telemetry",
     "release",
+    "monitor",
     "bundled",
     "neurobench",
     "provenance",

@@ -24,6 +24,7 @@ from osbc_deploy.cli.export import export_command
 from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
 from osbc_deploy.cli.inspect import inspect_command
+from osbc_deploy.cli.monitor import monitor_group
 from osbc_deploy.cli.options import ARGUMENTS
 from osbc_deploy.cli.release import release_group
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
@@ -43,6 +44,8 @@ Exit codes:
   4   does not fit the chip, or over budget
   5   backend and engine disagree, or below the accuracy asked
   6   data, weights or artefact broken or not trusted
+  7   monitor: the data drift
+  8   monitor: a device is unhealthy
   130 interrupted (143 by SIGTERM, 129 by a terminal that closed)
   141 all is done, but whoever read stdout went away
 """
@@ -99,6 +102,7 @@ cli.add_command(map_command)
 cli.add_command(export_command)
 cli.add_command(release_group)
 cli.add_command(telemetry_group)
+cli.add_command(monitor_group)
 cli.add_command(targets_group)
 cli.add_command(backends_command)
 cli.add_command(doctor_command)

@@ -1,0 +1,1 @@
+"""What devices report, held against a baseline: drift, and health; see docs/monitoring.md."""

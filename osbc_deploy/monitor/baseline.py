@@ -1,0 +1,276 @@
+"""The baseline: how records of a healthy device vary, and the limits that follow from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.limits import PARSED, read_text
+from osbc_deploy.monitor.channels import Channel, stream_of
+from osbc_deploy.monitor.charts import REFERENCE
+from osbc_deploy.monitor.intake import Intake
+from osbc_deploy.monitor.thresholds import (
+    ChartLimits,
+    HistogramLimits,
+    block_length,
+    chart_limits,
+    histogram_limits,
+)
+from osbc_deploy.monitor.whitening import Autoregression
+from osbc_deploy.writing import write_whole
+
+__all__ = ["Baseline", "Promise", "make_baseline", "read_baseline", "save_baseline"]
+
+SCHEMA = "osbc-deploy/baseline/1"
+_LEAST = 50
+"""Records without which nothing can be estimated at all."""
+_MOST_BETWEEN = 10**6
+_CORRELATED = 10
+"""Blocks of histograms, in times of correlation."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Promise(_Part):
+    """One false alarm in so many days, at so many records a day."""
+
+    days: float = Field(gt=0)
+    per_day: float = Field(gt=0)
+
+    @property
+    def records(self) -> float:
+        """Records between two false alarms."""
+        return self.days * self.per_day
+
+
+class Limits(_Part):
+    """Beyond which a record is no drift but a fault.
+
+    Shares of silent and faulty samples, clipped values by sample of each layer, and starts of the
+    device within ten records.
+    """
+
+    silent: float = Field(ge=0, le=1)
+    faults: float = Field(ge=0, le=1)
+    clipped: list[float]
+    boots: int = Field(ge=1)
+
+
+class _Channel(_Part):
+    what: str
+    layer: str
+    mean: float
+    coefficients: list[float]
+    deviation: float = Field(gt=0)
+
+
+class _Histogram(_Part):
+    what: str
+    layer: str
+    shares: list[float]
+    usual: float = Field(gt=0)
+
+
+class Baseline(_Part):
+    """What records are held against.
+
+    Attributes
+    ----------
+    identity : str
+        Of the image, as records have it, in hexadecimal.
+    layers : list of str
+        Names, in the order of the network's populations.
+    classes, records, needed : int
+        Of the network; of the baseline; that it must have for the promise.
+    samples : float
+        Of a record.
+    source : str
+        ``engine`` or ``device``.
+    """
+
+    schema_: str = Field(alias="schema", pattern=f"^{SCHEMA}$")
+    identity: str = Field(pattern="^[0-9a-f]{16}$")
+    layers: list[str] = Field(min_length=1)
+    classes: int = Field(ge=1)
+    source: str
+    records: int
+    needed: int
+    samples: float = Field(gt=0)
+    promise: Promise
+    reference: float
+    threshold: float = Field(gt=0)
+    channels: list[_Channel]
+    period: int = Field(ge=1)
+    histogram_threshold: float
+    histograms: list[_Histogram]
+    limits: Limits
+
+    @property
+    def kept(self) -> bool:
+        """Whether the baseline is long enough for its promise."""
+        return self.records >= self.needed
+
+    def chart_limits(self) -> ChartLimits:
+        """Return the charts' part."""
+        channels = tuple(
+            Autoregression(c.mean, tuple(c.coefficients), c.deviation) for c in self.channels
+        )
+        return ChartLimits(channels, self.threshold, self.needed)
+
+
+def make_baseline(
+    intake: Intake,
+    layers: Sequence[str],
+    promise: Promise,
+    *,
+    source: str,
+    silent: float = 0.5,
+    clipped: float | None = None,
+    short: bool = False,
+) -> Baseline:
+    """Return the baseline of a stream of records in control.
+
+    Parameters
+    ----------
+    intake : Intake
+    layers : sequence of str
+        Names, in the order of the network's populations.
+    promise : Promise
+    source : str
+        ``engine`` or ``device``.
+    silent : float
+        Share of silent samples that is a fault.
+    clipped : float, optional
+        Clipped values by sample of a layer that are a fault; by default ten times what the worst
+        record of the baseline has, and one more.
+    short : bool
+        Take a baseline that is too short for its promise, and say so in every judgement.
+
+    Raises
+    ------
+    ArtefactError
+        When it is too short; the message says how long it must be.
+    UsageError
+        For a promise beyond what is simulated.
+    """
+    windows, between = intake.windows, promise.records
+    if not 1 <= between <= _MOST_BETWEEN:
+        raise UsageError(
+            f"promise: one false alarm in {between:,.0f} records, 1 to {_MOST_BETWEEN:,} are "
+            "possible. Change --days or --per-day."
+        )
+    if len(windows) < _LEAST:
+        raise ArtefactError(
+            f"baseline: has {len(windows)} records, {_LEAST} are the least. Give more data, or "
+            "fewer samples to a record."
+        )
+    stream = stream_of(windows, layers)
+    # Charts and histograms share the promise, half of the alarms each.
+    charts = chart_limits(stream.values, stream.grains, 2 * between)
+    if len(windows) < charts.needed and not short:
+        raise ArtefactError(
+            f"baseline: has {len(windows):,} records, one false alarm in {promise.days:g} days at "
+            f"{promise.per_day:g} a day needs {charts.needed:,}. Give more data, promise less with "
+            "--days or --per-day, or take it with --short, which every judgement then says."
+        )
+    period = max(1, min(round(promise.per_day), round(between)))
+    histograms = histogram_limits(
+        stream.histograms, period, 2 * between, _histogram_block(charts, len(windows))
+    )
+    worst = [
+        max((w.layers[i].clipped_currents + w.layers[i].clipped_potentials) / w.samples
+            for w in windows)
+        for i in range(len(layers))
+    ]  # fmt: skip
+    return Baseline(
+        schema=SCHEMA,
+        identity=windows[0].identity.hex(),
+        layers=list(layers),
+        classes=len(windows[0].answers),
+        source=source,
+        records=len(windows),
+        needed=charts.needed,
+        samples=float(np.median([w.samples for w in windows])),
+        promise=promise,
+        reference=REFERENCE,
+        threshold=charts.threshold,
+        channels=[
+            _Channel(what=c.what, layer=c.layer, mean=a.mean, coefficients=list(a.coefficients),
+                     deviation=a.deviation)
+            for c, a in zip(stream.channels, charts.channels, strict=True)
+        ],
+        period=period,
+        histogram_threshold=histograms.threshold if histograms.shares else 0.0,
+        histograms=_histograms(stream.histogram_channels, histograms),
+        limits=Limits(
+            silent=silent, faults=0.01, boots=3,
+            clipped=[10 * w + 1 if clipped is None else clipped for w in worst],
+        ),
+    )  # fmt: skip
+
+
+def _histograms(channels: Sequence[Channel], limits: HistogramLimits) -> list[_Histogram]:
+    return [
+        _Histogram(what=c.what, layer=c.layer, shares=list(s), usual=u)
+        for c, s, u in zip(channels, limits.shares, limits.usual, strict=True)
+    ]
+
+
+def _histogram_block(charts: ChartLimits, records: int) -> int:
+    """Return a block that holds ten times the time over which records are correlated."""
+    longest = 1.0
+    for channel in charts.channels:
+        longest = max(longest, 1 / max(1 - sum(channel.coefficients), 0.05) ** 2)
+    least = block_length(records)
+    return min(max(math.ceil(_CORRELATED * longest), least), max(records // 10, least))
+
+
+def save_baseline(baseline: Baseline, path: Path) -> None:
+    """Write a baseline whole or not at all.
+
+    Raises
+    ------
+    UsageError
+    """
+    data = baseline.model_dump(by_alias=True)
+    write_whole(path, json.dumps(data, indent=1) + "\n")
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a baseline.
+
+    Raises
+    ------
+    UsageError
+        When it cannot be read.
+    ArtefactError
+        When it is none, or damaged.
+    """
+    try:
+        found = Baseline.model_validate_json(read_text(path, each=PARSED))
+        fits = len(found.limits.clipped) == len(found.layers)
+        numbers = [found.threshold, *(v for c in found.channels for v in (c.mean, c.deviation))]
+        if not fits or not all(map(math.isfinite, numbers)):
+            raise ArtefactError(f"{path}: is not a baseline (its parts contradict each other).")
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read ({error.strerror}). 'osbc-deploy monitor baseline' makes one."
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "all of it"
+        raise ArtefactError(
+            f"{path}: is not a baseline ({place}: {first['msg']}). Make it again with "
+            "'osbc-deploy monitor baseline'."
+        ) from error
+    except ValueError as error:
+        raise ArtefactError(f"{path}: is not a baseline ({error}).") from error
+    return found

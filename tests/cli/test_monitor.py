@@ -1,0 +1,152 @@
+"""The monitor's commands: a baseline by the engine, verdicts by exit code, a gateway's round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from device_records import IDENTITY, LAYERS, device_records, few_streams
+from osbc_deploy.cli.main import cli
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.folders import DEPLOYMENT
+from osbc_deploy.formats.folder import write_network
+from osbc_deploy.monitor.baseline import (
+    Baseline,
+    Promise,
+    make_baseline,
+    read_baseline,
+    save_baseline,
+)
+from osbc_deploy.monitor.intake import Intake
+from osbc_deploy.telemetry.counting import count_window
+from osbc_deploy.telemetry.record import Window
+from osbc_deploy.testing import random_networks
+from osbc_deploy.writing import new_folder
+
+
+def osbc(*arguments: Any) -> Result:
+    done = CliRunner().invoke(cli, [*map(str, arguments)], standalone_mode=False)
+    # What main() ends with.
+    done.exit_code = done.exit_code or done.return_value or 0
+    return done
+
+
+def write(name: str, windows: list[Window]) -> None:
+    Path(name).write_bytes(b"".join(w.to_bytes() for w in windows))
+
+
+@pytest.fixture(scope="module")
+def baseline() -> Iterator[Baseline]:
+    promise = Promise(days=200, per_day=50)
+    with few_streams():
+        yield make_baseline(Intake(tuple(device_records(1000)), {}, ()), LAYERS, promise,
+                            source="device", short=True)  # fmt: skip
+
+
+@pytest.fixture
+def place(baseline: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a baseline of an imaginary device and records of three kinds."""
+    monkeypatch.chdir(tmp_path)
+    save_baseline(baseline, tmp_path / "b.json")
+    write("ok", device_records(100, 3))
+    write("moved", device_records(60, 4, start=100, level=1.1))
+    write("silent", device_records(60, 4, start=100, silent=18))
+    return tmp_path
+
+
+def test_verdicts_are_exit_codes(place: Path) -> None:
+    for names, code, said in (
+        (["ok"], 0, "verdict: OK (100 records)"),
+        (["moved", "ok"], 7, "moved first: fc"),
+        (["ok", "silent"], 8, "unhealthy: silent 0.9"),
+    ):
+        done = osbc("monitor", "judge", *names, "--baseline", "b.json", "--html", "page.html")
+        assert done.exit_code == code, done.output
+        assert said in done.stdout
+        assert "<svg" in (place / "page.html").read_text()
+    done = osbc("monitor", "judge", "ok", "--baseline", "b.json", "--json")
+    assert json.loads(done.stdout)["verdict"] == "ok"
+
+
+def test_a_baseline_from_samples_is_what_the_engine_counts(
+    formats: NumberFormats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    case = next(c for c in random_networks(9, formats, start=3) if "calm" in c.features)
+    with new_folder(tmp_path / "net", DEPLOYMENT) as work:
+        write_network(case.network, work)
+    random = np.random.default_rng(0)
+    spikes = (random.random((120, *case.spikes.shape[1:])) < 0.3).astype(np.uint8)
+    np.savez("held.npz", spikes=spikes)
+    common = ["monitor", "baseline", "net", "-o", "b.json", "--window", 2, "--per-day", 1]
+    done = osbc(*common, "--samples", "held.npz")
+    assert "has 60 records, one false alarm in 30 days at 1 a day needs" in str(done.exception)
+    assert osbc(*common, "--samples", "held.npz", "--short").exit_code == 0
+    engine = read_baseline(tmp_path / "b.json")
+    write("records", [count_window(case.network, spikes[2 * i : 2 * i + 2], sequence=i)
+                      for i in range(60)])  # fmt: skip
+    assert osbc(*common, "--records", "records", "--short").exit_code == 0
+    device = read_baseline(tmp_path / "b.json")
+    assert device == engine.model_copy(update={"source": "device"})
+    first = engine.channels[0]
+    by_hand = [count_window(case.network, spikes).layers[0].spikes / 120]
+    assert first.mean == pytest.approx(by_hand[0])
+    assert osbc("monitor", "judge", "records", "--baseline", "b.json").exit_code == 0
+
+
+@pytest.mark.parametrize("policy", ["report", "rollback"])
+def test_a_gateway_goes_back_where_its_policy_says_so(policy: str, place: Path) -> None:
+    image = b"OSBCNET\0" + bytes(8) + IDENTITY + bytes(100)
+    Path("image").write_bytes(image)
+    Path("old").write_bytes(b"the network before")
+    osbc("release", "keygen", "k.pem")
+    osbc("release", "create", "store", "--target", "cam", "--key", "k.pub.pem", "--slot", 8192,
+         "--on-drift", policy)  # fmt: skip
+    for version, name in enumerate(("old", "image"), start=1):
+        osbc("release", "sign", name, "-o", "r", "--key", "k.pem", "--target", "cam",
+             "--version", version, "--no-self-test")  # fmt: skip
+        for command in (["install", "store", "r"], ["boot", "store"], ["confirm", "store"]):
+            assert osbc("release", *command).exit_code == 0
+    arrived = place / "arrived"
+    arrived.mkdir()
+    watch = ["monitor", "watch", "arrived", "--baseline", "b.json", "--store", "store", "--once"]
+    assert osbc(*watch).exit_code == 0
+    (arrived / "0").write_bytes((place / "ok").read_bytes())
+    (arrived / ".half").write_bytes(b"being written")
+    assert osbc(*watch).exit_code == 0
+    (arrived / "1").write_bytes((place / "moved").read_bytes())
+    done = osbc(*watch)
+    assert done.exit_code == 7
+    state = json.loads(osbc("release", "status", "store", "--json").stdout)
+    if policy == "report":
+        assert "action: none: the store's policy is to report" in done.stderr
+        assert (state["state"], state["good"]["version"]) == ("confirmed", 2)
+    else:
+        assert "action: rollback" in done.stderr
+        assert (state["state"], state["good"]["version"], state["floor"]) == ("reverted", 1, 2)
+        # What runs now is another image; its drift is another matter.
+        assert "there are baselines of 0001020304050607" in str(osbc(*watch).exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["judge", "none", "--baseline", "b.json"], "none: cannot be read"),
+        (["judge", "ok", "--baseline", "ok"], "ok: is not a baseline"),
+        (["judge", "b.json", "--baseline", "b.json"], "none can be judged (1 torn)"),
+        (["watch", "none", "--baseline", "b.json", "--once"], "none: cannot be read"),
+        (["watch", ".", "--baseline", "b.json", "--every", "0"], "--every: 0 is not above 0"),
+        (["baseline", ".", "-o", "x.json"], "one of them is needed"),
+        (["baseline", ".", "-o", "x.json", "--samples", "a", "--days", "-1"], "must be above 0"),
+    ],
+)
+def test_what_is_refused_is_one_sentence(arguments: list[str], said: str, place: Path) -> None:
+    done = osbc("monitor", *arguments)
+    assert said in str(done.exception)
+    assert getattr(done.exception, "exit_code", 1) in (2, 6)
