@@ -231,7 +231,7 @@ def test_a_format_is_one_module_and_one_entry_point(
         import_network("net.toy", None, None, reset="zero")
     code, _, err = run("export", "a.toy", "--format", "toy", "-o", "b.toy", "--samples", "x")
     assert (code, "--samples: belong to --format c. Leave them out." in err) == (2, True)
-    assert "[c|image|netx|toy]" in run("export", "--help")[1]
+    assert "[c|image|netx|runtime|toy]" in run("export", "--help")[1]
 
 
 def test_what_a_format_answers_is_checked(toy: Path, formats: NumberFormats, run: Run) -> None:
@@ -367,7 +367,7 @@ def test_a_memory_model_is_one_class_and_one_entry_point(tmp_path: Path, run: Ru
         load_target("flat.toml")
     (tmp_path / "flat.toml").write_text('schema = 1\ninherits = "loihi2"\nexchange = "pdf"\n')
     with pytest.raises(
-        TargetError, match="exchange: format 'pdf' is not one of c, image, netx, nir"
+        TargetError, match="exchange: format .pdf. is not one of c, image, netx, nir, runtime"
     ):
         load_target("flat.toml")
 

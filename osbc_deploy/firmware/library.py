@@ -1,17 +1,15 @@
 """Write a network as a C99 library that computes the chip's bits on a host or microcontroller.
 
-The engine of the library is fixed C; what differs are tables, sizes and golden vectors. All of it
-is generated into one folder that builds with its own Makefile.
+It is the runtime with one blob compiled in; what differs are the blob, sizes and golden vectors.
+All of it is generated into one folder that builds with its own Makefile.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,11 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import IntArray
+from osbc_deploy.firmware.blob import write_blob
+from osbc_deploy.firmware.layout import HEADER
 from osbc_deploy.firmware.names import check_name
-from osbc_deploy.firmware.tables import (
-    FirmwareTables,
-    ProjectionTables,
-    Table,
-    lay_out,
-)
+from osbc_deploy.firmware.runtime import render, runtime_sources
+from osbc_deploy.firmware.tables import FirmwareTables, lay_out
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.folders import C_LIBRARY
@@ -36,18 +32,12 @@ from osbc_deploy.writing import new_folder
 
 __all__ = ["FORMAT", "CExport", "export_c"]
 
-FORMAT = 1
+FORMAT = 2
 
 _GOLDEN_VECTORS = 3
 _GOLDEN_STEPS = 16
 _GOLDEN_RATES = (0.02, 0.1, 0.3)
-_ACCUMULATE = {
-    "sum": "evidence[i] = (t == 0u ? 0 : evidence[i]) + output[i];",
-    "last": "evidence[i] = output[i];",
-    "max": "evidence[i] = t == 0u || output[i] > evidence[i] ? output[i] : evidence[i];",
-}
 _READOUT = {"sum": "sum over time", "last": "last value", "max": "largest value"}
-_VOTES = "evidence[i / {n}u] = (t == 0u && i % {n}u == 0u ? 0 : evidence[i / {n}u]) + output[i];"
 
 
 @dataclass(frozen=True)
@@ -60,11 +50,11 @@ class CExport:
     name : str
         Prefix of all files and symbols.
     table_bytes : int
-        Flash for weights and registers.
+        Flash for weights and registers: the network's blob.
     state_bytes : int
         RAM for the state.
     crc : int
-        Of the tables.
+        Of the body of the blob.
     tables : dict of int
         Bytes of flash by projection and population.
     """
@@ -108,23 +98,27 @@ def export_c(
     tables = lay_out(network)
     if samples is not None:
         network.input.check(samples)
-    crc = zlib.crc32(tables.serialized())
-    values = _values(network, tables, name, crc)
+    blob = write_blob(network, tables)
+    crc = HEADER.unpack(blob)["body_crc"]
+    values = _values(network, tables, name, blob)
     sources = {
-        f"{name}.h": "net.h", f"{name}.c": "net.c", f"{name}_tables.h": "tables.h",
-        "examples/host.c": "host.c", "examples/m4.c": "m4.c", "examples/m4.ld": "m4.ld",
-        "Makefile": "Makefile",
+        f"{name}.h": "net.h", f"{name}.c": "net.c", "examples/host.c": "host.c",
+        "examples/m4.c": "m4.c", "examples/m4.ld": "m4.ld", "Makefile": "Makefile",
     }  # fmt: skip
-    texts = {file: _render(template, values) for file, template in sources.items()}
-    texts[f"{name}_weights.c"] = _weights(network, tables, name)
+    texts = {file: render(template, values) for file, template in sources.items()}
+    runtime = runtime_sources(f"{name}_rt")
+    texts |= {file: text for file, text in runtime.items() if file.endswith(".h")}
+    code = [text for file, text in runtime.items() if file.endswith(".c")]
+    texts[f"{name}.c"] = "\n".join([*code, texts[f"{name}.c"]])
+    texts[f"{name}_weights.c"] = _weights(tables, name, blob)
     golden = _golden(network, tables, crc if samples is None else samples)
-    texts[f"{name}_selftest.c"] = _render("selftest.c", values | golden)
+    texts[f"{name}_selftest.c"] = render("selftest.c", values | golden)
     parts = {p.name: 0 for p in tables.projections}
     for p in tables.projections:
         parts[p.name] += sum(t.size for t in p.tables.values())
     for q in tables.populations:
         parts[q.population.name] = sum(t.size for t in q.tables.values())
-    done = CExport(folder, name, tables.size, 4 * tables.state_words, crc, parts)
+    done = CExport(folder, name, len(blob), 4 * tables.state_words, crc, parts)
     with new_folder(folder, C_LIBRARY) as work:
         # Not beside the library: a build that takes every source of its folder has its own main.
         (work / "examples").mkdir()
@@ -144,11 +138,6 @@ def export_c(
             json.dumps(manifest, indent=1) + "\n", encoding="utf-8"
         )
     return done
-
-
-def _render(template: str, values: dict[str, Any]) -> str:
-    text = (files("osbc_deploy.firmware") / "templates" / template).read_text(encoding="ascii")
-    return re.sub(r"@(\w+)@", lambda found: str(values[found[1]]), text)
 
 
 def _input_values(network: FixedPointNetwork, name: str) -> dict[str, Any]:
@@ -191,26 +180,22 @@ def _input_values(network: FixedPointNetwork, name: str) -> dict[str, Any]:
 
 
 def _values(
-    network: FixedPointNetwork, tables: FirmwareTables, name: str, crc: int
+    network: FixedPointNetwork, tables: FirmwareTables, name: str, blob: bytes
 ) -> dict[str, Any]:
-    formats, out = network.formats, network.output
+    out = network.output
     return {
         "name": name, "NAME": name.upper(), "version": __version__, "format": FORMAT,
         "inputs": f"{int(np.prod(network.input_shape))}u", "input_shape": network.input_shape,
         "outputs": f"{out.size}u", "output_shape": out.shape,
         "potential": int(not out.spiking),
-        "state_bytes": f"{4 * tables.state_words}u", "table_bytes": f"{tables.size}u",
-        "crc": f"0x{crc:08X}",
+        "state_bytes": f"{4 * tables.state_words}u", "table_bytes": f"{len(blob)}u",
+        "crc": f"0x{HEADER.unpack(blob)['body_crc']:08X}",
         **_input_values(network, name.upper()),
         "output_meaning": "spikes (0 or 1)" if out.spiking else "membrane potentials",
         "classes": f"{classes_of(network.readout, out.size)}u",
         "readout_meaning": _meaning(network.readout),
         "silence": "all are 0" if out.spiking else "all are one number",
-        "accumulate": _accumulate(network.readout),
         "depth": network.depth[out.name],
-        "projections": len(tables.projections), "populations": len(tables.populations),
-        "decay_bits": formats.decay_bits, "state_shift": formats.state_shift,
-        "limit": formats.state_limit, "cycle": tables.cycle,
     }  # fmt: skip
 
 
@@ -218,10 +203,6 @@ def _meaning(readout: Readout) -> str:
     if (n := outputs_per_class(readout)) > 1:
         return f"{_READOUT['sum']} and over its {n} outputs in a row"
     return _READOUT[readout]
-
-
-def _accumulate(readout: Readout) -> str:
-    return _VOTES.format(n=n) if (n := outputs_per_class(readout)) > 1 else _ACCUMULATE[readout]
 
 
 def _numbers(values: Iterable[Any]) -> str:
@@ -236,62 +217,15 @@ def _numbers(values: Iterable[Any]) -> str:
     return "\n   ".join(["", *lines, line]) + "\n"
 
 
-def _weights(network: FixedPointNetwork, tables: FirmwareTables, name: str) -> str:
-    """Return the source of all tables and of the structs that describe them."""
-    arrays: list[str] = []
-    numbers = 0
-
-    def initializer(table: Table) -> str:
-        nonlocal numbers
-        if table.data is None:
-            return f"{{0, 0, {table.value}, 1, 0}}"
-        kind = ("u" if table.data.dtype.kind == "u" else "") + f"int{8 * table.width}_t"
-        arrays.append(
-            f"static const {kind} table{numbers}[] = {{{_numbers(table.data.ravel())}}};\n"
-        )
-        numbers += 1
-        return f"{{table{numbers - 1}, {table.data.size}, 0, {table.repeat}, {table.width}}}"
-
-    def projection(p: ProjectionTables, sums: int) -> str:
-        sizes = ("height", "width", "rows", "columns", "c_in", "c_out", "kh", "kw", "groups")
-        g = p.geometry
-        shape = ", ".join(str(g.get(key, 0)) for key in sizes)
-        pairs = ", ".join(
-            f"{{{g[key][0]}, {g[key][1]}}}" if g else "{0, 0}"
-            for key in ("stride", "padding", "dilation")
-        )
-        parts = ",\n     ".join(initializer(t) for t in p.tables.values())
-        return (
-            f"    /* {c_comment(p.name)} */\n"
-            f"    {{{name.upper()}_{p.kind.upper()}, {p.code_bits}, {p.shift}, {p.right}, "
-            f"{int(p.wraps)}, {int(p.graded)},\n"
-            f"     {p.pre}, {p.post}, {p.latency}, {p.ring}, {sums},\n"
-            f"     {parts},\n     {shape}, {pairs}}},\n"
-        )
-
-    projections = "".join(
-        projection(p, at) for p, at in zip(tables.projections, tables.sum_offsets, strict=True)
-    )
-    populations = ""
-    for q, at in zip(tables.populations, tables.state_offsets, strict=True):
-        p = q.population
-        interval = p.reset_interval
-        offset = p.reset_offset % interval if interval else 0
-        parts = ",\n     ".join(initializer(t) for t in q.tables.values())
-        populations += (
-            f"    /* {c_comment(p.name)} */\n"
-            f"    {{{p.size}, {at}, {int(q.keeps_u)}, {int(p.reset == 'subtract')}, "
-            f"{interval}, {offset},\n"
-            f"     {parts}}},\n"
-        )
-    sizes = [int(np.prod(network.input_shape)), *(p.size for p in network.populations)]
+def _weights(tables: FirmwareTables, name: str, blob: bytes) -> str:
+    """Return the source of the blob, with the names of what is in it."""
+    names = [p.name for p in tables.projections] + [q.population.name for q in tables.populations]
+    listed = "".join(f"    /* {c_comment(part)} */\n" for part in names)
     return (
-        f"/* Weights and registers of {name}, generated by osbc-deploy {__version__}. */\n"
-        f'#include "{name}_tables.h"\n\n'
-        + "\n".join(arrays)
-        + f"\nconst {name}_projection {name}_projections[] = {{\n{projections}}};\n"
-        f"\nconst {name}_population {name}_populations[] = {{\n{populations}}};\n"
-        f"\nconst uint32_t {name}_sizes[] = {{{_numbers(sizes)}}};\n"
+        f"/* The blob of {name}: its projections, then its populations, in the order of their\n"
+        f" * records; docs/blob.md of osbc-deploy {__version__} describes it. */\n"
+        f"#include <stdint.h>\n\n{listed}\nextern const uint8_t {name}_blob[];\n"
+        f"const uint8_t {name}_blob[] = {{{_numbers(blob)}}};\n"
     )
 
 

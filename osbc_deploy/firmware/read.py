@@ -154,7 +154,7 @@ class _Reader:
         good = (
             f["populations"] > 0 and f["projections"] > 0 and 0 < f["inputs"] <= _MOST_WORDS
             and records <= len(self.data) - HEADER.size - NETWORK.size
-            and 3 <= f["state_bits"] <= 31 and f["decay_bits"] <= 30 and f["state_shift"] <= 29
+            and 3 <= f["state_bits"] <= 31 and 1 <= f["decay_bits"] <= 30 and f["state_shift"] <= 29
             and f["readout"] < len(READOUTS) and f["input_kind"] < _KINDS_OF_INPUT
             and f["input_signed"] <= 1 and f["input_signed"] < f["input_bits"] <= 24
             and f["margin_unit"] <= 31 and 0 < f["cycle"] <= _INT32

@@ -56,9 +56,9 @@ class Table:
         return 0 if self.data is None else self.data.nbytes
 
     def serialized(self) -> bytes:
-        """Return what the CRC is taken of: little-endian numbers; one value as four bytes."""
+        """Return the numbers, little-endian."""
         if self.data is None:
-            return int(self.value).to_bytes(4, "little", signed=True)
+            return b""
         return self.data.astype(self.data.dtype.newbyteorder("<")).tobytes()
 
 
@@ -86,7 +86,7 @@ class ProjectionTables:
 
     @property
     def tables(self) -> dict[str, Table]:
-        """All tables, in the order of the CRC."""
+        """All tables."""
         return {
             "start": self.start, "target": self.target, "delay": self.delay, "code": self.code
         }  # fmt: skip
@@ -134,11 +134,6 @@ class FirmwareTables:
     sum_offsets: list[int]
     state_words: int
     cycle: int
-
-    def serialized(self) -> bytes:
-        """Return what the CRC is taken of."""
-        parts: list[ProjectionTables | PopulationTables] = [*self.projections, *self.populations]
-        return b"".join(table.serialized() for part in parts for table in part.tables.values())
 
     @property
     def size(self) -> int:

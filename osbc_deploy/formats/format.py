@@ -143,7 +143,7 @@ def _accept(name: str, plugin: Any) -> Format:
 
 
 FORMATS: Group[Format] = Group(
-    "osbc_deploy.formats", "format", ("c", "image", "netx", "nir"), _accept
+    "osbc_deploy.formats", "format", ("c", "image", "netx", "nir", "runtime"), _accept
 )
 
 

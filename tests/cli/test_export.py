@@ -166,7 +166,7 @@ def test_the_commands_of_the_pages_run(
         *commands("docs/netx.md", "export out"),
         *commands("README.md", "--format netx"),
     ]
-    assert len(asked) == 9
+    assert len(asked) == 10
     monkeypatch.chdir(tmp_path)
     for program, *arguments in asked:
         assert program == "osbc-deploy"

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from osbc_deploy.errors import BackendError, UnsupportedModelError, UsageError
+from osbc_deploy.firmware.blob import write_blob
 from osbc_deploy.firmware.footprint import FLAGS, measure
 from osbc_deploy.firmware.library import CExport, export_c
 from osbc_deploy.firmware.names import check_name
+from osbc_deploy.firmware.tables import lay_out
 from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -145,9 +147,8 @@ def test_a_changed_weight_fails_the_check(chain: Case, tmp_path: Path) -> None:
     export = export_c(chain.network, tmp_path / "c", samples=chain.spikes)
     path = export.folder / "osbc_net_weights.c"
     text = path.read_text()
-    start = text.index("{", text.index("static const")) + 1
-    end = text.index(",", start)
-    path.write_text(text[:start] + f"\n    {(int(text[start:end]) + 1) % 100}" + text[end:])
+    start = text.rindex(" ", 0, text.rindex(","))
+    path.write_text(f"{text[:start]} {(int(text[start : text.rindex(',')]) + 1) % 100},\n}};\n")
     done = subprocess.run([str(build(export))], check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "FAILED (-3)" in done.stdout
@@ -215,28 +216,7 @@ def test_the_host_program_says_what_is_wrong_with_its_files(chain: Case, tmp_pat
     assert not (tmp_path / "nofile").exists()
 
 
-TABLES = """
-#include <stdio.h>
-#include "{folder}/net_tables.h"
-static void put(const net_table *table)
-{{
-    if (table->bytes == 0u) {{
-        fwrite(&table->value, 4, 1, stdout);
-    }} else {{
-        fwrite(table->data, table->bytes, table->count, stdout);
-    }}
-}}
-int main(void)
-{{
-    int i;
-    for (i = 0; i < {projections}; i++) {{ {put_projection} }}
-    for (i = 0; i < {populations}; i++) {{ {put_population} }}
-    return 0;
-}}
-"""
-
-
-@pytest.mark.parametrize("name", ["firmware-c.md", "image-format.md"])
+@pytest.mark.parametrize("name", ["blob.md", "image-format.md"])
 def test_the_crc_of_the_pages_is_zlibs(name: str) -> None:
     page = " ".join((DOCS / name).read_text("utf-8").split())
     numbers = re.search(
@@ -257,31 +237,16 @@ def test_the_crc_of_the_pages_is_zlibs(name: str) -> None:
     assert zlib.crc32(b"123456789") == check
 
 
-def test_the_crc_is_that_of_the_tables_its_page_lists(drawn: list[Case], tmp_path: Path) -> None:
-    page = (DOCS / "firmware-c.md").read_text("utf-8")
-    page = page[page.index("**CRC.**") :]
-    # The bytes that the page lists, read from the structs by a program of its own.
-    put = {}
-    for part in ("projection", "population"):
-        line = re.search(rf"^- a {part}: (.*)$", page, re.MULTILINE)
-        assert line is not None
-        fields = re.findall(r"`(\w+)`", line[1])
-        put[f"put_{part}"] = " ".join(f"put(&net_{part}s[i].{field});" for field in fields)
+def test_the_tables_are_the_blob_and_the_crc_is_that_of_its_body(
+    drawn: list[Case], tmp_path: Path
+) -> None:
     for number, case in enumerate(drawn[:3]):
         folder = export_c(case.network, tmp_path / str(number), name="net").folder
-        engine = (folder / "net.c").read_text()
-        counts = {
-            f"{part}s": int(re.search(rf"#define {part.upper()}S (\d+)u", engine)[1])  # type: ignore[index]
-            for part in ("projection", "population")
-        }
-        source = tmp_path / "tables.c"
-        source.write_text(TABLES.format(folder=folder, **counts, **put))
-        subprocess.run(
-            ["gcc", str(source), str(folder / "net_weights.c"), "-o", "a"], cwd=tmp_path, check=True
-        )
-        data = subprocess.run([tmp_path / "a"], check=True, capture_output=True).stdout
+        text = (folder / "net_weights.c").read_text().split("net_blob[] = {")[1].split("}")[0]
+        blob = bytes(int(word) for word in text.split(",") if word.strip())
+        assert blob == write_blob(case.network, lay_out(case.network))
         header = (folder / "net.h").read_text()
-        assert f"#define NET_CRC32 UINT32_C(0x{zlib.crc32(data):08X})" in header
+        assert f"#define NET_CRC32 UINT32_C(0x{zlib.crc32(blob[44:]):08X})" in header
 
 
 BUFFERS = """

@@ -21,11 +21,16 @@ from osbc_deploy.firmware.runtime import RuntimeExport, export_runtime, runtime_
 from osbc_deploy.firmware.tables import lay_out
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.fixedpoint.network import (
+    FixedDense,
+    FixedPointNetwork,
+    FixedPopulation,
+    FixedProjection,
+)
 from osbc_deploy.formats.format import Export
 from osbc_deploy.model.readout import decode
 from osbc_deploy.telemetry.counting import count_window
-from osbc_deploy.telemetry.record import read_windows
+from osbc_deploy.telemetry.record import LayerCounts, read_windows
 from osbc_deploy.testing import Case, random_networks
 from osbc_deploy.testing.backends import engine_states
 
@@ -106,6 +111,30 @@ def test_windows_follow_each_other(drawn: list[Case], folder: Path, tmp_path: Pa
         for i in range(3)
     ]
     assert (tmp_path / "records").read_bytes() == b"".join(expected)
+
+
+def test_a_sample_that_leaves_the_range_is_a_fault_and_in_no_histogram(
+    formats: NumberFormats, folder: Path, tmp_path: Path
+) -> None:
+    """16 * -256 * 2^7 * 64 = -2^25; one wrap brings back 2^24 of 2^23 at most."""
+    one = np.ones(1, np.int64)
+    population = FixedPopulation(
+        "a", (1,), du=0 * one, dv=0 * one, vth=9 * one, bias_mant=0 * one, bias_exp=0 * one,
+        u_init=0 * one, v_init=0 * one, spiking=True, v_scale=1.0 * one, v_offset=0.0 * one,
+    )  # fmt: skip
+    projection = FixedProjection("p", "input", "a", FixedDense(np.full((1, 16), -256)), 8, 7)
+    network = FixedPointNetwork((16,), (population,), (projection,), formats, "sum")
+    spikes = np.zeros((3, 4, 16), np.uint8)
+    spikes[1, 2] = 1
+    export_runtime(network, tmp_path / "rt")
+    (tmp_path / "rasters").write_bytes(rasters(network, spikes))
+    program = [folder / "counter", "rt/network.bin", "rasters", "records"]
+    subprocess.run(program, cwd=tmp_path, check=True)
+    [window] = read_windows((tmp_path / "records").read_bytes())
+    assert (window.samples, window.silent, window.faults) == (3, 2, 1)
+    assert (window.margins, window.answers) == ((0,) * 8, (0,))
+    # The first step of the second sample's fault is its last.
+    assert window.layers == (LayerCounts(0, 0, 1, 0, (2, 0, 0, 0, 0, 0, 0, 0)),)
 
 
 def without_telemetry(text: str) -> str:

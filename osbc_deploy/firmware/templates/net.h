@@ -14,6 +14,9 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#ifdef OSBC_TELEMETRY
+#include "@name@_rt_runtime.h"
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -27,7 +30,7 @@ extern "C" {
 #define @NAME@_OUTPUT_IS_POTENTIAL @potential@
 #define @NAME@_STATE_BYTES @state_bytes@
 #define @NAME@_TABLE_BYTES @table_bytes@
-#define @NAME@_CRC32 UINT32_C(@crc@)
+#define @NAME@_CRC32 UINT32_C(@crc@) /* of the tables, but for their first 44 bytes */
 #define @NAME@_NO_CLASS UINT32_MAX /* of a sample that no output says anything about */
 
 /* Input of one neuron in one step: @input_meaning@. */
@@ -38,7 +41,7 @@ enum {
     @NAME@_BAD_BUFFER = -1, /* no buffer, too small, or not aligned like int32_t */
     @NAME@_OUT_OF_RANGE = -2, /* a current left the range that its register wraps back, or an input
                                  the range that is said here */
-    @NAME@_BAD_TABLES = -3, /* the tables do not have the CRC they were generated with */
+    @NAME@_BAD_TABLES = -3, /* the tables are not what was generated */
     @NAME@_MISMATCH = -4 /* self-test: another result than the golden one */
 };
 
@@ -55,13 +58,17 @@ int @name@_step(void *state, const @name@_input *input, int32_t *output);
 int @name@_run(void *state, size_t bytes, const @name@_input *input, uint32_t steps,
                int64_t *evidence, uint32_t *class_number);
 
-/* Compute the CRC-32 (as in zlib) of all tables and compare it with @NAME@_CRC32: of every
- * projection, then of every population, in the order of their structs; every number little-endian,
- * one value for all as four bytes. */
+/* Check the tables, which are the blob of @name@_weights.c: its CRC-32 (as in zlib), and every
+ * number in it. */
 int @name@_check(void);
 
 /* CRC-32 of v of all populations, and of u where it is kept, for tests. */
 uint32_t @name@_state_crc(const void *state);
+
+#ifdef OSBC_TELEMETRY
+/* The network, for the functions that count what happens in it; see @name@_rt_runtime.h. */
+@name@_rt_network *@name@_network(void);
+#endif
 
 /* Check the tables, then run the golden vectors and compare outputs and states. */
 int @name@_selftest(void *state, size_t bytes);

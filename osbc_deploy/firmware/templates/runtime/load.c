@@ -183,7 +183,8 @@ static int good_network(scene *s)
     return s->populations > 0u && s->projections > 0u && s->inputs > 0u &&
            s->inputs <= (uint32_t)INT32_MAX / 4u &&
            records <= s->length - @U@_HEADER_BYTES - @U@_NETWORK_BYTES && bits >= 3u &&
-           bits <= 31u && network[@U@_NETWORK_DECAY_BITS] <= 30u &&
+           bits <= 31u && network[@U@_NETWORK_DECAY_BITS] >= 1u &&
+           network[@U@_NETWORK_DECAY_BITS] <= 30u &&
            network[@U@_NETWORK_STATE_SHIFT] <= 29u && network[@U@_NETWORK_READOUT] <= @U@_MAX &&
            network[@U@_NETWORK_INPUT_KIND] <= 2u && sign <= 1u && input > sign && input <= 24u &&
            network[@U@_NETWORK_MARGIN_UNIT] <= 31u && s->cycle > 0u &&

@@ -32,43 +32,85 @@ static uint32_t *sums_at(const way *w, uint32_t t)
     return w->sums + (size_t)(t % w->ring) * w->after;
 }
 
-/* Code i in two's complement of 32 bits. Sums are of unsigned numbers, which may overflow: what the
- * exporter writes does not, and of what others write nothing depends on it. */
-static uint32_t code(const uint8_t *codes, uint32_t bits, uint32_t i)
+/* Code i in two's complement of 32 bits, of 2, 4, 8 and 16. Sums are of unsigned numbers, which may
+ * overflow: what the exporter writes does not, and of what others write nothing depends on it. */
+static inline uint32_t code2(const uint8_t *codes, uint32_t i)
 {
-    uint32_t found, sign = 1u << (bits - 1u);
-    switch (bits) {
-    case 16:
-        found = @P@_u16(codes + 2u * (size_t)i);
-        break;
-    case 8:
-        found = codes[i];
-        break;
-    case 4:
-        found = (uint32_t)codes[i >> 1] >> ((i & 1u) * 4u) & 15u;
-        break;
-    default:
-        found = (uint32_t)codes[i >> 2] >> ((i & 3u) * 2u) & 3u;
-        break;
-    }
-    return (found ^ sign) - sign;
+    return (((uint32_t)codes[i >> 2] >> ((i & 3u) * 2u) & 3u) ^ 2u) - 2u;
 }
+
+static inline uint32_t code4(const uint8_t *codes, uint32_t i)
+{
+    return (((uint32_t)codes[i >> 1] >> ((i & 1u) * 4u) & 15u) ^ 8u) - 8u;
+}
+
+static inline uint32_t code8(const uint8_t *codes, uint32_t i)
+{
+    return ((uint32_t)codes[i] ^ 0x80u) - 0x80u;
+}
+
+static inline uint32_t code16(const uint8_t *codes, uint32_t i)
+{
+    return (@P@_u16(codes + 2u * (size_t)i) ^ 0x8000u) - 0x8000u;
+}
+
+/* A loop for each width of a code: what is the same for all synapses is not asked for each. */
+#define BY_BITS(LOOP) \
+    switch (w->bits) { \
+    case 16: \
+        LOOP(code16); \
+        break; \
+    case 8: \
+        LOOP(code8); \
+        break; \
+    case 4: \
+        LOOP(code4); \
+        break; \
+    default: \
+        LOOP(code2); \
+        break; \
+    }
+
+#define LIST8(CODE) \
+    for (s = from; s < to; s++) { \
+        sums[targets[s]] += CODE(codes, s) * value; \
+    }
+
+#define LIST16(CODE) \
+    for (s = from; s < to; s++) { \
+        sums[@P@_u16(targets + 2u * (size_t)s)] += CODE(codes, s) * value; \
+    }
+
+#define LIST(CODE) \
+    for (s = from; s < to; s++) { \
+        sums = sums_at(w, t + w->latency + @P@_position(&w->delay, s)); \
+        sums[@P@_position(&w->target, s)] += CODE(codes, s) * value; \
+    }
 
 static void add_list(const way *w, uint32_t t, uint32_t pre, uint32_t value)
 {
     uint32_t from = @P@_position(&w->start, pre), to = @P@_position(&w->start, pre + 1u), s;
-    for (s = from; s < to; s++) {
-        uint32_t *sums = sums_at(w, t + w->latency + @P@_position(&w->delay, s));
-        sums[@P@_position(&w->target, s)] += code(w->codes, w->bits, s) * value;
+    uint32_t *sums = sums_at(w, t + w->latency + w->delay.value);
+    const uint8_t *codes = w->codes, *targets = w->target.data;
+    if (w->delay.width == 0u && w->target.width == 1u) {
+        BY_BITS(LIST8)
+    } else if (w->delay.width == 0u && w->target.width == 2u) {
+        BY_BITS(LIST16)
+    } else {
+        BY_BITS(LIST)
     }
 }
 
+#define ROW(CODE) \
+    for (j = 0; j < after; j++) { \
+        sums[j] += CODE(codes, first + j) * value; \
+    }
+
 static void add_row(const way *w, uint32_t t, uint32_t pre, uint32_t value)
 {
-    uint32_t *sums = sums_at(w, t + w->latency), j;
-    for (j = 0; j < w->after; j++) {
-        sums[j] += code(w->codes, w->bits, pre * w->after + j) * value;
-    }
+    uint32_t *sums = sums_at(w, t + w->latency), after = w->after, first = pre * after, j;
+    const uint8_t *codes = w->codes;
+    BY_BITS(ROW)
 }
 
 /* Where a tap takes a place of the source, or UINT32_MAX. */
@@ -87,6 +129,11 @@ static uint32_t extent(const way *w, uint32_t field)
     return @P@_u32(w->geometry + field);
 }
 
+#define KERNEL(CODE) \
+    for (o = 0; o < share; o++, at += rows * columns) { \
+        sums[at] += CODE(codes, tap + o) * value; \
+    }
+
 static void add_kernel(const way *w, uint32_t t, uint32_t pre, uint32_t value)
 {
     uint32_t width = extent(w, @U@_GEOMETRY_WIDTH), rows = extent(w, @U@_GEOMETRY_ROWS);
@@ -98,6 +145,7 @@ static void add_kernel(const way *w, uint32_t t, uint32_t pre, uint32_t value)
     uint32_t y = pre % plane / width + extent(w, @U@_GEOMETRY_PADDING_Y);
     uint32_t x = pre % width + extent(w, @U@_GEOMETRY_PADDING_X);
     uint32_t *sums = sums_at(w, t + w->latency), i, j, o;
+    const uint8_t *codes = w->codes;
     for (i = 0; i < kh; i++) {
         uint32_t row = reached(y, i * extent(w, @U@_GEOMETRY_DILATION_Y),
                                extent(w, @U@_GEOMETRY_STRIDE_Y), rows);
@@ -112,9 +160,7 @@ static void add_kernel(const way *w, uint32_t t, uint32_t pre, uint32_t value)
             if (column == UINT32_MAX) {
                 continue;
             }
-            for (o = 0; o < share; o++, at += rows * columns) {
-                sums[at] += code(w->codes, w->bits, tap + o) * value;
-            }
+            BY_BITS(KERNEL)
         }
     }
 }
@@ -164,8 +210,13 @@ static void deliver(const uint8_t *blob, int32_t *state, uint32_t t, uint32_t so
             continue;
         }
         w = way_at(blob, p, state);
-        for (i = 0; i < w.before; i++) {
-            int32_t value = spikes != NULL ? spikes[i] : given(input, format, i);
+        for (i = 0; spikes != NULL && i < w.before; i++) {
+            if (spikes[i] != 0u) {
+                add(&w, t, i, 1u);
+            }
+        }
+        for (i = 0; spikes == NULL && i < w.before; i++) {
+            int32_t value = given(input, format, i);
             if (value != 0) {
                 add(&w, t, i, p[@U@_PROJECTION_GRADED] != 0u ? (uint32_t)value : 1u);
             }
@@ -185,11 +236,17 @@ static int32_t shift_right(int32_t x, uint32_t n)
     return x >= 0 ? (int32_t)((uint32_t)x >> n) : -1 - (int32_t)((uint32_t)(-1 - x) >> n);
 }
 
-/* x * kept / 2^bits towards zero. */
-static int64_t decay(int64_t x, int32_t kept, uint32_t bits)
+/* x * kept / 2^bits towards zero, for kept of 0 to 2^bits and bits of 1 to 31. */
+static int32_t decay(int32_t x, int32_t kept, uint32_t bits)
 {
-    return x * kept / ((int64_t)1 << bits);
+    uint32_t size = x < 0 ? 0u - (uint32_t)x : (uint32_t)x;
+    uint64_t product = (uint64_t)size * (uint32_t)kept;
+    size = (uint32_t)(product >> 32) << (32u - bits) | (uint32_t)product >> bits;
+    return @P@_signed(x < 0 ? 0u - size : size);
 }
+
+/* Projections into a population that are looked up once a step, not for every neuron. */
+#define KEPT 4u
 
 /* Where the sums of a projection lie in this step, and what is done with them. */
 typedef struct {
@@ -283,7 +340,7 @@ static int update(const @P@_network *network, int32_t *state, uint32_t t, uint32
     uint8_t *spikes = (uint8_t *)(v + size);
     int clear = interval != 0u && t % interval == @P@_u32(q + @U@_POPULATION_RESET_OFFSET);
     int subtract = q[@U@_POPULATION_SUBTRACT] != 0u, result = @U@_OK;
-    inflow main = inflow_at(@P@_projection(blob, first), state, t, size);
+    inflow from[KEPT];
     register_tables tables = register_tables_at(blob, q);
     uint32_t block = tables.block == 0u ? size : tables.block, i = 0, end, k;
 #ifdef OSBC_TELEMETRY
@@ -291,12 +348,18 @@ static int update(const @P@_network *network, int32_t *state, uint32_t t, uint32
     uint8_t *marks = @P@_telemetry_marks(network, number);
     uint32_t spiking = q[@U@_POPULATION_SPIKING] != 0u;
 #endif
+    for (k = 0; k < count && k < KEPT; k++) {
+        from[k] = inflow_at(@P@_projection(blob, first + k), state, t, size);
+    }
     while (i < size) {
         registers r = registers_at(&tables, i);
         for (end = i + block; i < end; i++) {
-            int64_t a = collect(&main, i, limit), new_u, new_v, wrapped;
+            int64_t a = collect(&from[0], i, limit), new_u, new_v, wrapped;
             int fired;
-            for (k = 1; k < count; k++) {
+            for (k = 1; k < count && k < KEPT; k++) {
+                a += collect(&from[k], i, limit);
+            }
+            for (; k < count; k++) {
                 inflow more = inflow_at(@P@_projection(blob, first + k), state, t, size);
                 a += collect(&more, i, limit);
             }
