@@ -33,7 +33,7 @@ _STREAMS = (100, 2000)
 _STEPS = 4
 _LARGEST = 1000.0
 _OVERSHOOT = 1.166
-_PERIODS = 20_000
+_PERIODS = 25_000
 _REFERENCES = 500
 _FACTOR = 2.0
 """What the time between false alarms may be off by, at one standard error of the baseline."""
