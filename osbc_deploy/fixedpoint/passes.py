@@ -93,9 +93,10 @@ class _Codes:
     def lowered(self, exponent: int) -> _Codes:
         """Return the same with less to shift, where the codes still fit."""
         less = self.exponent - exponent
-        codes = self.codes << less
-        if not self.shared or np.abs(codes).max(initial=0) >= 2**15:
+        largest = max(int(self.codes.max(initial=0)), -int(self.codes.min(initial=0)))
+        if not self.shared or largest << less >= 2**15:
             return self
+        codes = self.codes << np.int16(less)
         return replace(self, codes=codes, exponent=exponent, bound=self.bound << less)
 
 
@@ -138,15 +139,16 @@ def passes_into(
 
 
 def _codes(projection: FixedProjection, peak: int, limit: int) -> _Codes:
-    weight = projection.connection.weight.astype(np.int64)
+    weight = projection.connection.weight
     # The lowest bit that any weight has.
     used = int(np.bitwise_or.reduce(weight, axis=None))
     places = (used & -used).bit_length() - 1 if used else 0
     exponent = projection.weight_exp + places
-    bound = widest_sum(weight >> places) * (peak if projection.graded else 1)
+    codes = weight >> np.int16(places)
+    bound = widest_sum(codes) * (peak if projection.graded else 1)
     # A sum that cannot reach the limit need not be wrapped.
     wraps = projection.connection.wraps and bound << max(exponent, 0) >= limit
-    return _Codes(projection, weight >> places, exponent, bound, limit if wraps else 0)
+    return _Codes(projection, codes, exponent, bound, limit if wraps else 0)
 
 
 def margin_of(connection: FixedConnection, shape: Shape) -> Margin:

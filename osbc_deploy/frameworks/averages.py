@@ -33,6 +33,15 @@ class Averages:
             return ""
         return f"takes (C, {takes[0]}, {takes[1]}), gets {shape}"
 
+    @property
+    def alone(self) -> str:
+        """Why nothing but a matrix may follow."""
+        (after, before), (wide, high) = self.rows.shape, self.columns.shape
+        return (
+            f"averages {before} x {high} places to {after} x {wide} in windows of several sizes; "
+            "only a Linear may follow that, behind spikes"
+        )
+
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape of the averages of (C, H, W)."""
         return shape[0], len(self.rows), len(self.columns)

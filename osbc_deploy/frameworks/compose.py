@@ -16,7 +16,6 @@ import numpy as np
 
 from osbc_deploy.frameworks.averages import Averages
 from osbc_deploy.frameworks.operations import (
-    UNEVEN,
     Add,
     Delay,
     Flatten,
@@ -56,7 +55,7 @@ def compose(term: Term, operation: Operation, shape: Shape, path: str) -> Term:
         return term
     is_matrix = isinstance(operation, Connection) and not operation.convolutional
     if term.averages is not None and not (is_matrix or isinstance(operation, Flatten)):
-        raise NotComposable(UNEVEN)
+        raise NotComposable(term.averages.alone)
     step: Callable[..., Term] = _STEPS[type(operation)]
     return step(term, operation, shape, path)
 
@@ -196,7 +195,7 @@ def _pool(term: Term, pool: AvgPool, shape: Shape, path: str) -> Term:
 
 def _averages(term: Term, averages: Averages, shape: Shape, path: str) -> Term:
     if term.connection is not None or term.offset is not None:
-        raise NotComposable(UNEVEN)
+        raise NotComposable(averages.alone)
     note = f"{path}: averages windows of several sizes; taken into the weights behind"
     return replace(term, averages=averages, folded=(*term.folded, note))
 

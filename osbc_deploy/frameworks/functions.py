@@ -11,7 +11,7 @@ from torch import nn
 
 from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.joining import joined, put_sum, sample_axes
-from osbc_deploy.frameworks.layers import conv_layer, joined_linear
+from osbc_deploy.frameworks.layers import conv_layer, joined_linear, rectified
 from osbc_deploy.frameworks.logic import LOGIC, put_gate
 from osbc_deploy.frameworks.operations import Add, Scale, Shift
 from osbc_deploy.frameworks.reasons import PRODUCTS, unsupported_part
@@ -205,6 +205,7 @@ FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
     **dict.fromkeys(("mul", "rmul", "imul", "multiply", "div", "truediv", *PRODUCTS), _multiply),
     **dict.fromkeys(("sum", "mean"), _reduced),
     "neg": _negate,
+    **dict.fromkeys(("relu", "relu_"), rectified),
     "linear": _functional_linear,
     "conv1d": _functional_convolution,
     "conv2d": _functional_convolution,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from osbc_deploy.arrays import IntArray
 from osbc_deploy.frameworks.gating import NO_SPIKES
 from osbc_deploy.frameworks.layout import Layout, spread, summed, whole_of
 from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
     from osbc_deploy.frameworks.signals import Called, Signal
 
-__all__ = ["joined", "put_sum", "sample_axes"]
+__all__ = ["joined", "put_sum", "sample_axes", "side_by_side"]
 
 
 def joined(builder: Builder, called: Called, name: str) -> tuple[list[list[str]], Layout]:
@@ -70,6 +71,22 @@ def brought(builder: Builder, name: str, signal: Signal, target: Layout) -> list
         heard = [builder.node(f"{name}.scale", Scale(np.asarray(-1.0)), heard)]
         heard = [builder.node(f"{name}.shift", Shift(np.asarray(1.0)), heard)]
     return heard
+
+
+def side_by_side(signal: Signal) -> list[IntArray]:
+    """Return where the parts of a `cat` lie in it, flattened, each in its own order."""
+    called = signal.called
+    if called is None:
+        raise ValueError("nothing is put side by side")
+    event = called.event
+    given = {**dict(zip(("tensors", "dim"), event.args, strict=False)), **event.kwargs}
+    lead, rank = len(called.sources[0].axes), len(called.sources[0].shape)
+    axis = int(given.get("dim", given.get("axis", 0))) % (lead + rank) - lead
+    sizes = [part.shape[axis] for part in called.sources]
+    whole = list(called.sources[0].shape)
+    whole[axis] = sum(sizes)
+    places = np.arange(math.prod(whole)).reshape(whole)
+    return [part.ravel() for part in np.split(places, np.cumsum(sizes)[:-1], axis)]
 
 
 def put_sum(

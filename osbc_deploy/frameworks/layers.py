@@ -12,8 +12,10 @@ from torch import nn
 from osbc_deploy.frameworks.averages import Averages, adaptive_windows, pooling_windows
 from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
 from osbc_deploy.frameworks.gating import OF_CURRENTS, SPIKES, max_pooling, unless_all
+from osbc_deploy.frameworks.joining import side_by_side
 from osbc_deploy.frameworks.layout import Layout
 from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
+from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Pair
 
 if TYPE_CHECKING:
@@ -128,16 +130,20 @@ def joined_linear(builder: Builder, called: Called, weight: Any, bias: Any) -> N
         builder.misfit(called, f"Linear takes {weight.shape[1]} inputs, gets {shape}{hint}")
         return
     builder.lies(called, None)
-    start, names = 0, []
-    for number, part in enumerate(parts or called.sources[:1]):
-        stop = start + part.shape[0]
+    names = []
+    sources = called.sources[:1]
+    places: list[Any] = [slice(None)]
+    if parts is not None:
+        sources, places = parts, side_by_side(called.sources[0])
+        moved = called.sources[0].layout
+        weight = weight if moved is None else _columns(weight, moved)
+    for number, (part, place) in enumerate(zip(sources, places, strict=True)):
         name = called.name if parts is None else f"{called.name}.{number}"
         layout, heard = builder.placed(part), builder.names(part)
         if len(layout.shape) > 1:
             heard = [builder.node(f"{name}.flat", Flatten(), heard)]
-        columns = _columns(weight[:, start:stop], layout)
+        columns = _columns(weight[:, place], layout)
         names.append(builder.node(name, Dense(columns, bias if number == 0 else None), heard))
-        start = stop
     builder.now[called] = names
 
 
@@ -261,6 +267,15 @@ def _dropped(builder: Builder, called: Called, layer: Any) -> None:
     builder.passed(called)
 
 
+def rectified(builder: Builder, called: Called, layer: Any = None) -> None:
+    """Let sums of spikes through, which are never below 0; refuse all else."""
+    del layer
+    if all(builder.counts(called)):
+        builder.passed(called)
+    else:
+        builder.refuse(called, unsupported_part("relu"))
+
+
 LAYERS: Mapping[type, LayerReader] = {
     **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity), _dropped),
     **dict.fromkeys((nn.Conv1d, nn.Conv2d), conv_layer),
@@ -270,6 +285,7 @@ LAYERS: Mapping[type, LayerReader] = {
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool2d), _largest),
     nn.Linear: _linear,
     nn.Flatten: _dropped,
+    nn.ReLU: rectified,
 }
 """How torch's layers are read, by class; subclasses are read as these."""
 

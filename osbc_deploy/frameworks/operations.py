@@ -14,7 +14,6 @@ from osbc_deploy.model.connections import Connection
 from osbc_deploy.model.windows import AvgPool, Shape
 
 __all__ = [
-    "UNEVEN",
     "Add",
     "Delay",
     "Flatten",
@@ -76,8 +75,6 @@ class Delay:
 
 
 Operation: TypeAlias = Add | Averages | AvgPool | Connection | Delay | Flatten | Scale | Shift
-
-UNEVEN = "averages windows of several sizes; only a Linear may follow that, behind spikes"
 
 
 class NotComposable(Exception):  # noqa: N818 - reported as a fault of the model, never raised to users

@@ -264,8 +264,22 @@ def _answering(flow: Flow, framework: Framework) -> tuple[Called | None, bool, i
     if last is None or last.event.module is None:
         why = "forward: its answer is not what neurons give, or more than that"
         return last, True, 1, [f"{why}; end it with {framework.ends}"]
+    if isinstance(last.event.module, framework.neurons):
+        return last, True, 1, [_too_much(flow, last)]
     kind = kind_of(last.event.module).__name__
     return last, True, 1, [f"{last.name}: the network ends in {kind}; end it with {framework.ends}"]
+
+
+def _too_much(flow: Flow, last: Called) -> str:
+    """Say why an answer that ends in neurons is not what they give once in each step."""
+    module, step = last.event.module, last.step
+    calls = sum(c.event.module is module and c.step == step for c in flow.calls)
+    if calls < 2:
+        return f"{last.name}: forward answers with more than what these neurons give; leave it out"
+    return (
+        f"{last.name}: is called {calls} times in a time step, such as in a loop over input that "
+        "stays the same; have forward take one time step, or all of them (--repeat T shows images)"
+    )
 
 
 def _linear(

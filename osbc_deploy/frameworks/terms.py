@@ -9,7 +9,6 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.frameworks.operations import (
-    UNEVEN,
     NotComposable,
     Term,
     per_channel,
@@ -68,7 +67,7 @@ def mapped(term: Term, shape: Shape, *, alone: bool) -> tuple[Connection, AvgPoo
     """Return the connection of a term with its bias, and the pooling before it."""
     connection, pool = term.connection, term.pool
     if term.averages is not None:
-        raise NotComposable(UNEVEN)
+        raise NotComposable(term.averages.alone)
     if connection is None:
         connection, pool = _bare(term, shape, alone=alone)
     elif term.flattened and term.spatial:

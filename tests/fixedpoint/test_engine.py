@@ -360,6 +360,26 @@ def test_given_spikes_are_taken_as_they_are(kernels: Any, drawn: list[Case]) -> 
         )
 
 
+def test_samples_may_run_in_stretches_of_any_length(
+    monkeypatch: pytest.MonkeyPatch, drawn: list[Case]
+) -> None:
+    chosen = [
+        case
+        for feature in ("conv", "delays", "recurrent", "skip")
+        for case in [c for c in drawn if feature in c.features][:2]
+    ]
+    assert len(chosen) == 8
+    for number, case in enumerate(chosen):
+        names = [p.name for p in case.network.populations]
+        plain = run(case.network, case.spikes, record=names, states=names, kernels="plain")
+        monkeypatch.setattr("osbc_deploy.fixedpoint.compiled._CACHED", (1, 64)[number % 2])
+        done = run(case.network, case.spikes, record=names, states=names)
+        assert str(done.activity) == str(plain.activity)
+        for quantity in ("spikes", "u", "v"):
+            found, wanted = getattr(done, quantity), getattr(plain, quantity)
+            assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
 def test_samples_of_another_shape_are_refused(formats: NumberFormats) -> None:
     network = memoryless(FixedDense(np.ones((2, 3))), 0, (3,), 2, formats)
     with pytest.raises(UsageError, match=r"the network takes \(n, T, 3\)"):

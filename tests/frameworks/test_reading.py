@@ -368,6 +368,60 @@ def test_what_no_projection_does_is_refused_with_its_place(act: Any, words: str)
     assert any(line.startswith("forward: ") and words in line for line in caught.value.offenders)
 
 
+class Branches(nn.Module):
+    """Two convolutions of the input, one pooled, side by side and flattened."""
+
+    def __init__(self, axis: int, *, turned: bool) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 3, 3), nn.Conv2d(2, 3, 3, padding=1)
+        self.lif_a, self.lif_b, self.out = (snn.Leaky(0.8, 0.3) for _ in range(3))
+        self.fc, self.axis, self.turned = nn.Linear(216, 4), axis, turned
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mem_a, mem_b, mem = (c.init_leaky() for c in (self.lif_a, self.lif_b, self.out))
+        rec = []
+        for frame in x:
+            one, mem_a = self.lif_a(self.a(frame), mem_a)
+            two, mem_b = self.lif_b(self.b(frame), mem_b)
+            whole = torch.cat([torch.relu(one), functional.max_pool2d(two, 3, 1)], self.axis)
+            whole = whole.transpose(1, 2) if self.turned else whole
+            spk, mem = self.out(self.fc(whole.flatten(1)), mem)
+            rec.append(spk)
+        return torch.stack(rec)
+
+
+@pytest.mark.parametrize(("axis", "turned"), [(1, False), (2, False), (-1, False), (1, True)])
+def test_maps_side_by_side_are_flattened_into_a_matrix(axis: int, turned: bool) -> None:
+    torch.manual_seed(3)
+    model, x = lively(Branches(axis, turned=turned)), raster(2, 8, 8)
+    with torch.no_grad():
+        expected = model(frames(x))
+    network = equal(model, x, expected)
+    assert {p.name for p in network.afferents("out")} == {"fc.0", "fc.1"}
+
+
+class Still(nn.Module):
+    """The loop of tutorials over an image that stays the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.lif = nn.Linear(8, 3), snn.Leaky(0.8, 0.3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mem, rec = self.lif.init_leaky(), []
+        for _ in range(5):
+            spk, mem = self.lif(self.fc(x), mem)
+            rec.append(spk)
+        return torch.stack(rec)
+
+
+def test_a_loop_over_what_stays_the_same_is_refused_as_one() -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        imported(lively(Still()), raster(8))
+    assert "lif: is called 5 times in a time step" in caught.value.offenders[0]
+    assert "--repeat T shows images" in caught.value.offenders[0]
+
+
 class Encoded(nn.Module):
     """Normalizes its input on the way to its first neurons, which no chip does."""
 

@@ -395,7 +395,8 @@ def test_uneven_averages_in_front_of_a_convolution_are_refused() -> None:
     model = nn.Sequential(layer.AdaptiveAvgPool2d(3), layer.Conv2d(2, 2, 2), neuron.IFNode())
     (found,) = offenders(model, (2, 8, 8))
     assert found == (
-        "1: averages windows of several sizes; only a Linear may follow that, behind spikes"
+        "1: averages 8 x 8 places to 3 x 3 in windows of several sizes; only a Linear may follow "
+        "that, behind spikes"
     )
 
 

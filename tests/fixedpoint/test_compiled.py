@@ -1,0 +1,159 @@
+"""How the compiled engine lays out what it adds up: margins, shared sums, widths."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from osbc_deploy.fixedpoint import kernels
+from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.network import (
+    FixedConv,
+    FixedDense,
+    FixedPointNetwork,
+    FixedPopulation,
+    FixedProjection,
+    Pooling,
+)
+
+LIMIT = 2**23
+
+
+def listening(
+    shape: tuple[int, ...], formats: NumberFormats, *heard: tuple[Any, int], **options: Any
+) -> FixedPointNetwork:
+    """A population whose u is 64 times its activation: no decay is kept, nothing fires."""
+    post = heard[0][0].output_shape(shape)
+    zero = np.zeros(int(np.prod(post)), int)
+    population = FixedPopulation(
+        "a", post, zero + 4095, zero + 4095, zero + 131071, zero, zero, zero, zero, True,
+        zero + 1.0, zero + 0.0,
+    )  # fmt: skip
+    projections = tuple(
+        FixedProjection(f"p{n}", "input", "a", connection, 8, exponent, **options)
+        for n, (connection, exponent) in enumerate(heard)
+    )
+    return FixedPointNetwork(shape, (population,), projections, formats, "sum")
+
+
+def correlated(spikes: Any, conv: FixedConv) -> Any:
+    """What torch makes of all samples and steps, (n, T, ...)."""
+    found = torch.nn.functional.conv2d(
+        torch.tensor(spikes).flatten(0, 1).double(),
+        torch.tensor(conv.weight).double(),
+        None,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        conv.groups,
+    )
+    return found.numpy().astype(int).reshape(*spikes.shape[:2], -1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "stride", "padding", "dilation", "groups", "density"),
+    [
+        ((3, 9, 8), (9, 8), (1, 1), (0, 0), (1, 1), 1, 1.0),  # sees all of the source
+        ((3, 4, 5), (5, 5), (1, 1), (2, 2), (1, 1), 1, 0.3),  # mostly padding
+        ((6, 9, 7), (3, 3), (1, 1), (1, 1), (1, 1), 6, 1.0),  # a kernel for each channel
+        ((4, 10, 10), (2, 2), (2, 2), (0, 0), (1, 1), 4, 1.0),  # a pooling
+        ((2, 7, 11), (3, 1), (3, 4), (0, 1), (2, 1), 1, 0.1),  # a stride wider than the kernel
+        ((5, 6, 6), (3, 3), (1, 1), (1, 1), (1, 1), 1, 0.0),  # nothing left
+        ((40, 5, 5), (3, 3), (2, 2), (1, 1), (1, 1), 1, 0.1),
+    ],
+)
+def test_convolutions_of_every_geometry_are_torchs(
+    shape: Any,
+    size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    density: float,
+    formats: NumberFormats,
+    rng: np.random.Generator,
+) -> None:
+    channels = 2 * groups if groups > 1 else 20
+    weight = 2 * rng.integers(-127, 128, (channels, shape[0] // groups, *size))
+    weight *= rng.random(weight.shape) < density
+    spikes = (rng.random((3, 5, *shape)) < 0.3).astype(np.uint8)
+    conv = FixedConv(weight, stride, padding, dilation, groups)
+    done = run(listening(shape, formats, (conv, 0)), spikes, states=["a"])
+    assert np.array_equal(done.u["a"] // 64, correlated(spikes, conv))
+    assert done.u["a"].any() == (density > 0)
+
+
+@pytest.mark.parametrize("exponents", [(0, 0, 0), (3, 0, 1), (-2, 1, -1)])
+def test_projections_of_other_margins_and_exponents_meet(
+    exponents: tuple[int, ...], formats: NumberFormats, rng: np.random.Generator
+) -> None:
+    shape = (3, 6, 7)
+    wide = FixedConv(rng.integers(-127, 128, (4, 3, 5, 5)), (1, 1), (2, 2), (1, 1), 1)
+    small = FixedConv(4 * rng.integers(-60, 61, (4, 3, 1, 1)), (1, 1), (0, 0), (1, 1), 1)
+    tall = FixedConv(rng.integers(-127, 128, (4, 3, 3, 1)), (1, 1), (1, 0), (1, 1), 1)
+    heard = tuple(zip((wide, small, tall), exponents, strict=True))
+    spikes = (rng.random((2, 9, *shape)) < 0.3).astype(np.uint8)
+    expected = sum(
+        np.floor(correlated(spikes, conv) * 2.0**exponent).astype(int) for conv, exponent in heard
+    )
+    done = run(listening(shape, formats, *heard), spikes, states=["a"])
+    assert np.array_equal(done.u["a"] // 64, expected)
+
+
+def test_neurons_in_one_window_of_a_pooling_share_their_weights(
+    formats: NumberFormats, rng: np.random.Generator
+) -> None:
+    pooled = rng.integers(-120, 121, (30, 2, 3, 3))
+    merged = pooled.repeat(2, axis=2).repeat(2, axis=3).reshape(30, -1)
+    spikes = (rng.random((2, 6, 2, 6, 6)) < 0.4).astype(np.uint8)
+    windows = spikes.reshape(2, 6, 2, 3, 2, 3, 2).sum(axis=(4, 6), dtype=int).reshape(2, 6, -1)
+    for weight in (merged, merged * (np.arange(30) % 15 == 0)[:, None]):
+        dense = FixedDense(weight)
+        network = listening((2, 6, 6), formats, (dense, 0), pooling=Pooling((2, 2)))
+        found = run(network, spikes, states=["a"]).u["a"] // 64
+        kept = weight.reshape(30, 2, 3, 2, 3, 2)[:, :, :, 0, :, 0].reshape(30, -1)
+        assert np.array_equal(found, windows @ kept.T)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("exponent", [4, 7, 10, 15])
+def test_currents_are_exact_at_every_width(
+    exponent: int, strict: bool, formats: NumberFormats, rng: np.random.Generator
+) -> None:
+    # Four weights of 254 << 10 times 64 are eight times the register's range.
+    weight = np.array([[254, -254, 20, 2]] * 6)
+    network = listening((4,), formats, (FixedDense(weight), exponent))
+    slow = replace(network.populations[0], du=np.full(6, 100), dv=np.full(6, 9))
+    network = replace(network, populations=(slow,))
+    spikes = (rng.random((2, 30, 4)) < 0.4).astype(np.uint8)
+    u = v = np.zeros((2, 6), object)
+    reached = 0
+    done = run(network, spikes, states=["a"], strict=False)
+    for t in range(30):
+        a = (spikes[:, t].astype(object) @ weight.T.astype(object)) << exponent
+        u = np.sign(u) * (abs(u) * (4096 - 101) // 4096) + a * 64
+        reached = max(reached, abs(u).max())
+        u = np.where(u > LIMIT, u - 2 * LIMIT, np.where(u <= -LIMIT, u + 2 * LIMIT, u))
+        v = np.clip(np.sign(v) * (abs(v) * (4096 - 9) // 4096) + u, 1 - LIMIT, LIMIT - 1)
+        v = np.where(v > 131071 * 64, 0, v)
+        if abs(u).max() < 2**31:
+            assert np.array_equal(done.u["a"][:, t], u.astype(int))
+            assert np.array_equal(done.v["a"][:, t], v.astype(int))
+    assert done.activity["a"].u_peak == reached
+    if strict and reached <= 3 * LIMIT:
+        assert np.array_equal(run(network, spikes, states=["a"]).u["a"], done.u["a"])
+
+
+def test_events_of_any_number_of_neurons(rng: np.random.Generator) -> None:
+    for n in (1, 7, 8, 9, 70):
+        spikes = (rng.random((2, 5, n)) < 0.5).astype(np.uint8)
+        ptr, index = np.empty(2 * 3 + 1, np.int64), np.empty(6 * n + 8, np.int32)
+        kernels.find_events(spikes, 1, 4, ptr, index)
+        found = [index[a:b].tolist() for a, b in pairwise(ptr)]
+        assert found == [np.nonzero(row)[0].tolist() for row in spikes[:, 1:4].reshape(6, n)]
