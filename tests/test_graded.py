@@ -230,7 +230,11 @@ def refused() -> Iterator[tuple[str, Any, str]]:
     yield "loihi1", counts, r"input: holds whole numbers, the target 'loihi1' takes 0 or 1 "
     yield "loihi1", signed, r"input: holds real values, the target 'loihi1' takes 0 or 1 "
     yield "unsigned", signed, "holds real values below 0, the payloads of target 'mine' have no si"
-    yield "unsigned", np.array([[[0, 5]]]), "need payloads of 3 bits, the target 'mine' has 2"
+    yield (
+        "unsigned",
+        np.array([[[0, 5]]]),
+        "need payloads of 3 bits, the target 'mine' has 2 .* Clip th",
+    )
     yield "unsigned", counts * 0.1, r"real values need payloads of 8 bits, .* fewer --input-bits"
     yield "bare", counts, "the target 'mine' is not known to take more than 0 or 1"
 

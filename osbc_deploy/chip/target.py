@@ -199,10 +199,13 @@ class Target(Strict):
                 "([input] signed). Train on input of 0 and more, such as one channel for each sign."
             )
         if given.bits - given.signed > bits:
+            clip = "clip the samples and train on the same"
+            fewer = f"Give fewer --input-bits, or {clip}."
+            if given.kind == "integers":
+                fewer = f"{clip.capitalize()}; fewer --input-bits help where they need fewer."
             raise UnsupportedModelError(
                 f"input: {what} need payloads of {given.bits - given.signed} bits, the target "
-                f"{self.name!r} has {bits} ([input] payload_bits). Give fewer --input-bits, or "
-                "clip the samples and train on the same."
+                f"{self.name!r} has {bits} ([input] payload_bits). {fewer}"
             )
 
     def facts(self) -> dict[str, Fact[Any]]:
