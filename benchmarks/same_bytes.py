@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 OF_THE_RUN = {"tool", "date", "command", "report_sha256", "path", "python", "platform", "libraries",
-              "arithmetic", "schema"}  # fmt: skip
+              "arithmetic", "schema", "effort"}  # fmt: skip
 """Keys of a report that say which run it was, not what came out."""
 
 VERSION = re.compile(rb"osbc-deploy \d+\.\d+\.\d+\w*")

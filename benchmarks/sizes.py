@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -167,7 +168,12 @@ class Stages:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.text, self.expected = "", 0.0
         self._title, self._since = "", 0.0
+
+    def plan(self, text: str, seconds: float) -> None:
+        """Keep what is expected."""
+        self.text, self.expected = text, seconds
 
     def start(self, title: str, total: int) -> None:
         self.finish()
@@ -202,6 +208,8 @@ def compress_one(name: str, scale: float, more: dict[str, Any], profile: str | N
     content = {
         "cpu_seconds": spent.user + spent.system - start.user - start.system,
         "seconds": time.perf_counter() - began,
+        "planned_seconds": round(stages.expected, 1),
+        "plan": stages.text.splitlines(),
         "peak_gib": peak(),
         "imported_gib": before,
         "stage_cpu_seconds": {title: round(s, 1) for title, s in stages.seconds.items()},
@@ -216,7 +224,11 @@ def compress_one(name: str, scale: float, more: dict[str, Any], profile: str | N
 
 
 def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    """Return the largest resident set since the last call, where the system tells; or of all."""
+    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return found
 
 
 def main() -> None:

@@ -1,34 +1,21 @@
-"""The solver's time and memory: one layer against exact greedy, and whole networks.
+"""The solver's time and memory on one layer, against exact greedy.
 
     python benchmarks/solver_speed.py [--data FOLDER] [--rows N]
-    python benchmarks/solver_speed.py --whole conv mlp [--channels 128] [--size 128]
-        [--methods osbc magnitude] [--tune] [--old FOLDER] [--rounds N]
 
-The first compresses the 2312 x 800 layer at 97 %. Exact greedy is timed on a sample of rows on both
-cores and extrapolated; losses are compared on those rows with as many weights kept in each as the
-module keeps there.
-
-The second compresses networks of random weights (at 90 % and 4 bits; 100 samples of 16 steps), each
-in a process of its own: 5Conv2FC as on DVS128 Gesture, and 4096-4096-10. With --old, a checkout of
-another version does the same in turn, ROUNDS times.
+Compresses the 2312 x 800 layer at 97 %. Exact greedy is timed on a sample of rows on both cores,
+and extrapolated; losses are compared on those rows with as many weights kept in each as the module
+keeps there. Whole networks: sizes.py.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import resource
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
-from _accuracy import Clock, parser, saccade, table, write
+from _accuracy import Clock, parser, saccade, write
 from threadpoolctl import threadpool_limits
 
-from osbc_deploy.compress import CompressionOptions, compress
 from osbc_deploy.compress.allocation import lamps_allocation
 from osbc_deploy.compress.hessian import membrane_moments
 from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
@@ -36,16 +23,6 @@ from osbc_deploy.compress.paths import path_mask
 from osbc_deploy.compress.problem import pose
 from osbc_deploy.compress.selection import eliminate
 from osbc_deploy.compress.support import least_squares, loss
-from osbc_deploy.frameworks.norse.neurons import IF, LIF
-from osbc_deploy.model.graph import (
-    AvgPool,
-    Connection,
-    Conv,
-    Dense,
-    Network,
-    Population,
-    Projection,
-)
 
 SPARSITY = 0.97
 
@@ -53,21 +30,7 @@ SPARSITY = 0.97
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--rows", type=int, default=16)
-    arguments.add_argument("--whole", nargs="+", choices=["conv", "mlp"])
-    arguments.add_argument("--channels", type=int, default=128)
-    arguments.add_argument("--size", type=int, default=128)
-    arguments.add_argument("--methods", nargs="+", default=["osbc"])
-    arguments.add_argument("--tune", action="store_true")
-    arguments.add_argument("--old", help="a checkout of another version")
-    arguments.add_argument("--rounds", type=int, default=1)
-    arguments.add_argument("--child", action="store_true")
     given = arguments.parse_args()
-    if given.child:
-        compress_one(given)
-        return
-    if given.whole:
-        beside(given)
-        return
     task = saccade(given.data)
     projection, population = task.network.projections[0], task.network.populations[0]
     keep = lamps_allocation([p.connection.weight for p in task.network.projections], SPARSITY)[0]
@@ -138,107 +101,6 @@ def main() -> None:
             "greedy_relative_loss": theirs,
         },
     )
-
-
-def beside(given: argparse.Namespace) -> None:
-    """Run every case in a process of its own, this version and the other in turn."""
-    here = Path(__file__).parents[1]
-    versions = {"this": here} | ({"other": Path(given.old).resolve()} if given.old else {})
-    found, rows = [], []
-    for network in given.whole:
-        for method in given.methods:
-            for _ in range(given.rounds):
-                for version, folder in versions.items():
-                    command = [sys.executable, __file__, "--child", "--whole", network]
-                    command += ["--channels", str(given.channels), "--size", str(given.size)]
-                    command += ["--methods", method] + ["--tune"] * given.tune
-                    done = subprocess.run(
-                        command,
-                        env={**os.environ, "PYTHONPATH": str(folder)},
-                        stdout=subprocess.PIPE,
-                        text=True,
-                        check=True,
-                    )
-                    each = json.loads(done.stdout.splitlines()[-1])
-                    found.append({"network": network, "method": method, "version": version, **each})
-                    cells = [f"{each[k]:.1f}" for k in ("cpu_seconds", "seconds", "peak_gib")]
-                    rows.append([network, method, version, *cells, str(each["losses"])])
-    table(["network", "method", "version", "CPU s", "s", "peak GiB", "losses"], rows)
-    write("solver_speed_whole", {"given": vars(given), "found": found})
-
-
-def compress_one(given: argparse.Namespace) -> None:
-    """Compress one network, and print what it took as JSON."""
-    network = five_conv(given.channels, given.size) if given.whole == ["conv"] else mlp()
-    spikes = events(network.input_shape)
-    options = CompressionOptions(method=given.methods[0], tune=given.tune)
-    start = os.times()
-    with Clock() as clock:
-        done = compress(network, spikes, options)
-    spent = os.times()
-    content = {
-        "cpu_seconds": spent.user + spent.system - start.user - start.system,
-        "seconds": clock.seconds,
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2,
-        "losses": [
-            round(p.relative_loss["total"], 4) if p.relative_loss else None
-            for p in done.projections.values()
-        ],
-        "rates": {name: round(rate, 4) for name, rate in done.rates.items()},
-    }
-    print(json.dumps(content))
-
-
-def five_conv(channels: int, size: int) -> Network:
-    """Return 5Conv2FC: five convolutions, each pooled by two, and two dense layers."""
-    rng = np.random.default_rng(0)
-    shape: tuple[int, ...] = (2, size, size)
-    populations, projections, pre, pool = [], [], "input", None
-    for number in range(7):
-        before = shape if pool is None else pool.output_shape(shape)
-        connection: Connection
-        if number < 5:
-            drawn = rng.standard_normal((channels, before[0], 3, 3)) * 1.8 / np.sqrt(9 * before[0])
-            connection = Conv(drawn.astype(np.float32), None, (1, 1), (1, 1))
-        else:
-            outputs, inputs = (512 if number == 5 else 11), int(np.prod(before))
-            drawn = rng.standard_normal((outputs, inputs)) * 1.8 / np.sqrt(inputs)
-            connection = Dense(drawn.astype(np.float32))
-        name = f"p{number}"
-        # As trained networks do, neurons fire in a few steps of a hundred.
-        zero = np.zeros(())
-        neuron = LIF(np.array(0.5), zero, np.array(0.35 if number == 0 else 0.2), zero)
-        shape = connection.output_shape(before)
-        populations.append(Population(name, shape, neuron))
-        projections.append(Projection(f"w{number}", pre, name, connection, pool))
-        pre, pool = name, (AvgPool((2, 2), (2, 2)) if number < 5 else None)
-    return Network((2, size, size), tuple(populations), tuple(projections))
-
-
-def mlp() -> Network:
-    """Return 4096-4096-10 of integrate-and-fire neurons."""
-    rng = np.random.default_rng(0)
-    neuron = IF(np.array(1.0), np.zeros(()))
-    weights = (
-        rng.standard_normal((outputs, 4096)).astype(np.float32) * np.float32(0.03)
-        for outputs in (4096, 10)
-    )
-    first, second = (Dense(weight) for weight in weights)
-    return Network(
-        (4096,),
-        (Population("hidden", (4096,), neuron), Population("out", (10,), neuron)),
-        (
-            Projection("w0", "input", "hidden", first),
-            Projection("w1", "hidden", "out", second),
-        ),
-    )
-
-
-def events(shape: tuple[int, ...]) -> np.ndarray:
-    """Return 100 samples of 16 steps: places differ in how often they see an event."""
-    rng = np.random.default_rng(1)
-    rates = rng.gamma(0.5, 0.1, shape)
-    return np.stack([(rng.random((16, *shape)) < rates).astype(np.uint8) for _ in range(100)])
 
 
 def rank_one(w: np.ndarray, inverse: np.ndarray) -> np.ndarray:

@@ -12,6 +12,9 @@ __all__ = ["SILENT", "Progress", "Silent"]
 class Progress(Protocol):
     """Receives the start, the steps and the end of a task."""
 
+    def plan(self, text: str, seconds: float) -> None:
+        """Say what all tasks to come are expected to take, before the first."""
+
     def start(self, title: str, total: int) -> None:
         """Begin a task of `total` steps; any task before it is finished."""
 
@@ -24,6 +27,9 @@ class Progress(Protocol):
 
 class Silent:
     """A progress that shows nothing."""
+
+    def plan(self, text: str, seconds: float) -> None:
+        """Ignore what is expected."""
 
     def start(self, title: str, total: int) -> None:
         """Ignore the start of a task."""

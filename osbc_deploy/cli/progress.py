@@ -1,4 +1,4 @@
-"""Progress on stderr: bars on a terminal, now and then a line where it goes elsewhere."""
+"""Plans and progress on stderr: bars on a terminal, now and then a line where it goes elsewhere."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from osbc_deploy.plain_text import visible
 
 __all__ = ["Bars"]
 
-
 _EVERY = 30.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines where there is no terminal, and those that are worth a plan there."""
 
 
 class Bars:
@@ -37,6 +36,7 @@ class Bars:
 
     def __init__(self, *, quiet: bool = False) -> None:
         console = Console(stderr=True)
+        self._quiet = quiet
         self._bars = Progress(
             TextColumn("{task.description:<22}", markup=False),
             BarColumn(),
@@ -65,6 +65,11 @@ class Bars:
     ) -> None:
         self._ended.set()
         self._bars.stop()
+
+    def plan(self, text: str, seconds: float) -> None:
+        """Print what all tasks to come are expected to take."""
+        if not self._quiet and (seconds >= _EVERY or not self._beats):
+            say(text, err=True, lines=True)
 
     def _beat(self) -> None:
         while not self._ended.wait(_EVERY):

@@ -65,7 +65,7 @@ def collect(
     )
     shared = shared or Shared()
     run = shared.take(
-        "float run",
+        ("float run", len(calibration)),
         lambda: float_run(network, calibration, batch_size, progress, memory=options.solver_memory),
     )
     deviations = list(oddities(network, run))

@@ -13,11 +13,14 @@ from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.support import loss
 from osbc_deploy.deviations import Deviation
 
-__all__ = ["enough_rows", "held_out_loss", "held_out_note", "target_loss"]
+__all__ = ["enough_rows", "held_out_loss", "held_out_note", "more_rows", "target_loss"]
 
 _GAP = 0.015
 """How much more may be lost on rows held out. What a solution from few rows gains on those it was
 made for, it loses on others, so half of this is what more rows could save."""
+
+_MORE_ROWS = 4
+"""Times as many rows are drawn where a layer lost too much on others."""
 
 
 def held_out_loss(problem: LayerProblem, layer: Sequence[CompressedProjection]) -> float | None:
@@ -42,6 +45,12 @@ def enough_rows(problem: LayerProblem, layer: Sequence[CompressedProjection]) ->
     """Tell whether a layer loses no more on rows held out than few rows explain."""
     held = held_out_loss(problem, layer)
     return held is None or held <= (1.0 + _GAP) * layer[0].relative_loss["total"]
+
+
+def more_rows(problem: LayerProblem, rows_per_input: int) -> int:
+    """Return how many rows for every input to draw, where so many were not enough."""
+    few: int = problem.moments.rows // problem.blocks.shape[2]
+    return _MORE_ROWS * max(few, rows_per_input)
 
 
 def held_out_note(

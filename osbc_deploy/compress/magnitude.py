@@ -5,11 +5,13 @@ What such a layer loses is not measured then, and its report says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.layer import nearest, prune_by_magnitude, split
 from osbc_deploy.compress.problem import stacked_weights
 from osbc_deploy.compress.result import CompressedProjection
@@ -17,7 +19,18 @@ from osbc_deploy.model.delivery import delivered
 from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.raster import Raster
 
-__all__ = ["compress_by_magnitude"]
+__all__ = ["compress_by_magnitude", "enough_samples"]
+
+_ENOUGH = 1e9
+"""Neurons times steps that tell firing rates and dead inputs, the only things looked for."""
+
+
+def enough_samples(network: Network, calibration: SpikeArray) -> SpikeArray:
+    """Return the samples (n, T, ...) to run: every so many of a large network's."""
+    samples, steps = calibration.shape[:2]
+    each = steps * sum(p.size for p in network.populations)
+    few = calibration[:: max(1, math.ceil(samples * each / _ENOUGH))]
+    return few if few.any() else calibration
 
 
 def compress_by_magnitude(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ import numpy as np
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
-from osbc_deploy.compress.guard import enough_rows, held_out_note
+from osbc_deploy.compress.effort import effort_of
+from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
 from osbc_deploy.compress.layer import prune_layer, quantize_layer
-from osbc_deploy.compress.magnitude import compress_by_magnitude
+from osbc_deploy.compress.magnitude import compress_by_magnitude, enough_samples
 from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.pace import measured_pace
 from osbc_deploy.compress.plan import Cost, pattern_of, plan
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection, adapted
@@ -25,6 +28,7 @@ from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.compress.tuning import tune, tune_threshold
+from osbc_deploy.compress.work import Spent
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.model.raster import Raster
@@ -33,9 +37,6 @@ from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["assemble", "compress", "silent_outputs"]
-
-_MORE_ROWS = 4
-"""Times as many rows are drawn where a layer lost too much on others."""
 
 
 def compress(
@@ -81,18 +82,29 @@ def compress(
     check_solver_memory(
         network, (len(calibration), calibration.shape[1]), options, tuned=tuned, together=together
     )
+    given = calibration
+    if options.method == "magnitude" and not (tuned or together):
+        calibration = enough_samples(network, given)
+    effort = effort_of(network, len(calibration), calibration.shape[1], options, tuned=tuned)
+    pace = measured_pace(options.threads)
+    expected = effort.work.seconds(pace)
+    progress.plan("\n".join(effort.lines(pace)), expected)
+    began = time.perf_counter()
     store = None
     if state is not None:
-        store = SolverState(Path(state), _belongs_to(network, calibration, options))
+        store = SolverState(Path(state), _belongs_to(network, given, options))
     shared = shared or Shared()
     run = shared.take(
-        "float run",
+        ("float run", len(calibration)),
         lambda: float_run(network, calibration, batch_size, progress, memory=options.solver_memory),
     )
     deviations = list(oddities(network, run))
+    if len(calibration) < len(given):
+        text = f"firing rates and dead inputs from {len(calibration)} of {len(given)} samples"
+        deviations.append(Deviation("compress", "calibration", text))
     if options.tries and not tuned:
         text = (
-            f"{len(calibration)} calibration samples are too few to hold some out "
+            f"{len(given)} calibration samples are too few to hold some out "
             f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"
         )
         deviations.append(Deviation("compress", "calibration", text))
@@ -127,7 +139,8 @@ def compress(
                 memory=options.solver_memory // ACTIVITY,
             )
             arriving |= after.packed
-    return assemble(network, results, options, Statistics((), run.rates, tuple(deviations)))
+    done = assemble(network, results, options, Statistics((), run.rates, tuple(deviations)))
+    return replace(done, spent=Spent(effort, expected, time.perf_counter() - began))
 
 
 def assemble(
@@ -182,9 +195,7 @@ def _compress_population(
             if enough_rows(problem, layer):
                 notes = problem.deviations + held_out_note(problem, layer)
                 return layer, notes + tuple(_shared_scales(layer, options))
-            few = problem.moments.rows // problem.blocks.shape[2]
-            more = _MORE_ROWS * max(few, scene.rows_per_input)
-            scene = replace(scene, rows_per_input=more)
+            scene = replace(scene, rows_per_input=more_rows(problem, scene.rows_per_input))
 
 
 def _belongs_to(

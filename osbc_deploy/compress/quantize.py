@@ -104,9 +104,11 @@ def search_scales(
     octave, step = np.divmod(np.arange(count), len(_OCTAVE))
     candidates = top / levels(bits) * np.ldexp(np.array(_OCTAVE)[step], -octave)
     errors = np.empty((len(W), count))
-    for k, scale in enumerate(candidates):
-        rounded = round_to_grid(W, scale, bits, full=full) * scale
-        errors[:, k] = (weighting * (W - rounded) ** 2).sum(axis=1)
+    for start in range(0, len(W), _SHARED_ROWS):
+        part = slice(start, start + _SHARED_ROWS)
+        for k, scale in enumerate(candidates):
+            rounded = round_to_grid(W[part], scale, bits, full=full) * scale
+            errors[part, k] = (weighting[part] * (W[part] - rounded) ** 2).sum(axis=1)
     return candidates, errors
 
 

@@ -16,12 +16,13 @@ from osbc_deploy.compress.selection import (
     eliminate,
     elimination_bytes,
     elimination_work,
+    forward_columns,
     hybrid_work,
     select_forward,
     select_hybrid,
 )
 
-__all__ = ["Ranking", "rank_rows", "ranking_work"]
+__all__ = ["Ranking", "expected_work", "rank_rows", "ranking_work"]
 
 _EXACT_WORK = 3e9
 """Multiplications up to which all weights are ranked whatever is kept (a fraction of a second)."""
@@ -79,6 +80,26 @@ def ranking_work(blocks: FloatArray, damped: Sequence[DampedHessian], keep: int)
     """Return the multiplications it takes to rank a layer for `keep` weights."""
     exact = _exact_work(blocks, damped)
     return exact if exact <= _EXACT_WORK else min(exact, _hybrid_work(blocks, damped, keep))
+
+
+def expected_work(groups: int, rows: int, n: int, keep: int, *, exact: bool) -> float:
+    """Return the multiplications it takes to rank a layer none of whose inputs is dead.
+
+    They are those of updates by many columns at once: what is slower counts more (measured).
+
+    Parameters
+    ----------
+    groups, rows, n : int
+        Of its weights.
+    keep : int
+    exact : bool
+        Whether all weights are ranked, whatever it takes.
+    """
+    whole = elimination_work(groups * rows, n)
+    depth = _depth(keep / (groups * rows), n)
+    if exact or whole <= max(_EXACT_WORK, hybrid_work(groups * rows, n, depth)):
+        return 1.4 * whole
+    return groups * rows * (forward_columns(rows, n, depth) * depth**2 / 2.0 + 2.0 * depth**3)
 
 
 def rank_rows(

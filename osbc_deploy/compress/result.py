@@ -10,6 +10,7 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.work import Spent
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import Network
 
@@ -104,6 +105,8 @@ class CompressedNetwork:
     deviations : tuple of Deviation
     rates : dict of float
         Mean spikes per neuron and step in calibration, by population.
+    spent : Spent or None
+        What it was expected to take, and took; None where layers were put together afterwards.
     """
 
     original: Network
@@ -111,6 +114,7 @@ class CompressedNetwork:
     options: CompressionOptions
     deviations: tuple[Deviation, ...]
     rates: Mapping[str, float]
+    spent: Spent | None = None
 
     @cached_property
     def network(self) -> Network:

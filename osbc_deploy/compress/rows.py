@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from osbc_deploy.options import Compression
 
-__all__ = ["DEFAULT_MEMORY", "Workspace"]
+__all__ = ["DEFAULT_MEMORY", "Workspace", "cores"]
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Workspace:
         other and libraries are called single-threaded, so neither the number of threads nor the
         size of the batches changes a result.
         """
-        threads = max(1, min(self.threads or _cores(), self.memory // max(1, row_bytes)))
+        threads = max(1, min(self.threads or cores(), self.memory // max(1, row_bytes)))
         size = max(1, min(_MOST_ROWS, rows // (_PARTS * threads)))
         parts = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
@@ -67,7 +67,7 @@ class Workspace:
                 return list(pool.map(run, parts))
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return the cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

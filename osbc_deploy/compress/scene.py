@@ -20,7 +20,7 @@ from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.raster import Raster, part_of
 from osbc_deploy.model.simulate import simulate
 
-__all__ = ["ACTIVITY", "HELD_OUT", "MIN_HELD_OUT", "Layer", "Scene"]
+__all__ = ["ACTIVITY", "HELD_OUT", "MIN_HELD_OUT", "Layer", "Scene", "rated_samples"]
 
 ACTIVITY = 4
 """A quarter of the solver's memory is for the activity of samples simulated side by side."""
@@ -219,8 +219,7 @@ def _matched(
 def _rated(scene: Scene) -> tuple[slice, float]:
     """Return the samples on which a rate is met, and the float population's rate there."""
     samples, steps = scene.calibration.shape[:2]
-    each = steps * scene.population.size
-    most = max(MIN_HELD_OUT, int(_RATE_EVENTS / each))
+    most = rated_samples(samples, steps, scene.population)
     spikes = scene.before.get(scene.population.name)
     if spikes is None or most >= min(samples, _RATE_SAMPLES):
         return slice(0, _RATE_SAMPLES), scene.rate
@@ -228,4 +227,10 @@ def _rated(scene: Scene) -> tuple[slice, float]:
     few = slice(0, None, -(-samples // most))
     numbers = range(*few.indices(samples))
     fired = sum(int(np.count_nonzero(spikes[n])) for n in numbers)
-    return few, fired / (len(numbers) * each)
+    return few, fired / (len(numbers) * steps * scene.population.size)
+
+
+def rated_samples(samples: int, steps: int, population: Population) -> int:
+    """Return how many samples a population's rate is met on."""
+    enough = max(MIN_HELD_OUT, int(_RATE_EVENTS / (steps * population.size)))
+    return min(samples, _RATE_SAMPLES, enough)

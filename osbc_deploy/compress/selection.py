@@ -47,6 +47,7 @@ __all__ = [
     "eliminate_to_pattern",
     "elimination_bytes",
     "elimination_work",
+    "forward_columns",
     "forward_work",
     "hybrid_work",
     "select_forward",
@@ -84,6 +85,14 @@ def forward_work(rows: int, n: int, k: int) -> float:
     matrices do not: each counts twice (measured).
     """
     return rows * float(n) * float(k) ** 2
+
+
+def forward_columns(rows: int, n: int, k: int) -> float:
+    """Return the columns that :func:`select_forward` compares in a step, weighted by their work."""
+    if forward_work(rows, n, k) <= _NARROW_WORK:
+        return float(n)
+    quarter, half = (min(n, _CANDIDATES * (k - k // part)) for part in (4, 2))
+    return (n + 3 * quarter + 12 * half) / 16
 
 
 def hybrid_work(rows: int, n: int, k: int) -> float:

@@ -2,8 +2,8 @@
 
 A layer of fan-in n has Hessians of n x n numbers, and while it is solved there are several: of
 two sets of samples, of the spikes that arrive and of those of the float network, damped, inverted.
-How many at most was measured (the tests hold it). Batches of rows and of samples come on top, and
-stay within the solver's memory by themselves.
+How many at most was measured (the tests hold it), and how many arrays of its weights there are.
+Batches of rows and of samples come on top, and stay within the solver's memory by themselves.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ __all__ = ["PLAIN_MATRICES", "check_needed", "check_solver_memory", "hessian_byt
 _TUNED, PLAIN_MATRICES, _KEPT = 18, 6, 3
 """Matrices of a layer: at most, by what is asked, and those that stay when all layers are held."""
 
+_WEIGHTS = 15
+"""Arrays of a layer's weights: as they were, wanted, pruned, ranked, rounded, and what passes."""
+
 
 def hessian_bytes(network: Network, population: Population, matrices: int, steps: int) -> int:
     """Return what the weights into a population take, for so many matrices and time steps."""
-    fan_in = groups = seen = unfolded = 0
+    fan_in = groups = outputs = seen = unfolded = 0
     for projection in network.afferents(population.name):
         connection = projection.connection
         shape = network.shape_of(projection.pre)
@@ -36,8 +39,10 @@ def hessian_bytes(network: Network, population: Population, matrices: int, steps
             shape = projection.pool.output_shape(shape)
         places = array_bytes(connection.output_shape(shape)[1:], 1)
         groups = max(groups, connection.groups)
+        outputs = max(outputs, len(connection.weight))
         unfolded += 4 * array_bytes((groups, connection.fan_in, places), 8)
-    return matrices * array_bytes((groups, fan_in, fan_in), 8) + seen + unfolded
+    weights = (matrices if matrices == _KEPT else _WEIGHTS) * array_bytes((outputs, fan_in), 8)
+    return matrices * array_bytes((groups, fan_in, fan_in), 8) + weights + seen + unfolded
 
 
 def run_bytes(network: Network, samples: int, steps: int, *, tuned: bool) -> int:

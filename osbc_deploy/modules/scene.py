@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,16 +12,17 @@ import torch
 from torch import nn
 
 from osbc_deploy.arrays import FloatArray, InputArray
-from osbc_deploy.compress.hessian import membrane_moments
+from osbc_deploy.compress.hessian import membrane_moments, rows_of
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem, pose
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.sampling import ROWS_PER_INPUT, rows_wanted
 from osbc_deploy.compress.scene import HELD_OUT, Layer
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError
-from osbc_deploy.model.graph import Population
+from osbc_deploy.model.graph import Population, Projection
 from osbc_deploy.model.neurons import Neuron
 from osbc_deploy.modules.session import Session
 from osbc_deploy.modules.weights import Use, Weight
@@ -62,6 +64,7 @@ def moments_of(
     options: CompressionOptions,
     *,
     earlier: Mapping[str, FloatArray] | None = None,
+    rows_per_input: int = ROWS_PER_INPUT,
     on_samples: Callable[[int], None] = lambda samples: None,
 ) -> list[Moments]:
     """Return the moments of what weights are multiplied with, all in one run of the model.
@@ -75,6 +78,8 @@ def moments_of(
     earlier : dict of ndarray, optional
         Parameters as they are now. With a cross term then, between what arrives with them and what
         arrives in the float network.
+    rows_per_input : int
+        Of a convolution's Hessian, where there are more.
     on_samples : callable
         Told the number of samples after each batch.
     """
@@ -93,11 +98,13 @@ def moments_of(
             for use in weight.uses:
                 x = _heard(session, weight, use, now, len(part))
                 y = x if earlier is None else _heard(session, weight, use, before, len(part))
+                projection = weight.projection(use)
                 found = membrane_moments(
-                    [weight.projection(use)],
+                    [projection],
                     None if options.method == "obc" else use.dynamics,
                     [x],
                     None if earlier is None else [y],
+                    wanted=_wanted(projection, x, len(samples) / len(part), rows_per_input),
                     batch_size=max(1, 16 * len(x) // len(part)),
                     space=Workspace(options.solver_memory, options.threads),
                 )
@@ -105,6 +112,19 @@ def moments_of(
                 totals[number] = found if total is None else total + found
         on_samples(len(part))
     return [total for total in totals if total is not None]
+
+
+def _wanted(
+    projection: Projection, x: InputArray, batches: float, rows_per_input: int
+) -> int | None:
+    """Return how many rows of a batch to draw; None for all."""
+    connection, rows = projection.connection, rows_of(projection, x.shape)
+    if not connection.convolutional:
+        return None
+    wanted = rows_wanted(
+        connection.groups, connection.fan_in, math.ceil(rows * batches), rows_per_input
+    )
+    return None if wanted is None else math.ceil(wanted / batches)
 
 
 def _heard(
@@ -164,6 +184,8 @@ class Scene:
     wanted : ndarray (judging samples, outputs)
         The float network's answer, summed over time.
     options : CompressionOptions
+    rows_per_input : int
+        Of a convolution's Hessian, where there are more.
     on_samples : callable
     """
 
@@ -173,6 +195,7 @@ class Scene:
     earlier: Mapping[str, FloatArray]
     wanted: FloatArray
     options: CompressionOptions
+    rows_per_input: int = ROWS_PER_INPUT
     on_samples: Callable[[int], None] = lambda samples: None
 
     @property
@@ -203,6 +226,7 @@ class Scene:
             self.samples[part],
             self.options,
             earlier=self.earlier if cross else None,
+            rows_per_input=self.rows_per_input,
             on_samples=self.on_samples,
         )
         return found

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, InputArray
+from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
 from osbc_deploy.compress.layer import (
     nearest,
     prune_by_magnitude,
@@ -137,9 +138,6 @@ class Work:
             pruned = prune_layer(problem, keep, pattern=pattern, space=self._space)
             return quantize_layer(problem, pruned, [bits], groups, self._space)[0]
 
-        if moments is not None:
-            problem = problem_of(weight, moments, self.options)
-            return solve(problem), problem.deviations
         scene = Scene(
             self.session,
             weight,
@@ -147,10 +145,19 @@ class Work:
             self.values(done),
             wanted,
             self.options,
-            self.progress.advance,
+            on_samples=self.progress.advance,
         )
-        layer, problem = tune(scene, solve)
-        return layer, problem.deviations
+        while True:
+            if self._tuned:
+                layer, problem = tune(scene, solve)
+            else:
+                moments = moments or scene.moments(cross=False, part=slice(None))
+                problem = problem_of(weight, moments, self.options)
+                layer = solve(problem)
+            if enough_rows(problem, layer):
+                return layer, problem.deviations + held_out_note(problem, layer)
+            scene = replace(scene, rows_per_input=more_rows(problem, scene.rows_per_input))
+            moments = None
 
     def _plan(self, store: SolverState | None) -> tuple[dict[str, int], dict[str, int]]:
         """Return how many weights and bits every layer gets."""

@@ -14,7 +14,7 @@ from torch import nn
 
 import float_networks as nets
 import osbc_deploy
-from osbc_deploy.compress import CompressionOptions, compress, tuning
+from osbc_deploy.compress import CompressionOptions, compress, magnitude, scene
 from osbc_deploy.report.deployment.page import report_page
 from osbc_deploy.report.deployment.terminal import print_report
 from osbc_deploy.report.read import read_report
@@ -28,7 +28,7 @@ def never(*args: Any, **kwargs: Any) -> None:
 def test_the_largest_weights_stay_and_no_hessian_is_built(
     tune: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "membrane_moments", never)
+    monkeypatch.setattr(scene, "membrane_moments", never)
     net = nets.mlp()
     x = nets.spikes(0, 40, 8, *net.input_shape)
     options = CompressionOptions(
@@ -46,6 +46,22 @@ def test_the_largest_weights_stay_and_no_hessian_is_built(
         # Eight bits are one part in 127 of the largest, and half of that when rounded.
         assert np.abs(layer.weight - layer.pruned).max() < np.abs(weight).max() / 127
         assert bool(layer.tried) == tune
+
+
+def test_large_networks_run_on_some_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nets.mlp()
+    x = nets.spikes(0, 40, 8, *net.input_shape)
+    options = CompressionOptions(method="magnitude", sparsity=0.75, tune=False)
+    every = compress(net, x, options)
+    neurons = sum(p.size for p in net.populations)
+    monkeypatch.setattr(magnitude, "_ENOUGH", 9 * 8 * neurons)
+    few = compress(net, x, options)
+    (said,) = (d.message for d in few.deviations if d.subject == "calibration")
+    # Every fifth of 40 is 8, every fourth 10 and more than 9.
+    assert said.startswith("firing rates and dead inputs from 8 of 40 samples")
+    assert few.rates == compress(net, x[::5], options).rates != every.rates
+    for name, layer in every.projections.items():
+        assert np.array_equal(layer.codes, few.projections[name].codes)
 
 
 def test_inputs_that_no_spike_reaches_are_counted() -> None:

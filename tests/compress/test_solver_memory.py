@@ -51,7 +51,7 @@ def test_a_fan_in_of_fifty_thousand_is_refused_before_any_work(
 ) -> None:
     monkeypatch.setattr(calibration, "simulate", never)
     x = np.ones((40, 6, 20), np.uint8)
-    options = CompressionOptions(solver_memory=10_000_000)
+    options = CompressionOptions(solver_memory=200_000_000)
     with pytest.raises(UsageError) as refused:
         compress(network(wide=50_000), x, options, state=tmp_path / "state")
     # 18 matrices of 50,000^2 numbers of 8 bytes are 335.3 GiB; spikes are some MiB.
@@ -60,7 +60,7 @@ def test_a_fan_in_of_fifty_thousand_is_refused_before_any_work(
     )
     assert size is not None
     assert 335.2 < float(size[1]) < 336
-    assert str(refused.value).startswith("--solver-memory: 9.54 MiB is less than")
+    assert str(refused.value).startswith("--solver-memory: 190.74 MiB is less than")
     assert "first" not in str(refused.value)
     assert not (tmp_path / "state").exists()
 

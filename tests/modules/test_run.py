@@ -20,7 +20,7 @@ import osbc_deploy
 from osbc_deploy.bundled import models
 from osbc_deploy.bundled.digits import digits_events
 from osbc_deploy.checkpoints import read_state
-from osbc_deploy.compress import CompressionOptions, compress
+from osbc_deploy.compress import CompressionOptions, compress, sampling
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
 from osbc_deploy.frameworks.spikingjelly.reading import SPIKINGJELLY
@@ -115,6 +115,30 @@ def test_the_hessian_is_that_of_a_hand_calculation() -> None:
     summed = np.cumsum(fired, axis=0).reshape(-1, 36).astype(np.float64)
     assert dense.hessian[0] == pytest.approx(2 * summed.T @ summed / len(summed), rel=1e-4)
     assert fired.any()
+
+
+def test_rows_of_convolutions_are_drawn_over_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "_EASY", 0.0)
+    module, samples = net(), spikes(40)
+    with torch.no_grad():
+        session = session_of(module, SPIKINGJELLY, "m", samples, 16)
+        weights = find_weights(session, samples).weights
+        every, few = (
+            moments_of(session, weights, samples, CompressionOptions(), rows_per_input=each)
+            for each in (10**6, 100)
+        )
+    functional.reset_net(module)
+    conv, drawn = every[0], few[0]
+    # 40 samples of 7 steps at 9 places; 100 for each of 9 inputs are used, a quarter as many held.
+    assert (conv.rows, conv.held) == (2520, None)
+    assert drawn.of == 2520
+    assert drawn.rows == pytest.approx(900, abs=4)
+    assert drawn.held is not None
+    assert drawn.held.rows == pytest.approx(225, abs=4)
+    error = np.linalg.norm(drawn.hessian - conv.hessian) / np.linalg.norm(conv.hessian)
+    assert 0 < error < 0.1
+    # Dense layers use all they hear.
+    assert few[1].rows == 40 * 7
 
 
 @pytest.mark.parametrize("tune", [False, True])

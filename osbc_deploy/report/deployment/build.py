@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from osbc_deploy.chip.mapping import Core
     from osbc_deploy.chip.mapping import Mapping as ChipMapping
     from osbc_deploy.chip.target import Target
+    from osbc_deploy.compress.work import Spent
     from osbc_deploy.deployment import Deployment
     from osbc_deploy.fixedpoint.coding import InputFormat, InputSeen
     from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation
@@ -156,6 +158,37 @@ def _compression(deployment: Deployment) -> dict[str, Any]:
         "requested": reported(REQUESTED, CompressionRequest, options),
         "sparsity": compressed.sparsity,
         "layers": layers,
+        "effort": _effort(compressed.spent),
+    }
+
+
+def _effort(spent: Spent | None) -> dict[str, Any] | None:
+    """Return what the compression was expected to take, and took; times only where they may vary.
+
+    Counts are the same on every machine.
+    """
+    if spent is None:
+        return None
+    plan = spent.plan
+    timed = not os.environ.get("SOURCE_DATE_EPOCH")
+    return {
+        "seconds_expected": spent.expected if timed else None,
+        "seconds_taken": spent.taken if timed else None,
+        "bytes": plan.bytes,
+        "kept_bytes": plan.kept,
+        "samples": plan.samples,
+        "steps": plan.steps,
+        "layers": [
+            {
+                "name": layer.name,
+                "outputs": layer.outputs,
+                "inputs": layer.inputs,
+                "rows": layer.rows,
+                "rows_there_are": layer.of,
+                "bytes": layer.bytes,
+            }
+            for layer in plan.layers
+        ],
     }
 
 

@@ -1,0 +1,164 @@
+"""What the compression of a network takes, known before it starts.
+
+Work is counted from shapes alone, in operations of four kinds; how many of each kind a second holds
+is measured on the machine at hand (:mod:`.pace`). So the counts are the same everywhere, and the
+seconds are those of here and now.
+"""
+
+from __future__ import annotations
+
+import math
+
+from osbc_deploy.compress.hessian import groups_of, rows_of
+from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.ranking import expected_work
+from osbc_deploy.compress.sampling import ROWS_PER_INPUT, rows_wanted
+from osbc_deploy.compress.scene import HELD_OUT, rated_samples
+from osbc_deploy.compress.solver_memory import hessian_bytes, matrices_of, run_bytes
+from osbc_deploy.compress.work import Effort, LayerEffort, Work
+from osbc_deploy.model.graph import Network, Population, Projection
+
+__all__ = ["effort_of"]
+
+_STEP = 14
+"""Passes over a population's activity that a step takes: neuron, copies, counts, bits."""
+
+_TRACE = 1.5
+"""The same of a filtered and rounded spike, in the cache."""
+
+_UNFOLD = 2
+"""The same of a number of an unfolded row."""
+
+_SCALES = 12
+"""Scales tried for each row."""
+
+_MEASURES = 12
+"""Products of all weights with the Hessian, for targets and losses, their slices counted."""
+
+
+def effort_of(
+    network: Network,
+    samples: int,
+    steps: int,
+    options: CompressionOptions,
+    *,
+    tuned: bool,
+) -> Effort:
+    """Count what a compression takes.
+
+    Layers are counted as if each kept as many of its weights as all do together.
+
+    Parameters
+    ----------
+    network : Network
+    samples, steps : int
+        For calibration.
+    options : CompressionOptions
+    tuned : bool
+        Whether variants are tried.
+    """
+    once = {p.name: _simulated(network, p) * steps for p in network.populations}
+    names = list(once)
+    behind = {
+        name: sum((once[n] for n in names[number:]), Work()) for number, name in enumerate(names)
+    }
+    found = []
+    for population in network.trained:
+        name = population.name
+        work, rows, of = _solved(network, population, samples, steps, options)
+        solves, cross = 1, 1
+        if options.method == "magnitude" and not options.mixed and options.allocation != "global":
+            work, rows = Work(passes=2.0 * samples * steps * _heard(network, population)), 0
+        elif tuned:
+            cross = 1 if population is network.populations[0] else 2
+            biased = any(p.connection.bias is not None for p in network.afferents(name))
+            solves = cross * (1 + biased)
+        judged = solves * (2 if population.neuron.spiking else 1) + 1 if tuned else 0
+        solved = _moments(network, population, rows, samples, steps) * (1.5 * cross)
+        if tuned:
+            work = work * (solves + 1)
+            work += behind[name] * (judged * samples / HELD_OUT)
+            if population.neuron.spiking:
+                work += once[name] * (6.0 * solves * rated_samples(samples, steps, population))
+            work += once[name] * samples
+        matrices = matrices_of(options, tuned=tuned)
+        found.append(
+            LayerEffort(
+                " + ".join(p.name for p in network.afferents(name)),
+                _outputs(network, population),
+                _fan_in(network, population),
+                rows,
+                of,
+                work + solved,
+                hessian_bytes(network, population, matrices, steps) if rows else 0,
+            )
+        )
+    run = sum(once.values(), Work()) * samples
+    return Effort(
+        samples, steps, run, run_bytes(network, samples, steps, tuned=tuned), tuple(found)
+    )
+
+
+def _simulated(network: Network, population: Population) -> Work:
+    """Return the work of one step of a population."""
+    # Two exact parts, in maps that the cache does not hold as it does those of the measurement.
+    parts = 3 if network.dtype == "float32" else 6
+    currents = sum(
+        parts * _places(network, p) * p.connection.weight.size
+        for p in network.afferents(population.name)
+    )
+    return Work(currents=float(currents), passes=float(_STEP * population.size))
+
+
+def _places(network: Network, projection: Projection) -> int:
+    return rows_of(projection, (1, 1, *network.shape_of(projection.pre)))
+
+
+def _fan_in(network: Network, population: Population) -> int:
+    return sum(p.connection.fan_in for p in network.afferents(population.name))
+
+
+def _outputs(network: Network, population: Population) -> int:
+    return len(network.afferents(population.name)[0].connection.weight)
+
+
+def _heard(network: Network, population: Population) -> int:
+    return sum(math.prod(network.shape_of(p.pre)) for p in network.afferents(population.name))
+
+
+def _solved(
+    network: Network, population: Population, samples: int, steps: int, options: CompressionOptions
+) -> tuple[Work, int, int]:
+    """Return the work of one solution without its moments, and the rows of its Hessian."""
+    afferents = network.afferents(population.name)
+    groups, n = groups_of(afferents), _fan_in(network, population)
+    outputs = _outputs(network, population)
+    of = samples * steps * max(_places(network, p) for p in afferents)
+    wanted = None
+    if afferents[0].connection.convolutional:
+        wanted = rows_wanted(groups, n, of, ROWS_PER_INPUT)
+    rows = of if wanted is None else min(of, wanted)
+    size = outputs * n
+    keep = max(1, size - round(options.sparsity * size))
+    k = keep / outputs
+    loops = groups * n**3 / 6.0
+    products = float(_MEASURES) * size * n
+    if keep < size:
+        loops += expected_work(groups, outputs // groups, n, keep, exact=options.method == "paper")
+        loops += outputs * (k**3 / 2.0 + _SCALES * 2.0 * k**2)
+        passes = 3.0 * _SCALES * size
+    else:
+        products += float(_SCALES + 6) * size * n
+        passes = 10.0 * _SCALES * size
+    return Work(passes=passes, products=products, loops=loops), rows, of
+
+
+def _moments(network: Network, population: Population, rows: int, samples: int, steps: int) -> Work:
+    """Return the work of adding up the moments of rows."""
+    if not rows:
+        return Work()
+    afferents = network.afferents(population.name)
+    groups, n = groups_of(afferents), _fan_in(network, population)
+    traced = _TRACE * samples * steps * _heard(network, population)
+    unfolded = float(_UNFOLD) * rows * groups * n
+    return Work(passes=traced + unfolded, products=float(rows) * groups * n * n)

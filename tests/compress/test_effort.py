@@ -1,0 +1,65 @@
+"""What a compression takes is counted as one counts by hand, and said before any work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import float_networks as nets
+from osbc_deploy.compress import CompressionOptions, compress
+from osbc_deploy.compress.effort import effort_of
+from osbc_deploy.compress.pace import measured_pace
+from osbc_deploy.compress.work import Work
+from osbc_deploy.progress import Silent
+
+
+class Listening(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def plan(self, text: str, seconds: float) -> None:
+        self.said.append(text)
+
+    def start(self, title: str, total: int) -> None:
+        self.said.append(title)
+
+
+def test_the_plan_comes_before_any_work_and_stays_with_the_result() -> None:
+    network = nets.mlp(bias=True)
+    x = (np.random.default_rng(0).random((12, 6, *network.input_shape)) < 0.4).astype(np.uint8)
+    listening = Listening()
+    done = compress(network, x, CompressionOptions(tune=False), progress=listening)
+    plan, *tasks = listening.said
+    assert plan.startswith("plan: about ")
+    assert "calibrate" in tasks
+    assert done.spent is not None
+    assert done.spent.taken > 0
+    assert done.spent.expected > 0
+    sizes = [p.connection.weight.shape for p in network.weighted]
+    assert [(p.outputs, p.inputs) for p in done.spent.plan.layers] == sizes
+    # A dense layer sees a row in every step of every sample.
+    assert {p.rows for p in done.spent.plan.layers} == {12 * 6}
+    for projection in network.weighted:
+        assert projection.name in plan
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_work_grows_as_what_it_counts(tuned: bool) -> None:
+    network = nets.mlp(bias=True)
+    options = CompressionOptions(tune=tuned)
+    once, twice = (effort_of(network, n, 6, options, tuned=tuned) for n in (50, 100))
+    assert twice.run.currents == 2 * once.run.currents
+    # Nothing is solved with more samples that was not with fewer.
+    assert twice.work.loops == once.work.loops
+    by_size = effort_of(
+        network, 50, 6, CompressionOptions(tune=False, method="magnitude"), tuned=False
+    )
+    assert by_size.work.loops == 0
+    assert {p.rows for p in by_size.layers} == {0}
+
+
+def test_seconds_are_operations_over_pace() -> None:
+    pace = Work(currents=10.0, passes=4.0, products=2.0, loops=1.0)
+    assert (Work(currents=5.0, loops=3.0) + Work(products=1.0)).seconds(pace) == 0.5 + 3.0 + 0.5
+    measured = measured_pace(1)
+    assert min(measured.currents, measured.passes, measured.products, measured.loops) > 1e6
