@@ -21,6 +21,7 @@ import time
 import zlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -119,7 +120,7 @@ def compare(case: Case, done: RuntimeExport, program: Path) -> Counter[str]:
     output = np.fromfile(done.folder / "expected.bin", np.int32).reshape(n, steps, -1)
     state = np.fromfile(done.folder / "states.bin", np.int32).reshape(n, steps, -1)
     (done.folder / "states.bin").unlink()
-    pairs = [("outputs", output, expected.output)]
+    pairs: list[tuple[str, Any, Any]] = [("outputs", output, expected.output)]
     for part, p in zip(read_blob(done.blob).populations, network.populations, strict=True):
         v = part.fields["state"] + p.size * part.fields["keeps_u"]
         if part.fields["keeps_u"]:

@@ -145,8 +145,9 @@ def neurons(
                 total = counts[here]
                 for t in range(steps):
                     if interval and (clock + t) % interval == offset % interval:
-                        u[:] = 0
-                        v[:] = 0
+                        for j in range(n):
+                            u[j] = 0
+                            v[j] = 0
                     at = (s * held + t + begin) * pitch + start + line * (step - length) + low
                     row = sums[at : at + n]
                     fires = spikes[s, t, here]
@@ -158,7 +159,8 @@ def neurons(
                         raw = kind(kind(u[j] * ku[j]) + kind(kind(row[j]) << places))
                         u[j] = raw
                         peak = max(peak, kind(abs(raw)))
-                    row[:] = 0
+                    for j in range(n):
+                        row[j] = 0
                     seen[s, 0] = max(seen[s, 0], peak)
                     if peak >= limit:
                         if peak > 3 * limit:
@@ -185,9 +187,11 @@ def neurons(
                     for j in range(n):
                         total[j] += fires[j]
                     if keeps_u:
-                        kept[0][s, t, here] = u
+                        for j in range(n):
+                            kept[0][s, t, low + j] = u[j]
                     if keeps_v:
-                        kept[1][s, t, here] = v
+                        for j in range(n):
+                            kept[1][s, t, low + j] = v[j]
 
 
 @compiled

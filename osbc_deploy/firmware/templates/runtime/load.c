@@ -134,6 +134,8 @@ static int good_resets(const scene *s, const uint8_t *q, uint32_t size)
     @P@_table threshold = @P@_table_at(s->blob, q + @U@_POPULATION_THRESHOLD);
     @P@_table drop = @P@_table_at(s->blob, q + @U@_POPULATION_DROP);
     uint32_t i;
+    /* What is the same for all takes no time, however many a blob says there are. */
+    size = threshold.width == 0u && drop.width == 0u ? 1u : size;
     for (i = 0; i < size; i++) {
         int64_t taken = (int64_t)@P@_number(&threshold, i) + @P@_number(&drop, i);
         if (taken < 0 || taken >= s->limit) {
