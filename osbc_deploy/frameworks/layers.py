@@ -269,11 +269,10 @@ def _dropped(builder: Builder, called: Called, layer: Any) -> None:
 
 def rectified(builder: Builder, called: Called, layer: Any = None) -> None:
     """Let sums of spikes through, which are never below 0; refuse all else."""
-    del layer
     if all(builder.counts(called)):
         builder.passed(called)
     else:
-        builder.refuse(called, unsupported_part("relu"))
+        builder.refuse(called, unsupported_part("relu" if layer is None else "ReLU"))
 
 
 LAYERS: Mapping[type, LayerReader] = {
