@@ -119,7 +119,7 @@ def check_paths(model: str | None, weights: StrPath | None, *samples: str | None
         check_reference(model)
     elif form is not None and not Path(str(model)).is_file():
         raise UsageError(f"{model}: no such file. Give a {form[0]} file, or {FORM}.")
-    if weights is not None:
+    if weights is not None and form is None:
         check_weights_file(Path(weights))
 
 

@@ -64,8 +64,8 @@ _NARROW_WORK = 1e13
 """Multiplications from which forward selection gives up the candidates that are worth least."""
 
 _CANDIDATES = 8
-"""So many stay for each weight that is still to be chosen; a selection from those loses 1 % more
-than one from all, and less than elimination."""
+"""So many stay for each weight that is still to be chosen. With six, selections lost up to 1 % more
+than those from all, and from 2 % less to 0.6 % more than elimination."""
 
 
 def elimination_work(rows: int, n: int) -> float:

@@ -32,6 +32,9 @@ __all__ = ["EnginePlan", "plan_of"]
 _CACHED = 1 << 18
 """Sums of a population that stay in the second cache."""
 
+_LISTED = 1 << 22
+"""Most neurons whose spikes are looked through at a time, of all steps and samples together."""
+
 _SAMPLES = 16
 """Most samples that run side by side."""
 
@@ -107,10 +110,12 @@ class EnginePlan:
     @contextmanager
     def _bench(self, samples: int, steps: int) -> Iterator[_Bench]:
         """Lend memory to work with: what was used before is warm."""
-        length = min(max(steps, 1), max(1, _CACHED // self._widest))
+        largest = max(site.size for site in self.sites.values())
+        length = max(1, min(steps, _CACHED // self._widest, _LISTED // (samples * largest)))
         with self._lock:
             bench = self._idle.pop() if self._idle else None
         if bench is None or bench.samples < samples or bench.length != length:
+            # Fewer samples than before may go in longer stretches.
             bench = _Bench(self, samples, length)
         yield bench
         # What an error interrupted is not used again.

@@ -31,6 +31,10 @@ SCHEMA = "osbc-deploy/baseline/1"
 _LEAST = 50
 """Records without which nothing can be estimated at all."""
 _MOST_BETWEEN = 10**6
+_PERIODS = 720
+"""Periods between two false alarms: an hour each for a month. More would need tails that no
+baseline shows, fewer would notice later."""
+_LEAST_PERIOD = 25
 _CORRELATED = 10
 """Blocks of histograms, in times of correlation."""
 
@@ -181,7 +185,7 @@ def make_baseline(
             f"{promise.per_day:g} a day needs {charts.needed:,}. Give more data, promise less with "
             "--days or --per-day, or take it with --short, which every judgement then says."
         )
-    period = max(1, min(round(promise.per_day), round(between)))
+    period = max(round(between / _PERIODS), min(_LEAST_PERIOD, round(between / 20)), 1)
     histograms = histogram_limits(
         stream.histograms, period, 2 * between, _histogram_block(charts, len(windows))
     )

@@ -33,7 +33,8 @@ _STREAMS = (100, 2000)
 _STEPS = 4
 _LARGEST = 1000.0
 _OVERSHOOT = 1.166
-_PERIODS = 4000
+_PERIODS = 25_000
+_REFERENCES = 500
 _FACTOR = 2.0
 """What the time between false alarms may be off by, at one standard error of the baseline."""
 
@@ -209,14 +210,14 @@ def histogram_limits(
     random = np.random.default_rng(_SEED + 1)
     blocks, whole = -(-period // block), -(-n // block)
     starts = random.integers(0, n, (_PERIODS, blocks)) if n else np.zeros((0, 0), np.int64)
-    again = random.integers(0, n, (_PERIODS, whole)) if n else np.zeros((0, 0), np.int64)
+    again = random.integers(0, n, (_REFERENCES, whole)) if n else np.zeros((0, 0), np.int64)
     ratios, known, usual = [], [], []
     for counts in histograms:
         circular = np.concatenate([counts, counts[:block]])
         sums = np.concatenate([np.zeros((1, counts.shape[1]), np.int64), circular.cumsum(axis=0)])
         held = sums[block:] - sums[:-block]
-        drawn, reference = held[starts].sum(axis=1), shares(held[again].sum(axis=1))
-        found = strange(drawn, reference)
+        reference = shares(held[again].sum(axis=1))
+        found = strange(held[starts].sum(axis=1), np.resize(reference, (_PERIODS, counts.shape[1])))
         mean = float(found.mean())
         ratios.append(found / mean if mean > 0 else found)
         known.append(tuple(map(float, shares(counts.sum(axis=0)))))

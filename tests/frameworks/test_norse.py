@@ -216,7 +216,7 @@ def test_all_offenders_are_listed_with_their_place() -> None:
     ("layers", "words"),
     [
         ([nn.Linear(4, 3)], "holds no neurons"),
-        ([nn.Linear(4, 3), norse.LIFBoxCell(), nn.ReLU()], "ReLU is not supported"),
+        ([nn.Linear(4, 3), norse.LIFBoxCell(), nn.ReLU()], "the network ends in ReLU"),
         ([nn.Linear(4, 3), norse.LICell(), nn.Linear(3, 2), norse.LICell()], "sends potentials"),
         ([nn.Linear(4, 3), norse.LIFBoxCell(), nn.Linear(3, 2), norse.LI()], "mixes"),
         ([nn.Linear(4, 3), norse.LSNNCell()], "LSNNCell is not supported"),

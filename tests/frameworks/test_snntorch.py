@@ -270,7 +270,7 @@ def changed() -> nn.Module:
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
-        ([nn.Linear(4, 3), snn.Leaky(0.9, init_hidden=True), nn.ReLU()], "ReLU is not supported"),
+        ([nn.Linear(4, 3), snn.Leaky(0.9, init_hidden=True), nn.ReLU()], "network ends in ReLU"),
         (
             [nn.Linear(4, 3), nn.MaxPool2d(2), snn.Leaky(0.9)],
             "MaxPool2d takes the largest of several currents",

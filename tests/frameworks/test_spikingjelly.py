@@ -350,7 +350,7 @@ def test_attention_is_refused_for_its_products() -> None:
     ("layers", "mode", "words"),
     [
         ([layer.Linear(4, 3)], "s", "holds no neurons"),
-        ([layer.Linear(4, 3), neuron.IFNode(), nn.ReLU()], "s", "ReLU is not supported"),
+        ([layer.Linear(4, 3), neuron.IFNode(), nn.ReLU()], "s", "the network ends in ReLU"),
         ([layer.Linear(4, 3), neuron.QIFNode()], "s", "QIFNode is not supported"),
         (
             [

@@ -162,10 +162,10 @@ class InPython:
         return done
 
 
-def build(folder: Path, *options: str) -> Path:
-    """Compile the driver of the C state machine."""
-    program = folder / "slots_driver"
-    sources = [str(SOURCES / "osbc_slots.c"), str(Path(__file__).parent / "slots_driver.c")]
+def build(folder: Path, *options: str, driver: str = "slots_driver") -> Path:
+    """Compile a driver of the C library."""
+    program = folder / driver
+    sources = [str(SOURCES / "osbc_slots.c"), str(Path(__file__).parent / f"{driver}.c")]
     subprocess.run(
         ["gcc", *FLAGS, *options, "-I", str(SOURCES), *sources, "-o", str(program)], check=True
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.release.selftest import SelfTest, make_selftest
 from osbc_deploy.testing import random_networks
+from power_cuts import SANITIZE, build
 
 
 def test_random_networks_pass_their_own_and_no_other(formats: NumberFormats) -> None:
@@ -57,3 +60,42 @@ def test_damaged_ones_and_foreign_samples_are_refused(formats: NumberFormats) ->
     wrong = check_samples("wrong", np.ones((1, 2, 999), np.uint8))
     with pytest.raises(UsageError, match="the network takes"):
         make_selftest(network, wrong, 1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind"), [(0, 1, "u1"), (-5, 100, "i1"), (0, 999, "<u2"), (-70_000, 9, "<i4")]
+)
+def test_c_gives_the_inputs_and_holds_the_answers(
+    low: int, high: int, kind: str, c_driver: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    payloads = random.integers(low, high, (2, 3, 11), endpoint=True)
+    payloads[0, 0, :2] = low, high
+    answers = random.integers(-(2**31), 2**31, (2, 3, 4)).astype("<i4")
+    crcs = tuple(zlib.crc32(sample.tobytes()) for sample in answers)
+    data = SelfTest(payloads, crcs, 4, low < 0).pack()
+
+    def run(vectors: bytes, said: bytes = answers.tobytes(), room: int = 0) -> int:
+        (tmp_path / "v").write_bytes(vectors)
+        (tmp_path / "a").write_bytes(said)
+        width = str(room or 11 * np.dtype(kind).itemsize)
+        command = [c_driver, *(tmp_path / name for name in "vai"), width, "4"]
+        return int(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    assert run(data) == 0
+    given = (tmp_path / "i").read_bytes()
+    rows = [b"f-"[t > 0 : 1 + (t > 0)] + payloads[n, t].astype(kind).tobytes()
+            for n in range(2) for t in range(3)]  # fmt: skip
+    assert given == b"".join(rows)
+    wrong = bytearray(answers.tobytes())
+    wrong[-1] ^= 1
+    assert run(data, bytes(wrong)) == -13
+    assert run(data, room=10) == -6
+    assert {run(data[:size]) for size in (0, 31, 32, 40, len(data) - 1)} == {-8}
+    for at in (6, 8, 11, 12, 15, 16, 20, 25):
+        assert run(data[:at] + bytes([data[at] ^ 0x81]) + data[at + 1 :]) in (-8, -6)
+
+
+@pytest.fixture(scope="module")
+def c_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("c"), *SANITIZE, driver="selftest_driver")

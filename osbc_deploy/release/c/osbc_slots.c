@@ -58,9 +58,10 @@ static void put(uint8_t *bytes, uint32_t value)
 }
 
 /* CRC-32/ISO-HDLC, as in zlib. */
-static uint32_t crc32(const uint8_t *bytes, uint32_t count)
+static uint32_t crc32(uint32_t crc, const uint8_t *bytes, uint32_t count)
 {
-    uint32_t crc = UINT32_MAX, bit;
+    uint32_t bit;
+    crc = ~crc;
     while (count-- > 0u) {
         crc ^= *bytes++;
         for (bit = 0; bit < 8u; bit++) {
@@ -90,7 +91,7 @@ static uint32_t other(const osbc_slots_record *record)
 static int unpack(const uint8_t *bytes, osbc_slots_record *record)
 {
     if (!same(bytes, (const uint8_t *)"OSBJ", 4u) || bytes[8] != LAYOUT
-        || number(bytes + 28) != crc32(bytes, 28u) || bytes[14] != 0u || bytes[15] != 0u
+        || number(bytes + 28) != crc32(0u, bytes, 28u) || bytes[14] != 0u || bytes[15] != 0u
         || number(bytes + 24) != 0u || bytes[9] > OSBC_SLOTS_REVERTED
         || bytes[13] > OSBC_SLOTS_REASON_DAMAGED
         || (bytes[10] > 1u && bytes[10] != OSBC_SLOTS_NOBODY)) {
@@ -157,7 +158,7 @@ static int save(const osbc_slots_device *device, journal *now)
     bytes[13] = record->reason;
     put(bytes + 16, record->floor);
     put(bytes + 20, record->candidate);
-    put(bytes + 28, crc32(bytes, 28u));
+    put(bytes + 28, crc32(0u, bytes, 28u));
     if (device->erase(device->context, at, device->sector) != 0
         || device->write(device->context, at, bytes, RECORD_BYTES) != 0
         || device->sync(device->context) != 0) {
@@ -493,4 +494,60 @@ int osbc_slots_judge(const osbc_slots_device *device, uint32_t samples, uint32_t
     }
     *state = now.record.state;
     return result;
+}
+
+int osbc_slots_selftest(const uint8_t *vectors, uint32_t bytes, void *input, uint32_t input_bytes,
+                        int32_t *output, uint32_t outputs, void *context,
+                        int (*step)(void *context, int first, const void *input, int32_t *output))
+{
+    uint32_t samples, steps, inputs, bits, row, size, s, t, i;
+    uint8_t *to = (uint8_t *)input;
+    if (bytes < 32u || !same(vectors, (const uint8_t *)"OSBV", 4u) || vectors[4] != LAYOUT
+        || vectors[5] != 0u || !all(vectors + 22, 0u, 10u)) {
+        return OSBC_SLOTS_DAMAGED;
+    }
+    samples = (uint32_t)vectors[6] | (uint32_t)vectors[7] << 8;
+    steps = number(vectors + 8);
+    inputs = number(vectors + 12);
+    bits = vectors[20];
+    if ((bits != 1u && bits != 8u && bits != 16u && bits != 32u) || samples == 0u || steps == 0u
+        || inputs == 0u || inputs > UINT32_MAX / 32u || number(vectors + 16) != outputs) {
+        return OSBC_SLOTS_DAMAGED;
+    }
+    row = (inputs * bits + 7u) / 8u;
+    if (steps > (UINT32_MAX - 8u) / row) {
+        return OSBC_SLOTS_DAMAGED;
+    }
+    size = 4u + (steps * row + 3u) / 4u * 4u;
+    if ((bytes - 32u) / size != samples || (bytes - 32u) % size != 0u) {
+        return OSBC_SLOTS_DAMAGED;
+    }
+    if (input_bytes < (bits == 1u ? inputs : row)) {
+        return OSBC_SLOTS_SIZE;
+    }
+    for (s = 0; s < samples; s++) {
+        const uint8_t *sample = vectors + 32u + s * size, *from = sample + 4;
+        uint32_t crc = 0u;
+        for (t = 0; t < steps; t++, from += row) {
+            if (bits == 1u) {
+                for (i = 0; i < inputs; i++) {
+                    to[i] = (uint8_t)((uint32_t)from[i / 8u] >> i % 8u & 1u);
+                }
+            } else {
+                copy(to, from, row);
+            }
+            if (step(context, t == 0u, input, output) != 0) {
+                return OSBC_SLOTS_MISMATCH;
+            }
+            for (i = 0; i < outputs; i++) {
+                uint8_t answer[4];
+                put(answer, (uint32_t)output[i]);
+                crc = crc32(crc, answer, 4u);
+            }
+        }
+        if (crc != number(sample)) {
+            return OSBC_SLOTS_MISMATCH;
+        }
+    }
+    return OSBC_SLOTS_OK;
 }

@@ -4,7 +4,7 @@
  * osbc-deploy, which keeps the same store in a file, byte by byte.
  *
  *     at boot:   osbc_slots_boot(&device, &boot);
- *                run the image at boot.image; if boot.trial, run its self-test first:
+ *                run the image at boot.image; if boot.trial, first osbc_slots_selftest:
  *                where it fails, osbc_slots_rollback(&device, OSBC_SLOTS_REASON_SELF_TEST, 0) and
  *                restart
  *     on trial:  osbc_slots_judge(&device, samples, silent, clipped, &state) now and then;
@@ -42,7 +42,8 @@ enum {
     OSBC_SLOTS_STATE = -9,    /* nothing to confirm, or to go back to */
     OSBC_SLOTS_OTHER = -10,   /* another version is there */
     OSBC_SLOTS_JOURNAL = -11, /* both records are damaged, which no power cut does */
-    OSBC_SLOTS_STORAGE = -12  /* a callback failed */
+    OSBC_SLOTS_STORAGE = -12, /* a callback failed */
+    OSBC_SLOTS_MISMATCH = -13 /* self-test: another answer than the engine's */
 };
 
 enum {
@@ -134,6 +135,15 @@ int osbc_slots_rollback(const osbc_slots_device *device, uint8_t reason, uint32_
  * still on trial, as `state` says. */
 int osbc_slots_judge(const osbc_slots_device *device, uint32_t samples, uint32_t silent,
                      uint32_t clipped, uint8_t *state);
+
+/* Run a self-test that lies in memory, at osbc_slots_choice.selftest and of its size: all samples,
+ * each step by `step`, which resets the network when `first`, runs one step and returns 0. `input`
+ * holds a step (a byte for each spike; otherwise integers of 1, 2 or 4 bytes, on a little-endian
+ * machine), `output` the outputs of a step. */
+int osbc_slots_selftest(const uint8_t *vectors, uint32_t bytes, void *input, uint32_t input_bytes,
+                        int32_t *output, uint32_t outputs, void *context,
+                        int (*step)(void *context, int first, const void *input,
+                                    int32_t *output));
 
 #ifdef __cplusplus
 }

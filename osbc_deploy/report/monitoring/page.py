@@ -12,16 +12,20 @@ __all__ = ["judgement_page", "lines"]
 Judgement = Mapping[str, Any]
 
 _WIDTH, _HEIGHT = 320, 90
+_TIMES = 4.0
+"""How far above its limit a sum is drawn."""
 
 
 def judgement_page(judgement: Judgement, device: str = "") -> str:
     """Return the page. Everything in it is escaped."""
-    charts = sorted(judgement["channels"], key=lambda c: (not c["alarm"], -c["peak"]))
+    moving = [c for c in judgement["channels"] if c["alarm"] or any(c["values"])]
+    charts = sorted(moving, key=lambda c: (not c["alarm"], -c["peak"]))
     return html_page(
         "monitoring/page.html.j2",
         j=judgement,
         device=device,
         name=_name,
+        still=[_name(c) for c in judgement["channels"] if c not in moving],
         charts=[{**c, **_curves(c, judgement["records"])} for c in charts],
         histograms=[
             {**h, "bars": _bars(h["usual"], h["seen"])}
@@ -78,7 +82,7 @@ def _y(value: float, low: float, high: float) -> float:
 def _curves(chart: Mapping[str, Any], records: int) -> dict[str, Any]:
     """Return the lines of a channel's two pictures."""
     largest = max((abs(v) for v in chart["values"]), default=0.0) * 1.1 or 1.0
-    top = max(1.2, *(s * 1.05 for s in chart["sums"]))
+    top = min(max(1.2, *(s * 1.05 for s in chart["sums"])), _TIMES)
 
     def place(at: Mapping[str, int] | None) -> float | None:
         return None if at is None else _WIDTH * at["record"] / max(records - 1, 1)
@@ -86,7 +90,7 @@ def _curves(chart: Mapping[str, Any], records: int) -> dict[str, Any]:
     return {
         "line": _points(chart["values"], -largest, largest),
         "usual_y": _HEIGHT / 2,
-        "sum_line": _points(chart["sums"], 0.0, top),
+        "sum_line": _points([min(s, top) for s in chart["sums"]], 0.0, top),
         "limit_y": _y(1.0, 0.0, top),
         "since_x": place(chart["since"]),
         "noticed_x": place(chart["noticed"]),
