@@ -439,7 +439,7 @@ def test_lava_itself_leaves_nothing_when_its_parent_is_killed(
     ) as process:
         assert process.stdout is not None
         group = int(process.stdout.readline())
-        assert process.stdout.readline().strip() == "0 64"
+        assert process.stdout.readline().strip() == "0 64 64"
         ours = set(Path("/dev/shm").iterdir()) - before
         assert ours
         process.kill()

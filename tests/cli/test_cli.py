@@ -39,7 +39,7 @@ MODEL = """
         return layers
 
     def unsupported():
-        return norse.SequentialState(nn.Linear(4, 3), nn.ReLU(), norse.LSNNCell())
+        return norse.SequentialState(nn.Flatten(), nn.Linear(128, 3), nn.ReLU(), norse.LSNNCell())
 
     def number():
         return 3
@@ -271,7 +271,7 @@ NET = ("mymodel:net", "--target", "loihi2")
 DATA = ("--calibration", "data.npz")
 
 BAD = [
-    (("mymodel:unsupported", *NET[1:], *DATA), 3, ["1: ReLU", "2: LSNNCell"]),
+    (("mymodel:unsupported", *NET[1:], *DATA), 3, ["2: ReLU", "3: LSNNCell"]),
     (("mymodel:number", *NET[1:], *DATA), 3, ["int", "torch.nn.Module"]),
     (("mymodel:fails", *NET[1:], *DATA), 2, ["no weights today"]),
     (("mymodel:nothing", *NET[1:], *DATA), 2, ["nothing"]),

@@ -40,7 +40,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*args: str) -> int:
     with pytest.raises(SystemExit) as done:
-        main(["compress", "m.py:net", "--calibration", "x.npz", "--no-tune", "-q", *args])
+        main(["compress", "m.py:net", "--calibration", "x.npz", "--no-tune", *args])
     return int(done.value.code or 0)
 
 

@@ -59,8 +59,11 @@ def same(left: Any, right: Any) -> None:
                     assert np.array_equal(a, b), (ours.name, field.name)
 
 
-def writable(case: Case, *, recurrent: bool = False) -> FixedPointNetwork:
-    """The chain in a random network, as far as NetX has it; its dense layers hear themselves."""
+def writable(case: Case, *, recurrent: bool = False, delayed: bool = False) -> FixedPointNetwork:
+    """The chain in a random network, as far as NetX has it.
+
+    Its dense layers hear themselves, or hear late: few draws do.
+    """
     network = case.network
     zero = [np.zeros(p.size, int) for p in network.populations]
     populations = tuple(
@@ -80,6 +83,10 @@ def writable(case: Case, *, recurrent: bool = False) -> FixedPointNetwork:
             into = [replace(into[0], connection=FixedDense(weight))]
             again = FixedDense(np.resize(weight, (p.size, p.size)))
             into.append(replace(into[0], name=f"recurrent {p.name}", pre=p.name, connection=again))
+        elif delayed and isinstance(into[0].connection, FixedDense):
+            connection = into[0].connection
+            late = np.resize([0, 2, 1], connection.weight.shape)
+            into = [replace(into[0], connection=replace(connection, delay=late))]
         chain += into
         pre = p.name
     return replace(network, populations=tuple(held), projections=tuple(chain), input=SPIKES)
@@ -89,7 +96,7 @@ def test_random_chains_come_back_the_same(drawn: list[Case], tmp_path: Path) -> 
     path = tmp_path / "a.net"
     written, refused = {"conv": 0, "dense": 0, "delays": 0, "recurrent": 0}, []
     for number, case in enumerate(drawn):
-        network = writable(case, recurrent=number % 4 == 0)
+        network = writable(case, recurrent=number % 4 == 0, delayed=number % 4 == 1)
         try:
             write_netx(network, path)
         except UnsupportedModelError as error:
