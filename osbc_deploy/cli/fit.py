@@ -99,11 +99,12 @@ def _show_front(result: FitResult) -> None:
     for name in ("", "cores", "bytes", "loss", *(f"layer {name}" for name in names)):
         table.add_column(name, justify="left" if name == "" else "right")
     rows = _thinned(result.front, _ROWS)
-    if not any(_same(plan, result.plan) for plan in rows):
-        rows = sorted([*rows, result.plan], key=lambda p: (getattr(p, result.resource), p.loss))
+    # What was tuned takes its place on the front.
+    rows = [plan for plan in rows if not _same(plan, result.plan)] + [result.plan]
+    rows.sort(key=lambda plan: (getattr(plan, result.resource), plan.loss))
     for plan in rows:
         table.add_row(
-            ">" if _same(plan, result.plan) else "",
+            ">" if plan is result.plan else "",
             f"{plan.cores:,}",
             f"{round(plan.words * per_word):,}",
             f"{plan.loss:.4f}",
@@ -124,4 +125,7 @@ def _thinned(front: Sequence[Plan], most: int) -> list[Plan]:
 
 
 def _same(a: Plan, b: Plan) -> bool:
-    return all(a.choices[name] is b.choices[name] for name in a.choices)
+    return all(
+        (chosen.sparsity, chosen.bits) == (b.choices[name].sparsity, b.choices[name].bits)
+        for name, chosen in a.choices.items()
+    )
