@@ -20,7 +20,7 @@ from osbc_deploy.arrays import IntArray
 from osbc_deploy.firmware.blob import write_blob
 from osbc_deploy.firmware.layout import HEADER
 from osbc_deploy.firmware.names import check_name
-from osbc_deploy.firmware.runtime import render, runtime_sources
+from osbc_deploy.firmware.runtime import m4_start, render, runtime_sources
 from osbc_deploy.firmware.tables import FirmwareTables, lay_out
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
@@ -100,7 +100,7 @@ def export_c(
         network.input.check(samples)
     blob = write_blob(network, tables)
     crc = HEADER.unpack(blob)["body_crc"]
-    values = _values(network, tables, name, blob)
+    values = _values(network, tables, name, blob) | {"start": m4_start()}
     sources = {
         f"{name}.h": "net.h", f"{name}.c": "net.c", "examples/host.c": "host.c",
         "examples/m4.c": "m4.c", "examples/m4.ld": "m4.ld", "Makefile": "Makefile",

@@ -31,7 +31,7 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.folders import RUNTIME
 from osbc_deploy.writing import new_folder
 
-__all__ = ["RuntimeExport", "export_runtime", "render", "runtime_sources"]
+__all__ = ["RuntimeExport", "export_runtime", "m4_start", "render", "runtime_sources"]
 
 FORMAT = 1
 
@@ -79,7 +79,7 @@ def export_runtime(network: FixedPointNetwork, folder: Path) -> RuntimeExport:
     header = HEADER.unpack(blob)
     done = RuntimeExport(folder, blob, header["identity"], header["state_bytes"])
     texts = runtime_sources("osbc")
-    values = {"P": "osbc", "U": "OSBC"}
+    values = {"P": "osbc", "U": "OSBC", "start": m4_start()}
     for path, template in (
         ("examples/host.c", "runtime/host.c"),
         ("examples/m4.c", "runtime/m4.c"),
@@ -115,8 +115,16 @@ def runtime_sources(prefix: str) -> dict[str, str]:
 
 def render(template: str, values: Mapping[str, Any]) -> str:
     """Return a template with its places filled in; a place is a name between two ``@``."""
-    text = (files("osbc_deploy.firmware") / "templates" / template).read_text(encoding="ascii")
-    return re.sub(r"@(\w+)@", lambda found: str(values[found[1]]), text)
+    return re.sub(r"@(\w+)@", lambda found: str(values[found[1]]), _template(template))
+
+
+def m4_start() -> str:
+    """Return what every program for a Cortex-M4 starts with: no values in it."""
+    return _template("m4_start.c").rstrip("\n")
+
+
+def _template(name: str) -> str:
+    return (files("osbc_deploy.firmware") / "templates" / name).read_text(encoding="ascii")
 
 
 def _offsets(prefix: str) -> str:
