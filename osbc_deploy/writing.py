@@ -19,7 +19,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from osbc_deploy.folders import FolderKind
 __all__ = [
     "check_file",
     "check_folder",
+    "check_growing",
     "check_inside",
     "is_temporary",
     "new_folder",
@@ -112,6 +113,33 @@ def check_inside(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise UsageError(f"{what} is not a folder. Choose another one.")
     _check_parent(path / "x", what)
+
+
+def check_growing(path: Path, marker: str, what: str, beside: Collection[str] = ()) -> None:
+    """Make sure that a folder that grows file by file is ours, or empty, and can be written into.
+
+    Parameters
+    ----------
+    path : Path
+    marker : str
+        File that tells it is ours.
+    what : str
+        What it is, in an error.
+    beside : collection of str
+        Names that are no content either.
+
+    Raises
+    ------
+    UsageError
+    """
+    check_inside(path)
+    if not path.is_dir() or (path / marker).is_file():
+        return
+    # What a run that was killed leaves is no content.
+    if not all(is_temporary(entry) or entry.name in beside for entry in path.iterdir()):
+        raise UsageError(
+            f"{path}: exists and is not a {what} of osbc-deploy. Choose another folder."
+        )
 
 
 def _why(error: OSError) -> str:

@@ -25,7 +25,7 @@ from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.parsing import parse_json
-from osbc_deploy.writing import check_inside, is_temporary, write_whole
+from osbc_deploy.writing import check_growing, write_whole
 
 __all__ = ["SolverState", "check_state_folder"]
 
@@ -154,14 +154,7 @@ def check_state_folder(folder: Path) -> None:
     ------
     UsageError
     """
-    check_inside(folder)
-    if not folder.is_dir() or (folder / _MANIFEST).is_file():
-        return
-    # Temporary files of a run that was killed are no content.
-    if not all(is_temporary(entry) for entry in folder.iterdir()):
-        raise UsageError(
-            f"{folder}: exists and is not a state of osbc-deploy. Choose another folder."
-        )
+    check_growing(folder, _MANIFEST, "state")
 
 
 def _check_manifest(path: Path, wanted: Mapping[str, str]) -> None:

@@ -21,7 +21,7 @@ from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.sweeping.grid import Point
-from osbc_deploy.writing import check_inside, is_temporary, write_whole
+from osbc_deploy.writing import check_growing, write_whole
 
 __all__ = ["Ledger", "check_ledger", "open_ledger"]
 
@@ -135,14 +135,7 @@ def check_ledger(folder: Path) -> None:
     ------
     UsageError
     """
-    check_inside(folder)
-    if not folder.is_dir() or (folder / _MANIFEST).is_file():
-        return
-    # What a run that was killed at its very start leaves is no content.
-    if not all(is_temporary(entry) or entry.name == _LOCK for entry in folder.iterdir()):
-        raise UsageError(
-            f"{folder}: exists and is not a ledger of osbc-deploy. Choose another folder."
-        )
+    check_growing(folder, _MANIFEST, "ledger", [_LOCK])
 
 
 def _claim(path: Path, of: str, wanted: Mapping[str, str]) -> None:
