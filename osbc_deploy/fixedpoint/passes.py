@@ -284,17 +284,8 @@ class _Axis(NamedTuple):
 def _axes(conv: FixedConv, shape: Shape) -> tuple[_Axis, _Axis]:
     """Return rows and columns, with what lies beyond the border unless that is most of it."""
     inside = [int(np.count_nonzero(axis >= 0)) for axis in conv.reached(shape)]
-    sizes = zip(
-        shape[1:],
-        conv.weight.shape[2:],
-        conv.stride,
-        conv.padding,
-        conv.dilation,
-        conv.output_shape(shape)[1:],
-        strict=True,
-    )
     found = []
-    for axis, there, whole in zip(conv.reached(shape), inside, sizes, strict=True):
+    for axis, there, whole in zip(conv.reached(shape), inside, conv.axes(shape), strict=True):
         size, kernel, stride, padding, dilation, outputs = whole
         # So many windows before the first one meet the source.
         before = -(-dilation * (kernel - 1) // stride)

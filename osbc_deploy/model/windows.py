@@ -24,6 +24,10 @@ def window_count(size: int, kernel: int, stride: int, padding: int, dilation: in
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
+Axis: TypeAlias = tuple[int, int, int, int, int, int]
+"""Size of a source along an axis, then kernel, stride, padding, dilation and outputs."""
+
+
 def reached(
     size: int, kernel: int, stride: int, padding: int, dilation: int, outputs: int
 ) -> IntArray:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.jit import compiled
 from osbc_deploy.model.connections.base import Connection
-from osbc_deploy.model.windows import AvgPool, Pair, Shape, reached, window_count
+from osbc_deploy.model.windows import AvgPool, Axis, Pair, Shape, reached, window_count
 
 __all__ = ["Conv", "Convolution"]
 
@@ -40,9 +40,9 @@ class Convolution:
             grouped.transpose(0, 2, 3, 4, 1).reshape(self.groups * per_group, kh, kw, -1)
         )
 
-    def reached(self, shape: Shape) -> tuple[IntArray, IntArray]:
-        """Return for rows, and for columns, what :func:`.windows.reached` does."""
-        sizes = zip(
+    def axes(self, shape: Shape) -> tuple[Axis, Axis]:
+        """Return rows, and columns, as :func:`.windows.reached` takes them."""
+        rows, cols = zip(
             shape[1:],
             self.weight.shape[2:],
             self.stride,
@@ -51,7 +51,11 @@ class Convolution:
             self.output_shape(shape)[1:],
             strict=True,
         )
-        rows, cols = (reached(*axis) for axis in sizes)
+        return rows, cols
+
+    def reached(self, shape: Shape) -> tuple[IntArray, IntArray]:
+        """Return for rows, and for columns, what :func:`.windows.reached` does."""
+        rows, cols = (reached(*axis) for axis in self.axes(shape))
         return rows, cols
 
     def fan_out(self, kept: BoolArray, shape: Shape) -> IntArray:
