@@ -104,29 +104,22 @@ def _counted(network: Any, samples: str, window: int) -> Intake:
     """Return the records that a device would make of samples."""
     from osbc_deploy.monitor.intake import Intake
     from osbc_deploy.references import as_samples
-    from osbc_deploy.telemetry.counting import count_window
+    from osbc_deploy.telemetry.counting import count_windows
 
     given = as_samples(samples, "samples")
     if not 1 <= window <= len(given):
         raise UsageError(f"--window: {window} is outside 1 to {len(given)}, the samples given.")
     codes = network.input.codes(given.spikes)
     payloads = codes.reshape(*codes.shape[:2], *network.input_shape)
-    whole = len(payloads) // window
-    windows = tuple(
-        count_window(network, payloads[i * window : (i + 1) * window], sequence=i)
-        for i in range(whole)
-    )
-    return Intake(windows, {}, ())
+    return Intake(tuple(count_windows(network, payloads, window)), {}, ())
 
 
 def _received(network: Any, paths: Sequence[Path]) -> Intake:
-    from osbc_deploy.firmware.blob import write_blob
-    from osbc_deploy.firmware.read import read_blob
-    from osbc_deploy.firmware.tables import lay_out
     from osbc_deploy.monitor.intake import put_in_order, read_whole
+    from osbc_deploy.telemetry.counting import blob_of
     from osbc_deploy.telemetry.record import IDENTITY_BYTES
 
-    blob = read_blob(write_blob(network, lay_out(network)))
+    blob = blob_of(network)
     windows, torn = read_whole(paths)
     return put_in_order(
         windows, identity=blob.identity[:IDENTITY_BYTES], layers=len(network.populations),

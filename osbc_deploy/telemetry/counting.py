@@ -6,14 +6,14 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.firmware.blob import write_blob
-from osbc_deploy.firmware.read import read_blob
+from osbc_deploy.firmware.read import Blob, read_blob
 from osbc_deploy.firmware.tables import lay_out
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.model.readout import NO_ANSWER, decode, evidence
 from osbc_deploy.telemetry.record import BUCKETS, IDENTITY_BYTES, LayerCounts, Window, place_of
 
-__all__ = ["count_window"]
+__all__ = ["blob_of", "count_window", "count_windows"]
 
 
 def count_window(
@@ -34,7 +34,29 @@ def count_window(
     FidelityError
         When a current leaves the chip's range, which a device counts as a fault.
     """
-    blob = read_blob(write_blob(network, lay_out(network)))
+    return _counted(network, blob_of(network), payloads, sequence, boots)
+
+
+def count_windows(network: FixedPointNetwork, payloads: IntArray, size: int) -> list[Window]:
+    """Count window after window of so many samples; a rest is left out.
+
+    See :func:`count_window`.
+    """
+    blob = blob_of(network)
+    return [
+        _counted(network, blob, payloads[start : start + size], number, 0)
+        for number, start in enumerate(range(0, len(payloads) - size + 1, size))
+    ]
+
+
+def blob_of(network: FixedPointNetwork) -> Blob:
+    """Return the network as a device has it, read back from its blob."""
+    return read_blob(write_blob(network, lay_out(network)))
+
+
+def _counted(
+    network: FixedPointNetwork, blob: Blob, payloads: IntArray, sequence: int, boots: int
+) -> Window:
     names = [p.name for p in network.populations]
     done = run(network, payloads, record=names)
     layers = []
