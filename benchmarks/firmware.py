@@ -16,11 +16,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _bundled import bundled
 
-from osbc_deploy import deploy
-from osbc_deploy.bundled.digits import digits_events
-from osbc_deploy.bundled.models import weights_path
-from osbc_deploy.data.samples import check_samples
 from osbc_deploy.firmware.footprint import FLAGS, measure
 from osbc_deploy.firmware.library import CExport, export_c
 from osbc_deploy.fixedpoint import run
@@ -36,17 +33,8 @@ BUILDS = {
 
 
 def main() -> None:
-    parts = [digits_events(split, seed=0) for split in ("calibration", "test")]
-    calibration, test = (
-        check_samples(name, p.spikes, p.labels) for name, p in zip("ct", parts, strict=True)
-    )
-    for model in ("digits_conv", "digits_mlp"):
-        done = deploy(
-            f"osbc_deploy.bundled.models:{model}", calibration, test=test,
-            weights=weights_path(model), target="loihi2", backend_samples=0,
-        )  # fmt: skip
+    for model, done, spikes in bundled():
         network = done.lowered.network
-        spikes = test.spikes.reshape(*test.spikes.shape[:2], *network.input_shape)
         expected = run(network, spikes).output
         with tempfile.TemporaryDirectory() as name:
             export = export_c(network, Path(name) / "c", name=model, samples=spikes[:2])

@@ -24,11 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _bundled import bundled
 
-from osbc_deploy import deploy
-from osbc_deploy.bundled.digits import digits_events
-from osbc_deploy.bundled.models import weights_path
-from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import ArtefactError
 from osbc_deploy.firmware.footprint import FLAGS
 from osbc_deploy.firmware.layout import HEADER
@@ -50,7 +47,7 @@ def main() -> int:
     given = parser.parse_args()
     arm = bool(shutil.which("arm-none-eabi-gcc") and shutil.which(QEMU[0]))
     cases = {f"random {n}": case for n, case in enumerate(random_networks(given.networks))}
-    cases |= bundled()
+    cases |= {m: Case(d.lowered.network, spikes, (m,)) for m, d, spikes in bundled()}
     seen: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
@@ -79,24 +76,6 @@ def main() -> int:
         blobs = [done.blob for done in exports.values() if len(done.blob) < 10_000]
         wrong = hostile(blobs, first / "loader", given.hostile)
     return int(wrong or any(n for what, n in seen.items() if what.endswith("differ")))
-
-
-def bundled() -> dict[str, Case]:
-    """Return the two bundled networks at 90 % sparsity and 4 bits, with the whole test set."""
-    parts = [digits_events(split, seed=0) for split in ("calibration", "test")]
-    calibration, test = (
-        check_samples(name, p.spikes, p.labels) for name, p in zip("ct", parts, strict=True)
-    )
-    found = {}
-    for model in ("digits_conv", "digits_mlp"):
-        done = deploy(
-            f"osbc_deploy.bundled.models:{model}", calibration, test=test,
-            weights=weights_path(model), target="loihi2", backend_samples=0,
-        )  # fmt: skip
-        network = done.lowered.network
-        spikes = test.spikes.reshape(*test.spikes.shape[:2], *network.input_shape)
-        found[model] = Case(network, np.asarray(spikes), (model,))
-    return found
 
 
 def build(folder: Path, main_source: str, *options: str) -> None:

@@ -82,7 +82,7 @@ def test_workers_of_another_version(scheduler: LocalCluster, tmp_path: Path) -> 
         for name in ("other", "bare")
     ]  # fmt: skip
     try:
-        scheduler.wait_for_workers(2, timeout=120)
+        scheduler.wait_for_workers(2, timeout=1800)
         with pytest.raises(ClusterError) as error:
             list(spread(squared, 1, [1], ClusterOptions(scheduler=scheduler.scheduler_address)))
     finally:
