@@ -72,7 +72,7 @@ def osbc(*arguments: str, code: int = 0) -> str:
     if done.returncode != code:
         raise SystemExit(f"{' '.join(arguments)}: exit code {done.returncode}\n{done.stderr}")
     # What comes before an error says how far the work is.
-    lines = (done.stdout or done.stderr[done.stderr.find("error:") :]).splitlines()
+    lines = (done.stdout or done.stderr[done.stderr.find("error[") :]).splitlines()
     kept = (line.rstrip() for line in lines if not line.startswith("wrote "))
     return "\n".join(kept).strip("\n") + "\n"
 

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "arrays",
     "errors",
+    "explanations",
     "_version",
     "jit",
     "plain_text",

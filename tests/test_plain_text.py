@@ -145,7 +145,7 @@ def test_messages_cannot_forge_lines_of_ours(capsys: pytest.CaptureFixture[str])
             said = capsys.readouterr()
             assert said.out == ""
             first, *rest = said.err.splitlines()
-            assert first.startswith(("error: ", "Usage: ")), text
+            assert first.startswith(("error[E", "Usage: ")), text
             # click's own lines about usage stand between.
             assert all(line.startswith("  ") or not line for line in rest), said.err
             assert all(c.isprintable() or c == "\n" for c in said.err)

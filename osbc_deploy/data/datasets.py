@@ -33,7 +33,7 @@ from osbc_deploy.data.events import (
     read_nmnist,
 )
 from osbc_deploy.data.samples import Samples, check_samples
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import DataError, UsageError
 from osbc_deploy.limits import HAND_WRITTEN, Allowance, array_bytes, read_text
 from osbc_deploy.options import DatasetOptions
 from osbc_deploy.progress import SILENT, Progress, task
@@ -294,7 +294,7 @@ def _trials(csv: Path) -> Iterator[tuple[int, tuple[int, int]]]:
         whole = len(cells) == 3 and all(re.fullmatch("[0-9]{1,18}", c.strip()) for c in cells)
         gesture, start, stop = map(int, cells) if whole else (0, 0, 0)
         if not (1 <= gesture <= GESTURES and start < stop):
-            raise ArtefactError(
+            raise DataError(
                 f"{csv}: line {number} is {line.strip()[:80]!r}, needed class (1 to {GESTURES}), "
                 "start and a later end in microseconds. Extract the archive of the data set again."
             )
@@ -306,7 +306,7 @@ def _lines(path: Path) -> list[str]:
         text = read_text(path, most=HAND_WRITTEN)
         return text.removeprefix("\ufeff").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"{path}: cannot be read as text ({error}).") from error
+        raise DataError(f"{path}: cannot be read as text ({error}).") from error
 
 
 def _present(folders: Sequence[Path]) -> None:

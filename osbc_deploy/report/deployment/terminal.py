@@ -15,7 +15,7 @@ from osbc_deploy.report.tables import PlainTable
 
 __all__ = [
     "accuracy_line",
-    "cores_table",
+    "cores_tables",
     "fidelity_line",
     "input_lines",
     "memory_line",
@@ -38,21 +38,41 @@ _COLUMNS = {
 """The names that the compiler of Loihi 2 prints; other resources keep theirs."""
 
 
-def print_report(report: Report, console: Console) -> None:
-    """Print warnings, layers, cores, totals, accuracy, fidelity, deviations and the verdict."""
+def print_report(report: Report, console: Console, *, details: bool = True) -> None:
+    """Print warnings, the verdict, accuracy and memory, then layers and cores.
+
+    Parameters
+    ----------
+    report : mapping
+    console : Console
+    details : bool
+        Whether to print how each layer was compressed, every resource of every core, operations,
+        placement and all notes, too.
+    """
     print_warnings(report["warnings"], console)
-    console.print(_layers(report))
-    console.print(_cores(report))
-    lines = [memory_line(report), *_activity(report), *input_lines(report)]
-    lines += [accuracy_line(report), fidelity_line(report)]
-    for line in lines:
+    _verdict(report, console)
+    lines = [accuracy_line(report), fidelity_line(report), memory_line(report)]
+    lines += [*_activity(report)] if details else []
+    for line in [*lines, *input_lines(report)]:
         console.print(terminal(line), soft_wrap=True)
-    for deviation in report["deviations"]:
+    console.print(_layers(report, details))
+    tables = cores_tables(report["cores"], _cores_title(report), console.width)
+    for table in tables if details else [_brief_cores(report["cores"], _cores_title(report))]:
+        console.print(table)
+    deviations = report["deviations"]
+    if not details:
+        if deviations:
+            console.print(
+                f"{len(deviations)} note(s) on what was read and changed: -v prints them, and "
+                "all of the tables",
+                soft_wrap=True,
+            )
+        return
+    for deviation in deviations:
         console.print(
             terminal(f"note ({deviation['stage']}) {deviation['subject']}: {deviation['message']}"),
             soft_wrap=True,
         )
-    _verdict(report, console)
 
 
 def print_warnings(warnings: Sequence[str], console: Console) -> None:
@@ -61,24 +81,16 @@ def print_warnings(warnings: Sequence[str], console: Console) -> None:
         console.print(terminal(f"warning: {warning}", "bold yellow"), soft_wrap=True)
 
 
-def _layers(report: Report) -> PlainTable:
+_DETAILS = ("selection", "variant")
+"""Columns of layers that only -v shows."""
+
+
+def _layers(report: Report, details: bool) -> PlainTable:
     table = PlainTable(f"{report['provenance']['model']} on {report['target']['name']}")
     cores = Counter(core["layer"] for core in report["cores"])
-    for name in (
-        "layer",
-        "cores",
-        "weights",
-        "non-zero",
-        "sparsity",
-        "bits",
-        "loss",
-        "selection",
-        "variant",
-        "spikes/step",
-    ):
-        table.add_column(
-            name, justify="left" if name in ("layer", "selection", "variant") else "right"
-        )
+    names = ["layer", "cores", "weights", "non-zero", "sparsity", "bits", "loss", "spikes/step"]
+    for name in [*names, *(_DETAILS if details else ())]:
+        table.add_column(name, justify="left" if name in ("layer", *_DETAILS) else "right")
     rates = {p["name"]: q["rate"] for q in report["populations"] for p in q["projections"]}
     for layer in report["compression"]["layers"]:
         rate, loss = rates[layer["name"]], total_loss(layer)
@@ -90,23 +102,61 @@ def _layers(report: Report) -> PlainTable:
             f"{layer['sparsity']:.1%}",
             str(layer["bits"]),
             "not measured" if loss is None else f"{loss:.4f}",
-            layer["selection"],
-            layer["variant"],
             "readout" if rate is None else f"{rate:.4f}",
+            *((layer["selection"], layer["variant"]) if details else ()),
         )
     return table
 
 
-def _cores(report: Report) -> PlainTable:
-    return cores_table(
-        report["cores"],
-        f"Cores ({report['memory']['cores_used']} of {report['memory']['cores_available']} used, "
-        f"at least {report['memory']['cores_lower_bound']} needed)",
+def _cores_title(report: Report) -> str:
+    memory = report["memory"]
+    return (
+        f"Cores ({memory['cores_used']} of {memory['cores_available']} used, "
+        f"at least {memory['cores_lower_bound']} needed)"
     )
 
 
-def cores_table(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
-    """Return the use of every resource of every core."""
+_WIDE = 150
+"""Columns of a terminal from which on all of a core stands in one line."""
+
+
+def cores_tables(
+    cores: Sequence[Mapping[str, Any]], title: str, width: int
+) -> tuple[PlainTable, ...]:
+    """Return the use of every resource of every core, as one table or, where it is narrow, two."""
+    if width >= _WIDE:
+        return (_wide_cores(cores, title),)
+    shares = PlainTable("Share of each resource")
+    shares.add_column("core", justify="right")
+    names = list(cores[0]["resources"])
+    for name in names:
+        shares.add_column(_label(name), justify="right")
+    for core in cores:
+        used = [core["resources"][name] for name in names]
+        shares.add_row(str(core["core"]), *(f"{r['used'] / r['max']:.0%}" for r in used))
+    return _brief_cores(cores, title), shares
+
+
+def _brief_cores(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
+    table = PlainTable(title)
+    table.add_column("core", justify="right")
+    table.add_column("layer slice")
+    table.add_column("encoding")
+    table.add_column("bytes", justify="right")
+    table.add_column("fullest")
+    for core in cores:
+        table.add_row(
+            str(core["core"]),
+            f"{core['layer']}[{core['slice']}]",
+            core["encoding"],
+            f"{core['bytes']:,}",
+            f"{_label(core['limiting'])} {core['limiting_share']:.0%}",
+            style="red" if core["limiting_share"] > 1 else None,
+        )
+    return table
+
+
+def _wide_cores(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
     names = list(cores[0]["resources"])
     table = PlainTable(title)
     table.add_column("core", justify="right")
@@ -114,7 +164,7 @@ def cores_table(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
         table.add_column(name)
     for name in (*names, "bytes"):
         table.add_column(_label(name), justify="right")
-    table.add_column("limiting")
+    table.add_column("fullest")
     for core in cores:
         table.add_row(
             str(core["core"]),
