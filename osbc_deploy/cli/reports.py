@@ -12,7 +12,7 @@ import click
 
 from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.options import OutputFile, config_option, json_option, verbose_option
-from osbc_deploy.errors import UsageError
+from osbc_deploy.errors import NotFoundError, UsageError
 from osbc_deploy.plain_text import visible
 from osbc_deploy.writing import check_file, write_whole
 
@@ -138,7 +138,7 @@ def check_command(
     if update_baseline and baseline is None:
         raise UsageError("--update-baseline: needs --baseline FILE to write to.")
     if baseline is not None and not update_baseline and not baseline.exists():
-        raise UsageError(
+        raise NotFoundError(
             f"{baseline}: no such file. Make this report the first baseline with --update-baseline."
         )
     if update_baseline and baseline is not None:

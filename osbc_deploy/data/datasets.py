@@ -33,7 +33,7 @@ from osbc_deploy.data.events import (
     read_nmnist,
 )
 from osbc_deploy.data.samples import Samples, check_samples
-from osbc_deploy.errors import DataError, UsageError
+from osbc_deploy.errors import DataError, NotFoundError, UsageError
 from osbc_deploy.limits import HAND_WRITTEN, Allowance, array_bytes, read_text
 from osbc_deploy.options import DatasetOptions
 from osbc_deploy.progress import SILENT, Progress, task
@@ -194,7 +194,7 @@ def load_dataset(
 def _base(request: DatasetRequest, source: Source) -> Path:
     root = request.root
     if not root.is_dir():
-        raise UsageError(f"{root}: no such folder. Give the folder of {request.name}.")
+        raise NotFoundError(f"{root}: no such folder. Give the folder of {request.name}.")
     below = sorted(path for path in root.iterdir() if path.is_dir())
     for folder in (root, *below):
         if source.holds(folder):
@@ -312,7 +312,7 @@ def _lines(path: Path) -> list[str]:
 def _present(folders: Sequence[Path]) -> None:
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if len(missing) == len(folders):
-        raise UsageError(
+        raise NotFoundError(
             f"{', '.join(missing)}: no such folder. Extract the archives of the data set again."
         )
 

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from osbc_deploy.arrays import InputArray, IntArray, blocks, frozen
 from osbc_deploy.data.npz import read_npz
 from osbc_deploy.data.tensors import as_array
-from osbc_deploy.errors import ArtefactError, DataError, UsageError, described, reason
+from osbc_deploy.errors import (
+    ArtefactError,
+    DataError,
+    NotFoundError,
+    UsageError,
+    described,
+    reason,
+)
 from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.notation import InputKind
 
@@ -216,7 +223,7 @@ def _remedy(labels: NDArray[Any], count: int) -> str:
 def check_npz(path: Path) -> None:
     """Refuse a file of samples that is not there."""
     if not path.is_file():
-        raise UsageError(
+        raise NotFoundError(
             f"{path}: no such file. Give an .npz with 'spikes' (n, T, ...), or "
             "package.module:factory for a dataset."
         )
