@@ -31,7 +31,7 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.folders import RUNTIME
 from osbc_deploy.writing import new_folder
 
-__all__ = ["RuntimeExport", "export_runtime", "m4_start", "render", "runtime_sources"]
+__all__ = ["RuntimeExport", "export_runtime", "m4_start", "render", "runtime_sources", "snippet"]
 
 FORMAT = 1
 
@@ -79,7 +79,7 @@ def export_runtime(network: FixedPointNetwork, folder: Path) -> RuntimeExport:
     header = HEADER.unpack(blob)
     done = RuntimeExport(folder, blob, header["identity"], header["state_bytes"])
     texts = runtime_sources("osbc")
-    values = {"P": "osbc", "U": "OSBC", "start": m4_start()}
+    values = {"P": "osbc", "U": "OSBC", "start": m4_start(), "ticks": snippet("m4_ticks.c")}
     for path, template in (
         ("examples/host.c", "runtime/host.c"),
         ("examples/m4.c", "runtime/m4.c"),
@@ -120,7 +120,12 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 def m4_start() -> str:
     """Return what every program for a Cortex-M4 starts with: no values in it."""
-    return _template("m4_start.c").rstrip("\n")
+    return snippet("m4_start.c")
+
+
+def snippet(template: str) -> str:
+    """Return a template without places, to be put into another."""
+    return _template(template).rstrip("\n")
 
 
 def _template(name: str) -> str:
