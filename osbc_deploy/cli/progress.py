@@ -19,7 +19,7 @@ from rich.progress import (
 from typing_extensions import Self
 
 from osbc_deploy.cli.console import log, say
-from osbc_deploy.plain_text import visible
+from osbc_deploy.plain_text import message, visible
 
 __all__ = ["Bars"]
 
@@ -72,7 +72,7 @@ class Bars:
         if not self._quiet and (seconds >= _EVERY or not self._beats):
             say(text, err=True, lines=True)
         else:
-            log(visible(text))
+            log(message(text))
 
     def _beat(self) -> None:
         while not self._ended.wait(_EVERY):

@@ -78,8 +78,8 @@ def differ_in_potentials(report: Report) -> None:
          "counted: fits: True instead of False; excesses: 0 instead of 1; memory.cores_available: "
          "120 instead of 2. Deploy again."),
         (lambda r: r["target"].update(title="Any"), "plain", "6 error[E600]: {image}: the report "
-         "differs from what is counted: target.title: Any instead of Intel Loihi 2, compiler-derived "
-         "core model. Deploy again."),
+         "differs from what is counted: target.title: Any instead of Intel Loihi 2, "
+         "compiler-derived core model. Deploy again."),
         (differ_in_potentials, "plain",
          "5 over: mismatched spikes and potentials: 8 of 0, 8 over"),
         (lambda r: None, "small",

@@ -21,6 +21,7 @@ __all__ = [
     "memory_line",
     "print_report",
     "print_warnings",
+    "resource_label",
     "sides",
 ]
 
@@ -130,7 +131,7 @@ def cores_tables(
     shares.add_column("core", justify="right")
     names = list(cores[0]["resources"])
     for name in names:
-        shares.add_column(_label(name), justify="right")
+        shares.add_column(resource_label(name), justify="right")
     for core in cores:
         used = [core["resources"][name] for name in names]
         shares.add_row(str(core["core"]), *(f"{r['used'] / r['max']:.0%}" for r in used))
@@ -150,7 +151,7 @@ def _brief_cores(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
             f"{core['layer']}[{core['slice']}]",
             core["encoding"],
             f"{core['bytes']:,}",
-            f"{_label(core['limiting'])} {core['limiting_share']:.0%}",
+            f"{resource_label(core['limiting'])} {core['limiting_share']:.0%}",
             style="red" if core["limiting_share"] > 1 else None,
         )
     return table
@@ -163,7 +164,7 @@ def _wide_cores(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
     for name in ("layer slice", "encoding"):
         table.add_column(name)
     for name in (*names, "bytes"):
-        table.add_column(_label(name), justify="right")
+        table.add_column(resource_label(name), justify="right")
     table.add_column("fullest")
     for core in cores:
         table.add_row(
@@ -172,13 +173,14 @@ def _wide_cores(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
             core["encoding"],
             *(_cell(core["resources"][name]) for name in names),
             f"{core['bytes']:,}",
-            f"{_label(core['limiting'])} {core['limiting_share']:.0%}",
+            f"{resource_label(core['limiting'])} {core['limiting_share']:.0%}",
             style="red" if core["limiting_share"] > 1 else None,
         )
     return table
 
 
-def _label(resource: str) -> str:
+def resource_label(resource: str) -> str:
+    """Return a resource by the name that Intel's compiler prints, or its own."""
     return _COLUMNS.get(resource, resource.replace("_", " "))
 
 
@@ -195,6 +197,8 @@ def memory_line(report: Report) -> str:
         f"{ratio:.1%} of the float network's {memory['float_bytes']:,} B; non-zero weights "
         f"alone would be {memory['synapse_payload_bytes']:,} B"
     )
+    if ratio > 1:
+        text += "; targets, state and merged poolings take more than the float weights"
     if memory["assumed"]:
         text += f" (assumed: {', '.join(memory['assumed'])})"
     return text
@@ -299,7 +303,7 @@ def _verdict(report: Report, console: Console) -> None:
         + verdict
         + terminal(
             f" {report['target']['name']}, {memory['cores_used']} of {memory['cores_available']} "
-            f"cores, fullest is core {worst['core']} ({_label(worst['limiting'])} "
+            f"cores, fullest is core {worst['core']} ({resource_label(worst['limiting'])} "
             f"{worst['limiting_share']:.0%})"
         ),
         soft_wrap=True,
