@@ -129,7 +129,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 def m4_start() -> str:
     """Return what every program for a Cortex-M4 starts with: no values in it."""
-    return _template("m4_start.c").rstrip("\n")
+    return snippet("m4_start.c")
 
 
 def snippet(template: str) -> str:
