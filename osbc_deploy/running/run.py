@@ -17,7 +17,7 @@ from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.model.readout import NO_ANSWER, classes_of, decode
 from osbc_deploy.progress import SILENT, Progress, task
-from osbc_deploy.running.image import Image
+from osbc_deploy.running.runnable import Image
 
 __all__ = ["ENGINE", "Ran", "picked", "places", "run_image"]
 
