@@ -30,6 +30,8 @@ from osbc_deploy.release.store import OnDrift, StoreFacts, make_store, open_stor
 
 HERE = Path(__file__).parent
 _RESTART = 3
+_USUAL = ("update", "boot", "confirmed")
+"""What happens to all devices."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,7 @@ def run_fleet(
         Records between two rounds of the gateway.
     program : Path
     say : callable
-        Hears what happens.
+        Hears what goes wrong, and is done about it.
     """
     baselines = [v.baseline for v in versions.values() if v.baseline is not None]
     devices = []
@@ -277,7 +279,8 @@ def run_fleet(
             for device in devices:
                 watched(device, baselines)
                 for event in device.events[device.told :]:
-                    say(f"record {event['record']}, device {device.number}: {event['text']}")
+                    if event["kind"] not in _USUAL:
+                        say(f"record {event['record']}, device {device.number}: {event['text']}")
                 device.told = len(device.events)
     return devices
 

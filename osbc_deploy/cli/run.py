@@ -82,8 +82,8 @@ def run_command(
     check_paths(None, None, test)
     with Bars(quiet=quiet) as progress:
         from osbc_deploy.running.golden import write_golden
-        from osbc_deploy.running.runnable import read_image
         from osbc_deploy.running.run import picked, places, run_image
+        from osbc_deploy.running.runnable import read_image
 
         found = read_image(image, target)
         samples = as_samples(test, "test", repeat)
