@@ -62,6 +62,7 @@ ORDER = [
     "results",
     "deployment",
     "exporting",
+    "running",
     "inspection",
     "job",
     "pipeline",

@@ -32,9 +32,18 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.folders import RUNTIME
 from osbc_deploy.writing import new_folder
 
-__all__ = ["RuntimeExport", "export_runtime", "m4_start", "render", "runtime_sources", "snippet"]
+__all__ = [
+    "BLOB",
+    "RuntimeExport",
+    "export_runtime",
+    "m4_start",
+    "render",
+    "runtime_sources",
+    "snippet",
+]
 
 FORMAT = 1
+BLOB = "network.bin"
 
 _SOURCES = ("runtime.h", "layout.h", "runtime.c", "load.c", "telemetry.c")
 
@@ -97,7 +106,7 @@ def export_runtime(network: FixedPointNetwork, folder: Path) -> RuntimeExport:
     ):
         texts[path] = render(template, values)
     contents = {path: text.encode("ascii") for path, text in texts.items()}
-    contents["network.bin"] = blob
+    contents[BLOB] = blob
     contents[FILE] = _json(about(network, blob).model_dump(by_alias=True))
     manifest = {
         "format": f"osbc-deploy/runtime/{FORMAT}",

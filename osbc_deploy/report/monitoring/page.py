@@ -8,7 +8,7 @@ from typing import Any
 from osbc_deploy.plain_text import html_page
 from osbc_deploy.report.figures import ALERT, MUTED, SERIES, axes, drawn, style
 
-__all__ = ["judgement_page", "lines"]
+__all__ = ["channel_picture", "judgement_page", "lines"]
 
 Judgement = Mapping[str, Any]
 
@@ -28,7 +28,7 @@ def judgement_page(judgement: Judgement, device: str = "") -> str:
         device=device,
         name=_name,
         still=[_name(c) for c in judgement["channels"] if c not in moving],
-        charts=[{**c, "picture": _channel(c, judgement["records"])} for c in charts],
+        charts=[{**c, "picture": channel_picture(c, judgement["records"])} for c in charts],
         histograms=[
             {**h, "picture": _histogram(h)}
             for h in sorted(judgement["histograms"], key=lambda h: (not h["alarm"], -h["peak"]))
@@ -70,7 +70,7 @@ def _place(at: Mapping[str, int]) -> str:
     return f"record {at['record']:,} (boot {at['boots']}, number {at['sequence']:,})"
 
 
-def _channel(chart: Mapping[str, Any], records: int) -> str:
+def channel_picture(chart: Mapping[str, Any], records: int) -> str:
     """Return a count over the records, and below it the chart's sum with its limit."""
     name, alarm = _name(chart), chart["alarm"]
     with style():
