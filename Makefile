@@ -57,6 +57,7 @@ docs: $(READY)
 
 docs-run: $(READY)
 	$(BIN)/python docs/execute.py
+	$(BIN)/python docs/notebooks.py --run
 
 conformance: $(READY)
 	$(BIN)/python benchmarks/conformance.py

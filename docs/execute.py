@@ -119,7 +119,7 @@ def run(page: Page, folder: Path) -> Iterator[tuple[Block, str]]:
             )
             paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
             # Tables as wide as the pages; nothing else of a terminal.
-            env = {**os.environ, "PATH": os.pathsep.join(paths)}
+            env = {**os.environ, "PATH": os.pathsep.join(paths), "COLUMNS": "80"}
             done = subprocess.run(
                 command, cwd=folder, env=env, capture_output=True, text=True, check=False
             )

@@ -24,6 +24,7 @@ ORDER = [
     "explanations",
     "_version",
     "jit",
+    "intervals",
     "plain_text",
     "limits",
     "parsing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -66,5 +67,6 @@ def table_console(file: IO[str] | None = None) -> Console:
     from rich.console import Console
 
     here = Console()
-    width = here.width if here.is_terminal else _WIDTH
+    # rich takes COLUMNS by itself.
+    width = here.width if here.is_terminal or "COLUMNS" in os.environ else _WIDTH
     return Console(file=file, width=width, force_terminal=here.is_terminal)

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from osbc_deploy.plain_text import visible
 
@@ -47,7 +47,7 @@ _VARIABLES = {
 _FALLBACK = {
     "--ink": ("#1f2328", "#e6e8ea"), "--muted": ("#57606a", "#a9b1ba"),
     "--line": ("#d0d7de", "#3b424a"), "--bad": ("#b3261e", "#ff8a80"),
-    "--k0": ("#3465a4", "#7fb0ef"),
+    "--k0": ("#3465a4", "#7fb0ef"), "--paper": ("#ffffff", "#15181c"),
 }  # fmt: skip
 """Light and dark, for a picture that stands alone in a file."""
 
@@ -89,11 +89,12 @@ def axes(
     return figure, figure.add_axes(box)
 
 
-def logarithmic(axis: Axis) -> None:
+def logarithmic(ax: Axes, which: Literal["x", "y"]) -> None:
     """Make an axis logarithmic, with plain numbers that stay where it spans less than a decade."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
+    axis: Axis = ax.xaxis if which == "x" else ax.yaxis
+    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
     axis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -165,6 +166,6 @@ def _colors() -> str:
         "".join(f"{name}: {pair[k]}; " for name, pair in _FALLBACK.items()) for k in (0, 1)
     )
     return (
-        f"\n <style>svg {{ {light}}} "
+        f"\n <style>svg {{ {light}background: var(--paper); }} "
         f"@media (prefers-color-scheme: dark) {{ svg {{ {dark}}} }}</style>"
     )

@@ -59,3 +59,14 @@ def test_a_page_is_followed_from_top_to_bottom(execute: ModuleType, tmp_path: Pa
     page.write_text("```sh\nexit 3\n```\n")
     with pytest.raises(SystemExit, match="exit 3"):
         execute.renewed(execute.read(page), tmp_path)
+
+
+def test_notebooks_are_those_of_the_tutorials(execute: ModuleType) -> None:
+    pytest.importorskip("nbformat")
+    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "docs" / "notebooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for path, text in module.notebooks():
+        assert path.read_text("utf-8") == text, f"{path}: python docs/notebooks.py renews it"

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from osbc_deploy.intervals import wilson
 from osbc_deploy.plain_text import html_page
 from osbc_deploy.report.deployment.terminal import resource_label, sides
 from osbc_deploy.report.figures import SERIES, axes, drawn, style
 from osbc_deploy.report.measures import layer_measures, total_loss
-from osbc_deploy.verification.metrics import wilson
 
 __all__ = ["report_page"]
 

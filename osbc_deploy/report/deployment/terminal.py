@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,7 +55,7 @@ def print_report(report: Report, console: Console, *, details: bool = True) -> N
     _verdict(report, console)
     lines = [accuracy_line(report), fidelity_line(report), memory_line(report)]
     lines += [*_activity(report)] if details else []
-    for line in [*lines, *input_lines(report)]:
+    for line in [*lines, *input_lines(report), *_leftovers(report["cores"])]:
         console.print(terminal(line), soft_wrap=True)
     console.print(_layers(report, details))
     tables = cores_tables(report["cores"], _cores_title(report), console.width)
@@ -81,6 +82,9 @@ def print_warnings(warnings: Sequence[str], console: Console) -> None:
     for warning in warnings:
         console.print(terminal(f"warning: {warning}", "bold yellow"), soft_wrap=True)
 
+
+_RANGE = re.compile(r"(\d+):(\d+)")
+"""A slice of a layer without channels."""
 
 _DETAILS = ("selection", "variant")
 """Columns of layers that only -v shows."""
@@ -286,6 +290,19 @@ def sides(backend: str, reference: str) -> tuple[str, str]:
     if reference == "specification":
         return "NumPy specification", "the compiled engine"
     return backend, f"the {reference}"
+
+
+def _leftovers(cores: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for every core that holds the last neuron of a layer and no other."""
+    found = []
+    for core in cores:
+        ends = _RANGE.fullmatch(core["slice"])
+        if ends and int(ends[1]) > 0 and int(ends[2]) - int(ends[1]) == 1:
+            found.append(
+                f"core {core['core']} holds one neuron of layer {core['layer']}: one neuron less "
+                "in that layer saves the core"
+            )
+    return found
 
 
 def _verdict(report: Report, console: Console) -> None:

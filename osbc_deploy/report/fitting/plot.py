@@ -28,8 +28,8 @@ def front_svg(result: FitResult) -> str:
 
     limit = result.budget.cores if cores else result.budget.memory
     with style():
-        figure, ax = axes(640, 400, left=84, top=30)
-        logarithmic(ax.yaxis)
+        figure, ax = axes(640, 440, left=84, top=92)
+        logarithmic(ax, "y")
         ax.set_xlabel("cores" if cores else "memory, KB (1000 B)")
         ax.set_ylabel("membrane loss, relative")
         if cores:
@@ -48,7 +48,7 @@ def front_svg(result: FitResult) -> str:
             *point(result.plan),
             "D", color=INK, markersize=8, label=_chosen(result, per_word), gid="osbc-chosen",
         )  # fmt: skip
-        ax.legend(loc="upper right")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1.02), borderaxespad=0)
         title = "membrane loss against " + ("cores" if cores else "memory")
         return drawn(figure, f"{title}; {_chosen(result, per_word)}", alone=True) + "\n"
 

@@ -44,7 +44,7 @@ def _pictures(
             continue
         with style():
             figure, ax = axes(480, 330)
-            logarithmic(ax.xaxis)
+            logarithmic(ax, "x")
             ax.set_xlabel(title)
             ax.set_ylabel(f"{report['score']} in fixed point, %")
             front = _front([(c[key], c["score"]) for c in shown if c["fits"]])
