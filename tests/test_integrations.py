@@ -8,9 +8,10 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from osbc_deploy.report.rendering import save
-from verified import verification
+import small_models
+from osbc_deploy import deploy
 
 ROOT = Path(__file__).parents[1]
 BUDGET = "schema = 1\n[budget]\ncores = {}\nmismatched_spikes = 0\n"
@@ -25,7 +26,9 @@ def block(name: str, after: str) -> str:
 
 
 def test_the_action_and_the_hook_check_a_deployment(tmp_path: Path) -> None:
-    save(verification().deployment, tmp_path / "image")
+    common: dict[str, Any] = {"backend": "engine", "backend_samples": 1, "tune": False}
+    done = deploy(small_models.model(), small_models.data(), target="loihi2", **common)
+    done.save(tmp_path / "image")
     summary = tmp_path / "summary.md"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "CHECKED": "image", "BUDGET": "b.toml", "TARGET": "",
@@ -40,6 +43,6 @@ def test_the_action_and_the_hook_check_a_deployment(tmp_path: Path) -> None:
     for cores, code in ((9, 0), (1, 4)):
         (tmp_path / "b.toml").write_text(BUDGET.format(cores))
         for command in commands:
-            done = subprocess.run(command, cwd=tmp_path, env=env, check=False, capture_output=True)
-            assert done.returncode == code, done.stderr
+            run = subprocess.run(command, cwd=tmp_path, env=env, check=False, capture_output=True)
+            assert run.returncode == code, run.stderr
     assert "| cores |" in summary.read_text()

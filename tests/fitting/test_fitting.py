@@ -277,7 +277,7 @@ def test_what_cannot_be_kept_names_layer_excess_and_remedies(call: Any) -> None:
     # Not the one whole word that 10 bytes hold.
     with pytest.raises(FitError, match=r"fits 10 B .*\n.* 10 B allowed"):
         call(memory=10)
-    with pytest.raises(FitError, match="make layers smaller"):
+    with pytest.raises(FitError, match="there are 3 layers: allow 3 cores"):
         call(cores=2)
     with pytest.raises(FitError, match="loses .* of the samples, 0.00% are allowed"):
         call(accuracy_drop=0.0, bits=(2,), labels=False)
