@@ -2,6 +2,7 @@
 #   make demo    deploy the bundled network
 #   make test    run the tests
 #   make check   lint and types
+#   make fleet   twenty devices, a bad update and sensors in trouble: fleet/fleet.html (minutes)
 #   make dist    sdist and wheel, built and tried
 #   make coverage   the tests, and the lines and branches they never reach
 #   make mutants MODULE=osbc_deploy/limits.py   changes of a module that no test notices (minutes to hours)
@@ -16,7 +17,7 @@ LAVA := lava-nc==0.10.0
 # What these declare beside what they need would bring another torch (see CONTRIBUTING.md).
 FRAMEWORKS := snntorch neurobench 'spikingjelly; python_version >= "3.11"'
 
-.PHONY: setup demo test lint types check conformance coverage dist mutants clean
+.PHONY: setup demo fleet test lint types check conformance coverage dist mutants clean
 
 setup: $(READY)
 
@@ -32,6 +33,9 @@ $(READY): pyproject.toml $(CONSTRAINTS) Makefile .ci/match_torchvision.py
 
 demo: $(READY)
 	$(BIN)/osbc-deploy --target loihi2-sim
+
+fleet: $(READY)
+	$(BIN)/python examples/fleet/run.py -o fleet
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -61,6 +61,7 @@ ORDER = [
     "results",
     "deployment",
     "exporting",
+    "running",
     "inspection",
     "job",
     "pipeline",

@@ -28,6 +28,7 @@ from osbc_deploy.cli.monitor import monitor_group
 from osbc_deploy.cli.options import ARGUMENTS
 from osbc_deploy.cli.release import release_group
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
+from osbc_deploy.cli.run import run_command
 from osbc_deploy.cli.sweep import sweep_command
 from osbc_deploy.cli.telemetry import telemetry_group
 from osbc_deploy.cli.verify import verify_command
@@ -100,6 +101,7 @@ cli.add_command(check_command)
 cli.add_command(diff_command)
 cli.add_command(map_command)
 cli.add_command(export_command)
+cli.add_command(run_command)
 cli.add_command(release_group)
 cli.add_command(telemetry_group)
 cli.add_command(monitor_group)

@@ -7,7 +7,7 @@ from typing import Any
 
 from osbc_deploy.plain_text import html_page
 
-__all__ = ["judgement_page", "lines"]
+__all__ = ["judgement_curves", "judgement_page", "lines"]
 
 Judgement = Mapping[str, Any]
 
@@ -26,7 +26,7 @@ def judgement_page(judgement: Judgement, device: str = "") -> str:
         device=device,
         name=_name,
         still=[_name(c) for c in judgement["channels"] if c not in moving],
-        charts=[{**c, **_curves(c, judgement["records"])} for c in charts],
+        charts=[{**c, **judgement_curves(c, judgement["records"])} for c in charts],
         histograms=[
             {**h, "bars": _bars(h["usual"], h["seen"])}
             for h in sorted(judgement["histograms"], key=lambda h: (not h["alarm"], -h["peak"]))
@@ -79,8 +79,8 @@ def _y(value: float, low: float, high: float) -> float:
     return _HEIGHT - _HEIGHT * (value - low) / (high - low)
 
 
-def _curves(chart: Mapping[str, Any], records: int) -> dict[str, Any]:
-    """Return the lines of a channel's two pictures."""
+def judgement_curves(chart: Mapping[str, Any], records: int) -> dict[str, Any]:
+    """Return the lines of a channel's two pictures, 320 by 90."""
     largest = max((abs(v) for v in chart["values"]), default=0.0) * 1.1 or 1.0
     top = min(max(1.2, *(s * 1.05 for s in chart["sums"])), _TIMES)
 
