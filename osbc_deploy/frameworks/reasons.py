@@ -84,8 +84,8 @@ _REASONS = {
 NOT_READ = {
     "sinabs": (
         "sinabs",
-        "its neurons fire as often in a step as their potential holds thresholds, and the potential "
-        "is cut off at min_v_mem; a chip's neurons fire once in a step and have no such floor",
+        "its neurons fire as often in a step as their potential holds thresholds, and that is cut "
+        "off at min_v_mem; a chip's neurons fire once in a step and have no such floor",
         "Train it with spike_fn=SingleSpike and min_v_mem=None, and give the same network in "
         "SpikingJelly (IFNode with v_reset=None fires as IAF does then). A NIR file of it as it is "
         "holds neurons that fire once in a step, so it is another network: deploy tells its "
