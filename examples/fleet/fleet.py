@@ -314,7 +314,7 @@ def watched(device: Device, baselines: Sequence[Baseline]) -> None:
     if found["verdict"] != "ok":
         first = found["moved"][0] if found["moved"] else found["health"][0]["what"]
         device.note(found["verdict"], f"the gateway says {found['verdict']}",
-                    f"{found['verdict']}, {first} moved first")  # fmt: skip
+                    f"{first} moved first")  # fmt: skip
     if found["action"] == "rollback":
         device.note("rollback", f"the gateway takes version {device.version} back")
         device.boot()
