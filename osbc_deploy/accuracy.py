@@ -10,7 +10,7 @@ import numpy as np
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import DataError, UsageError
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.lower.lowering import Lowered
 from osbc_deploy.model.readout import NO_ANSWER, decode, shared_answers
@@ -154,7 +154,7 @@ def check_classes(data: Sequence[Samples], outputs: int, classes: int | None = N
             else " If each output is a class of its own, and the data hold only the first ones, "
             f"say so with --classes {outputs}."
         )
-        raise ArtefactError(
+        raise DataError(
             f"{said}: {known} classes are told apart by {outputs} outputs, at most "
             f"{2 * known - 1} are allowed. The class is the largest output's number, which is "
             "wrong where several outputs vote for one class (a voting layer or population code "
@@ -167,13 +167,13 @@ def check_labels(data: Sequence[Samples], outputs: int) -> list[tuple[str, int]]
 
     Raises
     ------
-    ArtefactError
+    DataError
         For labels that no output stands for, which would only count as wrong answers.
     """
     highest = [(s.name, int(s.labels.max())) for s in data if s.labels is not None]
     for name, label in highest:
         if label >= outputs:
-            raise ArtefactError(
+            raise DataError(
                 f"{name}: labels go up to {label}, the network's {outputs} outputs stand for "
                 f"0 to {outputs - 1}. Number the classes from 0, or give data of its classes."
             )

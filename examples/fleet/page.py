@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from fleet import Device, Version
 
-from osbc_deploy.report.monitoring.page import judgement_curves
+from osbc_deploy.report.monitoring.page import channel_picture
 
 _WIDTH, _ROW, _LEFT = 1000, 26, 36
 _NOTICED = ("drift", "unhealthy", "reverted")
@@ -116,5 +116,5 @@ def _picture(device: int, judgement: Mapping[str, Any]) -> dict[str, Any]:
     """Return the channel of a device's last judgement that moved most."""
     chart = max(judgement["channels"], key=lambda c: (c["alarm"], c["peak"]))
     name = f"{chart['layer']}: {chart['what']}" if chart["layer"] else chart["what"]
-    curves = judgement_curves(chart, judgement["records"])
-    return {"device": device, "name": name, "chart": chart, **curves}
+    picture = channel_picture(chart, judgement["records"])
+    return {"device": device, "name": name, "chart": chart, "picture": picture}
