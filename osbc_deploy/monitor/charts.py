@@ -7,24 +7,10 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.jit import compiled
 
-__all__ = ["REFERENCE", "count_alarms", "most_of_a_record", "run_charts"]
+__all__ = ["REFERENCE", "count_alarms", "run_charts"]
 
 REFERENCE = 0.5
 """What a chart forgives each record, in standard deviations: half of the shift it is best at."""
-
-
-_USUAL = 4.0
-"""Standard deviations that a record may be off by and still count whole, whatever the threshold."""
-
-
-@compiled
-def most_of_a_record(threshold: float) -> float:
-    """Return what a record counts at most, so that one that is odd is no drift yet.
-
-    What is rare, such as a burst of clipping, a baseline may never show. More than one record in a
-    row must say so (Lucas and Crosier, 1982, "Robust CUSUM").
-    """
-    return max(threshold / 2.0, _USUAL)
 
 
 @compiled
@@ -86,7 +72,7 @@ def count_alarms(
     reference, threshold : float
     """
     n, channels = scores.shape
-    alarms, most = 0, most_of_a_record(threshold)
+    alarms = 0
     high, low = np.zeros(channels), np.zeros(channels)
     for r in range(starts.shape[0]):
         high[:] = 0.0
@@ -96,7 +82,6 @@ def count_alarms(
             alarm = False
             for c in range(channels):
                 z = (scores[row, c] - means[r, c]) * scales[r, c]
-                z = min(max(z, -most), most)
                 up, down = high[c] + z - reference, low[c] - z - reference
                 high[c] = up if up > 0.0 else 0.0
                 low[c] = down if down > 0.0 else 0.0

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import rel_entr
 
 from osbc_deploy.arrays import FloatArray, IntArray
-from osbc_deploy.monitor.charts import REFERENCE, count_alarms, most_of_a_record
+from osbc_deploy.monitor.charts import REFERENCE, count_alarms
 from osbc_deploy.monitor.whitening import Autoregression, fit
 
 __all__ = [
@@ -57,10 +57,9 @@ class ChartLimits:
     needed: int
 
     def scores(self, values: FloatArray) -> FloatArray:
-        """Return standardized residuals (n, C) of a stream (n, C), as far as they count."""
-        most = most_of_a_record(self.threshold)
+        """Return standardized residuals (n, C) of a stream (n, C)."""
         found = [c.scores(values[:, i]) for i, c in enumerate(self.channels)]
-        return np.clip(np.stack(found, axis=1), -most, most)
+        return np.stack(found, axis=1) if found else np.zeros((len(values), 0))
 
 
 def block_length(records: int) -> int:
@@ -95,7 +94,7 @@ def chart_limits(values: FloatArray, grains: FloatArray, records_between: float)
     """
     channels = tuple(fit(values[:, c], float(grains[c])) for c in range(values.shape[1]))
     n, block = len(values), block_length(len(values))
-    scores = ChartLimits(channels, math.inf, 0).scores(values)
+    scores = ChartLimits(channels, 0.0, 0).scores(values)
     records = math.ceil(records_between)
     streams = int(np.clip(_SIMULATED // records, *_STREAMS))
     random = np.random.default_rng(_SEED)
