@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from _bundled import bundled
 
-from osbc_deploy.firmware.footprint import FLAGS, measure
+from osbc_deploy.firmware.footprint import measure
 from osbc_deploy.firmware.library import CExport, export_c
+from osbc_deploy.firmware.machine import FLAGS
 from osbc_deploy.fixedpoint import run
 
 BUILDS = {

@@ -27,8 +27,8 @@ import numpy as np
 from _bundled import bundled
 
 from osbc_deploy.errors import ArtefactError
-from osbc_deploy.firmware.footprint import FLAGS
 from osbc_deploy.firmware.layout import HEADER
+from osbc_deploy.firmware.machine import FLAGS
 from osbc_deploy.firmware.read import read_blob
 from osbc_deploy.firmware.runtime import RuntimeExport, export_runtime
 from osbc_deploy.testing import Case, random_networks

@@ -8,7 +8,7 @@ from pathlib import Path
 from osbc_deploy.arguments import Data
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.deployment import Deployment
-from osbc_deploy.errors import ArtefactError, PluginError, UnsupportedModelError, UsageError
+from osbc_deploy.errors import ArtefactError, ChipLimitError, PluginError, UsageError
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.format import (
     FORMATS,
@@ -25,7 +25,7 @@ from osbc_deploy.parsing import parse_json
 from osbc_deploy.plugins import REPAIR
 from osbc_deploy.writing import check_file, check_folder
 
-__all__ = ["export"]
+__all__ = ["chip_of", "export"]
 
 
 def export(
@@ -87,7 +87,7 @@ def export(
         check_folder(output, written.folder)
     else:
         check_file(output, parents=True)
-    chip = _chip(network, target)
+    chip = chip_of(network, target)
     if isinstance(network, Deployment):
         fixed = network.lowered.network
     elif isinstance(network, FixedPointNetwork):
@@ -95,7 +95,7 @@ def export(
     else:
         fixed = read_stored(Path(network), chip.number_formats if chip else None)
     if (asked := fixed.formats.arithmetic) not in written.arithmetics:
-        raise UnsupportedModelError(
+        raise ChipLimitError(
             f"format: {format!r} holds integers of {' and '.join(written.arithmetics)}, those of "
             f"the network are of {asked}. Deploy it on a target of that arithmetic, or take "
             "another --format."
@@ -126,7 +126,7 @@ def _check_options(form: Format, options: Mapping[str, object]) -> None:
         raise UsageError(f"{listed}: belong to --format {' and '.join(heeding)}. Leave them out.")
 
 
-def _chip(
+def chip_of(
     network: Deployment | FixedPointNetwork | StrPath, target: Target | StrPath | None
 ) -> Target | None:
     """Return the target asked for, or the one deployed on where that is known."""

@@ -11,9 +11,9 @@ import logging
 import multiprocessing
 import platform
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -70,21 +70,32 @@ class Team:
         ------
         ClusterError
         """
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-            # A task, and not scattered data: it is made again when the worker that holds it dies.
-            shared = self.client.submit(_itself, common, pure=False)
-            tasks = [
-                self.client.submit(
-                    _done, __version__, self.threads, work, shared, item, pure=False,
-                    priority=-number,
-                )
-                for number, item in enumerate(items)
-            ]  # fmt: skip
+        # A task, and not scattered data: it is made again when the worker that holds it dies.
+        shared = self._submitted(0, _itself, common)
+
+        def begun(number: int) -> Future[Any]:
+            given = (__version__, self.threads, work, shared, items[number])
+            return self._submitted(-number, _done, *given)
+
+        tasks = [begun(number) for number in range(len(items))]
         numbers = {task.key: number for number, task in enumerate(tasks)}
+        suspects = []
         for task in self._ended(tasks):
             number = numbers[task.key]
+            if task.status == "error" and isinstance(task.exception(), KilledWorker):
+                suspects.append(number)
+            else:
+                yield number, _result(task, items[number])
+        # A worker that dies takes the item that waits there with it: which of them is the cause
+        # is seen only where each is alone.
+        for number in sorted(suspects):
+            (task,) = self._ended([begun(number)])
             yield number, _result(task, items[number])
+
+    def _submitted(self, priority: int, function: Callable[..., Any], *given: Any) -> Future[Any]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+            return self.client.submit(function, *given, pure=False, priority=priority)
 
     def _ended(self, tasks: Sequence[Future[Any]]) -> Iterator[Future[Any]]:
         """Yield tasks as they end, until there is nobody left to do them."""
@@ -175,7 +186,12 @@ def on_this_machine(workers: int) -> Iterator[Team]:
                 "--workers 1, which is this process."
             ) from error
         with cluster, Client(cluster, set_as_default=False) as client:
-            yield Team(client, max(1, cores() // workers))
+            try:
+                yield Team(client, max(1, cores() // workers))
+            finally:
+                # A worker that is just starting again cannot be closed.
+                with suppress(TimeoutError):
+                    client.wait_for_workers(workers, timeout=_GATHER)
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from osbc_deploy.errors import BackendError
 from osbc_deploy.firmware.library import CExport
+from osbc_deploy.firmware.machine import FLAGS
 
-__all__ = ["FLAGS", "Footprint", "check_compiler", "measure"]
+__all__ = ["Footprint", "check_compiler", "measure"]
 
-FLAGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 _CORTEX_M4 = ("-mcpu=cortex-m4", "-mthumb", "-ffreestanding")
 _TIMEOUT = 300.0
 

@@ -57,7 +57,7 @@ class Arithmetic:
         Returns a line for everything in a network that the registers cannot hold.
     check_features : callable
         Refuses a float network whose neurons cannot compute like this, by an
-        UnsupportedModelError.
+        ChipLimitError.
     lower : callable
         See :func:`osbc_deploy.lower.lowering.lower`, which calls it.
     unmeasured : callable

@@ -120,7 +120,10 @@ def _delivered(
     """Return the activation (n, size) that spikes of one step cause."""
     connection = projection.connection
     s = (sent if projection.graded else sent != 0).astype(weight.dtype)
-    total = connection.total(s, weight, shape).astype(np.int64)
+    # A product may raise the processor's flag for lanes that it computes and throws away
+    # (numpy issue 24067). Of integers below the mantissa's limit none is invalid.
+    with np.errstate(invalid="ignore"):
+        total = connection.total(s, weight, shape).astype(np.int64)
     a = shift(total, projection.weight_exp)
     return wrap_accumulator(a, formats) if connection.wraps else a
 

@@ -74,7 +74,7 @@ def lower(
 
     Raises
     ------
-    UnsupportedModelError
+    ChipLimitError
         When neurons need a feature the chip lacks, or projections cannot deliver in time, all of
         them listed.
     """

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.errors import ChipLimitError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedConv, FixedPopulation, FixedProjection
 from osbc_deploy.fixedpoint.ranges import MAX_DELAY
@@ -96,9 +96,7 @@ def timing(network: Network) -> Timing:
             late = shown if projection.pre == INPUT else relays
             late[projection.name] = int(extra[0])
     if offenders:
-        raise UnsupportedModelError(
-            "network: projections the chip cannot deliver in time", offenders
-        )
+        raise ChipLimitError("network: projections the chip cannot deliver in time", offenders)
     return Timing(delays, relays, shown)
 
 

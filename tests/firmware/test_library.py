@@ -15,8 +15,9 @@ import pytest
 
 from osbc_deploy.errors import BackendError, UnsupportedModelError, UsageError
 from osbc_deploy.firmware.blob import write_blob
-from osbc_deploy.firmware.footprint import FLAGS, measure
+from osbc_deploy.firmware.footprint import measure
 from osbc_deploy.firmware.library import CExport, export_c
+from osbc_deploy.firmware.machine import FLAGS
 from osbc_deploy.firmware.names import check_name
 from osbc_deploy.firmware.tables import lay_out
 from osbc_deploy.fixedpoint.coding import InputFormat

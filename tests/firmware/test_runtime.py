@@ -16,7 +16,7 @@ import pytest
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UsageError
 from osbc_deploy.firmware import RUNTIME
-from osbc_deploy.firmware.footprint import FLAGS
+from osbc_deploy.firmware.machine import FLAGS
 from osbc_deploy.firmware.runtime import RuntimeExport, export_runtime, runtime_sources
 from osbc_deploy.firmware.tables import lay_out
 from osbc_deploy.fixedpoint.engine import run

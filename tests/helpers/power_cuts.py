@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hypothesis import strategies as st
 from typing_extensions import Self
 
-from osbc_deploy.firmware.footprint import FLAGS
+from osbc_deploy.firmware.machine import FLAGS
 from osbc_deploy.release import checks
 from osbc_deploy.release.checks import Device, RefusedError
 from osbc_deploy.release.journal import NOBODY, Reason, State

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.errors import ChipLimitError
 from osbc_deploy.lower.timing import timing
 from osbc_deploy.model.graph import INPUT, Network, Population
 
@@ -16,7 +16,7 @@ def check_features(network: Network) -> None:
 
     Raises
     ------
-    UnsupportedModelError
+    ChipLimitError
         With every offender.
     """
     offenders = [line for p in network.populations for line in _odd_neurons(network, p)]
@@ -26,7 +26,7 @@ def check_features(network: Network) -> None:
         late = {**times.delays, **times.relays, **times.shown}
         offenders = [f"{name}: skips neurons; this chip has no delays" for name in late]
     if offenders:
-        raise UnsupportedModelError(
+        raise ChipLimitError(
             "network: neurons or connections that Xylo's arithmetic does not have",
             offenders,
             "Change the network and train again.",

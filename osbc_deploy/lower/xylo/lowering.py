@@ -21,7 +21,7 @@ from osbc_deploy.arrays import InputArray
 from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import kind_of
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.errors import ChipLimitError
 from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.connections import FixedDense
 from osbc_deploy.fixedpoint.engine import EngineRun, run
@@ -83,7 +83,7 @@ def lower(
             progress.advance()
     whole = building.network_of(layers)
     if wrong := faults(whole):
-        raise UnsupportedModelError("network: integers the chip's registers cannot hold", wrong)
+        raise ChipLimitError("network: integers the chip's registers cannot hold", wrong)
     final = building.run(layers, signal, layers)
     return Lowered(whole, tuple(notes), dict(final.activity))
 
@@ -92,7 +92,7 @@ def _check_input(coding: InputFormat) -> None:
     if coding.kind != "values" and coding.high <= MOST_SPIKES["input"] and not coding.signed:
         return
     holds = "real values" if coding.kind == "values" else f"numbers of {coding.bits} bits"
-    raise UnsupportedModelError(
+    raise ChipLimitError(
         f"input: holds {holds}, this chip takes 0 to {MOST_SPIKES['input']} spikes in a step. Give "
         "spikes, or counts of spikes."
     )

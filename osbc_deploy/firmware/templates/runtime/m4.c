@@ -3,7 +3,9 @@
  * Files are read and written by semihosting, which debuggers and QEMU understand:
  *     qemu-system-arm -M mps2-an386 -nographic -semihosting -kernel osbc_m4.elf
  * Where there is a file rasters.bin, its samples are run, and their outputs written to outputs.bin;
- * both are those of the host program. Another network.bin runs without a new build.
+ * both are those of the host program. Where there is a file states.bin, it takes the state buffer
+ * after every step. Another network.bin runs without a new build.
+ * ticks.bin gets how far the board's timer went in every step.
  */
 #include "../@P@_runtime.h"
 
@@ -15,6 +17,7 @@ static int32_t blob[BLOB_BYTES / 4u], state[STATE_BYTES / 4u], input[STEP_BYTES 
 static int32_t output[STEP_BYTES / 4u];
 
 @start@
+@ticks@
 
 /* Open a file of the host to read (mode 1) or write (5); UINT32_MAX where that fails. */
 static uint32_t open_file(const char *name, uint32_t length, uint32_t mode)
@@ -40,8 +43,12 @@ static const char *run(const @P@_network *network, uint32_t rasters)
 {
     int format = @P@_input_format(network);
     uint32_t bytes = @P@_inputs(network) * (uint32_t)(format < 0 ? -format : format);
-    uint32_t answer = @P@_outputs(network) * 4u, outputs, sizes[2], sample, t;
-    outputs = open_file("outputs.bin", 11u, 5u);
+    uint32_t answer = @P@_outputs(network) * 4u, kept = @P@_state_size(network), sizes[2], sample, t;
+    uint32_t outputs = open_file("outputs.bin", 11u, 5u), states = open_file("states.bin", 10u, 1u);
+    uint32_t counts = open_file("ticks.bin", 9u, 5u), began;
+    if (states != UINT32_MAX) {
+        states = open_file("states.bin", 10u, 5u);
+    }
     if (outputs == UINT32_MAX || transfer(0x06, rasters, sizes, 8u) != 8u) {
         return "rasters.bin, outputs.bin: cannot be read and written\n";
     }
@@ -53,8 +60,16 @@ static const char *run(const @P@_network *network, uint32_t rasters)
             if (transfer(0x06, rasters, input, bytes) != bytes) {
                 return "rasters.bin: ends before the last step\n";
             }
+            began = ticks();
             if (@P@_step(network, state, input, output) != @U@_OK) {
                 return "a current left the chip's range\n";
+            }
+            began = ticks() - began;
+            if (transfer(0x05, counts, &began, 4u) != 4u) {
+                return "ticks.bin: cannot be written\n";
+            }
+            if (states != UINT32_MAX && transfer(0x05, states, state, kept) != kept) {
+                return "states.bin: cannot be written\n";
             }
             if (transfer(0x05, outputs, output, answer) != answer) {
                 return "outputs.bin: cannot be written\n";
@@ -91,6 +106,7 @@ void m4_start(void)
     for (to = &m4_bss_start; to < &m4_bss_end; to++) {
         *to = 0;
     }
+    start_ticks();
     wrong = load_and_run();
     (void)semihosting(0x04, wrong == NULL ? "osbc: done\n" : wrong);
     /* 0x20026 tells QEMU that the program ended well, 0x20024 that it did not. */

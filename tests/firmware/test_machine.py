@@ -1,0 +1,54 @@
+"""The runtime gives the engine's bits here and on every core that QEMU emulates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from osbc_deploy.errors import BackendError
+from osbc_deploy.firmware.blob import write_blob
+from osbc_deploy.firmware.machine import MACHINES, Machine, built
+from osbc_deploy.firmware.read import read_blob
+from osbc_deploy.firmware.tables import lay_out
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.testing import random_networks
+from osbc_deploy.testing.backends import engine_states
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_one_program_computes_the_engines_bits(name: str, formats: NumberFormats) -> None:
+    machine = MACHINES[name]
+    if machine.missing:
+        pytest.skip(f"{', '.join(machine.missing)} cannot be found")
+    with built(machine) as program:
+        for case in random_networks(3, formats, start=5):
+            blob = write_blob(case.network, lay_out(case.network))
+            done = program.run(blob, case.spikes, states=True, count=machine.counts)
+            expected = engine_states(case)
+            assert np.array_equal(done.output, expected.output), case.features
+            assert done.states is not None
+            for p, part in zip(case.network.populations, read_blob(blob).populations, strict=True):
+                v = part.fields["state"] + p.size * part.fields["keeps_u"]
+                assert np.array_equal(done.states[:, :, v : v + p.size], expected.v[p.name])
+            if done.instructions is not None:
+                # Every neuron and every input is looked at.
+                looked_at = sum(p.size for p in case.network.populations)
+                assert done.instructions.shape == case.spikes.shape[:2]
+                assert (done.instructions > looked_at).all()
+
+
+def test_what_cannot_be_is_said(formats: NumberFormats) -> None:
+    case = random_networks(1, formats)[0]
+    with built(MACHINES["host-c"]) as program:
+        blob = write_blob(case.network, lay_out(case.network))
+        with pytest.raises(BackendError, match="host-c: does not count instructions"):
+            program.run(blob, case.spikes, count=True)
+        with pytest.raises(BackendError, match=r"host-c: ended with code 2 .*before the last step"):
+            program.run(blob, case.spikes[..., :-1])
+    missing = Machine("m", "", "", "gcc", emulator=("no-such-qemu",))
+    for machine, options, said in (
+        (missing, [], "m: no-such-qemu cannot be found. Install no-such-qemu"),
+        (MACHINES["host-c"], ["-Dlong=short"], "gcc: ended with code 1"),
+    ):
+        with pytest.raises(BackendError, match=said), built(machine, options):
+            pass
