@@ -62,6 +62,11 @@ def _odd_neurons(network: Network, population: Population) -> Iterator[str]:
 
 def _odd_ways(network: Network) -> Iterator[str]:
     output = network.output.name
+    if len(network.populations) == 1:
+        yield (
+            "network: one layer of neurons; hidden neurons are needed, and outputs behind them "
+            "(at_least_two_neuron_layers_needed)"
+        )
     for p in network.projections:
         if p.connection.convolutional:
             yield f"{p.name}: a convolution; this chip connects neurons one by one"
@@ -70,6 +75,9 @@ def _odd_ways(network: Network) -> Iterator[str]:
         if p.delay is not None and p.delay.any():
             yield f"{p.name}: synaptic delays; this chip has none"
         if p.pre == output:
-            yield f"{p.name}: spikes of the outputs, which leave the chip"
+            yield (
+                f"{p.name}: spikes of the outputs, which leave the chip "
+                "(output_neurons_cannot_be_recurrent)"
+            )
         if p.pre == INPUT and p.post == output and len(network.populations) > 1:
             yield f"{p.name}: input to the outputs, which only hear hidden neurons"
