@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _xylo_models import letters, norse_net, snntorch_net, train
 
 import osbc_deploy
-from _xylo_models import letters, norse_net, snntorch_net, train
 
 RESULT = Path(__file__).parent / "results" / "xylo_braille.json"
 NETWORKS = {"snntorch": snntorch_net, "norse": norse_net}

@@ -4,9 +4,9 @@ With weights :math:`w = s_j q` (code q, scale :math:`s_j` of neuron j) and an ex
 weights are :math:`2^m q`, so its potential is that of the float neuron times
 :math:`K_j = 2^m / (s_j g_j)`, with g the gain of its shift decays (:mod:`.shifts`). Thresholds and
 biases are multiplied by the same. Each of the core's three weight memories shifts all that it holds
-by one number, which takes what the codes' own 8 bits leave of m; so all hidden neurons share m. The
-largest m is taken that keeps the 16-bit states in range, with headroom over what the calibration
-samples reach.
+by one number, which takes what the codes' own 8 bits leave of m; so all hidden neurons share m, and
+where it is below 0, codes lose bits. The largest m is taken that keeps the 16-bit states in range,
+with headroom over what the calibration samples reach.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from osbc_deploy.lower.coding import payload
 from osbc_deploy.lower.lowering import HEADROOM, Lowered
 from osbc_deploy.lower.scaling import Layer
 from osbc_deploy.lower.xylo.features import check_features
-from osbc_deploy.lower.xylo.neurons import Neurons, neurons_of
+from osbc_deploy.lower.xylo.neurons import LOWEST, Neurons, neurons_of
 from osbc_deploy.lower.xylo.notes import notes_of
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.notation import Readout
@@ -74,9 +74,9 @@ def lower(
                 more = building.layers(group, m)
                 done = building.run([*layers, *more], signal, more)
                 over = _over(more, done, formats)
-                if over <= 1.0 or m <= 0:
+                if over <= 1.0 or m <= LOWEST:
                     break
-                m = max(0, m - max(1, math.ceil(math.log2(over))))
+                m = max(LOWEST, m - max(1, math.ceil(math.log2(over))))
             layers += more
             for neurons, (_, population) in zip(group, more, strict=True):
                 notes += notes_of(neurons, population, m, over, done)

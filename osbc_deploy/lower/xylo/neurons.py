@@ -19,7 +19,10 @@ from osbc_deploy.lower.timing import Timing
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.neurons import LinearDynamics
 
-__all__ = ["Neurons", "dynamics", "neurons_of", "unmeasured"]
+__all__ = ["LOWEST", "Neurons", "dynamics", "neurons_of", "unmeasured"]
+
+LOWEST = -4
+"""Smallest exponent: half of the bits of a weight are left."""
 
 
 def dynamics(population: Population, formats: NumberFormats) -> LinearDynamics:
@@ -52,7 +55,8 @@ class Neurons:
         """The largest m that thresholds, biases and the weights' shifts allow."""
         top = 1 << (self.formats.bias_mant_bits - 1)
         most = max(self.vth.max() / self.formats.vth_max, np.abs(self.bias).max() / (top - 1))
-        return min(self.highest, math.floor(-math.log2(most)) if most > 0 else self.highest)
+        bound = math.floor(-math.log2(most)) if most > 0 else self.highest
+        return max(LOWEST, min(self.highest, bound))
 
     @property
     def highest(self) -> int:
@@ -82,7 +86,10 @@ class Neurons:
         projections = []
         own = self.formats.weight_shift(self._stored)
         for p, q in zip(self.network.afferents(self.population.name), self.layer, strict=True):
-            codes = q.codes.astype(np.int64) << (m - shift[p.pre == INPUT] + own)
+            places = m - shift[p.pre == INPUT]
+            # Below 0, codes lose bits.
+            codes = np.rint(q.codes * 2.0 ** min(places, 0)).astype(np.int64)
+            codes <<= max(places, 0) + own
             projections.append(
                 FixedProjection(
                     p.name,

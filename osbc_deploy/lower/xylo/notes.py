@@ -41,6 +41,9 @@ def notes_of(
             f"fires up to {int(fired.max())} times in one step: in {several:,} of the {firing:,} "
             "steps of calibration in which a neuron fires; the float neurons fire once",
         )
+    if m < 0:
+        text = f"weights lose {-m} of their bits, so that potentials and thresholds fit into 16"
+        yield Deviation("lower", name, text)
     if over > 1.0:
         yield Deviation(
             "lower",
