@@ -29,13 +29,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-README = DOCS.parent / "README.md"
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<said>[^>]*) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.S | re.M
 )
 _FILE = re.compile(r"(?:#|//|/\*) (\S+\.\w+|Dockerfile|CMakeLists\.txt)(?: \*/)?\n")
 _PAGE = re.compile(r"^<!-- (continues|tested by): (\S+) -->$", re.M)
-_DATA = ("json", "mermaid", "text")
+_DATA = ("text", "yaml")
 """Blocks that are neither commands nor files."""
 
 
