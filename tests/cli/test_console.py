@@ -19,6 +19,7 @@ from osbc_deploy.cli.main import main
 from osbc_deploy.cli.progress import Bars
 from osbc_deploy.errors import WritingError
 from osbc_deploy.report.deployment.terminal import print_report
+from osbc_deploy.report.tables import PlainTable
 from verified import verification
 
 
@@ -96,3 +97,19 @@ def test_a_summary_fits_80_columns_and_details_say_the_rest() -> None:
     out = io.StringIO()
     print_report({**report, "cores": [first, one]}, Console(file=out, width=80), details=False)
     assert f"core 7 holds one neuron of layer {first['layer']}: one neuron less" in out.getvalue()
+
+
+def test_a_table_that_is_too_wide_is_printed_in_parts() -> None:
+    table = PlainTable("a title")
+    for name in ("layer", *"abcdef"):
+        table.add_column(name)
+    table.add_row("w0", *(f"cell {name} of the row" for name in "abcdef"))
+    texts = {}
+    for width in (200, 60):
+        out = io.StringIO()
+        Console(file=out, width=width).print(table)
+        texts[width] = out.getvalue()
+        assert max(map(len, texts[width].splitlines())) <= width
+        assert all(f"cell {name} of the row" in texts[width] for name in "abcdef")
+    assert (texts[200].count("w0"), texts[60].count("w0")) == (1, 3)
+    assert texts[60].count("a title") == 1
