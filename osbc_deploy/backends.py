@@ -141,7 +141,11 @@ def _accept(name: str, plugin: Any) -> Backend:
 
 
 BACKENDS: Group[Backend] = Group(
-    "osbc_deploy.backends", "backend", ("engine", "lava"), _accept, BackendError
+    "osbc_deploy.backends",
+    "backend",
+    ("engine", "lava", "host-c", "qemu-m0plus", "qemu-m4", "qemu-m7", "qemu-rv32"),
+    _accept,
+    BackendError,
 )
 
 

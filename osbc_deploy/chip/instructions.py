@@ -1,4 +1,4 @@
-"""What the steps of a network take on a processor, as data of a target: instructions by operation."""
+"""What steps take on a processor, as data of a target: instructions of each operation."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class RuntimeMemory(MemoryBase):
             bits={
                 "payload": payload,
                 "index": index,
-                "header": 8 * sum(PROJECTION.size + GEOMETRY.size * bool(p.geometry) for p in parts),
+                "header": 8 * sum(map(_header, parts)),
                 "padding": stored - payload - index,
             },
         )
@@ -117,6 +117,9 @@ def _registers(q: PopulationTables) -> int:
     return POPULATION.size + sum(_filled(table.size) for table in q.tables.values())
 
 
+def _header(p: ProjectionTables) -> int:
+    return PROJECTION.size + (GEOMETRY.size if p.geometry else 0)
+
+
 def _synapses(p: ProjectionTables) -> int:
-    geometry = GEOMETRY.size if p.geometry else 0
-    return PROJECTION.size + geometry + sum(_filled(table.size) for table in p.tables.values())
+    return _header(p) + sum(_filled(table.size) for table in p.tables.values())

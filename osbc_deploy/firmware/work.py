@@ -151,7 +151,7 @@ def _fan_out(
     if part.kind == "dense":
         return {"row_spike": once, "in_a_row": once * (part.synapses // size)}
     start = np.asarray(part.start.data, np.int64)
-    if part.delay.width or part.target.width == 4:  # noqa: PLR2004 - bytes of a target
+    if part.delay.width or part.target.width == 4:
         return {"listed_spike": once, "late": np.diff(start)}
     return {"listed_spike": once, "listed": np.diff(start)}
 

@@ -32,6 +32,7 @@ from osbc_deploy.fitting.candidates import (
     layer_ranking,
 )
 from osbc_deploy.fitting.remedies import advice
+from osbc_deploy.fitting.resources import check_budget, most_of, quick_enough, within_resources
 from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
 from osbc_deploy.fitting.tuned import Limits, tuned_plan
 from osbc_deploy.job import Job, VerbCall, prepare, verb
@@ -41,7 +42,7 @@ from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.readout import NO_ANSWER, decode
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.options import FitBudget, FitOptions
-from osbc_deploy.pipeline import finish
+from osbc_deploy.pipeline import finish, lowered_for
 from osbc_deploy.progress import Progress, task
 from osbc_deploy.provenance import request
 from osbc_deploy.results import Saved
@@ -128,6 +129,7 @@ def fit(call: FitCall) -> FitResult:
         sparsity=call.max_sparsity, bits=max(bits), method=call.method, tune=call.tune
     )
     job = prepare(call, request(fit, FitOptions, call))
+    check_budget(budget, job.chip)
     shared = Shared(options.solver_memory)
     statistics = collect(job.network, job.typical.spikes, options, shared=shared, progress=progress)
     notes = tuple(_left_out(statistics))
@@ -169,6 +171,12 @@ def fit(call: FitCall) -> FitResult:
         if not plans:
             raise FitError(_no_plan(allowed, job.chip))
         feasible = _within(plans, candidates, budget, job.chip)
+        feasible = quick_enough(
+            feasible,
+            budget.instructions,
+            lambda plan: _worst_step(job, _compressed(plan, job, options, statistics)),
+            progress,
+        )
         if accuracy is None:
             return plans, min(feasible, key=lambda p: (p.loss, p.words))
 
@@ -223,11 +231,18 @@ class _Layer:
         return grid, widths[max(0, place - 1) : place + 2]
 
 
+def _worst_step(job: Job, compressed: CompressedNetwork) -> float:
+    """Return the modelled instructions of the longest step of the calibration samples."""
+    found = job.steps(lowered_for(job, compressed).network)
+    return 0.0 if found is None else found.worst
+
+
 def _limits(budget: FitBudget, chip: Target) -> Limits:
     cores = min(budget.cores or chip.cores, chip.cores)
+    used = most_of(budget, chip)
     if budget.memory is None:
-        return Limits(cores)
-    return Limits(cores, budget.memory * 8 // chip.memory.word_bits.value)
+        return Limits(cores, used=used)
+    return Limits(cores, budget.memory * 8 // chip.memory.word_bits.value, used)
 
 
 def _left_out(statistics: Statistics) -> Iterator[Deviation]:
@@ -265,6 +280,7 @@ def _within(
     FitError
         When there is none.
     """
+    plans = within_resources(plans, candidates, budget, chip)
     limits = _limits(budget, chip)
     cores = limits.cores
     feasible = [p for p in plans if p.cores <= cores]
