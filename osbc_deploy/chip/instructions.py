@@ -61,7 +61,7 @@ class Costs(Strict):
 
     def of(self, operations: Mapping[str, float]) -> float:
         """Return the instructions of so many operations of each name."""
-        return sum(getattr(self, name).value * count for name, count in operations.items())
+        return float(sum(getattr(self, name).value * n for name, n in operations.items()))
 
 
 class Instructions(Strict):

@@ -245,7 +245,8 @@ def golden_input(network: FixedPointNetwork, seed: int = 0) -> IntArray:
 def _golden(network: FixedPointNetwork, tables: FirmwareTables, source: Any) -> dict[str, Any]:
     """Return the self-test's vectors; `source` is samples or a seed."""
     graded = network.input.graded
-    spikes = golden_input(network, source) if isinstance(source, (int, np.integer)) else source
+    drawn = isinstance(source, (int, np.integer))
+    spikes: IntArray = golden_input(network, int(source)) if drawn else source
     names = [p.name for p in network.populations]
     done = run(network, spikes, states=names)
     n, steps = spikes.shape[:2]

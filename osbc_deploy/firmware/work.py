@@ -74,7 +74,7 @@ def step_cost(network: FixedPointNetwork, spikes: IntArray, costs: Costs) -> Ste
         total = sum(getattr(costs, name).value * found for name, found in counts.items())
         totals.append(np.broadcast_to(total, batch.shape[:2]))
     found = np.concatenate(totals)
-    most = sum(getattr(costs, name).value * n for name, n in _most(network, tables).items())
+    most = costs.of(_most(network, tables))
     return StepCost(float(found.mean()), float(found.max()), most, *found.shape)
 
 
@@ -144,7 +144,7 @@ def _fan_out(
     size = int(np.prod(shape))
     once = np.ones(size, np.int64)
     if part.geometry:
-        every = np.ones_like(connection.weight)
+        every = np.ones_like(connection.weight, dtype=bool)
         synapses = np.asarray(connection.fan_out(every, shape)).ravel()
         share = part.geometry["c_out"] // part.geometry["groups"]
         return {"kernel_spike": once, "tap": synapses // share, "apart": synapses}

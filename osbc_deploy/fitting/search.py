@@ -102,8 +102,8 @@ class Plan:
     def used(self) -> dict[str, int]:
         """What the whole network takes of each resource of a core that all layers share."""
         total: Counter[str] = Counter()
-        for part in (self.beside, *self.choices.values()):
-            total.update(part.used)
+        for used in (self.beside.used, *(c.used for c in self.choices.values())):
+            total.update(used)
         return dict(total)
 
     @property

@@ -518,28 +518,31 @@ ALONE void settle(cells *c, const registers *r, uint32_t i)
     c->spikes[i] = (uint8_t)fired;
 }
 
-/* decay() of a number within 2^28, for bits of 1 to 16, without a product of 64 bits: the upper half
- * is multiplied with kept * 2^(16 - bits), which leaves no remainder, and what the lower half leaves
- * is rounded up below zero, where towards zero is up. */
-typedef struct {
-    uint32_t low, high, rounding, bits;
-} fast_decay;
+/* decay() of a number within 2^28, for bits of 1 to 16. Below zero, towards zero is up: the highest
+ * bits of the product are then all ones, as many as it is rounded by. Cores that do not multiply to
+ * 64 bits multiply halves: that of the upper one leaves no remainder. */
+#ifndef @U@_LONG_MULTIPLY
+#if defined(__ARM_ARCH_6M__) || defined(__ARM_ARCH_8M_BASE__)
+#define @U@_LONG_MULTIPLY 0
+#else
+#define @U@_LONG_MULTIPLY 1
+#endif
+#endif
 
-static fast_decay fast_decay_of(int32_t kept, uint32_t bits)
+INLINE uint32_t decayed(uint32_t x, uint32_t kept, uint32_t bits)
 {
-    fast_decay d;
-    d.low = (uint32_t)kept;
-    d.high = (uint32_t)kept << (16u - bits);
-    d.rounding = (1u << bits) - 1u;
-    d.bits = bits;
-    return d;
+#if @U@_LONG_MULTIPLY
+    uint64_t product = (uint64_t)((int64_t)@P@_signed(x) * (int32_t)kept);
+    product += product >> (64u - bits);
+    return (uint32_t)(product >> bits);
+#else
+    uint32_t above = ((x >> 16) ^ 0x8000u) - 0x8000u, up = ((1u << bits) - 1u) & (0u - (x >> 31));
+    return (above * kept << (16u - bits)) + (((x & 0xFFFFu) * kept + up) >> bits);
+#endif
 }
 
-INLINE uint32_t decayed(fast_decay d, uint32_t x)
-{
-    uint32_t above = ((x >> 16) ^ 0x8000u) - 0x8000u, up = d.rounding & (0u - (x >> 31));
-    return above * d.high + (((x & 0xFFFFu) * d.low + up) >> d.bits);
-}
+/* The loops for one projection know this one; others take the loop for more. */
+#define USUAL_BITS 12u
 
 #define FAR (1u << 28)
 
@@ -614,8 +617,8 @@ INLINE uint32_t next_of(row *r)
 INLINE uint32_t short_way(cells *c, const registers *r, uint32_t i, uint32_t end, const int keeps_u,
                           const int one, const int varied)
 {
-    const fast_decay by_v = fast_decay_of(r->kept_v, c->decay_bits);
-    const fast_decay by_u = fast_decay_of(r->kept_u, c->decay_bits);
+    const uint32_t kept_u = (uint32_t)r->kept_u, kept_v = (uint32_t)r->kept_v;
+    const uint32_t decay_bits = one ? USUAL_BITS : c->decay_bits;
     const uint32_t limit = (uint32_t)c->limit, count = c->count;
     const int32_t least = 1 - c->limit;
     uint32_t bias = (uint32_t)r->bias;
@@ -675,12 +678,12 @@ INLINE uint32_t short_way(cells *c, const registers *r, uint32_t i, uint32_t end
             }
         }
         if (keeps_u) {
-            total += decayed(by_u, *u);
+            total += decayed(*u, kept_u, decay_bits);
         }
         if ((keeps_u || !one) && total + limit - 1u > 2u * limit - 1u) {
             break;
         }
-        x = decayed(by_v, x) + total + bias;
+        x = decayed(x, kept_v, decay_bits) + total + bias;
         fired = @P@_signed(x) > threshold;
         if (@P@_signed(x) < least || (fired && @P@_signed(x) >= c->limit)) {
             break;
@@ -732,7 +735,8 @@ ALONE uint32_t of_more(cells *c, const registers *r, uint32_t i, uint32_t end)
 /* Neurons that share their registers, but for those that are varied. */
 static void run_block(cells *c, registers *r, uint32_t i, uint32_t end)
 {
-    const int small = is_small(c, r), one = c->count == 1u && c->from[0].right == 0u;
+    const int small = is_small(c, r);
+    const int one = c->count == 1u && c->from[0].right == 0u && c->decay_bits == USUAL_BITS;
     const int varied = c->tables.varied;
     while (i < end) {
         if (small && !one) {
