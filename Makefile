@@ -2,7 +2,9 @@
 #   make demo    deploy the bundled network
 #   make test    run the tests
 #   make check   lint and types
+#   make fleet   twenty devices, a bad update and sensors in trouble: fleet/fleet.html (minutes)
 #   make dist    sdist and wheel, built and tried
+#   make docs    the documentation site, strict; make docs-run follows its pages (minutes)
 #   make coverage   the tests, and the lines and branches they never reach
 #   make mutants MODULE=osbc_deploy/limits.py   changes of a module that no test notices (minutes to hours)
 #   make conformance   500 random networks on the engine and on Lava, bit by bit (minutes)
@@ -16,7 +18,7 @@ LAVA := lava-nc==0.10.0
 # What these declare beside what they need would bring another torch (see CONTRIBUTING.md).
 FRAMEWORKS := snntorch neurobench 'spikingjelly; python_version >= "3.11"'
 
-.PHONY: setup demo test lint types check conformance coverage dist mutants clean
+.PHONY: setup demo fleet test lint types check docs docs-run conformance coverage dist mutants clean
 
 setup: $(READY)
 
@@ -24,7 +26,7 @@ setup: $(READY)
 # docs/decisions/0002-lava.md), so it is installed without its dependencies, after them.
 $(READY): pyproject.toml $(CONSTRAINTS) Makefile .ci/match_torchvision.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[lava,datasets,dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[lava,datasets,docs,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python $(LAVA)
 	$(BIN)/python -m pip install --quiet --no-deps --constraint $(CONSTRAINTS) $(FRAMEWORKS)
 	$(BIN)/python .ci/match_torchvision.py
@@ -32,6 +34,9 @@ $(READY): pyproject.toml $(CONSTRAINTS) Makefile .ci/match_torchvision.py
 
 demo: $(READY)
 	$(BIN)/osbc-deploy --target loihi2-sim
+
+fleet: $(READY)
+	$(BIN)/python examples/fleet/run.py -o fleet
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -43,7 +48,16 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-check: lint types
+check: lint types docs
+
+# Without network: a warning, such as a broken link, is an error.
+docs: $(READY)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+	@echo "docs/_build/index.html: $$(find docs/_build -name '*.html' | wc -l) pages"
+
+docs-run: $(READY)
+	$(BIN)/python docs/execute.py
+	$(BIN)/python docs/notebooks.py --run
 
 conformance: $(READY)
 	$(BIN)/python benchmarks/conformance.py
@@ -59,4 +73,4 @@ mutants: $(READY)
 	$(BIN)/python .ci/mutants.py $(MODULE) $(TESTS)
 
 clean:
-	rm -rf $(VENV) build dist htmlcov .coverage* .nox *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build docs/_produced htmlcov .coverage* .nox *.egg-info .mypy_cache .pytest_cache .ruff_cache

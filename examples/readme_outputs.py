@@ -1,9 +1,10 @@
 """Put what the program prints into README.md and docs/verify.md, between their markers.
 
-    python examples/readme_outputs.py [--check] [BLOCK ...]
+    python examples/readme_outputs.py [--check] [--all] [BLOCK ...]
 
-A block is what stands between ``<!-- output: NAME -->`` and ``<!-- end -->``; all blocks by
-default, some minutes. With --check nothing is written; exit code 1 if anything would be.
+A block is what stands between ``<!-- output: NAME -->`` and ``<!-- end -->``: README's by default,
+with --all those of docs/verify.md, too, which take minutes. With --check nothing is written; exit
+code 1 if anything would be. The outputs of all other pages come from ``docs/execute.py``.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ Table = list[Sequence[str]]
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--check", action="store_true")
+    arguments.add_argument("--all", action="store_true")
     arguments.add_argument("blocks", nargs="*", metavar="BLOCK", help=", ".join(BLOCKS))
     given = arguments.parse_args()
     differs = False
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        for name, page in [(n, p) for n in given.blocks or BLOCKS for p in PAGES]:
+        names = given.blocks or (BLOCKS if given.all else blocks(PAGES[0].read_text("utf-8")))
+        for name, page in [(n, p) for n in names for p in PAGES]:
             before = page.read_text("utf-8")
             after = renewed(before, [name])
             if after != before:
@@ -72,32 +75,13 @@ def osbc(*arguments: str, code: int = 0) -> str:
     if done.returncode != code:
         raise SystemExit(f"{' '.join(arguments)}: exit code {done.returncode}\n{done.stderr}")
     # What comes before an error says how far the work is.
-    lines = (done.stdout or done.stderr[done.stderr.find("error:") :]).splitlines()
+    lines = (done.stdout or done.stderr[done.stderr.find("error[") :]).splitlines()
     kept = (line.rstrip() for line in lines if not line.startswith("wrote "))
     return "\n".join(kept).strip("\n") + "\n"
 
 
-@cache
 def demo() -> str:
     return _text(osbc("--target", "loihi2-sim", "-o", "image"))
-
-
-def firmware() -> str:
-    demo()
-    printed = osbc("export", "image", "--format", "c", "-o", "fw", "--name", "digits")
-    # What is measured depends on the compilers that are there.
-    return _text(re.sub(r"^measured .*\n", "", printed, flags=re.MULTILINE))
-
-
-def fit() -> str:
-    printed = osbc("fit", "--target", "loihi2", "--cores", "5")
-    _, title, table = printed.partition("Least loss for cores\n")
-    return _text(f"{title}{table}")
-
-
-def nothing_fits() -> str:
-    asked = ("--cores", "8", "--max-sparsity", "0", "--bits", "8")
-    return _text(osbc("fit", "--target", "loihi2", *asked, code=4))
 
 
 @cache
@@ -210,11 +194,6 @@ def _markdown(rows: Table) -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "demo": demo,
-    "firmware": firmware,
-    "fit": fit,
-    "nothing fits": nothing_fits,
-    "accuracy of conv": lambda: accuracies(["conv"]),
-    "mismatches of conv": lambda: mismatches(["conv"]),
     "accuracy": lambda: accuracies(list(MODELS)),
     "mismatches": lambda: mismatches(list(MODELS)),
     "layers": layers,

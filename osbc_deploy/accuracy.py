@@ -10,7 +10,7 @@ import numpy as np
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.data.samples import Samples
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import DataError, UsageError
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.lower.lowering import Lowered
 from osbc_deploy.model.readout import NO_ANSWER, decode, shared_answers
@@ -18,7 +18,7 @@ from osbc_deploy.model.simulate import simulate
 from osbc_deploy.notation import Readout
 from osbc_deploy.progress import SILENT, Progress
 
-__all__ = ["Accuracy", "check_classes", "doubts", "evaluate", "lost_share"]
+__all__ = ["Accuracy", "check_classes", "check_labels", "doubts", "evaluate", "lost_share"]
 
 _LEVEL = 0.05
 """A network that always gives one class passes for better than that so often."""
@@ -138,13 +138,7 @@ def check_classes(data: Sequence[Samples], outputs: int, classes: int | None = N
     UsageError
         For a number of classes that is not that of outputs or labels.
     """
-    highest = [(s.name, int(s.labels.max())) for s in data if s.labels is not None]
-    for name, label in highest:
-        if label >= outputs:
-            raise ArtefactError(
-                f"{name}: labels go up to {label}, the network's {outputs} outputs stand for "
-                f"0 to {outputs - 1}. Number the classes from 0, or give data of its classes."
-            )
+    highest = check_labels(data, outputs)
     seen = max((label for _, label in highest), default=-1) + 1
     if classes is not None and not max(seen, 1) <= classes <= outputs:
         raise UsageError(
@@ -160,12 +154,30 @@ def check_classes(data: Sequence[Samples], outputs: int, classes: int | None = N
             else " If each output is a class of its own, and the data hold only the first ones, "
             f"say so with --classes {outputs}."
         )
-        raise ArtefactError(
+        raise DataError(
             f"{said}: {known} classes are told apart by {outputs} outputs, at most "
             f"{2 * known - 1} are allowed. The class is the largest output's number, which is "
             "wrong where several outputs vote for one class (a voting layer or population code "
             f"behind them): say how many with --readout vote:N.{remedy}"
         )
+
+
+def check_labels(data: Sequence[Samples], outputs: int) -> list[tuple[str, int]]:
+    """Return the highest label of each of the data that have any.
+
+    Raises
+    ------
+    DataError
+        For labels that no output stands for, which would only count as wrong answers.
+    """
+    highest = [(s.name, int(s.labels.max())) for s in data if s.labels is not None]
+    for name, label in highest:
+        if label >= outputs:
+            raise DataError(
+                f"{name}: labels go up to {label}, the network's {outputs} outputs stand for "
+                f"0 to {outputs - 1}. Number the classes from 0, or give data of its classes."
+            )
+    return highest
 
 
 def doubts(

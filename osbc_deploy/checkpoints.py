@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osbc_deploy.errors import ArtefactError, UsageError, described
+from osbc_deploy.errors import NotFoundError, WeightsError, described
 from osbc_deploy.limits import Allowance, check_tensors, read_bytes
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def read_state(path: Path) -> Mapping[str, torch.Tensor]:
         with path.open("rb") as file:
             start = file.read(4)
     except OSError as error:
-        raise ArtefactError(f"{path}: cannot be read ({described(error)}).") from error
+        raise WeightsError(f"{path}: cannot be read ({described(error)}).") from error
     if start == _ZIP or start[:1] == _PICKLE:
         return _checkpoint(path, zipped=start == _ZIP)
     return _safetensors(path)
@@ -73,7 +73,7 @@ def read_state(path: Path) -> Mapping[str, torch.Tensor]:
 def check_weights_file(path: Path) -> None:
     """Refuse a file of weights that is not there."""
     if not path.is_file():
-        raise UsageError(f"{path}: no such file. Give the weights as .safetensors or .pth.")
+        raise NotFoundError(f"{path}: no such file. Give the weights as .safetensors or .pth.")
 
 
 def _safetensors(path: Path) -> Mapping[str, torch.Tensor]:
@@ -84,7 +84,7 @@ def _safetensors(path: Path) -> Mapping[str, torch.Tensor]:
         check_tensors(path)
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ArtefactError(
+        raise WeightsError(
             f"{path}: not a safetensors file ({described(error)}), nor a checkpoint of torch. Save "
             f"the weights with {_SAVE}."
         ) from error
@@ -98,12 +98,12 @@ def _checkpoint(path: Path, *, zipped: bool) -> Mapping[str, torch.Tensor]:
         data = read_bytes(path)
         pickles = _pickles(data, zipped=zipped, allowance=allowance)
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
-        raise ArtefactError(
+        raise WeightsError(
             f"{path}: a broken checkpoint ({described(error)}). Save the weights again with "
             f"{_SAVE}."
         ) from error
     if named := sorted(set(pickles)):
-        raise ArtefactError(
+        raise WeightsError(
             f"{path}: holds Python objects ({', '.join(named[:8])}"
             f"{', ...' if len(named) > 8 else ''}), which run code when they are loaded; only "
             f"tensors are read. Save the weights alone where it was made: {_SAVE}."
@@ -111,7 +111,7 @@ def _checkpoint(path: Path, *, zipped: bool) -> Mapping[str, torch.Tensor]:
     try:
         found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file makes torch raise anything
-        raise ArtefactError(
+        raise WeightsError(
             f"{path}: torch cannot load it ({described(error)}). Save the weights again with "
             f"{_SAVE}."
         ) from error
@@ -164,7 +164,7 @@ def _state(path: Path, found: Any) -> Mapping[str, torch.Tensor]:
         what = f"a dict of {', '.join(str(key) for key in list(found)[:8]) or 'nothing'}"
     else:
         what = f"a {type(found).__name__}"
-    raise ArtefactError(
+    raise WeightsError(
         f"{path}: holds {what}, no state dict, nor one under {', '.join(_NESTED)}. Save the "
         f"weights with {_SAVE}."
     )

@@ -30,14 +30,21 @@ from collections.abc import Sequence
 __all__ = [
     "ArtefactError",
     "BackendError",
+    "ChipLimitError",
     "ClusterError",
+    "DataError",
     "FidelityError",
     "FitError",
+    "GateError",
+    "NotFoundError",
     "OsbcError",
     "PluginError",
     "TargetError",
     "UnsupportedModelError",
+    "UntrustedError",
     "UsageError",
+    "WeightsError",
+    "WritingError",
     "described",
     "reason",
 ]
@@ -63,17 +70,33 @@ def described(error: BaseException) -> str:
 class OsbcError(Exception):
     """Root of all errors that have a cause outside this program."""
 
+    code = "E100"
     exit_code = 1
 
 
 class UsageError(OsbcError):
     """An option, argument or configuration value is out of its range."""
 
+    code = "E200"
     exit_code = 2
 
 
 class TargetError(UsageError):
     """A target description is unknown, unreadable or inconsistent."""
+
+    code = "E210"
+
+
+class NotFoundError(UsageError):
+    """A file, a folder, a package or a name in it is not there."""
+
+    code = "E201"
+
+
+class WritingError(UsageError):
+    """What should be written cannot be, where it should be."""
+
+    code = "E202"
 
 
 class UnsupportedModelError(OsbcError):
@@ -85,6 +108,7 @@ class UnsupportedModelError(OsbcError):
         One line for every unsupported part, each with its place in the model.
     """
 
+    code = "E300"
     exit_code = 3
 
     def __init__(self, summary: str, offenders: Sequence[str] = (), remedy: str = "") -> None:
@@ -97,35 +121,72 @@ class UnsupportedModelError(OsbcError):
         super().__init__("\n".join(lines))
 
 
+class ChipLimitError(UnsupportedModelError):
+    """A network that was read well needs what the target does not have."""
+
+    code = "E310"
+
+
 class FitError(OsbcError):
     """The network exceeds the chip or a budget."""
 
+    code = "E400"
     exit_code = 4
 
 
 class FidelityError(OsbcError):
     """Two simulations that must agree do not, or an accuracy gate failed."""
 
+    code = "E500"
     exit_code = 5
+
+
+class GateError(FidelityError):
+    """A gate or a limit on accuracy that was asked for is broken."""
+
+    code = "E501"
 
 
 class ArtefactError(OsbcError):
     """A file is broken, holds the wrong kind of data, or cannot be trusted."""
 
+    code = "E600"
     exit_code = 6
+
+
+class DataError(ArtefactError):
+    """Samples or labels are not what the network or the verb can take."""
+
+    code = "E601"
+
+
+class WeightsError(ArtefactError):
+    """Weights cannot be read, or are not those of the model."""
+
+    code = "E602"
+
+
+class UntrustedError(ArtefactError):
+    """A signature, a key or a digest does not prove what it should."""
+
+    code = "E603"
 
 
 class ClusterError(OsbcError):
     """Processes that work is spread over cannot be started or reached, or do not do it."""
 
+    code = "E220"
     exit_code = 2
 
 
 class PluginError(OsbcError):
     """A plugin cannot be loaded, fails, or does not keep the contract of its kind."""
 
+    code = "E230"
     exit_code = 2
 
 
 class BackendError(PluginError):
     """A backend is not installed, failed, or ran out of time."""
+
+    code = "E231"

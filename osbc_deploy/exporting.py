@@ -25,7 +25,7 @@ from osbc_deploy.parsing import parse_json
 from osbc_deploy.plugins import REPAIR
 from osbc_deploy.writing import check_file, check_folder
 
-__all__ = ["export"]
+__all__ = ["chip_of", "export"]
 
 
 def export(
@@ -92,7 +92,7 @@ def export(
         check_folder(output, written.folder)
     else:
         check_file(output, parents=True)
-    chip = _chip(network, target)
+    chip = chip_of(network, target)
     if isinstance(network, Deployment):
         fixed = network.lowered.network
     elif isinstance(network, FixedPointNetwork):
@@ -125,7 +125,7 @@ def _check_options(form: Format, options: Mapping[str, object]) -> None:
         raise UsageError(f"{listed}: belong to --format {' and '.join(heeding)}. Leave them out.")
 
 
-def _chip(
+def chip_of(
     network: Deployment | FixedPointNetwork | StrPath, target: Target | StrPath | None
 ) -> Target | None:
     """Return the target asked for, or the one deployed on where that is known."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 
-__all__ = ["C_LIBRARY", "DEPLOYMENT", "RUNTIME", "FolderKind"]
+__all__ = ["C_LIBRARY", "DEPLOYMENT", "GOLDEN", "RUNTIME", "FolderKind"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +70,8 @@ C_LIBRARY = FolderKind("firmware.json", _library)
 
 RUNTIME = FolderKind("runtime.json", _runtime)
 """What ``export --format runtime`` writes."""
+
+GOLDEN = FolderKind(
+    "golden.json", lambda _: ("golden.json", "rasters.bin", "outputs.bin", "selftest.bin")
+)
+"""What ``run --golden`` writes."""

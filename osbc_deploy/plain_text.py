@@ -83,6 +83,7 @@ def html_page(template: str, **values: Any) -> str:
     from importlib.resources import files
 
     import jinja2
+    import markupsafe
 
     environment = jinja2.Environment(
         autoescape=True,
@@ -91,5 +92,7 @@ def html_page(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    source = files("osbc_deploy.report").joinpath(template).read_text("utf-8")
-    return environment.from_string(source).render(values)
+    report = files("osbc_deploy.report")
+    source = report.joinpath(template).read_text("utf-8")
+    style = markupsafe.Markup(report.joinpath("page.css").read_text("utf-8"))  # noqa: S704 - ours
+    return environment.from_string(source).render({"style": style, **values})

@@ -18,7 +18,7 @@ from osbc_deploy.data.samples import (
     load_npz,
     samples_from_dataset,
 )
-from osbc_deploy.errors import ArtefactError, UsageError, described
+from osbc_deploy.errors import NotFoundError, UsageError, WeightsError, described
 from osbc_deploy.formats.format import broken_formats, format_of
 from osbc_deploy.frameworks.plugin import FRAMEWORKS
 from osbc_deploy.option import StrPath
@@ -60,7 +60,7 @@ def load_object(reference: str) -> Any:
             f"{os.getcwd()} and the Python path."
         ) from error
     if not hasattr(module, name):
-        raise UsageError(
+        raise NotFoundError(
             f"{reference}: {place} has no '{name}'. Name a function that returns the object."
         )
     found = getattr(module, name)
@@ -88,14 +88,14 @@ def check_reference(reference: str) -> tuple[str, str]:
         raise UsageError(f"{reference}: is not of the form {FORM}.{broken_formats()}")
     if place.endswith(".py"):
         if not Path(place).is_file():
-            raise UsageError(f"{place}: no such file. Give {FORM}.")
+            raise NotFoundError(f"{place}: no such file. Give {FORM}.")
         return place, name
     _search_here()
     package = place.partition(".")[0]
     if package not in sys.modules and importlib.util.find_spec(package) is None:
         error = ModuleNotFoundError(f"No module named {package!r}", name=package)
         _explain_missing(reference, error)
-        raise UsageError(
+        raise NotFoundError(
             f"{reference}: there is no package '{package}'. It is searched from {os.getcwd()} and "
             "the Python path."
         )
@@ -118,7 +118,7 @@ def check_paths(model: str | None, weights: StrPath | None, *samples: str | None
     if model is not None and form is None:
         check_reference(model)
     elif form is not None and not Path(str(model)).is_file():
-        raise UsageError(f"{model}: no such file. Give a {form[0]} file, or {FORM}.")
+        raise NotFoundError(f"{model}: no such file. Give a {form[0]} file, or {FORM}.")
     if weights is not None and form is None:
         check_weights_file(Path(weights))
 
@@ -130,7 +130,7 @@ def _explain_missing(reference: str, error: BaseException) -> None:
     if name in FRAMEWORKS.names():
         install = FRAMEWORKS.load(name).install
     if install:
-        raise UsageError(
+        raise NotFoundError(
             f"{reference}: needs {name}, which is not installed. Add it with: {install}"
         ) from error
 
@@ -239,7 +239,7 @@ def load_weights(module: Any, path: Path) -> None:
     state, faults = fitted(read_state(path), own)
     if faults:
         listed = "\n".join(f"  - {fault}" for fault in faults)
-        raise ArtefactError(
+        raise WeightsError(
             f"{path}: does not match the model:\n{listed}\nGive the weights of this architecture."
         )
     module.load_state_dict(state)

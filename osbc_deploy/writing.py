@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from osbc_deploy.errors import UsageError, reason
+from osbc_deploy.errors import UsageError, WritingError, reason
 from osbc_deploy.folders import FolderKind
 
 __all__ = [
@@ -61,9 +61,9 @@ def check_file(path: Path, option: str = "", *, parents: bool = False) -> None:
     """
     what = f"{option}: {path}" if option else f"{path}:"
     if (mode := _mode(path, what)) is not None and stat.S_ISDIR(mode):
-        raise UsageError(f"{what} is a folder. Name a file in it.")
+        raise WritingError(f"{what} is a folder. Name a file in it.")
     if not parents and not path.parent.is_dir():
-        raise UsageError(f"{option or path}: {path.parent} is not a folder. Create it first.")
+        raise WritingError(f"{option or path}: {path.parent} is not a folder. Create it first.")
     _check_parent(path, what)
 
 
@@ -83,15 +83,15 @@ def check_folder(path: Path, kind: FolderKind) -> None:
         ours = stat.S_ISDIR(mode) and _is_ours(path, kind)
         here = Path.cwd()
         if stat.S_ISDIR(mode) and path.resolve() in (here, *here.parents):
-            raise UsageError(
+            raise WritingError(
                 f"{what} is the current folder, or one that holds it. Name a folder in it."
             )
         if not ours:
-            raise UsageError(
+            raise WritingError(
                 f"{what} exists and was not written by osbc-deploy. Choose another output folder."
             )
         if path.is_mount():
-            raise UsageError(f"{what} is the root of a file system. Name a folder in it.")
+            raise WritingError(f"{what} is the root of a file system. Name a folder in it.")
         if others := _others(path, kind):
             more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
             raise UsageError(
@@ -111,7 +111,7 @@ def check_inside(path: Path) -> None:
     what = f"{path}:"
     _mode(path, what, links=True)
     if path.exists() and not path.is_dir():
-        raise UsageError(f"{what} is not a folder. Choose another one.")
+        raise WritingError(f"{what} is not a folder. Choose another one.")
     _check_parent(path / "x", what)
 
 
@@ -137,7 +137,7 @@ def check_growing(path: Path, marker: str, what: str, beside: Collection[str] = 
         return
     # What a run that was killed leaves is no content.
     if not all(is_temporary(entry) or entry.name in beside for entry in path.iterdir()):
-        raise UsageError(
+        raise WritingError(
             f"{path}: exists and is not a {what} of osbc-deploy. Choose another folder."
         )
 
@@ -149,13 +149,13 @@ def _why(error: OSError) -> str:
 def _mode(path: Path, what: str, *, links: bool = False) -> int | None:
     """Return the mode of what lies there, or None; refuse what must not be replaced."""
     if "\0" in str(path):
-        raise UsageError(f"{str(path)!r}: holds a NUL character. Choose another name.")
+        raise WritingError(f"{str(path)!r}: holds a NUL character. Choose another name.")
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UsageError(f"{what} cannot be written ({_why(error)}).") from error
+        raise WritingError(f"{what} cannot be written ({_why(error)}).") from error
     if stat.S_ISLNK(mode):
         if links:
             return mode
@@ -164,7 +164,7 @@ def _mode(path: Path, what: str, *, links: bool = False) -> int | None:
             "the option out to print."
         )
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UsageError(
+        raise WritingError(
             f"{what} is a device, pipe or socket, and these are not replaced. Name a file."
         )
     return mode
@@ -174,7 +174,7 @@ def _is_ours(path: Path, kind: FolderKind) -> bool:
     try:
         return (path / kind.marker).is_file() or not any(path.iterdir())
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({_why(error)}).") from error
+        raise WritingError(f"{path}: cannot be read ({_why(error)}).") from error
 
 
 def _others(path: Path, kind: FolderKind) -> list[str]:
@@ -193,7 +193,7 @@ def _others(path: Path, kind: FolderKind) -> list[str]:
     try:
         return list(found(path))
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({_why(error)}).") from error
+        raise WritingError(f"{path}: cannot be read ({_why(error)}).") from error
 
 
 def _check_parent(path: Path, what: str) -> None:
@@ -209,7 +209,7 @@ def _check_parent(path: Path, what: str) -> None:
         os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         trial.unlink()
     except OSError as error:
-        raise UsageError(f"{what} cannot be written ({_why(error)}).") from error
+        raise WritingError(f"{what} cannot be written ({_why(error)}).") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -236,7 +236,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
             work.unlink(missing_ok=True)
         _sync(path.parent)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({_why(error)}).") from error
+        raise WritingError(f"{path}: cannot be written ({_why(error)}).") from error
 
 
 @contextmanager
@@ -269,7 +269,7 @@ def new_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
         _sync(path.parent)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({_why(error)}).") from error
+        raise WritingError(f"{path}: cannot be written ({_why(error)}).") from error
 
 
 def _put(work: Path, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ ALLOWED = {
 FRAMEWORKS = ("nn", "nir", "norse", "snn", "neuron", "nir.ir")
 
 
+@cache
 def families() -> set[str]:
     """The names of all kinds, and of the tuples and unions of them."""
     found = {"Dense", "Conv"} | {kind.__name__ for kind in KINDS.values()}

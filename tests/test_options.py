@@ -96,6 +96,7 @@ def test_python_and_command_line_have_the_tables_options(
     }
     shown = {p.name: p for p in command.params if isinstance(p, click.Option) and not p.hidden}
     own = {"nir_file", "html", "plot", "report_file", "as_json", "quiet", "config", "csv_file"}
+    own |= {"log", "verbose"}
     if table is CompressOptions:
         own.add("output")
     assert set(shown) - own == {row.name for row in flat(table) + flat(inputs)}

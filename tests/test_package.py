@@ -21,8 +21,10 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "arrays",
     "errors",
+    "explanations",
     "_version",
     "jit",
+    "intervals",
     "plain_text",
     "limits",
     "parsing",
@@ -61,6 +63,7 @@ ORDER = [
     "results",
     "deployment",
     "exporting",
+    "running",
     "inspection",
     "job",
     "pipeline",

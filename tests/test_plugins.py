@@ -145,7 +145,7 @@ def test_a_broken_plugin_is_named_and_breaks_nothing_else(
     ):
         done, out, err = run(*arguments)
         assert (done, out, "Traceback" in err) == (2, "", False)
-        assert f"error: {name}: its plugin cannot be loaded (" in err
+        assert f"]: {name}: its plugin cannot be loaded (" in err
     (tmp_path / "bad.toml").write_text(
         'schema = 1\ninherits = "loihi2"\n[memory]\nmodel = "brokenmodel"\n'
     )
@@ -168,7 +168,7 @@ def test_a_model_of_a_framework_whose_plugin_is_broken_names_it(tmp_path: Path, 
     data(tmp_path)
     code, _, said = run("inspect", "model:net", "--calibration", "data.npz")
     assert code == 2
-    assert "error: framework 'brokenfw': its plugin cannot be loaded (no luck)" in said
+    assert "]: framework 'brokenfw': its plugin cannot be loaded (no luck)" in said
 
 
 FORMAT = '''
@@ -259,7 +259,7 @@ def test_what_a_format_answers_is_checked(toy: Path, formats: NumberFormats, run
         changed(old, new)
         code, out, err = run(*export)
         assert (code, out) == (2, "")
-        assert f"error: format 'toy': {words}" in err
+        assert f"error[E230]: format 'toy': {words}" in err
         (toy / "c.toy").unlink(missing_ok=True)
 
 
@@ -399,8 +399,8 @@ def test_a_framework_plugin_is_checked(tmp_path: Path, run: Run) -> None:
     install(tmp_path, "odd", files, {"osbc_deploy.frameworks": named})
     data(tmp_path)
     for name, words in (
-        ("toy", "error: framework 'toy': reads a model as a int, not a Network"),
-        ("toyfails", "error: framework 'toyfails': failed (TypeError: "),
+        ("toy", "error[E230]: framework 'toy': reads a model as a int, not a Network"),
+        ("toyfails", "error[E230]: framework 'toyfails': failed (TypeError: "),
         ("toyold", "is made with Toy 1.0, 99 or newer is needed. Update it with: pip install -U"),
         ("absent", "needs absenttoy, which is not installed. Add it with: pip install toy"),
     ):

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from osbc_deploy.chip.facts import Fact, Positive, Strict, facts_of
 from osbc_deploy.chip.instructions import Instructions
 from osbc_deploy.chip.memory import MemoryModel
-from osbc_deploy.errors import TargetError, UnsupportedModelError, reason
+from osbc_deploy.errors import ChipLimitError, TargetError, reason
 from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.limits import HAND_WRITTEN, read_text
@@ -192,13 +192,13 @@ class Target(Strict):
         what = {"integers": "whole numbers", "values": "real values"}.get(given.kind, "")
         if bits == 1:
             says = "takes 0 or 1" if self.input else "is not known to take more than 0 or 1"
-            raise UnsupportedModelError(
+            raise ChipLimitError(
                 f"input: holds {what}, the target {self.name!r} {says} ([input] payload_bits). "
                 "Train on spikes and give these, or take a target that has graded spikes, such as "
                 "loihi2."
             )
         if given.signed and not signed:
-            raise UnsupportedModelError(
+            raise ChipLimitError(
                 f"input: holds {what} below 0, the payloads of target {self.name!r} have no sign "
                 "([input] signed). Train on input of 0 and more, such as one channel for each sign."
             )
@@ -207,7 +207,7 @@ class Target(Strict):
             fewer = f"Give fewer --input-bits, or {clip}."
             if given.kind == "integers":
                 fewer = f"{clip.capitalize()}; fewer --input-bits help where they need fewer."
-            raise UnsupportedModelError(
+            raise ChipLimitError(
                 f"input: {what} need payloads of {given.bits - given.signed} bits, the target "
                 f"{self.name!r} has {bits} ([input] payload_bits). {fewer}"
             )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
 
+from osbc_deploy.errors import UsageError, WritingError
 from osbc_deploy.plain_text import message, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["say", "table_console"]
+__all__ = ["complain", "keep_log", "log", "say", "table_console"]
 
 _WIDTH = 160
 """Columns of output that is piped or redirected, which must not be squeezed into 80."""
@@ -19,7 +23,43 @@ _WIDTH = 160
 
 def say(text: object, *, err: bool = False, lines: bool = False) -> None:
     """Print a line, whatever is in it as plain text; of a message of ours all its `lines`."""
-    click.echo(message(text) if lines else visible(text), err=err)
+    shown = message(text) if lines else visible(text)
+    click.echo(shown, err=err)
+    if err:
+        log(shown)
+
+
+def complain(text: object, code: str = UsageError.code, lines: bool = False) -> None:
+    """Print an error with its code, which ``osbc-deploy explain`` takes."""
+    say(f"error[{code}]: {text}", err=True, lines=lines)
+
+
+_LOG = logging.getLogger("osbc_deploy.cli")
+
+
+def keep_log(path: Path) -> None:
+    """Append what is said on stderr, and what a bar shows now and then, to a file with the time.
+
+    Raises
+    ------
+    WritingError
+        When the file cannot be opened.
+    """
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise WritingError(f"--log: {path} cannot be written ({error.strerror}).") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    _LOG.addHandler(handler)
+    _LOG.setLevel(logging.INFO)
+    _LOG.propagate = False
+
+
+def log(text: str) -> bool:
+    """Write into the log file, if one is kept; return whether one is."""
+    if _LOG.handlers:
+        _LOG.info("%s", text)
+    return bool(_LOG.handlers)
 
 
 def table_console(file: IO[str] | None = None) -> Console:
@@ -27,5 +67,6 @@ def table_console(file: IO[str] | None = None) -> Console:
     from rich.console import Console
 
     here = Console()
-    width = here.width if here.is_terminal else _WIDTH
+    # rich takes COLUMNS by itself.
+    width = here.width if here.is_terminal or "COLUMNS" in os.environ else _WIDTH
     return Console(file=file, width=width, force_terminal=here.is_terminal)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import say, table_console
+from osbc_deploy.cli.console import complain, table_console
 from osbc_deploy.cli.job import (
     check_inputs,
     command_line,
@@ -16,7 +16,8 @@ from osbc_deploy.cli.job import (
     load_inputs,
     save_results,
 )
-from osbc_deploy.cli.options import OutputFile
+from osbc_deploy.cli.options import OutputFile, verbose_option
+from osbc_deploy.errors import FidelityError, FitError
 from osbc_deploy.options import DeployOptions, InputOptions
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = ["deploy_command", "exit_code", "show_report"]
     metavar="FILE.nir",
     help="Write the compressed float network here, as a NIR graph.",
 )
+@verbose_option
 @job_options(DeployOptions)
 def deploy_command(
     model: str | None,
@@ -40,6 +42,7 @@ def deploy_command(
     options: DeployOptions,
     as_json: bool,
     quiet: bool,
+    verbose: bool,
     nir_file: Path | None,
 ) -> int:
     """Compress MODEL, lower it to integers, map it on cores, run it, and report.
@@ -69,7 +72,7 @@ def deploy_command(
     if as_json:
         click.echo(json.dumps(report, indent=1))
     elif not quiet:
-        show_report(report)
+        show_report(report, verbose)
 
     def write_graph(path: Path) -> None:
         from osbc_deploy.formats.nir.write import write_nir
@@ -80,11 +83,11 @@ def deploy_command(
     return exit_code(deployment)
 
 
-def show_report(report: dict[str, Any]) -> None:
-    """Print a report as tables."""
+def show_report(report: dict[str, Any], details: bool) -> None:
+    """Print the summary of a report, or all of it."""
     from osbc_deploy.report.deployment.terminal import print_report
 
-    print_report(report, table_console())
+    print_report(report, table_console(), details=details)
 
 
 def exit_code(deployment: Deployment) -> int:
@@ -94,11 +97,11 @@ def exit_code(deployment: Deployment) -> int:
 
         f = deployment.fidelity
         here, there = sides(f.backend or "", f.reference or "")
-        say(
-            f"error: {here} and {there} differ in {f.mismatched_spikes} spikes and "
+        complain(
+            f"{here} and {there} differ in {f.mismatched_spikes} spikes and "
             f"{f.mismatched_potentials} potentials, 0 are allowed. Please report this with "
             "the output folder (-o).",
-            err=True,
+            FidelityError.code,
         )
         return 5
     if not deployment.fits:
@@ -116,9 +119,9 @@ def exit_code(deployment: Deployment) -> int:
                 if larger
                 else "; no system known here has that many cores"
             )
-        say(
-            f"error: does not fit {target.name}: {'; '.join(mapping.excesses()[:3])}. {remedy}.",
-            err=True,
+        complain(
+            f"does not fit {target.name}: {'; '.join(mapping.excesses()[:3])}. {remedy}.",
+            FitError.code,
         )
         return 4
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from osbc_deploy.cli.console import say, table_console
+from osbc_deploy.cli.console import complain, say, table_console
 from osbc_deploy.cli.deploy import exit_code, show_report
 from osbc_deploy.cli.job import (
     check_inputs,
@@ -18,7 +18,8 @@ from osbc_deploy.cli.job import (
     load_inputs,
     save_results,
 )
-from osbc_deploy.cli.options import OutputFile
+from osbc_deploy.cli.options import OutputFile, verbose_option
+from osbc_deploy.errors import GateError
 from osbc_deploy.options import FitOptions, InputOptions
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _ROWS = 12
     metavar="FILE.svg",
     help="Draw the Pareto front.",
 )
+@verbose_option
 @job_options(FitOptions)
 def fit_command(
     model: str | None,
@@ -43,6 +45,7 @@ def fit_command(
     options: FitOptions,
     as_json: bool,
     quiet: bool,
+    verbose: bool,
     plot: Path | None,
 ) -> int:
     """Find sparsity and bits of each layer of MODEL for a budget, deploy, and show the front.
@@ -69,7 +72,7 @@ def fit_command(
     if as_json:
         click.echo(json.dumps(result.report(), indent=1))
     elif not quiet:
-        show_report(result.deployment.report())
+        show_report(result.deployment.report(), verbose)
         _show_front(result)
 
     def write_plot(path: Path) -> None:
@@ -80,11 +83,11 @@ def fit_command(
     save_results((inputs.output, result.save), (plot, write_plot), quiet=quiet)
     code = exit_code(result.deployment)
     if code == 0 and not result.keeps_accuracy:
-        say(
-            f"error: fixed point loses {result.lost:.2%} of the samples, "
+        complain(
+            f"fixed point loses {result.lost:.2%} of the samples, "
             f"{result.budget.accuracy_drop:.2%} are allowed. Allow more cores or memory, or a "
             "larger drop.",
-            err=True,
+            GateError.code,
         )
         return 5
     return code

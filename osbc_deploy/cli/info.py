@@ -1,31 +1,17 @@
-"""Commands that tell what there is: targets, backends, doctor."""
+"""Commands that tell what there is: targets, backends."""
 
 from __future__ import annotations
 
 import json
-import platform
 from collections import Counter
 from typing import Any
 
 import click
 
-from osbc_deploy._version import __version__
 from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import json_option
 
-__all__ = ["backends_command", "doctor_command", "targets_group"]
-
-_PACKAGES = (
-    "numpy",
-    "scipy",
-    "torch",
-    "norse",
-    "safetensors",
-    "scikit-learn",
-    "pydantic",
-    "click",
-    "rich",
-)
+__all__ = ["backends_command", "listed_backends", "targets_group"]
 
 
 @click.group("targets")
@@ -114,7 +100,7 @@ def validate_command(names: tuple[str, ...], as_json: bool) -> int:
 @json_option
 def backends_command(as_json: bool) -> int:
     """List installed backends and whether they can run here."""
-    entries = _backends()
+    entries = listed_backends()
     if as_json:
         click.echo(json.dumps(entries, indent=1))
         return 0
@@ -128,7 +114,8 @@ def backends_command(as_json: bool) -> int:
     return 0
 
 
-def _backends() -> list[dict[str, Any]]:
+def listed_backends() -> list[dict[str, Any]]:
+    """Return every backend, and whether it can run here."""
     from osbc_deploy.backends import BACKENDS
 
     entries = []
@@ -150,82 +137,3 @@ def _backends() -> list[dict[str, Any]]:
             }
         )
     return entries
-
-
-def _plugins() -> tuple[list[dict[str, Any]], bool]:
-    """Return the plugins of all other kinds, and whether all of our own can be used."""
-    from osbc_deploy.chip.memory import MEMORY_MODELS
-    from osbc_deploy.formats.format import listed_formats
-    from osbc_deploy.frameworks.plugin import FRAMEWORKS, found_version
-    from osbc_deploy.plugins import Listed
-
-    details = {}
-    for framework in FRAMEWORKS.listed():
-        if framework.plugin is not None:
-            found = found_version(framework.name, framework.plugin)
-            remedy = f": {framework.plugin.install}" if framework.plugin.install else ""
-            details[framework.name] = found or f"not installed{remedy}"
-    listed: list[Listed[Any]]
-    listed = [*FRAMEWORKS.listed(), *listed_formats(), *MEMORY_MODELS.listed()]
-    entries = [
-        {
-            "kind": entry.kind,
-            "name": entry.name,
-            "package": entry.package,
-            "ok": entry.plugin is not None,
-            "detail": entry.fault or details.get(entry.name, entry.package),
-        }
-        for entry in listed
-    ]
-    return entries, all(entry.plugin is not None for entry in listed if entry.own)
-
-
-def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-@click.command("doctor")
-@json_option
-def doctor_command(as_json: bool) -> int:
-    """Say what is installed, what is missing, and what to do about it.
-
-    Exits with 2 when something the core needs is missing; a missing backend, or a plugin of others
-    that cannot be used, is only reported.
-    """
-    packages = {name: _version(name) for name in _PACKAGES}
-    backends = _backends()
-    plugins, whole = _plugins()
-    code = 0 if whole and all(packages.values()) else 2
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "osbc-deploy": __version__,
-                    "python": platform.python_version(),
-                    "packages": packages,
-                    "backends": backends,
-                    "plugins": plugins,
-                },
-                indent=1,
-            )
-        )
-        return code
-    say(f"osbc-deploy  {__version__}")
-    say(f"python       {platform.python_version()}")
-    for name, found in packages.items():
-        say(f"{name:<12} {found or 'MISSING: pip install ' + name}")
-    for entry in backends:
-        state = "ok" if entry["ok"] else "MISSING"
-        say(f"backend {entry['name']:<12} {state}: {entry['detail']}")
-        if entry["remedy"]:
-            say(f"  {entry['remedy']}")
-    for entry in plugins:
-        state = "ok" if entry["ok"] else "BROKEN"
-        named = f"{entry['kind']} {entry['name']}"
-        say(f"{named:<20} {state}: {entry['detail']}")
-    return code

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from osbc_deploy.cli.console import say
-from osbc_deploy.cli.options import ARGUMENTS, config_option, json_option, quiet_option, takes
+from osbc_deploy.cli.console import complain, say
+from osbc_deploy.cli.options import (
+    ARGUMENTS,
+    config_option,
+    json_option,
+    log_option,
+    quiet_option,
+    takes,
+)
 from osbc_deploy.errors import OsbcError, UsageError
 from osbc_deploy.folders import DEPLOYMENT
 from osbc_deploy.option import Options, rows
@@ -55,7 +62,7 @@ def job_options(
     """
 
     def of(command: F) -> F:
-        for common in (config_option, quiet_option, json_option):
+        for common in (config_option, log_option, quiet_option, json_option):
             command = common(command)
         return click.argument("model", required=False)(
             takes(options=options, inputs=inputs)(command)
@@ -207,6 +214,6 @@ def save_results(*results: tuple[StrPath | None, Callable[[Path], None]], quiet:
         if not quiet:
             say(f"wrote {path}", err=True)
     for other in failed[1:]:
-        say(f"error: {other}", err=True, lines=True)
+        complain(other, other.code, lines=True)
     if failed:
         raise failed[0]

@@ -18,20 +18,24 @@ import click
 from osbc_deploy._version import __version__
 from osbc_deploy.cli import interrupts
 from osbc_deploy.cli.compress import compress_command
-from osbc_deploy.cli.console import say
+from osbc_deploy.cli.console import complain, say
 from osbc_deploy.cli.deploy import deploy_command
+from osbc_deploy.cli.doctor import doctor_command
+from osbc_deploy.cli.explain import explain_command
 from osbc_deploy.cli.export import export_command
 from osbc_deploy.cli.fit import fit_command
-from osbc_deploy.cli.info import backends_command, doctor_command, targets_group
+from osbc_deploy.cli.info import backends_command, targets_group
 from osbc_deploy.cli.inspect import inspect_command
 from osbc_deploy.cli.monitor import monitor_group
 from osbc_deploy.cli.options import ARGUMENTS
 from osbc_deploy.cli.release import release_group
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
+from osbc_deploy.cli.run import run_command
 from osbc_deploy.cli.sweep import sweep_command
 from osbc_deploy.cli.telemetry import telemetry_group
 from osbc_deploy.cli.verify import verify_command
-from osbc_deploy.errors import OsbcError, UsageError, reason
+from osbc_deploy.errors import NotFoundError, OsbcError, UsageError, reason
+from osbc_deploy.explanations import COMMAND_LINE, MEMORY, SYSTEM
 
 __all__ = ["cli", "main"]
 
@@ -48,6 +52,8 @@ Exit codes:
   8   monitor: a device is unhealthy
   130 interrupted (143 by SIGTERM, 129 by a terminal that closed)
   141 all is done, but whoever read stdout went away
+\b
+An error has a code, such as error[E310]: 'osbc-deploy explain E310' says more.
 """
 
 
@@ -68,7 +74,7 @@ class DefaultGroup(click.Group):
         if word.startswith("-") or any(c in word for c in ":./\\") or os.path.exists(word):
             return
         for meant in difflib.get_close_matches(word, self.commands, 1):
-            raise UsageError(f"{word}: is no command, nor a model. Did you mean '{meant}'?")
+            raise NotFoundError(f"{word}: is not a command, nor a model. Did you mean '{meant}'?")
 
 
 @click.group(
@@ -100,12 +106,14 @@ cli.add_command(check_command)
 cli.add_command(diff_command)
 cli.add_command(map_command)
 cli.add_command(export_command)
+cli.add_command(run_command)
 cli.add_command(release_group)
 cli.add_command(telemetry_group)
 cli.add_command(monitor_group)
 cli.add_command(targets_group)
 cli.add_command(backends_command)
 cli.add_command(doctor_command)
+cli.add_command(explain_command)
 
 
 def main(argv: list[str] | None = None) -> Any:
@@ -127,21 +135,22 @@ def main(argv: list[str] | None = None) -> Any:
         # click repeats what it was given.
         shown = io.StringIO()
         error.show(shown)
-        say(shown.getvalue().rstrip("\n"), err=True, lines=True)
+        text = shown.getvalue().rstrip("\n").replace("Error: ", f"error[{COMMAND_LINE}]: ", 1)
+        say(text, err=True, lines=True)
         sys.exit(error.exit_code)
     except OsbcError as error:
-        say(f"error: {error}", err=True, lines=True)
+        complain(error, error.code, lines=True)
         sys.exit(error.exit_code)
     except OSError as error:
         # Of a temporary file, say: every OSError has its cause outside this program.
         place = f"{error.filename}: " if error.filename else ""
-        say(f"error: {place}{error.strerror or reason(error)}.", err=True, lines=True)
+        complain(f"{place}{error.strerror or reason(error)}.", SYSTEM, lines=True)
         sys.exit(UsageError.exit_code)
     except MemoryError as error:
-        say(
-            f"error: there is not enough memory ({reason(error)}). Give fewer samples or a smaller "
+        complain(
+            f"there is not enough memory ({reason(error)}). Give fewer samples or a smaller "
             "network, or another machine.",
-            err=True,
+            MEMORY,
             lines=True,
         )
         sys.exit(UsageError.exit_code)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import say
+from osbc_deploy.cli.console import complain, say
 from osbc_deploy.cli.options import OutputFile, config_option, json_option, quiet_option
 from osbc_deploy.errors import OsbcError, UsageError
 
@@ -198,7 +198,7 @@ def watch_command(
             # A gateway goes on: the next file may be whole, the next lock free.
             found = None
             if str(error) != before:
-                say(f"error: {error}", err=True, lines=True)
+                complain(error, error.code, lines=True)
                 before = str(error)
         if found is not None:
             news = (found["verdict"], found["moved"], found["action"])

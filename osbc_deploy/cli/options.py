@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from osbc_deploy.cli.console import say
+from osbc_deploy.cli.console import keep_log, log, say
 from osbc_deploy.errors import UsageError
 from osbc_deploy.option import BYTES, Options, Row, renamed, rows
 from osbc_deploy.parsing import read_toml
@@ -24,8 +25,10 @@ __all__ = [
     "Size",
     "config_option",
     "json_option",
+    "log_option",
     "quiet_option",
     "takes",
+    "verbose_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -288,3 +291,23 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print machine-readable JSON on stdout."
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Print all tables and notes, not the summary alone."
+)
+
+
+def _keep_log(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    if path is not None:
+        keep_log(path)
+        log(shlex.join(["osbc-deploy", *ctx.meta.get(ARGUMENTS, ())]))
+
+
+log_option = click.option(
+    "--log",
+    type=OutputFile(),
+    metavar="FILE",
+    is_eager=True,
+    expose_value=False,
+    callback=_keep_log,
+    help="Append what is said on the way, with the time, to a file.",
+)

@@ -18,8 +18,8 @@ from rich.progress import (
 )
 from typing_extensions import Self
 
-from osbc_deploy.cli.console import say
-from osbc_deploy.plain_text import visible
+from osbc_deploy.cli.console import log, say
+from osbc_deploy.plain_text import message, visible
 
 __all__ = ["Bars"]
 
@@ -48,12 +48,13 @@ class Bars:
         )
         self._task: TaskID | None = None
         self._beats = not quiet and not console.is_terminal
+        self._logs = log("started")
         self._ended = threading.Event()
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bars.start()
-        if self._beats:
+        if self._beats or self._logs:
             threading.Thread(target=self._beat, daemon=True).start()
         return self
 
@@ -70,6 +71,8 @@ class Bars:
         """Print what all tasks to come are expected to take."""
         if not self._quiet and (seconds >= _EVERY or not self._beats):
             say(text, err=True, lines=True)
+        else:
+            log(message(text))
 
     def _beat(self) -> None:
         while not self._ended.wait(_EVERY):
@@ -79,7 +82,11 @@ class Bars:
                 task = self._bars.tasks[number]
                 total = "" if task.total is None else f" {task.completed:.0f} of {task.total:.0f}"
                 what = f"{task.description}{total}"
-            say(f"{what}, {passed:.0f} s", err=True)
+            line = f"{what}, {passed:.0f} s"
+            if self._beats:
+                say(line, err=True)
+            else:
+                log(visible(line))
 
     def start(self, title: str, total: int) -> None:
         """Begin a task of `total` steps."""

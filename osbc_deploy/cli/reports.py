@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from osbc_deploy.cli.console import say, table_console
-from osbc_deploy.cli.options import OutputFile, Size, config_option, json_option
-from osbc_deploy.errors import UsageError
+from osbc_deploy.cli.options import OutputFile, Size, config_option, json_option, verbose_option
+from osbc_deploy.errors import NotFoundError, UsageError
 from osbc_deploy.option import BYTES
 from osbc_deploy.plain_text import visible
 from osbc_deploy.writing import check_file, write_whole
@@ -44,8 +44,9 @@ REPORT = click.Path(path_type=Path)
     metavar="FILE",
     help="Write to a file instead of stdout.",
 )
+@verbose_option
 @config_option
-def report_command(path: Path, form: str, output: Path | None) -> int:
+def report_command(path: Path, form: str, output: Path | None, verbose: bool) -> int:
     """Show the report of a deployment (a folder written with -o, or its report.json)."""
     from osbc_deploy.report.read import read_report
 
@@ -53,7 +54,7 @@ def report_command(path: Path, form: str, output: Path | None) -> int:
         check_file(output, parents=True)
     report = read_report(path)
     if form == "table":
-        text = _table(report)
+        text = _table(report, verbose)
     elif form == "json":
         text = json.dumps(report, indent=1) + "\n"
     elif form == "csv":
@@ -72,13 +73,13 @@ def report_command(path: Path, form: str, output: Path | None) -> int:
     return 0
 
 
-def _table(report: dict[str, Any]) -> str:
+def _table(report: dict[str, Any], details: bool) -> str:
     import io
 
     from osbc_deploy.report.deployment.terminal import print_report
 
     out = io.StringIO()
-    print_report(report, table_console(out))
+    print_report(report, table_console(out), details=details)
     return out.getvalue()
 
 
@@ -148,7 +149,7 @@ def check_command(
     if update_baseline and baseline is None:
         raise UsageError("--update-baseline: needs --baseline FILE to write to.")
     if baseline is not None and not update_baseline and not baseline.exists():
-        raise UsageError(
+        raise NotFoundError(
             f"{baseline}: no such file. Make this report the first baseline with --update-baseline."
         )
     if update_baseline and baseline is not None:
@@ -237,10 +238,12 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
         }
         click.echo(json.dumps(summary, indent=1))
     else:
-        from osbc_deploy.report.deployment.terminal import cores_table
+        from osbc_deploy.report.deployment.terminal import cores_tables
 
         title = f"{chip.title}: {mapping.cores_used} of {mapping.available:,} cores"
-        table_console().print(cores_table(cores, title))
+        console = table_console()
+        for table in cores_tables(cores, title, console.width):
+            console.print(table)
         say(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
         for remark in remarks:
             say(f"note: {remark}")

@@ -19,7 +19,7 @@ def start() -> None:
     """Run the command line and exit with the documented code."""
     interrupts.arm()
     if not fill_standard_files():
-        _say("error: stdout: is closed. Redirect it, to /dev/null if nobody reads it.")
+        _say("error[E202]: stdout: is closed. Redirect it, to /dev/null if nobody reads it.")
         sys.exit(2)
     sys.stdout, raw = Stream.over(sys.stdout, 1)
     if sys.stderr is not None:
@@ -47,7 +47,7 @@ def start() -> None:
         # and its exit handlers can be interrupted again. All of ours is cleaned up by now.
         os._exit(interrupted)
     if (failed := raw.said()) is not None:
-        _say(f"error: {failed[0]}")
+        _say(f"error[E202]: {failed[0]}")
         code = code or failed[1]
     sys.exit(code)
 

@@ -12,10 +12,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from osbc_deploy.cli.console import say, table_console
+from osbc_deploy.cli.console import complain, table_console
 from osbc_deploy.cli.job import check_data, command_line, job_options, load_inputs, save_results
 from osbc_deploy.cli.options import OutputFile
-from osbc_deploy.errors import UsageError
+from osbc_deploy.errors import FitError, UsageError
 from osbc_deploy.option import rows
 from osbc_deploy.options import DataOptions, SweepOptions
 
@@ -107,6 +107,6 @@ def _exit_code(report: Mapping[str, Any]) -> int:
     if not all(point["exact"] for point in report["points"]):
         return 5
     if not any(point["fits"] for point in report["points"]):
-        say("error: no point fits its target. Sweep higher sparsities or fewer bits.", err=True)
+        complain("no point fits its target. Sweep higher sparsities or fewer bits.", FitError.code)
         return 4
     return 0

@@ -19,7 +19,7 @@ from osbc_deploy.cli.job import (
     save_results,
 )
 from osbc_deploy.cli.options import OutputFile
-from osbc_deploy.errors import FidelityError
+from osbc_deploy.errors import FidelityError, GateError
 from osbc_deploy.options import InputOptions, VerifyOptions
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def verify_command(
     save_results((inputs.output, found.save), (html, write_page), quiet=quiet)
     if found.broken:
         listed = "\n".join(f"  - {f.name}: {f.message}" for f in found.broken)
-        raise FidelityError(
+        raise GateError(
             f"verify: {len(found.broken)} of {len(found.findings)} gates are broken:\n{listed}\n"
             "Keep more weights or bits, or allow more."
         )

@@ -17,7 +17,7 @@ from osbc_deploy.compress.scene import ACTIVITY, Scene
 from osbc_deploy.compress.shared import Shared, SharedScene
 from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.errors import ArtefactError
+from osbc_deploy.errors import DataError
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.raster import Raster
 from osbc_deploy.model.simulate import FloatRun, simulate
@@ -89,7 +89,7 @@ def float_run(
 ) -> FloatRun:
     """Run the calibration samples, keeping the answers and the spikes that projections carry."""
     if not calibration.any():
-        raise ArtefactError(
+        raise DataError(
             "calibration: all spikes are 0, at least one active input is needed. "
             "Check how the events were binned."
         )

@@ -33,7 +33,7 @@ from osbc_deploy.data.events import (
     read_nmnist,
 )
 from osbc_deploy.data.samples import Samples, check_samples
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import DataError, NotFoundError, UsageError
 from osbc_deploy.limits import HAND_WRITTEN, Allowance, array_bytes, read_text
 from osbc_deploy.options import DatasetOptions
 from osbc_deploy.progress import SILENT, Progress, task
@@ -194,7 +194,7 @@ def load_dataset(
 def _base(request: DatasetRequest, source: Source) -> Path:
     root = request.root
     if not root.is_dir():
-        raise UsageError(f"{root}: no such folder. Give the folder of {request.name}.")
+        raise NotFoundError(f"{root}: no such folder. Give the folder of {request.name}.")
     below = sorted(path for path in root.iterdir() if path.is_dir())
     for folder in (root, *below):
         if source.holds(folder):
@@ -294,7 +294,7 @@ def _trials(csv: Path) -> Iterator[tuple[int, tuple[int, int]]]:
         whole = len(cells) == 3 and all(re.fullmatch("[0-9]{1,18}", c.strip()) for c in cells)
         gesture, start, stop = map(int, cells) if whole else (0, 0, 0)
         if not (1 <= gesture <= GESTURES and start < stop):
-            raise ArtefactError(
+            raise DataError(
                 f"{csv}: line {number} is {line.strip()[:80]!r}, needed class (1 to {GESTURES}), "
                 "start and a later end in microseconds. Extract the archive of the data set again."
             )
@@ -306,13 +306,13 @@ def _lines(path: Path) -> list[str]:
         text = read_text(path, most=HAND_WRITTEN)
         return text.removeprefix("\ufeff").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"{path}: cannot be read as text ({error}).") from error
+        raise DataError(f"{path}: cannot be read as text ({error}).") from error
 
 
 def _present(folders: Sequence[Path]) -> None:
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if len(missing) == len(folders):
-        raise UsageError(
+        raise NotFoundError(
             f"{', '.join(missing)}: no such folder. Extract the archives of the data set again."
         )
 

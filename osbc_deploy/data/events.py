@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import IntArray, frozen
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import DataError, UsageError
 from osbc_deploy.limits import Allowance, array_bytes, read_bytes
 from osbc_deploy.options import Split
 
@@ -123,19 +123,19 @@ def bin_events(
     if interval is not None:
         events = events.between(*interval)
     if len(events) == 0:
-        raise ArtefactError(f"{events.name}: holds no events, at least 1 is needed. {_AGAIN}")
+        raise DataError(f"{events.name}: holds no events, at least 1 is needed. {_AGAIN}")
     outside = np.count_nonzero(
         (np.minimum(events.x, events.y) < 0) | (np.maximum(events.x, events.y) >= sensor)
     )
     if outside:
-        raise ArtefactError(
+        raise DataError(
             f"{events.name}: {outside} of {len(events)} events are outside the sensor (x up to "
             f"{events.x.max()}, y up to {events.y.max()}), {sensor} x {sensor} pixels are known. "
             "Check --dataset, or extract the file again."
         )
     start, stop = interval or (int(events.t.min()), int(events.t.max()) + 1)
     if stop - start > _LONGEST:
-        raise ArtefactError(
+        raise DataError(
             f"{events.name}: its time stamps span {(stop - start) / 1e6:.3g} s, "
             f"{_LONGEST / 1e6:.3g} s are allowed. {_AGAIN}"
         )
@@ -146,7 +146,7 @@ def bin_events(
     if split == "number":
         each = len(events) // steps
         if not each:
-            raise ArtefactError(
+            raise DataError(
                 f"{events.name}: holds {len(events):,} events, {steps:,} steps by number need as "
                 "many. Ask for fewer steps, or split by time."
             )
@@ -198,7 +198,7 @@ def read_aedat2(path: Path) -> Events:
     words = np.frombuffer(body, ">u4").astype(np.int64).reshape(-1, 2)
     address, stamp = words[:, 0], words[:, 1]
     if (address >> 16).any():
-        raise ArtefactError(
+        raise DataError(
             f"{path}: holds addresses up to {address.max():#x}, a DVS128 has 16 bits (0xffff). "
             "Give the recordings of CIFAR10-DVS as published."
         )
@@ -230,17 +230,17 @@ def read_aedat3(path: Path) -> Events:
     words, overflows = [], []
     while place < len(data):
         if place + _PACKET.size > len(data):
-            raise ArtefactError(f"{path}: ends within the header of a packet. {_AGAIN}")
+            raise DataError(f"{path}: ends within the header of a packet. {_AGAIN}")
         kind, _, width, _, overflow, capacity, number, _ = _PACKET.unpack_from(data, place)
         place += _PACKET.size
         polarity = kind == _POLARITY_PACKET
         if not 0 <= number <= capacity or width < 1 or (polarity and width != _POLARITY_BYTES):
-            raise ArtefactError(
+            raise DataError(
                 f"{path}: the packet before byte {place} claims {number} of {capacity} events of "
                 f"{width} bytes; polarity events have {_POLARITY_BYTES}. {_AGAIN}"
             )
         if place + capacity * width > len(data):
-            raise ArtefactError(
+            raise DataError(
                 f"{path}: ends within a packet of {capacity} events ({len(data) - place} of "
                 f"{capacity * width} bytes). {_AGAIN}"
             )
@@ -249,7 +249,7 @@ def read_aedat3(path: Path) -> Events:
             overflows.append(np.full(number, overflow, np.int64))
         place += capacity * width
     if not words:
-        raise ArtefactError(f"{path}: holds no packet of polarity events. {_AGAIN}")
+        raise DataError(f"{path}: holds no packet of polarity events. {_AGAIN}")
     event, stamp = np.concatenate(words).astype(np.int64).T
     t = np.concatenate(overflows) << 31 | stamp
     valid = (event & 1) == 1
@@ -282,7 +282,7 @@ def read_aedat4(path: Path) -> Events:
         columns = [np.asarray(found[name], np.int64) for name in ("x", "y", "on", "t")]
     except Exception as error:
         # aedat and tonic raise bare exceptions of their own.
-        raise ArtefactError(f"{path}: cannot be read as AEDAT 4 ({error}). {_AGAIN}") from error
+        raise DataError(f"{path}: cannot be read as AEDAT 4 ({error}). {_AGAIN}") from error
     return Events(str(path), *columns)
 
 
@@ -307,21 +307,19 @@ def _read(path: Path) -> bytes:
     try:
         return read_bytes(path, each=_EACH)
     except OSError as error:
-        raise ArtefactError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def _whole(path: Path, size: int, event: int) -> None:
     if size % event:
-        raise ArtefactError(
-            f"{path}: ends within an event ({size % event} of {event} bytes). {_AGAIN}"
-        )
+        raise DataError(f"{path}: ends within an event ({size % event} of {event} bytes). {_AGAIN}")
 
 
 def _header(path: Path, data: bytes, version: bytes, end: bytes | None = None) -> int:
     """Return where the events start, after lines that begin with #."""
     if not data.startswith(version):
         begins = data[:12].decode("ascii", "replace")
-        raise ArtefactError(
+        raise DataError(
             f"{path}: begins with {begins!r}, needed {version.decode()!r}. Give the recordings of "
             "the data set as published."
         )
@@ -329,10 +327,10 @@ def _header(path: Path, data: bytes, version: bytes, end: bytes | None = None) -
     while data[place : place + 1] == b"#":
         line = data.find(b"\n", place) + 1
         if line == 0:
-            raise ArtefactError(f"{path}: ends within its header. {_AGAIN}")
+            raise DataError(f"{path}: ends within its header. {_AGAIN}")
         if data[place:line] == end:
             return line
         place = line
     if end is not None:
-        raise ArtefactError(f"{path}: its header has no last line {end.decode().strip()!r}.")
+        raise DataError(f"{path}: its header has no last line {end.decode().strip()!r}.")
     return place

@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from osbc_deploy.errors import ArtefactError
+from osbc_deploy.errors import DataError
 from osbc_deploy.limits import Allowance, array_bytes
 
 __all__ = ["read_npz"]
@@ -67,7 +67,7 @@ def read_npz(path: Path, wanted: Collection[str]) -> tuple[dict[str, NDArray[Any
     allowance = Allowance(str(path), remedy="Save fewer samples or steps, as uint8")
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
-            raise ArtefactError(
+            raise DataError(
                 f"{path}: not an .npz archive. Save it with numpy.savez(path, spikes=..., "
                 "labels=...)."
             )

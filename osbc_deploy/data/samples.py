@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from osbc_deploy.arrays import InputArray, IntArray, blocks, frozen
 from osbc_deploy.data.npz import read_npz
 from osbc_deploy.data.tensors import as_array
-from osbc_deploy.errors import ArtefactError, UsageError, described, reason
+from osbc_deploy.errors import (
+    ArtefactError,
+    DataError,
+    NotFoundError,
+    UsageError,
+    described,
+    reason,
+)
 from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.notation import InputKind
 
@@ -121,20 +128,20 @@ def check_samples(name: str, spikes: Any, labels: Any = None, repeat: int | None
     """
     raster = as_array(f"{name}: spikes", spikes)
     if raster.dtype.kind not in "buif":
-        raise ArtefactError(
+        raise DataError(
             f"{name}: spikes are not numbers (dtype {raster.dtype}). Save a numeric array with "
             "shape (n, T, ...): 0 and 1, counts, or real values."
         )
     if repeat is not None and raster.ndim > 1:
         raster = _repeated(name, raster, repeat)
     if raster.ndim < 3:
-        raise ArtefactError(
+        raise DataError(
             f"{name}: spikes have shape {raster.shape}, needed (n, T, ...) with at least 3 axes. "
             f"Put samples first and time second; {STATIC}."
         )
     if 0 in raster.shape:
         axis = ("n", "T")[raster.shape.index(0)] if raster.shape.index(0) < 2 else "a spatial axis"
-        raise ArtefactError(
+        raise DataError(
             f"{name}: spikes have shape {raster.shape}: {axis} is 0, at least 1 is needed."
         )
     held = np.dtype(_smallest(name, raster))
@@ -158,7 +165,7 @@ def _repeated(name: str, raster: NDArray[Any], steps: int) -> NDArray[Any]:
 def _smallest(name: str, raster: NDArray[Any]) -> Any:
     """Return the type that tells what samples hold; see :class:`Samples`."""
     if raster.dtype.kind == "f" and not all(np.isfinite(b).all() for b in blocks(raster)):
-        raise ArtefactError(f"{name}: spikes hold NaN or infinite values. Bin the events again.")
+        raise DataError(f"{name}: spikes hold NaN or infinite values. Bin the events again.")
     low, high = raster.min(), raster.max()
     whole = raster.dtype.kind != "f" or all((b == np.rint(b)).all() for b in blocks(raster))
     if whole and low >= 0 and high <= 1:
@@ -167,7 +174,7 @@ def _smallest(name: str, raster: NDArray[Any]) -> Any:
         return next(t for t in (np.int8, np.int16, np.int32) if _holds(t, int(low), int(high)))
     largest = _LARGEST if whole else float(np.finfo(np.float32).max)
     if max(-float(low), float(high)) > largest:
-        raise ArtefactError(
+        raise DataError(
             f"{name}: spikes range from {low:g} to {high:g}, "
             f"{'whole numbers' if whole else 'values'} to {largest:g} are taken. Scale them, and "
             "train on the same."
@@ -184,18 +191,18 @@ def _check_labels(name: str, labels: Any, count: int) -> IntArray | None:
         return None
     given = as_array(f"{name}: labels", labels)
     if given.dtype.kind not in "buif":
-        raise ArtefactError(
+        raise DataError(
             f"{name}: labels are not numbers (dtype {given.dtype}). Number the classes from 0."
         )
     if given.shape != (count,):
-        raise ArtefactError(
+        raise DataError(
             f"{name}: labels have shape {given.shape}, needed ({count},), a class for each sample. "
             + _remedy(given, count)
         )
     wrong = ~np.isfinite(given) | (given != np.rint(given)) | (given < 0) | (given > _MOST_CLASSES)
     if wrong.any():
         first = int(wrong.argmax())
-        raise ArtefactError(
+        raise DataError(
             f"{name}: {int(wrong.sum())} of {count} labels are no class, such as {given[first]} of "
             f"sample {first}; whole numbers from 0 to {_MOST_CLASSES:,} are. Number the classes "
             "from 0, and leave samples without a class out."
@@ -216,7 +223,7 @@ def _remedy(labels: NDArray[Any], count: int) -> str:
 def check_npz(path: Path) -> None:
     """Refuse a file of samples that is not there."""
     if not path.is_file():
-        raise UsageError(
+        raise NotFoundError(
             f"{path}: no such file. Give an .npz with 'spikes' (n, T, ...), or "
             "package.module:factory for a dataset."
         )
@@ -242,18 +249,18 @@ def load_npz(path: Path, repeat: int | None = None) -> Samples:
         raise
     except Exception as error:
         # zipfile, zlib and numpy each raise their own kinds for a damaged archive.
-        raise ArtefactError(
+        raise DataError(
             f"{path}: cannot be read as .npz without pickle ({reason(error)}). Save plain numeric "
             "arrays with numpy.savez."
         ) from error
     if "spikes" not in found:
-        raise ArtefactError(
+        raise DataError(
             f"{path}: holds no array 'spikes' (found: {', '.join(names[:20]) or 'nothing'}). Save "
             "it with numpy.savez(path, spikes=..., labels=...)."
         )
     others = [key for key in names if _LIKE_LABELS.search(key.removesuffix(".npy"))]
     if "labels" not in found and others:
-        raise ArtefactError(
+        raise DataError(
             f"{path}: holds no array 'labels', but {', '.join(others[:20])}. Save the classes as "
             "'labels', or leave the other out."
         )
@@ -274,20 +281,20 @@ def samples_from_dataset(
         When it is no data set, an item cannot be read, or items do not belong together.
     """
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-        raise ArtefactError(
+        raise DataError(
             f"{name}: a {type(dataset).__name__} is not a dataset; __len__ and __getitem__ are "
             "needed. Return a torch.utils.data.Dataset of (spikes (T, ...), label)."
         )
     try:
         length = len(dataset)
     except Exception as error:
-        raise ArtefactError(
+        raise DataError(
             f"{name}: its length cannot be told ({described(error)}). Return a "
             "torch.utils.data.Dataset with __len__ and __getitem__."
         ) from error
     count = length if limit is None else min(limit, length)
     if count == 0:
-        raise ArtefactError(f"{name}: the dataset is empty, at least 1 sample is needed.")
+        raise DataError(f"{name}: the dataset is empty, at least 1 sample is needed.")
     allowance = Allowance(name, remedy="Give fewer samples")
     rasters: list[InputArray] = []
     labels = []
@@ -297,7 +304,7 @@ def samples_from_dataset(
             item = dataset[index]
         except (Exception, SystemExit) as error:
             # Whatever the user's own code raises belongs to that sample.
-            raise ArtefactError(
+            raise DataError(
                 f"{name}: reading sample {index} failed ({described(error)}). Items "
                 "0 to len - 1 must be (spikes (T, ...), label)."
             ) from error
@@ -311,17 +318,17 @@ def samples_from_dataset(
         rasters.append(checked.spikes[0] if repeat is None else checked.spikes[0, 0])
         labels.append(None if label is None else as_array(f"{name}, label {index}", label))
         if rasters[-1].shape != rasters[0].shape:
-            raise ArtefactError(
+            raise DataError(
                 f"{name}: sample {index} has shape {rasters[-1].shape}, sample 0 "
                 f"{rasters[0].shape}. Bin all samples to the same T and size."
             )
     known = [label for label in labels if label is not None]
     if known and len(known) != count:
-        raise ArtefactError(f"{name}: {count - len(known)} of {count} samples have no label.")
+        raise DataError(f"{name}: {count - len(known)} of {count} samples have no label.")
     spikes = np.stack(rasters)
     spikes.flags.writeable = False
     if len({label.shape for label in known}) > 1:
-        raise ArtefactError(f"{name}: labels have shapes that differ. Give one class for each.")
+        raise DataError(f"{name}: labels have shapes that differ. Give one class for each.")
     return check_samples(name, spikes, np.stack(known) if known else None, repeat)
 
 
@@ -329,7 +336,7 @@ def _parts(name: str, item: Any) -> tuple[NDArray[Any], Any]:
     """Return the spikes and the label of a sample; what a data set gives beside them is left."""
     if isinstance(item, tuple) or (isinstance(item, list) and len(item) == 2):
         if len(item) == 0:
-            raise ArtefactError(f"{name}: is an empty tuple. Give (spikes (T, ...), label).")
+            raise DataError(f"{name}: is an empty tuple. Give (spikes (T, ...), label).")
         raster = as_array(name, item[0])
         label = item[1] if len(item) > 1 else None
         if isinstance(item, tuple) or label is None or np.ndim(label) < raster.ndim:

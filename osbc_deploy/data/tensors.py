@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from osbc_deploy.errors import ArtefactError, reason
+from osbc_deploy.errors import DataError, reason
 from osbc_deploy.limits import Allowance, array_bytes
 
 __all__ = ["as_array"]
@@ -33,7 +33,7 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
     try:
         return np.asarray(_dense(name, value.detach()) if hasattr(value, "detach") else value)
     except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
-        raise ArtefactError(
+        raise DataError(
             f"{name}: cannot become one array ({reason(error)}). Give a dense array or tensor of "
             "numbers."
         ) from error

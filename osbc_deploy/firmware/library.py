@@ -20,6 +20,7 @@ from osbc_deploy.arrays import IntArray
 from osbc_deploy.firmware.blob import write_blob
 from osbc_deploy.firmware.layout import HEADER
 from osbc_deploy.firmware.names import check_name
+from osbc_deploy.firmware.packages import PACKAGE_FILES, package_values
 from osbc_deploy.firmware.runtime import m4_start, render, runtime_sources
 from osbc_deploy.firmware.tables import FirmwareTables, lay_out
 from osbc_deploy.fixedpoint.engine import run
@@ -112,6 +113,14 @@ def export_c(
     texts[f"{name}.c"] = "\n".join([*code, texts[f"{name}.c"]])
     texts[f"{name}_weights.c"] = _weights(tables, name, blob)
     golden = _golden(network, tables, crc if samples is None else samples)
+    package = package_values(
+        name,
+        list(texts),
+        header=f"{name}.h",
+        description="A spiking neural network in fixed point",
+        golden=f"{name}_selftest.c",
+    )
+    texts |= {file: render(f"packages/{t}", package) for file, t in PACKAGE_FILES.items()}
     texts[f"{name}_selftest.c"] = render("selftest.c", values | golden)
     parts = {p.name: 0 for p in tables.projections}
     for p in tables.projections:
@@ -121,8 +130,8 @@ def export_c(
     done = CExport(folder, name, len(blob), 4 * tables.state_words, crc, parts)
     with new_folder(folder, C_LIBRARY) as work:
         # Not beside the library: a build that takes every source of its folder has its own main.
-        (work / "examples").mkdir()
         for file, text in texts.items():
+            (work / file).parent.mkdir(exist_ok=True)
             (work / file).write_text(text, encoding="ascii")
         manifest = {
             "format": f"osbc-deploy/firmware/{FORMAT}",

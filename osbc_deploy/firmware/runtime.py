@@ -26,14 +26,24 @@ from osbc_deploy.firmware.layout import (
     TABLE,
     Record,
 )
+from osbc_deploy.firmware.packages import PACKAGE_FILES, package_values
 from osbc_deploy.firmware.tables import lay_out
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.folders import RUNTIME
 from osbc_deploy.writing import new_folder
 
-__all__ = ["RuntimeExport", "export_runtime", "m4_start", "render", "runtime_sources", "snippet"]
+__all__ = [
+    "BLOB",
+    "RuntimeExport",
+    "export_runtime",
+    "m4_start",
+    "render",
+    "runtime_sources",
+    "snippet",
+]
 
 FORMAT = 1
+BLOB = "network.bin"
 
 _SOURCES = ("runtime.h", "layout.h", "runtime.c", "load.c", "telemetry.c")
 
@@ -79,6 +89,14 @@ def export_runtime(network: FixedPointNetwork, folder: Path) -> RuntimeExport:
     header = HEADER.unpack(blob)
     done = RuntimeExport(folder, blob, header["identity"], header["state_bytes"])
     texts = runtime_sources("osbc")
+    package = package_values(
+        "osbc",
+        list(texts),
+        header="osbc_runtime.h",
+        description="Spiking neural networks in fixed point, loaded from blobs",
+        arguments="${CMAKE_CURRENT_SOURCE_DIR}/network.bin",
+    )
+    texts |= {file: render(f"packages/{t}", package) for file, t in PACKAGE_FILES.items()}
     values = {"P": "osbc", "U": "OSBC", "start": m4_start(), "ticks": snippet("m4_ticks.c")}
     for path, template in (
         ("examples/host.c", "runtime/host.c"),
@@ -88,7 +106,7 @@ def export_runtime(network: FixedPointNetwork, folder: Path) -> RuntimeExport:
     ):
         texts[path] = render(template, values)
     contents = {path: text.encode("ascii") for path, text in texts.items()}
-    contents["network.bin"] = blob
+    contents[BLOB] = blob
     contents[FILE] = _json(about(network, blob).model_dump(by_alias=True))
     manifest = {
         "format": f"osbc-deploy/runtime/{FORMAT}",
@@ -97,8 +115,8 @@ def export_runtime(network: FixedPointNetwork, folder: Path) -> RuntimeExport:
     }
     with new_folder(folder, RUNTIME) as work:
         # Not beside the library: a build that takes every source of its folder has its own main.
-        (work / "examples").mkdir()
         for path, content in contents.items():
+            (work / path).parent.mkdir(exist_ok=True)
             (work / path).write_bytes(content)
         (work / RUNTIME.marker).write_bytes(_json(manifest))
     return done

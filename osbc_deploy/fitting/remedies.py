@@ -121,6 +121,13 @@ def advice(
             f"{actual} cores needed at least, {limit} allowed ({actual - limit} over)",
             f"most are layer {name}'s: {largest.cores} cores, limited by {largest.limiting}",
         ]
+        if all(choice.cores == 1 for choice in plan.choices.values()):
+            # Smaller layers would not help.
+            lines[1:] = [
+                f"a core holds neurons of one layer, and there are {len(plan.choices)} layers: "
+                f"allow {actual} cores",
+            ]
+            return "\n".join(f"  - {line}" for line in lines)
     else:
         needed = round(actual * per_word)
         allowed = int(limit * per_word) if memory is None else memory

@@ -287,7 +287,7 @@ def _within(
     if not feasible:
         cheapest = front_over(plans, "cores")[0]
         raise FitError(
-            f"nothing fits {cores} cores of {chip.name}:\n"
+            f"nothing fits {cores} core{'s' * (cores != 1)} of {chip.name}:\n"
             + advice(cheapest, candidates, chip, "cores", cores)
         )
     if budget.memory is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import ArtefactError, NotFoundError
 from osbc_deploy.fixedpoint.coding import InputFormat, undeclared
 from osbc_deploy.fixedpoint.connections import KINDS
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -138,7 +138,7 @@ def read_network(folder: Path) -> FixedPointNetwork:
 
     recover(folder)
     if not folder.exists():
-        raise UsageError(f"{folder}: no such folder. Give one written with osbc-deploy ... -o.")
+        raise NotFoundError(f"{folder}: no such folder. Give one written with osbc-deploy ... -o.")
     try:
         manifest = parse_json(read_text(folder / MANIFEST, each=PARSED))
         check_tensors(folder / ARRAYS)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from osbc_deploy.errors import ArtefactError
+from osbc_deploy.errors import WeightsError
 from osbc_deploy.frameworks.folding import as_array
 from osbc_deploy.frameworks.framework import Framework
 from osbc_deploy.model.graph import Network
@@ -29,7 +29,7 @@ def check_finite(module: nn.Module, framework: Framework) -> None:
         if is_lazy(value) or value.is_meta
     ]
     if empty:
-        raise ArtefactError(
+        raise WeightsError(
             f"model: {', '.join(empty)} have no values yet. Call the model once with an input, "
             "which gives lazy layers their shape, build it on a device other than meta, and load "
             "its weights."
@@ -49,7 +49,7 @@ def check_finite(module: nn.Module, framework: Framework) -> None:
         and not torch.isfinite(value).all()
     ]
     if bad:
-        raise ArtefactError(
+        raise WeightsError(
             f"model: NaN or infinite values in {', '.join(bad)}. Train again or load another "
             "checkpoint."
         )
@@ -67,7 +67,7 @@ def check_weights(network: Network) -> None:
         if values is not None and not np.isfinite(values).all()
     ]
     if bad:
-        raise ArtefactError(
+        raise WeightsError(
             f"model: the weights that {', '.join(dict.fromkeys(bad))} compute with are NaN or "
             "infinite. Train again or load another checkpoint."
         )

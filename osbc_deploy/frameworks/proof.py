@@ -249,8 +249,8 @@ def _held(
         raise UnsupportedModelError(
             f"{', '.join(own)}: the output is silent on these samples",
             (f"{network.output.name}: never fires",),
-            "Give samples on which it fires; without them nothing shows what forward() does with "
-            "its spikes.",
+            "Give samples on which it fires, (n, T, ...): if yours have time first, swap the axes. "
+            "Without spikes nothing shows what forward() does with them.",
         )
     whose = f"verified against {framework.title}'s"
     if own:

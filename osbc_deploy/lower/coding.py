@@ -20,7 +20,7 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, InputArray, peak_of
 from osbc_deploy.compress.hessian import membrane_trace
-from osbc_deploy.errors import UnsupportedModelError, UsageError
+from osbc_deploy.errors import ChipLimitError, UsageError
 from osbc_deploy.fixedpoint.coding import MOST_BITS, SPIKES, InputFormat, bits_for
 from osbc_deploy.model.currents import exact_current
 from osbc_deploy.model.delivery import delivered
@@ -95,7 +95,7 @@ def check_graded(network: Network) -> None:
         if p.neuron.exact and any(a.pre == INPUT for a in network.afferents(p.name))
     ]
     if offenders:
-        raise UnsupportedModelError(
+        raise ChipLimitError(
             "network: parts that take nothing but spikes hear the input",
             offenders,
             "Put a layer of neurons between the input and these, or give an input of 0 and 1.",

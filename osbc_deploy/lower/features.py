@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.errors import ChipLimitError
 from osbc_deploy.model.graph import Network, Population
 
 __all__ = ["check_features"]
@@ -20,7 +20,7 @@ def check_features(network: Network) -> None:
     """
     offenders = [line for p in network.populations for line in _offenders(network, p)]
     if offenders:
-        raise UnsupportedModelError(
+        raise ChipLimitError(
             "network: neurons the chip cannot run",
             offenders,
             "Change the neurons' parameters and train again.",

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray
-from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.errors import ChipLimitError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     FixedConnection,
@@ -82,7 +82,7 @@ def gate(
         if (most := int(np.abs(lifted).max())) > top:
             offenders.append(f"{name}: is biased by {most} inputs, the bias holds {top}")
     if offenders:
-        raise UnsupportedModelError(
+        raise ChipLimitError(
             "network: gates that the chip's registers do not hold exactly",
             offenders,
             "Pool or mask fewer inputs at a time, in two steps.",

@@ -36,7 +36,7 @@ from osbc_deploy.arrays import InputArray, SpikeArray
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.data.samples import kind_of
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.errors import ChipLimitError
 from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.engine import Activity, run
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -208,7 +208,7 @@ class _Growing:
         """Lower populations that feed back to each other, or one that does not."""
         names = [p.name for p in block]
         if any(self.relays.get(name) for name in names) and len(block) > 1:
-            raise UnsupportedModelError(
+            raise ChipLimitError(
                 "network: a convolution skips populations within a loop",
                 [name for name in names if self.relays.get(name)],
                 "Use a linear layer there, which the chip can delay.",
@@ -262,7 +262,7 @@ class _Growing:
         network = self._network([])
         if wrong := faults(network):
             remedy = "Ask for fewer --input-bits, or for fewer bits." if self.coding.graded else ""
-            raise UnsupportedModelError(
+            raise ChipLimitError(
                 "network: integers the chip's registers cannot hold", wrong, remedy
             )
         return Lowered(network, tuple(self.deviations), self.activity)

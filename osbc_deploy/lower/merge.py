@@ -9,7 +9,7 @@ from functools import singledispatch
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.errors import ChipLimitError
 from osbc_deploy.fixedpoint.connections import KINDS, FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.network import Pooling
 from osbc_deploy.model.connections.base import no_such_kind
@@ -39,7 +39,7 @@ def expand(projection: Projection, codes: IntArray, shape: Shape) -> tuple[Fixed
     if pool.kernel == pool.stride == (1, 1) and not any(pool.padding):
         return plain, pool.divisor
     if inexact(projection, shape):
-        raise UnsupportedModelError(
+        raise ChipLimitError(
             "network: a pooling that cannot be merged into the convolution after it",
             [
                 f"{projection.name}: AvgPool2d(kernel {pool.kernel}, stride {pool.stride}, padding "

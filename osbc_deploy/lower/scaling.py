@@ -11,7 +11,7 @@ import numpy as np
 
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.errors import ChipLimitError
 from osbc_deploy.fixedpoint.coding import SPIKES, InputFormat
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
@@ -153,7 +153,7 @@ def scaling(
     targets = real_registers(afferents, population, scale, formats, deviations)
     highest = min(formats.weight_exp_max - a.exponent for a in found)
     if highest < 0 and not any(graded):
-        raise UnsupportedModelError(
+        raise ChipLimitError(
             "network: poolings whose sums the chip's exponents do not reach",
             [
                 f"{a.projection.name}: needs a weight exponent of {a.exponent}, the chip has "
@@ -249,7 +249,7 @@ def _width(
     sign = asked == 1 and max(-low, high) <= 1
     needed = 1 if sign else max(asked, 1 + max(-low - 1, high, 0).bit_length())
     if needed > formats.weight_bits[-1]:
-        raise UnsupportedModelError(
+        raise ChipLimitError(
             "network: weights that grow beyond what the chip stores",
             [
                 f"{projection.name}: poolings make weights of {asked} bits need {needed}, the chip "

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.errors import ChipLimitError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedConv, FixedPopulation, FixedProjection
 from osbc_deploy.fixedpoint.ranges import MAX_DELAY
@@ -103,9 +103,7 @@ def timing(network: Network) -> Timing:
             late[projection.name] = int(extra[0])
             latencies[projection.name] += int(extra[0])
     if offenders:
-        raise UnsupportedModelError(
-            "network: projections the chip cannot deliver in time", offenders
-        )
+        raise ChipLimitError("network: projections the chip cannot deliver in time", offenders)
     return Timing(delays, relays, shown, latencies)
 
 

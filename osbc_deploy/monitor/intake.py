@@ -14,10 +14,10 @@ from pathlib import Path
 
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.firmware.layout import LAYER, RECORD, RECORD_MAGIC
-from osbc_deploy.limits import read_bytes
+from osbc_deploy.limits import Allowance, read_bytes
 from osbc_deploy.telemetry.record import Window, read_windows
 
-__all__ = ["Intake", "put_in_order", "read_whole"]
+__all__ = ["Intake", "put_in_order", "read_what_fits", "read_whole"]
 
 _OBJECTS = 60
 """Bytes of memory that a byte of a record becomes."""
@@ -54,21 +54,49 @@ def read_whole(paths: Sequence[Path]) -> tuple[list[Window], int]:
     ------
     UsageError
         When files cannot be read; all are named.
+    ArtefactError
+        When one needs more memory than allowed.
     """
-    windows: list[Window] = []
+    found, torn, faults = _read(paths, None)
+    if faults:
+        raise UsageError("; ".join(faults) + ". Name files of records.")
+    return found, torn
+
+
+def read_what_fits(paths: Sequence[Path], name: str) -> tuple[list[Window], int, list[str]]:
+    """Return the same of those files that can be read, and why others cannot, one after another.
+
+    All of them share what memory is allowed; the last ones come first.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    name : str
+        What they are called together.
+    """
+    return _read(paths, Allowance(name, remedy="Move old files away"))
+
+
+def _read(paths: Sequence[Path], allowed: Allowance | None) -> tuple[list[Window], int, list[str]]:
+    parts: list[list[Window]] = []
     torn, faults = 0, []
-    for path in paths:
+    for path in reversed(paths):
         try:
+            if allowed is not None:
+                allowed.take(path.stat().st_size * _OBJECTS, at=path.name)
             data = read_bytes(path, each=_OBJECTS)
         except OSError as error:
             faults.append(f"{path}: cannot be read ({error.strerror})")
             continue
+        except ArtefactError as error:
+            if allowed is None:
+                raise
+            faults.append(str(error))
+            continue
         found, broken = _scan(data)
-        windows += found
+        parts.append(found)
         torn += broken
-    if faults:
-        raise UsageError("; ".join(faults) + ". Name files of records.")
-    return windows, torn
+    return [window for part in reversed(parts) for window in part], torn, faults[::-1]
 
 
 def _scan(data: bytes) -> tuple[list[Window], int]:

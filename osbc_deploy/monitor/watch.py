@@ -8,7 +8,7 @@ from typing import Any
 
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.monitor.baseline import Baseline
-from osbc_deploy.monitor.intake import read_whole
+from osbc_deploy.monitor.intake import read_what_fits
 from osbc_deploy.monitor.judgement import judge
 from osbc_deploy.release.checks import RefusedError
 from osbc_deploy.release.journal import NOBODY, Reason
@@ -57,10 +57,13 @@ def watch_once(
     Raises
     ------
     ArtefactError
-        When there are records, and none of an image that has a baseline.
+        When there are records, and none of an image that has a baseline; when files are there, and
+        none can be read. One that is too large is set aside, which a remark says.
     """
-    windows, torn = read_whole(arrived(folder))
+    windows, torn, aside = read_what_fits(arrived(folder), str(folder))
     if not windows:
+        if aside:
+            raise ArtefactError(f"{folder}: nothing in it can be judged ({_some(aside)}).")
         return None
     by_image = {baseline.identity: baseline for baseline in baselines}
     version, running = _running(store) if store is not None else (0, windows[-1].identity.hex())
@@ -73,9 +76,16 @@ def watch_once(
         return None
     found = judge(windows, by_image[running], torn)
     found["action"] = "none"
+    if aside:
+        found["remarks"].append(f"set aside: {_some(aside)}")
     if store is not None and found["verdict"] == "drift":
         found["action"] = _follow(store, version)
     return found
+
+
+def _some(faults: Sequence[str]) -> str:
+    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return faults[-1].rstrip(".") + more
 
 
 def _running(store: Path) -> tuple[int, str]:

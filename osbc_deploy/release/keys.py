@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import UntrustedError, UsageError
 from osbc_deploy.limits import HAND_WRITTEN, read_bytes
 
 if TYPE_CHECKING:
@@ -72,21 +72,21 @@ def read_private(path: Path) -> Ed25519PrivateKey:
 
     data = _read(path)
     if b"PUBLIC KEY" in data:
-        raise ArtefactError(
+        raise UntrustedError(
             f"{path}: is a public key, and signing needs the private one. Give that; devices and "
             "gateways need the public one."
         )
     try:
         key = load_pem_private_key(data, None)
     except TypeError as error:
-        raise ArtefactError(
+        raise UntrustedError(
             f"{path}: is protected by a password, which is not asked for. Give a key without one, "
             "kept where only the signer can read it."
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ArtefactError(f"{path}: is not a private key in PEM. {_MAKE}.") from error
+        raise UntrustedError(f"{path}: is not a private key in PEM. {_MAKE}.") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise ArtefactError(
+        raise UntrustedError(
             f"{path}: is not an Ed25519 key, and releases are signed with no other. {_MAKE}."
         )
     return key
@@ -113,16 +113,16 @@ def read_public(path: Path) -> bytes:
 
     data = _read(path)
     if b"PRIVATE KEY" in data:
-        raise ArtefactError(
+        raise UntrustedError(
             f"{path}: is a private key, which belongs on no device. Give the public one; 'release "
             "keygen' wrote it beside the private one as NAME.pub.pem."
         )
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ArtefactError(f"{path}: is not a public key in PEM. {_MAKE}.") from error
+        raise UntrustedError(f"{path}: is not a public key in PEM. {_MAKE}.") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise ArtefactError(
+        raise UntrustedError(
             f"{path}: is not an Ed25519 key, and releases are signed with no other. {_MAKE}."
         )
     return key.public_bytes_raw()

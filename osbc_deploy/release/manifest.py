@@ -13,6 +13,7 @@ __all__ = [
     "ALIGNMENT",
     "HEAD_BYTES",
     "KEY_ID_BYTES",
+    "MAGIC",
     "SIGNATURE_BYTES",
     "SIGNED_BYTES",
     "Manifest",
@@ -29,7 +30,7 @@ KEY_ID_BYTES = 8
 ALIGNMENT = 32
 """Of the image, the self-test and the end: the largest unit that common storage writes."""
 
-_MAGIC = b"OSBR"
+MAGIC = b"OSBR"
 _BLOB = b"OSBCNET\0"
 _LAYOUT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,30}")
@@ -132,7 +133,7 @@ class Manifest:
     def pack(self) -> bytes:
         """Return the bytes that are signed."""
         return _FIELDS.pack(
-            _MAGIC, _LAYOUT, HEAD_BYTES, self.version, self.image_bytes, self.selftest_bytes,
+            MAGIC, _LAYOUT, HEAD_BYTES, self.version, self.image_bytes, self.selftest_bytes,
             self.trial_samples, self.silent_most, self.clipped_most, self.image_digest,
             self.selftest_digest, self.target.encode("ascii"), self.key_id, self.image_id, b"",
         )  # fmt: skip
@@ -149,7 +150,7 @@ class Manifest:
             magic, layout, size, version, image, selftest, samples, silent, clipped, digest, tested,
             target, key, number, zeros,
         ) = _FIELDS.unpack(head[:SIGNED_BYTES])  # fmt: skip
-        if (magic, layout, size) != (_MAGIC, _LAYOUT, HEAD_BYTES) or version == 0 or image == 0:
+        if (magic, layout, size) != (MAGIC, _LAYOUT, HEAD_BYTES) or version == 0 or image == 0:
             return None
         if any(zeros) or any(head[SIGNED_BYTES + SIGNATURE_BYTES : HEAD_BYTES]):
             return None

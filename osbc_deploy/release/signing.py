@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import UntrustedError, UsageError
 from osbc_deploy.limits import read_bytes
 from osbc_deploy.release.journal import BLANK
 from osbc_deploy.release.keys import public_bytes, sign
@@ -40,7 +40,7 @@ def read_image(path: Path, what: str = "image") -> bytes:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}). Give the {what}.") from error
     if not found:
-        raise ArtefactError(f"{path}: is empty. Give the {what}.")
+        raise UntrustedError(f"{path}: is empty. Give the {what}.")
     return found
 
 

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import ArtefactError, NotFoundError
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.report.check.consistency import contradictions
@@ -40,7 +40,7 @@ def read_report(path: Path) -> dict[str, Any]:
     recover(path)
     file = path / "report.json" if path.is_dir() else path
     if not path.exists():
-        raise UsageError(f"{path}: no such file. Write it with osbc-deploy ... -o FOLDER.")
+        raise NotFoundError(f"{path}: no such file. Write it with osbc-deploy ... -o FOLDER.")
     if not file.is_file():
         raise ArtefactError(
             f"{file}: is not there, so this is not a deployment. Give the folder that "

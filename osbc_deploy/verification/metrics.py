@@ -29,14 +29,10 @@ __all__ = [
     "mcnemar",
     "squared_error",
     "van_rossum",
-    "wilson",
 ]
 
 LEVEL = 0.95
 """Confidence of intervals; 1 - LEVEL is the level of tests."""
-
-_Z = 1.959963984540054
-"""The standard normal quantile of (1 + LEVEL) / 2."""
 
 
 def first_divergence(a: IntArray, b: IntArray) -> IntArray:
@@ -93,18 +89,6 @@ def squared_error(
     if counted is not None:
         error, reference = error * counted, reference * counted
     return float(error.sum()), float(reference.sum())
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion (Wilson, JASA 22, 1927)."""
-    if trials == 0:
-        return 0.0, 1.0
-    share, square = successes / trials, _Z * _Z
-    centre = share + square / (2 * trials)
-    half = _Z * math.sqrt(share * (1 - share) / trials + square / (4 * trials * trials))
-    low, high = (centre - half) / (1 + square / trials), (centre + half) / (1 + square / trials)
-    # At the ends the bounds are 0 and 1; rounding must not say otherwise.
-    return (0.0 if successes == 0 else low), (1.0 if successes == trials else high)
 
 
 def mcnemar(lost: int, won: int) -> float:

@@ -10,13 +10,14 @@ import numpy as np
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fixedpoint.engine import Activity
+from osbc_deploy.intervals import wilson
 from osbc_deploy.model.readout import NO_ANSWER, shared_answers
 from osbc_deploy.results import Saved
 from osbc_deploy.verification.bits import BackendComparison
 from osbc_deploy.verification.cost import Effect
 from osbc_deploy.verification.difference import Difference, Firing
 from osbc_deploy.verification.gates import GateResult
-from osbc_deploy.verification.metrics import holm, mcnemar, wilson
+from osbc_deploy.verification.metrics import holm, mcnemar
 from osbc_deploy.verification.stages import Record
 
 __all__ = ["LayerCost", "Paired", "Score", "Shown", "Step", "Verification"]

@@ -325,9 +325,9 @@ def test_five_ways_to_misbehave_end_with_code_2(
             cli_main(command)
         shown = capsys.readouterr()
         assert end.value.code == 2, shown.err
-        said = [line for line in shown.err.splitlines() if line.startswith("error: ")]
+        said = [line for line in shown.err.splitlines() if line.startswith("error[E231]: ")]
         assert len(said) == 1
-        assert said[0].startswith(f"error: backend '{name}': ")
+        assert said[0].startswith(f"error[E231]: backend '{name}': ")
         assert words in said[0]
         assert "Traceback" not in shown.err
         assert not (tmp_path / "out").exists()

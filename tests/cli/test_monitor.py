@@ -134,6 +134,32 @@ def test_a_gateway_goes_back_where_its_policy_says_so(policy: str, place: Path) 
         assert "there are baselines of 0001020304050607" in str(osbc(*watch).exception)
 
 
+def test_a_file_that_is_too_large_is_set_aside(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = place / "arrived"
+    arrived.mkdir()
+    watch = ["monitor", "watch", "arrived", "--baseline", "b.json", "--once"]
+    (arrived / "0").write_bytes((place / "moved").read_bytes())
+    (arrived / "2").write_bytes((place / "ok").read_bytes())
+    with (arrived / "1").open("wb") as file:
+        file.truncate(2**30)
+    done = osbc(*watch, "--json")
+    assert done.exit_code == 7
+    found = json.loads(done.stdout)
+    assert found["records"] == 160
+    assert "set aside: arrived: 1 needs 60.0" in " ".join(found["remarks"])
+    # Where not all fit together, the last ones are judged.
+    size = (arrived / "2").stat().st_size
+    monkeypatch.setenv("OSBC_DEPLOY_MEMORY", str(60 * size))
+    done = osbc(*watch, "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["records"] == 100
+    (arrived / "0").unlink()
+    (arrived / "2").unlink()
+    assert "arrived: nothing in it can be judged" in str(osbc(*watch).exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

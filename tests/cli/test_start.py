@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def closed_pipe() -> int:
 def test_a_reader_that_goes_away_is_said_in_one_sentence(args: list[str]) -> None:
     done = osbc(*args, stdout=closed_pipe())
     assert done.returncode == 141
-    assert done.stderr == "error: stdout: its reader went away before all was printed.\n"
+    assert done.stderr == "error[E202]: stdout: its reader went away before all was printed.\n"
 
 
 def imported(
@@ -97,7 +98,7 @@ def test_what_is_not_there_is_said_before_torch_is_imported(
     done, found = imported([*command.split(), "--target", "loihi2-sim"], tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
-    assert done.stderr.count("error:") == 1
+    assert done.stderr.count("error[E201]:") == 1
     packages = {name.partition(".")[0] for name in found}
     assert not packages & {"torch", "norse", "numba", "scipy"}
 
@@ -106,7 +107,7 @@ def test_a_full_disk_under_stdout_is_said_in_one_sentence() -> None:
     with Path("/dev/full").open("w") as full:
         done = osbc(*LIST, stdout=full)
     assert done.returncode == 2
-    assert done.stderr == "error: stdout: cannot be written (No space left on device).\n"
+    assert done.stderr == "error[E202]: stdout: cannot be written (No space left on device).\n"
 
 
 def test_a_verdict_outlives_the_reader(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_streams_that_are_closed_from_the_start(number: int) -> None:
     done = osbc(*LIST, stdout=subprocess.PIPE, preexec_fn=close)
     if number == 1:
         assert done.returncode == 2
-        assert done.stderr.startswith("error: stdout: is closed.")
+        assert done.stderr.startswith("error[E202]: stdout: is closed.")
         assert done.stderr.count("\n") == 1
     else:
         assert done.returncode == 0
@@ -197,7 +198,7 @@ def test_what_the_machine_lacks_is_said_in_one_sentence(
     assert ended.value.code == 2
     seen = capsys.readouterr()
     assert (seen.out, seen.err.count("\n")) == ("", 1)
-    assert seen.err.startswith(f"error: {said}")
+    assert re.match(rf"error\[E24[12]\]: {re.escape(said)}", seen.err)
 
 
 def test_what_norse_makes_torch_complain_of_is_not_shown(

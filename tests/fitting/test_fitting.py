@@ -246,8 +246,13 @@ def test_the_front_falls_and_holds_the_choice(call: Any) -> None:
     assert report["chosen"] in report["front"]
     assert report["chosen"]["memory_bytes"] == report["report"]["memory"]["deployed_bytes"]
     picture = ElementTree.fromstring(front_svg(done))  # noqa: S314 - our own text
-    dots = picture.findall("{http://www.w3.org/2000/svg}circle")
-    assert len(dots) == len(losses) + 1
+    groups = [g for g in picture.iter() if g.get("class") in ("dot", "chosen")]
+    # A marker for every plan and for the choice, and those of the legend.
+    uses = [len([u for u in g.iter() if u.tag.endswith("use")]) for g in groups]
+    assert uses == [len(losses), 1]
+    words = "".join(picture.itertext())
+    assert "budget: 4 cores" in words
+    assert f"{report['report']['accuracy']['fixed_point']:.2%} (float" in words
 
 
 def test_what_cannot_be_kept_names_layer_excess_and_remedies(call: Any) -> None:
@@ -272,7 +277,7 @@ def test_what_cannot_be_kept_names_layer_excess_and_remedies(call: Any) -> None:
     # Not the one whole word that 10 bytes hold.
     with pytest.raises(FitError, match=r"fits 10 B .*\n.* 10 B allowed"):
         call(memory=10)
-    with pytest.raises(FitError, match="make layers smaller"):
+    with pytest.raises(FitError, match="there are 3 layers: allow 3 cores"):
         call(cores=2)
     with pytest.raises(FitError, match="loses .* of the samples, 0.00% are allowed"):
         call(accuracy_drop=0.0, bits=(2,), labels=False)

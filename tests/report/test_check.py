@@ -72,14 +72,14 @@ def differ_in_potentials(report: Report) -> None:
 @pytest.mark.parametrize(
     ("change", "name", "said"),
     [
-        (lower_cores, "plain", "6 error: {image}: the report differs from what is counted: "
+        (lower_cores, "plain", "6 error[E600]: {image}: the report differs from what is counted: "
          "cores.0.core: 2 instead of 0; memory.cores_used: 2 instead of 3. Deploy again."),
-        (fit_with_nothing_over, "small", "6 error: {image}: the report differs from what is "
+        (fit_with_nothing_over, "small", "6 error[E600]: {image}: the report differs from what is "
          "counted: fits: True instead of False; excesses: 0 instead of 1; memory.cores_available: "
          "120 instead of 2. Deploy again."),
-        (lambda r: r["target"].update(title="Any"), "plain", "6 error: {image}: the report differs "
-         "from what is counted: target.title: Any instead of Intel Loihi 2, compiler-derived core "
-         "model. Deploy again."),
+        (lambda r: r["target"].update(title="Any"), "plain", "6 error[E600]: {image}: the report "
+         "differs from what is counted: target.title: Any instead of Intel Loihi 2, "
+         "compiler-derived core model. Deploy again."),
         (differ_in_potentials, "plain",
          "5 over: mismatched spikes and potentials: 8 of 0, 8 over"),
         (lambda r: None, "small",
@@ -158,7 +158,7 @@ def test_numbers_that_cannot_all_be_true(kind: str, site: Site, tmp_path: Path) 
     """Also of a baseline, whose network is not there to count."""
     change, said = IMPOSSIBLE[kind]
     assert claim(site, tmp_path, change).startswith(
-        f"6 error: {tmp_path}/image/report.json: is not a report to trust: "
+        f"6 error[E600]: {tmp_path}/image/report.json: is not a report to trust: "
     )
     code, lines = checked(
         site, site.root, ["--baseline", str(tmp_path / "image" / "report.json")], image="plain"

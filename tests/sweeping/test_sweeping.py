@@ -174,7 +174,7 @@ def test_report_page_and_table(
     assert len(pictures) == 2
     for picture in pictures:
         drawn = ElementTree.fromstring("<svg" + picture.split("</svg>")[0] + "</svg>")  # noqa: S314
-        assert len(drawn.findall(".//circle")) == 2
+        assert len(drawn.findall(".//g[@class='dot']//use")) == 2
 
 
 @pytest.mark.parametrize(

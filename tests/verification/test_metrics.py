@@ -12,7 +12,6 @@ from osbc_deploy.verification.metrics import (
     mcnemar,
     squared_error,
     van_rossum,
-    wilson,
 )
 
 
@@ -64,18 +63,6 @@ def test_squared_error_by_hand() -> None:
     assert squared_error(a, b, rest) == (0.25 + 4.0 + 16.0, 0.0 + 9.0 + 1.0 + 25.0)
     where = np.array([[[True, True], [True, False]]])
     assert squared_error(a, b, rest, where) == (4.25, 10.0)
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 12), (12, 12), (81, 263), (1, 1), (488, 500)])
-def test_wilson_is_scipys(k: int, n: int) -> None:
-    known = binomtest(k, n).proportion_ci(0.95, method="wilson")
-    assert wilson(k, n) == pytest.approx((known.low, known.high), abs=1e-12)
-
-
-def test_wilson_of_newcombes_example() -> None:
-    # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(0, 0) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0, 0), (1, 0), (3, 3), (9, 2), (0, 14), (2000, 2150)])

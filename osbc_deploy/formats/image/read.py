@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import ArtefactError, NotFoundError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.ranges import weight_range
@@ -36,7 +36,7 @@ def read_image(path: str | Path) -> FixedPointNetwork:
     """Read an image; see :func:`decode_image`."""
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"{path}: no such file. Give an image written with osbc-deploy export.")
+        raise NotFoundError(f"{path}: no such file. Give an image written with osbc-deploy export.")
     try:
         data = read_bytes(path, each=2)
     except OSError as error:

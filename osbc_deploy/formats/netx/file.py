@@ -17,7 +17,12 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError, reason
+from osbc_deploy.errors import (
+    ArtefactError,
+    NotFoundError,
+    UnsupportedModelError,
+    reason,
+)
 from osbc_deploy.fixedpoint.ranges import MAX_DELAY
 from osbc_deploy.formats.hdf5 import Hdf5, open_hdf5
 from osbc_deploy.limits import array_bytes
@@ -127,7 +132,7 @@ def read_layers(path: Path) -> NetxFile:
         With every layer that cannot be represented.
     """
     if not path.is_file():
-        raise UsageError(
+        raise NotFoundError(
             f"{path}: no such file. Give a NetX file as written by lava-dl or osbc-deploy export."
         )
     try:

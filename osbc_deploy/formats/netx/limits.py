@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.errors import ChipLimitError
 from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
@@ -71,7 +71,7 @@ def check_writable(network: FixedPointNetwork) -> None:
 def _refuse(offenders: Iterator[_Offender]) -> None:
     found = list(offenders)
     if found:
-        raise UnsupportedModelError(
+        raise ChipLimitError(
             "network: cannot be written as NetX",
             [line for line, _ in found],
             " ".join(dict.fromkeys(remedy for _, remedy in found)),

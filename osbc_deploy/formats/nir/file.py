@@ -17,7 +17,12 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.data.tensors import as_array
-from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError, reason
+from osbc_deploy.errors import (
+    ArtefactError,
+    NotFoundError,
+    UnsupportedModelError,
+    reason,
+)
 from osbc_deploy.formats.hdf5 import Hdf5, open_hdf5
 
 __all__ = ["NirModel", "read_model", "take_apart"]
@@ -63,7 +68,7 @@ def read_model(path: Path) -> NirModel:
         With every node of a type that NIR does not have.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: no such file. Give a NIR graph as written by nir.write.")
+        raise NotFoundError(f"{path}: no such file. Give a NIR graph as written by nir.write.")
     try:
         with open_hdf5(path) as hdf5:
             tree = _group(hdf5, hdf5.member(hdf5.file, "node"))

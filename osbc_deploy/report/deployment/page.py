@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from osbc_deploy.intervals import wilson
 from osbc_deploy.plain_text import html_page
-from osbc_deploy.report.deployment.terminal import sides
+from osbc_deploy.report.deployment.terminal import resource_label, sides
+from osbc_deploy.report.figures import SERIES, axes, drawn, style
 from osbc_deploy.report.measures import layer_measures, total_loss
 
 __all__ = ["report_page"]
@@ -31,7 +33,16 @@ def report_page(report: Report) -> str:
         core_map=_core_map(report),
         pools=_pools(report),
         curves=_curves(report),
+        interval=_interval(report["accuracy"]),
     )
+
+
+def _interval(accuracy: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the fixed-point accuracy, where there are labels."""
+    share = accuracy["fixed_point"]
+    if share is None:
+        return None
+    return wilson(round(share * accuracy["samples"]), accuracy["samples"])
 
 
 def _core_map(report: Report) -> list[dict[str, Any]]:
@@ -56,11 +67,12 @@ def _core_map(report: Report) -> list[dict[str, Any]]:
         core = where.get((chip, x, y))
         share = core["limiting_share"] if core else 0.0
         label = (
-            f"core {core['core']}: {core['layer']}[{core['slice']}], {core['limiting']} {share:.0%}"
+            f"core {core['core']}: {core['layer']}[{core['slice']}], "
+            f"{resource_label(core['limiting'])} {share:.0%}"
             if core
             else "free"
         )
-        cell = {"x": x, "y": y, "label": label, "color": _heat(share) if core else "#eee"}
+        cell = {"x": x, "y": y, "label": label, "color": _heat(share) if core else ""}
         found.setdefault(chip, []).append(cell)
     return [
         {
@@ -93,7 +105,12 @@ def _pools(report: Report) -> list[dict[str, Any]]:
                 "label": f"core {core['core']} · layer {core['layer']}",
                 "total": resources[whole]["used"],
                 "limit": limit,
-                "stack": _stack([resources[name]["used"] for name in names], limit, names),
+                "unit": "words" if whole == "total" else resource_label(whole),
+                "stack": _stack(
+                    [resources[name]["used"] for name in names],
+                    limit,
+                    [resource_label(name) for name in names],
+                ),
             }
         )
     return bars
@@ -124,24 +141,31 @@ def _stack(values: Sequence[int], limit: int, names: Sequence[str]) -> list[dict
     return pieces
 
 
-def _curves(report: Report) -> list[dict[str, Any]]:
-    """Return the loss curve of every layer as an SVG path over sparsity, and where it ended."""
-    curves = []
-    for number, layer in enumerate(report["compression"]["layers"]):
-        points = [
-            (100.0 * sparsity, 100.0 * (1.0 - _root(loss)))
-            for sparsity, loss in layer["loss_curve"]
-        ]
-        if points and (total := total_loss(layer)) is not None:
-            path = "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in points)
-            end = (
-                100.0 * layer["sparsity"],
-                100.0 * (1.0 - _root(total)),
-            )
-            curves.append({"name": layer["name"], "path": path, "end": end, "kind": number % 8})
-    return curves
-
-
-def _root(loss: float) -> float:
-    """Return the square root of a loss, which rounding may have taken below 0, up to 1."""
-    return float(min(1.0, max(0.0, loss)) ** 0.5)
+def _curves(report: Report) -> dict[str, Any] | None:
+    """Return loss against sparsity of every layer as a picture, and where each layer ended."""
+    found = [
+        (layer, total)
+        for layer in report["compression"]["layers"]
+        if layer["loss_curve"] and (total := total_loss(layer)) is not None
+    ]
+    if not found:
+        return None
+    with style():
+        figure, ax = axes(480, 320)
+        ax.set_xlim(0, 100)
+        ax.set_ylim(0, 1)
+        ax.set_yscale("function", functions=(lambda v: abs(v) ** 0.5, lambda v: v**2))
+        ax.set_yticks([0.01, 0.1, 0.25, 0.5, 1.0], ["0.01", "0.1", "0.25", "0.5", "1"])
+        ax.set_xlabel("weights removed, %")
+        ax.set_ylabel("membrane loss, share (root scale)")
+        for number, (layer, total) in enumerate(found):
+            color = SERIES[number % len(SERIES)]
+            curve = [(100.0 * s, min(1.0, max(0.0, loss))) for s, loss in layer["loss_curve"]]
+            ax.plot(*zip(*curve, strict=True), color=color)
+            ended = (100.0 * layer["sparsity"], min(1.0, max(0.0, total)))
+            ax.plot(*ended, "o", color=color, clip_on=False, gid="osbc-dot")
+        names = [layer["name"] for layer, _ in found]
+        return {
+            "picture": drawn(figure, "membrane loss against sparsity, by layer"),
+            "names": [{"name": name, "kind": k % len(SERIES)} for k, name in enumerate(names)],
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,13 +16,14 @@ from osbc_deploy.report.tables import PlainTable
 
 __all__ = [
     "accuracy_line",
-    "cores_table",
+    "cores_tables",
     "fidelity_line",
     "fullest",
     "input_lines",
     "memory_line",
     "print_report",
     "print_warnings",
+    "resource_label",
     "sides",
 ]
 
@@ -39,21 +41,42 @@ _COLUMNS = {
 """The names that the compiler of Loihi 2 prints; other resources keep theirs."""
 
 
-def print_report(report: Report, console: Console) -> None:
-    """Print warnings, layers, cores, totals, accuracy, fidelity, deviations and the verdict."""
+def print_report(report: Report, console: Console, *, details: bool = True) -> None:
+    """Print warnings, the verdict, accuracy and memory, then layers and cores.
+
+    Parameters
+    ----------
+    report : mapping
+    console : Console
+    details : bool
+        Whether to print how each layer was compressed, every resource of every core, operations,
+        placement and all notes, too.
+    """
     print_warnings(report["warnings"], console)
-    console.print(_layers(report))
-    console.print(_cores(report))
-    lines = [memory_line(report), *_activity(report), *input_lines(report)]
-    lines += [accuracy_line(report), fidelity_line(report)]
-    for line in lines:
+    _verdict(report, console)
+    lines = [accuracy_line(report), fidelity_line(report), memory_line(report)]
+    lines += _steps(report["operations"])
+    lines += [*_activity(report)] if details else []
+    for line in [*lines, *input_lines(report), *_leftovers(report["cores"])]:
         console.print(terminal(line), soft_wrap=True)
-    for deviation in report["deviations"]:
+    console.print(_layers(report, details))
+    tables = cores_tables(report["cores"], _cores_title(report), console.width)
+    for table in tables if details else [_brief_cores(report["cores"], _cores_title(report))]:
+        console.print(table)
+    deviations = report["deviations"]
+    if not details:
+        if deviations:
+            console.print(
+                f"{len(deviations)} note(s) on what was read and changed: -v prints them, and "
+                "all of the tables",
+                soft_wrap=True,
+            )
+        return
+    for deviation in deviations:
         console.print(
             terminal(f"note ({deviation['stage']}) {deviation['subject']}: {deviation['message']}"),
             soft_wrap=True,
         )
-    _verdict(report, console)
 
 
 def print_warnings(warnings: Sequence[str], console: Console) -> None:
@@ -62,24 +85,19 @@ def print_warnings(warnings: Sequence[str], console: Console) -> None:
         console.print(terminal(f"warning: {warning}", "bold yellow"), soft_wrap=True)
 
 
-def _layers(report: Report) -> PlainTable:
+_RANGE = re.compile(r"(\d+):(\d+)")
+"""A slice of a layer without channels."""
+
+_DETAILS = ("selection", "variant")
+"""Columns of layers that only -v shows."""
+
+
+def _layers(report: Report, details: bool) -> PlainTable:
     table = PlainTable(f"{report['provenance']['model']} on {report['target']['name']}")
     cores = Counter(core["layer"] for core in report["cores"])
-    for name in (
-        "layer",
-        "cores",
-        "weights",
-        "non-zero",
-        "sparsity",
-        "bits",
-        "loss",
-        "selection",
-        "variant",
-        "spikes/step",
-    ):
-        table.add_column(
-            name, justify="left" if name in ("layer", "selection", "variant") else "right"
-        )
+    names = ["layer", "cores", "weights", "non-zero", "sparsity", "bits", "loss", "spikes/step"]
+    for name in [*names, *(_DETAILS if details else ())]:
+        table.add_column(name, justify="left" if name in ("layer", *_DETAILS) else "right")
     rates = {p["name"]: q["rate"] for q in report["populations"] for p in q["projections"]}
     for layer in report["compression"]["layers"]:
         rate, loss = rates[layer["name"]], total_loss(layer)
@@ -91,31 +109,69 @@ def _layers(report: Report) -> PlainTable:
             f"{layer['sparsity']:.1%}",
             str(layer["bits"]),
             "not measured" if loss is None else f"{loss:.4f}",
-            layer["selection"],
-            layer["variant"],
             "readout" if rate is None else f"{rate:.4f}",
+            *((layer["selection"], layer["variant"]) if details else ()),
         )
     return table
 
 
-def _cores(report: Report) -> PlainTable:
-    return cores_table(
-        report["cores"],
-        f"Cores ({report['memory']['cores_used']} of {report['memory']['cores_available']} used, "
-        f"at least {report['memory']['cores_lower_bound']} needed)",
+def _cores_title(report: Report) -> str:
+    memory = report["memory"]
+    return (
+        f"Cores ({memory['cores_used']} of {memory['cores_available']} used, "
+        f"at least {memory['cores_lower_bound']} needed)"
     )
 
 
-def cores_table(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
-    """Return the use of every resource of every core."""
+_WIDE = 150
+"""Columns of a terminal from which on all of a core stands in one line."""
+
+
+def cores_tables(
+    cores: Sequence[Mapping[str, Any]], title: str, width: int
+) -> tuple[PlainTable, ...]:
+    """Return the use of every resource of every core, as one table or, where it is narrow, two."""
+    if width >= _WIDE:
+        return (_wide_cores(cores, title),)
+    shares = PlainTable("Share of each resource")
+    shares.add_column("core", justify="right")
+    names = list(cores[0]["resources"])
+    for name in names:
+        shares.add_column(resource_label(name), justify="right")
+    for core in cores:
+        used = [core["resources"][name] for name in names]
+        shares.add_row(str(core["core"]), *(f"{r['used'] / r['max']:.0%}" for r in used))
+    return _brief_cores(cores, title), shares
+
+
+def _brief_cores(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
+    table = PlainTable(title)
+    table.add_column("core", justify="right")
+    table.add_column("layer slice")
+    table.add_column("encoding")
+    table.add_column("bytes", justify="right")
+    table.add_column("fullest")
+    for core in cores:
+        table.add_row(
+            str(core["core"]),
+            f"{core['layer']}[{core['slice']}]",
+            core["encoding"],
+            f"{core['bytes']:,}",
+            f"{resource_label(core['limiting'])} {core['limiting_share']:.0%}",
+            style="red" if core["limiting_share"] > 1 else None,
+        )
+    return table
+
+
+def _wide_cores(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
     names = list(cores[0]["resources"])
     table = PlainTable(title)
     table.add_column("core", justify="right")
     for name in ("layer slice", "encoding"):
         table.add_column(name)
     for name in (*names, "bytes"):
-        table.add_column(_label(name), justify="right")
-    table.add_column("limiting")
+        table.add_column(resource_label(name), justify="right")
+    table.add_column("fullest")
     for core in cores:
         table.add_row(
             str(core["core"]),
@@ -123,13 +179,14 @@ def cores_table(cores: Sequence[Mapping[str, Any]], title: str) -> PlainTable:
             core["encoding"],
             *(_cell(core["resources"][name]) for name in names),
             f"{core['bytes']:,}",
-            f"{_label(core['limiting'])} {core['limiting_share']:.0%}",
+            f"{resource_label(core['limiting'])} {core['limiting_share']:.0%}",
             style="red" if core["limiting_share"] > 1 else None,
         )
     return table
 
 
-def _label(resource: str) -> str:
+def resource_label(resource: str) -> str:
+    """Return a resource by the name that Intel's compiler prints, or its own."""
     return _COLUMNS.get(resource, resource.replace("_", " "))
 
 
@@ -146,6 +203,8 @@ def memory_line(report: Report) -> str:
         f"{ratio:.1%} of the float network's {memory['float_bytes']:,} B; non-zero weights "
         f"alone would be {memory['synapse_payload_bytes']:,} B"
     )
+    if ratio > 1:
+        text += "; targets, state and merged poolings take more than the float weights"
     if memory["assumed"]:
         text += f" (assumed: {', '.join(memory['assumed'])})"
     return text
@@ -160,7 +219,7 @@ def _activity(report: Report) -> list[str]:
     energy = operations["energy"]
     if energy is not None:
         text += f"; {energy['picojoules'] / 1e6:,.2f} uJ ({energy['grade']}: {energy['source']})"
-    lines = [text, *_steps(operations)]
+    lines = [text]
     if placement is not None and placement["layer_order"] > 0:
         lines.append(
             f"placement: {placement['spike_hops']:,.0f} spikes x hops a sample, in layer order "
@@ -266,6 +325,19 @@ def sides(backend: str, reference: str) -> tuple[str, str]:
     return backend, f"the {reference}"
 
 
+def _leftovers(cores: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for every core that holds the last neuron of a layer and no other."""
+    found = []
+    for core in cores:
+        ends = _RANGE.fullmatch(core["slice"])
+        if ends and int(ends[1]) > 0 and int(ends[2]) - int(ends[1]) == 1:
+            found.append(
+                f"core {core['core']} holds one neuron of layer {core['layer']}: one neuron less "
+                "in that layer saves the core"
+            )
+    return found
+
+
 def _verdict(report: Report, console: Console) -> None:
     for excess in report["excesses"]:
         console.print(terminal(f"over: {excess}", "red"), soft_wrap=True)
@@ -281,7 +353,7 @@ def _verdict(report: Report, console: Console) -> None:
         + verdict
         + terminal(
             f" {report['target']['name']}, {memory['cores_used']} of {memory['cores_available']} "
-            f"cores, fullest is core {core} ({_label(resource)} {share:.0%})"
+            f"cores, fullest is core {core} ({resource_label(resource)} {share:.0%})"
         ),
         soft_wrap=True,
     )

@@ -2,79 +2,60 @@
 
 from __future__ import annotations
 
-import math
-from xml.etree import ElementTree
-
 from osbc_deploy.fitting.run import FitResult
-from osbc_deploy.plain_text import visible
+from osbc_deploy.report.figures import ALERT, INK, SERIES, axes, drawn, logarithmic, style
 
 __all__ = ["front_svg"]
 
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 400, 70, 36, 50
+_LEAST = 1e-9
+"""Loss that is drawn for none, on a logarithmic axis."""
 
 
 def front_svg(result: FitResult) -> str:
-    """Return loss (logarithmic) against the resource, every plan a dot, the chosen one filled."""
+    """Return loss (logarithmic) against the resource: every plan, the budget, what was chosen.
+
+    Memory is in KB of 1000 B, the unit of ``--memory``.
+    """
+    from matplotlib.ticker import MaxNLocator
+
     per_word = result.deployment.target.memory.word_bits.value / 8
     cores = result.resource == "cores"
 
-    def cost(plan: object) -> float:
+    def point(plan: object) -> tuple[float, float]:
         value = float(getattr(plan, result.resource))
-        return value if cores else value * per_word / 1024
+        loss = max(plan.loss, _LEAST)  # type: ignore[attr-defined]
+        return value if cores else value * per_word / 1000, loss
 
-    plans = [*result.front, result.plan]
-    costs = [cost(plan) for plan in plans]
-    losses = [math.log10(max(plan.loss, 1e-9)) for plan in plans]
-    low, high = math.floor(min(losses)), math.ceil(max(losses)) or 1
-    high = high if high > low else low + 1
-    first, last = min(costs), max(costs)
-    first, last = (first, last) if last > first else (first - 1, last + 1)
+    limit = result.budget.cores if cores else result.budget.memory
+    with style():
+        figure, ax = axes(640, 440, left=84, top=92)
+        logarithmic(ax, "y")
+        ax.set_xlabel("cores" if cores else "memory, KB (1000 B)")
+        ax.set_ylabel("membrane loss, relative")
+        if cores:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.plot(
+            *zip(*map(point, result.front), strict=True),
+            "o-", color=SERIES[0], markersize=4, label="plans on the front", gid="osbc-dot",
+        )  # fmt: skip
+        if limit is not None:
+            shown = f"{limit:,} core{'s' if limit != 1 else ''}" if cores else f"{limit:,} B"
+            ax.axvline(
+                limit if cores else limit / 1000,
+                color=ALERT, linestyle="--", label=f"budget: {shown}",
+            )  # fmt: skip
+        ax.plot(
+            *point(result.plan),
+            "D", color=INK, markersize=8, label=_chosen(result, per_word), gid="osbc-chosen",
+        )  # fmt: skip
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1.02), borderaxespad=0)
+        title = "membrane loss against " + ("cores" if cores else "memory")
+        return drawn(figure, f"{title}; {_chosen(result, per_word)}", alone=True) + "\n"
 
-    def x(value: float) -> float:
-        return _LEFT + (value - first) / (last - first) * (_WIDTH - _LEFT - 20)
 
-    def y(value: float) -> float:
-        return _TOP + (high - value) / (high - low) * (_HEIGHT - _BOTTOM - _TOP)
-
-    svg = ElementTree.Element(
-        "svg",
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-    )
-    svg.set("font-family", "sans-serif")
-    svg.set("font-size", "12")
-    ElementTree.SubElement(svg, "rect", width=str(_WIDTH), height=str(_HEIGHT), fill="white")
-
-    def text(at_x: float, at_y: float, words: str, anchor: str = "middle") -> None:
-        label = ElementTree.SubElement(svg, "text", x=f"{at_x:.1f}", y=f"{at_y:.1f}")
-        label.set("text-anchor", anchor)
-        label.text = words
-
-    for power in range(low, high + 1):
-        path = f"M{_LEFT} {y(power):.1f} H{_WIDTH - 20}"
-        ElementTree.SubElement(svg, "path", d=path, stroke="#ddd")
-        text(_LEFT - 6, y(power) + 4, f"1e{power}", "end")
-    for value in (first, (first + last) / 2, last):
-        text(x(value), _HEIGHT - _BOTTOM + 18, f"{value:,.0f}")
-    text((_LEFT + _WIDTH) / 2, _HEIGHT - 10, "cores" if cores else "memory, KiB")
-    text(14, 14, "membrane loss, relative", "start")
-    points = list(zip(costs, losses, strict=True))
-    path = "M" + " L".join(f"{x(c):.1f} {y(v):.1f}" for c, v in points[:-1])
-    ElementTree.SubElement(svg, "path", d=path, fill="none", stroke="#3b6fb6")
-    for number, (c, v) in enumerate(points):
-        chosen = number == len(points) - 1
-        dot = ElementTree.SubElement(
-            svg, "circle", cx=f"{x(c):.1f}", cy=f"{y(v):.1f}", r="6" if chosen else "3"
-        )
-        dot.set("fill", "#b3261e" if chosen else "#3b6fb6")
-        plan = plans[number]
-        layers = ", ".join(
-            f"{visible(name)}: {choice.sparsity:.0%} {choice.bits} bit"
-            for name, choice in plan.choices.items()
-        )
-        title = ElementTree.SubElement(dot, "title")
-        title.text = (
-            f"{plan.cores} cores, {plan.words * per_word:,.0f} B, {plan.loss:.4g}: {layers}"
-        )
-    ElementTree.indent(svg)
-    return ElementTree.tostring(svg, encoding="unicode") + "\n"
+def _chosen(result: FitResult, per_word: float) -> str:
+    plan, accuracy = result.plan, result.deployment.accuracy
+    text = f"chosen: {plan.cores:,} cores, {plan.words * per_word:,.0f} B, loss {plan.loss:.4f}"
+    if accuracy.float_ is not None and accuracy.fixed_point is not None:
+        text += f",\nfixed-point accuracy {accuracy.fixed_point:.2%} (float {accuracy.float_:.2%})"
+    return text

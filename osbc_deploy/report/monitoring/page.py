@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from osbc_deploy.plain_text import html_page
+from osbc_deploy.report.figures import ALERT, MUTED, SERIES, axes, drawn, style
 
-__all__ = ["judgement_page", "lines"]
+__all__ = ["channel_picture", "judgement_page", "lines"]
 
 Judgement = Mapping[str, Any]
 
-_WIDTH, _HEIGHT = 320, 90
+_WIDTH = 360
+"""Of a picture, in pixels."""
 _TIMES = 4.0
 """How far above its limit a sum is drawn."""
 
@@ -26,13 +28,11 @@ def judgement_page(judgement: Judgement, device: str = "") -> str:
         device=device,
         name=_name,
         still=[_name(c) for c in judgement["channels"] if c not in moving],
-        charts=[{**c, **_curves(c, judgement["records"])} for c in charts],
+        charts=[{**c, "picture": channel_picture(c, judgement["records"])} for c in charts],
         histograms=[
-            {**h, "bars": _bars(h["usual"], h["seen"])}
+            {**h, "picture": _histogram(h)}
             for h in sorted(judgement["histograms"], key=lambda h: (not h["alarm"], -h["peak"]))
         ],
-        width=_WIDTH,
-        height=_HEIGHT,
     )
 
 
@@ -70,41 +70,41 @@ def _place(at: Mapping[str, int]) -> str:
     return f"record {at['record']:,} (boot {at['boots']}, number {at['sequence']:,})"
 
 
-def _points(values: Sequence[float], low: float, high: float) -> str:
-    wide = max(len(values) - 1, 1)
-    return " ".join(f"{_WIDTH * i / wide:.1f},{_y(v, low, high):.1f}" for i, v in enumerate(values))
+def channel_picture(chart: Mapping[str, Any], records: int) -> str:
+    """Return a count over the records, and below it the chart's sum with its limit."""
+    name, alarm = _name(chart), chart["alarm"]
+    with style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(_WIDTH / 72, 260 / 72), dpi=72)
+        figure.subplots_adjust(left=0.19, right=0.96, top=0.97, bottom=0.17, hspace=0.18)
+        above, below = figure.subplots(2, 1, sharex=True)
+        # The values are thinned, and those of all records.
+        last = max(len(chart["values"]) - 1, 1)
+        places = [k * (records - 1) / last for k in range(len(chart["values"]))]
+        above.plot(places, chart["values"], color=SERIES[0], linewidth=1)
+        above.axhline(0.0, color=MUTED, linestyle="--", linewidth=1)
+        above.set_ylabel("from usual")
+        sums = [min(value, _TIMES) for value in chart["sums"]]
+        below.plot(places, sums, color=MUTED, linewidth=1)
+        below.axhline(1.0, color=ALERT, linestyle="--", linewidth=1)
+        below.set_ylabel("sum / limit")
+        below.set_xlabel("record")
+        below.set_ylim(0, max(1.2, 1.05 * max(sums, default=0.0)))
+        if alarm:
+            above.axvline(chart["since"]["record"], color=SERIES[1])
+            below.axvline(chart["noticed"]["record"], color=ALERT)
+        return drawn(figure, f"{name} over the records, and the sum of its chart")
 
 
-def _y(value: float, low: float, high: float) -> float:
-    return _HEIGHT - _HEIGHT * (value - low) / (high - low)
-
-
-def _curves(chart: Mapping[str, Any], records: int) -> dict[str, Any]:
-    """Return the lines of a channel's two pictures."""
-    largest = max((abs(v) for v in chart["values"]), default=0.0) * 1.1 or 1.0
-    top = min(max(1.2, *(s * 1.05 for s in chart["sums"])), _TIMES)
-
-    def place(at: Mapping[str, int] | None) -> float | None:
-        return None if at is None else _WIDTH * at["record"] / max(records - 1, 1)
-
-    return {
-        "line": _points(chart["values"], -largest, largest),
-        "usual_y": _HEIGHT / 2,
-        "sum_line": _points([min(s, top) for s in chart["sums"]], 0.0, top),
-        "limit_y": _y(1.0, 0.0, top),
-        "since_x": place(chart["since"]),
-        "noticed_x": place(chart["noticed"]),
-    }
-
-
-def _bars(usual: Sequence[float], seen: Sequence[float]) -> list[dict[str, float]]:
-    """Return two bars for each place of a histogram."""
-    top = max(*usual, *seen, 1e-9)
-    wide = _WIDTH / len(usual)
-    return [
-        {
-            "x": i * wide, "width": wide * 0.42, "x2": (i + 0.45) * wide,
-            "usual": _HEIGHT * u / top, "seen": _HEIGHT * s / top,
-        }
-        for i, (u, s) in enumerate(zip(usual, seen, strict=True))
-    ]  # fmt: skip
+def _histogram(found: Mapping[str, Any]) -> str:
+    """Return the usual and the seen shares of a histogram, side by side."""
+    places = range(len(found["usual"]))
+    with style():
+        figure, ax = axes(_WIDTH, 150, left=56, bottom=40)
+        ax.bar([i - 0.21 for i in places], [100 * v for v in found["usual"]], 0.4, color=SERIES[3])
+        seen = SERIES[1] if found["alarm"] else SERIES[0]
+        ax.bar([i + 0.21 for i in places], [100 * v for v in found["seen"]], 0.4, color=seen)
+        ax.set_xlabel("place of the histogram")
+        ax.set_ylabel("share, %")
+        return drawn(figure, f"{_name(found)}: usual shares and those seen")

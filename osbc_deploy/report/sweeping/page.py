@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from osbc_deploy.plain_text import html_page
-from osbc_deploy.report.plot import Axis
+from osbc_deploy.report.figures import MUTED, SERIES, axes, drawn, logarithmic, style
 from osbc_deploy.report.sweeping.terminal import COLUMNS, configuration_cells, said_of
 
 __all__ = ["sweep_page"]
 
 Report = Mapping[str, Any]
-
-_WIDTH, _HEIGHT = 440, 300
-_KINDS = 8
-"""Colors of methods."""
 
 
 def sweep_page(report: Report) -> str:
@@ -28,53 +24,58 @@ def sweep_page(report: Report) -> str:
         columns=[name.format(score=report["score"]) for name in COLUMNS],
         rows=[{"cells": configuration_cells(c), "best": c["best"]} for c in found],
         said=said_of(report),
-        methods=[{"name": name, "kind": k % _KINDS} for k, name in enumerate(methods)],
-        width=_WIDTH,
-        height=_HEIGHT,
+        methods=[{"name": name, "kind": k % len(SERIES)} for k, name in enumerate(methods)],
         panels=[
-            {"target": target, **panel}
+            {"target": target, "picture": picture}
             for target in dict.fromkeys(c["target"] for c in found)
-            for panel in _panels([c for c in found if c["target"] == target], methods)
+            for picture in _pictures([c for c in found if c["target"] == target], report, methods)
         ],
     )
 
 
-def _panels(found: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> list[dict[str, Any]]:
+def _pictures(
+    found: Sequence[Mapping[str, Any]], report: Report, methods: Sequence[str]
+) -> list[str]:
     """Return the pictures of one target: scores over memory and over cores, both logarithmic."""
-    drawn = [c for c in found if c["draws"] and c["score"] is not None]
-    if not drawn:
-        return []
-    high = Axis.linear([100.0 * c["score"] for c in drawn], (_HEIGHT, 0))
-    panels = []
-    for key, title, per in (("memory_bytes", "memory, KiB", 1024), ("cores", "cores", 1)):
-        wide = Axis.logarithmic([c[key] / per for c in drawn], (0, _WIDTH))
-        dots = [
-            {
-                "x": wide.at(c[key] / per),
-                "y": high.at(100.0 * c["score"]),
-                "error": 0.0 if c["error"] is None else high.span(100.0 * c["error"]),
-                "kind": methods.index(c["method"]) % _KINDS,
-                "best": c["best"],
-                "fits": c["fits"],
-                "title": (
-                    f"{c['method']}, {c['sparsity']:.4g} sparsity, {c['bits']} bits: "
-                    f"{c['score']:.2%}, {c['memory_bytes']:,.0f} B, {c['cores']:,.4g} cores"
-                ),
-            }
-            for c in drawn
-        ]
-        steps = _front([(c[key], c["score"]) for c in drawn if c["fits"]])
-        path = [(wide.at(cost / per), high.at(100.0 * score)) for cost, score in steps]
-        panels.append(
-            {
-                "title": title,
-                "dots": dots,
-                "front": _stairs(path),
-                "across": wide.ticks(),
-                "up": high.ticks(),
-            }
-        )
-    return panels
+    shown = [c for c in found if c["draws"] and c["score"] is not None]
+    pictures = []
+    for key, title, per in (("memory_bytes", "memory, KB (1000 B)", 1000), ("cores", "cores", 1)):
+        if not shown:
+            continue
+        with style():
+            figure, ax = axes(480, 330)
+            logarithmic(ax, "x")
+            ax.set_xlabel(title)
+            ax.set_ylabel(f"{report['score']} in fixed point, %")
+            front = _front([(c[key], c["score"]) for c in shown if c["fits"]])
+            if front:
+                costs, scores = zip(*front, strict=True)
+                ax.step(
+                    [c / per for c in costs], [100.0 * s for s in scores], where="post", color=MUTED
+                )
+            for c in shown:
+                color = SERIES[methods.index(c["method"]) % len(SERIES)]
+                ax.errorbar(
+                    c[key] / per,
+                    100.0 * c["score"],
+                    yerr=None if c["error"] is None else 100.0 * c["error"],
+                    color=color,
+                )
+                ax.plot(
+                    c[key] / per,
+                    100.0 * c["score"],
+                    "o",
+                    markersize=8 if c["best"] else 6,
+                    markeredgecolor=color,
+                    markerfacecolor=color if c["best"] else "none",
+                    linestyle="none" if c["fits"] else "dashed",
+                    alpha=1.0 if c["fits"] else 0.5,
+                    gid="osbc-dot",
+                )
+            pictures.append(
+                drawn(figure, f"{report['score']} over {title} on {found[0]['target']}")
+            )
+    return pictures
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -84,12 +85,3 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         if not front or score > front[-1][1]:
             front.append((cost, score))
     return front
-
-
-def _stairs(points: Sequence[tuple[float, float]]) -> str:
-    """Return the path of a front: what is reached at a cost holds until something better is."""
-    if not points:
-        return ""
-    (x, y), *rest = points
-    steps = "".join(f" H{x:.2f} V{y:.2f}" for x, y in rest)
-    return f"M{x:.2f} {y:.2f}{steps} H{_WIDTH}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from osbc_deploy.plain_text import html_page
 from osbc_deploy.report.deployment.terminal import sides
+from osbc_deploy.report.figures import ALERT, INK, SERIES, axes, drawn, strokes, style
 from osbc_deploy.report.verification.terminal import (
     TITLES,
     backend_text,
@@ -21,16 +22,16 @@ __all__ = ["verify_page"]
 
 Report = Mapping[str, Any]
 
-_PANEL = 440
+_PANEL = 480
 """Width of a raster or trace, in pixels."""
-_ROW = 9
-"""Height of a neuron's row in a raster."""
-_TRACE = 150
-"""Height of a trace."""
-_SPIKES = 9
-"""Height of a row of spikes over a trace."""
 _DRAWN = ("float", "compressed", "fixed point")
 """Stages of a trace, in the order they are drawn: the last lies on top."""
+_LINES = {
+    "float": (SERIES[0], 4.0, "-", 0.5),
+    "compressed": (SERIES[2], 2.2, "-", 0.85),
+    "fixed point": (SERIES[1], 1.4, "--", 1.0),
+}
+"""Color, width, dashes and opacity of each."""
 
 
 def verify_page(report: Report) -> str:
@@ -50,9 +51,8 @@ def verify_page(report: Report) -> str:
         sides=None
         if report["backend"] is None
         else sides(report["backend"]["name"], report["backend"]["reference"]),
-        steps_shown=report["provenance"]["steps"],
         shown=[
-            {"layer": report["names"][p["name"]], **_population(p, report["provenance"]["steps"])}
+            _population(p, report["names"][p["name"]], report["provenance"]["steps"])
             for p in report["shown"]["populations"]
         ],
     )
@@ -112,42 +112,50 @@ def _layers(report: Report) -> list[dict[str, Any]]:
     return rows
 
 
-def _population(population: Mapping[str, Any], steps: int) -> dict[str, Any]:
+def _population(population: Mapping[str, Any], layer: str, steps: int) -> dict[str, Any]:
+    fired = population["spikes"]
     return {
-        "rasters": None if population["spikes"] is None else _rasters(population, steps),
+        "layer": layer,
+        "rasters": []
+        if fired is None
+        else [
+            {"name": here, "picture": _raster(population, here, there, layer, steps)}
+            for here, there in (("float", "fixed point"), ("fixed point", "float"))
+        ],
         "traces": [
-            _trace(trace, _fired(population, trace["neuron"]), steps)
+            {
+                "neuron": trace["neuron"],
+                "thresholds": bool(trace["thresholds"]),
+                "picture": _trace(trace, _fired(population, trace["neuron"]), layer, steps),
+            }
             for trace in population["traces"]
         ],
     }
 
 
-def _rasters(population: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """Return the ticks of both rasters; those that the other one lacks are marked."""
-    unit = _PANEL / steps
-    width = max(1.0, min(5.0, 0.6 * unit))
-    panels = []
-    for here, there in (("float", "fixed point"), ("fixed point", "float")):
-        ticks = []
-        rows = zip(population["spikes"][here], population["spikes"][there], strict=True)
-        for row, (own, other) in enumerate(rows):
-            lacking, y = set(other), row * _ROW + 1
-            ticks += [
-                {"x": (t + 0.5) * unit - width / 2, "y": y, "kind": "" if t in lacking else "odd"}
-                for t in own
-            ]
-            ticks += [
-                {"x": (t + 0.5) * unit - width / 2, "y": y, "kind": "gone"}
-                for t in sorted(lacking - set(own))
-            ]
-        panels.append({"name": here, "ticks": ticks})
+def _raster(population: Mapping[str, Any], here: str, there: str, layer: str, steps: int) -> str:
+    """Return a raster; spikes that the other one lacks are marked, and those that it has more."""
     neurons = population["neurons"]
-    return {
-        "panels": panels,
-        "tick": width,
-        "height": _ROW * len(neurons),
-        "labels": [{"text": str(n), "y": row * _ROW + 7} for row, n in enumerate(neurons)],
-    }
+    ticks: dict[str, list[tuple[float, float]]] = {"spike": [], "odd": [], "gone": []}
+    rows = zip(population["spikes"][here], population["spikes"][there], strict=True)
+    for row, (own, other) in enumerate(rows):
+        for t in sorted({*own, *other}):
+            kind = "gone" if t not in own else "spike" if t in other else "odd"
+            ticks[kind].append((t, row - 0.4))
+    with style():
+        figure, ax = axes(_PANEL, 66 + max(40, min(18 * len(neurons), 320)))
+        ax.grid(visible=False)
+        ax.set_xlim(-0.5, steps - 0.5)
+        ax.set_ylim(len(neurons) - 0.5, -0.5)
+        shown = range(0, len(neurons), 1 + len(neurons) // 12)
+        ax.set_yticks(list(shown), [str(neurons[k]) for k in shown])
+        ax.set_xlabel("step")
+        ax.set_ylabel("neuron")
+        for kind, color, width, dashes in (
+            ("spike", INK, 2.0, "-"), ("odd", ALERT, 3.0, "-"), ("gone", ALERT, 1.0, ":"),
+        ):  # fmt: skip
+            strokes(ax, ticks[kind], 0.8, kind, edgecolor=color, linewidth=width, linestyle=dashes)
+        return drawn(figure, f"spikes of layer {layer}, {here}")
 
 
 def _fired(population: Mapping[str, Any], neuron: int) -> dict[str, list[int]]:
@@ -159,37 +167,33 @@ def _fired(population: Mapping[str, Any], neuron: int) -> dict[str, list[int]]:
 
 
 def _trace(
-    trace: Mapping[str, Any], fired: Mapping[str, Sequence[int]], steps: int
-) -> dict[str, Any]:
-    """Return the potentials of a neuron as lines, its spikes above them, and its thresholds."""
-    stages = [name for name in _DRAWN if name in trace["v"]]
+    trace: Mapping[str, Any], fired: Mapping[str, Sequence[int]], layer: str, steps: int
+) -> str:
+    """Return the potentials of a neuron by stage, its spikes above them, and its thresholds."""
     thresholds = trace["thresholds"] or {}
+    stages = [name for name in _DRAWN if name in trace["v"]]
     values = [v for name in stages for v in trace["v"][name]] + list(thresholds.values())
     low, high = min(values), max(values)
-    margin = 0.05 * ((high - low) or 1.0)
-    low, high = low - margin, high + margin
-    top = _SPIKES * len(stages) + 4 if fired else 0
-
-    def y(value: float) -> float:
-        return float(top + _TRACE * (1.0 - (value - low) / (high - low)))
-
-    unit = _PANEL / steps
-    lines = []
-    for number, name in enumerate(stages):
-        points = " ".join(
-            f"{(t + 0.5) * unit:.2f},{y(v):.2f}" for t, v in enumerate(trace["v"][name])
-        )
-        ticks = [{"x": (t + 0.5) * unit, "y": number * _SPIKES + 1} for t in fired.get(name, ())]
-        lines.append({"name": name, "kind": number, "points": points, "ticks": ticks})
-    return {
-        "neuron": trace["neuron"],
-        "lines": lines,
-        "thresholds": [
-            {"name": name, "kind": stages.index(name), "y": y(value)}
-            for name, value in thresholds.items()
-        ],
-        "ends": {"low": f"{low:.3g}", "high": f"{high:.3g}"},
-        "top": top,
-        "height": top + _TRACE,
-        "tick": _SPIKES - 2,
-    }
+    span = (high - low) or 1.0
+    with style():
+        figure, ax = axes(_PANEL, 220)
+        ax.set_xlim(-0.5, steps - 0.5)
+        room = 0.05 + (0.09 * len(stages) if fired else 0.0)
+        ax.set_ylim(low - 0.05 * span, high + room * span)
+        ax.set_xlabel("step")
+        ax.set_ylabel("potential")
+        for number, name in enumerate(stages):
+            color, width, dashes, alpha = _LINES[name]
+            ax.plot(trace["v"][name], color=color, lw=width, ls=dashes, alpha=alpha)
+            if name in thresholds:
+                ax.axhline(thresholds[name], color=color, linestyle="--", linewidth=1)
+            above = high + (0.05 + 0.09 * number) * span
+            strokes(
+                ax,
+                [(t, above) for t in fired.get(name, ())],
+                0.07 * span,
+                "fired",
+                edgecolor=color,
+                linewidth=2,
+            )
+        return drawn(figure, f"potential of neuron {trace['neuron']} of layer {layer}, by stage")

@@ -1,0 +1,7 @@
+if(CONFIG_@NAME@)
+    zephyr_library_named(@name@)
+    zephyr_include_directories(${CMAKE_CURRENT_LIST_DIR}/..)
+    foreach(source @sources@)
+        zephyr_library_sources(${CMAKE_CURRENT_LIST_DIR}/../${source})
+    endforeach()
+endif()
