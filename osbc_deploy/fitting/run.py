@@ -80,6 +80,18 @@ class FitResult(Saved):
         return (mapping.cores_used, mapping.words) == (self.plan.cores, self.plan.words)
 
     @property
+    def prediction(self) -> str:
+        """How what was built compares with the prediction, in words."""
+        mapping = self.deployment.mapping
+        spared = self.plan.words - mapping.words
+        if self.as_predicted:
+            return "as predicted"
+        if mapping.cores_used == self.plan.cores and spared > 0:
+            # Registers whose numbers calibration made smaller may take narrower tables.
+            return f"{spared * mapping.word_bits // 8:,} B less than predicted"
+        return "NOT as predicted"
+
+    @property
     def lost(self) -> float:
         """Share of evaluated samples lost in fixed point; without labels, of changed classes."""
         accuracy = self.deployment.accuracy
