@@ -107,7 +107,7 @@ ROWS = {
     "conv-tuned": Row(conv, {}, 1500, 6),
     "sew": Row(sew, PLAIN, 480, 4),
     "mlp": Row(mlp, PLAIN, 360),
-    "layer": Row(layer, PLAIN, 3600, 8),
+    "layer": Row(layer, PLAIN | {"solver_memory": 8 * 10**9}, 3600, 8),
     "conv-magnitude": Row(conv, BY_SIZE, 72),
     "mlp-magnitude": Row(mlp, BY_SIZE, 72),
 }

@@ -9,7 +9,7 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.compress.kernels import factorize
 
-__all__ = ["DampedHessian", "damp"]
+__all__ = ["DampedHessian", "damp", "firmer"]
 
 _SMALLEST_PIVOT = 1e-7
 """Relative to the largest diagonal: elimination loses as many of its sixteen digits."""
@@ -64,16 +64,26 @@ def damp(H: FloatArray, fraction: float = 0.03) -> DampedHessian:
     """
     diagonal = np.diagonal(H)
     live = np.flatnonzero(diagonal > 0.0)
-    block = np.array(H[np.ix_(live, live)], np.float64)
+    own = diagonal[live].astype(np.float64)
     mean = float(diagonal[live].mean()) if len(live) else 0.0
+    damped = H[np.ix_(live, live)].astype(np.float64, copy=False)
     attempts = 1
     while True:
-        damped = block.copy()
-        damped[np.diag_indices(len(live))] += fraction * mean
+        damped[np.diag_indices(len(live))] = own + fraction * mean
         if _well_posed(damped):
             return DampedHessian(damped, live, len(H), fraction, attempts)
         fraction = max(10.0 * fraction, _LEAST)
         attempts += 1
+
+
+def firmer(d: DampedHessian, times: float) -> DampedHessian:
+    """Return a damped Hessian with so many times the damping."""
+    if times == 1.0:
+        return d
+    H = d.H.copy()
+    mean = float(np.diagonal(H).mean()) / (1.0 + d.damping) if len(H) else 0.0
+    H[np.diag_indices(len(H))] += (times - 1.0) * d.damping * mean
+    return DampedHessian(H, d.live, d.inputs, times * d.damping, d.attempts)
 
 
 def _well_posed(H: FloatArray) -> bool:

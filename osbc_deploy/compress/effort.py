@@ -15,6 +15,7 @@ from osbc_deploy.compress.ranking import expected_work
 from osbc_deploy.compress.sampling import ROWS_PER_INPUT, rows_wanted
 from osbc_deploy.compress.scene import HELD_OUT, rated_samples
 from osbc_deploy.compress.solver_memory import hessian_bytes, matrices_of, run_bytes
+from osbc_deploy.compress.tuning import CODED_WAYS, FEW_BITS
 from osbc_deploy.compress.work import Effort, LayerEffort, Work
 from osbc_deploy.model.graph import Network, Population, Projection
 
@@ -65,18 +66,20 @@ def effort_of(
     found = []
     for population in network.trained:
         name = population.name
-        work, rows, of = _solved(network, population, samples, steps, options)
-        solves, cross = 1, 1
+        work, coding, rows, of = _solved(network, population, samples, steps, options)
+        work += coding
+        solves, cross, ways = 1, 1, 0
         if options.method == "magnitude" and not options.mixed and options.allocation != "global":
             work, rows = Work(passes=2.0 * samples * steps * _heard(network, population)), 0
         elif tuned:
             cross = 1 if population is network.populations[0] else 2
             biased = any(p.connection.bias is not None for p in network.afferents(name))
             solves = cross * (1 + biased)
-        judged = solves * (2 if population.neuron.spiking else 1) + 1 if tuned else 0
+            ways = CODED_WAYS if 1 < options.bits <= FEW_BITS else 0
+        judged = solves * (2 if population.neuron.spiking else 1) + ways if tuned else 0
         solved = _moments(network, population, rows, samples, steps) * (1.5 * cross)
         if tuned:
-            work = work * (solves + 1)
+            work = work * (solves + 1) + coding * ways
             work += behind[name] * (judged * samples / HELD_OUT)
             if population.neuron.spiking:
                 work += once[name] * (6.0 * solves * rated_samples(samples, steps, population))
@@ -128,8 +131,8 @@ def _heard(network: Network, population: Population) -> int:
 
 def _solved(
     network: Network, population: Population, samples: int, steps: int, options: CompressionOptions
-) -> tuple[Work, int, int]:
-    """Return the work of one solution without its moments, and the rows of its Hessian."""
+) -> tuple[Work, Work, int, int]:
+    """Return the work of pruning without moments, that of codes, and the rows of the Hessian."""
     afferents = network.afferents(population.name)
     groups, n = groups_of(afferents), _fan_in(network, population)
     outputs = _outputs(network, population)
@@ -145,12 +148,13 @@ def _solved(
     products = float(_MEASURES) * size * n
     if keep < size:
         loops += expected_work(groups, outputs // groups, n, keep, exact=options.method == "paper")
-        loops += outputs * (k**3 / 2.0 + _SCALES * 2.0 * k**2)
-        passes = 3.0 * _SCALES * size
+        loops += outputs * k**3 / 3.0
+        codes = Work(
+            passes=3.0 * _SCALES * size, loops=outputs * (k**3 / 6.0 + _SCALES * 2.0 * k**2)
+        )
     else:
-        products += float(_SCALES + 6) * size * n
-        passes = 10.0 * _SCALES * size
-    return Work(passes=passes, products=products, loops=loops), rows, of
+        codes = Work(passes=10.0 * _SCALES * size, products=float(_SCALES + 6) * size * n)
+    return Work(products=products, loops=loops), codes, rows, of
 
 
 def _moments(network: Network, population: Population, rows: int, samples: int, steps: int) -> Work:

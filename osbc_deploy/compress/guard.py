@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from osbc_deploy.arrays import FloatArray
 from osbc_deploy.compress.exact import product
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.problem import LayerProblem
@@ -13,7 +14,14 @@ from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.support import loss
 from osbc_deploy.deviations import Deviation
 
-__all__ = ["enough_rows", "held_out_loss", "held_out_note", "more_rows", "target_loss"]
+__all__ = [
+    "enough_rows",
+    "held_out_loss",
+    "held_out_note",
+    "layer_loss",
+    "more_rows",
+    "target_loss",
+]
 
 _GAP = 0.015
 """How much more may be lost on rows held out. What a solution from few rows gains on those it was
@@ -29,8 +37,7 @@ def held_out_loss(problem: LayerProblem, layer: Sequence[CompressedProjection]) 
     if held is None:
         return None
     hessian = held.centred()[0] if problem.free_bias else held.hessian
-    groups, rows = problem.blocks.shape[:2]
-    weights = np.concatenate([p.weight.reshape(groups, rows, -1) for p in layer], axis=2)
+    weights = _weights(problem, layer)
     lost, whole = (
         sum(
             float(loss(W, V, H).sum())
@@ -69,11 +76,26 @@ def held_out_note(
 
 def target_loss(problem: LayerProblem, held: Moments) -> float:
     """Return ``|M X' w* - M X w|^2`` less ``|M X w|^2``, of targets that are not compressed yet."""
+    return _lost(problem, held, problem.blocks)
+
+
+def layer_loss(
+    problem: LayerProblem, held: Moments, layer: Sequence[CompressedProjection]
+) -> float:
+    """Return the same of a compressed layer."""
+    return _lost(problem, held, _weights(problem, layer))
+
+
+def _lost(problem: LayerProblem, held: Moments, weights: FloatArray) -> float:
     hessian, cross = held.centred() if problem.free_bias else (held.hessian, held.cross)
     total = 0.0
-    for group, W in enumerate(problem.blocks):
-        left = product(W, hessian[group])
-        if cross is not None:
-            left -= 2.0 * product(problem.original[group], cross[group].T)
+    for group, W in enumerate(weights):
+        float_side = hessian[group] if cross is None else cross[group].T
+        left = product(W, hessian[group]) - 2.0 * product(problem.original[group], float_side)
         total += float((W * left).sum())
     return total
+
+
+def _weights(problem: LayerProblem, layer: Sequence[CompressedProjection]) -> FloatArray:
+    groups, rows = problem.blocks.shape[:2]
+    return np.concatenate([p.weight.reshape(groups, rows, -1) for p in layer], axis=2)

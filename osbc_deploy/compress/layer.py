@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
-from osbc_deploy.compress.damping import DampedHessian
+from osbc_deploy.compress.damping import DampedHessian, firmer
 from osbc_deploy.compress.paper import quantize_as_published
 from osbc_deploy.compress.paths import Path, allocate, path_mask
 from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
@@ -28,6 +28,7 @@ from osbc_deploy.model.graph import Projection
 
 __all__ = [
     "Pruned",
+    "Solver",
     "nearest",
     "prune_by_magnitude",
     "prune_layer",
@@ -213,6 +214,41 @@ def quantize_layer(
     return results
 
 
+@dataclass(frozen=True)
+class Solver:
+    """Prunes and quantizes the problems of one layer.
+
+    Attributes
+    ----------
+    keep : int or None
+        Weights that stay; None for all.
+    bits : int
+    scale_groups : int
+        Different scales allowed.
+    pattern : Pattern
+    space : Workspace
+    """
+
+    keep: int | None
+    bits: int
+    scale_groups: int
+    pattern: Pattern
+    space: Workspace
+
+    def __call__(self, problem: LayerProblem) -> tuple[CompressedProjection, ...]:
+        """Return the compressed layer."""
+        return self.coded(problem, self.pruned(problem))
+
+    def pruned(self, problem: LayerProblem) -> Pruned:
+        """Return the weights that stay, at their best values."""
+        keep = problem.size if self.keep is None else self.keep
+        return prune_layer(problem, keep, pattern=self.pattern, space=self.space)
+
+    def coded(self, problem: LayerProblem, pruned: Pruned) -> tuple[CompressedProjection, ...]:
+        """Return a pruned layer's codes."""
+        return quantize_layer(problem, pruned, [self.bits], self.scale_groups, self.space)[0]
+
+
 def nearest(pruned: Pruned, bits: int, groups: int) -> tuple[FloatArray, IntArray]:
     """Round to nearest, all weights alike: scales (groups, rows), codes (groups, rows, fan_in).
 
@@ -236,14 +272,15 @@ def _quantized(
     """Return scales (groups, rows) and codes (groups, rows, fan_in)."""
     shape, full = problem.blocks.shape, problem.full
     weights, masks = np.concatenate(pruned.weights), np.concatenate(pruned.masks)
+    damped = [firmer(d, problem.hold) for d in problem.damped]
     importance = np.concatenate(
         [
             np.broadcast_to(_importance(d), W.shape)
-            for W, d in zip(pruned.weights, problem.damped, strict=True)
+            for W, d in zip(pruned.weights, damped, strict=True)
         ]
     )
     candidates, errors = search_scales(weights, masks, importance, bits, full=full)
-    lives = list(zip(pruned.weights, pruned.masks, problem.damped, strict=True))
+    lives = list(zip(pruned.weights, pruned.masks, damped, strict=True))
     near = windows(errors)
     tried = candidates[near].reshape(*shape[:2], -1)
     losses = np.concatenate(

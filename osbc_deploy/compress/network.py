@@ -16,12 +16,11 @@ from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
 from osbc_deploy.compress.effort import effort_of
 from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
-from osbc_deploy.compress.layer import prune_layer, quantize_layer
+from osbc_deploy.compress.layer import Solver
 from osbc_deploy.compress.magnitude import compress_by_magnitude, enough_samples
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.pace import measured_pace
 from osbc_deploy.compress.plan import Cost, pattern_of, plan
-from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection, adapted
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.scene import ACTIVITY, HELD_OUT, MIN_HELD_OUT, Scene
@@ -180,11 +179,7 @@ def _compress_population(
     name = scene.population.name
     space = Workspace(options.solver_memory, options.threads)
     pattern = pattern_of(scene.network, scene.population, options)
-
-    def solve(problem: LayerProblem) -> tuple[CompressedProjection, ...]:
-        pruned = prune_layer(problem, keep.get(name, problem.size), pattern=pattern, space=space)
-        (layer,) = quantize_layer(problem, pruned, [bits[name]], options.scale_groups, space)
-        return layer
+    solve = Solver(keep.get(name), bits[name], options.scale_groups, pattern, space)
 
     with task(progress, f"compress {name}", len(scene.calibration)):
         if options.method == "magnitude":

@@ -49,6 +49,8 @@ class LayerProblem:
     deviations : tuple of Deviation
     full : bool
         Whether codes are all that two's complement holds, one more below zero than above.
+    hold : float
+        How many times the damping holds codes to the weights they stand for.
     """
 
     afferents: tuple[Projection, ...]
@@ -63,6 +65,7 @@ class LayerProblem:
     pull: float
     deviations: tuple[Deviation, ...]
     full: bool = False
+    hold: float = 1.0
 
     @property
     def name(self) -> str:

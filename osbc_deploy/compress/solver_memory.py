@@ -16,10 +16,13 @@ from osbc_deploy.limits import array_bytes, shown
 from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.simulate import activity_bytes
 
-__all__ = ["PLAIN_MATRICES", "check_needed", "check_solver_memory", "hessian_bytes", "matrices_of"]
+__all__ = ["check_needed", "check_solver_memory", "hessian_bytes", "matrices_of"]
 
-_TUNED, PLAIN_MATRICES, _KEPT = 18, 6, 3
+_TUNED, _PLAIN, _SPARSE, _KEPT = 16, 6, 4, 3
 """Matrices of a layer: at most, by what is asked, and those that stay when all layers are held."""
+
+_FEW = 0.75
+"""Sparsity from which the weights of large layers are chosen without an inverse."""
 
 _WEIGHTS = 15
 """Arrays of a layer's weights: as they were, wanted, pruned, ranked, rounded, and what passes."""
@@ -101,12 +104,16 @@ def check_solver_memory(
         )
         for p in network.trained
     }
-    check_needed(needed(matrices), needed(PLAIN_MATRICES), inputs, options)
+    check_needed(needed(matrices), needed(matrices_of(options, tuned=False)), inputs, options)
 
 
 def matrices_of(options: CompressionOptions, *, tuned: bool) -> int:
     """Return how many matrices of a layer there are at most."""
-    return _TUNED if tuned and options.method != "magnitude" else PLAIN_MATRICES
+    if tuned and options.method != "magnitude":
+        return _TUNED
+    asked = [options.sparsity, *(choice.sparsity for choice in options.layers.values())]
+    forward = options.method in ("osbc", "obc") and options.pattern == "weights"
+    return _SPARSE if forward and min(asked) >= _FEW and not options.mixed else _PLAIN
 
 
 def check_needed(

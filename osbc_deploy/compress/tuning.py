@@ -9,14 +9,22 @@ cross term
     held to the original weights as much as leaves the least loss on the held-out samples;
 free bias
     where there is a bias, let it take what the weights leave on average;
-full range
-    at 2 and 3 bits, take the code that two's complement has below zero and not above;
 threshold
     match the float population's mean rate (pruned weights carry less variance, so neurons fire
     too little).
 
 A variant replaces a simpler one only when its error is smaller by more than the standard error of
-the difference. The winner is solved again on all samples. Labels are not used.
+the difference. The codes of the winner, up to 4 bits, are then tried in two more ways:
+
+full range
+    take the code that two's complement has below zero and not above;
+firm
+    hold codes ten times as firmly to the weights they stand for: from few samples, error feedback
+    learns what is true of these alone.
+
+They change the membrane loss on the held-out samples by more than its noise, and the output's
+error, which hangs on single spikes, by less: the loss decides, and the error may object. The winner
+is solved again on all samples. Labels are not used.
 """
 
 from __future__ import annotations
@@ -28,20 +36,25 @@ from typing import Protocol
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.compress.guard import target_loss
+from osbc_deploy.compress.guard import layer_loss, target_loss
+from osbc_deploy.compress.layer import Pruned, Solver
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.scene import HELD_OUT, Layer
 
-__all__ = ["Trial", "tune", "tune_threshold"]
+__all__ = ["CODED_WAYS", "FEW_BITS", "Trial", "tune", "tune_threshold"]
 
 _PULLS = (1.0, 3.0, 10.0, 30.0)
 """Multiples of the damping that may hold the cross term's target to the weights as they were."""
 
-_FEW_BITS = 3
-"""Where one code more is a third or a seventh of all; of four bits, 7 % of the codes."""
+FEW_BITS = 4
+"""Where rounding costs enough for codes to be tried in more ways."""
 
-Solve = Callable[[LayerProblem], Layer]
+CODED_WAYS = 2
+"""Beside the plain one."""
+
+_FIRM = 10.0
+"""Times the damping; more loses more on held-out samples."""
 
 
 class Trial(Protocol):
@@ -83,6 +96,7 @@ class _Variant:
     threshold: bool = False
     pull: float = 1.0
     full: bool = False
+    hold: float = 1.0
 
     def __str__(self) -> str:
         parts = [
@@ -92,21 +106,21 @@ class _Variant:
                 ("free bias", self.free_bias),
                 ("threshold", self.threshold),
                 ("full range", self.full),
+                ("firm", self.hold > 1.0),
             )
             if on
         ]
         return " + ".join(parts) or "plain"
 
 
-def tune(scene: Trial, solve: Solve) -> tuple[Layer, LayerProblem]:
+def tune(scene: Trial, solve: Solver) -> tuple[Layer, LayerProblem]:
     """Try the variants of one population and return the best, solved on all samples.
 
     Parameters
     ----------
     scene : Trial
         With at least ``HELD_OUT * MIN_HELD_OUT`` samples.
-    solve : callable
-        Prunes and quantizes a problem.
+    solve : Solver
 
     Returns
     -------
@@ -118,6 +132,7 @@ def tune(scene: Trial, solve: Solve) -> tuple[Layer, LayerProblem]:
     errors_of = scene.judge()
     moments: dict[bool, tuple[Moments, Moments]] = {}
     scores: dict[_Variant, FloatArray] = {}
+    solved: dict[_Variant, tuple[Pruned, Layer]] = {}
     for asked in _solved_variants(scene):
         if asked.cross not in moments:
             moments[asked.cross] = (
@@ -126,27 +141,52 @@ def tune(scene: Trial, solve: Solve) -> tuple[Layer, LayerProblem]:
             )
         problem = _posed(scene, asked, *moments[asked.cross])
         variant = replace(asked, pull=problem.pull)
-        layer = solve(problem)
+        pruned = solve.pruned(problem)
+        layer = solve.coded(problem, pruned)
+        solved[variant] = pruned, layer
         scores[variant] = errors_of(layer)
         if scene.can_shift:
             scores[replace(variant, threshold=True)] = errors_of(scene.matched(layer))
     best = _best(scores)
     fitted, held = moments[best.cross]
-    if 1 < layer[0].bits <= _FEW_BITS and scene.method != "magnitude":
-        best = replace(best, full=True)
-        scores[best] = errors_of(_solved(scene, solve, best, fitted)[0])
-        best = _best(scores)
-    layer, problem = _solved(scene, solve, best, fitted + held)
-    return _told(layer, scores, best), problem
+    if 1 < solve.bits <= FEW_BITS:
+        start = solved[replace(best, threshold=False)]
+        best = _coded_best(scene, solve, best, start, (fitted, held), errors_of, scores)
+    problem = _stated(scene, best, fitted + held)
+    return _told(_shifted(scene, best, solve(problem)), scores, best), problem
 
 
-def _solved(
-    scene: Trial, solve: Solve, variant: _Variant, moments: Moments
-) -> tuple[Layer, LayerProblem]:
+def _coded_best(
+    scene: Trial,
+    solve: Solver,
+    best: _Variant,
+    start: tuple[Pruned, Layer],
+    moments: tuple[Moments, Moments],
+    errors_of: Callable[[Layer], FloatArray],
+    scores: dict[_Variant, FloatArray],
+) -> _Variant:
+    """Return the way to code pruned weights that loses least on the held-out samples."""
+    pruned, layer = start
+    fitted, held = moments
+    problem = _stated(scene, best, fitted)
+    least = layer_loss(problem, held, layer)
+    for change in ({"full": True}, {"hold": _FIRM}):
+        variant = replace(best, **change)
+        layer = solve.coded(replace(problem, full=variant.full, hold=variant.hold), pruned)
+        scores[variant] = errors_of(_shifted(scene, variant, layer))
+        loss = layer_loss(problem, held, layer)
+        if _serves(loss, least, scores[variant] - scores[best]):
+            best, least = variant, loss
+    return best
+
+
+def _stated(scene: Trial, variant: _Variant, moments: Moments) -> LayerProblem:
     problem = scene.problem(moments, free_bias=variant.free_bias, pull=variant.pull)
-    problem = replace(problem, full=variant.full)
-    layer = solve(problem)
-    return scene.matched(layer) if variant.threshold else layer, problem
+    return replace(problem, full=variant.full, hold=variant.hold)
+
+
+def _shifted(scene: Trial, variant: _Variant, layer: Layer) -> Layer:
+    return scene.matched(layer) if variant.threshold else layer
 
 
 def tune_threshold(scene: Trial, layer: Layer) -> Layer:
@@ -175,6 +215,11 @@ def _best(scores: Mapping[_Variant, FloatArray]) -> _Variant:
     return best
 
 
+def _serves(loss: float, least: float, harm: FloatArray) -> bool:
+    """Tell whether a smaller loss does the output no harm that chance does not explain."""
+    return loss < least and bool(harm.mean() <= harm.std(ddof=1) / np.sqrt(len(harm)))
+
+
 def _solved_variants(scene: Trial) -> Iterator[_Variant]:
     """Yield what needs a solution of its own, the simple before the complex."""
     biases = [False]
@@ -189,14 +234,21 @@ def _posed(scene: Trial, variant: _Variant, fitted: Moments, held: Moments) -> L
     """State a variant's problem, with the pull whose target loses least on the held-out samples."""
     if not variant.cross:
         return scene.problem(fitted, free_bias=variant.free_bias)
-    problems = [scene.problem(fitted, free_bias=variant.free_bias, pull=p) for p in _PULLS]
-    return min(problems, key=lambda problem: target_loss(problem, held))
+    first, *others = _PULLS
+    found = scene.problem(fitted, free_bias=variant.free_bias, pull=first)
+    least = target_loss(found, held)
+    for pull in others:
+        problem = scene.problem(fitted, free_bias=variant.free_bias, pull=pull)
+        loss = target_loss(problem, held)
+        if loss < least:
+            found, least = problem, loss
+    return found
 
 
 def _sum(scene: Trial, *, cross: bool, starts: Sequence[int]) -> Moments:
     """Return the moments of every sample that does not judge."""
-    parts = [scene.moments(cross=cross, part=slice(s, None, HELD_OUT)) for s in starts]
-    total = parts[0]
-    for part in parts[1:]:
-        total += part
+    first, *others = starts
+    total = scene.moments(cross=cross, part=slice(first, None, HELD_OUT))
+    for start in others:
+        total += scene.moments(cross=cross, part=slice(start, None, HELD_OUT))
     return total

@@ -9,23 +9,17 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, InputArray
 from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
-from osbc_deploy.compress.layer import (
-    nearest,
-    prune_by_magnitude,
-    prune_layer,
-    quantize_layer,
-    split,
-)
+from osbc_deploy.compress.layer import Solver, nearest, prune_by_magnitude, split
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.network import silent_outputs
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import Pattern
 from osbc_deploy.compress.plan import shared_weights, shared_widths
-from osbc_deploy.compress.problem import LayerProblem, stacked_weights
+from osbc_deploy.compress.problem import stacked_weights
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.scene import HELD_OUT, MIN_HELD_OUT, Layer
-from osbc_deploy.compress.solver_memory import PLAIN_MATRICES, check_needed, matrices_of
+from osbc_deploy.compress.solver_memory import check_needed, matrices_of
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.compress.tuning import tune
 from osbc_deploy.deviations import Deviation
@@ -134,10 +128,7 @@ class Work:
             codes = nearest(pruned, bits, groups)
             return split([weight.projection()], pruned, bits, *codes), ()
 
-        def solve(problem: LayerProblem) -> Layer:
-            pruned = prune_layer(problem, keep, pattern=pattern, space=self._space)
-            return quantize_layer(problem, pruned, [bits], groups, self._space)[0]
-
+        solve = Solver(keep, bits, groups, pattern, self._space)
         scene = Scene(
             self.session,
             weight,
@@ -221,7 +212,7 @@ class Work:
 
         check_needed(
             needed(matrices_of(self.options, tuned=self._tuned)),
-            needed(PLAIN_MATRICES),
+            needed(matrices_of(self.options, tuned=False)),
             {w.name: (w.name, w.parameter[0].numel()) for w in self.weights},
             self.options,
         )
