@@ -57,4 +57,4 @@ def test_processors_compute_the_integers_of_loihi2(name: str, formats: NumberFor
     assert chip.instructions is not None
     # Calibrated, not left out: what every step and event takes is there.
     costs = chip.instructions.costs
-    assert all(getattr(costs, n).value > 0 for n in ("step", "neuron", "listed", "apart"))
+    assert all(getattr(costs, n).value > 0 for n in ("projection", "neuron", "listed", "apart"))
