@@ -23,8 +23,8 @@ __all__ = ["PARTS", "Afferent", "Layer", "Range", "Ranges", "StoredWeights", "Us
 PARTS = ("payload", "index", "header", "padding")
 """What synapse memory consists of."""
 
-_BLOCK = 64
-"""Rows counted together."""
+_COUNTED = 1 << 20
+"""Counts kept of a connection at most: of larger ones several rows are counted together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +79,14 @@ class Afferent:
     @cached_property
     def _counted(self) -> IntArray:
         """Non-zero weights of each presynaptic neuron in the rows before every block."""
-        weight = self.connection.weight
-        starts = np.arange(0, len(weight), _BLOCK)
-        blocks = [np.count_nonzero(weight[start : start + _BLOCK], axis=0) for start in starts]
-        return np.cumsum([np.zeros_like(blocks[0]), *blocks], axis=0, dtype=np.int32)
+        starts = np.arange(0, len(self.nonzero), self._block)
+        counts = np.add.reduceat(self.nonzero, starts, axis=0, dtype=np.int32)
+        return np.cumsum([np.zeros_like(counts[0]), *counts], axis=0, dtype=np.int32)
+
+    @cached_property
+    def _block(self) -> int:
+        """Rows counted together."""
+        return max(1, -(-self.connection.weight.size // _COUNTED))
 
     def fan_in(self, rows: Range) -> IntArray:
         """Return the non-zero synapses of each presynaptic neuron into some rows (dense only)."""
@@ -90,11 +94,13 @@ class Afferent:
         # Whole blocks were counted once; only the rows beside them are looked at.
         found = []
         for end in rows:
-            block = (end + _BLOCK // 2) // _BLOCK
-            block = min(block, len(self._counted) - 1)
-            edge = min(block * _BLOCK, len(weight))
-            beside = np.count_nonzero(weight[min(edge, end) : max(edge, end)], axis=0)
-            found.append(self._counted[block] + (beside if end > edge else -beside))
+            block = min((end + self._block // 2) // self._block, len(self._counted) - 1)
+            edge = min(block * self._block, len(weight))
+            count = self._counted[block]
+            if end != edge:
+                beside = np.count_nonzero(weight[min(edge, end) : max(edge, end)], axis=0)
+                count = count + (beside if end > edge else -beside)
+            found.append(count)
         return np.asarray(found[1] - found[0])
 
     def sources(self, ranges: Ranges, *, stored: bool) -> BoolArray:

@@ -231,19 +231,23 @@ def _exhaustive(layer: Layer, memory: MemoryBase, fits: Callable[[Usage], bool])
     size = layer.size
     best: list[tuple[tuple[int, int, int], list[Slice]] | None] = [((0, 0, 0), [])]
     for stop in range(1, size + 1):
-        options = []
-        for start in range(stop - 1, -1, -1):
-            usage = memory.cost(layer, ((start, stop),))
-            if not fits(usage):
-                continue
+        found = None
+        # Long slices first: they leave the fewest others, and what takes more is not looked at.
+        for start in range(stop):
             before = best[start]
-            if before is not None:
-                (count, axons, peak), slices = before
-                key = (count + 1, axons + usage.axons, max(peak, usage.words))
-                options.append((key, [*slices, (((start, stop),), usage)]))
-        best.append(min(options, key=lambda option: option[0]) if options else None)
-    found = best[size]
-    return found[1] if found is not None else []
+            if before is None:
+                continue
+            (count, axons, peak), slices = before
+            if found is not None and (count + 1, axons, peak) > found[0]:
+                continue
+            usage = memory.cost(layer, ((start, stop),))
+            key = (count + 1, axons + usage.axons, max(peak, usage.words))
+            # Of equals the shortest slice.
+            if fits(usage) and (found is None or key <= found[0]):
+                found = (key, [*slices, (((start, stop),), usage)])
+        best.append(found)
+    whole = best[size]
+    return whole[1] if whole is not None else []
 
 
 def _tiles(

@@ -160,7 +160,7 @@ def naive_cores(layer: Layer, limits: dict[str, int]) -> int:
     return 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_stacks_keep_every_cap_on_no_more_cores_than_equal_slices(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -61,7 +61,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = verification(damage="w1")
     data = small_models.data()
     common: dict[str, Any] = {"backend": "engine", "backend_samples": 1, "tune": False}
-    grid: dict[str, Any] = {"sparsities": [0.5, 0.8], "bits": [4], "methods": ["osbc", "magnitude"]}
+    grid: dict[str, Any] = {"sparsities": [0.5], "bits": [4], "methods": ["osbc", "magnitude"]}
     swept = sweep(small_models.model(), data, targets=["loihi2"], **grid, **common)
     fitted = fit(
         small_models.model(), data, budget=FitBudget(cores=9), bits=(8,), **common, target="loihi2"
@@ -96,7 +96,8 @@ def browser() -> Iterator[Any]:
 def test_nothing_overlaps_and_nothing_is_cut_off(pages: dict[str, Path], browser: Any) -> None:
     shots = os.environ.get("OSBC_DEPLOY_SHOTS")
     found = {}
-    for scheme in ("light", "dark"):
+    # Colors move nothing: the dark pages are only for those who look at them.
+    for scheme in ("light", "dark") if shots else ("light",):
         window = browser.new_page(color_scheme=scheme)
         for name, path in pages.items():
             window.goto(path.as_uri())
