@@ -142,6 +142,7 @@ def fit(call: FitCall) -> FitResult:
     )
     job = prepare(call, request(fit, FitOptions, call))
     check_budget(budget, job.chip)
+    options = replace(options, dynamics=job.dynamics)
     shared = Shared(options.solver_memory)
     statistics = collect(job.network, job.typical.spikes, options, shared=shared, progress=progress)
     notes = tuple(_left_out(statistics))
