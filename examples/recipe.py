@@ -26,11 +26,11 @@ from _training import accuracy, save, train
 from torch import nn
 
 from osbc_deploy.bundled.digits import digits_events
-from osbc_deploy.cli.job import seed_everything
 from osbc_deploy.data.datasets import DATASETS, DatasetRequest, load_dataset
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import OsbcError, UsageError
 from osbc_deploy.importing import import_network
+from osbc_deploy.job import seed_everything
 from osbc_deploy.references import load_weights
 
 # The table is the benchmarks'; they are scripts like this one, in a folder beside it.

@@ -85,7 +85,7 @@ class Device:
     folder : Path
         Holds its store; records arrive in ``records`` beneath it.
     events : list of dict
-        What happened: ``record``, ``kind`` and ``text``.
+        What happened: ``record``, ``kind``, ``text``, and ``how`` it was seen.
     versions : list of (int, int)
         Records at which another version began to run.
     """
@@ -114,9 +114,9 @@ class Device:
         """Where what it reports arrives."""
         return self.folder / "records"
 
-    def note(self, kind: str, text: str) -> None:
-        """Keep what happened."""
-        self.events.append({"record": self.sent, "kind": kind, "text": text})
+    def note(self, kind: str, text: str, how: str = "") -> None:
+        """Keep what happened, and how that was seen."""
+        self.events.append({"record": self.sent, "kind": kind, "text": text, "how": how})
 
     def boot(self) -> None:
         """Start the process, again and again until it is ready for its sensor."""
@@ -200,7 +200,9 @@ class Device:
             self.note("confirmed", f"version {self.version} is confirmed")
         elif said == b"x":
             reason = Reason(self._take(1)[0]).name.lower().replace("_", "-")
-            self.note("reverted", f"gives up version {self.version} by itself: {reason}")
+            how = {"self-test": "its self-test fails", "silent": "too many samples without answer"}
+            self.note("reverted", f"the device gives version {self.version} up",
+                      how.get(reason, reason))  # fmt: skip
         else:
             (result,) = struct.unpack("=i", self._take(4))
             if result:
@@ -280,7 +282,8 @@ def run_fleet(
                 watched(device, baselines)
                 for event in device.events[device.told :]:
                     if event["kind"] not in _USUAL:
-                        say(f"record {event['record']}, device {device.number}: {event['text']}")
+                        told = f"record {event['record']}, device {device.number}: {event['text']}"
+                        say(f"{told}: {event['how']}" if event["how"] else told)
                 device.told = len(device.events)
     return devices
 
@@ -310,7 +313,8 @@ def watched(device: Device, baselines: Sequence[Baseline]) -> None:
         return
     if found["verdict"] != "ok":
         first = found["moved"][0] if found["moved"] else found["health"][0]["what"]
-        device.note(found["verdict"], f"{found['verdict']}: {first} first")
+        device.note(found["verdict"], f"the gateway says {found['verdict']}",
+                    f"{first} moved first")  # fmt: skip
     if found["action"] == "rollback":
         device.note("rollback", f"the gateway takes version {device.version} back")
         device.boot()

@@ -23,6 +23,7 @@ def fleet_page(
     *,
     records: int,
     window: int,
+    each: int,
 ) -> str:
     """Return the page. Everything in it is escaped."""
     environment = jinja2.Environment(
@@ -37,6 +38,7 @@ def fleet_page(
         versions=list(versions.values()),
         records=records,
         window=window,
+        each=each,
         incidents=incidents,
         false_alarms=sum(len(false_alarms(device, versions)) for device in devices),
         count=lambda kind: sum(event["kind"] == kind for event in events),
@@ -65,14 +67,14 @@ def incidents_of(device: Device, versions: Mapping[int, Version]) -> list[dict[s
     for record, what, update in done:
         later = [e for e in device.events if e["record"] >= record]
         seen = next((e for e in later if e["kind"] in _NOTICED), None)
-        back = [e["text"] for e in later if e["kind"] in ("reverted", "rollback")]
+        back = next((e for e in later if e["kind"] in ("reverted", "rollback")), None)
         found.append(
             {
                 "device": device.number, "what": what, "record": record, "update": update,
                 "noticed": None if seen is None else seen["record"],
                 "after": None if seen is None else seen["record"] - record,
-                "how": "not noticed" if seen is None else seen["text"],
-                "back": back[0] if back else "",
+                "how": "not noticed" if seen is None else seen["how"],
+                "done": "" if seen is None else "reported" if back is None else back["text"],
             }
         )  # fmt: skip
     return found

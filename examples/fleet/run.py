@@ -51,6 +51,8 @@ RECORDS = 100
 """Of each device."""
 WINDOW = 10
 """Samples of a record."""
+EACH = 5
+"""Records between two rounds of the gateway."""
 TRIAL = 50
 """Samples of a trial."""
 LONG = 1500
@@ -222,7 +224,7 @@ def _run(world: World, devices: int, work: Path, program: Path) -> None:
     takes = Device(TARGET, (public_bytes(read_private(key)),), geometry)
     fleet = run_fleet(
         work / "devices", plans_of(devices), versions, world.scene, takes, records=RECORDS,
-        each=5, program=program, say=print,
+        each=EACH, program=program, say=print,
     )  # fmt: skip
     (work / "baselines").mkdir()
     for version in versions.values():
@@ -232,7 +234,7 @@ def _run(world: World, devices: int, work: Path, program: Path) -> None:
         whole = b"".join(path.read_bytes() for path in sorted(device.records.iterdir()))
         (device.folder / "records.bin").write_bytes(whole)
         shutil.rmtree(device.records)
-    page = fleet_page(world.name, fleet, versions, records=RECORDS, window=WINDOW)
+    page = fleet_page(world.name, fleet, versions, records=RECORDS, window=WINDOW, each=EACH)
     write_whole(work / PAGE, page)
 
 

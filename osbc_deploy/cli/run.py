@@ -139,12 +139,13 @@ def _show(ran: Ran) -> None:
     from osbc_deploy.report.tables import PlainTable
 
     confusion, n = ran.confusion, len(ran.samples)
-    table = PlainTable(f"{ran.image.name} on {ran.on}, {n:,} samples of {ran.samples.name}")
+    say(f"{ran.image.name} on {ran.on}: {n:,} samples of {ran.samples.name}")
+    table = PlainTable("Classes")
     if confusion is None:
         table.add_column("class", justify="right")
         table.add_column("answers", justify="right")
-        for label, count in enumerate(np.bincount(ran.classes[ran.classes >= 0])):
-            table.add_row(str(label), f"{count:,}")
+        for label, count in zip(*np.unique(ran.classes, return_counts=True), strict=True):
+            table.add_row("none" if label < 0 else str(label), f"{count:,}")
     else:
         for name in ("class", "samples", "right", "accuracy", "no answer", "most often taken for"):
             table.add_column(name, justify="right")

@@ -14,9 +14,10 @@ from osbc_deploy.formats.format import Export, Exported, Format
 if TYPE_CHECKING:
     from osbc_deploy.arguments import Data
     from osbc_deploy.arrays import IntArray
+    from osbc_deploy.data.samples import Samples
     from osbc_deploy.fixedpoint.network import FixedPointNetwork
 
-__all__ = ["FORMAT", "RUNTIME"]
+__all__ = ["FORMAT", "RUNTIME", "payloads_of"]
 
 _NAME = "osbc_net"
 _COMPILERS = ("gcc", "arm-none-eabi-gcc")
@@ -65,16 +66,27 @@ def _export(network: FixedPointNetwork, path: Path, asked: Export) -> Exported:
 
 def _vectors(network: FixedPointNetwork, samples: Data, repeat: int | None) -> IntArray:
     """Return the first few samples as the network's input."""
-    from osbc_deploy.data.samples import STATIC
     from osbc_deploy.references import as_samples
 
-    few = as_samples(samples, "samples", repeat).take(4)
-    if math.prod(few.input_shape) != math.prod(network.input_shape):
+    return payloads_of(network, as_samples(samples, "samples", repeat).take(4))
+
+
+def payloads_of(network: FixedPointNetwork, samples: Samples) -> IntArray:
+    """Return samples as the network's input, (n, T, *input_shape).
+
+    Raises
+    ------
+    UsageError
+        For samples that it does not take.
+    """
+    from osbc_deploy.data.samples import STATIC
+
+    if math.prod(samples.input_shape) != math.prod(network.input_shape):
         raise UsageError(
-            f"{few.name}: samples have shape {few.input_shape} per time step, the network's input "
-            f"is {network.input_shape}. Give samples of that shape; {STATIC}."
+            f"{samples.name}: samples have shape {samples.input_shape} per time step, the "
+            f"network's input is {network.input_shape}. Give samples of that shape; {STATIC}."
         )
-    return network.input.codes(few.shaped(network.input_shape).spikes)
+    return network.input.codes(samples.shaped(network.input_shape).spikes)
 
 
 FORMAT = Format(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,11 +9,11 @@ import numpy as np
 
 from osbc_deploy.accuracy import check_labels
 from osbc_deploy.arrays import IntArray, frozen
-from osbc_deploy.data.samples import STATIC, Samples
+from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import UsageError
+from osbc_deploy.firmware import payloads_of
 from osbc_deploy.firmware.machine import MACHINES, built
 from osbc_deploy.fixedpoint.engine import run
-from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.model.readout import NO_ANSWER, classes_of, decode
 from osbc_deploy.progress import SILENT, Progress, task
 from osbc_deploy.running.runnable import Image
@@ -112,7 +111,7 @@ def run_image(
         When a current leaves the chip's range.
     """
     network = image.network
-    payloads = _payloads(network, samples)
+    payloads = payloads_of(network, samples)
     check_labels([samples], classes_of(network.readout, network.output.size))
     if on == ENGINE:
         output = run(network, payloads, progress=progress, title="run on the engine").output
@@ -133,15 +132,6 @@ def _ran(
     network = image.network
     classes = decode(output, network.readout, spiking=network.output.spiking)
     return Ran(image, on, samples, payloads, output, classes, differ)
-
-
-def _payloads(network: FixedPointNetwork, samples: Samples) -> IntArray:
-    if math.prod(samples.input_shape) != math.prod(network.input_shape):
-        raise UsageError(
-            f"{samples.name}: samples have shape {samples.input_shape} per time step, the "
-            f"network's input is {network.input_shape}. Give samples of that shape; {STATIC}."
-        )
-    return network.input.codes(samples.shaped(network.input_shape).spikes)
 
 
 def places(text: str, count: int) -> list[int]:

@@ -93,7 +93,7 @@ def test_a_small_fleet(
         assert (found["good"]["version"], found["reason"]) == (version, reason)
     incidents = [i for d in devices for i in page.incidents_of(d, versions)]
     assert [i["noticed"] is not None for i in incidents] == [True] * 4
-    text = page.fleet_page("<noise>", devices, versions, records=40, window=10)
+    text = page.fleet_page("<noise>", devices, versions, records=40, window=10, each=5)
     assert "4 of 4" in text
     assert "<noise>" not in text
     assert "http" not in text
