@@ -183,6 +183,10 @@ class Draft:
         where = called.name if event.module is not None else event.place or "forward"
         self.faults.append(f"{where}: {why}")
 
+    def known(self, called: Called) -> bool:
+        """Tell whether all that a call hears was read; what was refused is nothing to go by."""
+        return all(name == INPUT or name in self.nodes for name in self.heard(called))
+
     def misfit(self, called: Called, why: str) -> None:
         """Note that a layer does not take the shape it gets."""
         self.data_fault |= self.heard(called) == [INPUT]

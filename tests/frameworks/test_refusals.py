@@ -46,6 +46,12 @@ class Tiled(Strongest):
         return self.neurons(self.linear(x).repeat(1, 2))
 
 
+class Outer(Strongest):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        return self.neurons((y[:, :, None] @ y[:, None, :]).sum(2) + y[:, :1])
+
+
 REFUSED = {
     "normalization of each sample": (
         nn.Sequential(CONV, nn.GroupNorm(2, 4), neuron.IFNode()),
@@ -136,3 +142,10 @@ def test_frameworks_that_are_not_read_are_refused_as_such(
     with pytest.raises(UnsupportedModelError, match=remedy) as caught:
         import_network(nn.Sequential(nn.Linear(4, 3), Foreign()), None, samples)
     assert caught.value.offenders == (f"1: {kind}",)
+
+
+def test_what_hears_a_refused_part_is_not_judged() -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_spikingjelly(Outer(), (8,), samples=np.ones((4, 5, 8), np.uint8))
+    (line,) = caught.value.offenders
+    assert line.startswith("forward: matmul is not supported: it multiplies integers")
