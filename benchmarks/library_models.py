@@ -72,7 +72,7 @@ SUBJECTS: dict[str, Subject] = {
         for channels in (16, 128)
     },
     **{f"sew_resnet18 {c}": Subject(_sew(c), (3, 64, 64)) for c in ("ADD", "AND", "IAND")},
-    "spiking_vgg11": Subject(lambda: spiking_vgg.spiking_vgg11(**_fires()), (3, 64, 64)),
+    "spiking_vgg11": Subject(lambda: spiking_vgg.spiking_vgg11(**_fires()), (3, 32, 32)),
     "spiking_vgg11_bn": Subject(lambda: spiking_vgg.spiking_vgg11_bn(**_fires()), (3, 64, 64)),
 }
 

@@ -21,6 +21,8 @@ from numpy.typing import DTypeLike
 
 from osbc_deploy.arrays import IntArray, SpikeArray
 from osbc_deploy.errors import BackendError, described
+from osbc_deploy.fixedpoint.arithmetics import LOIHI, arithmetic_of
+from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.plugins import REPAIR, Group, stdout_kept
 from osbc_deploy.progress import SILENT, Progress
@@ -30,6 +32,7 @@ __all__ = [
     "Availability",
     "Backend",
     "BackendRun",
+    "check_arithmetic",
     "checked_backend",
     "load_backend",
     "run_backend",
@@ -97,6 +100,10 @@ class Backend(Protocol):
     def summary(self) -> str:
         """One line for the list of backends."""
 
+    @property
+    def arithmetics(self) -> Collection[str] | None:
+        """Names of the arithmetics it computes, None for any; Loihi's alone where it is absent."""
+
     def availability(self) -> Availability:
         """Tell whether the backend can run here, quickly and without importing heavy parts."""
 
@@ -141,7 +148,7 @@ def _accept(name: str, plugin: Any) -> Backend:
 
 
 BACKENDS: Group[Backend] = Group(
-    "osbc_deploy.backends", "backend", ("engine", "lava"), _accept, BackendError
+    "osbc_deploy.backends", "backend", ("engine", "lava", "xylo"), _accept, BackendError
 )
 
 
@@ -185,6 +192,7 @@ class _Guarded:
         self._plugin = plugin
         self.name = name
         self.summary = plugin.summary
+        self.arithmetics = getattr(plugin, "arithmetics", (LOIHI,))
 
     def availability(self) -> Availability:
         try:
@@ -207,6 +215,7 @@ class _Guarded:
         progress: Progress,
         states: Collection[str] = (),
     ) -> BackendRun:
+        check_arithmetic(self, network.formats)
         given = spikes.view()
         given.flags.writeable = False
         try:
@@ -240,6 +249,16 @@ class _Guarded:
             )
         run: BackendRun = answer
         return run
+
+
+def check_arithmetic(backend: Backend, formats: NumberFormats) -> None:
+    """Refuse, by a BackendError, a backend that computes another arithmetic than a chip's."""
+    known, asked = backend.arithmetics, formats.arithmetic
+    if known is not None and asked not in known:
+        raise BackendError(
+            f"backend {backend.name!r}: computes the arithmetic of {' and '.join(known)}, the "
+            f"network is in that of {asked}. Take a backend of it, or --backend engine."
+        )
 
 
 class _OverdueError(BaseException):
@@ -315,6 +334,7 @@ def _faults(
         yield f"a {type(answer).__name__}, a BackendRun is needed"
         return
     spiking = [p.name for p in network.populations if p.spiking]
+    most = arithmetic_of(network.formats).most_spikes
     shapes = {p.name: (*size, p.size) for p in network.populations}
     output = network.output
     yield from _misnamed("spikes", answer.spikes, spiking, spiking)
@@ -331,8 +351,9 @@ def _faults(
         for name, array in found.items() if isinstance(found, Mapping) else ():
             if name in shapes:
                 what = kind if kind == "output" else f"{kind} of {name!r}"
-                binary = kind == "spikes" or (kind == "output" and output.spiking)
-                yield from _misshapen(what, array, shapes[name], dtype, binary=binary)
+                counted = kind == "spikes" or (kind == "output" and output.spiking)
+                top = most if counted else None
+                yield from _misshapen(what, array, shapes[name], dtype, most=top)
     if output.spiking and _differ(answer.output, _of(answer.spikes, output.name)):
         yield f"output and spikes of {output.name!r} differ, which are the same"
     if not output.spiking and _differ(answer.output, _of(answer.v, output.name)):
@@ -351,7 +372,7 @@ def _misnamed(
 
 
 def _misshapen(
-    what: str, array: Any, shape: tuple[int, ...], dtype: DTypeLike, *, binary: bool
+    what: str, array: Any, shape: tuple[int, ...], dtype: DTypeLike, *, most: int | None
 ) -> Iterator[str]:
     if not isinstance(array, np.ndarray):
         yield f"{what} is a {type(array).__name__}, a NumPy array is needed"
@@ -362,8 +383,9 @@ def _misshapen(
         floating = np.issubdtype(array.dtype, np.floating)
         wild = " and holds NaN or infinity" if floating and not np.isfinite(array).all() else ""
         yield f"{what} is of {array.dtype}{wild}, needed {np.dtype(dtype)}"
-    elif binary and array.size and (array.min() < 0 or array.max() > 1):
-        yield f"{what} ranges from {array.min()} to {array.max()}, 0 and 1 are allowed"
+    elif most is not None and array.size and (array.min() < 0 or array.max() > most):
+        allowed = "0 and 1" if most == 1 else f"0 to {most}"
+        yield f"{what} ranges from {array.min()} to {array.max()}, {allowed} are allowed"
 
 
 def _of(found: Any, name: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from osbc_deploy.arguments import Data
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.deployment import Deployment
-from osbc_deploy.errors import ArtefactError, PluginError, UsageError
+from osbc_deploy.errors import ArtefactError, ChipLimitError, PluginError, UsageError
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.format import (
     FORMATS,
@@ -94,6 +94,12 @@ def export(
         fixed = network
     else:
         fixed = read_stored(Path(network), chip.number_formats if chip else None)
+    if (asked := fixed.formats.arithmetic) not in written.arithmetics:
+        raise ChipLimitError(
+            f"format: {format!r} holds integers of {' and '.join(written.arithmetics)}, those of "
+            f"the network are of {asked}. Deploy it on a target of that arithmetic, or take "
+            "another --format."
+        )
     with FORMATS.running(format):
         done = written.export(fixed, output, Export(chip, options))
         if not isinstance(done, Exported) or not output.exists():

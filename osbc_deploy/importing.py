@@ -18,6 +18,7 @@ from osbc_deploy.errors import PluginError, UnsupportedModelError, UsageError
 from osbc_deploy.formats.format import FORMATS, Format, format_of, listed_formats
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.plugin import FRAMEWORKS, FrameworkPlugin, check_version, titles
+from osbc_deploy.frameworks.reasons import NOT_READ
 from osbc_deploy.model.graph import Network
 from osbc_deploy.options import StrPath
 from osbc_deploy.plugins import REPAIR, Group
@@ -232,9 +233,24 @@ def framework_of(module: nn.Module, name: str) -> tuple[str, FrameworkPlugin] | 
             remedy="Build it with one of them.",
         )
     if not used:
+        _check_readable(module, name)
         return None
     check_version(used[0], frameworks[0], name)
     return used[0], frameworks[0]
+
+
+def _check_readable(module: nn.Module, name: str) -> None:
+    """Refuse a model whose neurons are of a package that is known, but not read."""
+    for package, (title, why, remedy) in NOT_READ.items():
+        parts = [
+            f"{place or 'model'}: {type(m).__name__}"
+            for place, m in module.named_modules()
+            if type(m).__module__.split(".")[0] == package and not any(m.children())
+        ]
+        if parts:
+            raise UnsupportedModelError(
+                f"{name}: is made of {title}, which is not read: {why}", parts, remedy
+            )
 
 
 def _checked(network: Network, weights: StrPath | None, samples: Samples | None) -> Network:

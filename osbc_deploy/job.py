@@ -11,10 +11,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from osbc_deploy.accuracy import check_classes
 from osbc_deploy.arguments import Data, Model
-from osbc_deploy.backends import Backend, load_backend
+from osbc_deploy.backends import Backend, check_arithmetic, load_backend
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import BackendError, UsageError
+from osbc_deploy.fixedpoint.arithmetics import arithmetic_of
 from osbc_deploy.fixedpoint.coding import MOST_BITS, SPIKES, InputFormat, bits_for
 from osbc_deploy.formats.format import check_network
 from osbc_deploy.lower.coding import check_graded, payload
@@ -22,6 +23,7 @@ from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.model.answer import read_by
 from osbc_deploy.model.graph import Network
+from osbc_deploy.model.neurons import LinearDynamics
 from osbc_deploy.model.readout import check_readout, classes_of
 from osbc_deploy.notation import InputKind, Readout
 from osbc_deploy.option import Options, renamed, rows
@@ -109,6 +111,13 @@ class Job:
     def scale_groups(self) -> int:
         """Different weight scales a layer may have: the neuron groups of a core."""
         return self.chip.memory.scale_groups
+
+    @property
+    def dynamics(self) -> dict[str, LinearDynamics]:
+        """What the chip makes of the neurons' linear systems, where that is another, by name."""
+        formats = self.chip.number_formats
+        made = arithmetic_of(formats).dynamics
+        return {} if made is None else {p.name: made(p, formats) for p in self.network.populations}
 
 
 @dataclass(frozen=True)
@@ -209,7 +218,10 @@ def prepare(
     """
     chip = chip or load_target(call.target)
     _ = chip.number_formats  # without them nothing could be lowered; say so before any work
-    runner = _ready_backend(call.backend or chip.backend) if call.backend_samples else None
+    runner = None
+    if call.backend_samples:
+        runner = _ready_backend(call.backend or chip.backend)
+        check_arithmetic(runner, chip.number_formats)
     source = source or load_source(call)
     network, typical, evaluated = source.network, source.typical, source.evaluated
     opened = _input(chip, call, typical, evaluated)
@@ -217,6 +229,7 @@ def prepare(
         check_graded(kept_apart(network).network)
         chip.check_input(opened)
     check_network(chip.exchange, network)
+    arithmetic_of(chip.number_formats).check_features(network)
     asked = asked or Request()
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}

@@ -86,7 +86,7 @@ def compressed_for(
     threads : int
         0 for one per core.
     """
-    options = CompressionOptions.of(asked, scale_groups=job.scale_groups)
+    options = CompressionOptions.of(asked, scale_groups=job.scale_groups, dynamics=job.dynamics)
     options = replace(options, threads=threads)
     apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))
     populations = {p.name: p for p in apart.network.populations}

@@ -231,7 +231,7 @@ def test_a_format_is_one_module_and_one_entry_point(
         import_network("net.toy", None, None, reset="zero")
     code, _, err = run("export", "a.toy", "--format", "toy", "-o", "b.toy", "--samples", "x")
     assert (code, "--samples: belong to --format c. Leave them out." in err) == (2, True)
-    assert "[c|image|netx|runtime|toy]" in run("export", "--help")[1]
+    assert "[c|image|netx|runtime|xylo|toy]" in run("export", "--help")[1]
 
 
 def test_what_a_format_answers_is_checked(toy: Path, formats: NumberFormats, run: Run) -> None:

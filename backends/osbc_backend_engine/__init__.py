@@ -23,6 +23,8 @@ class EngineBackend:
 
     name = "engine"
     summary = "NumPy specification of the core's integer engine"
+    arithmetics = None
+    """Whatever the engine computes."""
 
     def availability(self) -> Availability:
         """Return that it is always there."""

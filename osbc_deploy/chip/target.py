@@ -14,7 +14,7 @@ from osbc_deploy.chip.facts import Fact, Positive, Strict, facts_of
 from osbc_deploy.chip.memory import MemoryModel
 from osbc_deploy.errors import ChipLimitError, TargetError, reason
 from osbc_deploy.fixedpoint.coding import InputFormat
-from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.formats import LOIHI, NumberFormats
 from osbc_deploy.limits import HAND_WRITTEN, read_text
 from osbc_deploy.options import StrPath
 from osbc_deploy.parsing import parse_toml
@@ -84,7 +84,11 @@ class Input(Strict):
 
 
 class Formats(Strict):
-    """The widths of the chip's registers; :class:`NumberFormats` knows their ranges."""
+    """The widths of the chip's registers; :class:`NumberFormats` knows their ranges.
+
+    `arithmetic` names the model that says what neurons do with them
+    (:mod:`osbc_deploy.fixedpoint.arithmetics`).
+    """
 
     weight_bits: Fact[list[int]]
     weight_mantissa_bits: Fact[int]
@@ -98,6 +102,7 @@ class Formats(Strict):
     bias_exp_max: Fact[int]
     state_shift: Fact[int]
     decay_u_offset: Fact[int]
+    arithmetic: str = LOIHI
 
 
 class Target(Strict):
@@ -159,9 +164,9 @@ class Target(Strict):
                 "cannot be lowered to it. Deploy on a target of the Loihi family, then price the "
                 f"result with 'osbc-deploy map FOLDER --target {self.name}'."
             )
-        facts = {name: getattr(self.formats, name).value for name in Formats.model_fields}
+        facts = {path: fact.value for path, fact in facts_of(self.formats)}
         facts["weight_bits"] = tuple(sorted(facts["weight_bits"]))
-        return NumberFormats(**facts)
+        return NumberFormats(**facts, arithmetic=self.formats.arithmetic)
 
     @property
     def cores(self) -> int:

@@ -143,5 +143,8 @@ def scene_of(
         damping=options.added,
         space=Workspace(options.solver_memory, options.threads, progress.advance),
         rows_per_input=ROWS_PER_INPUT,
+        dynamics=None
+        if options.method == "obc"
+        else options.dynamics.get(population.name) or population.neuron.dynamics(),
         shared=shared,
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
+from osbc_deploy.model.neurons import LinearDynamics
 from osbc_deploy.option import rows
 from osbc_deploy.options import Allocation, Compression, CompressionRequest, Method
 
@@ -40,12 +41,15 @@ class CompressionOptions(CompressionRequest):
         Different weight scales allowed per layer: the neuron groups of a core.
     layers : dict of LayerChoice
         By projection name; layers that are not named share `sparsity`.
+    dynamics : dict of LinearDynamics
+        By population: what the chip makes of its linear system, where that is another.
     threads : int
         0 for one per core.
     """
 
     scale_groups: int = 8
     layers: Mapping[str, LayerChoice] = field(default_factory=dict)
+    dynamics: Mapping[str, LinearDynamics] = field(default_factory=dict)
     threads: int = 0
 
     @property
@@ -59,7 +63,13 @@ class CompressionOptions(CompressionRequest):
         return PUBLISHED_DAMPING if self.method == "paper" else self.damping
 
     @classmethod
-    def of(cls, asked: Compression, *, scale_groups: int) -> CompressionOptions:
+    def of(
+        cls,
+        asked: Compression,
+        *,
+        scale_groups: int,
+        dynamics: Mapping[str, LinearDynamics] | None = None,
+    ) -> CompressionOptions:
         """Return what a verb's options ask of the compression, on a chip."""
         values = {row.name: getattr(asked, row.name) for row in rows(Compression)}
-        return cls(**values, scale_groups=scale_groups)
+        return cls(**values, scale_groups=scale_groups, dynamics=dynamics or {})

@@ -17,6 +17,7 @@ from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.sampling import rows_wanted
 from osbc_deploy.model.delivery import delivered, lateness
 from osbc_deploy.model.graph import Network, Population, Projection
+from osbc_deploy.model.neurons import LinearDynamics
 from osbc_deploy.model.raster import Raster, part_of
 from osbc_deploy.model.simulate import simulate
 
@@ -69,6 +70,8 @@ class Scene:
         Told the number of samples whose moments are added.
     rows_per_input : int
         Of a convolution's Hessian, where there are more.
+    dynamics : LinearDynamics or None
+        Whose kernel the weights are compressed for; None for the inputs as they are.
     """
 
     network: Network
@@ -82,6 +85,7 @@ class Scene:
     damping: float
     space: Workspace
     rows_per_input: int
+    dynamics: LinearDynamics | None
 
     @property
     def afferents(self) -> tuple[Projection, ...]:
@@ -109,7 +113,7 @@ class Scene:
             wanted = -(-wanted * len(range(*part.indices(samples))) // samples)
         return membrane_moments(
             self.afferents,
-            None if self.method == "obc" else self.population.neuron.dynamics(),
+            self.dynamics,
             [self._heard(p, seen, part) for p in self.afferents],
             [self._heard(p, self.before, part) for p in self.afferents] if cross else None,
             wanted=wanted,

@@ -11,6 +11,7 @@ import numpy as np
 
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.scene import Scene
+from osbc_deploy.model.neurons import LinearDynamics
 
 __all__ = ["Shared", "SharedScene"]
 
@@ -67,10 +68,16 @@ class SharedScene(Scene):
         found = super().moments
         if cross:
             return found(cross=True, part=part)
-        which = (part.indices(len(self.calibration)), self.rows_per_input, self.method == "obc")
+        kernel = None if self.dynamics is None else _bytes_of(self.dynamics)
+        which = (part.indices(len(self.calibration)), self.rows_per_input, kernel)
         return self.shared.take(
             (self.population.name, *which), lambda: found(cross=False, part=part)
         )
+
+
+def _bytes_of(dynamics: LinearDynamics) -> tuple[bytes, ...]:
+    parts = (dynamics.decay_u, dynamics.decay_v, dynamics.gain)
+    return tuple(b"" if part is None else part.tobytes() for part in parts)
 
 
 def _held(value: Any) -> int:

@@ -128,6 +128,7 @@ def fit(call: FitCall) -> FitResult:
         sparsity=call.max_sparsity, bits=max(bits), method=call.method, tune=call.tune
     )
     job = prepare(call, request(fit, FitOptions, call))
+    options = replace(options, dynamics=job.dynamics)
     shared = Shared(options.solver_memory)
     statistics = collect(job.network, job.typical.spikes, options, shared=shared, progress=progress)
     notes = tuple(_left_out(statistics))

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from osbc_deploy.arrays import IntArray, SpikeArray, peak_of
 from osbc_deploy.errors import UsageError
+from osbc_deploy.fixedpoint.arithmetics import arithmetic_of
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
-from osbc_deploy.fixedpoint.plain import run_plain
 from osbc_deploy.fixedpoint.record import Activity, EngineRun, Traces
 from osbc_deploy.progress import SILENT, Progress, task
 
@@ -43,7 +43,7 @@ def run(
     progress: Progress = SILENT,
     title: str = "fixed-point engine",
 ) -> EngineRun:
-    """Run samples through a fixed-point network.
+    """Run samples through a fixed-point network, in the arithmetic that its formats name.
 
     The result depends on none of `kernels`, `batch_size` and `threads`.
 
@@ -91,8 +91,11 @@ def run(
             name: np.empty((count, steps, sizes[name]), dtype) for name in sizes if name in names
         }
 
+    arithmetic = arithmetic_of(network.formats)
     known = {
-        name: np.not_equal(raster, 0).view(np.uint8).reshape(n, steps, sizes[name])
+        name: np.minimum(raster, arithmetic.most_spikes, dtype=np.uint8, casting="unsafe").reshape(
+            n, steps, sizes[name]
+        )
         for name, raster in (given or {}).items()
     }
     first = n if keep is None else min(n, keep)
@@ -119,7 +122,7 @@ def run(
             fired, {k: a[rows] for k, a in u.items() if held}, potentials, frozenset(known)
         )
 
-    def done(rows: slice) -> tuple[int, dict[str, Activity]]:
+    def done(rows: slice) -> tuple[int, Mapping[str, Activity]]:
         traces = traces_of(rows)
         seen = work(signal[rows], traces)
         if out.spiking:
@@ -127,15 +130,12 @@ def run(
         return rows.stop - rows.start, seen
 
     if kernels == "plain":
-        work: Work = partial(run_plain, network, strict=strict)
+        work: Work = partial(arithmetic.run_plain, network, strict=strict)
         size, count = batch_size, 1
     else:
-        # Imported here: numba takes half a second, which reading a network need not.
-        from osbc_deploy.fixedpoint.compiled import plan_of
-
         graded = any(p.graded for p in network.projections)
         peak = int(peak_of(signal)) if graded else 1
-        plan = plan_of(network, peak, frozenset(known), strict=strict)
+        plan = arithmetic.plan(network, peak, frozenset(known), strict=strict)
         count = threads or os.cpu_count() or 1
         work, size = plan.run, plan.side_by_side(steps, -(-n // count))
     activity = {name: Activity() for name in sizes if name not in known}
@@ -146,7 +146,7 @@ def run(
     return EngineRun(kept, u, v, output, activity)
 
 
-Work: TypeAlias = Callable[[IntArray, Traces], dict[str, Activity]]
+Work: TypeAlias = Callable[[IntArray, Traces], Mapping[str, Activity]]
 
 
 def _batches(first: int, n: int, size: int) -> Iterator[slice]:

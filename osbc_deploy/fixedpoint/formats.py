@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["RANGES", "NumberFormats"]
+__all__ = ["LOIHI", "RANGES", "NumberFormats"]
+
+LOIHI = "loihi"
+"""The arithmetic of networks and targets that name none."""
+
 
 RANGES: dict[str, tuple[int, int, str]] = {
     "weight_bits": (1, 14, "weights are kept in 16 bits, sign and 2^width included"),
@@ -26,7 +30,7 @@ RANGES: dict[str, tuple[int, int, str]] = {
 
 @dataclass(frozen=True)
 class NumberFormats:
-    """Register widths of a Loihi-style core.
+    """Register widths of a chip's core, in the words of Loihi's.
 
     Attributes
     ----------
@@ -46,6 +50,8 @@ class NumberFormats:
         Left shift that aligns activation and threshold with the state.
     decay_u_offset : int
         Added to `du` before it acts.
+    arithmetic : str
+        Name of the model that says what neurons do with them (:mod:`.arithmetics`).
 
     Raises
     ------
@@ -65,6 +71,7 @@ class NumberFormats:
     bias_exp_max: int
     state_shift: int
     decay_u_offset: int
+    arithmetic: str = LOIHI
 
     def __post_init__(self) -> None:
         if faults := _out_of_range(self) or _contradictions(self):

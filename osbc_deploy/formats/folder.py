@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osbc_deploy.errors import ArtefactError, NotFoundError
+from osbc_deploy.fixedpoint.arithmetics import LOIHI, arithmetic_of
 from osbc_deploy.fixedpoint.coding import InputFormat, undeclared
 from osbc_deploy.fixedpoint.connections import KINDS
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -26,7 +27,6 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
     Pooling,
 )
-from osbc_deploy.fixedpoint.ranges import faults
 from osbc_deploy.folders import DEPLOYMENT
 from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.lower.merge import separate
@@ -98,7 +98,7 @@ def manifest_of(network: FixedPointNetwork) -> dict[str, Any]:
         # Left out where networks did not say it before.
         **({} if network.input == usual else {"input": asdict(network.input)}),
         "readout": network.readout,
-        "formats": asdict(network.formats),
+        "formats": {k: v for k, v in asdict(network.formats).items() if v != LOIHI},
         "populations": [
             {"name": p.name, "shape": p.shape} | {key: getattr(p, key) for key in _POPULATION}
             for p in network.populations
@@ -196,6 +196,7 @@ def network_of(
     """
     given = dict(manifest["formats"])
     given["weight_bits"] = tuple(given["weight_bits"])
+    given.setdefault("arithmetic", LOIHI)
     if set(given) != {f.name for f in fields(NumberFormats)}:
         raise ValueError("number formats are incomplete")
     formats = NumberFormats(**given)
@@ -232,7 +233,7 @@ def network_of(
         manifest["readout"],
         InputFormat(**manifest["input"]) if "input" in manifest else None,  # type: ignore[arg-type]
     )
-    if wrong := faults(network):
+    if wrong := arithmetic_of(formats).faults(network):
         raise ValueError("; ".join(wrong[:3]))
     for projection in network.projections:
         if projection.pooling is not None:

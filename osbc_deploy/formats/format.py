@@ -103,6 +103,8 @@ class Format:
         returns :class:`Exported`; `asked` is an :class:`Export`.
     export_options : tuple of str
         Which of "name", "samples", "repeat" and "compiler" it heeds.
+    arithmetics : tuple of str
+        Whose integers it writes (:mod:`osbc_deploy.fixedpoint.arithmetics`).
     folder : FolderKind or None
         The kind of folder it writes; None for a file.
     help : str
@@ -124,6 +126,7 @@ class Format:
     default_target: str | None = None
     export: Callable[[FixedPointNetwork, Path, Export], Exported] | None = None
     export_options: tuple[str, ...] = ()
+    arithmetics: tuple[str, ...] = ("loihi",)
     folder: FolderKind | None = None
     help: str = ""
     check_network: Callable[[Network], None] | None = None
@@ -143,7 +146,7 @@ def _accept(name: str, plugin: Any) -> Format:
 
 
 FORMATS: Group[Format] = Group(
-    "osbc_deploy.formats", "format", ("c", "image", "netx", "nir", "runtime"), _accept
+    "osbc_deploy.formats", "format", ("c", "image", "netx", "nir", "runtime", "xylo"), _accept
 )
 
 

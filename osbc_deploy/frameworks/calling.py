@@ -14,14 +14,18 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from osbc_deploy.arrays import InputArray
+
 __all__ = [
     "ONE_CALL",
     "Call",
     "described",
     "evaluated",
+    "stays",
     "stepped",
     "stepped_with_state",
     "stepped_with_states",
+    "still",
     "time_first",
     "undisturbed",
 ]
@@ -63,6 +67,16 @@ def time_first(module: nn.Module, x: torch.Tensor) -> Any:
 def samples_first(module: nn.Module, x: torch.Tensor) -> Any:
     """One call, samples first."""
     return module(x.transpose(0, 1))
+
+
+def still(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call with what stays the same in all steps, which forward repeats."""
+    return module(x[0])
+
+
+def stays(samples: InputArray) -> bool:
+    """Tell whether samples (n, T, ...) are the same in all steps."""
+    return samples.shape[1] > 1 and bool((samples == samples[:, :1]).all())
 
 
 ONE_CALL: tuple[Call, ...] = (time_first, samples_first)

@@ -67,8 +67,8 @@ class Data:
                 yield what, spikes[start:stop], numbers[start:stop]
 
 
-def choose(network: Network, samples: InputArray) -> Data:
-    """Choose samples within the budget of work, evenly; add random ones."""
+def choose(network: Network, samples: InputArray, *, still: bool = False) -> Data:
+    """Choose samples within the budget of work, evenly; add random ones, `still` or moving."""
     n, steps = samples.shape[:2]
     cost = steps * _multiplications(network)
     count = min(n, max(LEAST, int(WORK / cost)))
@@ -77,7 +77,8 @@ def choose(network: Network, samples: InputArray) -> Data:
     # Graded input is drawn from what the samples hold, so that it is of their kind and size.
     held = None if samples.dtype == np.uint8 else samples[samples != 0]
     rates = np.repeat(_RATES, _EACH if _EACH * len(_RATES) * cost <= WORK else _FEW)
-    drawn = [_drawn(rng, samples.shape[1:], r, held) for r in rates]
+    shape = (1 if still else steps, *samples.shape[2:])
+    drawn = [np.broadcast_to(_drawn(rng, shape, r, held), samples.shape[1:]) for r in rates]
     taken = sum(p.size for p in network.populations) * 24 + math.prod(network.input_shape) * 8
     batch = int(np.clip(_MEMORY // (taken * steps), 1, LEAST))
     return Data(

@@ -14,7 +14,7 @@ from osbc_deploy.frameworks.layout import Layout, spread, whole_of
 from osbc_deploy.frameworks.operations import Add, Delay, Flatten
 from osbc_deploy.frameworks.order import ancestors
 from osbc_deploy.frameworks.signals import Called, Flow, Signal
-from osbc_deploy.frameworks.walk import Node
+from osbc_deploy.frameworks.walk import Cells, Node
 from osbc_deploy.model.graph import INPUT, Shape
 
 __all__ = ["Draft"]
@@ -183,6 +183,10 @@ class Draft:
         where = called.name if event.module is not None else event.place or "forward"
         self.faults.append(f"{where}: {why}")
 
+    def known(self, called: Called) -> bool:
+        """Tell whether all that a call hears was read; what was refused is nothing to go by."""
+        return all(name == INPUT or name in self.nodes for name in self.heard(called))
+
     def misfit(self, called: Called, why: str) -> None:
         """Note that a layer does not take the shape it gets."""
         self.data_fault |= self.heard(called) == [INPUT]
@@ -191,6 +195,11 @@ class Draft:
     def note(self, what: str) -> None:
         if what not in self.notes:
             self.notes.append(what)
+
+    def sends_spikes(self, name: str) -> bool:
+        """Tell whether a node is neurons that fire."""
+        node = self.nodes.get(name)
+        return isinstance(node, Cells) and node.neuron.spiking
 
     def spikes_behind(self, name: str) -> str:
         """Return the neurons, or the input, of which a node sends a multiple."""

@@ -19,7 +19,9 @@ from osbc_deploy.frameworks.tracing import Event, Trace, values_in
 __all__ = ["Called", "Flow", "Signal", "follow"]
 
 
-def follow(trace: Trace, neurons: tuple[type, ...], host: nn.Module | None = None) -> Flow:
+def follow(
+    trace: Trace, neurons: tuple[type, ...], host: nn.Module | None = None, still: int = 0
+) -> Flow:
     """Return what is at work in a trace of input (T, n, ...), and on what.
 
     Parameters
@@ -29,11 +31,15 @@ def follow(trace: Trace, neurons: tuple[type, ...], host: nn.Module | None = Non
         Whose answer comes first, and whose states follow it.
     host : torch.nn.Module, optional
         Whose answer is the network's input.
+    still : int
+        For how many steps the input is shown where it is (n, ...), the same in all of them.
     """
-    steps, batch, *shape = trace.source.shape
+    seen = trace.source.shape
+    steps, batch, *shape = (still, *seen) if still else seen
     flow = Flow(steps, min(1, steps - 1))
-    follower = _Following(flow, neurons, {"T": steps, "N": batch})
-    follower.known[trace.source] = Signal(None, ("T", "N"), tuple(shape))
+    follower = _Following(flow, neurons, {"T": steps, "N": batch}, still=still > 0)
+    axes = ("N",) if still else ("T", "N")
+    follower.known[trace.source] = Signal(None, axes, tuple(shape), still=still > 0)
     for event in trace.events:
         follower.take(event)
         if host is not None and event.module is host and event.results:

@@ -143,7 +143,8 @@ def _sum(builder: Builder, called: Called, first: float, second: float) -> None:
     try:
         (one, two), layout = joined(builder, called, called.event.name)
     except ValueError as why:
-        builder.refuse(called, str(why))
+        if builder.known(called):
+            builder.refuse(called, str(why))
         return
     builder.lies(called, layout)
     if one == two and first == second:
@@ -194,7 +195,8 @@ def _reduced(builder: Builder, called: Called) -> None:
     try:
         put_sum(builder, called, axes, keep=keep, mean=event.name == "mean")
     except ValueError as why:
-        builder.refuse(called, f"{event.name} {why}")
+        if builder.known(called):
+            builder.refuse(called, f"{event.name} {why}")
 
 
 FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {

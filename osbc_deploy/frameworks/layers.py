@@ -16,7 +16,7 @@ from osbc_deploy.frameworks.joining import side_by_side
 from osbc_deploy.frameworks.layout import Layout
 from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
 from osbc_deploy.frameworks.reasons import unsupported_part
-from osbc_deploy.model.graph import INPUT, AvgPool, Connection, Conv, Dense, Pair
+from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Pair
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
@@ -269,9 +269,7 @@ def _dropped(builder: Builder, called: Called, layer: Any) -> None:
 
 def rectified(builder: Builder, called: Called, layer: Any = None) -> None:
     """Let sums of spikes through, which are never below 0; refuse all else."""
-    # What was refused before it is no spikes.
-    known = all(name == INPUT or name in builder.nodes for name in builder.heard(called))
-    if known and all(builder.counts(called)):
+    if builder.known(called) and all(builder.counts(called)):
         builder.passed(called)
     else:
         builder.refuse(called, unsupported_part("relu" if layer is None else "ReLU"))

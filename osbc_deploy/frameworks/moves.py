@@ -14,7 +14,9 @@ import torch
 from osbc_deploy.frameworks.signals import Axes, Called, Flow, Signal
 from osbc_deploy.frameworks.tracing import Event, Value
 
-__all__ = ["MOVES", "Follower", "Rule", "reshaped"]
+__all__ = ["MOVES", "OF_A_BATCH", "Follower", "Rule", "reshaped"]
+
+OF_A_BATCH = "takes a part of a batch; only time steps can be told apart"
 
 
 @dataclass
@@ -31,6 +33,8 @@ class Follower:
         What each tensor so far is.
     again : Counter
         How often each call was made in a step.
+    still : bool
+        Whether the input is the same in all steps: each call of neurons is the next step then.
     """
 
     flow: Flow
@@ -38,6 +42,7 @@ class Follower:
     sizes: dict[str, int]
     known: dict[Value, Signal] = field(default_factory=dict)
     again: Counter[tuple[str, int | None]] = field(default_factory=Counter)
+    still: bool = False
 
     def call(self, event: Event, sources: Sequence[Signal], fault: str = "") -> list[Signal]:
         """Note a call, and return its results."""
@@ -46,19 +51,24 @@ class Follower:
         name = event.name or "model"
         if event.module is None:
             name = f"{event.place}.{name}" if event.place else name
-        self.again[name, step] += 1
-        if (number := self.again[name, step]) > 1:
-            name += f"#{number}"
+        still = all(s.still for s in sources)
+        is_neuron = isinstance(event.module, self.neurons)
+        if self.still and is_neuron and "T" not in sources[0].axes:
+            step, still = self.again[name, None], False
+            self.again[name, None] += 1
+        elif not still:
+            self.again[name, step] += 1
+            if (number := self.again[name, step]) > 1:
+                name += f"#{number}"
         first = max(sources, key=lambda s: len(s.axes))
         reduced = next((s for s in sources if s.over_time), first)
         called = Called(name, event, tuple(sources), step, fault)
         self.flow.calls.append(called)
         found = []
-        is_neuron = isinstance(event.module, self.neurons)
         for number, value in enumerate(event.results):
             sample = value.shape[len(first.axes) :]
             state = is_neuron and number > 0
-            signal = Signal(called, first.axes, sample, step, state)
+            signal = Signal(called, first.axes, sample, step, state, still=still)
             found.append(replace(signal, over_time=reduced.over_time, factor=reduced.factor))
         return found
 
@@ -115,6 +125,10 @@ def _indexed(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
         place = indices.index(Ellipsis)
         missing = rank - sum(i is not None for i in indices) + 1
         indices = (*indices[:place], *(slice(None),) * missing, *indices[place + 1 :])
+    if indices[0] is None and source.axes[:1] == ("N",):
+        source, indices = replace(source, axes=("1", *source.axes)), indices[1:]
+    if source.parts and isinstance(indices[0], int):
+        source, indices = source.parts[indices[0]], indices[1:]
     lead = len(source.axes)
     for axis, index in reversed(list(enumerate(indices[:lead]))):
         if index == slice(None) and index is not None:
@@ -145,10 +159,12 @@ def _at(follower: Follower, source: Signal, axis: int, step: int) -> list[Signal
     """Take one place of an axis."""
     lead = len(source.axes)
     axis %= lead + len(source.shape)
+    if source.parts and axis == 0:
+        return [source.parts[step]]
     if axis >= lead:
         return [source.moved(lambda index: np.take(index, step, axis - lead))]
     if source.axes[axis] != "T":
-        return "takes a part of a batch; only time steps can be told apart"
+        return OF_A_BATCH
     axes = source.axes[:axis] + source.axes[axis + 1 :]
     return [replace(source, axes=axes, step=step % follower.sizes["T"])]
 
@@ -184,9 +200,14 @@ def _widened(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
     """Take what is repeated along axes of 1."""
     source, shape = sources[0], event.results[0].shape
     lead = len(source.axes)
+    steps = source.still and source.axes in (("N",), ("1", "N"))
+    if steps and shape == (*follower.size(("T", "N")), *source.shape):
+        return [replace(source, axes=("T", "N"), still=False)]
     sample = shape[lead:]
     if shape[:lead] != follower.size(source.axes) or len(sample) < len(source.shape):
         return f"{event.name} repeats time steps or samples"
+    if any(s not in (1, w) for s, w in zip(source.shape[::-1], sample[::-1], strict=False)):
+        return f"{event.name} puts values beside themselves"
     return [source.moved(lambda index: np.broadcast_to(index, sample))]
 
 
@@ -201,6 +222,9 @@ def _stacked(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
     first = sources[0]
     whole = len(sources) == len(event.args[0]) and all(s.axes == first.axes for s in sources)
     opened = event.name == "stack"
+    same = first.still and opened and axis == 0 and set(sources) == {first}
+    if same and len(sources) == follower.sizes["T"]:
+        return [replace(first, axes=("T", *first.axes), still=False)]
     if whole and steps == list(range(follower.sizes["T"])):
         shown = sources[follower.flow.shown]
         if opened and axis in range(len(first.axes) + 1):
@@ -265,9 +289,28 @@ def _turned(follower: Follower, event: Event, sources: list[Signal]) -> list[Sig
         order[a], order[b] = order[b], order[a]
     lead = len(source.axes)
     if sorted(order[:lead]) != list(range(lead)):
-        return f"{event.name} moves axes of a sample in front of time or samples"
+        fault = f"{event.name} moves axes of a sample in front of time or samples"
+        if sorted(order[1 : lead + 1]) != list(range(lead)):
+            return fault
+        # Queries, keys and values of one layer are told apart so.
+        (found,) = follower.call(event, sources, fault)
+        return [replace(found, parts=_apart(source, order))]
     turned = source.moved(lambda index: index.transpose([a - lead for a in order[lead:]]))
     return [replace(turned, axes=tuple(source.axes[a] for a in order[:lead]))]
+
+
+def _apart(source: Signal, order: Sequence[int]) -> tuple[Signal, ...]:
+    """Return what is seen along an axis of a sample that is turned in front of all others."""
+    lead = len(source.axes)
+    front = order[0] - lead
+    rest = [a - lead - (a > order[0]) for a in order[lead + 1 :]]
+    axes = tuple(source.axes[a] for a in order[1 : lead + 1])
+
+    def part(number: int) -> Signal:
+        moved = source.moved(lambda index: np.take(index, number, front).transpose(rest))
+        return replace(moved, axes=axes)
+
+    return tuple(part(number) for number in range(source.shape[front]))
 
 
 def _factored(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | None:
@@ -293,7 +336,7 @@ MOVES: dict[str, Rule] = {
     "select": _selected,
     "unbind": _unbound,
     **dict.fromkeys(("chunk", "split"), _cut),
-    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _widened),
+    **dict.fromkeys(("expand", "expand_as", "broadcast_to", "repeat"), _widened),
     "stack": _stacked,
     "cat": _stacked,
     **dict.fromkeys(("sum", "mean", "max", "amax"), _reduced),

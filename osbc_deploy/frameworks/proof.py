@@ -25,6 +25,8 @@ from osbc_deploy.errors import UnsupportedModelError, reason
 from osbc_deploy.frameworks.calling import (
     Call,
     described,
+    stays,
+    still,
     undisturbed,
 )
 from osbc_deploy.frameworks.comparing import (
@@ -41,6 +43,7 @@ from osbc_deploy.frameworks.finite import check_finite, check_weights
 from osbc_deploy.frameworks.framework import Framework, Reading
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.reading import cannot_run, read_call
+from osbc_deploy.frameworks.repeats import TakesStepsError
 from osbc_deploy.frameworks.rounding import TIED, rounded
 from osbc_deploy.frameworks.substitution import Substitution, substituted
 from osbc_deploy.model.graph import Network, Shape
@@ -55,7 +58,7 @@ _REMEDY = (
 )
 _STEPS = (
     "Have forward() take one time step, or all of them, and call each neuron layer once in each: "
-    "not once more, and not in a loop of its own over an input that stays the same."
+    "not once more, and not in a loop of its own unless samples stay the same (--repeat T)."
 )
 _ANSWER = (
     "Have forward() answer with what the last neuron layer gives: its spikes, or its potentials if "
@@ -195,7 +198,9 @@ def _readings(
     for call in runs:
         try:
             found[call] = _read(module, framework, samples, source, host, call)
-        except UnsupportedModelError as error:  # noqa: PERF203 - a few turns
+        except TakesStepsError:  # noqa: PERF203 - a few turns
+            continue
+        except UnsupportedModelError as error:
             faults.append(error)
     if not found:
         raise _least(module, faults, framework.own(module))
@@ -212,6 +217,8 @@ def _held(
 ) -> Network:
     said: list[str] = []
     ways = _ways(module, framework, own)
+    if own and stays(samples):
+        ways.append(still)
     runs = [call for call in ways if _can(module, framework, call, samples, said)]
     if own and not runs:
         raise cannot_run(source, framework, said)
@@ -224,7 +231,7 @@ def _held(
     warned: tuple[str, ...] = ()
     for call, reading in readings.items():
         check_weights(reading.network)
-        data = choose(reading.network, samples)
+        data = choose(reading.network, samples, still=call is still)
         found = compared(module, framework, reading, call, data)
         if isinstance(found, Proof):
             proof = found

@@ -13,11 +13,12 @@ from osbc_deploy.data.samples import STATIC
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, reason
 from osbc_deploy.frameworks.assemble import assemble
 from osbc_deploy.frameworks.builder import Builder, is_flat
-from osbc_deploy.frameworks.calling import Call
+from osbc_deploy.frameworks.calling import Call, still, time_first
 from osbc_deploy.frameworks.flow import Called, Flow, Signal, follow
 from osbc_deploy.frameworks.framework import Framework, Reading, kind_of, unsupported
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import LAYERS
+from osbc_deploy.frameworks.repeats import check_repeats
 from osbc_deploy.frameworks.tracing import Trace, trace
 from osbc_deploy.model.graph import Network, Shape
 
@@ -76,19 +77,10 @@ def read_call(
         When the input does not have the shape that the first layer takes.
     """
     prefix = None if host is None else host.module_of(module)
-
-    def is_leaf(part: nn.Module) -> bool:
-        return part is prefix or framework.is_leaf(part)
-
-    wide = framework.widened(module) if dtype_of(module) == "float64" else nullcontext()
-    with wide:
-        for steps in dict.fromkeys((min(_STEPS, len(x)), len(x))):
-            framework.reset(module)
-            traced = trace(module, call, x[:steps], is_leaf)
-            if traced.failure is None:
-                break
-        framework.reset(module)
-    flow = follow(traced, framework.neurons, prefix)
+    traced = _traced(module, framework, call, x, prefix)
+    flow = follow(traced, framework.neurons, prefix, still=len(x) if call is still else 0)
+    if call is still:
+        check_repeats(flow, framework.neurons, source)
     faults: list[str] = []
     output, followed, votes = None, True, 1
     if traced.failure is None:
@@ -105,8 +97,11 @@ def read_call(
     ends = output or next((c for c in reversed(needed) if c.name in builder.nodes), None)
     end = "" if ends is None else ends.name
     clean = not faults and not builder.faults
-    if clean and output is not None and not isinstance(output.event.module, framework.neurons):
-        end = builder.answer(output)
+    if clean and output is not None:
+        if not isinstance(output.event.module, framework.neurons):
+            end = builder.answer(output)
+        elif builder.sends_spikes(end):
+            _of_spikes(flow, output, builder)
     shape = tuple(x.shape[2:])
     if host is not None:
         shape = _hosted(flow, builder, host)
@@ -148,6 +143,52 @@ def read_call(
     return Reading(
         network, builder.modules, followed, prefix, votes, builder.constant, builder.orders
     )
+
+
+def _of_spikes(flow: Flow, output: Called, builder: Builder) -> None:
+    """Refuse an answer of nothing but potentials of neurons that fire; say where it is both."""
+    neurons = builder.framework.neurons
+    parts = [s for answer in flow.answers for s in _behind([answer], neurons)[0]]
+    states = {s.state for s in parts if s.called is not None and s.called.name == output.name}
+    if states == {True}:
+        builder.refuse(
+            output,
+            "forward answers with its potentials, which are reset when it fires; a readout takes "
+            "the spikes of such neurons, or potentials of those that never reset. Train with those "
+            "at the end (snnTorch: reset_mechanism='none', norse: LICell) or with a linear layer, "
+            "or have forward answer with spikes and see what accuracy these have",
+        )
+    elif True in states:
+        builder.note(
+            f"{output.name}: its spikes are the answer; the potentials beside them are reset when "
+            "it fires, and no class is read from them"
+        )
+
+
+def _traced(
+    module: nn.Module,
+    framework: Framework,
+    call: Call,
+    x: torch.Tensor,
+    prefix: nn.Module | None,
+) -> Trace:
+    """Trace a call on as few time steps as it takes."""
+
+    def is_leaf(part: nn.Module) -> bool:
+        return part is prefix or framework.is_leaf(part)
+
+    wide = framework.widened(module) if dtype_of(module) == "float64" else nullcontext()
+    with wide:
+        for steps in dict.fromkeys((min(_STEPS, len(x)), len(x))):
+            framework.reset(module)
+            if call is still:
+                traced = trace(module, time_first, x[0], is_leaf)
+            else:
+                traced = trace(module, call, x[:steps], is_leaf)
+            if traced.failure is None:
+                break
+        framework.reset(module)
+    return traced
 
 
 def _is_graded(x: torch.Tensor, host: HostPrefix | None) -> bool:
@@ -278,7 +319,8 @@ def _too_much(flow: Flow, last: Called) -> str:
         return f"{last.name}: forward answers with more than what these neurons give; leave it out"
     return (
         f"{last.name}: is called {calls} times in a time step, such as in a loop over input that "
-        "stays the same; have forward take one time step, or all of them (--repeat T shows images)"
+        f"stays the same, which takes samples without time (--repeat {calls} shows images); have "
+        "any other forward take one time step, or all of them"
     )
 
 

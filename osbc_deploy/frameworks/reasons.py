@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PRODUCTS", "unsupported_part"]
+__all__ = ["NOT_READ", "PRODUCTS", "unsupported_part"]
 
 PRODUCTS = (
     *("matmul", "rmatmul", "bmm", "mm", "baddbmm", "einsum", "tensordot"),
@@ -59,7 +59,12 @@ _REASONS = {
         "its gates multiply signals by signals; recurrent spiking neurons are read",
     ),
     **_alike(
-        "Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d AvgPool3d MaxPool3d",
+        "AvgPool3d MaxPool3d AdaptiveAvgPool3d AdaptiveMaxPool3d avg_pool3d max_pool3d",
+        "it pools over channels or time beside rows and columns; pool those alone, with a pooling "
+        "of two dimensions in each step",
+    ),
+    **_alike(
+        "Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d",
         "its kernel is none of the chip's convolutions; a Conv2d of the same map is read",
     ),
     **_alike(
@@ -74,6 +79,25 @@ _REASONS = {
         "threshold does",
     ),
 }  # fmt: skip
+
+
+NOT_READ = {
+    "sinabs": (
+        "sinabs",
+        "its neurons fire as often in a step as their potential holds thresholds, and that is cut "
+        "off at min_v_mem; a chip's neurons fire once in a step and have no such floor",
+        "Train it with spike_fn=SingleSpike and min_v_mem=None, and give the same network in "
+        "SpikingJelly (IFNode with v_reset=None fires as IAF does then). A NIR file of it as it is "
+        "holds neurons that fire once in a step, so it is another network: deploy tells its "
+        "accuracy.",
+    ),
+    "lava": (
+        "lava-dl",
+        "its blocks compute in integers of their own",
+        "Export it with export_hdf5, and give the NetX file (.net).",
+    ),
+}
+"""Packages whose modules no framework reads: what they are called, why, and what to do."""
 
 
 def unsupported_part(name: str, title: str = "") -> str:

@@ -62,7 +62,9 @@ class Signal:
     added : tuple of Signal
         What was added up in it, step by step, where it is not yet all of them.
     parts : tuple of Signal
-        What was stacked in it, where that is not time.
+        What is seen along its first axis, where that is neither time nor samples.
+    still : bool
+        Whether it is the same in all steps, of which `forward` knows by itself.
     layout : Layout or None
         Which values of what gives it are seen; None where all are, as they are given.
     """
@@ -76,6 +78,7 @@ class Signal:
     factor: float = 1.0
     added: tuple[Signal, ...] = ()
     parts: tuple[Signal, ...] = ()
+    still: bool = False
     layout: Layout | None = None
 
     def moved(self, move: Callable[[IntArray], IntArray]) -> Signal:
@@ -85,7 +88,7 @@ class Signal:
         after: Layout | None = Layout(before.shape, index)
         if index.shape == before.shape and Layout(before.shape, index).ordered:
             after = None
-        return replace(self, shape=index.shape, layout=after)
+        return replace(self, shape=index.shape, layout=after, parts=())
 
 
 @dataclass

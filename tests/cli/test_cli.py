@@ -463,7 +463,9 @@ def test_info_commands() -> None:
     assert "memory.pool_words" in shown.stdout
     assert "derived" in shown.stdout
     backends = json.loads(osbc("backends", "--json").stdout)
-    assert {b["name"]: b["ok"] for b in backends} == {"engine": True, "lava": True}
+    # That of Xylo can run where xylosim is installed.
+    found = {b["name"]: b["ok"] for b in backends if b["name"] != "xylo"}
+    assert found == {"engine": True, "lava": True}
     doctor = osbc("doctor")
     assert doctor.returncode == 0
     assert "lava-nc 0.10.0" in doctor.stdout

@@ -419,7 +419,69 @@ def test_a_loop_over_what_stays_the_same_is_refused_as_one() -> None:
     with pytest.raises(UnsupportedModelError) as caught:
         imported(lively(Still()), raster(8))
     assert "lif: is called 5 times in a time step" in caught.value.offenders[0]
-    assert "--repeat T shows images" in caught.value.offenders[0]
+    assert "--repeat 5 shows images" in caught.value.offenders[0]
+
+
+class Opened(nn.Module):
+    """SpikingJelly's tutorials: an image becomes as many steps as the model says."""
+
+    def __init__(self, opened: Any) -> None:
+        super().__init__()
+        self.opened = opened
+        self.net = nn.Sequential(
+            layer.Conv2d(1, 3, 3, bias=False), neuron.IFNode(0.2), layer.MaxPool2d(2),
+            layer.Flatten(), layer.Linear(3, 4), neuron.IFNode(0.1),
+        )  # fmt: skip
+        jelly.set_step_mode(self, "m")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.net(self.opened(x)).mean(0)
+        return answer
+
+
+class Rounds(nn.Module):
+    """SpikingJelly's older examples: layers before the first neurons once, the others each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 3, 3)
+        self.net = nn.Sequential(
+            neuron.IFNode(0.2), nn.Flatten(), nn.Linear(12, 4), neuron.IFNode(0.1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        total = self.net(x)
+        for _ in range(1, 5):
+            total = total + self.net(x)
+        return total / 5
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "readout"),
+    [
+        (Still(), (8,), ""),
+        (Opened(lambda x: x.unsqueeze(0).repeat(5, 1, 1, 1, 1)), (1, 4, 4), "sum"),
+        (Opened(lambda x: x[None].expand(5, *x.shape)), (1, 4, 4), "sum"),
+        (Opened(lambda x: torch.stack([x] * 5)), (1, 4, 4), "sum"),
+        (Rounds(), (1, 4, 4), "sum"),
+    ],
+)
+def test_images_that_forward_shows_by_itself(model: Any, shape: Any, readout: str) -> None:
+    torch.manual_seed(1)
+    images = np.random.default_rng(0).random((6, *shape), np.float32)
+    x = np.repeat(images[:, None], 5, 1)
+    network = imported(lively(model).double(), x)
+    assert network.readout == readout
+    run = simulate(network, x)
+    assert all(run.rates.values())
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(images).double()).numpy()
+    ours = run.output.mean(1) if readout else run.output.swapaxes(0, 1)
+    assert np.allclose(ours, wanted, rtol=0, atol=1e-9)
+    if isinstance(model, Still):
+        with pytest.raises(UnsupportedModelError, match="Give --repeat 5"):
+            imported(model, x[:, :4])
 
 
 class Encoded(nn.Module):

@@ -12,7 +12,9 @@ from osbc_deploy.errors import UnsupportedModelError
 pytest.importorskip("spikingjelly")
 from spikingjelly.activation_based import layer, neuron
 
+from osbc_deploy.data.samples import check_samples
 from osbc_deploy.frameworks.spikingjelly.reading import read_spikingjelly
+from osbc_deploy.importing import import_network
 
 CONV = layer.Conv2d(2, 4, 3)
 LINEAR = layer.Linear(8, 8)
@@ -37,6 +39,17 @@ class Product(Strongest):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.linear(x)
         return self.neurons(y * y)
+
+
+class Tiled(Strongest):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.neurons(self.linear(x).repeat(1, 2))
+
+
+class Outer(Strongest):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        return self.neurons((y[:, :, None] @ y[:, None, :]).sum(2) + y[:, :1])
 
 
 REFUSED = {
@@ -91,6 +104,16 @@ REFUSED = {
         (8,),
         "forward: product of signals of which one is neither spikes nor 1 less spikes",
     ),
+    "pooling over a third axis": (
+        nn.Sequential(CONV, neuron.IFNode(), nn.MaxPool3d(2)),
+        (2, 8, 8),
+        "2: MaxPool3d is not supported: it pools over channels or time",
+    ),
+    "values beside themselves": (
+        Tiled(),
+        (8,),
+        "forward: repeat puts values beside themselves",
+    ),
     "chance": (Random(), (8,), "forward: answers differently when it is called again"),
 }  # fmt: skip
 
@@ -102,3 +125,27 @@ def test_what_no_chip_computes_is_refused_with_its_reason(kind: str) -> None:
     with pytest.raises(UnsupportedModelError) as caught:
         read_spikingjelly(model.eval(), shape, samples=samples)
     assert any(line.startswith(reason) for line in caught.value.offenders), caught.value.offenders
+
+
+@pytest.mark.parametrize(
+    ("package", "kind", "remedy"),
+    [("sinabs.layers.iaf", "IAF", "spike_fn=SingleSpike"), ("lava.lib.dl", "Dense", "NetX")],
+)
+def test_frameworks_that_are_not_read_are_refused_as_such(
+    package: str, kind: str, remedy: str
+) -> None:
+    class Foreign(nn.Identity):
+        __module__ = package
+
+    Foreign.__name__ = kind
+    samples = check_samples("calibration", np.ones((2, 3, 4), np.uint8))
+    with pytest.raises(UnsupportedModelError, match=remedy) as caught:
+        import_network(nn.Sequential(nn.Linear(4, 3), Foreign()), None, samples)
+    assert caught.value.offenders == (f"1: {kind}",)
+
+
+def test_what_hears_a_refused_part_is_not_judged() -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_spikingjelly(Outer(), (8,), samples=np.ones((4, 5, 8), np.uint8))
+    (line,) = caught.value.offenders
+    assert line.startswith("forward: matmul is not supported: it multiplies integers")

@@ -295,6 +295,37 @@ def test_cells_without_counterpart_are_refused(layers: list[nn.Module], words: s
     assert any(words in line for line in caught.value.offenders)
 
 
+class Recorded(nn.Module):
+    """A loop over time that answers with potentials, or with spikes beside them."""
+
+    def __init__(self, reset: str, *, spikes: bool) -> None:
+        super().__init__()
+        self.fc, self.spikes = nn.Linear(6, 3), spikes
+        self.lif = snn.Leaky(0.9, threshold=0.2, reset_mechanism=reset)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        mem, spk_rec, mem_rec = self.lif.init_leaky(), [], []
+        for frame in x:
+            spk, mem = self.lif(self.fc(frame), mem)
+            spk_rec.append(spk)
+            mem_rec.append(mem)
+        return (torch.stack(spk_rec), torch.stack(mem_rec)) if self.spikes else sum(mem_rec)
+
+
+def test_potentials_of_neurons_that_reset_are_no_answer() -> None:
+    x = (np.random.default_rng(0).random((4, 5, 6)) < 0.5).astype(np.uint8)
+    for reset in ("subtract", "zero"):
+        with pytest.raises(UnsupportedModelError) as caught:
+            read_snntorch(Recorded(reset, spikes=False), (6,), samples=x)
+        (line,) = caught.value.offenders
+        assert line.startswith("lif: forward answers with its potentials, which are reset")
+        assert "reset_mechanism='none'" in line
+    assert not read_snntorch(Recorded("none", spikes=False), (6,), samples=x).output.neuron.spiking
+    both = read_snntorch(Recorded("subtract", spikes=True), (6,), samples=x)
+    assert both.output.neuron.spiking
+    assert any(note.startswith("lif: its spikes are the answer") for note in both.notes)
+
+
 def test_all_faults_of_a_network_are_listed() -> None:
     quantized = snn.Leaky(0.9, state_quant=torch.round, graded_spikes_factor=2.0, init_hidden=True)
     model = nn.Sequential(

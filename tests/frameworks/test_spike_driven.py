@@ -128,6 +128,32 @@ def test_halves_of_currents_are_heard_by_their_neurons_alone() -> None:
     assert network.incoming("nodes.1").connection.weight.shape == (4, 4, 1, 1)
 
 
+class Together(nn.Module):
+    """Queries, keys and values of one map, told apart by an axis that is turned to the front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(layer.Conv2d(2, 4, 3), neuron.IFNode(0.3))
+        self.all = nn.Sequential(nn.Linear(4, 12), neuron.IFNode(0.1))
+        nn.init.uniform_(self.all[0].weight, 0.0, 0.5)
+        self.counted = neuron.IFNode(0.5)
+        self.last = nn.Sequential(nn.Linear(80, 3), neuron.IFNode(0.1))
+        functional.set_step_mode(self, "m")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.all(self.first(x).flatten(3).transpose(2, 3))
+        q, k, v = x.reshape(*x.shape[:3], 3, 2, 2).permute(3, 0, 1, 4, 2, 5)
+        x = q * self.counted((k * v).sum(-2, keepdim=True))
+        answer: torch.Tensor = self.last(x.transpose(2, 3).flatten(2))
+        return answer
+
+
+def test_queries_keys_and_values_of_one_map_are_told_apart() -> None:
+    torch.manual_seed(0)
+    network = read(Together(), raster(4, 7, 6))
+    assert {p.name: p.shape for p in network.populations}["all.1"] == (12, 5, 4)
+
+
 def test_attention_that_multiplies_integers_is_refused() -> None:
     with pytest.raises(UnsupportedModelError) as caught:
         read(Queried(layer.SpikingSelfAttention(4, 2)), raster(2, 6, 5))

@@ -23,7 +23,11 @@ from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import Conv, Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
 
-LOIHI = [t for t in map(load_target, target_names()) if t.formats is not None]
+LOIHI = [
+    t
+    for t in map(load_target, target_names())
+    if t.formats is not None and t.formats.arithmetic == "loihi"
+]
 FORMATS = sorted({target.number_formats for target in LOIHI}, key=repr)
 
 

@@ -19,7 +19,8 @@ from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.frameworks.norse.reading import read_norse
-from osbc_deploy.lower.lowering import _Growing, lower
+from osbc_deploy.lower.loihi import _Growing
+from osbc_deploy.lower.lowering import lower
 from osbc_deploy.model.simulate import simulate
 
 T = 30

@@ -88,7 +88,8 @@ class SharedCore(MemoryBase):
         if len(layers) < self.least_layers.value:
             found.append(
                 f"chip: {len(layers)} layer of neurons, at least {self.least_layers.value} are "
-                "needed: hidden neurons, and outputs behind them"
+                "needed: hidden neurons, and outputs behind them "
+                "(at_least_two_neuron_layers_needed)"
             )
         output = layers[-1]
         for layer in layers:
@@ -100,7 +101,7 @@ class SharedCore(MemoryBase):
                 if afferent.pre == output.name and not self.recurrent_outputs.value:
                     found.append(
                         f"{layer}: receives input from the output; only hidden neurons may be "
-                        "recurrent"
+                        "recurrent (output_neurons_cannot_be_recurrent)"
                     )
                 if afferent.pre == INPUT and layer is output and len(layers) > 1:
                     found.append(

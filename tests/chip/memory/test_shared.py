@@ -34,7 +34,8 @@ def test_a_network_needs_hidden_and_output_neurons() -> None:
     net = network((4,), (FixedDense(np.eye(4, dtype=int)), population("a", (4,)), 8))
     target = load_target("xylo-audio2")
     assert map_network(net, target).excesses() == [
-        "chip: 1 layer of neurons, at least 2 are needed: hidden neurons, and outputs behind them"
+        "chip: 1 layer of neurons, at least 2 are needed: hidden neurons, and outputs behind them "
+        "(at_least_two_neuron_layers_needed)"
     ]
     # A layer on its own, as `fit` counts it, is not judged as a network.
     assert map_layers(layers_of(net), target, whole=False).fits
@@ -52,7 +53,10 @@ def test_only_hidden_neurons_are_recurrent_and_hear_the_input() -> None:
         return map_network(changed, load_target("xylo-audio2")).excesses()
 
     assert excesses("a", "a") == []
-    hidden = "receives input from the output; only hidden neurons may be recurrent"
+    hidden = (
+        "receives input from the output; only hidden neurons may be recurrent "
+        "(output_neurons_cannot_be_recurrent)"
+    )
     assert excesses("b", "b") == [f"layer to b: {hidden}"]
     assert excesses("b", "a") == [f"layer to a: {hidden}"]
     assert excesses("input", "b", late) == [

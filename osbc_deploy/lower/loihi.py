@@ -1,0 +1,371 @@
+r"""Lower a compressed network to the integers of Loihi's arithmetic.
+
+With a weight :math:`w = s_j q` (code q, scale :math:`s_j` of output j) and an exponent m, the
+chip's current is :math:`2^{m+6} \sum q = K_j u` with :math:`K_j = 2^{m+6} / s_j`. Measuring the
+potential from the reset value, the whole membrane equation is multiplied by
+:math:`K_j / g` (g the neuron's gain), so
+
+.. math::
+
+    vth_j = \frac{2^m}{g\, s_j} (v_{threshold} - v_{reset}), \qquad
+    bias_j = K_j \left(b_j + \frac{drive - \alpha_v v_{reset}}{g}\right)
+
+and the spikes stay what they were, up to the rounding of thresholds, biases and decays. Larger m
+means finer rounding; the largest is taken that keeps every register in range, with headroom over
+the peaks that the calibration samples reach.
+
+A bias `b` of the current of a CUBA neuron (decay d) builds up as ``b (1 - d^t) / (1 - d)``. The
+chip adds its bias to the membrane, so the neuron gets the end value ``b / (1 - d)`` as bias and
+starts with the current ``-b / (1 - d)``, which decays away: the sum is the same at every step.
+
+Several projections into one population share the scale of its potential. Where poolings before
+them divide by different numbers, the codes take up the difference, as an exponent if it is a power
+of two. A reset by subtraction measures the potential from 0 and takes its amount in the unit of
+the threshold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from osbc_deploy.arrays import InputArray, SpikeArray
+from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
+from osbc_deploy.data.samples import kind_of
+from osbc_deploy.deviations import Deviation
+from osbc_deploy.errors import ChipLimitError
+from osbc_deploy.fixedpoint.arithmetics import LOIHI, Arithmetic, Plan
+from osbc_deploy.fixedpoint.coding import InputFormat
+from osbc_deploy.fixedpoint.engine import Activity, run
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation, FixedProjection
+from osbc_deploy.fixedpoint.plain import run_plain
+from osbc_deploy.fixedpoint.ranges import faults
+from osbc_deploy.lower.coding import (
+    check_graded,
+    coarser,
+    input_format,
+    payload,
+    shares_potential,
+)
+from osbc_deploy.lower.counting import kept_apart
+from osbc_deploy.lower.features import check_features
+from osbc_deploy.lower.lowering import HEADROOM, Lowered
+from osbc_deploy.lower.registers import RealRegisters, coarse, rounded_away
+from osbc_deploy.lower.scaling import Layer, gates, scaling
+from osbc_deploy.lower.timing import Timing, relays, timing
+from osbc_deploy.model.graph import INPUT, Network, Population
+from osbc_deploy.notation import Readout
+from osbc_deploy.progress import SILENT, Progress, task
+
+__all__ = ["ARITHMETIC", "lower", "unmeasured"]
+
+_FEWEST = 3
+"""The largest payload that is left to real values, whatever the registers hold."""
+_MARGIN = 1.0 + 2.0**-6
+"""Beyond what is needed, as rounding moves peaks."""
+
+
+def lower(
+    compressed: CompressedNetwork,
+    calibration: InputArray,
+    formats: NumberFormats,
+    *,
+    input: InputFormat | None = None,  # noqa: A002 - as a network calls it
+    counted: Collection[str] = (),
+    readout: Readout = "sum",
+    batch_size: int = 32,
+    progress: Progress = SILENT,
+) -> Lowered:
+    """Turn a compressed network into integers; see :func:`.lowering.lower`."""
+    apart = kept_apart(compressed.network, counted)
+    network, weights = apart.network, apart.weights(compressed.projections)
+    check_features(network)
+    coding, notes = _coding(network, calibration, input)
+    times = timing(network)
+    while True:
+        growing = _Growing(network, times, calibration, coding, formats, readout, batch_size)
+        growing.deviations += [Deviation("lower", INPUT, note) for note in notes]
+        growing.deviations += [Deviation("lower", *said) for said in apart.notes()]
+        shown = "the host shows it the input {} step(s) later, as it skips populations".format
+        growing.deviations += [
+            Deviation("lower", name, shown(late)) for name, late in times.shown.items()
+        ]
+        try:
+            with task(progress, "lower", len(network.populations)):
+                for block in network.blocks():
+                    growing.add(block, weights)
+                    progress.advance(len(block))
+        except _TooFineError as error:
+            name, factor = error.args
+            shared = bool(shares_potential(network))
+            coding, note = coarser(coding, name, factor, power=shared)
+            notes.append(note)
+        else:
+            return growing.finished()
+
+
+def unmeasured(
+    network: Network,
+    population: Population,
+    weights: Mapping[str, CompressedProjection],
+    times: Timing,
+    formats: NumberFormats,
+) -> Layer:
+    """Return a layer before calibration; see :func:`.lowering.unmeasured`.
+
+    Only the common exponent may still change.
+    """
+    start = scaling(network, population, weights, times, formats, [])
+    return start.at(start.ceiling)
+
+
+def _coding(
+    network: Network, calibration: InputArray, asked: InputFormat | None
+) -> tuple[InputFormat, list[str]]:
+    """Return what the input carries, its scale found."""
+    if asked is None:
+        low, high = calibration.min(initial=0), calibration.max(initial=0)
+        asked = payload(kind_of(calibration), low, high)
+    if asked.graded:
+        check_graded(network)
+    return input_format(network, calibration, asked)
+
+
+class _TooFineError(Exception):
+    """The registers of a population are too narrow for an input as fine as this."""
+
+
+class _Growing:
+    """The network lowered so far, and what its populations fire on the calibration samples."""
+
+    def __init__(
+        self,
+        network: Network,
+        times: Timing,
+        calibration: InputArray,
+        coding: InputFormat,
+        formats: NumberFormats,
+        readout: Readout,
+        batch_size: int,
+    ) -> None:
+        self.source, self.times, self.formats = network, times, formats
+        self.coding, self.calibration = coding, coding.codes(calibration)
+        self.readout, self.batch_size = readout, batch_size
+        self.populations: list[FixedPopulation] = []
+        self.projections: list[FixedProjection] = []
+        self.spikes: dict[str, SpikeArray] = {}
+        self.activity: dict[str, Activity] = {}
+        self.deviations: list[Deviation] = []
+        # A convolution may hear a population later than its neighbors do.
+        self.relays = times.relays_of(network)
+
+    def add(self, block: Sequence[Population], weights: Mapping[str, CompressedProjection]) -> None:
+        """Lower populations that feed back to each other, or one that does not."""
+        names = [p.name for p in block]
+        if any(self.relays.get(name) for name in names) and len(block) > 1:
+            raise ChipLimitError(
+                "network: a convolution skips populations within a loop",
+                [name for name in names if self.relays.get(name)],
+                "Use a linear layer there, which the chip can delay.",
+            )
+        exact = [gates(self.source, p, self.times, self.formats) for p in block if p.neuron.exact]
+        starts = [
+            scaling(self.source, p, weights, self.times, self.formats, self.deviations, self.coding)
+            for p in block
+            if not p.neuron.exact
+        ]
+        exponents = [start.ceiling for start in starts]
+        while True:
+            fixed = [s.at(m) for s, m in zip(starts, exponents, strict=True)]
+            whole = sorted([*fixed, *exact], key=lambda layer: names.index(layer[1].name))
+            spikes, seen = self._measure(whole)
+            over = [self._over(population, seen[population.name]) for _, population in fixed]
+            lower = [
+                max(s.floor, m - max(1, _ceil_log2(o))) if o > 1.0 else m
+                for s, m, o in zip(starts, exponents, over, strict=True)
+            ]
+            if lower == exponents:
+                break
+            exponents = lower
+        for start, m, o in zip(starts, exponents, over, strict=True):
+            lacking = max(2.0**start.lacking, o * _MARGIN if m == start.floor and o > 1.0 else 1.0)
+            heard = any(a.graded for a in start.afferents)
+            most = self.coding.high / _FEWEST
+            if heard and lacking > 1.0 and self.coding.kind == "values" and most > 1.0:
+                raise _TooFineError(start.population.name, min(lacking, most))
+        for start, m, o, (_, lowered) in zip(starts, exponents, over, fixed, strict=True):
+            population = start.population
+            self.deviations += [
+                Deviation("lower", population.name, line)
+                for line in rounded_away(start.targets, lowered, m, self.formats)
+            ]
+            _note_clipping(
+                population, start.targets, m, o, seen[population.name], self.formats,
+                self.deviations,
+            )  # fmt: skip
+            if population.neuron.spiking and (differs := population.neuron.reset_rule().differs):
+                self.deviations.append(Deviation("lower", population.name, differs))
+        for _, gated in exact:
+            text = f"{gated.size} gates, exact, whose weights stay as they are"
+            self.deviations.append(Deviation("lower", gated.name, text))
+        self._keep(whole, spikes, seen)
+        for population in block:
+            self._repeat(population.name)
+
+    def finished(self) -> Lowered:
+        """Return everything, checked."""
+        network = self._network([])
+        if wrong := faults(network):
+            remedy = "Ask for fewer --input-bits, or for fewer bits." if self.coding.graded else ""
+            raise ChipLimitError(
+                "network: integers the chip's registers cannot hold", wrong, remedy
+            )
+        return Lowered(network, tuple(self.deviations), self.activity)
+
+    def _network(self, more: Sequence[Layer]) -> FixedPointNetwork:
+        populations = [*self.populations, *(population for _, population in more)]
+        projections = [*self.projections, *(p for found, _ in more for p in found)]
+        return FixedPointNetwork(
+            self.source.input_shape,
+            tuple(populations),
+            tuple(projections),
+            self.formats,
+            self.readout,
+            self.coding,
+        )
+
+    def _measure(
+        self, more: Sequence[Layer]
+    ) -> tuple[Mapping[str, SpikeArray], Mapping[str, Activity]]:
+        """Run the newest populations on what the others fire, whatever registers make of it."""
+        done = run(
+            self._network(more),
+            self.calibration,
+            record=[population.name for _, population in more],
+            given=self.spikes,
+            batch_size=self.batch_size,
+            strict=False,
+        )
+        return done.spikes, done.activity
+
+    def _over(self, population: FixedPopulation, seen: Activity) -> float:
+        """Return the peaks with headroom over what the registers hold."""
+        # The readout's potential must also stay under the largest threshold there is.
+        above = 0 if population.spiking else 2**self.formats.state_shift
+        return max(seen.u_peak, seen.v_peak) * HEADROOM / (self.formats.state_limit - above)
+
+    def _keep(
+        self,
+        found: Sequence[Layer],
+        spikes: Mapping[str, SpikeArray],
+        seen: Mapping[str, Activity],
+    ) -> None:
+        for projections, population in found:
+            self.populations.append(population)
+            self.projections.extend(projections)
+            self.spikes |= {k: v for k, v in spikes.items() if k == population.name}
+            self.activity[population.name] = seen[population.name]
+
+    def _repeat(self, name: str) -> None:
+        """Add the relays of a population."""
+        count = self.relays.get(name, 0)
+        if not count:
+            return
+        for projection, population in relays(self.source, name, count, self.formats):
+            found = [((projection,), population)]
+            self._keep(found, *self._measure(found))
+        self.deviations.append(
+            Deviation(
+                "lower",
+                name,
+                f"{count} relay population(s) of {population.size} neurons repeat its spikes for "
+                "convolutions that skip populations",
+            )
+        )
+
+
+def _ceil_log2(value: float) -> int:
+    """Return the exponent of the least power of two that is not below a positive number."""
+    mantissa, exponent = math.frexp(value)
+    return exponent - (mantissa == 0.5)
+
+
+def _note_clipping(
+    population: Population,
+    targets: RealRegisters,
+    exponent: int,
+    over: float,
+    seen: Activity,
+    formats: NumberFormats,
+    deviations: list[Deviation],
+) -> None:
+    factor = 2.0**exponent
+    bias_top = formats.bias_mant_max << formats.bias_exp_max
+    over_vth = int(np.count_nonzero(targets.vth * factor > formats.vth_max + 0.5))
+    over_drop = int(np.count_nonzero(targets.drop * factor > formats.vth_max + 0.5))
+    rough = (targets.vth * factor)[coarse(targets.vth * factor)]
+    over_bias = int(np.count_nonzero(np.abs(targets.bias * factor) > bias_top))
+    starts = np.maximum(np.abs(targets.u_init), np.abs(targets.v_init)) * factor
+    over_init = int(np.count_nonzero(starts >= formats.state_limit))
+    notes = [
+        (
+            over_vth,
+            f"vth clipped to {formats.vth_max} in {over_vth} neurons (wanted up to "
+            f"{np.nanmax(targets.vth) * factor:.0f})"
+            if over_vth
+            else "",
+        ),
+        (
+            len(rough),
+            f"vth is coarse in {len(rough)} neurons: wanted down to "
+            f"{rough.min(initial=formats.vth_max):.3g}, whole numbers are held",
+        ),
+        (
+            over_drop,
+            f"what a spike subtracts is clipped to {formats.vth_max} in {over_drop} neurons",
+        ),
+        (
+            over_bias,
+            f"bias clipped to {bias_top} in {over_bias} neurons (wanted up to "
+            f"{np.abs(targets.bias).max() * factor:.0f})",
+        ),
+        (over_init, f"initial state clipped in {over_init} neurons"),
+        (
+            over > 1.0,
+            f"the registers hold {HEADROOM / max(over, 1.0):.2f} times the peak of calibration, "
+            f"{HEADROOM:g} times is wanted; unusual input may saturate",
+        ),
+        (seen.wraps, f"the current wrapped {seen.wraps} times in calibration"),
+        (seen.saturations, f"the potential saturated {seen.saturations} times in calibration"),
+    ]
+    deviations.extend(Deviation("lower", population.name, text) for count, text in notes if count)
+    if population.neuron.spiking and seen.spikes == 0:
+        deviations.append(
+            Deviation(
+                "lower",
+                population.name,
+                "no neuron fires in fixed point on the calibration samples",
+            )
+        )
+
+
+def _plan(network: FixedPointNetwork, peak: int, given: frozenset[str], *, strict: bool) -> Plan:
+    # Imported here: numba takes half a second, which reading a network need not.
+    from osbc_deploy.fixedpoint.compiled import plan_of
+
+    return plan_of(network, peak, given, strict=strict)
+
+
+ARITHMETIC = Arithmetic(
+    name=LOIHI,
+    most_spikes=1,
+    run_plain=run_plain,
+    plan=_plan,
+    faults=faults,
+    check_features=check_features,
+    lower=lower,
+    unmeasured=unmeasured,
+)
