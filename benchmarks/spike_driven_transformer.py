@@ -90,6 +90,7 @@ def counted(network: Network, target: Target) -> Counter[str]:
             tuple(
                 (p, network.shape_of(q.pre)) for p, q in zip(projections, afferents, strict=True)
             ),
+            target.number_formats,
             to_convolution=all(
                 p.connection.convolutional for p in network.projections if p.pre == population.name
             ),

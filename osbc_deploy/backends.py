@@ -148,8 +148,10 @@ def _accept(name: str, plugin: Any) -> Backend:
 
 
 BACKENDS: Group[Backend] = Group(
-    "osbc_deploy.backends", "backend", ("engine", "lava", "xylo"), _accept, BackendError
-)
+    "osbc_deploy.backends", "backend",
+    ("engine", "lava", "xylo", "host-c", "qemu-m0plus", "qemu-m4", "qemu-m7", "qemu-rv32"),
+    _accept, BackendError,
+)  # fmt: skip
 
 
 def load_backend(name: str) -> Backend:

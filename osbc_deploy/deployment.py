@@ -14,6 +14,7 @@ from osbc_deploy.chip.traffic import Operations
 from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.fidelity import Fidelity
+from osbc_deploy.firmware.work import StepCost
 from osbc_deploy.fixedpoint.coding import InputSeen
 from osbc_deploy.fixedpoint.record import Activity
 from osbc_deploy.lower.lowering import Lowered
@@ -50,6 +51,8 @@ class Deployment(Saved):
         What was asked for, when and where, and the fingerprints of model, network, target and data.
     warnings : tuple of str
         What puts the results in doubt, to be read before them.
+    steps : StepCost or None
+        Modelled instructions of a step on the calibration samples; None where the target has none.
     """
 
     target: Target
@@ -65,6 +68,7 @@ class Deployment(Saved):
     input: InputSeen
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    steps: StepCost | None = None
 
     @property
     def fits(self) -> bool:

@@ -38,6 +38,7 @@ def export(
     samples: Data | None = None,
     repeat: int | None = None,
     compiler: Sequence[str] = (),
+    measure: bool = False,
 ) -> Exported:
     """Write a deployed network for what runs it, whole or not at all.
 
@@ -55,12 +56,15 @@ def export(
     name : str, optional
         Prefix of the C library's files and symbols, "osbc_net" by default.
     samples : Samples, path, str, array or Dataset, optional
-        Input of the C library's golden vectors; random rasters by default.
+        Input of the C library's golden vectors, and of what is measured; random rasters by default.
     repeat : int, optional
         Time steps for which `samples` without a time axis are shown ("direct coding").
     compiler : sequence of str
         Compilers to measure the C library with; gcc and arm-none-eabi-gcc by default, where they
         are installed.
+    measure : bool
+        Whether to run the C runtime on `samples`, here and on the cores that QEMU emulates where
+        that is installed, and say what their steps take.
 
     Returns
     -------
@@ -81,6 +85,7 @@ def export(
         "samples": samples,
         "repeat": repeat,
         "compiler": tuple(compiler) or None,
+        "measure": measure or None,
     }
     _check_options(written, options)
     if written.folder is not None:

@@ -15,8 +15,10 @@ from osbc_deploy.backends import Backend, check_arithmetic, load_backend
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import BackendError, UsageError
+from osbc_deploy.firmware.work import StepCost, step_cost
 from osbc_deploy.fixedpoint.arithmetics import arithmetic_of
 from osbc_deploy.fixedpoint.coding import MOST_BITS, SPIKES, InputFormat, bits_for
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.format import check_network
 from osbc_deploy.lower.coding import check_graded, payload
 from osbc_deploy.lower.counting import kept_apart
@@ -111,6 +113,16 @@ class Job:
     def scale_groups(self) -> int:
         """Different weight scales a layer may have: the neuron groups of a core."""
         return self.chip.memory.scale_groups
+
+    def steps(self, network: FixedPointNetwork) -> StepCost | None:
+        """Return the modelled instructions of a step on the calibration samples.
+
+        None where the chip's target says nothing of instructions.
+        """
+        if self.chip.instructions is None:
+            return None
+        given = network.input.codes(self.typical.spikes)
+        return step_cost(network, given, self.chip.instructions.costs)
 
     @property
     def dynamics(self) -> dict[str, LinearDynamics]:

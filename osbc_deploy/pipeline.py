@@ -27,7 +27,7 @@ from osbc_deploy.fixedpoint.coding import InputSeen
 from osbc_deploy.formats.format import check_integers
 from osbc_deploy.job import Job, VerbCall, prepare, verb
 from osbc_deploy.lower.counting import kept_apart
-from osbc_deploy.lower.lowering import lower
+from osbc_deploy.lower.lowering import Lowered, lower
 from osbc_deploy.lower.timing import timing
 from osbc_deploy.model.graph import INPUT
 from osbc_deploy.model.readout import classes_of
@@ -35,7 +35,7 @@ from osbc_deploy.options import DeployOptions
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import provenance, request
 
-__all__ = ["compressed_for", "deploy", "finish"]
+__all__ = ["compressed_for", "deploy", "finish", "lowered_for"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +106,9 @@ def compressed_for(
     )
 
 
-def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILENT) -> Deployment:
-    """Lower, map, evaluate and compare a compressed network."""
-    lowered = lower(
+def lowered_for(job: Job, compressed: CompressedNetwork, progress: Progress = SILENT) -> Lowered:
+    """Lower the compressed network of a job to the chip's integers."""
+    return lower(
         compressed,
         job.typical.spikes,
         job.chip.number_formats,
@@ -117,6 +117,11 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         readout=job.readout,
         progress=progress,
     )
+
+
+def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILENT) -> Deployment:
+    """Lower, map, evaluate and compare a compressed network."""
+    lowered = lowered_for(job, compressed, progress)
     check_integers(job.chip.exchange, lowered.network)
     layers = layers_of(lowered.network)
     mapping = map_layers(layers, job.chip)
@@ -171,4 +176,5 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
                 job.classes,
             ),
         ),
+        steps=job.steps(lowered.network),
     )

@@ -34,6 +34,29 @@ class FitBudget(Options):
         least=1,
         remedy="Nothing can run on that.",
     )
+    flash: int | None = option(
+        None,
+        "Flash it may take on a microcontroller, the runtime's code included; the target's by "
+        "default.",
+        metavar=BYTES,
+        least=1,
+        remedy="Nothing can run on that.",
+    )
+    ram: int | None = option(
+        None,
+        "RAM it may take on a microcontroller, the runtime's stack included.",
+        metavar=BYTES,
+        least=1,
+        remedy="Nothing can run on that.",
+    )
+    instructions: int | None = option(
+        None,
+        "Instructions that a step may take on a microcontroller: the modelled most of any step of "
+        "the calibration samples.",
+        metavar="N",
+        least=1,
+        remedy="Nothing can run on that.",
+    )
     accuracy_drop: float | None = option(
         None,
         "Accuracy that may be lost, such as 0.01; asks for the smallest network that keeps it.",

@@ -230,7 +230,7 @@ def test_a_format_is_one_module_and_one_entry_point(
     with pytest.raises(UsageError, match="--reset: only a NIR graph leaves it open, which net.toy"):
         import_network("net.toy", None, None, reset="zero")
     code, _, err = run("export", "a.toy", "--format", "toy", "-o", "b.toy", "--samples", "x")
-    assert (code, "--samples: belong to --format c. Leave them out." in err) == (2, True)
+    assert (code, "belong to --format c and runtime. Leave them out." in err) == (2, True)
     assert "[c|image|netx|runtime|xylo|toy]" in run("export", "--help")[1]
 
 

@@ -45,6 +45,8 @@ def map_alone(
     layer = layer_of(
         fixed,
         tuple(zip(lowered, shapes, strict=True)),
+        target.number_formats,
+        latencies=[times.latencies[p.name] for p in network.afferents(population.name)],
         to_convolution=bool(following) and all(p.connection.convolutional for p in following),
         is_output=population.name == network.output.name,
     )
@@ -70,6 +72,7 @@ def map_beside(network: Network, target: Target, times: Timing) -> Mapping | Non
         layer_of(
             population,
             tuple((p, shapes[p.pre]) for p in projections),
+            formats,
             to_convolution=all(
                 p.connection.convolutional for p in following if p.pre == population.name
             ),

@@ -13,6 +13,7 @@ import numpy as np
 from osbc_deploy.arrays import BoolArray, IntArray
 from osbc_deploy.fixedpoint.connections import FixedConnection
 from osbc_deploy.fixedpoint.connections.base import Range, Ranges
+from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPopulation, FixedProjection, Pooling
 from osbc_deploy.lower.merge import separate
 from osbc_deploy.model.graph import INPUT, Shape
@@ -43,6 +44,10 @@ class Afferent:
         Stored bits of a synaptic delay.
     pooling : Pooling or None
         What is merged into the weights, and can be taken out for a chip whose cores pool.
+    projection : FixedProjection or None
+        Itself, for memory whose tables depend on its numbers; None where it is not known.
+    latency : int
+        See :meth:`osbc_deploy.fixedpoint.network.FixedPointNetwork.latency`.
     """
 
     pre: str
@@ -51,6 +56,8 @@ class Afferent:
     bits: int
     delay_bits: int = 0
     pooling: Pooling | None = None
+    projection: FixedProjection | None = None
+    latency: int = 0
 
     @property
     def pre_size(self) -> int:
@@ -136,6 +143,10 @@ class Layer:
         What users know it as: the name of its weights.
     thresholds : int
         Different thresholds in the unit of the model, in which scales of weights make none.
+    population : FixedPopulation or None
+        Itself, for memory whose tables depend on its numbers; None where it is not known.
+    formats : NumberFormats or None
+        How its registers are to be read.
     """
 
     name: str
@@ -150,6 +161,8 @@ class Layer:
     fan_out: IntArray | None = None
     title: str = ""
     thresholds: int = 1
+    population: FixedPopulation | None = None
+    formats: NumberFormats | None = None
 
     def __str__(self) -> str:
         return f"layer {self.title or self.name}"
@@ -245,11 +258,16 @@ class Usage:
 def layer_of(
     population: FixedPopulation,
     projections: tuple[tuple[FixedProjection, Shape], ...],
+    formats: NumberFormats,
     *,
+    latencies: Sequence[int] = (),
     to_convolution: bool = False,
     is_output: bool = False,
 ) -> Layer:
-    """Return the layer of a population and the projections into it, with their source shapes."""
+    """Return the layer of a population and the projections into it, with their source shapes.
+
+    Latencies are those of the projections; 0 where none are given.
+    """
     p = population
     decays = _sets(p.du, p.dv)
     return Layer(
@@ -263,8 +281,12 @@ def layer_of(
                 projection.weight_bits,
                 projection.connection.longest_delay.bit_length(),
                 projection.pooling,
+                projection,
+                latency,
             )
-            for projection, shape in projections
+            for (projection, shape), latency in zip(
+                projections, latencies or (0,) * len(projections), strict=True
+            )
         ),
         decay_sets=decays,
         threshold_sets=_sets(p.vth),
@@ -274,6 +296,8 @@ def layer_of(
         is_output=is_output,
         title=projections[0][0].name,
         thresholds=_thresholds(p),
+        population=p,
+        formats=formats,
     )
 
 

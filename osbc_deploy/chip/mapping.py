@@ -182,14 +182,13 @@ def layers_of(network: FixedPointNetwork) -> tuple[Layer, ...]:
     layers = []
     for population in network.populations:
         outgoing = network.outgoing(population.name)
+        incoming = [p for p in network.projections if p.post == population.name]
         layers.append(
             layer_of(
                 population,
-                tuple(
-                    (p, network.shape_of(p.pre))
-                    for p in network.projections
-                    if p.post == population.name
-                ),
+                tuple((p, network.shape_of(p.pre)) for p in incoming),
+                network.formats,
+                latencies=[network.latency(p) for p in incoming],
                 to_convolution=bool(outgoing) and all(p.connection.convolutional for p in outgoing),
                 is_output=population is network.output,
             )

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from osbc_deploy.chip.facts import Fact, Positive, Strict, facts_of
+from osbc_deploy.chip.instructions import Instructions
 from osbc_deploy.chip.memory import MemoryModel
 from osbc_deploy.errors import ChipLimitError, TargetError, reason
 from osbc_deploy.fixedpoint.coding import InputFormat
@@ -123,6 +124,8 @@ class Target(Strict):
         None for a chip that is not known to take anything but spikes.
     mesh : Mesh or None
     energy : Energy or None
+    instructions : Instructions or None
+        What steps take, on a processor.
     exchange : str or None
         Name of the file format that must be able to hold the networks deployed here.
     remarks : list of str
@@ -141,6 +144,7 @@ class Target(Strict):
     input: Input | None = None
     mesh: Mesh | None = None
     energy: Energy | None = None
+    instructions: Instructions | None = None
     exchange: str | None = None
     remarks: list[str] = Field(default_factory=list)
     digest: str = ""

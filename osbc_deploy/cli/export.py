@@ -98,6 +98,12 @@ class _Command(click.Command):
     metavar="GCC",
     help="Measure the library with this gcc; gcc and arm-none-eabi-gcc where they are installed.",
 )
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Run the C runtime on --samples, here and on cores that QEMU emulates, and say what a "
+    "step takes.",
+)
 @json_option
 @quiet_option
 @config_option

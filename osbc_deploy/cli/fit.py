@@ -114,10 +114,10 @@ def _show_front(result: FitResult) -> None:
             *(f"{c.sparsity:.0%} {c.bits} bit" for c in plan.choices.values()),
         )
     table_console().print(table)
-    built = "as predicted" if result.as_predicted else "NOT as predicted"
     say(
         f"built: {result.deployment.mapping.cores_used} cores, "
-        f"{result.deployment.mapping.bytes:,} B, {built}; {len(result.front)} plans on the front"
+        f"{result.deployment.mapping.bytes:,} B, {result.prediction}; "
+        f"{len(result.front)} plans on the front"
     )
 
 

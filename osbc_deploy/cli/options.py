@@ -36,7 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 ARGUMENTS = "osbc_deploy.arguments"
 """Key of click's ``Context.meta`` for the command line as it was given."""
 
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?(?:(?:([KMG])(i?))?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?(?:([KMG])(i?B)?|B)?", re.IGNORECASE)
 _TYPES: dict[str, Any] = {"flag": bool, "whole": int, "number": float, "text": str}
 
 
@@ -241,7 +241,8 @@ def _listed(names: set[str]) -> str:
 class Size(click.types.IntParamType):
     """A number of bytes, with a unit or without.
 
-    KB is 1000 B and KiB 1024 B (IEC 80000-13), so what was meant otherwise is never more.
+    KB is 1000 B and KiB 1024 B (IEC 80000-13), so what was meant otherwise is never more. K alone
+    is 1024 B, as in linker scripts.
     """
 
     name = "bytes"
@@ -250,7 +251,7 @@ class Size(click.types.IntParamType):
         """Return the bytes."""
         found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
         if found is not None:
-            base = 1024 if found[3] else 1000
+            base = 1000 if (found[3] or "").upper() == "B" else 1024
             size = Decimal(found[1]) * base ** " KMG".index((found[2] or " ").upper())
             if size == int(size):
                 return int(size)
@@ -259,7 +260,7 @@ class Size(click.types.IntParamType):
         named = f"{param.opts[-1]}: " if param is not None else ""
         raise UsageError(
             f"{named}{value!r} is no whole number of bytes. Give one, such as 220000, 220KB "
-            "(1000 B each) or 256KiB (1024 B each)."
+            "(1000 B each), 256KiB or 256K (1024 B each)."
         )
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from osbc_deploy.cli.console import say, table_console
-from osbc_deploy.cli.options import OutputFile, config_option, json_option, verbose_option
+from osbc_deploy.cli.options import OutputFile, Size, config_option, json_option, verbose_option
 from osbc_deploy.errors import NotFoundError, UsageError
+from osbc_deploy.option import BYTES
 from osbc_deploy.plain_text import visible
 from osbc_deploy.writing import check_file, write_whole
 
@@ -87,9 +88,16 @@ def _table(report: dict[str, Any], details: bool) -> str:
 @click.option(
     "--budget",
     type=click.Path(path_type=Path),
-    required=True,
     metavar="FILE.toml",
     help="The limits to keep.",
+)
+@click.option("--flash", type=Size(), metavar=BYTES, help="Flash of the microcontroller.")
+@click.option("--ram", type=Size(), metavar=BYTES, help="RAM of the microcontroller.")
+@click.option(
+    "--instructions",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Instructions that a step may take there: the modelled most of the calibration samples.",
 )
 @click.option("--baseline", type=REPORT, help="Report that growth is measured against.")
 @click.option(
@@ -117,21 +125,24 @@ def _table(report: dict[str, Any], details: bool) -> str:
 @config_option
 def check_command(
     path: Path,
-    budget: Path,
+    budget: Path | None,
+    flash: int | None,
+    ram: int | None,
+    instructions: int | None,
     baseline: Path | None,
     update_baseline: bool,
     form: str,
     target: str | None,
     test: str | None,
 ) -> int:
-    """Check a deployment (a folder written with -o) against a budget.
+    """Check a deployment (a folder written with -o) against a budget, or limits given here.
 
     Fit, cores and memory are counted again from network and target; the report must agree and
     belong to them. Exit code 4: over budget, or does not fit. 5: below the quality asked, or
     backend and engine differ. 6: report, network, target or baseline do not belong together, or
     were changed.
     """
-    from osbc_deploy.report.check.budget import Growth, check_report, read_budget
+    from osbc_deploy.report.check.budget import Growth, check_report, read_budget, with_limits
     from osbc_deploy.report.check.recount import read_recounted
     from osbc_deploy.report.read import read_report
 
@@ -143,7 +154,8 @@ def check_command(
         )
     if update_baseline and baseline is not None:
         check_file(baseline, parents=True)
-    limits = read_budget(budget)
+    asked = {"flash": flash, "ram": ram, "instructions": instructions}
+    limits = with_limits(None if budget is None else read_budget(budget), asked)
     report = read_recounted(path, target, test)
     known = None
     if baseline is not None and not (update_baseline and not baseline.exists()):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from osbc_deploy import folders
 from osbc_deploy.errors import UsageError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "RUNTIME", "payloads_of"]
 
 _NAME = "osbc_net"
+_PROCESSOR = "cortex-m4"
+"""What is estimated for where the target is no microcontroller."""
 _COMPILERS = ("gcc", "arm-none-eabi-gcc")
 """Measured with where they are installed, unless others are named."""
 
@@ -31,37 +34,78 @@ def _export(network: FixedPointNetwork, path: Path, asked: Export) -> Exported:
     compilers = asked.options.get("compiler") or ()
     for compiler in compilers:
         check_compiler(compiler)
-    vectors = None
-    samples, repeat = (asked.options.get(option) for option in ("samples", "repeat"))
-    if samples is not None:
-        vectors = _vectors(network, samples, repeat)
-    elif repeat is not None:
-        raise UsageError("--repeat: shows --samples, and there are none. Give both, or neither.")
+    vectors = _given(network, asked)
     name = asked.options.get("name") or _NAME
     done = export_c(network, path, name=name, samples=vectors)
     used = compilers or tuple(c for c in _COMPILERS if shutil.which(c))
     measured = {compiler: measure(done, compiler) for compiler in used}
     lines = [f"{part}: {size:,} B" for part, size in done.tables.items()]
-    lines.append(
-        f"estimated: {done.table_bytes:,} B of tables in flash, {done.state_bytes:,} B of RAM"
-    )
+    estimated, said = _estimated(asked, done.table_bytes, done.state_bytes)
     lines += [
-        f"measured with {compiler}: {f.flash:,} B of flash ({f.code:,} code, {f.tables:,} tables), "
-        f"{f.ram:,} B of RAM"
-        for compiler, f in measured.items()
+        *said,
+        *(
+            f"measured with {compiler}: {f.flash:,} B of flash ({f.code:,} code, {f.tables:,} "
+            f"tables), {f.ram:,} B of RAM"
+            for compiler, f in measured.items()
+        ),
     ]
     facts = {
         "name": name,
         "crc32": f"{done.crc:08x}",
         "tables": done.tables,
-        "estimated": {"tables": done.table_bytes, "ram": done.state_bytes},
+        "estimated": estimated,
         "measured": {
             compiler: {"code": f.code, "tables": f.tables, "flash": f.flash, "ram": f.ram,
                        "version": f.version}
             for compiler, f in measured.items()
         },
     }  # fmt: skip
-    return Exported(facts, lines)
+    found, more = _steps(network, vectors, asked)
+    return Exported(facts | found, [*lines, *more])
+
+
+def _estimated(asked: Export, tables: int, state: int) -> tuple[dict[str, Any], list[str]]:
+    """Return what library or blob take on the microcontroller asked for, code included."""
+    from osbc_deploy.chip.target import load_target
+    from osbc_deploy.firmware.memory import RuntimeMemory
+
+    chip = asked.target
+    memory = None if chip is None else chip.memory
+    if chip is None or not isinstance(memory, RuntimeMemory):
+        chip = load_target(_PROCESSOR)
+        memory = RuntimeMemory.model_validate(chip.memory.model_dump())
+    code, stack = memory.code.value, memory.stack.value
+    facts = {
+        "target": chip.name, "tables": tables, "code": code, "flash": tables + code,
+        "ram": state, "stack": stack,
+    }  # fmt: skip
+    line = (
+        f"estimated on {chip.name}: {tables + code:,} B of flash ({code:,} code, {tables:,} "
+        f"tables), {state:,} B of RAM and {stack:,} B of stack"
+    )
+    return facts, [line]
+
+
+def _steps(
+    network: FixedPointNetwork, samples: IntArray | None, asked: Export
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what the steps of samples take where they can be run, if that was asked for."""
+    from osbc_deploy.firmware.measuring import measure_steps
+
+    if not asked.options.get("measure"):
+        return {}, []
+    found = measure_steps(network, samples)
+    return {"steps": [asdict(part) for part in found]}, [str(part) for part in found]
+
+
+def _given(network: FixedPointNetwork, asked: Export) -> IntArray | None:
+    """Return the samples asked for as the network's input."""
+    samples, repeat = (asked.options.get(option) for option in ("samples", "repeat"))
+    if samples is not None:
+        return _vectors(network, samples, repeat)
+    if repeat is not None:
+        raise UsageError("--repeat: shows --samples, and there are none. Give both, or neither.")
+    return None
 
 
 def _vectors(network: FixedPointNetwork, samples: Data, repeat: int | None) -> IntArray:
@@ -92,7 +136,7 @@ def payloads_of(network: FixedPointNetwork, samples: Samples) -> IntArray:
 FORMAT = Format(
     title="C library",
     export=_export,
-    export_options=("name", "samples", "repeat", "compiler"),
+    export_options=("name", "samples", "repeat", "compiler", "measure"),
     folder=folders.C_LIBRARY,
     help="a C99 library",
 )
@@ -101,23 +145,28 @@ FORMAT = Format(
 def _export_runtime(network: FixedPointNetwork, path: Path, asked: Export) -> Exported:
     from osbc_deploy.firmware.runtime import export_runtime
 
-    del asked  # nothing is left open
+    vectors = _given(network, asked)
     done = export_runtime(network, path)
+    estimated, said = _estimated(asked, len(done.blob), done.state_bytes)
     lines = [
         f"network {done.identity.hex()}: {len(done.blob):,} B of flash, "
-        f"{done.state_bytes:,} B of RAM"
+        f"{done.state_bytes:,} B of RAM",
+        *said,
     ]
     facts = {
         "identity": done.identity.hex(),
         "blob_bytes": len(done.blob),
         "state_bytes": done.state_bytes,
+        "estimated": estimated,
     }
-    return Exported(facts, lines)
+    found, more = _steps(network, vectors, asked)
+    return Exported(facts | found, [*lines, *more])
 
 
 RUNTIME = Format(
     title="C runtime",
     export=_export_runtime,
+    export_options=("samples", "repeat", "measure"),
     folder=folders.RUNTIME,
     help="a C99 library that loads networks, and the network as a blob for it",
 )

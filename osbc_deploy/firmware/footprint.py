@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from osbc_deploy.errors import BackendError
 from osbc_deploy.firmware.library import CExport
-from osbc_deploy.firmware.machine import FLAGS
+from osbc_deploy.firmware.machine import FLAGS, MACHINES, call
 
 __all__ = ["Footprint", "check_compiler", "measure"]
-
-_CORTEX_M4 = ("-mcpu=cortex-m4", "-mthumb", "-ffreestanding")
-_TIMEOUT = 300.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Footprint:
 
 
 def measure(export: CExport, compiler: str = "gcc") -> Footprint:
-    """Compile a library for size and measure its object files.
+    """Compile a library and measure its object files.
 
     Parameters
     ----------
@@ -61,13 +57,14 @@ def measure(export: CExport, compiler: str = "gcc") -> Footprint:
         When the compiler is missing, or refuses the code.
     """
     size_tool = check_compiler(compiler)
-    target = _CORTEX_M4 if "arm-none-eabi" in compiler else ()
+    arm = (*MACHINES["qemu-m4"].flags, "-ffreestanding")
+    target = arm if "arm-none-eabi" in compiler else ()
     code = tables = ram = 0
     with tempfile.TemporaryDirectory() as name:
         for unit in (export.name, f"{export.name}_weights"):
             built = Path(name) / f"{unit}.o"
             source = export.folder / f"{unit}.c"
-            _call([compiler, *FLAGS, *target, "-Os", "-c", str(source), "-o", str(built)])
+            _call([compiler, *FLAGS, *target, "-O2", "-c", str(source), "-o", str(built)])
             # One line for each section: its name, size and address.
             for line in _call([size_tool, "-A", str(built)]).splitlines():
                 section, _, rest = line.strip().partition(" ")
@@ -96,14 +93,8 @@ def check_compiler(compiler: str) -> str:
 
 def _call(command: list[str]) -> str:
     try:
-        done = subprocess.run(  # noqa: S603 - the compiler that the user named
-            command, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BackendError(f"{command[0]}: not done after {_TIMEOUT:g} s.") from error
-    if done.returncode:
+        return call(command)
+    except BackendError as error:
         raise BackendError(
-            f"{command[0]}: ended with code {done.returncode} ({done.stderr.strip()[:500]}). "
-            "The library is written, only not measured; name another gcc with --compiler."
-        )
-    return done.stdout
+            f"{error} The library is written, only not measured; name another gcc with --compiler."
+        ) from error

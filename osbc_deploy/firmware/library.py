@@ -31,7 +31,7 @@ from osbc_deploy.notation import Readout, outputs_per_class
 from osbc_deploy.plain_text import c_comment
 from osbc_deploy.writing import new_folder
 
-__all__ = ["FORMAT", "CExport", "export_c"]
+__all__ = ["FORMAT", "CExport", "export_c", "golden_input"]
 
 FORMAT = 2
 
@@ -238,19 +238,24 @@ def _weights(tables: FirmwareTables, name: str, blob: bytes) -> str:
     )
 
 
+def golden_input(network: FixedPointNetwork, seed: int = 0) -> IntArray:
+    """Return a few random rasters (n, T, *input_shape), quiet and busy ones."""
+    graded = network.input.graded
+    rng = np.random.default_rng(seed)
+    shape = (_GOLDEN_VECTORS, _GOLDEN_STEPS, *network.input_shape)
+    rates = np.reshape(_GOLDEN_RATES, (-1,) + (1,) * (len(shape) - 1))
+    spikes: IntArray = (rng.random(shape) < rates).astype(np.int32 if graded else np.uint8)
+    if graded:
+        low, high = max(network.input.low, -9), min(network.input.high, 9)
+        spikes = spikes * rng.integers(low, high + 1, shape)
+    return spikes
+
+
 def _golden(network: FixedPointNetwork, tables: FirmwareTables, source: Any) -> dict[str, Any]:
     """Return the self-test's vectors; `source` is samples or a seed."""
     graded = network.input.graded
-    if isinstance(source, (int, np.integer)):
-        rng = np.random.default_rng(source)
-        shape = (_GOLDEN_VECTORS, _GOLDEN_STEPS, *network.input_shape)
-        rates = np.reshape(_GOLDEN_RATES, (-1,) + (1,) * (len(shape) - 1))
-        spikes: IntArray = (rng.random(shape) < rates).astype(np.int32 if graded else np.uint8)
-        if graded:
-            low, high = max(network.input.low, -9), min(network.input.high, 9)
-            spikes = spikes * rng.integers(low, high + 1, shape)
-    else:
-        spikes = source
+    drawn = isinstance(source, (int, np.integer))
+    spikes: IntArray = golden_input(network, int(source)) if drawn else source
     names = [p.name for p in network.populations]
     done = run(network, spikes, states=names)
     n, steps = spikes.shape[:2]

@@ -22,12 +22,29 @@ from osbc_deploy.errors import BackendError
 from osbc_deploy.firmware.read import Blob, read_blob
 from osbc_deploy.firmware.runtime import render, runtime_sources, snippet
 
-__all__ = ["FLAGS", "MACHINES", "Machine", "MachineRun", "Program", "built", "call", "rasters"]
+__all__ = [
+    "FLAGS",
+    "MACHINES",
+    "Machine",
+    "MachineRun",
+    "Program",
+    "built",
+    "call",
+    "rasters",
+    "remedy",
+    "version_of",
+]
 
 FLAGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 _BARE = ("-ffreestanding", "-ffunction-sections", "-fdata-sections")
 _LINKED = ("-nostdlib", "-Wl,--gc-sections")
 _TIME_LIMIT = 600.0
+_PACKAGES = {
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+    "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf",
+    "qemu-system-riscv32": "qemu-system-misc",
+}
+"""What brings a program on Debian, where its name is another."""
 _SHIFT = 6
 """Of QEMU's -icount: an instruction takes 64 ns, 1.6 ticks of the boards' timers of 25 MHz."""
 
@@ -223,13 +240,8 @@ def built(machine: Machine, options: Sequence[str] = ("-O2",)) -> Iterator[Progr
         When something that is needed is not installed, or the compiler refuses the code.
     """
     if machine.missing:
-        packages = {"qemu-system-riscv32": "qemu-system-misc"}
-        install = " and ".join(packages.get(p, p.replace("arm-none-eabi-gcc", "gcc-arm-none-eabi")
-            .replace("riscv64-unknown-elf-gcc", "gcc-riscv64-unknown-elf"))
-            for p in machine.missing)  # fmt: skip
-        raise BackendError(
-            f"{machine.name}: {' and '.join(machine.missing)} cannot be found. Install {install}."
-        )
+        missing = " and ".join(machine.missing)
+        raise BackendError(f"{machine.name}: {missing} cannot be found. {remedy(machine)}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sources = runtime_sources("osbc")
@@ -247,6 +259,18 @@ def built(machine: Machine, options: Sequence[str] = ("-O2",)) -> Iterator[Progr
             command += [*_LINKED, "-T", "link.ld", "-lgcc"]
         call([*command, "-o", "program"], cwd=folder)
         yield Program(machine, folder / "program")
+
+
+def remedy(machine: Machine) -> str:
+    """Return what to do about the programs that a machine lacks here."""
+    packages = [_PACKAGES.get(program, program) for program in machine.missing]
+    return f"Install {' and '.join(packages)}."
+
+
+def version_of(machine: Machine) -> str:
+    """Return what compiler and emulator say about themselves."""
+    programs = (machine.compiler, *machine.emulator[:1])
+    return ", ".join(call([program, "--version"]).splitlines()[0] for program in programs)
 
 
 def rasters(blob: Blob, samples: IntArray) -> bytes:

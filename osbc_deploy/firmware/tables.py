@@ -13,6 +13,7 @@ from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.connections.base import widest_sum
+from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     INPUT,
     FixedPointNetwork,
@@ -29,6 +30,8 @@ __all__ = [
     "ProjectionTables",
     "Table",
     "lay_out",
+    "population_tables",
+    "projection_tables",
 ]
 
 _SUM_LIMIT = 2**31 - 1
@@ -156,15 +159,24 @@ def lay_out(network: FixedPointNetwork) -> FirmwareTables:
         )
     projections: list[ProjectionTables] = []
     offenders: list[str] = []
+    names = [INPUT, *(p.name for p in network.populations)]
     for projection in network.projections:
-        projections += _projection(projection, network, offenders)
+        projections += projection_tables(
+            projection,
+            network.shape_of(projection.pre),
+            network.latency(projection),
+            network.formats,
+            ends=(names.index(projection.pre), names.index(projection.post) - 1),
+            peak=network.input.peak,
+            offenders=offenders,
+        )
     if offenders:
         raise UnsupportedModelError(
             "network: sums that 32 bits may not hold", offenders, "Use fewer bits or inputs."
         )
     # Those into a population follow each other.
     projections.sort(key=lambda part: part.post)
-    populations = tuple(_population(p, network) for p in network.populations)
+    populations = tuple(population_tables(p, network.formats) for p in network.populations)
     word = 1
     states, sums = [], []
     for q in populations:
@@ -187,30 +199,51 @@ def lay_out(network: FixedPointNetwork) -> FirmwareTables:
     )
 
 
-def _projection(
-    projection: FixedProjection, network: FixedPointNetwork, offenders: list[str]
+def projection_tables(
+    projection: FixedProjection,
+    shape: Shape,
+    latency: int,
+    formats: NumberFormats,
+    *,
+    ends: tuple[int, int] = (0, 0),
+    peak: int = 1,
+    offenders: list[str] | None = None,
 ) -> list[ProjectionTables]:
+    """Return the tables of a projection, one part for each delay where its sums need that.
+
+    Parameters
+    ----------
+    projection : FixedProjection
+    shape : tuple of int
+        Of its source.
+    latency : int
+    formats : NumberFormats
+    ends : tuple of int
+        Numbers of its source, 0 for the input, and of its population.
+    peak : int
+        The largest payload of the input.
+    offenders : list of str, optional
+        Gets a line where a sum may not fit 32 bits.
+    """
     connection = projection.connection
     weight = connection.weight.astype(np.int64)
     # What all weights have in common goes into the shift of their sum.
     common = _trailing_zeros(weight)
     codes, exponent = weight >> common, projection.weight_exp + common
     shift, right = max(exponent, 0), max(-exponent, 0)
-    widest = widest_sum(codes) * (network.input.peak if projection.graded else 1)
-    if widest << shift > _SUM_LIMIT:
+    widest = widest_sum(codes) * (peak if projection.graded else 1)
+    if offenders is not None and widest << shift > _SUM_LIMIT:
         offenders.append(f"{projection.name}: sums up to {widest << shift:,}")
         return []
-    names = [INPUT, *(p.name for p in network.populations)]
     fixed: dict[str, Any] = {
         "name": projection.name,
-        "pre": names.index(projection.pre),
-        "post": names.index(projection.post) - 1,
+        "pre": ends[0],
+        "post": ends[1],
         "shift": shift,
         "right": right,
-        "wraps": connection.wraps and widest << shift >= network.formats.state_limit,
+        "wraps": connection.wraps and widest << shift >= formats.state_limit,
         "graded": projection.graded,
     }
-    shape, latency = network.shape_of(projection.pre), network.latency(projection)
     return _laid_out(connection, fixed, codes, shape, latency)
 
 
@@ -290,20 +323,15 @@ def _dense(
     }
     if delay is None and rows.size <= sum(table.size for table in lists.values()):
         return ProjectionTables(
-            **shared,
-            kind="dense",
-            synapses=codes.size,
-            code_bits=row_bits,
-            start=none,
-            target=none,
-            delay=none,
-            code=rows,
-        )
+            **shared, kind="dense", synapses=codes.size, code_bits=row_bits, start=none,
+            target=none, delay=none, code=rows,
+        )  # fmt: skip
     return ProjectionTables(**shared, **lists, kind="sparse", synapses=len(post), code_bits=bits)
 
 
-def _population(p: FixedPopulation, network: FixedPointNetwork) -> PopulationTables:
-    decoded = p.decoded(network.formats)
+def population_tables(p: FixedPopulation, formats: NumberFormats) -> PopulationTables:
+    """Return the registers of a population."""
+    decoded = p.decoded(formats)
     registers = decoded._asdict() | {
         # Beyond the threshold: mostly 0, and then no table.
         "drop": (decoded.drop - decoded.threshold) * (p.reset == "subtract"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from osbc_deploy.chip.alone import map_alone, map_beside
+from osbc_deploy.chip.mapping import Mapping
 from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.problem import LayerProblem
@@ -127,11 +129,24 @@ def finer_sparsities(problem: LayerProblem, tried: Sequence[float], around: floa
 def cost_beside(network: Network, target: Target, times: Timing) -> Cost:
     """Return what gates take, relays among them, whatever is chosen."""
     mapping = map_beside(network, target, times)
+    shared = _shares(target)
     if mapping is None:
-        return Cost()
+        return Cost(cores=int(shared))
     if misfits := mapping.misfits():
         raise FitError(f"gates: {misfits[0]}. Make the populations they hear smaller.")
-    return Cost(mapping.cores_used, mapping.words)
+    return Cost(mapping.cores_used, mapping.words, _used(mapping) if shared else {})
+
+
+def _shares(target: Target) -> bool:
+    """Return whether all layers lie on one core, which is then counted beside them, once."""
+    return target.memory.arrangement == "together"
+
+
+def _used(mapping: Mapping) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for core in mapping.cores:
+        total.update(core.usage.used)
+    return dict(total)
 
 
 def affordable_sparsities(
@@ -161,16 +176,17 @@ def costed(
 ) -> Candidate:
     """Return compressed weights as a candidate, with what they take on the target."""
     mapping = map_alone(apart, population, projections, target, times)
-    misfits = mapping.misfits()
+    misfits, shared = mapping.misfits(), _shares(target)
     limiting = max((core.limiting() for core in mapping.cores), key=lambda pair: pair[1])[0]
     return Candidate(
         sparsity=sparsity,
         bits=projections[0].bits,
-        cores=mapping.cores_used,
+        cores=0 if shared else mapping.cores_used,
         words=mapping.words,
         loss=projections[0].relative_loss["total"],
         # Hundreds of candidates are held at once; only their codes may be needed again.
         projections=tuple(replace(p, pruned=None) for p in projections),
         limiting=limiting,
         fault=misfits[0] if misfits else "",
+        used=_used(mapping) if shared else {},
     )

@@ -32,6 +32,7 @@ from osbc_deploy.fitting.candidates import (
     layer_ranking,
 )
 from osbc_deploy.fitting.remedies import advice
+from osbc_deploy.fitting.resources import check_budget, most_of, quick_enough, within_resources
 from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
 from osbc_deploy.fitting.tuned import Limits, tuned_plan
 from osbc_deploy.job import Job, VerbCall, prepare, verb
@@ -41,7 +42,7 @@ from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.readout import NO_ANSWER, decode
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.options import FitBudget, FitOptions
-from osbc_deploy.pipeline import finish
+from osbc_deploy.pipeline import finish, lowered_for
 from osbc_deploy.progress import Progress, task
 from osbc_deploy.provenance import request
 from osbc_deploy.results import Saved
@@ -77,6 +78,18 @@ class FitResult(Saved):
         """Whether the deployed network takes the cores and words that were predicted."""
         mapping = self.deployment.mapping
         return (mapping.cores_used, mapping.words) == (self.plan.cores, self.plan.words)
+
+    @property
+    def prediction(self) -> str:
+        """How what was built compares with the prediction, in words."""
+        mapping = self.deployment.mapping
+        spared = self.plan.words - mapping.words
+        if self.as_predicted:
+            return "as predicted"
+        if mapping.cores_used == self.plan.cores and spared > 0:
+            # Registers whose numbers calibration made smaller may take narrower tables.
+            return f"{spared * mapping.word_bits // 8:,} B less than predicted"
+        return "NOT as predicted"
 
     @property
     def lost(self) -> float:
@@ -128,6 +141,7 @@ def fit(call: FitCall) -> FitResult:
         sparsity=call.max_sparsity, bits=max(bits), method=call.method, tune=call.tune
     )
     job = prepare(call, request(fit, FitOptions, call))
+    check_budget(budget, job.chip)
     options = replace(options, dynamics=job.dynamics)
     shared = Shared(options.solver_memory)
     statistics = collect(job.network, job.typical.spikes, options, shared=shared, progress=progress)
@@ -170,6 +184,12 @@ def fit(call: FitCall) -> FitResult:
         if not plans:
             raise FitError(_no_plan(allowed, job.chip))
         feasible = _within(plans, candidates, budget, job.chip)
+        feasible = quick_enough(
+            feasible,
+            budget.instructions,
+            lambda plan: _worst_step(job, _compressed(plan, job, options, statistics)),
+            progress,
+        )
         if accuracy is None:
             return plans, min(feasible, key=lambda p: (p.loss, p.words))
 
@@ -224,11 +244,18 @@ class _Layer:
         return grid, widths[max(0, place - 1) : place + 2]
 
 
+def _worst_step(job: Job, compressed: CompressedNetwork) -> float:
+    """Return the modelled instructions of the longest step of the calibration samples."""
+    found = job.steps(lowered_for(job, compressed).network)
+    return 0.0 if found is None else found.worst
+
+
 def _limits(budget: FitBudget, chip: Target) -> Limits:
     cores = min(budget.cores or chip.cores, chip.cores)
+    used = most_of(budget, chip)
     if budget.memory is None:
-        return Limits(cores)
-    return Limits(cores, budget.memory * 8 // chip.memory.word_bits.value)
+        return Limits(cores, used=used)
+    return Limits(cores, budget.memory * 8 // chip.memory.word_bits.value, used)
 
 
 def _left_out(statistics: Statistics) -> Iterator[Deviation]:
@@ -266,6 +293,7 @@ def _within(
     FitError
         When there is none.
     """
+    plans = within_resources(plans, candidates, budget, chip)
     limits = _limits(budget, chip)
     cores = limits.cores
     feasible = [p for p in plans if p.cores <= cores]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class Candidate:
     sparsity : float
     bits : int
     cores : int
+        Of its own; 0 on a chip whose core all layers share.
     words : int
         Words of memory on those cores.
     loss : float
@@ -35,6 +37,9 @@ class Candidate:
         The resource that comes closest to its limit.
     fault : str
         Why the target cannot hold the layer this way; empty where it can.
+    used : dict of int
+        What it takes of each resource of a core that all layers share; empty where each has its
+        own.
     """
 
     sparsity: float
@@ -45,6 +50,7 @@ class Candidate:
     projections: tuple[CompressedProjection, ...]
     limiting: str
     fault: str = ""
+    used: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,10 +61,13 @@ class Cost:
     ----------
     cores : int
     words : int
+    used : dict of int
+        See :class:`Candidate`.
     """
 
     cores: int = 0
     words: int = 0
+    used: Mapping[str, int] = field(default_factory=dict)
 
 
 _NOTHING = Cost()
@@ -88,6 +97,14 @@ class Plan:
     def words(self) -> int:
         """Words of the whole network."""
         return self.beside.words + sum(c.words for c in self.choices.values())
+
+    @property
+    def used(self) -> dict[str, int]:
+        """What the whole network takes of each resource of a core that all layers share."""
+        total: Counter[str] = Counter()
+        for used in (self.beside.used, *(c.used for c in self.choices.values())):
+            total.update(used)
+        return dict(total)
 
     @property
     def loss(self) -> float:

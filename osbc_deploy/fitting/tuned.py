@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from osbc_deploy.compress.network import Found, compress
 from osbc_deploy.compress.options import CompressionOptions
@@ -30,10 +30,18 @@ class Limits:
     cores : int
     words : float
         Of memory; infinite without a limit.
+    used : dict of int
+        Of each resource of a core that all layers share.
     """
 
     cores: int
     words: float = math.inf
+    used: Mapping[str, int] = field(default_factory=dict)
+
+    def keep(self, plan: Plan) -> bool:
+        """Return whether a plan keeps them."""
+        within = all(plan.used.get(name, 0) <= most for name, most in self.used.items())
+        return within and plan.cores <= self.cores and plan.words <= self.words
 
 
 def tuned_plan(
@@ -84,7 +92,7 @@ def tuned_plan(
             found = costed(layer, apart, populations[name], job.chip, times, chosen.sparsity)
             found = replace(found, loss=chosen.loss)
             total = replace(plan, choices={**built, first: found})
-            if not found.fault and total.cores <= limits.cores and total.words <= limits.words:
+            if not found.fault and limits.keep(total):
                 built[first] = found
                 return layer, ()
             over = (f"{total.cores} cores, {total.words:,} words", found.fault)[bool(found.fault)]

@@ -146,7 +146,7 @@ def read_call(
 
 
 def _of_spikes(flow: Flow, output: Called, builder: Builder) -> None:
-    """Refuse an answer of nothing but potentials of neurons that fire; say where it is both."""
+    """Refuse an answer of nothing but potentials of neurons that fire."""
     neurons = builder.framework.neurons
     parts = [s for answer in flow.answers for s in _behind([answer], neurons)[0]]
     states = {s.state for s in parts if s.called is not None and s.called.name == output.name}
@@ -157,11 +157,6 @@ def _of_spikes(flow: Flow, output: Called, builder: Builder) -> None:
             "the spikes of such neurons, or potentials of those that never reset. Train with those "
             "at the end (snnTorch: reset_mechanism='none', norse: LICell) or with a linear layer, "
             "or have forward answer with spikes and see what accuracy these have",
-        )
-    elif True in states:
-        builder.note(
-            f"{output.name}: its spikes are the answer; the potentials beside them are reset when "
-            "it fires, and no class is read from them"
         )
 
 

@@ -38,11 +38,15 @@ class Timing:
         Relays between a convolution and its source, by projection.
     shown : dict of int
         How many steps later the host shows the input to a convolution, by projection.
+    latencies : dict of int
+        Of all projections, as :meth:`osbc_deploy.fixedpoint.network.FixedPointNetwork.latency`
+        counts them.
     """
 
     delays: Mapping[str, IntArray] = field(default_factory=dict)
     relays: Mapping[str, int] = field(default_factory=dict)
     shown: Mapping[str, int] = field(default_factory=dict)
+    latencies: Mapping[str, int] = field(default_factory=dict)
 
     def relays_of(self, network: Network) -> dict[str, int]:
         """Return how many relays repeat each population for all that hear them."""
@@ -69,11 +73,13 @@ def timing(network: Network) -> Timing:
     delays: dict[str, IntArray] = {}
     relays: dict[str, int] = {}
     shown: dict[str, int] = {}
+    latencies: dict[str, int] = {}
     offenders = []
     for projection in network.projections:
         wanted = projection.delay is not None and projection.delay.any()
         # Own time of a population starts with its first input; see FixedPointNetwork.latency.
         own = 1 + depth[projection.pre] - depth[projection.post]
+        latencies[projection.name] = own
         extra = np.atleast_1d(lateness(network, projection)) - own
         if not extra.any():
             continue
@@ -95,9 +101,10 @@ def timing(network: Network) -> Timing:
         else:
             late = shown if projection.pre == INPUT else relays
             late[projection.name] = int(extra[0])
+            latencies[projection.name] += int(extra[0])
     if offenders:
         raise ChipLimitError("network: projections the chip cannot deliver in time", offenders)
-    return Timing(delays, relays, shown)
+    return Timing(delays, relays, shown, latencies)
 
 
 def _size(network: Network, name: str) -> int:

@@ -130,14 +130,16 @@ def _(result: FitResult) -> list[str]:
         for name, value in (
             ("cores", budget.cores),
             ("bytes", budget.memory),
+            ("bytes of flash", budget.flash),
+            ("bytes of RAM", budget.ram),
+            ("instructions a step", budget.instructions),
             ("accuracy drop", budget.accuracy_drop),
         )
         if value is not None
     ]
     lines = [_title("Fit", result.deployment)]
     lines.append(f"budget: {', '.join(limits) or 'the cores of the target'}")
-    built = "as predicted" if result.as_predicted else "NOT as predicted"
-    lines.append(f"plan: {plan.cores:,} cores, loss {plan.loss:.4f}, built {built}")
+    lines.append(f"plan: {plan.cores:,} cores, loss {plan.loss:.4f}, built {result.prediction}")
     lines.append(f"front: {len(result.front)} plans")
     report = build_report(result.deployment)
     return [*lines, memory_line(report), accuracy_line(report), fidelity_line(report)]

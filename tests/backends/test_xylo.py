@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ import pytest
 from osbc_backend_lava import BACKEND as LAVA
 from osbc_backend_xylo import BACKEND
 from osbc_deploy.backends import run_backend
-from osbc_deploy.errors import BackendError
+from osbc_deploy.errors import BackendError, UnsupportedModelError
+from osbc_deploy.exporting import export
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.testing import random_networks
 from osbc_deploy.testing.xylo import xylo_cases
@@ -107,3 +110,29 @@ def test_a_backend_of_another_arithmetic_is_not_given_the_network() -> None:
     other = random_networks(1)[0]
     with pytest.raises(BackendError, match="'xylo': computes the arithmetic of xylo.*loihi"):
         run_backend(BACKEND, other.network, other.spikes, time_limit=60)
+
+
+def test_an_export_holds_the_arguments_of_rockpools_from_specification(tmp_path: Path) -> None:
+    case = next(c for c in xylo_cases(20) if "two hidden" in c.features)
+    told = export(case.network, tmp_path / "xylo.json", format="xylo")
+    whole = json.loads((tmp_path / "xylo.json").read_text())
+    given = {k: np.array(v) for k, v in whole["specification"].items() if k != "aliases"}
+    first, second, output = case.network.populations
+    inputs, hidden = case.network.input_shape[0], first.size + second.size
+    assert (told.facts["inputs"], told.facts["hidden"]) == (inputs, hidden)
+    # Names and shapes as its documentation gives them, sources first.
+    assert given["weights_in"].shape == (inputs, hidden)
+    assert given["weights_rec"].shape == (hidden, hidden)
+    assert given["weights_out"].shape == (hidden, output.size)
+    assert np.abs(given["weights_rec"]).max() <= 128
+    for name, register in (("dash_syn", "du"), ("dash_mem", "dv"), ("threshold", "vth")):
+        both = np.concatenate([getattr(first, register), getattr(second, register)])
+        assert given[name].tolist() == both.tolist()
+        assert given[f"{name}_out"].tolist() == getattr(output, register).tolist()
+    way = next(q for q in case.network.projections if (q.pre, q.post) == ("hidden 0", "hidden 1"))
+    real = way.connection.weight.T.astype(np.int64) * 2.0**way.weight_exp
+    stored = given["weights_rec"][: first.size, first.size :] << given["weight_shift_rec"]
+    assert np.array_equal(stored, real)
+    assert whole["specification"]["aliases"] == [[]] * hidden
+    with pytest.raises(UnsupportedModelError, match="'image' holds integers of loihi"):
+        export(case.network, tmp_path / "x.img", format="image")

@@ -12,6 +12,9 @@ from osbc_deploy.errors import TargetError
 
 def test_shipped_targets_load_and_every_number_has_a_source() -> None:
     assert set(target_names()) == {
+        "cortex-m0plus",
+        "cortex-m4",
+        "cortex-m7",
         "hala-point",
         "kapoho-point",
         "loihi1",
@@ -21,6 +24,7 @@ def test_shipped_targets_load_and_every_number_has_a_source() -> None:
         "loihi2-netx",
         "loihi2-netx-sparse",
         "loihi2-sim",
+        "rv32imac",
         "speck",
         "xylo-audio2",
     }

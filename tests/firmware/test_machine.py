@@ -14,13 +14,21 @@ from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.testing import random_networks
 from osbc_deploy.testing.backends import engine_states
 
+SHORT = "-DOSBC_LONG_MULTIPLY=0"
+"""As for a core that does not multiply to 64 bits."""
 
-@pytest.mark.parametrize("name", MACHINES)
-def test_one_program_computes_the_engines_bits(name: str, formats: NumberFormats) -> None:
+
+SANITIZE = ("-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
+
+
+@pytest.mark.parametrize(("name", "option"), [*((n, "-O2") for n in MACHINES), ("host-c", SHORT)])
+def test_one_program_computes_the_engines_bits(
+    name: str, option: str, formats: NumberFormats
+) -> None:
     machine = MACHINES[name]
     if machine.missing:
         pytest.skip(f"{', '.join(machine.missing)} cannot be found")
-    with built(machine) as program:
+    with built(machine, (option, *SANITIZE) if name == "host-c" else (option,)) as program:
         for case in random_networks(3, formats, start=5):
             blob = write_blob(case.network, lay_out(case.network))
             done = program.run(blob, case.spikes, states=True, count=machine.counts)

@@ -37,7 +37,7 @@ def _accept(name: str, plugin: Any) -> type[MemoryBase]:
 MEMORY_MODELS: Group[type[MemoryBase]] = Group(
     "osbc_deploy.memory_models",
     "memory model",
-    ("records", "chunks", "tables", "shared"),
+    ("records", "chunks", "tables", "shared", "runtime"),
     _accept,
     TargetError,
 )

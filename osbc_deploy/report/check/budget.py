@@ -14,7 +14,7 @@ from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.parsing import read_toml
 from osbc_deploy.report.measures import layer_measures, totals
 
-__all__ = ["Budget", "LimitResult", "check_report", "read_budget"]
+__all__ = ["Budget", "LimitResult", "check_report", "read_budget", "with_limits"]
 
 Kind = Literal["resource", "quality"]
 Count = Annotated[int, Field(ge=0)]
@@ -32,6 +32,10 @@ class Limits(_Table):
     ----------
     cores, memory_bytes : int
         The most the network may use.
+    flash, ram : int
+        The most bytes on a microcontroller.
+    instructions : int
+        The most that any step of the calibration samples may take there, as modelled.
     accuracy_floor : float
         The least accuracy in fixed point, 0 to 1.
     accuracy_drop : float
@@ -43,6 +47,9 @@ class Limits(_Table):
 
     cores: Count | None = None
     memory_bytes: Count | None = None
+    flash: Count | None = None
+    ram: Count | None = None
+    instructions: Count | None = None
     accuracy_floor: Share | None = None
     accuracy_drop: Share | None = None
     mismatched_spikes: Count | None = None
@@ -109,6 +116,25 @@ class Budget(_Table):
         if self.resources or self.growth.limited or any(value is not None for value in limits):
             return self
         raise ValueError("there is no limit in it; give one, such as cores")
+
+
+def with_limits(budget: Budget | None, limits: Mapping[str, int | None]) -> Budget:
+    """Return a budget with limits of the whole network beside, or instead of, its own.
+
+    Raises
+    ------
+    UsageError
+        When there is neither.
+    """
+    asked = {name: value for name, value in limits.items() if value is not None}
+    if budget is None and not asked:
+        raise UsageError(
+            "check: there is no limit to keep. Give --budget FILE.toml, --flash, --ram or "
+            "--instructions."
+        )
+    if budget is None:
+        return Budget(schema=1, budget=Limits(**asked))
+    return budget.model_copy(update={"budget": budget.budget.model_copy(update=asked)})
 
 
 @dataclass(frozen=True)
@@ -217,6 +243,10 @@ def _network(report: Mapping[str, Any], limits: Limits) -> Iterator[LimitResult]
         yield _at_most("cores", whole["cores"], limits.cores)
     if limits.memory_bytes is not None:
         yield _at_most("memory", whole["memory_bytes"], limits.memory_bytes, " B")
+    for name, unit in (("flash", " B"), ("ram", " B"), ("instructions", " a step")):
+        limit = getattr(limits, name)
+        if limit is not None:
+            yield _at_most(name, _on_processor(report, name), limit, unit)
     if limits.accuracy_floor is not None:
         actual = _accuracy(report, "fixed_point")
         missing = limits.accuracy_floor - actual
@@ -232,6 +262,20 @@ def _network(report: Mapping[str, Any], limits: Limits) -> Iterator[LimitResult]
     if limits.accuracy_drop is not None:
         drop = _accuracy(report, "float") - _accuracy(report, "fixed_point")
         yield _drop("accuracy drop", drop, limits.accuracy_drop)
+
+
+def _on_processor(report: Mapping[str, Any], name: str) -> int:
+    """Return the bytes or instructions of a step that a microcontroller needs."""
+    steps = report["operations"].get("instructions")
+    used = [
+        core["resources"][name]["used"] for core in report["cores"] if name in core["resources"]
+    ]
+    if (steps if name == "instructions" else used) in (None, []):
+        raise UsageError(
+            f"[budget] {name}: target {report['target']['name']!r} is no microcontroller, so the "
+            "report counts none. Deploy with --target cortex-m4 or another of them."
+        )
+    return math.ceil(steps["worst"]) if name == "instructions" else sum(used)
 
 
 def _fidelity(report: Mapping[str, Any], limits: Limits) -> Iterator[LimitResult]:

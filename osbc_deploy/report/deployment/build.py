@@ -280,6 +280,19 @@ def _operations(deployment: Deployment) -> dict[str, Any]:
         "useful": sum(o.useful for o in deployment.operations.values()),
         "neuron_updates": updates,
         "energy": energy,
+    } | _instructions(deployment)
+
+
+def _instructions(deployment: Deployment) -> dict[str, Any]:
+    """Return the modelled instructions of a step, where the target says what operations take."""
+    target, steps = deployment.target, deployment.steps
+    if steps is None or target.instructions is None:
+        return {}
+    clock, cost = target.instructions.clock.value, target.instructions.costs.step
+    found = {name: getattr(steps, name) for name in ("typical", "worst", "bound")}
+    return {
+        "instructions": found
+        | {"clock_hz": clock, "grade": "modelled", "source": target.sources[cost.source]}
     }
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "accuracy_line",
     "cores_tables",
     "fidelity_line",
+    "fullest",
     "input_lines",
     "memory_line",
     "print_report",
@@ -54,6 +55,7 @@ def print_report(report: Report, console: Console, *, details: bool = True) -> N
     print_warnings(report["warnings"], console)
     _verdict(report, console)
     lines = [accuracy_line(report), fidelity_line(report), memory_line(report)]
+    lines += _steps(report["operations"])
     lines += [*_activity(report)] if details else []
     for line in [*lines, *input_lines(report), *_leftovers(report["cores"])]:
         console.print(terminal(line), soft_wrap=True)
@@ -226,6 +228,37 @@ def _activity(report: Report) -> list[str]:
     return lines
 
 
+def _steps(operations: Mapping[str, Any]) -> list[str]:
+    """Return what a step takes on a processor, as modelled; none where that is not known."""
+    if "instructions" not in operations:
+        return []
+    found = operations["instructions"]
+    typical, worst, bound = (found[name] for name in ("typical", "worst", "bound"))
+    clock = found["clock_hz"]
+    return [
+        f"instructions: {typical:,.0f} a step on average, {worst:,.0f} at most on the calibration "
+        f"samples, {bound:,.0f} if everything fired; {worst / clock * 1e3:,.3g} ms at "
+        f"{clock / 1e6:,.4g} MHz and one a cycle (modelled: {found['source']})"
+    ]
+
+
+def fullest(report: Report) -> tuple[int, str, float]:
+    """Return the core that comes closest to a limit, the resource, and the share used.
+
+    Layers may share a core.
+    """
+    used: Counter[tuple[int, str]] = Counter()
+    most: dict[tuple[int, str], int] = {}
+    for core in report["cores"]:
+        for name, resource in core["resources"].items():
+            used[core["core"], name] += resource["used"]
+            most[core["core"], name] = resource["max"]
+    (core, name), share = max(
+        ((key, used[key] / most[key]) for key in used), key=lambda pair: pair[1]
+    )
+    return core, name, share
+
+
 def input_lines(report: Report) -> list[str]:
     """Return what a graded input carries, in a sentence; none where it is spikes."""
     if "input" not in report:
@@ -314,14 +347,13 @@ def _verdict(report: Report, console: Console) -> None:
         else Text("DOES NOT FIT", style="bold red")
     )
     memory = report["memory"]
-    worst = max(report["cores"], key=lambda core: core["limiting_share"])
+    core, resource, share = fullest(report)
     console.print(
         Text("verdict: ")
         + verdict
         + terminal(
             f" {report['target']['name']}, {memory['cores_used']} of {memory['cores_available']} "
-            f"cores, fullest is core {worst['core']} ({resource_label(worst['limiting'])} "
-            f"{worst['limiting_share']:.0%})"
+            f"cores, fullest is core {core} ({resource_label(resource)} {share:.0%})"
         ),
         soft_wrap=True,
     )

@@ -26,6 +26,9 @@ def front_of(result: FitResult) -> dict[str, Any]:
         "budget": {
             "cores": result.budget.cores,
             "memory_bytes": result.budget.memory,
+            "flash_bytes": result.budget.flash,
+            "ram_bytes": result.budget.ram,
+            "instructions": result.budget.instructions,
             "accuracy_drop": result.budget.accuracy_drop,
         },
         "resource": result.resource,

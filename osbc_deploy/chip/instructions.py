@@ -1,0 +1,78 @@
+"""What steps take on a processor, as data of a target: instructions of each operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from osbc_deploy.chip.facts import Fact, Strict
+
+__all__ = ["Costs", "Instructions"]
+
+_Cost = Fact[Annotated[float, Field(ge=0, le=1e6)]]
+
+
+class Costs(Strict):
+    """Instructions of each operation of the C runtime.
+
+    Attributes
+    ----------
+    step, projection, kernel, population, block : Fact
+        Of a step itself, of each projection in it (of a convolution more), of each population, and
+        of each run of neurons that share their registers.
+    word, busy_word, number : Fact
+        Four sources that are looked at together, more where any of them fires, and one that is
+        looked at alone.
+    listed_spike, row_spike, kernel_spike, tap : Fact
+        A spike on its way through lists, rows or a kernel, and each place of a kernel it reaches.
+    listed, in_a_row, apart, late : Fact
+        A synapse of each: in a list, in a row, of a kernel, and with a delay.
+    idle, neuron, current, varied, more, spike, settled : Fact
+        A neuron without input and state, any other; more where its current outlives a step, where
+        it has registers of its own, for each projection beyond the first, where it fires; and one
+        that takes the long way.
+    """
+
+    step: _Cost
+    projection: _Cost
+    kernel: _Cost
+    population: _Cost
+    block: _Cost
+    word: _Cost
+    busy_word: _Cost
+    number: _Cost
+    listed_spike: _Cost
+    row_spike: _Cost
+    kernel_spike: _Cost
+    tap: _Cost
+    listed: _Cost
+    in_a_row: _Cost
+    apart: _Cost
+    late: _Cost
+    idle: _Cost
+    neuron: _Cost
+    current: _Cost
+    varied: _Cost
+    more: _Cost
+    spike: _Cost
+    settled: _Cost
+
+    def of(self, operations: Mapping[str, float]) -> float:
+        """Return the instructions of so many operations of each name."""
+        return float(sum(getattr(self, name).value * n for name, n in operations.items()))
+
+
+class Instructions(Strict):
+    """How long a processor takes.
+
+    Attributes
+    ----------
+    clock : Fact
+        Instructions in a second, at one for each cycle.
+    costs : Costs
+    """
+
+    clock: Fact[Annotated[float, Field(gt=0, le=1e12)]]
+    costs: Costs

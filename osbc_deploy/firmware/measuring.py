@@ -1,0 +1,99 @@
+"""What the steps of a network take on the machines that are here: run, not modelled."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from osbc_deploy.arrays import IntArray
+from osbc_deploy.errors import BackendError
+from osbc_deploy.firmware.blob import write_blob
+from osbc_deploy.firmware.library import golden_input
+from osbc_deploy.firmware.machine import MACHINES, built, version_of
+from osbc_deploy.firmware.tables import lay_out
+from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
+
+__all__ = ["MeasuredSteps", "measure_steps"]
+
+
+@dataclass(frozen=True)
+class MeasuredSteps:
+    """The steps of some samples on one machine.
+
+    Attributes
+    ----------
+    machine, version : str
+        Its name, and what compiler and emulator say about themselves.
+    steps : int
+    instructions, most : float or None
+        Of a step on average, and of the longest; None where they cannot be counted.
+    microseconds : float or None
+        Of a step on average, reading its input from a file; None where the core is emulated.
+    equal : bool
+        Whether outputs were those of the engine.
+    """
+
+    machine: str
+    version: str
+    steps: int
+    instructions: float | None
+    most: float | None
+    microseconds: float | None
+    equal: bool
+
+    def __str__(self) -> str:
+        took = (
+            f"{self.microseconds:,.1f} us a step, its input from a file"
+            if self.instructions is None
+            else f"{self.instructions:,.0f} instructions a step, {self.most:,.0f} at most"
+        )
+        bits = "outputs equal the engine's" if self.equal else "outputs DIFFER from the engine's"
+        return f"measured on {self.machine}: {took}, {self.steps} steps; {bits} ({self.version})"
+
+
+def measure_steps(
+    network: FixedPointNetwork, samples: IntArray | None = None
+) -> list[MeasuredSteps]:
+    """Run samples on every machine that is here.
+
+    Parameters
+    ----------
+    network : FixedPointNetwork
+    samples : ndarray (n, T, *input_shape), optional
+        As the chip is given them; a few random rasters by default.
+
+    Raises
+    ------
+    BackendError
+        When there is no machine, or one fails.
+    """
+    here = [machine for machine in MACHINES.values() if not machine.missing]
+    if not here:
+        raise BackendError(
+            "--measure: neither gcc nor an emulated core is here. Install gcc, or "
+            "gcc-arm-none-eabi and qemu-system-arm."
+        )
+    given = golden_input(network) if samples is None else samples
+    blob, expected = write_blob(network, lay_out(network)), run(network, given).output
+    found = []
+    for machine in here:
+        with built(machine) as program:
+            start = time.perf_counter()
+            done = program.run(blob, given, count=machine.counts)
+            seconds = time.perf_counter() - start
+        taken, steps = done.instructions, given.shape[0] * given.shape[1]
+        found.append(
+            MeasuredSteps(
+                machine.name,
+                version_of(machine),
+                steps,
+                None if taken is None else float(taken.mean()),
+                None if taken is None else float(taken.max()),
+                seconds / steps * 1e6 if taken is None else None,
+                bool(np.array_equal(done.output, expected)),
+            )
+        )
+    return found

@@ -1,0 +1,127 @@
+"""Budgets of what all layers of a network share: flash, RAM and the instructions of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from osbc_deploy.chip.target import Target
+from osbc_deploy.errors import FitError, UsageError
+from osbc_deploy.fitting.remedies import advice
+from osbc_deploy.fitting.search import Candidate, Plan, front_over
+from osbc_deploy.options import FitBudget
+from osbc_deploy.progress import Progress, task
+
+__all__ = ["check_budget", "most_of", "quick_enough", "within_resources"]
+
+_RESOURCES = ("flash", "ram")
+
+
+def check_budget(budget: FitBudget, chip: Target) -> None:
+    """Refuse limits on what the chip does not count.
+
+    Raises
+    ------
+    UsageError
+        With all of them.
+    """
+    known = {name: name in chip.memory.limits() for name in _RESOURCES}
+    known["instructions"] = chip.instructions is not None
+    foreign = [f"--{name}" for name in known if getattr(budget, name) and not known[name]]
+    if foreign:
+        raise UsageError(
+            f"{', '.join(foreign)}: are of microcontrollers, and target {chip.name!r} is none. "
+            "Give --target cortex-m4 or another of them, or limit --cores and --memory."
+        )
+
+
+def most_of(budget: FitBudget, chip: Target) -> dict[str, int]:
+    """Return the most that may be taken of each resource that all layers share."""
+    if chip.memory.arrangement != "together":
+        return {}
+    asked = {name: getattr(budget, name, None) for name in chip.memory.limits()}
+    return {name: min(asked[name] or most, most) for name, most in chip.memory.limits().items()}
+
+
+def within_resources(
+    plans: Sequence[Plan],
+    candidates: Mapping[str, Sequence[Candidate]],
+    budget: FitBudget,
+    chip: Target,
+) -> list[Plan]:
+    """Return the plans that keep what all layers share.
+
+    Raises
+    ------
+    FitError
+        When none does.
+    """
+    feasible = list(plans)
+    for name, most in most_of(budget, chip).items():
+        left = [plan for plan in feasible if plan.used.get(name, 0) <= most]
+        if not left:
+            raise FitError(_over(feasible, candidates, chip, name, most))
+        feasible = left
+    return feasible
+
+
+def _over(
+    plans: Sequence[Plan],
+    candidates: Mapping[str, Sequence[Candidate]],
+    chip: Target,
+    name: str,
+    most: int,
+) -> str:
+    """Return what is over where no plan keeps a resource."""
+    least = min(plans, key=lambda plan: plan.used[name])
+    needed = least.used[name]
+    head = f"nothing fits {most:,} of {name} on {chip.name}: "
+    if name == "flash":
+        # Words of a microcontroller are its flash.
+        return head + "\n" + advice(least, candidates, chip, "words", most)
+    layer, largest = max(least.choices.items(), key=lambda pair: pair[1].used[name])
+    return (
+        f"{head}{needed:,} needed at least ({needed - most:,} over), most of it by layer {layer} "
+        f"({largest.used[name]:,}), which neither sparsity nor bits change. Give the network fewer "
+        "neurons, or take a larger chip."
+    )
+
+
+def quick_enough(
+    plans: Sequence[Plan],
+    most: int | None,
+    instructions: Callable[[Plan], float],
+    progress: Progress,
+) -> list[Plan]:
+    """Return the plans that take no more instructions than allowed, as far as that is known.
+
+    Fewer words are taken to need fewer instructions, so the most words that keep the limit are
+    found by bisection. Without a limit, all do.
+
+    Raises
+    ------
+    FitError
+        When even the plan of fewest words takes more.
+    """
+    if most is None:
+        return list(plans)
+    front = front_over(plans, "words")
+    with task(progress, "instructions", int(np.ceil(np.log2(len(front)))) + 1):
+        least = instructions(front[0])
+        progress.advance()
+        if least > most:
+            raise FitError(
+                f"instructions: {least:,.0f} a step needed at least (modelled, the most of any "
+                f"calibration step), {most:,} allowed ({least - most:,.0f} over). Allow more, or "
+                "give the network fewer neurons or spikes."
+            )
+        low, high = 0, len(front)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if instructions(front[middle]) <= most:
+                low = middle
+            else:
+                high = middle
+            progress.advance()
+    return front[: low + 1]
