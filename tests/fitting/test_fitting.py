@@ -158,9 +158,9 @@ def test_the_built_network_is_what_was_predicted(call: Any) -> None:
 
 
 def test_the_winner_is_tuned_within_the_budget(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = call(memory=7_000)
-    tuned = call(memory=7_000, tune=True)
-    assert tuned.deployment.mapping.bytes <= 7_000
+    plain = call(memory=7_500)
+    tuned = call(memory=7_500, tune=True)
+    assert tuned.deployment.mapping.bytes <= 7_500
     assert tuned.as_predicted
     for name, choice in tuned.plan.choices.items():
         built = tuned.deployment.compressed.projections[name]
@@ -173,7 +173,7 @@ def test_the_winner_is_tuned_within_the_budget(call: Any, monkeypatch: pytest.Mo
         return replace(costed(*arguments), words=10**9)
 
     monkeypatch.setattr("osbc_deploy.fitting.tuned.costed", dear)
-    kept = call.__wrapped__(memory=7_000, tune=True)
+    kept = call.__wrapped__(memory=7_500, tune=True)
     assert (kept.plan.words, kept.plan.loss) == (plain.plan.words, plain.plan.loss)
     assert network_digest(kept.deployment.lowered.network) == network_digest(
         plain.deployment.lowered.network
