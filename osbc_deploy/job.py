@@ -128,7 +128,7 @@ class Job:
     def dynamics(self) -> dict[str, LinearDynamics]:
         """What the chip makes of the neurons' linear systems, where that is another, by name."""
         formats = self.chip.number_formats
-        made = arithmetic_of(formats).dynamics
+        made = arithmetic_of(formats).lowering.dynamics
         return {} if made is None else {p.name: made(p, formats) for p in self.network.populations}
 
 
@@ -241,7 +241,7 @@ def prepare(
         check_graded(kept_apart(network).network)
         chip.check_input(opened)
     check_network(chip.exchange, network)
-    arithmetic_of(chip.number_formats).check_features(network)
+    arithmetic_of(chip.number_formats).lowering.check_features(network)
     asked = asked or Request()
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}

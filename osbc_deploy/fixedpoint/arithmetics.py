@@ -1,8 +1,8 @@
 """What neurons do to their integers in a step, as named models that a target file chooses.
 
 A model is an :class:`Arithmetic`: a specification in NumPy, what runs it fast, what its registers
-hold, and how a float network becomes its integers. `formats.arithmetic` of a network names it.
-Ours are found in the package, since no network can do without; others are entry points of the
+hold, and where it is said how a float network becomes its integers. `formats.arithmetic` of a
+network names it. Ours are found in the package, since no network can do without; others are entry points of the
 group ``osbc_deploy.arithmetics``.
 """
 
@@ -23,9 +23,17 @@ from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.neurons import LinearDynamics
 from osbc_deploy.plugins import Group
 
-__all__ = ["ARITHMETICS", "LOIHI", "Arithmetic", "Plan", "arithmetic_names", "arithmetic_of"]
+__all__ = [
+    "ARITHMETICS",
+    "LOIHI",
+    "Arithmetic",
+    "Lowering",
+    "Plan",
+    "arithmetic_names",
+    "arithmetic_of",
+]
 
-_OURS = {LOIHI: "osbc_deploy.lower.loihi", "xylo": "osbc_deploy.lower.xylo"}
+_OURS = {LOIHI: "osbc_deploy.fixedpoint.plain", "xylo": "osbc_deploy.fixedpoint.xylo"}
 
 
 class Plan(Protocol):
@@ -36,6 +44,30 @@ class Plan(Protocol):
 
     def run(self, signal: IntArray, traces: Traces) -> Mapping[str, Activity]:
         """Run samples (S, T, input size) and fill in what is wanted."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lowering:
+    """How a float network becomes the integers of an arithmetic.
+
+    Attributes
+    ----------
+    check_features : callable
+        Refuses a float network whose neurons cannot compute like this, by a ChipLimitError.
+    lower : callable
+        See :func:`osbc_deploy.lower.lowering.lower`, which calls it.
+    unmeasured : callable
+        See :func:`osbc_deploy.lower.lowering.unmeasured`.
+    dynamics : callable or None
+        ``dynamics(population, formats)`` returns the linear system that the chip makes of a float
+        population, whose kernel weights are compressed for; None where it is the neuron's own, up
+        to rounding.
+    """
+
+    check_features: Callable[[Network], None]
+    lower: Callable[..., Any]
+    unmeasured: Callable[..., Any]
+    dynamics: Callable[[Population, NumberFormats], LinearDynamics] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,17 +87,9 @@ class Arithmetic:
         ``plan(network, peak, given, strict=...)`` returns the :class:`Plan` of the same bits.
     faults : callable
         Returns a line for everything in a network that the registers cannot hold.
-    check_features : callable
-        Refuses a float network whose neurons cannot compute like this, by an
-        ChipLimitError.
-    lower : callable
-        See :func:`osbc_deploy.lower.lowering.lower`, which calls it.
-    unmeasured : callable
-        See :func:`osbc_deploy.lower.lowering.unmeasured`.
-    dynamics : callable or None
-        ``dynamics(population, formats)`` returns the linear system that the chip makes of a float
-        population, whose kernel weights are compressed for; None where it is the neuron's own, up
-        to rounding.
+    lowering_in : str
+        The module whose ``LOWERING`` is the :class:`Lowering` to these integers. By name, as
+        reading and running a network need neither it nor the solver that it imports.
     """
 
     name: str
@@ -73,10 +97,13 @@ class Arithmetic:
     run_plain: Callable[..., dict[str, Activity]]
     plan: Callable[..., Plan]
     faults: Callable[[FixedPointNetwork], list[str]]
-    check_features: Callable[[Network], None]
-    lower: Callable[..., Any]
-    unmeasured: Callable[..., Any]
-    dynamics: Callable[[Population, NumberFormats], LinearDynamics] | None = None
+    lowering_in: str
+
+    @property
+    def lowering(self) -> Lowering:
+        """How a float network becomes these integers."""
+        found: Lowering = import_module(self.lowering_in).LOWERING
+        return found
 
 
 def _accept(name: str, plugin: Any) -> Arithmetic:

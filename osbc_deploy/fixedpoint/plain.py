@@ -21,6 +21,7 @@ from osbc_deploy.fixedpoint.arithmetic import (
     wrap_accumulator,
     wrap_current,
 )
+from osbc_deploy.fixedpoint.arithmetics import LOIHI, Arithmetic, Plan
 from osbc_deploy.fixedpoint.connections.base import widest_sum
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
@@ -29,10 +30,11 @@ from osbc_deploy.fixedpoint.network import (
     FixedPopulation,
     FixedProjection,
 )
+from osbc_deploy.fixedpoint.ranges import faults
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
 from osbc_deploy.model.windows import Shape
 
-__all__ = ["run_plain", "work_of"]
+__all__ = ["ARITHMETIC", "run_plain", "work_of"]
 
 _NEURON_WORK = 100
 """What a neuron's step costs beside its synapses, in multiply-adds (measured)."""
@@ -176,3 +178,20 @@ class _Neurons:
 
 def _peak(values: IntArray) -> int:
     return max(int(values.max(initial=0)), -int(values.min(initial=0)))
+
+
+def _plan(network: FixedPointNetwork, peak: int, given: frozenset[str], *, strict: bool) -> Plan:
+    # Imported here: numba takes half a second, which reading a network need not.
+    from osbc_deploy.fixedpoint.compiled import plan_of
+
+    return plan_of(network, peak, given, strict=strict)
+
+
+ARITHMETIC = Arithmetic(
+    name=LOIHI,
+    most_spikes=1,
+    run_plain=run_plain,
+    plan=_plan,
+    faults=faults,
+    lowering_in="osbc_deploy.lower.loihi",
+)

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
+from osbc_deploy.fixedpoint.arithmetics import Arithmetic, Plan
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     INPUT,
@@ -37,6 +38,7 @@ from osbc_deploy.fixedpoint.ranges import faults as register_faults
 from osbc_deploy.fixedpoint.record import Activity, Traces
 
 __all__ = [
+    "ARITHMETIC",
     "MEMORIES",
     "MOST_SPIKES",
     "XYLO",
@@ -278,3 +280,21 @@ def _projection(p: FixedProjection, network: FixedPointNetwork) -> list[str]:
 
 def _listed(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
+
+
+def _plan(network: FixedPointNetwork, peak: int, given: frozenset[str], *, strict: bool) -> Plan:
+    # Imported here: numba takes half a second, which reading a network need not.
+    from osbc_deploy.fixedpoint.xylo_compiled import XyloPlan
+
+    del peak, strict
+    return XyloPlan(network, given)
+
+
+ARITHMETIC = Arithmetic(
+    name=XYLO,
+    most_spikes=max(MOST_SPIKES["hidden"], MOST_SPIKES["output"]),
+    run_plain=run_plain,
+    plan=_plan,
+    faults=faults,
+    lowering_in="osbc_deploy.lower.xylo",
+)

@@ -36,12 +36,11 @@ from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.data.samples import kind_of
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ChipLimitError
-from osbc_deploy.fixedpoint.arithmetics import LOIHI, Arithmetic, Plan
+from osbc_deploy.fixedpoint.arithmetics import Lowering
 from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.engine import Activity, run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation, FixedProjection
-from osbc_deploy.fixedpoint.plain import run_plain
 from osbc_deploy.fixedpoint.ranges import faults
 from osbc_deploy.lower.coding import (
     check_graded,
@@ -60,7 +59,7 @@ from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.notation import Readout
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["ARITHMETIC", "lower", "unmeasured"]
+__all__ = ["LOWERING", "lower", "unmeasured"]
 
 _FEWEST = 3
 """The largest payload that is left to real values, whatever the registers hold."""
@@ -352,20 +351,4 @@ def _note_clipping(
         )
 
 
-def _plan(network: FixedPointNetwork, peak: int, given: frozenset[str], *, strict: bool) -> Plan:
-    # Imported here: numba takes half a second, which reading a network need not.
-    from osbc_deploy.fixedpoint.compiled import plan_of
-
-    return plan_of(network, peak, given, strict=strict)
-
-
-ARITHMETIC = Arithmetic(
-    name=LOIHI,
-    most_spikes=1,
-    run_plain=run_plain,
-    plan=_plan,
-    faults=faults,
-    check_features=check_features,
-    lower=lower,
-    unmeasured=unmeasured,
-)
+LOWERING = Lowering(check_features=check_features, lower=lower, unmeasured=unmeasured)

@@ -78,7 +78,7 @@ def lower(
         When neurons need a feature the chip lacks, or projections cannot deliver in time, all of
         them listed.
     """
-    done: Lowered = arithmetic_of(formats).lower(
+    done: Lowered = arithmetic_of(formats).lowering.lower(
         compressed,
         calibration,
         formats,
@@ -102,5 +102,6 @@ def unmeasured(
 
     Its memory is that of the lowered layer.
     """
-    layer: Layer = arithmetic_of(formats).unmeasured(network, population, weights, times, formats)
+    made = arithmetic_of(formats).lowering.unmeasured
+    layer: Layer = made(network, population, weights, times, formats)
     return layer

@@ -77,9 +77,10 @@ def test_what_plugins_say_is_shown_as_text(command: str) -> None:
     entries = json.loads(told.output)
     found = entries if command == "backends" else entries["backends"]
     states = [(e["name"], e["package"].partition(" ")[0], e["ok"]) for e in found]
+    ours = [name for name, package, _ in states if package == "osbc-deploy"]
+    assert set(ours) > {"engine", "lava", "xylo", "host-c"}
     assert states[0] == ("engine", "osbc-deploy", True)
-    assert [name for name, *_ in states[1:3]] == ["lava", "xylo"]
-    assert states[3:] == [(ODD, "strange", False), ("gone", "strange", False),
+    assert states[len(ours) :] == [(ODD, "strange", False), ("gone", "strange", False),
                           ("engine", "strange", False)]  # fmt: skip
 
 

@@ -191,7 +191,8 @@ def test_fit_finds_a_plan_for_a_budget_or_says_what_is_over(user: Path) -> None:
         "--max-accuracy-drop 0.5 -o out"
     )
     assert provenance["seed"] == 0
-    budget = {"cores": None, "memory": None, "accuracy_drop": 0.5}
+    limits = ("cores", "memory", "flash", "ram", "instructions")
+    budget = {**dict.fromkeys(limits), "accuracy_drop": 0.5}
     assert provenance["options"]["budget"] == budget
     (user / "budget.toml").write_text("schema = 1\n[budget]\naccuracy_drop = 0.5\n")
     kept = osbc("check", "out", "--budget", "budget.toml", "--test", "data.npz", cwd=user)
@@ -463,9 +464,8 @@ def test_info_commands() -> None:
     assert "memory.pool_words" in shown.stdout
     assert "derived" in shown.stdout
     backends = json.loads(osbc("backends", "--json").stdout)
-    # That of Xylo can run where xylosim is installed.
-    found = {b["name"]: b["ok"] for b in backends if b["name"] != "xylo"}
-    assert found == {"engine": True, "lava": True}
+    # Others can run where a compiler, an emulator or xylosim is installed.
+    assert {b["name"] for b in backends if b["ok"]} >= {"engine", "lava"}
     doctor = osbc("doctor")
     assert doctor.returncode == 0
     assert "lava-nc 0.10.0" in doctor.stdout

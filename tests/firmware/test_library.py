@@ -355,7 +355,7 @@ def test_the_footprint_is_what_was_estimated(chain: Case, tmp_path: Path) -> Non
     # The structs that describe the tables come on top, a few hundred bytes for each.
     parts = len(chain.network.projections) + len(chain.network.populations)
     assert export.table_bytes <= found.tables <= export.table_bytes + 400 * (parts + 1)
-    assert 500 < found.code < 20_000
+    assert 500 < found.code < 40_000
     with pytest.raises(BackendError, match="no-such-gcc: is not installed. Install gcc"):
         measure(export, "no-such-gcc")
     source = export.folder / "osbc_net.c"
@@ -481,5 +481,5 @@ def test_what_was_built_is_replaced_and_what_was_written_beside_it_is_kept(
         export_c(chain.network, folder)
     assert (folder / "examples" / "mine.c").read_text() == "years"
     (folder / C_LIBRARY.marker).write_text("{}")
-    with pytest.raises(UsageError, match="c: holds Makefile, examples, libnet.a, other.c"):
+    with pytest.raises(UsageError, match=r"c: holds CMakeLists\.txt, Makefile, examples, "):
         export_c(chain.network, folder)

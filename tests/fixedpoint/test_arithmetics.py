@@ -17,7 +17,7 @@ from plugged import install
 
 TOY = """
 from dataclasses import replace
-from osbc_deploy.lower.loihi import ARITHMETIC as LOIHI
+from osbc_deploy.fixedpoint.plain import ARITHMETIC as LOIHI
 
 def silent(network, signal, traces, *, strict):
     seen = LOIHI.run_plain(network, signal, traces, strict=strict)

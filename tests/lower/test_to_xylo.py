@@ -12,12 +12,13 @@ from osbc_deploy.chip.target import load_target
 from osbc_deploy.compress import CompressionOptions, compress
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.xylo import faults
 from osbc_deploy.formats.folder import read_network, write_network
 from osbc_deploy.frameworks.norse.neurons import CubaLIF
 from osbc_deploy.frameworks.snntorch.neurons import Leaky, Synaptic
 from osbc_deploy.lower.lowering import lower
 from osbc_deploy.lower.shifts import shifts_for
-from osbc_deploy.lower.xylo import ARITHMETIC
+from osbc_deploy.lower.xylo import LOWERING
 from osbc_deploy.lower.xylo.features import check_features
 from osbc_deploy.model.graph import Dense, Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
@@ -94,13 +95,13 @@ def test_what_changed_is_said(tmp_path: Any) -> None:
     # The exponents of one memory are one register.
     odd = replace(done.network.projections[0], name="more", weight_exp=6)
     both = replace(done.network, projections=(*done.network.projections, odd))
-    assert any("share 1" in line for line in ARITHMETIC.faults(both))
+    assert any("share 1" in line for line in faults(both))
 
 
 def test_the_compression_is_for_the_kernel_of_the_shifts() -> None:
     population = Population("a", (2,), synaptic(0.7, 0.9))
-    assert ARITHMETIC.dynamics is not None
-    made = ARITHMETIC.dynamics(population, FORMATS)
+    assert LOWERING.dynamics is not None
+    made = LOWERING.dynamics(population, FORMATS)
     assert made.decay_u is not None
     assert set(made.decay_u.tolist()) <= {1 - 2.0**-k for k in range(16)}
     assert set(made.decay_v.tolist()) <= {1 - 2.0**-k for k in range(16)}
