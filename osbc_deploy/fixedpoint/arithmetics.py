@@ -2,8 +2,8 @@
 
 A model is an :class:`Arithmetic`: a specification in NumPy, what runs it fast, what its registers
 hold, and where it is said how a float network becomes its integers. `formats.arithmetic` of a
-network names it. Ours are found in the package, since no network can do without; others are entry points of the
-group ``osbc_deploy.arithmetics``.
+network names it. Ours are found in the package, since no network can do without; others are entry
+points of the group ``osbc_deploy.arithmetics``.
 """
 
 from __future__ import annotations
