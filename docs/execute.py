@@ -1,6 +1,6 @@
 """Run what the pages show, and put in what it prints: ``make docs-run``.
 
-    python docs/execute.py [--write] [--jobs N] [PAGE ...]
+    python docs/execute.py [--write] [PAGE ...]
 
 Each page is followed from an empty folder, from top to bottom. A block whose first line names a
 file (``# data.py``, ``/* main.c */``) is written there; any other block of ``sh`` or ``python`` is

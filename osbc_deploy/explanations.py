@@ -196,7 +196,7 @@ EXPLANATIONS: dict[str, Explanation] = {
     errors.UntrustedError.code: Explanation(
         "something that is not proven",
         "A signature, a key or a digest does not prove what it should. Nothing was installed.",
-        ("Check which key signed it: osbc-deploy release inspect FILE.",),
+        ("Check which key signed it, and which key the device trusts.",),
     ),
 }
 """By code, in their order in the reference."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -174,7 +174,15 @@ def map_network(network: FixedPointNetwork, target: Target) -> Mapping:
         When the chip does not take what the network's input carries.
     """
     target.check_input(network.input)
-    return map_layers(layers_of(network), target)
+    mapping = map_layers(layers_of(network), target)
+    ours = network.formats.arithmetic
+    if target.formats is None or ours == (theirs := target.formats.arithmetic):
+        return mapping
+    fault = (
+        f"network: its integers are those of {ours!r}, this chip computes with {theirs!r}. "
+        "Deploy the model for it"
+    )
+    return replace(mapping, faults=(fault, *mapping.faults))
 
 
 def layers_of(network: FixedPointNetwork) -> tuple[Layer, ...]:

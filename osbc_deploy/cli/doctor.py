@@ -38,6 +38,8 @@ _TOOLS = {
     "clang": "a C compiler measures an export on this machine",
     "arm-none-eabi-gcc": "measures an export for Cortex-M (Debian: gcc-arm-none-eabi)",
     "qemu-system-arm": "runs an export on an emulated Cortex-M (Debian: qemu-system-arm)",
+    "riscv64-unknown-elf-gcc": "compiles an export for RISC-V (Debian: gcc-riscv64-unknown-elf)",
+    "qemu-system-riscv32": "runs an export on an emulated RISC-V (Debian: qemu-system-misc)",
     "cmake": "builds an exported CMake package",
 }
 """Programs that some commands use where they are there, and what for."""
@@ -46,6 +48,7 @@ _TOOLS = {
 def _plugins() -> tuple[list[dict[str, Any]], bool]:
     """Return the plugins of all other kinds, and whether all of our own can be used."""
     from osbc_deploy.chip.memory import MEMORY_MODELS
+    from osbc_deploy.fixedpoint.arithmetics import ARITHMETICS
     from osbc_deploy.formats.format import listed_formats
     from osbc_deploy.frameworks.plugin import FRAMEWORKS, found_version
     from osbc_deploy.plugins import Listed
@@ -57,7 +60,8 @@ def _plugins() -> tuple[list[dict[str, Any]], bool]:
             remedy = f": {framework.plugin.install}" if framework.plugin.install else ""
             details[framework.name] = found or f"not installed{remedy}"
     listed: list[Listed[Any]]
-    listed = [*FRAMEWORKS.listed(), *listed_formats(), *MEMORY_MODELS.listed()]
+    listed = [*FRAMEWORKS.listed(), *listed_formats(), *MEMORY_MODELS.listed(),
+              *ARITHMETICS.listed()]  # fmt: skip
     entries = [
         {
             "kind": entry.kind,

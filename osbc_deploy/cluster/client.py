@@ -188,10 +188,11 @@ def on_this_machine(workers: int) -> Iterator[Team]:
         with cluster, Client(cluster, set_as_default=False) as client:
             try:
                 yield Team(client, max(1, cores() // workers))
-            finally:
-                # A worker that is just starting again cannot be closed.
-                with suppress(TimeoutError):
+            except ClusterError:
+                # A worker that died is just starting again, and cannot be closed before it has.
+                with suppress(TimeoutError, OSError):
                     client.wait_for_workers(workers, timeout=_GATHER)
+                raise
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
 import numpy as np
@@ -54,11 +55,12 @@ class RuntimeBackend:
         blob = write_blob(network, lay_out(network))
         each = read_blob(blob).state_bytes * spikes.shape[1]
         batch = max(1, _HELD // each)
-        parts = []
+        parts, ends = [], time.monotonic() + time_limit
         with built(self.machine) as program, task(progress, self.name, len(spikes)):
             for start in range(0, len(spikes), batch):
+                left = max(0.0, ends - time.monotonic())
                 done = program.run(
-                    blob, spikes[start : start + batch], states=True, time_limit=time_limit
+                    blob, spikes[start : start + batch], states=True, time_limit=left
                 )
                 parts.append(_parts(done, network, blob, states))
                 progress.advance(len(done.output))

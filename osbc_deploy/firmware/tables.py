@@ -13,7 +13,7 @@ from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.connections.base import widest_sum
-from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.formats import LOIHI, NumberFormats
 from osbc_deploy.fixedpoint.network import (
     INPUT,
     FixedPointNetwork,
@@ -151,8 +151,13 @@ def lay_out(network: FixedPointNetwork) -> FirmwareTables:
     Raises
     ------
     UnsupportedModelError
-        When numbers are out of the chip's range, or a sum may not fit 32 bits; all listed.
+        When numbers are out of range, a sum may not fit 32 bits, or the arithmetic is another.
     """
+    if (asked := network.formats.arithmetic) != LOIHI:
+        raise UnsupportedModelError(
+            f"network: the C runtime computes the integers of {LOIHI!r}, not those of {asked!r}",
+            remedy="Deploy the model for a target such as cortex-m4.",
+        )
     if wrong := faults(network):
         raise UnsupportedModelError(
             "network: numbers out of the format's range", wrong, "Deploy the model again."

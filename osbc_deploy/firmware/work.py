@@ -44,7 +44,7 @@ class StepCost:
     worst : float
         The most of any step of the samples.
     bound : float
-        If everything fired at once and every neuron took the long way.
+        If everything fired at once and every neuron took its longest way.
     samples, steps : int
         What they were counted on.
     """
@@ -74,7 +74,7 @@ def step_cost(network: FixedPointNetwork, spikes: IntArray, costs: Costs) -> Ste
         total = sum(getattr(costs, name).value * found for name, found in counts.items())
         totals.append(np.broadcast_to(total, batch.shape[:2]))
     found = np.concatenate(totals)
-    most = costs.of(_most(network, tables))
+    most = costs.of(_most(network, tables, costs))
     return StepCost(float(found.mean()), float(found.max()), most, *found.shape)
 
 
@@ -186,8 +186,8 @@ def _update(
         counts["current"] = counts["current"] + (size - idle - long)
 
 
-def _most(network: FixedPointNetwork, tables: FirmwareTables) -> dict[str, float]:
-    """Return more operations of each name than any step can take."""
+def _most(network: FixedPointNetwork, tables: FirmwareTables, costs: Costs) -> dict[str, float]:
+    """Return operations that take more than those of any step can."""
     counts: Counter[str] = Counter(_fixed(network, tables))
     connections = {p.name: p.connection for p in network.projections}
     sources = [INPUT, *(p.name for p in network.populations)]
@@ -195,7 +195,11 @@ def _most(network: FixedPointNetwork, tables: FirmwareTables) -> dict[str, float
         shape = network.shape_of(sources[part.pre])
         fired = np.ones((1, 1, int(np.prod(shape))), bool)
         _deliver(counts, part, connections[part.name], shape, fired)
-    counts["settled"] = counts["spike"] = sum(p.size for p in network.populations)
+    for q in tables.populations:
+        size = q.population.size
+        short = {"neuron": size, "current": size * q.keeps_u}
+        counts.update(max(short, {"settled": size}, key=costs.of))
+        counts["spike"] += size
     return {name: float(np.max(n)) for name, n in counts.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from osbc_deploy.chip.alone import map_alone, map_beside
@@ -15,6 +15,7 @@ from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.ranking import Ranking, ranking_work
 from osbc_deploy.compress.result import CompressedProjection
+from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.search import Candidate, Cost
 from osbc_deploy.lower.counting import Apart
@@ -32,6 +33,7 @@ __all__ = [
     "finer_sparsities",
     "layer_candidates",
     "layer_ranking",
+    "left_out",
 ]
 
 SPARSITIES = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
@@ -190,3 +192,16 @@ def costed(
         fault=misfits[0] if misfits else "",
         used=_used(mapping) if shared else {},
     )
+
+
+def left_out(problems: Sequence[LayerProblem]) -> Iterator[Deviation]:
+    """Say which points of the grid are too costly to try."""
+    for problem in problems:
+        missing = set(SPARSITIES) - set(affordable_sparsities(problem))
+        if missing and problem.compressible:
+            yield Deviation(
+                "compress",
+                problem.name,
+                f"too large to rank densely, so fit did not try {min(missing):.0%} to "
+                f"{max(missing):.0%} sparsity",
+            )

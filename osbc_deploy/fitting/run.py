@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,11 +25,11 @@ from osbc_deploy.errors import FidelityError, FitError
 from osbc_deploy.fitting.candidates import (
     BITS,
     SPARSITIES,
-    affordable_sparsities,
     cost_beside,
     finer_sparsities,
     layer_candidates,
     layer_ranking,
+    left_out,
 )
 from osbc_deploy.fitting.remedies import advice
 from osbc_deploy.fitting.resources import check_budget, most_of, quick_enough, within_resources
@@ -145,7 +145,7 @@ def fit(call: FitCall) -> FitResult:
     options = replace(options, dynamics=job.dynamics)
     shared = Shared(options.solver_memory)
     statistics = collect(job.network, job.typical.spikes, options, shared=shared, progress=progress)
-    notes = tuple(_left_out(statistics))
+    notes = tuple(left_out(statistics.problems))
     statistics = replace(statistics, deviations=statistics.deviations + notes)
     apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))
     times = timing(apart.network)
@@ -212,11 +212,12 @@ def fit(call: FitCall) -> FitResult:
         built, tuned = tuned_plan(
             plan, job, compressed.options, limits, apart, times, shared=shared, progress=progress
         )
-        if accuracy is None or accuracy.drop(tuned.network) <= accuracy.allowed:
+        over = _beyond(budget, job, tuned, accuracy)
+        if not over:
             plan = built
             compressed = replace(tuned, deviations=tuned.deviations + notes)
         else:
-            text = "tuned, the network would lose more samples than allowed, so it is not tuned"
+            text = f"tuned, the network would {over} than allowed, so it is not tuned"
             note = Deviation("compress", "all layers", text)
             compressed = replace(compressed, deviations=(*compressed.deviations, note))
     deployment = finish(job, compressed, progress=progress)
@@ -244,6 +245,17 @@ class _Layer:
         return grid, widths[max(0, place - 1) : place + 2]
 
 
+def _beyond(
+    budget: FitBudget, job: Job, tuned: CompressedNetwork, accuracy: _Accuracy | None
+) -> str:
+    """Return what a tuned network does beyond the budget: other codes fire other spikes."""
+    if accuracy is not None and accuracy.drop(tuned.network) > accuracy.allowed:
+        return "lose more samples"
+    if budget.instructions is not None and _worst_step(job, tuned) > budget.instructions:
+        return "take more instructions in a step"
+    return ""
+
+
 def _worst_step(job: Job, compressed: CompressedNetwork) -> float:
     """Return the modelled instructions of the longest step of the calibration samples."""
     found = job.steps(lowered_for(job, compressed).network)
@@ -256,19 +268,6 @@ def _limits(budget: FitBudget, chip: Target) -> Limits:
     if budget.memory is None:
         return Limits(cores, used=used)
     return Limits(cores, budget.memory * 8 // chip.memory.word_bits.value, used)
-
-
-def _left_out(statistics: Statistics) -> Iterator[Deviation]:
-    """Say which points of the grid were too costly to try."""
-    for problem in statistics.problems:
-        missing = set(SPARSITIES) - set(affordable_sparsities(problem))
-        if missing and problem.compressible:
-            yield Deviation(
-                "compress",
-                problem.name,
-                f"too large to rank densely, so fit did not try {min(missing):.0%} to "
-                f"{max(missing):.0%} sparsity",
-            )
 
 
 def _no_plan(allowed: Mapping[str, Sequence[Candidate]], chip: Target) -> str:

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.errors import TargetError
+from osbc_deploy.errors import TargetError, UsageError
 from osbc_deploy.fixedpoint.formats import LOIHI, NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.record import Activity, Traces
@@ -142,4 +142,9 @@ def _loaded(name: str) -> Arithmetic:
     if name in _OURS:
         found: Arithmetic = import_module(_OURS[name]).ARITHMETIC
         return found
+    if name not in ARITHMETICS.names():
+        raise UsageError(
+            f"arithmetic {name!r}: is not installed (found: {', '.join(arithmetic_names())}). "
+            "Install the package that registers it."
+        )
     return ARITHMETICS.load(name)

@@ -93,9 +93,9 @@ def run(
 
     arithmetic = arithmetic_of(network.formats)
     known = {
-        name: np.minimum(raster, arithmetic.most_spikes, dtype=np.uint8, casting="unsafe").reshape(
-            n, steps, sizes[name]
-        )
+        name: np.clip(raster, 0, arithmetic.most_spikes)
+        .astype(np.uint8, copy=False)
+        .reshape(n, steps, sizes[name])
         for name, raster in (given or {}).items()
     }
     first = n if keep is None else min(n, keep)

@@ -19,6 +19,7 @@ later as populations lie before it. With a bias, a population has moved by then.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -237,6 +238,12 @@ def faults(network: FixedPointNetwork) -> list[str]:
     for projection in network.projections:
         roles.setdefault(role(network, projection), []).append(projection)
         lines += _projection(projection, network)
+    pairs = Counter((p.pre, p.post) for p in network.projections)
+    lines += [
+        f"{post}: {count} projections from {pre}; two neurons have one synapse between them"
+        for (pre, post), count in pairs.items()
+        if count > 1
+    ]
     for found, projections in roles.items():
         shifts = sorted({p.weight_exp for p in projections})
         if len(shifts) > 1:

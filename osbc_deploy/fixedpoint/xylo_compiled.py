@@ -83,7 +83,7 @@ class XyloPlan:
             spikes[:] = 0
             for name in self.given:
                 start = self.depth[name] - 1
-                raster = traces.spikes[name][s][: steps + late - start]
+                raster = traces.spikes[name][s][: max(0, steps + late - start)]
                 spikes[start : start + steps, self.places[name]] = raster
             _core(
                 np.ascontiguousarray(signal[s], np.int32), self.weight, self.registers, self.most,

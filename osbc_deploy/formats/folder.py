@@ -196,7 +196,8 @@ def network_of(
     """
     given = dict(manifest["formats"])
     given["weight_bits"] = tuple(given["weight_bits"])
-    given.setdefault("arithmetic", LOIHI)
+    if not isinstance(given.setdefault("arithmetic", LOIHI), str):
+        raise ValueError("arithmetic is no name")
     if set(given) != {f.name for f in fields(NumberFormats)}:
         raise ValueError("number formats are incomplete")
     formats = NumberFormats(**given)

@@ -117,6 +117,8 @@ def reshaped(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
 def _indexed(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
     (source, given) = (sources[0], event.args[1])
     indices = given if isinstance(given, tuple) else (given,)
+    if not indices:
+        return [source]
     fixed = all(i is None or i is Ellipsis or isinstance(i, int | slice | list) for i in indices)
     if len(sources) > 1 or not fixed:
         return "takes a part of a signal that tensors choose; only fixed ones can be told"
@@ -203,6 +205,11 @@ def _widened(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
     steps = source.still and source.axes in (("N",), ("1", "N"))
     if steps and shape == (*follower.size(("T", "N")), *source.shape):
         return [replace(source, axes=("T", "N"), still=False)]
+    if steps and shape[1:] == (*follower.size(("N",)), *source.shape):
+        return (
+            f"{event.name} shows the input for {shape[0]} time steps, the samples have "
+            f"{follower.size(('T',))[0]}: give images without time, and --repeat {shape[0]}"
+        )
     sample = shape[lead:]
     if shape[:lead] != follower.size(source.axes) or len(sample) < len(source.shape):
         return f"{event.name} repeats time steps or samples"

@@ -33,5 +33,5 @@ def check_repeats(flow: Flow, neurons: tuple[type, ...], source: str) -> None:
         raise UnsupportedModelError(
             f"{source}: forward shows its input for {shown} time steps, the samples have "
             f"{flow.steps}",
-            remedy=f"Give --repeat {shown}.",
+            remedy=f"Give images without time, and --repeat {shown}.",
         )

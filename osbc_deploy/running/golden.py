@@ -42,11 +42,14 @@ def write_golden(ran: Ran, folder: Path, numbers: Sequence[int]) -> None:
     ------
     UsageError
         For more samples than a self-test can count, or a folder of someone else's.
+    UnsupportedModelError
+        For a network that no device loads.
     """
     if len(ran.samples) > _MOST:
         raise UsageError(
             f"golden: {len(ran.samples):,} samples, at most {_MOST:,} are possible. Pick some."
         )
+    ran.image.loaded()
     given, output = ran.image.network.input, np.ascontiguousarray(ran.output, "<i4")
     crcs = tuple(zlib.crc32(sample.tobytes()) for sample in output)
     n, steps = output.shape[:2]

@@ -15,9 +15,10 @@ from osbc_deploy.firmware.read import read_blob
 from osbc_deploy.firmware.restore import network_of
 from osbc_deploy.firmware.runtime import BLOB
 from osbc_deploy.firmware.tables import lay_out
-from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.formats import LOIHI, NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.folders import C_LIBRARY, RUNTIME
+from osbc_deploy.formats.folder import network_digest
 from osbc_deploy.formats.stored import read_stored
 from osbc_deploy.limits import read_bytes
 from osbc_deploy.release.manifest import MAGIC as RELEASE
@@ -62,6 +63,9 @@ class Image:
     @property
     def identity(self) -> str:
         """What tells it from others, in hexadecimal."""
+        if self.network.formats.arithmetic != LOIHI:
+            # No device of ours loads it.
+            return network_digest(self.network)
         identity: bytes = HEADER.unpack(self.loaded())["identity"]
         return identity.hex()
 

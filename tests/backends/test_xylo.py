@@ -14,9 +14,13 @@ import pytest
 from osbc_backend_lava import BACKEND as LAVA
 from osbc_backend_xylo import BACKEND
 from osbc_deploy.backends import run_backend
+from osbc_deploy.chip.mapping import map_network
+from osbc_deploy.chip.target import load_target
 from osbc_deploy.errors import BackendError, UnsupportedModelError
 from osbc_deploy.exporting import export
+from osbc_deploy.firmware.tables import lay_out
 from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.xylo import faults
 from osbc_deploy.testing import random_networks
 from osbc_deploy.testing.xylo import xylo_cases
 
@@ -47,6 +51,19 @@ def test_the_engine_and_its_specification_compute_what_xylosim_does() -> None:
     assert saturations > 1000
     assert several > 1000
     assert {"biases", "recurrent", "input counts", "two hidden", "strong", "calm"} <= seen
+
+
+def test_what_it_is_not_computed_by() -> None:
+    network = next(xylo_cases(1, start=1)).network
+    with pytest.raises(UnsupportedModelError, match="computes the integers of 'loihi', not those"):
+        lay_out(network)
+    for name in ("loihi2", "cortex-m4"):
+        mapping = map_network(network, load_target(name))
+        assert not mapping.fits
+        assert "its integers are those of 'xylo'" in mapping.faults[0]
+    first = network.projections[0]
+    twice = replace(network, projections=(*network.projections, replace(first, name="twin")))
+    assert any("2 projections from" in line for line in faults(twice))
 
 
 @simulated

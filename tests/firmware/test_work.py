@@ -78,6 +78,18 @@ def test_operations_are_those_counted_by_hand(formats: NumberFormats) -> None:
     assert (done.bound, done.samples, done.steps) == (everything, 1, 3)
 
 
+@pytest.mark.parametrize("name", sorted({m.core for m in MACHINES.values() if m.core}))
+def test_no_step_takes_more_than_the_bound(name: str, formats: NumberFormats) -> None:
+    instructions = load_target(name).instructions
+    assert instructions is not None
+    assert all(
+        getattr(instructions.costs, cost).value > 1 for cost in ("late", "number", "settled")
+    )
+    for case in random_networks(25, formats, start=3000):
+        done = step_cost(case.network, case.spikes, instructions.costs)
+        assert done.typical <= done.worst <= done.bound, case
+
+
 @pytest.mark.parametrize("name", [n for n, m in MACHINES.items() if m.counts])
 def test_the_model_keeps_close_to_what_qemu_counts(name: str, formats: NumberFormats) -> None:
     machine = MACHINES[name]

@@ -480,7 +480,7 @@ def test_images_that_forward_shows_by_itself(model: Any, shape: Any, readout: st
     ours = run.output.mean(1) if readout else run.output.swapaxes(0, 1)
     assert np.allclose(ours, wanted, rtol=0, atol=1e-9)
     if isinstance(model, Still):
-        with pytest.raises(UnsupportedModelError, match="Give --repeat 5"):
+        with pytest.raises(UnsupportedModelError, match="images without time, and --repeat 5"):
             imported(model, x[:, :4])
 
 
