@@ -1,4 +1,4 @@
-# osbc-deploy for the CPU, at the versions of constraints.txt: docker build -t osbc-deploy .
+# osbc-deploy at the versions of constraints.txt: docker build -t osbc-deploy .
 # --build-arg PIP_EXTRA_INDEX_URL=... names the index that has PyTorch's build for the CPU.
 FROM python:3.11-slim-bookworm
 
@@ -14,5 +14,5 @@ RUN pip install --no-cache-dir --constraint /src/constraints.txt "/src[$EXTRAS]"
     && rm -rf /src
 RUN useradd --create-home user
 USER user
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["osbc-deploy"]

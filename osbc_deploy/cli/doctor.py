@@ -28,6 +28,7 @@ _EXTRAS = {
     "neurobench": "pip install 'osbc-deploy[neurobench]'",
     "pandas": "pip install 'osbc-deploy[pandas]'",
     "imgtool": "pip install 'osbc-deploy[mcuboot]'",
+    "xylosim": "see docs/xylo.md",
     "hypothesis": "pip install 'osbc-deploy[testing]'",
 }
 """Packages that add something, and what adds them."""
