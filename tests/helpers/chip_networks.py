@@ -30,7 +30,7 @@ def population(name: str, shape: tuple[int, ...], groups: int = 1) -> FixedPopul
 
 
 def network(
-    input_shape: tuple[int, ...], *layers: tuple[Any, FixedPopulation, int]
+    input_shape: tuple[int, ...], *layers: tuple[Any, FixedPopulation, int], chip: str = "loihi2"
 ) -> FixedPointNetwork:
     projections, pre = [], "input"
     for connection, post, bits in layers:
@@ -40,6 +40,6 @@ def network(
         input_shape,
         tuple(p for _, p, _ in layers),
         tuple(projections),
-        load_target("loihi2").number_formats,
+        load_target(chip).number_formats,
         "sum",
     )

@@ -19,20 +19,21 @@ def test_all_layers_share_the_one_core_of_xylo() -> None:
         (FixedDense(np.full((post, pre), 1)), population(f"p{i}", (post,)), 8)
         for i, (pre, post) in enumerate(shapes)
     ]
-    mapping = map_network(network((16,), *layers), target)
+    mapping = map_network(network((16,), *layers, chip=target.name), target)
     assert mapping.fits
     assert mapping.cores_used == 1
     layers[1] = (FixedDense(np.full((401, 600), 1)), population("p1", (401,)), 8)
     layers[2] = (FixedDense(np.full((9, 401), 1)), population("p2", (9,)), 8)
-    mapping = map_network(network((16,), *layers), target)
+    mapping = map_network(network((16,), *layers, chip=target.name), target)
     (hidden, outputs) = mapping.excesses()
     assert "hidden 1001 exceeds 1000 (1 over)" in hidden
     assert "outputs 9 exceeds 8 (1 over)" in outputs
 
 
 def test_a_network_needs_hidden_and_output_neurons() -> None:
-    net = network((4,), (FixedDense(np.eye(4, dtype=int)), population("a", (4,)), 8))
     target = load_target("xylo-audio2")
+    layer = (FixedDense(np.eye(4, dtype=int)), population("a", (4,)), 8)
+    net = network((4,), layer, chip=target.name)
     assert map_network(net, target).excesses() == [
         "chip: 1 layer of neurons, at least 2 are needed: hidden neurons, and outputs behind them "
         "(at_least_two_neuron_layers_needed)"
@@ -44,7 +45,8 @@ def test_a_network_needs_hidden_and_output_neurons() -> None:
 def test_only_hidden_neurons_are_recurrent_and_hear_the_input() -> None:
     eye = FixedDense(np.eye(4, dtype=int))
     late = FixedDense(np.eye(4, dtype=int), np.ones((4, 4)))
-    net = network((4,), (eye, population("a", (4,)), 8), (eye, population("b", (4,)), 8))
+    layers = ((eye, population(name, (4,)), 8) for name in "ab")
+    net = network((4,), *layers, chip="xylo-audio2")
     first, second = net.projections
 
     def excesses(pre: str, post: str, weights: FixedDense = eye) -> list[str]:
