@@ -23,7 +23,12 @@ def repacked(packed: bytes, epoch: int) -> bytes:
             member.mtime, member.uid, member.gid, member.uname, member.gname = epoch, 0, 0, "", ""
             member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
             member.pax_headers = {}
-            new.addfile(member, old.extractfile(member) if member.isfile() else None)
+            file = old.extractfile(member) if member.isfile() else None
+            if file is not None and member.name.endswith(".egg-info/SOURCES.txt"):
+                # Setuptools writes setup.cfg into an sdist, and lists it where it was there before.
+                text = file.read().replace(b"\nsetup.cfg\n", b"\n")
+                member.size, file = len(text), io.BytesIO(text)
+            new.addfile(member, file)
     return out.getvalue()
 
 
