@@ -89,9 +89,10 @@ def _machine() -> dict[str, Any]:
     """Return what decides how fast it is: cores, threads asked for, and the BLAS of NumPy."""
     import threadpoolctl
 
+    from osbc_deploy.cluster.spread import cores
+
     if _version("numpy") is not None:
         import numpy  # noqa: F401 - its libraries are listed once they are loaded
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(0)
     pools = [
         f"{pool['internal_api']} {pool['version'] or ''}, {pool['num_threads']} threads"
         + (f", {pool['architecture']}" if pool.get("architecture") else "")
@@ -99,7 +100,7 @@ def _machine() -> dict[str, Any]:
     ]
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "cores": len(cores) or os.cpu_count() or 1,
+        "cores": cores(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         "pools": pools,
     }

@@ -11,8 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from osbc_deploy.cluster.spread import cores
 from osbc_deploy.compress.kernels import subtract
-from osbc_deploy.compress.rows import cores
 from osbc_deploy.compress.work import Work
 
 __all__ = ["measured_pace"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from osbc_deploy.cluster.spread import cores
 from osbc_deploy.options import Compression
 
-__all__ = ["DEFAULT_MEMORY", "Workspace", "cores"]
+__all__ = ["DEFAULT_MEMORY", "Workspace"]
 
 T = TypeVar("T")
 
@@ -72,10 +72,3 @@ class Workspace:
 def _libraries() -> ThreadpoolController:
     """Return the libraries that are loaded, NumPy's among them: looking for them takes 3 ms."""
     return ThreadpoolController()
-
-
-def cores() -> int:
-    """Return the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

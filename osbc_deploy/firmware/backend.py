@@ -11,7 +11,7 @@ from osbc_deploy.arrays import IntArray
 from osbc_deploy.backends import Availability, BackendRun
 from osbc_deploy.firmware.blob import write_blob
 from osbc_deploy.firmware.machine import MACHINES, Machine, MachineRun, built, remedy, version_of
-from osbc_deploy.firmware.read import read_blob
+from osbc_deploy.firmware.read import Blob, read_blob
 from osbc_deploy.firmware.tables import lay_out
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.progress import Progress, task
@@ -53,7 +53,8 @@ class RuntimeBackend:
     ) -> BackendRun:
         """Run samples; see :class:`osbc_deploy.backends.Backend`."""
         blob = write_blob(network, lay_out(network))
-        each = read_blob(blob).state_bytes * spikes.shape[1]
+        loaded = read_blob(blob)
+        each = loaded.state_bytes * spikes.shape[1]
         batch = max(1, _HELD // each)
         parts, ends = [], time.monotonic() + time_limit
         with built(self.machine) as program, task(progress, self.name, len(spikes)):
@@ -62,7 +63,7 @@ class RuntimeBackend:
                 done = program.run(
                     blob, spikes[start : start + batch], states=True, time_limit=left
                 )
-                parts.append(_parts(done, network, blob, states))
+                parts.append(_parts(done, network, loaded, states))
                 progress.advance(len(done.output))
         return BackendRun(
             {n: np.concatenate([p.spikes[n] for p in parts]) for n in parts[0].spikes},
@@ -73,12 +74,12 @@ class RuntimeBackend:
 
 
 def _parts(
-    done: MachineRun, network: FixedPointNetwork, blob: bytes, wanted: Collection[str]
+    done: MachineRun, network: FixedPointNetwork, blob: Blob, wanted: Collection[str]
 ) -> BackendRun:
     """Return the populations' parts of the state buffer; a current that is not kept is left out."""
     states = np.zeros(0, np.int32) if done.states is None else done.states
     spikes, u, v = {}, {}, {}
-    for p, part in zip(network.populations, read_blob(blob).populations, strict=True):
+    for p, part in zip(network.populations, blob.populations, strict=True):
         at = part.fields["state"] + p.size * part.fields["keeps_u"]
         if p.spiking:
             fired = np.ascontiguousarray(states[..., at + p.size : at + p.size - (-p.size // 4)])

@@ -18,8 +18,10 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 
 __all__ = ["MeasuredSteps", "measure_steps"]
 
-_MORE = 50
-"""Times that samples are run again to time them on this computer."""
+_TIMED = 200
+"""Samples that are run to time one on this computer, at least."""
+_HELD = 2**26
+"""Bytes that samples may take to be as many."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def measure_steps(
     for machine in here:
         with built(machine) as program:
             done = program.run(blob, given, count=machine.counts)
-            seconds = None if machine.counts else _seconds_of(program, blob, given)
+            seconds = None if machine.counts else _seconds_a_step(program, blob, given)
         taken, steps = done.instructions, given.shape[0] * given.shape[1]
         found.append(
             MeasuredSteps(
@@ -94,20 +96,23 @@ def measure_steps(
                 steps,
                 None if taken is None else float(taken.mean()),
                 None if taken is None else float(taken.max()),
-                None if seconds is None else seconds / steps * 1e6,
+                None if seconds is None else seconds * 1e6,
                 bool(np.array_equal(done.output, expected)),
             )
         )
     return found
 
 
-def _seconds_of(program: Program, blob: bytes, samples: IntArray) -> float:
-    """Return how long samples take: more of them less few, which leaves out starting a process."""
+def _seconds_a_step(program: Program, blob: bytes, samples: IntArray) -> float:
+    """Return how long a step takes: many samples less one, which leaves out starting a process."""
 
     def seconds(given: IntArray) -> float:
         start = time.perf_counter()
         program.run(blob, given)
         return time.perf_counter() - start
 
-    few = min(seconds(samples) for _ in range(3))
-    return max(0.0, seconds(np.concatenate([samples] * (_MORE + 1))) - few) / _MORE
+    # One after the other again where there are few: memory that the samples took, a few times.
+    again = range(max(len(samples), min(_TIMED, _HELD // max(1, int(samples[0].nbytes))), 2))
+    many = samples[[number % len(samples) for number in again]]
+    one = min(seconds(samples[:1]) for _ in range(3))
+    return float(max(0.0, seconds(many) - one) / ((len(many) - 1) * samples.shape[1]))
