@@ -11,6 +11,7 @@ from osbc_deploy.chip.mapping import Mapping as ChipMapping
 from osbc_deploy.chip.place import Placement
 from osbc_deploy.chip.target import Target
 from osbc_deploy.chip.traffic import Operations
+from osbc_deploy.chip.unpruned import Footprint, footprint
 from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.fidelity import Fidelity
@@ -37,6 +38,8 @@ class Deployment(Saved):
     lowered : Lowered
         Holds the fixed-point network.
     mapping : ChipMapping
+    unpruned : Footprint
+        What the same network would take with all weights and neurons, in the same bits.
     placement : Placement or None
         None for a chip without a mesh, or when it does not fit.
     operations : dict of Operations
@@ -60,6 +63,7 @@ class Deployment(Saved):
     compressed: CompressedNetwork
     lowered: Lowered
     mapping: ChipMapping
+    unpruned: Footprint
     placement: Placement | None
     operations: Mapping[str, Operations]
     accuracy: Accuracy
@@ -74,6 +78,11 @@ class Deployment(Saved):
     def fits(self) -> bool:
         """Whether the network fits the chip."""
         return self.mapping.fits
+
+    @property
+    def footprint(self) -> Footprint:
+        """What the network takes on the chip."""
+        return footprint(self.mapping, self.target)
 
     @property
     def deviations(self) -> tuple[Deviation, ...]:

@@ -17,10 +17,13 @@ from osbc_deploy.chip.mapping import layers_of, map_layers
 from osbc_deploy.chip.place import place
 from osbc_deploy.chip.pooling import counted_poolings
 from osbc_deploy.chip.traffic import operations, traffic
+from osbc_deploy.chip.unpruned import unpruned
+from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.compress.shared import Shared
+from osbc_deploy.compress.thinning import Thinned, thinned, worths
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity, compare
 from osbc_deploy.fixedpoint.coding import InputSeen
@@ -29,6 +32,7 @@ from osbc_deploy.job import Job, VerbCall, prepare, verb
 from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.lowering import Lowered, lower
 from osbc_deploy.lower.timing import timing
+from osbc_deploy.lower.unheard import without_idle
 from osbc_deploy.model.graph import INPUT
 from osbc_deploy.model.readout import classes_of
 from osbc_deploy.options import DeployOptions
@@ -88,6 +92,13 @@ def compressed_for(
     """
     options = CompressionOptions.of(asked, scale_groups=job.scale_groups, dynamics=job.dynamics)
     options = replace(options, threads=threads)
+    if asked.remove_neurons:
+        less = without_neurons(job, options, asked.remove_neurons, progress)
+        smaller = replace(job, network=less.network)
+        # What is removed with neurons counts: as many weights stay as without.
+        stay = min(1.0, (1.0 - asked.sparsity) * job.network.weights / less.network.weights)
+        rest = replace(asked, remove_neurons=0.0, sparsity=1.0 - stay)
+        return less.whole(compressed_for(smaller, rest, progress, threads=threads))
     apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))
     populations = {p.name: p for p in apart.network.populations}
     times = timing(apart.network)
@@ -106,9 +117,20 @@ def compressed_for(
     )
 
 
+def without_neurons(
+    job: Job, options: CompressionOptions, share: float, progress: Progress
+) -> Thinned:
+    """Remove a share of the hidden neurons of a job's network."""
+    shared = Shared(options.solver_memory)
+    spikes = job.typical.spikes
+    found = collect(job.network, spikes, options, shared=shared, progress=progress)
+    values = worths(job.network, found.problems)
+    return thinned(job.network, spikes, options, values, share, shared=shared, progress=progress)
+
+
 def lowered_for(job: Job, compressed: CompressedNetwork, progress: Progress = SILENT) -> Lowered:
-    """Lower the compressed network of a job to the chip's integers."""
-    return lower(
+    """Lower the compressed network of a job to the chip's integers, without idle neurons."""
+    done = lower(
         compressed,
         job.typical.spikes,
         job.chip.number_formats,
@@ -117,6 +139,7 @@ def lowered_for(job: Job, compressed: CompressedNetwork, progress: Progress = SI
         readout=job.readout,
         progress=progress,
     )
+    return without_idle(done)
 
 
 def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILENT) -> Deployment:
@@ -146,12 +169,20 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
             time_limit=job.time_limit,
             progress=progress,
         )
+    counted = counted_poolings(job.network, job.chip, compressed.options)
+    before = unpruned(
+        compressed,
+        kept_apart(compressed.network, counted),
+        lowered.whole or lowered.network,
+        job.chip,
+    )
     return Deployment(
         target=job.chip,
         network=job.network,
         compressed=compressed,
         lowered=lowered,
         mapping=mapping,
+        unpruned=before,
         placement=placement,
         operations=operations(mapping, layers, spikes),
         accuracy=accuracy,

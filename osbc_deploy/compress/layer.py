@@ -29,11 +29,13 @@ from osbc_deploy.model.graph import Projection
 __all__ = [
     "Pruned",
     "Solver",
+    "full_hessian",
     "nearest",
     "prune_by_magnitude",
     "prune_layer",
     "quantize_layer",
     "rank_layer",
+    "settled_bias",
     "split",
 ]
 
@@ -150,7 +152,7 @@ def _patterned(
     by_input = pattern.kind == "inputs"
     unit = _channel_columns(problem) if by_input else 1
     found = [
-        input_order(W, _with_dead(d), unit) if by_input else output_order(W, _with_dead(d))
+        input_order(W, full_hessian(d), unit) if by_input else output_order(W, full_hessian(d))
         for W, d in pairs
     ]
     # A unit also pays for what it opens the way to, as in Path.value.
@@ -175,7 +177,7 @@ def _channel_columns(problem: LayerProblem) -> int:
     return found.pop() if len(found) == 1 else 1
 
 
-def _with_dead(d: DampedHessian) -> FloatArray:
+def full_hessian(d: DampedHessian) -> FloatArray:
     """Return the Hessian of all inputs; the dead ones have the damping alone."""
     least = max(float(np.diagonal(d.H).min(initial=1.0)) * 1e-9, 1e-300)
     H = np.eye(d.inputs) * least
@@ -364,7 +366,7 @@ def _measured(
         "pruned": _relative(problem, pruned.weights),
         "total": _relative(problem, weights),
     }
-    bias = _bias(problem, weights)
+    bias = settled_bias(problem, weights)
     found, start = [], 0
     for number, (projection, done) in enumerate(zip(problem.afferents, layer, strict=True)):
         stop = start + projection.connection.fan_in
@@ -382,7 +384,7 @@ def _measured(
     return tuple(found)
 
 
-def _bias(problem: LayerProblem, weights: FloatArray) -> FloatArray | None:
+def settled_bias(problem: LayerProblem, weights: FloatArray) -> FloatArray | None:
     """Return the bias that leaves no drift between the potentials, or None where it is fixed."""
     if not problem.free_bias:
         return None

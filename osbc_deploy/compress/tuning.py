@@ -42,7 +42,7 @@ from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.scene import HELD_OUT, Layer
 
-__all__ = ["CODED_WAYS", "FEW_BITS", "Trial", "tune", "tune_threshold"]
+__all__ = ["CODED_WAYS", "FEW_BITS", "Trial", "restored", "tune", "tune_threshold"]
 
 _PULLS = (1.0, 3.0, 10.0, 30.0)
 """Multiples of the damping that may hold the cross term's target to the weights as they were."""
@@ -243,6 +243,19 @@ def _posed(scene: Trial, variant: _Variant, fitted: Moments, held: Moments) -> L
         if loss < least:
             found, least = problem, loss
     return found
+
+
+def restored(scene: Trial) -> LayerProblem:
+    """Return the problem of bringing the float potential back from the spikes that arrive now.
+
+    What it approximates, its blocks, are weights that do so, held to the original ones as much as
+    leaves the least loss on the held-out samples.
+    """
+    fitted = _sum(scene, cross=True, starts=range(HELD_OUT - 1))
+    held = scene.moments(cross=True, part=slice(HELD_OUT - 1, None, HELD_OUT))
+    variant = _Variant(cross=True, free_bias=scene.has_bias)
+    variant = replace(variant, pull=_posed(scene, variant, fitted, held).pull)
+    return _stated(scene, variant, fitted + held)
 
 
 def _sum(scene: Trial, *, cross: bool, starts: Sequence[int]) -> Moments:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from osbc_deploy.arrays import InputArray
+from osbc_deploy.arrays import InputArray, IntArray
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.fixedpoint.arithmetics import arithmetic_of
@@ -36,11 +36,36 @@ class Lowered:
         Everything that was clipped, saturated or stored wider than asked.
     activity : dict of Activity
         Of every population on the calibration samples.
+    whole : FixedPointNetwork or None
+        With all neurons in, where some were left out; see :mod:`.unheard`.
+    kept : dict of ndarray of int
+        The neurons of a population that stayed, by their places in the whole one; populations that
+        lost none are left out.
     """
 
     network: FixedPointNetwork
     deviations: tuple[Deviation, ...]
     activity: dict[str, Activity]
+    whole: FixedPointNetwork | None = None
+    kept: Mapping[str, IntArray] = field(default_factory=dict)
+
+    def of_kept(self, activity: Mapping[str, Activity]) -> dict[str, Activity]:
+        """Return what the neurons that stayed went through, given that of all.
+
+        Peaks and overflows stay those of all.
+        """
+        return {
+            name: _restricted(seen, self.kept[name]) if name in self.kept else seen
+            for name, seen in activity.items()
+        }
+
+
+def _restricted(seen: Activity, kept: IntArray) -> Activity:
+    if not len(seen.counts):
+        return seen
+    steps = seen.neuron_steps // len(seen.counts) * len(kept)
+    counts = seen.counts[kept]
+    return replace(seen, spikes=int(counts.sum()), neuron_steps=steps, counts=counts)
 
 
 def lower(

@@ -92,14 +92,16 @@ def compare_stages(
         Neurons to draw, by population.
     """
     compressed, lowered = deployment.compressed, deployment.lowered.network
+    # Every neuron is compared; those that are left out change no bit of the others.
+    whole = deployment.lowered.whole or lowered
     stages: list[Stage] = [
         *float_stages(compressed, lowered.input),
-        FixedStage(_FIXED, lowered),
+        FixedStage(_FIXED, whole),
     ]
     changes = trials(compressed)
     own = {p.name for p in compressed.original.populations}
     # What lowering may add for the chip's sake has nothing in float to be compared with.
-    rest = {p.name: p.v_offset for p in lowered.populations if p.name in own}
+    rest = {p.name: p.v_offset for p in whole.populations if p.name in own}
     spiking = lowered.output.spiking
     total = _Totals()
     samples = job.evaluated
@@ -125,7 +127,11 @@ def compare_stages(
         )
     scores = _scores(total, samples.labels, bits, job.readout, spiking=spiking)
     return Verification(
-        deployment=replace(deployment, fidelity=_fidelity(bits, lowered), activity=total.activity),
+        deployment=replace(
+            deployment,
+            fidelity=_fidelity(bits, lowered),
+            activity=deployment.lowered.of_kept(total.activity),
+        ),
         scores=scores,
         steps=tuple(
             Step(name, a, b, total.propagated[name], total.isolated[name])

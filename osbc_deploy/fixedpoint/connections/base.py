@@ -7,8 +7,9 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
-from osbc_deploy.arrays import FloatArray, IntArray, frozen
+from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, frozen
 from osbc_deploy.model.connections.base import Kind
 from osbc_deploy.model.windows import Shape
 
@@ -58,6 +59,30 @@ class FixedConnection(Kind):
     def seen(self, shape: Shape, ranges: Ranges) -> Ranges:
         """Return the part of a source of `shape` that a slice of the result sees."""
         return tuple((0, size) for size in shape)
+
+    def heard(self, post: BoolArray, shape: Shape) -> BoolArray:
+        """Return which neurons (n_pre,) of a source of `shape` any of some neurons hears.
+
+        Parameters
+        ----------
+        post : ndarray of bool (n_post,)
+        shape : tuple of int
+        """
+        raise NotImplementedError
+
+    def bound(self, pre: BoolArray, post: BoolArray) -> tuple[BoolArray, BoolArray]:
+        """Return which units of its ends must stay for some to stay.
+
+        Parameters
+        ----------
+        pre, post : ndarray of bool (units,)
+            Neurons; of a convolution, channels.
+        """
+        return pre, post
+
+    def part(self, pre: BoolArray, post: BoolArray) -> Self:
+        """Return the connection between some units of its ends, as :meth:`bound` leaves them."""
+        raise NotImplementedError
 
     def by_delay(self, weight: NDArray[Any]) -> dict[int, Any]:
         """Return weights, dense or sparse, apart for each delay, for :meth:`total`."""

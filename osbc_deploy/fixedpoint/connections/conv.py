@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray
+from osbc_deploy.arrays import BoolArray, FloatArray
 from osbc_deploy.fixedpoint.connections.base import FixedConnection, Ranges
 from osbc_deploy.model.connections import Convolution
 from osbc_deploy.model.windows import Pair, Shape
@@ -61,6 +61,37 @@ class FixedConv(Convolution, FixedConnection):
             )
         ]
         return ((first * per_group, (last + 1) * per_group), *axes)
+
+    def heard(self, post: BoolArray, shape: Shape) -> BoolArray:
+        """Return which neurons (n_pre,) of a source of `shape` any of some neurons hears."""
+        found = np.zeros(shape, bool)
+        rows, cols = self.reached(shape)
+        targets = post.reshape(self.groups, -1, *self.output_shape(shape)[1:])
+        taps = self.by_input(self.weight != 0)
+        per_group = self.weight.shape[1]
+        for channel, tap in enumerate(taps):
+            into = targets[channel // per_group]
+            for i in range(tap.shape[0]):
+                for j in range(tap.shape[1]):
+                    any_of = into[tap[i, j]].any(axis=0)
+                    hits = any_of[rows[:, i][:, None], cols[:, j][None]]
+                    inside = (rows[:, i] >= 0)[:, None] & (cols[:, j] >= 0)[None]
+                    found[channel] |= hits & inside
+        return found.ravel()
+
+    def bound(self, pre: BoolArray, post: BoolArray) -> tuple[BoolArray, BoolArray]:
+        """Keep groups of channels whole, as all have as many."""
+        if self.groups == 1:
+            return pre, post
+        stay = pre.reshape(self.groups, -1).any(axis=1) | post.reshape(self.groups, -1).any(axis=1)
+        return np.repeat(stay, len(pre) // self.groups), np.repeat(stay, len(post) // self.groups)
+
+    def part(self, pre: BoolArray, post: BoolArray) -> FixedConv:
+        """Return the kernels from some channels to some."""
+        weight = self.weight[post]
+        if self.groups == 1:
+            return replace(self, weight=weight[:, pre])
+        return replace(self, weight=weight, groups=int(pre.sum()) // self.weight.shape[1])
 
     def total(self, spikes: FloatArray, weight: Any, shape: Shape) -> FloatArray:
         """Cross-correlate spikes (n, n_pre), one matrix product for each kernel offset."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from osbc_deploy.arrays import FloatArray, IntArray, frozen
+from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, frozen
 from osbc_deploy.fixedpoint.connections.base import FixedConnection
 from osbc_deploy.model.windows import Shape
 
@@ -63,6 +63,15 @@ class FixedDense(FixedConnection):
         if math.prod(shape) != self.weight.shape[1]:
             raise ValueError(f"weights for {self.weight.shape[1]} inputs, source of {shape}")
         return (len(self.weight),)
+
+    def heard(self, post: BoolArray, shape: Shape) -> BoolArray:
+        """Return which neurons (n_pre,) any of some neurons (n_post,) hears."""
+        return np.asarray((self.weight[post] != 0).any(axis=0))
+
+    def part(self, pre: BoolArray, post: BoolArray) -> FixedDense:
+        """Return the synapses from some neurons to some."""
+        delay = None if self.delay is None else self.delay[np.ix_(post, pre)]
+        return replace(self, weight=self.weight[np.ix_(post, pre)], delay=delay)
 
     def by_delay(self, weight: NDArray[Any]) -> dict[int, Any]:
         """Return weights apart for each delay: sparse, as all together are every synapse once."""

@@ -79,6 +79,7 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
                 for part, core in zip(counted["cores"], mapping.cores, strict=True)
             ],
             "memory": counted["memory"] | {"float_bytes": float_bytes},
+            "pruning": _pruning(deployment),
             "placement": _placement(deployment),
             "operations": _operations(deployment),
             "deviations": [asdict(deviation) for deviation in deployment.deviations],
@@ -116,6 +117,21 @@ def counted_parts(
                 for name, fact in target.facts().items()
                 if fact.grade == "assumed" and name.startswith("memory.")
             ],
+        },
+    }
+
+
+def _pruning(deployment: Deployment) -> dict[str, Any]:
+    """Return what the network takes, and what it would with all weights and neurons."""
+    whole = deployment.lowered.whole or deployment.lowered.network
+    smaller = {p.name: p.size for p in deployment.lowered.network.populations}
+    return {
+        "unpruned": asdict(deployment.unpruned),
+        "deployed": asdict(deployment.footprint),
+        "left_out": {
+            p.name: {"neurons": p.size, "left_out": p.size - smaller[p.name]}
+            for p in whole.populations
+            if p.size > smaller[p.name]
         },
     }
 

@@ -23,6 +23,7 @@ __all__ = [
     "memory_line",
     "print_report",
     "print_warnings",
+    "pruning_lines",
     "resource_label",
     "sides",
 ]
@@ -55,6 +56,7 @@ def print_report(report: Report, console: Console, *, details: bool = True) -> N
     print_warnings(report["warnings"], console)
     _verdict(report, console)
     lines = [accuracy_line(report), fidelity_line(report), memory_line(report)]
+    lines += pruning_lines(report)
     lines += _steps(report["operations"])
     lines += [*_activity(report)] if details else []
     for line in [*lines, *input_lines(report), *_leftovers(report["cores"])]:
@@ -257,6 +259,27 @@ def fullest(report: Report) -> tuple[int, str, float]:
         ((key, used[key] / most[key]) for key in used), key=lambda pair: pair[1]
     )
     return core, name, share
+
+
+def pruning_lines(report: Report) -> list[str]:
+    """Return what pruning bought on the target, in a sentence; none in a report without it."""
+    if "pruning" not in report:
+        return []
+    before, after = report["pruning"]["unpruned"], report["pruning"]["deployed"]
+    # Where all layers share a core, its resources say more than the sum in bytes.
+    names = list(after["used"]) or ["bytes"]
+    told = [
+        (
+            name.replace("_", " "),
+            {**before, **before["used"]}[name],
+            {**after, **after["used"]}[name],
+        )
+        for name in names
+    ]
+    told += [("neurons", before["neurons"], after["neurons"])]
+    told += [] if after["used"] else [("cores", before["cores"], after["cores"])]
+    parts = [f"{name} {was:,} -> {now:,}" for name, was, now in told]
+    return [f"pruning: {', '.join(parts)} (all weights and neurons in the same bits -> deployed)"]
 
 
 def input_lines(report: Report) -> list[str]:

@@ -1,0 +1,422 @@
+"""Remove whole hidden neurons, of convolutions whole channels, before weights are pruned.
+
+What a neuron is worth is what the layers that hear it miss: block elimination over all of their
+rows (:func:`.patterns.input_order`), relative to what all of their weights are worth. Neurons are
+then removed across layers, those first that cost least for the state they take. Weights behind what
+is gone are solved again, layer by layer, with the cross term and the bias of :mod:`.tuning`. Of
+several ways to share the removed neurons among layers, the one with the least error of the
+network's output on held-out calibration samples is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from osbc_deploy.arrays import BoolArray, FloatArray, SpikeArray
+from osbc_deploy.compress.calibration import float_run, scene_of
+from osbc_deploy.compress.kernels import factorized, invert
+from osbc_deploy.compress.layer import full_hessian, settled_bias
+from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.patterns import input_order
+from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
+from osbc_deploy.compress.scene import ACTIVITY, HELD_OUT, MIN_HELD_OUT
+from osbc_deploy.compress.shared import Shared
+from osbc_deploy.compress.tuning import restored
+from osbc_deploy.deviations import Deviation
+from osbc_deploy.model.graph import INPUT, Network, Population, Projection
+from osbc_deploy.model.raster import Raster, part_of
+from osbc_deploy.model.simulate import simulate
+from osbc_deploy.progress import SILENT, Progress, task
+
+__all__ = ["Thinned", "Worth", "thinned", "worths"]
+
+D = TypeVar("D")
+
+Units = Mapping[str, BoolArray]
+"""Channels, or neurons of populations without any, that stay (units,), by population."""
+
+
+@dataclass(frozen=True, eq=False)
+class Thinned:
+    """A float network without some of its neurons.
+
+    Attributes
+    ----------
+    original : Network
+    network : Network
+        Without them, the weights behind them solved again.
+    units : dict of ndarray of bool (units,)
+        By population, the channels or neurons that stayed.
+    loss : float
+        What was lost with them: relative membrane losses of the layers that hear them, added.
+    error : float
+        Of the output on held-out calibration samples, relative to its mean square.
+    """
+
+    original: Network
+    network: Network
+    units: Units
+    loss: float
+    error: float
+
+    def whole(self, compressed: CompressedNetwork) -> CompressedNetwork:
+        """Return the compressed network in the original's shapes, zeros where neurons are gone."""
+        found = {
+            p.name: _embedded(p, self._weights(p, compressed), self._ends(p))
+            for p in self.original.projections
+            if p.name in compressed.projections
+        }
+        return replace(
+            compressed,
+            original=self.original,
+            projections=found,
+            deviations=(*self._notes(), *compressed.deviations),
+        )
+
+    def _weights(self, p: Projection, compressed: CompressedNetwork) -> CompressedProjection:
+        own = next(q for q in self.network.projections if q.name == p.name)
+        done = compressed.projections[p.name]
+        bias = own.connection.bias
+        return replace(done, bias=bias) if done.bias is None and bias is not None else done
+
+    def _ends(self, p: Projection) -> tuple[BoolArray, BoolArray]:
+        return _all_of(self.original, self.units, p.pre), self.units[p.post]
+
+    def _notes(self) -> Iterator[Deviation]:
+        for p in self.original.populations:
+            stay, count = int(self.units[p.name].sum()), len(self.units[p.name])
+            if stay < count:
+                what = "channels" if len(p.shape) > 1 else "neurons"
+                each = p.size // count
+                text = (
+                    f"{count - stay} of {count} {what} were removed, {(count - stay) * each:,} "
+                    "neurons; the weights behind them were solved again"
+                )
+                yield Deviation("compress", p.name, text)
+
+
+@dataclass(frozen=True, eq=False)
+class Worth:
+    """What the units of a population are worth to the layers that hear it.
+
+    Attributes
+    ----------
+    population : Population
+    values : ndarray (units,)
+        Relative membrane loss of the layers behind, when a unit goes after all that are worth less.
+    """
+
+    population: Population
+    values: FloatArray
+
+    @property
+    def each(self) -> int:
+        """Neurons of a unit."""
+        return self.population.size // len(self.values)
+
+
+def worths(network: Network, problems: Sequence[LayerProblem]) -> dict[str, Worth]:
+    """Return what the units of all populations that can lose some are worth.
+
+    Parameters
+    ----------
+    network : Network
+    problems : sequence of LayerProblem
+        Of all trained populations.
+    """
+    by_name = {p.afferents[0].post: p for p in problems}
+    found: dict[str, Worth] = {}
+    for population in network.populations:
+        if not _removable(network, population):
+            continue
+        units = population.shape[0]
+        total = np.zeros(units)
+        for post in dict.fromkeys(p.post for p in network.projections if p.pre == population.name):
+            total += _missed(by_name[post], population.name, units)
+        found[population.name] = Worth(population, total)
+    return found
+
+
+def _removable(network: Network, population: Population) -> bool:
+    """Tell whether single units of a population can go: trained weights all around, no groups."""
+    around = [p for p in network.projections if population.name in (p.pre, p.post)]
+    exact = {p.name for p in network.populations if p.neuron.exact}
+    return (
+        population is not network.output
+        and population.name not in exact
+        and any(p.pre == population.name for p in around)
+        and all(p.compressible and p.connection.groups == 1 and p.post not in exact for p in around)
+    )
+
+
+def _missed(problem: LayerProblem, pre: str, units: int) -> FloatArray:
+    """Return what one layer misses of each unit of a population, relative to all its weights."""
+    (W,), (d,) = problem.blocks, problem.damped
+    H = full_hessian(d)
+    inverse = np.empty_like(H)
+    invert(factorized(H.copy()), inverse)
+    missed = np.zeros(units)
+    start = 0
+    for projection in problem.afferents:
+        part = slice(start, start + projection.connection.fan_in)
+        start = part.stop
+        if projection.pre != pre:
+            continue
+        own = H
+        if len(problem.afferents) > 1:
+            # What the other inputs can make up for is no loss.
+            own = np.empty((part.stop - part.start,) * 2)
+            invert(factorized(inverse[part, part].copy()), own)
+        order, rise = input_order(W[:, part], own, projection.connection.fan_in // units)
+        missed[order] += np.maximum.accumulate(rise[::-1])[::-1]
+    return missed / problem.whole if problem.whole > 0 else missed
+
+
+def shares(found: Mapping[str, Worth], share: float) -> Iterator[Units]:
+    """Yield ways to remove a share of the neurons, the plainest last: what stays, by population.
+
+    Parameters
+    ----------
+    found : dict of Worth
+    share : float
+        Of all neurons of these populations.
+    """
+    wanted = share * sum(w.population.size for w in found.values())
+    for power in (1.0, 0.5):
+        entries = sorted(
+            (float(value) ** power / w.each, name, unit)
+            for name, w in found.items()
+            for unit, value in enumerate(w.values)
+        )
+        stay = {name: np.ones(len(w.values), bool) for name, w in found.items()}
+        gone = 0
+        for _, name, unit in entries:
+            if gone >= wanted:
+                break
+            if stay[name].sum() > 1:
+                stay[name][unit] = False
+                gone += found[name].each
+        yield stay
+    yield {
+        name: _most(w.values, max(1, round((1.0 - share) * len(w.values))))
+        for name, w in found.items()
+    }
+
+
+def _most(values: FloatArray, count: int) -> BoolArray:
+    stay = np.zeros(len(values), bool)
+    stay[np.argsort(-values, kind="stable")[:count]] = True
+    return stay
+
+
+def thinned(
+    network: Network,
+    calibration: SpikeArray,
+    options: CompressionOptions,
+    found: Mapping[str, Worth],
+    share: float,
+    *,
+    shared: Shared | None = None,
+    progress: Progress = SILENT,
+) -> Thinned:
+    """Return a network without a share of its hidden neurons.
+
+    Parameters
+    ----------
+    network : Network
+    calibration : ndarray of uint8 (n, T, *input_shape)
+    options : CompressionOptions
+    found : dict of Worth
+        From :func:`worths`.
+    share : float
+    shared : Shared, optional
+    """
+    tried: list[Thinned] = []
+    ways = [{**_everything(network), **units} for units in shares(found, share)]
+    distinct = {tuple(m.tobytes() for m in units.values()): units for units in ways}
+    with task(progress, "neurons", len(distinct)):
+        for units in distinct.values():
+            lost = sum(float(w.values[~units[name]].sum()) for name, w in found.items())
+            whole, error = _solved(network, calibration, options, units, shared or Shared())
+            tried.append(Thinned(network, _smaller(whole, units), units, lost, error))
+            progress.advance()
+    return min(tried, key=lambda t: t.error)
+
+
+def _everything(network: Network) -> dict[str, BoolArray]:
+    return {p.name: np.ones(p.shape[0], bool) for p in network.populations}
+
+
+def _all_of(network: Network, units: Units, name: str) -> BoolArray:
+    return np.ones(network.input_shape[0], bool) if name == INPUT else units[name]
+
+
+def _solved(
+    network: Network,
+    calibration: SpikeArray,
+    options: CompressionOptions,
+    units: Units,
+    shared: Shared,
+) -> tuple[Network, float]:
+    """Return the network with nothing from and to what is gone, and the output's held-out error."""
+    run = shared.take(
+        ("float run", len(calibration)),
+        lambda: float_run(network, calibration, 64, SILENT, memory=options.solver_memory),
+    )
+    judges = slice(HELD_OUT - 1, None, HELD_OUT)
+    enough = len(calibration) >= HELD_OUT * MIN_HELD_OUT
+    arriving: dict[str, Raster] = {INPUT: calibration}
+    changed = network
+    lost = False
+    for population in network.populations:
+        afferents = network.afferents(population.name)
+        weights = {p.name: p.connection.weight for p in afferents}
+        biases = {p.name: p.connection.bias for p in afferents if p.connection.bias is not None}
+        if lost and enough and all(p.compressible for p in afferents):
+            scene = scene_of(
+                network, population, calibration, run, arriving, options, SILENT, shared
+            )
+            problem = restored(scene)
+            solved = _split(afferents, problem.blocks)
+            weights |= solved
+            bias = settled_bias(problem, problem.blocks)
+            if bias is not None:
+                biases[afferents[0].name] = bias
+        for p in afferents:
+            pre, post = _all_of(network, units, p.pre), units[p.post]
+            weights[p.name] = _masked(weights[p.name], pre, post)
+            if p.name in biases:
+                biases[p.name] = biases[p.name] * post
+        changed = changed.with_weights(
+            {name: w.astype(network.dtype) for name, w in weights.items()},
+            {name: b.astype(network.dtype) for name, b in biases.items()},
+        )
+        lost = lost or not units[population.name].all()
+        if lost and population is not network.output:
+            after = simulate(
+                changed,
+                calibration,
+                pack={population.name},
+                given=arriving,
+                until=population.name,
+                exact=True,
+                output=False,
+                memory=options.solver_memory // ACTIVITY,
+            )
+            arriving |= after.packed
+        elif population is not network.output and population.name in run.packed:
+            arriving[population.name] = run.packed[population.name]
+    part = judges if enough else slice(None)
+    given = {name: part_of(raster, part) for name, raster in arriving.items()}
+    done = simulate(changed, calibration[part], given=given, exact=True)
+    got = done.output.sum(axis=1, dtype=np.float64).reshape(len(done.output), -1)
+    wanted = run.output[part].sum(axis=1, dtype=np.float64).reshape(got.shape)
+    square = float((wanted**2).sum(axis=1).mean())
+    return changed, float(((got - wanted) ** 2).sum(axis=1).mean()) / (square or 1.0)
+
+
+def _split(afferents: Sequence[Projection], blocks: FloatArray) -> dict[str, FloatArray]:
+    """Return weights (groups, rows, fan_in) by projection, in their shapes."""
+    found, start = {}, 0
+    for p in afferents:
+        stop = start + p.connection.fan_in
+        found[p.name] = blocks[:, :, start:stop].reshape(p.connection.weight.shape)
+        start = stop
+    return found
+
+
+def _columns(weight: FloatArray, pre: BoolArray) -> BoolArray:
+    """Return which inputs (fan_in,) belong to the units that stay; groups see all of theirs."""
+    fan_in = math.prod(weight.shape[1:])
+    if fan_in % len(pre):
+        return np.ones(fan_in, bool)
+    return np.repeat(pre, fan_in // len(pre))
+
+
+def _masked(weight: FloatArray, pre: BoolArray, post: BoolArray) -> FloatArray:
+    flat = weight.reshape(len(weight), -1) * post[:, None] * _columns(weight, pre)
+    return np.asarray(flat.reshape(weight.shape))
+
+
+def _smaller(network: Network, units: Units) -> Network:
+    """Return a network of some of its units."""
+    return replace(
+        network,
+        populations=tuple(
+            replace(
+                p,
+                shape=(int(units[p.name].sum()), *p.shape[1:]),
+                neuron=_cut(p.neuron, p.shape, units[p.name]),
+            )
+            for p in network.populations
+        ),
+        projections=tuple(
+            _between(p, _all_of(network, units, p.pre), units[p.post], network)
+            for p in network.projections
+        ),
+    )
+
+
+def _cut(value: D, shape: tuple[int, ...], stay: BoolArray) -> D:
+    """Return a dataclass of arrays that broadcast to `shape` for some of its units."""
+    if stay.all():
+        return value
+    changes: dict[str, Any] = {}
+    for field in fields(value):  # type: ignore[arg-type]
+        array = getattr(value, field.name)
+        if isinstance(array, np.ndarray) and array.ndim == len(shape) and len(array) == len(stay):
+            changes[field.name] = array[stay]
+    return replace(value, **changes)  # type: ignore[type-var]
+
+
+def _between(p: Projection, pre: BoolArray, post: BoolArray, network: Network) -> Projection:
+    if pre.all() and post.all():
+        return p
+    weight = p.connection.weight
+    tail = weight.shape[2:] if weight.ndim > 2 else ()
+    flat = weight.reshape(len(weight), -1)[post][:, _columns(weight, pre)]
+    bias = p.connection.bias
+    size = math.prod(network.shape_of(p.pre))
+    return replace(
+        p,
+        connection=replace(
+            p.connection,
+            weight=flat.reshape(len(flat), -1, *tail),
+            bias=None if bias is None else bias[post],
+        ),
+        delay=None if p.delay is None else p.delay[np.repeat(pre, size // len(pre))],
+    )
+
+
+def _embedded(
+    p: Projection, done: CompressedProjection, ends: tuple[BoolArray, BoolArray]
+) -> CompressedProjection:
+    pre, post = ends
+    weight = p.connection.weight
+    place = np.ix_(np.flatnonzero(post), np.flatnonzero(_columns(weight, pre)))
+
+    def spread(values: Any) -> Any:
+        whole = np.zeros((len(weight), weight[0].size), values.dtype)
+        whole[place] = values.reshape(int(post.sum()), -1)
+        return whole.reshape(weight.shape)
+
+    # What is gone takes no scale of its own.
+    scale = np.full(len(weight), done.scale[0])
+    scale[post] = done.scale
+    bias = None
+    if done.bias is not None:
+        bias = np.zeros(len(weight))
+        bias[post] = done.bias
+    return replace(
+        done,
+        codes=spread(done.codes),
+        scale=scale,
+        bias=bias,
+        pruned=None if done.pruned is None else spread(done.pruned),
+    )
