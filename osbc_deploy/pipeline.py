@@ -19,11 +19,12 @@ from osbc_deploy.chip.pooling import counted_poolings
 from osbc_deploy.chip.traffic import operations, traffic
 from osbc_deploy.chip.unpruned import unpruned
 from osbc_deploy.compress.calibration import collect
+from osbc_deploy.compress.cutting import Thinned
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.compress.shared import Shared
-from osbc_deploy.compress.thinning import Thinned, thinned, worths
+from osbc_deploy.compress.thinning import thinned, worths
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity, compare
 from osbc_deploy.fixedpoint.coding import InputSeen
@@ -98,7 +99,8 @@ def compressed_for(
         # What is removed with neurons counts: as many weights stay as without.
         stay = min(1.0, (1.0 - asked.sparsity) * job.network.weights / less.network.weights)
         rest = replace(asked, remove_neurons=0.0, sparsity=1.0 - stay)
-        return less.whole(compressed_for(smaller, rest, progress, threads=threads))
+        done = less.whole(compressed_for(smaller, rest, progress, threads=threads))
+        return replace(done, options=options)
     apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))
     populations = {p.name: p for p in apart.network.populations}
     times = timing(apart.network)

@@ -97,6 +97,15 @@ class SearchOptions(Options):
         remedy="Give the share of weights to remove, such as 0.9.",
     )
 
+    max_removed: float = option(
+        0.94,
+        "Most of the hidden neurons that may be removed, of convolutions whole channels.",
+        metavar="SHARE",
+        least=0,
+        below=1,
+        remedy="Give the share of neurons, such as 0.5; 0 keeps all of them.",
+    )
+
     def _contradictions(self) -> Iterator[str]:
         untried = ", ".join(str(width) for width in self.bits if width not in BITS)
         if untried or not self.bits:

@@ -5,100 +5,34 @@ rows (:func:`.patterns.input_order`), relative to what all of their weights are 
 then removed across layers, those first that cost least for the state they take. Weights behind what
 is gone are solved again, layer by layer, with the cross term and the bias of :mod:`.tuning`. Of
 several ways to share the removed neurons among layers, the one with the least error of the
-network's output on held-out calibration samples is taken.
+network's output on held-out calibration samples is taken, and the weights stay as they were where
+that serves the output better.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, SpikeArray
 from osbc_deploy.compress.calibration import float_run, scene_of
+from osbc_deploy.compress.cutting import Thinned, Units, between, cut, units_of
 from osbc_deploy.compress.kernels import factorized, invert
 from osbc_deploy.compress.layer import full_hessian, settled_bias
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import input_order
 from osbc_deploy.compress.problem import LayerProblem
-from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.compress.scene import ACTIVITY, HELD_OUT, MIN_HELD_OUT
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.tuning import restored
-from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection
 from osbc_deploy.model.raster import Raster, part_of
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["Thinned", "Worth", "thinned", "worths"]
-
-D = TypeVar("D")
-
-Units = Mapping[str, BoolArray]
-"""Channels, or neurons of populations without any, that stay (units,), by population."""
-
-
-@dataclass(frozen=True, eq=False)
-class Thinned:
-    """A float network without some of its neurons.
-
-    Attributes
-    ----------
-    original : Network
-    network : Network
-        Without them, the weights behind them solved again.
-    units : dict of ndarray of bool (units,)
-        By population, the channels or neurons that stayed.
-    loss : float
-        What was lost with them: relative membrane losses of the layers that hear them, added.
-    error : float
-        Of the output on held-out calibration samples, relative to its mean square.
-    """
-
-    original: Network
-    network: Network
-    units: Units
-    loss: float
-    error: float
-
-    def whole(self, compressed: CompressedNetwork) -> CompressedNetwork:
-        """Return the compressed network in the original's shapes, zeros where neurons are gone."""
-        found = {
-            p.name: _embedded(p, self._weights(p, compressed), self._ends(p))
-            for p in self.original.projections
-            if p.name in compressed.projections
-        }
-        return replace(
-            compressed,
-            original=self.original,
-            projections=found,
-            deviations=(*self._notes(), *compressed.deviations),
-        )
-
-    def _weights(self, p: Projection, compressed: CompressedNetwork) -> CompressedProjection:
-        own = next(q for q in self.network.projections if q.name == p.name)
-        done = compressed.projections[p.name]
-        bias = own.connection.bias
-        return replace(done, bias=bias) if done.bias is None and bias is not None else done
-
-    def _ends(self, p: Projection) -> tuple[BoolArray, BoolArray]:
-        return _all_of(self.original, self.units, p.pre), self.units[p.post]
-
-    def _notes(self) -> Iterator[Deviation]:
-        for p in self.original.populations:
-            stay, count = int(self.units[p.name].sum()), len(self.units[p.name])
-            if stay < count:
-                what = "channels" if len(p.shape) > 1 else "neurons"
-                each = p.size // count
-                text = (
-                    f"{count - stay} of {count} {what} were removed, {(count - stay) * each:,} "
-                    "neurons; the weights behind them were solved again"
-                )
-                yield Deviation("compress", p.name, text)
+__all__ = ["Worth", "least_loss", "thinned", "worths"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +149,16 @@ def _most(values: FloatArray, count: int) -> BoolArray:
     return stay
 
 
+def least_loss(found: Mapping[str, Worth], share: float) -> float:
+    """Return the least that is lost with a share of the neurons, as :attr:`Thinned.loss` counts."""
+    return lost_with(found, next(shares(found, share)))
+
+
+def lost_with(found: Mapping[str, Worth], units: Units) -> float:
+    """Return the relative membrane losses of what is gone, added."""
+    return sum(float(w.values[~units[name]].sum()) for name, w in found.items())
+
+
 def thinned(
     network: Network,
     calibration: SpikeArray,
@@ -242,9 +186,12 @@ def thinned(
     distinct = {tuple(m.tobytes() for m in units.values()): units for units in ways}
     with task(progress, "neurons", len(distinct)):
         for units in distinct.values():
-            lost = sum(float(w.values[~units[name]].sum()) for name, w in found.items())
-            whole, error = _solved(network, calibration, options, units, shared or Shared())
-            tried.append(Thinned(network, _smaller(whole, units), units, lost, error))
+            lost = lost_with(found, units)
+            for again in (True, False):
+                whole, error = _solved(
+                    network, calibration, options, units, shared or Shared(), again=again
+                )
+                tried.append(Thinned(network, cut(whole, units), units, lost, error))
             progress.advance()
     return min(tried, key=lambda t: t.error)
 
@@ -253,18 +200,19 @@ def _everything(network: Network) -> dict[str, BoolArray]:
     return {p.name: np.ones(p.shape[0], bool) for p in network.populations}
 
 
-def _all_of(network: Network, units: Units, name: str) -> BoolArray:
-    return np.ones(network.input_shape[0], bool) if name == INPUT else units[name]
-
-
 def _solved(
     network: Network,
     calibration: SpikeArray,
     options: CompressionOptions,
     units: Units,
     shared: Shared,
+    *,
+    again: bool,
 ) -> tuple[Network, float]:
-    """Return the network with nothing from and to what is gone, and the output's held-out error."""
+    """Return the network with nothing from and to what is gone, and the output's held-out error.
+
+    The weights behind are solved `again`, or as they were.
+    """
     run = shared.take(
         ("float run", len(calibration)),
         lambda: float_run(network, calibration, 64, SILENT, memory=options.solver_memory),
@@ -278,7 +226,7 @@ def _solved(
         afferents = network.afferents(population.name)
         weights = {p.name: p.connection.weight for p in afferents}
         biases = {p.name: p.connection.bias for p in afferents if p.connection.bias is not None}
-        if lost and enough and all(p.compressible for p in afferents):
+        if again and lost and enough and all(p.compressible for p in afferents):
             scene = scene_of(
                 network, population, calibration, run, arriving, options, SILENT, shared
             )
@@ -289,8 +237,8 @@ def _solved(
             if bias is not None:
                 biases[afferents[0].name] = bias
         for p in afferents:
-            pre, post = _all_of(network, units, p.pre), units[p.post]
-            weights[p.name] = _masked(weights[p.name], pre, post)
+            pre, post = units_of(network, units, p.pre), units[p.post]
+            weights[p.name] = between(weights[p.name], pre, post)
             if p.name in biases:
                 biases[p.name] = biases[p.name] * post
         changed = changed.with_weights(
@@ -329,94 +277,3 @@ def _split(afferents: Sequence[Projection], blocks: FloatArray) -> dict[str, Flo
         found[p.name] = blocks[:, :, start:stop].reshape(p.connection.weight.shape)
         start = stop
     return found
-
-
-def _columns(weight: FloatArray, pre: BoolArray) -> BoolArray:
-    """Return which inputs (fan_in,) belong to the units that stay; groups see all of theirs."""
-    fan_in = math.prod(weight.shape[1:])
-    if fan_in % len(pre):
-        return np.ones(fan_in, bool)
-    return np.repeat(pre, fan_in // len(pre))
-
-
-def _masked(weight: FloatArray, pre: BoolArray, post: BoolArray) -> FloatArray:
-    flat = weight.reshape(len(weight), -1) * post[:, None] * _columns(weight, pre)
-    return np.asarray(flat.reshape(weight.shape))
-
-
-def _smaller(network: Network, units: Units) -> Network:
-    """Return a network of some of its units."""
-    return replace(
-        network,
-        populations=tuple(
-            replace(
-                p,
-                shape=(int(units[p.name].sum()), *p.shape[1:]),
-                neuron=_cut(p.neuron, p.shape, units[p.name]),
-            )
-            for p in network.populations
-        ),
-        projections=tuple(
-            _between(p, _all_of(network, units, p.pre), units[p.post], network)
-            for p in network.projections
-        ),
-    )
-
-
-def _cut(value: D, shape: tuple[int, ...], stay: BoolArray) -> D:
-    """Return a dataclass of arrays that broadcast to `shape` for some of its units."""
-    if stay.all():
-        return value
-    changes: dict[str, Any] = {}
-    for field in fields(value):  # type: ignore[arg-type]
-        array = getattr(value, field.name)
-        if isinstance(array, np.ndarray) and array.ndim == len(shape) and len(array) == len(stay):
-            changes[field.name] = array[stay]
-    return replace(value, **changes)  # type: ignore[type-var]
-
-
-def _between(p: Projection, pre: BoolArray, post: BoolArray, network: Network) -> Projection:
-    if pre.all() and post.all():
-        return p
-    weight = p.connection.weight
-    tail = weight.shape[2:] if weight.ndim > 2 else ()
-    flat = weight.reshape(len(weight), -1)[post][:, _columns(weight, pre)]
-    bias = p.connection.bias
-    size = math.prod(network.shape_of(p.pre))
-    return replace(
-        p,
-        connection=replace(
-            p.connection,
-            weight=flat.reshape(len(flat), -1, *tail),
-            bias=None if bias is None else bias[post],
-        ),
-        delay=None if p.delay is None else p.delay[np.repeat(pre, size // len(pre))],
-    )
-
-
-def _embedded(
-    p: Projection, done: CompressedProjection, ends: tuple[BoolArray, BoolArray]
-) -> CompressedProjection:
-    pre, post = ends
-    weight = p.connection.weight
-    place = np.ix_(np.flatnonzero(post), np.flatnonzero(_columns(weight, pre)))
-
-    def spread(values: Any) -> Any:
-        whole = np.zeros((len(weight), weight[0].size), values.dtype)
-        whole[place] = values.reshape(int(post.sum()), -1)
-        return whole.reshape(weight.shape)
-
-    # What is gone takes no scale of its own.
-    scale = np.full(len(weight), done.scale[0])
-    scale[post] = done.scale
-    bias = None
-    if done.bias is not None:
-        bias = np.zeros(len(weight))
-        bias[post] = done.bias
-    return replace(
-        done,
-        codes=spread(done.codes),
-        scale=scale,
-        bias=bias,
-        pruned=None if done.pruned is None else spread(done.pruned),
-    )

@@ -83,10 +83,16 @@ class Plan:
         By layer name.
     beside : Cost
         Of what is needed whatever is chosen.
+    removed : float
+        Share of the hidden neurons that are removed before.
+    lost : float
+        What is lost with them, as relative membrane loss of the layers that heard them.
     """
 
     choices: Mapping[str, Candidate]
     beside: Cost = _NOTHING
+    removed: float = 0.0
+    lost: float = 0.0
 
     @property
     def cores(self) -> int:
@@ -108,8 +114,8 @@ class Plan:
 
     @property
     def loss(self) -> float:
-        """Sum of the layers' relative losses."""
-        return sum(c.loss for c in self.choices.values())
+        """Sum of the layers' relative losses, and of what was lost with neurons."""
+        return self.lost + sum(c.loss for c in self.choices.values())
 
 
 def pareto_plans(

@@ -49,6 +49,7 @@ def _plain(plan: Plan, word_bits: int) -> dict[str, Any]:
 
     return {
         **measures(plan),
+        "neurons_removed": plan.removed,
         "layers": {
             name: {"sparsity": c.sparsity, "bits": c.bits, **measures(c)}
             for name, c in plan.choices.items()

@@ -1,0 +1,57 @@
+"""Neurons are removed by what those behind them miss, and what is left is one network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from float_networks import conv_residual, mlp, residual, spikes
+from osbc_deploy.compress.calibration import collect
+from osbc_deploy.compress.network import compress
+from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.thinning import thinned, worths
+from osbc_deploy.model.simulate import simulate
+
+OPTIONS = CompressionOptions(sparsity=0.3, bits=6, tune=False)
+NETWORKS = {
+    "dense": mlp(bias=True),
+    "residual": residual(),
+    "convolutions": conv_residual(),
+}
+
+
+def test_the_first_to_go_is_what_least_squares_misses_least() -> None:
+    """Of every neuron alone: what the layer behind loses when the others make up for it."""
+    network = mlp()
+    x = spikes(1, 60, 12, 24)
+    problems = collect(network, x, OPTIONS).problems
+    found = worths(network, problems)["p0"]
+    (W,), (d,) = problems[1].blocks, problems[1].damped
+    W = W[:, d.live]
+    lost = np.empty(len(d.live))
+    for gone in range(len(lost)):
+        kept = np.delete(np.arange(len(lost)), gone)
+        error = W.copy()
+        error[:, kept] -= np.linalg.solve(d.H[np.ix_(kept, kept)], d.H[kept] @ W.T).T
+        lost[gone] = np.einsum("ri,ij,rj->", error, d.H, error) / problems[1].whole
+    assert found.values[d.live].argmin() == lost.argmin()
+    assert found.values[d.live].min() == pytest.approx(lost.min())
+    # What never fires is missed by nobody.
+    assert found.values.sum() == pytest.approx(found.values[d.live].sum())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_in_full_shapes_the_network_fires_the_same(name: str) -> None:
+    network = NETWORKS[name]
+    x = spikes(1, 48, 12, *network.input_shape)
+    values = worths(network, collect(network, x, OPTIONS).problems)
+    less = thinned(network, x, OPTIONS, values, 0.4)
+    assert less.network.fingerprint() != network.fingerprint()
+    assert sum(p.size for p in less.network.populations) < sum(p.size for p in network.populations)
+    small = compress(less.network, x, OPTIONS)
+    whole = less.whole(small)
+    assert whole.original is network
+    a = simulate(small.network, x).output
+    b = simulate(whole.network, x).output
+    assert np.array_equal(a, b)
+    assert {d.subject for d in whole.deviations if "were removed" in d.message}
