@@ -24,8 +24,9 @@ from osbc_deploy.search_options import (
     ClusterOptions,
     FitBudget,
     GridOptions,
+    NeuronOptions,
     SearchOptions,
-)
+)  # fmt: skip
 
 __all__ = [
     "BITS", "REQUESTED", "VERIFIED", "Allocation", "CompressOptions", "Compression",
@@ -230,10 +231,8 @@ class CompressionRequest(Compression):
     damping: float = option(
         0.03,
         "Added to the Hessian's diagonal, relative to its mean.",
-        least=0,
-        below=math.inf,
-        reported=[REQUESTED],
-    )
+        least=0, below=math.inf, reported=[REQUESTED],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,34 +245,10 @@ class ResumeOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeuronOptions(Options):
-    """How many neurons are left."""
-
-    remove_neurons: float = option(
-        0.0,
-        "Share of hidden neurons to remove before weights are pruned, of convolutions whole "
-        "channels; chosen across layers on calibration samples.",
-        metavar="SHARE",
-        least=0,
-        below=1,
-        remedy="Give the share of neurons to remove, such as 0.5.",
-        reported=[VERIFIED],
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class DeployOptions(
     RunOptions, ResumeOptions, NeuronOptions, Compression, ModelOptions, TargetOptions
 ):
     """What ``deploy`` is asked to do."""
-
-    def _contradictions(self) -> Iterator[str]:
-        yield from super()._contradictions()
-        if self.remove_neurons and self.method in ("magnitude", "paper"):
-            yield (
-                f"remove_neurons: needs a Hessian of what hears them, method {self.method} has "
-                "none for it. Use method osbc or obc with it."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

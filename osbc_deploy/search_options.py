@@ -11,7 +11,15 @@ from dataclasses import dataclass
 
 from osbc_deploy.option import BYTES, Options, StrPath, option
 
-__all__ = ["BITS", "BudgetOptions", "ClusterOptions", "FitBudget", "GridOptions", "SearchOptions"]
+__all__ = [
+    "BITS",
+    "BudgetOptions",
+    "ClusterOptions",
+    "FitBudget",
+    "GridOptions",
+    "NeuronOptions",
+    "SearchOptions",
+]
 
 BITS = (8, 6, 5, 4, 3, 2)
 """Widths that ``fit`` tries."""
@@ -73,6 +81,30 @@ class BudgetOptions(Options):
     """The limits of a search."""
 
     budget: FitBudget | None = option(None, "What the network may take.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronOptions(Options):
+    """How many neurons are left."""
+
+    remove_neurons: float = option(
+        0.0,
+        "Share of hidden neurons to remove before weights are pruned, of convolutions whole "
+        "channels; chosen across layers on calibration samples.",
+        metavar="SHARE",
+        least=0,
+        below=1,
+        remedy="Give the share of neurons to remove, such as 0.5.",
+    )
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        method = getattr(self, "method", "osbc")
+        if self.remove_neurons and method in ("magnitude", "paper"):
+            yield (
+                f"remove_neurons: needs the Hessian of what hears them, which method {method} has "
+                "no part in. Use method osbc or obc with it."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,13 @@ class DampedHessian:
         """Number of inputs that never were active."""
         return self.inputs - len(self.live)
 
+    def whole(self) -> FloatArray:
+        """Return the Hessian of all inputs, positive definite; dead ones have next to nothing."""
+        least = max(float(np.diagonal(self.H).min(initial=1.0)) * 1e-9, 1e-300)
+        H = np.eye(self.inputs) * least
+        H[np.ix_(self.live, self.live)] = self.H
+        return H
+
 
 def damp(H: FloatArray, fraction: float = 0.03) -> DampedHessian:
     """Take dead inputs out of `H` and damp the rest until its Cholesky factor exists.

@@ -12,7 +12,7 @@ from osbc_deploy.compress.damping import DampedHessian, firmer
 from osbc_deploy.compress.paper import quantize_as_published
 from osbc_deploy.compress.paths import Path, allocate, path_mask
 from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
-from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.problem import LayerProblem, settled_bias
 from osbc_deploy.compress.quantize import (
     choose_scales,
     quantize_rows,
@@ -29,13 +29,11 @@ from osbc_deploy.model.graph import Projection
 __all__ = [
     "Pruned",
     "Solver",
-    "full_hessian",
     "nearest",
     "prune_by_magnitude",
     "prune_layer",
     "quantize_layer",
     "rank_layer",
-    "settled_bias",
     "split",
 ]
 
@@ -152,7 +150,7 @@ def _patterned(
     by_input = pattern.kind == "inputs"
     unit = _channel_columns(problem) if by_input else 1
     found = [
-        input_order(W, full_hessian(d), unit) if by_input else output_order(W, full_hessian(d))
+        input_order(W, d.whole(), unit) if by_input else output_order(W, d.whole())
         for W, d in pairs
     ]
     # A unit also pays for what it opens the way to, as in Path.value.
@@ -175,14 +173,6 @@ def _channel_columns(problem: LayerProblem) -> int:
     """Return the columns that belong to one input neuron or channel."""
     found = {int(np.prod(p.connection.weight.shape[2:])) for p in problem.afferents}
     return found.pop() if len(found) == 1 else 1
-
-
-def full_hessian(d: DampedHessian) -> FloatArray:
-    """Return the Hessian of all inputs; the dead ones have the damping alone."""
-    least = max(float(np.diagonal(d.H).min(initial=1.0)) * 1e-9, 1e-300)
-    H = np.eye(d.inputs) * least
-    H[np.ix_(d.live, d.live)] = d.H
-    return H
 
 
 def quantize_layer(
@@ -382,18 +372,6 @@ def _measured(
         )
         start = stop
     return tuple(found)
-
-
-def settled_bias(problem: LayerProblem, weights: FloatArray) -> FloatArray | None:
-    """Return the bias that leaves no drift between the potentials, or None where it is fixed."""
-    if not problem.free_bias:
-        return None
-    moments = problem.moments
-    drift = (problem.original * moments.float_drift[:, None]).sum(axis=2)
-    drift -= (weights * moments.drift[:, None]).sum(axis=2)
-    own = problem.afferents[0].connection.bias
-    start = 0.0 if own is None else own.astype(np.float64)
-    return np.asarray(start + drift.reshape(-1) / moments.constant)
 
 
 def _relative(problem: LayerProblem, changed: Sequence[FloatArray] | FloatArray) -> float:

@@ -17,7 +17,7 @@ from osbc_deploy.compress.moments import Moments
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import Population, Projection
 
-__all__ = ["LayerProblem", "pose", "stacked_weights"]
+__all__ = ["LayerProblem", "pose", "settled_bias", "stacked_weights"]
 
 _STILL = 1e-9
 """Share of an input's mean square that must be variation for it to be more than a bias."""
@@ -206,3 +206,15 @@ def _centre(
 def _added(d: DampedHessian, H: FloatArray) -> FloatArray:
     """Return what damping added to the diagonal of the live inputs."""
     return np.asarray(np.diagonal(d.H) - np.diagonal(H)[d.live])
+
+
+def settled_bias(problem: LayerProblem, weights: FloatArray) -> FloatArray | None:
+    """Return the bias that leaves no drift between the potentials, or None where it is fixed."""
+    if not problem.free_bias:
+        return None
+    moments = problem.moments
+    drift = (problem.original * moments.float_drift[:, None]).sum(axis=2)
+    drift -= (weights * moments.drift[:, None]).sum(axis=2)
+    own = problem.afferents[0].connection.bias
+    start = 0.0 if own is None else own.astype(np.float64)
+    return np.asarray(start + drift.reshape(-1) / moments.constant)

@@ -20,10 +20,9 @@ from osbc_deploy.arrays import BoolArray, FloatArray, SpikeArray
 from osbc_deploy.compress.calibration import float_run, scene_of
 from osbc_deploy.compress.cutting import Thinned, Units, between, cut, units_of
 from osbc_deploy.compress.kernels import factorized, invert
-from osbc_deploy.compress.layer import full_hessian, settled_bias
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import input_order
-from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.problem import LayerProblem, settled_bias
 from osbc_deploy.compress.scene import ACTIVITY, HELD_OUT, MIN_HELD_OUT
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.tuning import restored
@@ -92,7 +91,7 @@ def _removable(network: Network, population: Population) -> bool:
 def _missed(problem: LayerProblem, pre: str, units: int) -> FloatArray:
     """Return what one layer misses of each unit of a population, relative to all its weights."""
     (W,), (d,) = problem.blocks, problem.damped
-    H = full_hessian(d)
+    H = d.whole()
     inverse = np.empty_like(H)
     invert(factorized(H.copy()), inverse)
     missed = np.zeros(units)
