@@ -35,13 +35,13 @@ def traffic(
     csr_array (cores, cores)
         Row: source.
     """
+    layers = mapping.as_cut(layers)
     by_layer = mapping.by_population()
     owner = {}
     for layer in layers:
-        place = np.empty(layer.shape, np.int64)
+        owner[layer.name] = np.empty(layer.size, np.int64)
         for core in by_layer[layer.name]:
-            place[tuple(slice(*r) for r in core.ranges)] = core.index
-        owner[layer.name] = place.ravel()
+            owner[layer.name][core.members(layer.shape)] = core.index
     size = max((core.index for core in mapping.cores), default=-1) + 1
     rows, columns, values = [], [], []
     for layer in layers:
@@ -91,6 +91,7 @@ def operations(
         Of every neuron, by population; the input's under ``"input"``.
     """
     found = {}
+    layers = mapping.as_cut(layers)
     by_layer = mapping.by_population()
     for layer in layers:
         performed = useful = 0.0
