@@ -60,9 +60,8 @@ class Level:
         Share of the hidden neurons that the network is without.
     less : Thinned or None
         How it was made, where it is without some.
-    shared : Shared
-    statistics : Statistics
-        What calibration found of it, where that is known.
+    lost : float
+        The least that is lost with them, as :class:`.Plan` counts.
     progress : Progress
     """
 
@@ -76,9 +75,11 @@ class Level:
         *,
         removed: float = 0.0,
         less: Thinned | None = None,
+        lost: float = 0.0,
         progress: Progress,
     ) -> None:
         self.job, self.options, self.budget, self.bits = job, options, budget, bits
+        self.lost = lost
         self.accuracy, self.removed, self.less, self.progress = accuracy, removed, less, progress
         self.shared = Shared(options.solver_memory)
         found = collect(
@@ -90,11 +91,6 @@ class Level:
         self.times = timing(self.apart.network)
         self._layers: list[_Layer] = []
         self._candidates: dict[str, list[Candidate]] = {}
-
-    @property
-    def lost(self) -> float:
-        """What was lost with the neurons that are gone."""
-        return 0.0 if self.less is None else self.less.loss
 
     def search(self) -> tuple[list[Plan], Plan]:
         """Return all plans that nothing beats, and the one that the budget asks for.

@@ -25,7 +25,7 @@ from osbc_deploy.results import Saved
 
 __all__ = ["FitBudget", "FitResult", "fit"]
 
-REMOVED = (0.25, 0.5, 0.65, 0.8, 0.88, 0.94)
+REMOVED = (0.25, 0.5, 0.65, 0.75, 0.8, 0.84, 0.88, 0.94)
 """Shares of the hidden neurons that ``fit`` tries to do without."""
 
 
@@ -51,16 +51,22 @@ class FitResult(Saved):
 
     @property
     def as_predicted(self) -> bool:
-        """Whether the deployed network takes the cores and words that were predicted."""
+        """Whether the deployed network takes the cores and words that were predicted.
+
+        Less where neurons were left out that nothing hears, which shows when all layers are there.
+        """
         mapping = self.deployment.mapping
-        return (mapping.cores_used, mapping.words) == (self.plan.cores, self.plan.words)
+        built, planned = (mapping.cores_used, mapping.words), (self.plan.cores, self.plan.words)
+        if self.deployment.lowered.kept:
+            return all(a <= b for a, b in zip(built, planned, strict=True))
+        return built == planned
 
     @property
     def prediction(self) -> str:
         """How what was built compares with the prediction, in words."""
         mapping = self.deployment.mapping
         spared = self.plan.words - mapping.words
-        if self.as_predicted:
+        if (mapping.cores_used, spared) == (self.plan.cores, 0):
             return "as predicted"
         fewer = self.plan.cores - mapping.cores_used
         if fewer >= 0 and spared >= 0:
@@ -204,7 +210,15 @@ def _searched(
             smaller = replace(job, network=less.network)
             own = replace(options, dynamics=smaller.dynamics)
             level = Level(
-                smaller, own, budget, bits, accuracy, removed=removed, less=less, progress=progress
+                smaller,
+                own,
+                budget,
+                bits,
+                accuracy,
+                removed=removed,
+                less=less,
+                lost=least_loss(values, removed),
+                progress=progress,
             )
         try:
             plans, plan = level.search()
