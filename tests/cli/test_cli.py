@@ -222,9 +222,14 @@ def test_a_deployed_network_is_counted_on_other_chips(user: Path) -> None:
     speck = osbc("map", "out", "--target", "speck", "--json", cwd=user)
     assert speck.returncode == 4
     assert "its integers are those of 'loihi', this chip computes with 'speck'" in speck.stderr
-    # The pooling stays apart: 6 channels, 4 x 4 positions in 4 bits, 12 features in 4.
+    # The pooling stays apart: channels, 4 x 4 positions in 4 bits, features; of both, those that
+    # are heard.
     kernels = [core["resources"]["kernel"]["used"] for core in json.loads(speck.stdout)["cores"]]
-    assert kernels == [2 << (4 + 3), 6 << (4 + 4), 12 << 2]
+    shapes = [population["shape"] for population in report["populations"]]
+    one, two = (shape[0] for shape in shapes[:2])
+    assert (one, two) < (6, 12)
+    bits = (one - 1).bit_length(), (two - 1).bit_length()
+    assert kernels == [2 << (4 + bits[0]), one << (4 + bits[1]), two << 2]
     xylo = osbc("map", "out", "--target", "xylo-audio2", cwd=user)
     assert xylo.returncode == 4
     assert "a convolution; this chip connects neurons one by one" in xylo.stderr
