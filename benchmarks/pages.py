@@ -21,10 +21,14 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import sync_playwright
 
+import osbc_deploy.bundled.models
+
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 WIDTHS = (360, 800, 1920)
 MODEL = "osbc_deploy.bundled.models:digits_mlp"
+WEIGHTS = f"--weights={osbc_deploy.bundled.models.weights_path('digits_mlp')}"
 COMMON = ("--target", "loihi2", "--backend", "engine")
+DATA = tuple(f"--{part}=osbc_deploy.bundled.digits:{part}" for part in ("calibration", "test"))
 
 
 def osbc(*arguments: object, codes: tuple[int, ...] = (0,)) -> None:
@@ -45,32 +49,34 @@ def report(page: Path) -> None:
 def verify(page: Path) -> None:
     """Verify the network without convolutions, with a gate that holds and one that does not."""
     gates = ("--gate", "accuracy_drop=0.02", "--gate", "mismatch=0.01")
-    osbc("verify", MODEL, *COMMON, *gates, "--html", page, codes=(0, 5))
+    osbc("verify", MODEL, WEIGHTS, *DATA, *COMMON, *gates, "--html", page, codes=(0, 5))
 
 
 def fit(page: Path) -> None:
     """Fit it into less memory than it wants."""
-    osbc("fit", MODEL, *COMMON, "--memory", "30KB", "--html", page)
+    osbc("fit", MODEL, WEIGHTS, *DATA, *COMMON, "--memory", "30KB", "--html", page)
 
 
 def sweep(page: Path) -> None:
     """Compare two methods at four points."""
     grid = ("--sparsity", "0.8,0.95", "--bits", "3,8", "--method", "osbc", "--method", "magnitude")
-    osbc("sweep", MODEL, *COMMON, *grid, "--workers", 1, "--html", page)
+    osbc("sweep", MODEL, WEIGHTS, *DATA, *COMMON, *grid, "--workers", 1, "--html", page)
 
 
 def monitor(page: Path) -> None:
     """Watch a device whose lens gets dirty."""
-    from osbc_deploy.bundled.digits import digits
+    from osbc_deploy import load_samples
+    from osbc_deploy.bundled.digits import digits_events
     from osbc_deploy.formats.folder import read_network
     from osbc_deploy.telemetry.counting import count_windows
 
     folder = page.with_suffix("")
-    osbc("deploy", MODEL, *COMMON, "-o", folder)
-    network, spikes = read_network(folder), np.concatenate([digits("test").spikes] * 4)
-    network_input = np.asarray(spikes).reshape(len(spikes), -1, *network.input_shape)
-    dirty = network_input * (np.random.default_rng(0).random(network_input.shape) < 0.9)
-    for name, part in {"usual": network_input, "now": dirty[: len(dirty) // 2]}.items():
+    osbc("deploy", MODEL, WEIGHTS, *DATA, *COMMON, "-o", folder)
+    network = read_network(folder)
+    spikes = [load_samples(digits_events("train", seed)).spikes for seed in (1, 2)]
+    usual = np.concatenate(spikes)
+    dirty = usual[:2000] * (np.random.default_rng(0).random(usual[:2000].shape) < 0.97)
+    for name, part in {"usual": usual, "now": np.concatenate([usual[:800], dirty])}.items():
         records = count_windows(network, np.asarray(part, np.uint8), size=10)
         (page.parent / name).write_bytes(b"".join(record.to_bytes() for record in records))
     baseline = page.parent / "baseline.json"
