@@ -116,8 +116,11 @@ def look(browser: Any, page: Path) -> int:
                 print(f"{page.stem}, {width}, {scheme}: {fault}")
             name = f"{page.stem}-{width}-{scheme}.png"
             window.screenshot(path=page.parent / name, full_page=True)
-        if scheme == "light":
-            window.pdf(path=page.with_suffix(".pdf"), format="A4")
+        if scheme == "dark":
+            # Paper is white whatever the screen is.
+            window.emulate_media(media="print")
+            window.set_viewport_size({"width": 720, "height": 1000})
+            window.screenshot(path=page.parent / f"{page.stem}-print.png", full_page=True)
         window.close()
     return found
 
