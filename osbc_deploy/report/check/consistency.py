@@ -24,7 +24,7 @@ def contradictions(report: Report) -> list[str]:
     report : dict
         That follows the schema.
     """
-    parts = (_digest, _names, _fit, _memory, _input, _compression, _accuracy, _bits)
+    parts = (_digest, _names, _fit, _memory, _pruning, _input, _compression, _accuracy, _bits)
     return [line for part in parts for line in part(report)]
 
 
@@ -74,6 +74,29 @@ def _memory(report: Report) -> Iterator[str]:
         yield f"memory.deployed_bytes: are {deployed:,}, those of the cores {least:,}"
     if deployed != memory["deployed_words"] * memory["word_bits"] // 8:
         yield f"memory.deployed_bytes: are {deployed:,}, the words have others"
+
+
+def _pruning(report: Report) -> Iterator[str]:
+    """Hold what is deployed against memory and cores; the rest cannot be known from a report."""
+    if "pruning" not in report:
+        return
+    memory, cores = report["memory"], report["cores"]
+    deployed = report["pruning"]["deployed"]
+    counted = {
+        "bytes": memory["deployed_bytes"],
+        "cores": memory["cores_used"],
+        "neurons": sum(core["neurons"] for core in cores),
+    }
+    for key, theirs in counted.items():
+        if deployed[key] != theirs:
+            yield f"pruning.deployed.{key}: are {deployed[key]:,}, those of the cores {theirs:,}"
+    for name, used in deployed["used"].items():
+        theirs = sum(core["resources"].get(name, {"used": 0})["used"] for core in cores)
+        if used != theirs:
+            yield f"pruning.deployed.used.{name}: is {used:,}, that of the cores {theirs:,}"
+    for name, part in report["pruning"]["left_out"].items():
+        if part["left_out"] >= part["neurons"]:
+            yield f"pruning.left_out.{name}: {part['left_out']:,} of {part['neurons']:,} neurons"
 
 
 def _input(report: Report) -> Iterator[str]:
