@@ -70,21 +70,12 @@ def silent_neurons(network: FixedPointNetwork) -> Masks:
     while waiting:
         pre = waiting.pop()
         for projection in network.outgoing(pre):
-            reached = _reached(projection, active[pre], network) | active[projection.post]
+            reached = projection.connection.driven(active[pre], network.shape_of(pre))
+            reached = reached | active[projection.post]
             if (reached != active[projection.post]).any():
                 active[projection.post] = reached
                 waiting.append(projection.post)
     return {p.name: ~active[p.name] for p in network.populations}
-
-
-def _reached(
-    projection: FixedProjection, active: BoolArray, network: FixedPointNetwork
-) -> BoolArray:
-    connection = projection.connection
-    ways = (connection.weight != 0).astype(np.float64)
-    spikes = active[None].astype(np.float64)
-    total = connection.total(spikes, ways, network.shape_of(projection.pre))
-    return np.asarray(total[0] > 0)
 
 
 def _fires_alone(p: FixedPopulation, formats: NumberFormats) -> BoolArray:

@@ -133,7 +133,7 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Any:
             backend_samples=1,
             budget=budget,
             bits=bits,
-            **{"tune": False, **options},
+            **{"tune": False, "max_removed": 0.0, **options},
         )
 
     return run
@@ -223,6 +223,18 @@ def test_gates_and_relays_are_counted(network: Network, cores: int, tmp_path: Pa
     assert fitted(cores=cores).as_predicted
     with pytest.raises(FitError, match=f"nothing fits {cores - 1} cores"):
         fitted(cores=cores - 1)
+
+
+def test_neurons_go_where_that_loses_less(call: Any) -> None:
+    """Cores of three layers hold little; without half of the neurons more weights can stay."""
+    without = call(memory=1500)
+    done = call(memory=1500, max_removed=0.5)
+    assert done.deployment.mapping.bytes <= 1500
+    assert done.plan.loss <= without.plan.loss
+    assert {plan.removed for plan in done.front} > {0.0}
+    sizes = [p.size for p in done.deployment.lowered.network.populations]
+    assert (sum(sizes) < 60) == (done.plan.removed > 0 or bool(done.deployment.lowered.kept))
+    assert done.report()["chosen"]["neurons_removed"] == done.plan.removed
 
 
 def test_memory_and_accuracy_budgets_are_kept(call: Any) -> None:
@@ -333,6 +345,7 @@ def test_half_the_cores_of_the_bundled_network_are_enough() -> None:
         "backend": "engine",
         "backend_samples": 1,
         "tune": False,
+        "max_removed": 0.0,
     }
     name = "osbc_deploy.bundled.models:digits_conv"
     done = fit(name, data[0], budget=FitBudget(cores=5), **options)

@@ -74,6 +74,12 @@ class FixedConnection(Kind):
         """
         raise NotImplementedError
 
+    def driven(self, pre: BoolArray, shape: Shape) -> BoolArray:
+        """Return which neurons (n_post,) hear any of some neurons (n_pre,) of a source."""
+        ways = np.asarray(self.weight != 0, np.float32)
+        spikes = np.asarray(pre[None], np.float32)
+        return np.asarray(self.total(spikes, ways, shape)[0] > 0)
+
     def bound(self, pre: BoolArray, post: BoolArray) -> tuple[BoolArray, BoolArray]:
         """Return which units of its ends must stay for some to stay.
 

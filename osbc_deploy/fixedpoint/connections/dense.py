@@ -73,6 +73,10 @@ class FixedDense(FixedConnection):
         """Return which neurons (n_pre,) any of some neurons (n_post,) hears."""
         return np.asarray((self.weight[post] != 0).any(axis=0))
 
+    def driven(self, pre: BoolArray, shape: Shape) -> BoolArray:
+        """Return which neurons (n_post,) hear any of some neurons (n_pre,)."""
+        return np.asarray((self.weight[:, pre] != 0).any(axis=1))
+
     def part(self, pre: BoolArray, post: BoolArray) -> FixedDense:
         """Return the synapses from some neurons to some."""
         delay = None if self.delay is None else self.delay[np.ix_(post, pre)]
