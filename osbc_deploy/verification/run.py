@@ -130,7 +130,8 @@ def compare_stages(
         deployment=replace(
             deployment,
             fidelity=_fidelity(bits, lowered),
-            activity=deployment.lowered.of_kept(total.activity),
+            # Peaks of neurons that are left out are none of the deployed network's.
+            activity=deployment.activity if deployment.lowered.kept else total.activity,
         ),
         scores=scores,
         steps=tuple(
