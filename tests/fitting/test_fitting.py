@@ -186,7 +186,7 @@ def test_sparsities_are_looked_at_finely_around_the_winner(
     call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fine = call(memory=7_000)
-    monkeypatch.setattr("osbc_deploy.fitting.run._ROUNDS", 0)
+    monkeypatch.setattr("osbc_deploy.fitting.level._ROUNDS", 0)
     coarse = call.__wrapped__(memory=7_000)
     assert {c.sparsity for c in coarse.plan.choices.values()} <= set(SPARSITIES)
     assert not {c.sparsity for c in fine.plan.choices.values()} <= set(SPARSITIES)
