@@ -17,6 +17,7 @@ from osbc_deploy.chip.mapping import layers_of, map_layers
 from osbc_deploy.chip.place import place
 from osbc_deploy.chip.pooling import counted_poolings
 from osbc_deploy.chip.traffic import operations, traffic
+from osbc_deploy.cluster import crew_of
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
@@ -95,15 +96,16 @@ def compressed_for(
     def words(name: str, layer: Sequence[CompressedProjection]) -> int:
         return map_alone(apart, populations[name], layer, job.chip, times).words
 
-    return compress(
-        job.network,
-        job.typical.spikes,
-        options,
-        state=asked.resume,
-        cost=words,
-        shared=shared,
-        progress=progress,
-    )
+    with crew_of(asked) as crew:
+        return compress(
+            job.network,
+            job.typical.spikes,
+            replace(options, crew=crew),
+            state=asked.resume,
+            cost=words,
+            shared=shared,
+            progress=progress,
+        )
 
 
 def lowered_for(job: Job, compressed: CompressedNetwork, progress: Progress = SILENT) -> Lowered:

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -60,6 +60,23 @@ class Team:
 
     client: Client
     threads: int = 0
+    _seen: set[str] = field(default_factory=set)
+
+    @property
+    def hands(self) -> int:
+        """How many items are worked on at a time."""
+        threads: dict[str, int] = self.client.nthreads()
+        return max(1, sum(threads.values()))
+
+    @property
+    def worked(self) -> int:
+        """How many processes have done anything so far."""
+        return len(self._seen)
+
+    def each(self, work: Work[C, T, R], common: C, items: Sequence[T]) -> list[R]:
+        """Return what items come to, in their order."""
+        found = dict(self.run(work, common, items))
+        return [found[number] for number in range(len(items))]
 
     def run(
         self, work: Work[C, T, R], common: C, items: Sequence[T]
@@ -85,12 +102,17 @@ class Team:
             if task.status == "error" and isinstance(task.exception(), KilledWorker):
                 suspects.append(number)
             else:
-                yield number, _result(task, items[number])
+                yield number, self._told(task, items[number])
         # A worker that dies takes the item that waits there with it: which of them is the cause
         # is seen only where each is alone.
         for number in sorted(suspects):
             (task,) = self._ended([begun(number)])
-            yield number, _result(task, items[number])
+            yield number, self._told(task, items[number])
+
+    def _told(self, task: Future[Any], item: object) -> Any:
+        where, result = _result(task, item)
+        self._seen.add(where)
+        return result
 
     def _submitted(self, priority: int, function: Callable[..., Any], *given: Any) -> Future[Any]:
         with warnings.catch_warnings():
@@ -139,14 +161,16 @@ def _itself(common: C) -> C:
     return common
 
 
-def _done(ours: str, threads: int, work: Work[C, T, R], common: C, item: T) -> R:
+def _done(ours: str, threads: int, work: Work[C, T, R], common: C, item: T) -> tuple[str, R]:
+    """Return where an item was worked on, and what it comes to."""
     # Workers may come late, after all others were asked.
     if ours != __version__:
         raise ClusterError(
             f"worker {get_worker().address}: has osbc-deploy {__version__}, not {ours}. Install "
             "the same on all of them."
         )
-    return work(common, item, threads or max(1, cores() // get_worker().state.nthreads))
+    here = get_worker()
+    return here.address, work(common, item, threads or max(1, cores() // here.state.nthreads))
 
 
 @contextmanager

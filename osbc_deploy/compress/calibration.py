@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import SpikeArray
-from osbc_deploy.compress.hessian import shares_kernel
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem
-from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.sampling import ROWS_PER_INPUT
 from osbc_deploy.compress.scene import ACTIVITY, Scene
 from osbc_deploy.compress.shared import Shared, SharedScene
 from osbc_deploy.compress.solver_memory import check_solver_memory
+from osbc_deploy.compress.traces import shares_kernel
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import DataError
 from osbc_deploy.model.graph import INPUT, Network, Population
@@ -141,7 +140,7 @@ def scene_of(
         wanted=run.output.sum(axis=1, dtype=np.float64).reshape(len(calibration), -1),
         method=options.method,
         damping=options.added,
-        space=Workspace(options.solver_memory, options.threads, progress.advance),
+        space=options.space(progress.advance),
         rows_per_input=ROWS_PER_INPUT,
         dynamics=None
         if options.method == "obc"

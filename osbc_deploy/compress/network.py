@@ -22,7 +22,6 @@ from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.pace import measured_pace
 from osbc_deploy.compress.plan import Cost, pattern_of, plan
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection, adapted
-from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.scene import ACTIVITY, HELD_OUT, MIN_HELD_OUT, Scene
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.solver_memory import check_solver_memory
@@ -36,7 +35,7 @@ from osbc_deploy.model.simulate import simulate
 from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["Settle", "assemble", "compress", "silent_outputs"]
+__all__ = ["Settle", "assemble", "compress", "helpers", "silent_outputs"]
 
 Found: TypeAlias = tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]
 
@@ -150,7 +149,9 @@ def compress(
                 memory=options.solver_memory // ACTIVITY,
             )
             arriving |= after.packed
-    done = assemble(network, results, options, Statistics((), run.rates, tuple(deviations)))
+    deviations.extend(helpers(options))
+    alone = replace(options, crew=None)
+    done = assemble(network, results, alone, Statistics((), run.rates, tuple(deviations)))
     return replace(done, spent=Spent(effort, expected, time.perf_counter() - began))
 
 
@@ -167,6 +168,14 @@ def assemble(
     )
 
 
+def helpers(options: CompressionOptions) -> Iterator[Deviation]:
+    """Say how many other processes took part; what came of it does not hang on them."""
+    if options.crew is not None:
+        count = options.crew.worked
+        text = f"worked on by {count} other process(es)" if count else "too small to be spread"
+        yield Deviation("compress", "workers", text)
+
+
 def _compress_population(
     scene: Scene,
     keep: Mapping[str, int],
@@ -177,7 +186,7 @@ def _compress_population(
     tuned: bool,
 ) -> tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]:
     name = scene.population.name
-    space = Workspace(options.solver_memory, options.threads)
+    space = options.space()
     pattern = pattern_of(scene.network, scene.population, options)
     solve = Solver(keep.get(name), bits[name], options.scale_groups, pattern, space)
 
@@ -209,7 +218,7 @@ def _belongs_to(
     network: Network, calibration: SpikeArray, options: CompressionOptions
 ) -> dict[str, str]:
     # How many threads solve it does not matter to the result; memory may decide the method.
-    asked = replace(options, threads=0)
+    asked = replace(options, threads=0, crew=None)
     samples = hashlib.sha256(repr(calibration.shape).encode() + calibration.tobytes())
     return {
         "model": network.fingerprint(),

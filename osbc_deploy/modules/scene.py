@@ -17,7 +17,6 @@ from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem, pose
 from osbc_deploy.compress.result import CompressedProjection
-from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.sampling import ROWS_PER_INPUT, rows_wanted
 from osbc_deploy.compress.scene import HELD_OUT, Layer
 from osbc_deploy.deviations import Deviation
@@ -106,7 +105,7 @@ def moments_of(
                     None if earlier is None else [y],
                     wanted=_wanted(projection, x, len(samples) / len(part), rows_per_input),
                     batch_size=max(1, 16 * len(x) // len(part)),
-                    space=Workspace(options.solver_memory, options.threads),
+                    space=options.space(),
                 )
                 total = totals[number]
                 totals[number] = found if total is None else total + found

@@ -18,7 +18,7 @@ from distributed import LocalCluster
 import osbc_deploy
 from osbc_deploy.cluster import client, spread
 from osbc_deploy.errors import ClusterError
-from osbc_deploy.search_options import ClusterOptions
+from osbc_deploy.work_options import ClusterOptions
 from spread_work import deadly, squared
 
 
