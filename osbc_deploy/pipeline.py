@@ -63,7 +63,7 @@ def deploy(call: DeployCall) -> Deployment:
     OsbcError
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
-    job = prepare(call, request(deploy, DeployOptions, call))
+    job = prepare(call, request(deploy, DeployOptions, call), device=call.device)
     return finish(job, compressed_for(job, call, call.progress), progress=call.progress)
 
 
@@ -88,7 +88,7 @@ def compressed_for(
         0 for one per core.
     """
     options = CompressionOptions.of(asked, scale_groups=job.scale_groups, dynamics=job.dynamics)
-    options = replace(options, threads=threads)
+    options = replace(options, threads=threads, device=asked.device)
     apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))
     populations = {p.name: p for p in apart.network.populations}
     times = timing(apart.network)

@@ -58,8 +58,8 @@ class ClusterOptions(Options):
 class DeviceOptions(Options):
     """What torch computes on."""
 
-    device: str = option(
-        "cpu",
-        "Where MODEL runs and the Hessians are summed, such as cuda; the solver stays on the CPU.",
-        metavar="DEVICE",
+    device: str | None = option(
+        None,
+        "Run MODEL and sum the Hessians in torch there; the solver stays on the CPU.",
+        metavar="cpu|cuda|cuda:N",
     )

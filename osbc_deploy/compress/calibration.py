@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.compress.activity import active
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem
+from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.sampling import ROWS_PER_INPUT
 from osbc_deploy.compress.scene import ACTIVITY, Scene
 from osbc_deploy.compress.shared import Shared, SharedScene
@@ -19,7 +21,7 @@ from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import DataError
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.raster import Raster
-from osbc_deploy.model.simulate import FloatRun, simulate
+from osbc_deploy.model.simulate import FloatRun
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["Statistics", "collect", "float_run", "oddities", "scene_of"]
@@ -65,7 +67,7 @@ def collect(
     shared = shared or Shared()
     run = shared.take(
         ("float run", len(calibration)),
-        lambda: float_run(network, calibration, batch_size, progress, memory=options.solver_memory),
+        lambda: float_run(network, calibration, batch_size, progress, space=options.space()),
     )
     deviations = list(oddities(network, run))
     problems = []
@@ -84,7 +86,7 @@ def float_run(
     batch_size: int,
     progress: Progress,
     *,
-    memory: int,
+    space: Workspace,
 ) -> FloatRun:
     """Run the calibration samples, keeping the answers and the spikes that projections carry."""
     if not calibration.any():
@@ -92,13 +94,13 @@ def float_run(
             "calibration: all spikes are 0, at least one active input is needed. "
             "Check how the events were binned."
         )
-    return simulate(
+    return active(
         network,
         calibration,
+        space,
         pack={p.pre for p in network.projections},
-        exact=True,
         batch_size=batch_size,
-        memory=memory // ACTIVITY,
+        memory=space.memory // ACTIVITY,
         progress=progress,
         title="calibrate",
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.compress.activity import active
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
 from osbc_deploy.compress.effort import effort_of
 from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
@@ -31,7 +32,6 @@ from osbc_deploy.compress.work import Spent
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.model.raster import Raster
-from osbc_deploy.model.simulate import simulate
 from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
 
@@ -103,7 +103,7 @@ def compress(
     shared = shared or Shared()
     run = shared.take(
         ("float run", len(calibration)),
-        lambda: float_run(network, calibration, batch_size, progress, memory=options.solver_memory),
+        lambda: float_run(network, calibration, batch_size, progress, space=options.space()),
     )
     deviations = list(oddities(network, run))
     if len(calibration) < len(given):
@@ -137,13 +137,13 @@ def compress(
         deviations.extend(notes)
         results |= {p.name: p for p in layer}
         if tuned and population is not network.output:
-            after = simulate(
+            after = active(
                 adapted(network, results),
                 calibration,
+                options.space(),
                 pack={population.name},
                 given=arriving,
                 until=population.name,
-                exact=True,
                 output=False,
                 batch_size=batch_size,
                 memory=options.solver_memory // ACTIVITY,
@@ -218,7 +218,7 @@ def _belongs_to(
     network: Network, calibration: SpikeArray, options: CompressionOptions
 ) -> dict[str, str]:
     # How many threads solve it does not matter to the result; memory may decide the method.
-    asked = replace(options, threads=0, crew=None)
+    asked = replace(options, threads=0)
     samples = hashlib.sha256(repr(calibration.shape).encode() + calibration.tobytes())
     return {
         "model": network.fingerprint(),

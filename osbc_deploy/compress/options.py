@@ -49,6 +49,8 @@ class CompressionOptions(CompressionRequest):
         0 for one per core.
     crew : Crew or None
         Other processes that take part; they change no result.
+    device : str or None
+        Where torch runs and moments are summed, which changes none either; None for the CPU.
     """
 
     scale_groups: int = 8
@@ -56,10 +58,11 @@ class CompressionOptions(CompressionRequest):
     dynamics: Mapping[str, LinearDynamics] = field(default_factory=dict)
     threads: int = 0
     crew: Crew | None = field(default=None, repr=False, compare=False)
+    device: str | None = field(default=None, repr=False, compare=False)
 
     def space(self, on_rows: Callable[[int], None] = lambda rows: None) -> Workspace:
         """Return what the solver may use."""
-        return Workspace(self.solver_memory, self.threads, on_rows, self.crew)
+        return Workspace(self.solver_memory, self.threads, on_rows, self.crew, self.device)
 
     @property
     def tries(self) -> bool:

@@ -47,12 +47,15 @@ class Workspace:
         Told the number of rows after each batch; called from several threads.
     crew : Crew or None
         Other processes, which get what is worth sending.
+    device : str or None
+        Where torch sums moments; None for NumPy.
     """
 
     memory: int = DEFAULT_MEMORY
     threads: int = 0
     on_rows: Callable[[int], None] = lambda rows: None
     crew: Crew | None = None
+    device: str | None = None
 
     def crew_for(self, cost: float, items: int) -> Crew | None:
         """Return the other processes if it is worth sending them so many multiplications."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.cluster import Part
 from osbc_deploy.compress.exact import WholeSum
+from osbc_deploy.compress.on_device import Products, Unfolding, filtered, on
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.sampling import SampledRows
 from osbc_deploy.compress.traces import membrane_trace
@@ -23,6 +24,9 @@ from osbc_deploy.model.graph import Projection
 from osbc_deploy.model.neurons import LinearDynamics
 from osbc_deploy.model.raster import Raster, part_of
 from osbc_deploy.model.windows import Shape
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["AllRows", "DrawnRows", "Grid", "Shard", "Sums", "places_of", "summed"]
 
@@ -118,16 +122,16 @@ def summed(
     if crew is None:
         return job.sums(shards[0], space)
     total: Sums | None = None
-    for number, found in crew.run(_elsewhere, (job, space.memory), shards):
+    for number, found in crew.run(_elsewhere, (job, space.memory, space.device), shards):
         total = found if total is None else total + found
         space.on_rows(parts[number].stop - parts[number].start)
     assert total is not None  # noqa: S101 - there is a shard
     return total
 
 
-def _elsewhere(common: tuple[Job, int], shard: Shard, threads: int) -> Sums:
-    job, memory = common
-    return job.sums(shard, Workspace(memory, threads))
+def _elsewhere(common: tuple[Job, int, str | None], shard: Shard, threads: int) -> Sums:
+    job, memory, device = common
+    return job.sums(shard, Workspace(memory, threads, device=device))
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,8 @@ class AllRows:
 
     def sums(self, shard: Shard, space: Workspace) -> Sums:
         """Return the sums of some samples; `space` is told of each that is done."""
+        if space.device is not None:
+            return self._sums_on(space.device, shard, space)
         grid, samples = self.grid, len(shard.seen[0])
         groups = self.afferents[0].connection.groups
         fan_in = sum(p.connection.fan_in for p in self.afferents)
@@ -187,7 +193,9 @@ class AllRows:
             seen = self._filtered(shard.seen, part)
             meant = None if shard.meant is None else self._filtered(shard.meant, part)
             weight = np.tile(grid.round(self.ones), part.stop - start)
-            for frames in _frame_batches(self.afferents, seen, space.memory, grid.frames):
+            for frames in _frame_batches(
+                self.afferents, [s.shape for s in seen], space.memory, grid.frames
+            ):
                 x = _stacked(self.afferents, seen, frames)
                 positions = x.shape[1] // (frames.stop - frames.start)
                 m = np.repeat(weight[frames], positions)
@@ -200,6 +208,37 @@ class AllRows:
                     total.add(value, x.shape[1] * grid.top**2)
             space.on_rows(part.stop - start)
         return Sums(sums, [], rows)
+
+    def _sums_on(self, device: str, shard: Shard, space: Workspace) -> Sums:
+        import torch
+
+        grid = self.grid
+        unfoldings = [
+            Unfolding(p, r.shape[2:], device)
+            for p, r in zip(self.afferents, shard.seen, strict=True)
+        ]
+        fan_in = sum(p.connection.fan_in for p in self.afferents)
+        groups = self.afferents[0].connection.groups
+        sums = Products(groups, fan_in, cross=shard.meant is not None)
+        weight, rows = torch.from_numpy(grid.round(self.ones)).to(device), 0
+
+        def row_batches(rasters: Sequence[Raster], n: int) -> list[torch.Tensor]:
+            traces = [filtered(self.dynamics, on(device, r, [n]), grid.unit)[0] for r in rasters]
+            return [u.pooled(trace) for u, trace in zip(unfoldings, traces, strict=True)]
+
+        for n in range(len(shard.seen[0])):
+            seen = row_batches(shard.seen, n)
+            meant = None if shard.meant is None else row_batches(shard.meant, n)
+            for frames in _frame_batches(
+                self.afferents, [(1, *s.shape) for s in seen], space.memory, grid.frames
+            ):
+                x = _beside(unfoldings, seen, frames)
+                y = None if meant is None else _beside(unfoldings, meant, frames)
+                m = weight[frames].repeat_interleave(x.shape[1] // (frames.stop - frames.start))
+                sums.add(x, y, m, grid.top)
+                rows += x.shape[1]
+            space.on_rows(1)
+        return Sums(sums.sums, [], rows)
 
     def _filtered(self, rasters: Sequence[Raster], part: slice) -> list[FloatArray]:
         return [self.grid.round(membrane_trace(self.dynamics, r[part])) for r in rasters]
@@ -236,34 +275,92 @@ class DrawnRows:
     def sums(self, shard: Shard, space: Workspace) -> Sums:
         """Return the sums of some samples; `space` is told of each that is done."""
         cross = shard.meant is not None
+        if space.device is not None:
+            return self._sums_on(space.device, shard, space)
         sums = SampledRows(
             self.afferents, self.dynamics, self.unit, self.places, self.weight, cross=cross
         )
-        each = len(self.weight) * self.places
 
         def work(part: slice) -> None:
             for n in range(part.start, part.stop):
-                first = (shard.part.start + n) * each
-                of = slice(*np.searchsorted(self.rows, (first, first + each)))
+                rows, held = self._of(shard, n)
                 meant = None if shard.meant is None else [raster[n] for raster in shard.meant]
-                seen = [raster[n] for raster in shard.seen]
-                sums.add(seen, meant, self.rows[of] - first, self.held[of])
+                sums.add([raster[n] for raster in shard.seen], meant, rows, held)
 
         fan_in = sum(p.connection.groups * p.connection.fan_in for p in self.afferents)
         maps = sum(math.prod(raster.shape[2:]) for raster in shard.seen)
         space.batches(work, len(shard.seen[0]), 16 * (fan_in * self.most + maps))
         return Sums(sums.used, sums.held, sums.rows["used"], sums.rows["held"])
 
+    def _of(self, shard: Shard, n: int) -> tuple[IntArray, BoolArray]:
+        """Return the rows of a sample to look at, and which of them are held out."""
+        each = len(self.weight) * self.places
+        first = (shard.part.start + n) * each
+        of = slice(*np.searchsorted(self.rows, (first, first + each)))
+        return self.rows[of] - first, self.held[of]
+
+    def _sums_on(self, device: str, shard: Shard, space: Workspace) -> Sums:
+        import torch
+
+        unfoldings = [
+            Unfolding(p, r.shape[2:], device)
+            for p, r in zip(self.afferents, shard.seen, strict=True)
+        ]
+        fan_in = sum(p.connection.fan_in for p in self.afferents)
+        groups = self.afferents[0].connection.groups
+        used = Products(groups, fan_in, cross=shard.meant is not None)
+        kept = Products(groups, fan_in, cross=False)
+        weight = torch.from_numpy(self.weight).to(device)
+        counts = [0, 0]
+
+        def maps(rasters: Sequence[Raster], n: int) -> list[torch.Tensor]:
+            sent = [u.pooled(on(device, r, n)) for u, r in zip(unfoldings, rasters, strict=True)]
+            return [filtered(self.dynamics, s[None], self.unit)[0] for s in sent]
+
+        for n in range(len(shard.seen[0])):
+            rows, held = self._of(shard, n)
+            steps, places = np.divmod(rows, self.places)
+            seen = maps(shard.seen, n)
+            meant = None if shard.meant is None else maps(shard.meant, n)
+            for t in np.unique(steps):
+                for number, (sums, part) in enumerate(((used, ~held), (kept, held))):
+                    chosen = places[(steps == t) & part]
+                    if not len(chosen):
+                        continue
+                    x = _beside(unfoldings, seen, slice(t, t + 1), chosen)
+                    y = None
+                    if meant is not None and not number:
+                        y = _beside(unfoldings, meant, slice(t, t + 1), chosen)
+                    top = int(max(float(v.abs().max()) for v in (x, x if y is None else y)))
+                    m = weight[t].repeat(len(chosen))
+                    sums.add(x, y, m, max(top, int(np.abs(self.weight).max())))
+                    counts[number] += len(chosen)
+            space.on_rows(1)
+        return Sums(used.sums, kept.sums, *counts)
+
+
+def _beside(
+    unfoldings: Sequence[Unfolding],
+    maps: Sequence[torch.Tensor],
+    frames: slice,
+    places: IntArray | slice = slice(None),
+) -> torch.Tensor:
+    """Return the rows (groups, m, fan_in) that the weights of all afferents are multiplied with."""
+    import torch
+
+    pairs = zip(unfoldings, maps, strict=True)
+    return torch.cat([u.rows(trace[frames], places) for u, trace in pairs], dim=2)
+
 
 def _frame_batches(
-    afferents: Sequence[Projection], traces: Sequence[FloatArray], memory: int, most: int
+    afferents: Sequence[Projection], shapes: Sequence[Shape], memory: int, most: int
 ) -> Iterator[slice]:
     """Cut the time steps of a batch: `most` at once, their unfolded rows within memory."""
-    frames = traces[0].shape[0] * traces[0].shape[1]
+    frames = shapes[0][0] * shapes[0][1]
     wide = 0
-    for projection, trace in zip(afferents, traces, strict=True):
+    for projection, shape in zip(afferents, shapes, strict=True):
         connection = projection.connection
-        wide += 8 * connection.groups * connection.fan_in * places_of(projection, trace.shape[2:])
+        wide += 8 * connection.groups * connection.fan_in * places_of(projection, shape[2:])
     # Two copies while stacking, and two sides of the cross term.
     step = max(1, min(most, memory // (4 * wide)))
     return (slice(start, min(start + step, frames)) for start in range(0, frames, step))
