@@ -16,6 +16,7 @@ from osbc_deploy.chip.alone import map_alone
 from osbc_deploy.chip.mapping import layers_of, map_layers
 from osbc_deploy.chip.place import place
 from osbc_deploy.chip.pooling import counted_poolings
+from osbc_deploy.chip.step import step_load
 from osbc_deploy.chip.traffic import operations, traffic
 from osbc_deploy.cluster import crew_of
 from osbc_deploy.compress.network import compress
@@ -133,6 +134,8 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         **{name: seen.counts / len(job.typical) for name, seen in lowered.activity.items()},
     }
     placement = place(traffic(mapping, layers, spikes), job.chip)
+    steps = job.typical.spikes.shape[1]
+    mean_step = {name: counts / steps for name, counts in spikes.items()}
     keep = 0 if job.runner is None else job.backend_samples
     accuracy, engine = evaluate(
         compressed, lowered, job.evaluated, job.readout, progress, keep=keep
@@ -156,6 +159,7 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         mapping=mapping,
         placement=placement,
         operations=operations(mapping, layers, spikes),
+        load=step_load(mapping, layers, mean_step, placement, job.chip),
         accuracy=accuracy,
         fidelity=fidelity,
         activity=engine.activity,

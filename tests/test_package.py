@@ -49,6 +49,7 @@ ORDER = [
     "backends",
     "frameworks",
     "formats",
+    "child",
     "checkpoints",
     "references",
     "importing",

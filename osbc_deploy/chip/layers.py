@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -176,6 +176,21 @@ class Layer:
     def whole(self) -> Ranges:
         """The uncut layer."""
         return tuple((0, n) for n in self.shape)
+
+    def ordered(self, order: IntArray) -> Layer:
+        """Return the layer with its neurons in another order; those before it keep theirs.
+
+        Only for fully connected layers, whose neurons have synapses of their own.
+        """
+        afferents = (replace(a, connection=a.connection.rows(order)) for a in self.afferents)
+        return replace(
+            self,
+            afferents=tuple(afferents),
+            decay_sets=self.decay_sets[order],
+            threshold_sets=self.threshold_sets[order],
+            neuron_sets=self.neuron_sets[order],
+            fan_out=None if self.fan_out is None else self.fan_out[order],
+        )
 
     def neurons(self, values: IntArray, ranges: Ranges) -> IntArray:
         """Return the values of the neurons of a slice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
 
@@ -9,10 +10,10 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.chip.layers import Layer
-from osbc_deploy.chip.mapping import Mapping
+from osbc_deploy.chip.layers import Afferent, Layer
+from osbc_deploy.chip.mapping import Core, Mapping
 
-__all__ = ["Operations", "operations", "traffic"]
+__all__ = ["Operations", "operations", "operations_on_cores", "traffic"]
 
 
 def traffic(
@@ -35,13 +36,13 @@ def traffic(
     csr_array (cores, cores)
         Row: source.
     """
+    layers = mapping.as_cut(layers)
     by_layer = mapping.by_population()
     owner = {}
     for layer in layers:
-        place = np.empty(layer.shape, np.int64)
+        owner[layer.name] = np.empty(layer.size, np.int64)
         for core in by_layer[layer.name]:
-            place[tuple(slice(*r) for r in core.ranges)] = core.index
-        owner[layer.name] = place.ravel()
+            owner[layer.name][core.members(layer.shape)] = core.index
     size = max((core.index for core in mapping.cores), default=-1) + 1
     rows, columns, values = [], [], []
     for layer in layers:
@@ -60,6 +61,40 @@ def traffic(
         return csr_array((size, size))
     entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
     return csr_array(coo_array(entries, shape=(size, size)))
+
+
+def operations_on_cores(
+    mapping: Mapping, layers: tuple[Layer, ...], spikes: MappingOf[str, FloatArray]
+) -> FloatArray:
+    """Return the synaptic operations of every core (cores,), zeros of dense axons included.
+
+    Parameters are those of :func:`operations`, whose ``performed`` is the sum.
+    """
+    found = np.zeros(max((core.index for core in mapping.cores), default=-1) + 1)
+    by_layer = mapping.by_population()
+    for layer in mapping.as_cut(layers):
+        for afferent in layer.afferents:
+            fired = spikes[afferent.pre]
+            for core, met in _met(afferent, by_layer[layer.name], fired):
+                found[core.index] += met
+    return found
+
+
+def _met(afferent: Afferent, cores: list[Core], fired: FloatArray) -> Iterator[tuple[Core, float]]:
+    """Yield the stored synapses that spikes meet on each of a layer's cores."""
+    connection = afferent.connection
+    if connection.convolutional:
+        every = np.ones(connection.weight.shape)
+        met = connection.total(fired[None].astype(np.float64), every, afferent.pre_shape)
+        shape = connection.output_shape(afferent.pre_shape)
+        for core in cores:
+            yield core, float(met[0, core.members(shape)].sum())
+        return
+    for core in cores:
+        if core.usage.encoding == "sparse":
+            yield core, float(fired @ afferent.fan_in(core.ranges[0]))
+        else:
+            yield core, float(fired.sum() * core.neurons)
 
 
 @dataclass(frozen=True)
@@ -91,6 +126,7 @@ def operations(
         Of every neuron, by population; the input's under ``"input"``.
     """
     found = {}
+    layers = mapping.as_cut(layers)
     by_layer = mapping.by_population()
     for layer in layers:
         performed = useful = 0.0
@@ -98,14 +134,9 @@ def operations(
             fired = spikes[afferent.pre]
             connection = afferent.connection
             if connection.convolutional:
-                every = np.ones_like(afferent.nonzero)
-                performed += float(fired @ connection.fan_out(every, afferent.pre_shape))
                 useful += float(fired @ connection.fan_out(afferent.nonzero, afferent.pre_shape))
-                continue
-            for core in by_layer[layer.name]:
-                nonzero = float(fired @ afferent.fan_in(core.ranges[0]))
-                useful += nonzero
-                stored = core.usage.encoding != "sparse"
-                performed += float(fired.sum() * core.neurons) if stored else nonzero
+            else:
+                useful += float(fired @ afferent.fan_in((0, layer.size)))
+            performed += sum(met for _, met in _met(afferent, by_layer[layer.name], fired))
         found[layer.name] = Operations(performed, useful)
     return found

@@ -8,6 +8,7 @@ from typing import Any
 
 from osbc_deploy.intervals import wilson
 from osbc_deploy.plain_text import html_page
+from osbc_deploy.report.deployment.operations import step_lines
 from osbc_deploy.report.deployment.terminal import resource_label, sides
 from osbc_deploy.report.figures import SERIES, axes, drawn, style
 from osbc_deploy.report.measures import layer_measures, total_loss
@@ -34,6 +35,7 @@ def report_page(report: Report) -> str:
         pools=_pools(report),
         curves=_curves(report),
         interval=_interval(report["accuracy"]),
+        step=step_lines(report["operations"], details=True),
     )
 
 
