@@ -146,7 +146,8 @@ def _result(task: Future[Any], item: object) -> Any:
         ) from error
     except (asyncio.CancelledError, futures.CancelledError) as error:
         raise ClusterError(
-            "scheduler: went away before all was computed. Start it and go on with the same ledger."
+            "scheduler: went away before all was computed. Start it, and go on with what is in "
+            "--ledger or --resume."
         ) from error
     except (ImportError, AttributeError, RuntimeError) as error:
         if "deserializ" not in str(error) and "osbc_deploy" not in str(error):
@@ -302,7 +303,8 @@ def _versions() -> dict[str, str]:
     """Return what must be the same in all processes for the same bytes, and to be understood."""
     return {
         "osbc-deploy": __version__,
-        "distributed": version("distributed"),
+        # Other versions of these may sum in another order.
+        **{name: version(name) for name in ("numpy", "torch", "numba", "distributed")},
         "Python": ".".join(platform.python_version_tuple()[:2]),
     }
 
@@ -320,5 +322,5 @@ def _other(name: str, said: object) -> str:
 def _nobody() -> ClusterError:
     return ClusterError(
         f"scheduler: has no worker, and got none in {_GATHER:g} seconds. Start some with 'dask "
-        "worker', then go on with the same ledger."
+        "worker', then go on with what is in --ledger or --resume."
     )

@@ -98,6 +98,14 @@ def test_workers_of_another_version(scheduler: LocalCluster, tmp_path: Path) -> 
     assert last.strip() == "Install the same on all of them."
 
 
+def test_workers_of_other_versions_of_what_adds_up() -> None:
+    told = client._other("worker tcp://w:1", {**client._versions(), "numpy": "1.0", "torch": "2"})
+    ours = client._versions()
+    assert told == (
+        f"worker tcp://w:1: has numpy 1.0, not {ours['numpy']}; torch 2, not {ours['torch']}"
+    )
+
+
 def test_an_item_that_no_worker_survives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_LIVES", 1)
     found = spread(deadly, 2, [1, 2], ClusterOptions(workers=2))
