@@ -16,6 +16,7 @@ from concurrent import futures
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pickle import PicklingError
 from typing import Any, TypeVar
 
 import dask
@@ -88,7 +89,13 @@ class Team:
         ClusterError
         """
         # A task, and not scattered data: it is made again when the worker that holds it dies.
-        shared = self._submitted(0, _itself, common)
+        try:
+            shared = self._submitted(0, _itself, common)
+        except (TypeError, AttributeError, PicklingError) as error:
+            raise ClusterError(
+                f"workers: what they need cannot be sent to them ({reason(error)}). Leave "
+                "--workers and --scheduler out, or take that out of the model."
+            ) from error
 
         def begun(number: int) -> Future[Any]:
             given = (__version__, self.threads, work, shared, items[number])
