@@ -241,7 +241,10 @@ def prepare(
         check_graded(kept_apart(network).network)
         chip.check_input(opened)
     check_network(chip.exchange, network)
-    arithmetic_of(chip.number_formats).lowering.check_features(network)
+    lowering = arithmetic_of(chip.number_formats).lowering
+    lowering.check_features(network)
+    if lowering.check_input is not None:
+        lowering.check_input(opened)
     asked = asked or Request()
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}

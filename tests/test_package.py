@@ -48,6 +48,7 @@ ORDER = [
     "backends",
     "frameworks",
     "formats",
+    "child",
     "checkpoints",
     "references",
     "importing",

@@ -29,6 +29,7 @@ _EXTRAS = {
     "pandas": "pip install 'osbc-deploy[pandas]'",
     "imgtool": "pip install 'osbc-deploy[mcuboot]'",
     "xylosim": "see docs/xylo.md",
+    "sinabs": "see docs/speck.md",
     "hypothesis": "pip install 'osbc-deploy[testing]'",
 }
 """Packages that add something, and what adds them."""
