@@ -107,7 +107,10 @@ def _import(
         return _checked(found, weights, samples)
     found = _checked_module(found, name)
     if samples is None:
-        raise UsageError(f"{name}: a module does not say what input it takes. Give its shape.")
+        raise UsageError(
+            f"{name}: a module does not say what input it takes. Give its shape (--shape 34,34,2; "
+            "shape=(34, 34, 2) in Python) or samples (--calibration DATA)."
+        )
     if weights is not None:
         load_weights(found, Path(weights))
     more: dict[str, Any] = {} if host is None else {"host": host}

@@ -6,7 +6,7 @@ and returns the next. The command line is a thin shell around :func:`deploy`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -120,6 +120,10 @@ def lowered_for(job: Job, compressed: CompressedNetwork, progress: Progress = SI
     )
 
 
+_FEW = 20
+"""Samples of calibration; below 40, none are held out."""
+
+
 def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILENT) -> Deployment:
     """Lower, map, evaluate and compare a compressed network."""
     lowered = lowered_for(job, compressed, progress)
@@ -179,6 +183,17 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
                 classes_of(job.readout, job.network.output.size),
                 job.classes,
             ),
+            *_few(job),
         ),
         steps=job.steps(lowered.network),
     )
+
+
+def _few(job: Job) -> Iterator[str]:
+    """Say where compression had little to go by."""
+    count = len(job.typical)
+    if count < _FEW:
+        yield (
+            f"calibration: {job.typical.name} holds {count} sample{'s' if count > 1 else ''}, few "
+            "to fit weights to, and none are held out to see what that loses; a hundred are usual"
+        )
