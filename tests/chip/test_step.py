@@ -125,6 +125,16 @@ def test_time_and_energy_are_events_times_published_figures() -> None:
     assert load.busiest(load_target("loihi2")) == 1
 
 
+def test_figures_in_another_unit_are_refused(tmp_path: Any) -> None:
+    path = tmp_path / "slow.toml"
+    path.write_text(
+        'schema = 1\ninherits = "loihi1"\nname = "slow"\n[time]\n'
+        'barrier = { value = 0.465, unit = "us", grade = "published", source = "davies" }\n'
+    )
+    with pytest.raises(TargetError, match="barrier is in 'us', ns needed"):
+        load_target(path)
+
+
 def test_cores_of_a_router_fill_the_mesh(tmp_path: Any) -> None:
     path = tmp_path / "odd.toml"
     path.write_text(
