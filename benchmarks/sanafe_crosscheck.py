@@ -272,6 +272,7 @@ def beside(
     }
     return {
         "events": events,
+        "events_equal": all(a == b for a, b in events.values()),
         "energy_ours": ours,
         "energy_sanafe": theirs["energy"]["total"],
         "parts_sanafe": theirs["energy"],
@@ -282,30 +283,40 @@ def beside(
     }
 
 
+HEADS = ["network", "layers", "neurons", "cores", "spikes", "differ", "synaptic operations"]
+HEADS += ["spikes sent", "hops", "energy, uJ: ours / SANA-FE", "our counts at its costs"]
+HEADS += ["us a step: ours / SANA-FE"]
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a network's row of the table; one number of events where both count the same."""
+    events = " | ".join(
+        f"{a:,.0f}" if a == b else f"{a:,.0f} / {b:,.0f}" for a, b in row["events"].values()
+    )
+    at_cost = sum(row["our_counts_at_their_cost"].values())
+    return (
+        f"| {row['network']} | {row['layers']} | {row['neurons']} | {row['cores']} | "
+        f"{row['spikes']:,} | {row['differ']} | {events} | "
+        f"{row['energy_ours'] * 1e6:.2f} / {row['energy_sanafe'] * 1e6:.2f} | "
+        f"{at_cost * 1e6:.2f} | {row['seconds_ours'] / row['steps'] * 1e6:.2f} / "
+        f"{row['seconds_sanafe'] / row['steps'] * 1e6:.2f} |"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sanafe", metavar="PYTHON", required=True)
     parser.add_argument("--networks", type=int, default=20)
     options = parser.parse_args()
     rows = []
-    heads = ["network", "layers", "neurons", "cores", "spikes", "differ"]
-    heads += ["synaptic operations, ours / SANA-FE", "spikes between neurons", "hops"]
-    heads += ["energy, uJ", "our counts at its costs, uJ", "time a step, us"]
-    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
+    print(f"| {' | '.join(HEADS)} |\n{'|---' * len(HEADS)}|")
     for number in range(options.networks):
-        row = compared(number, options.sanafe)
-        rows.append(row)
-        events = " | ".join(f"{a:,.0f} / {b:,.0f}" for a, b in row["events"].values())
-        at_cost = sum(row["our_counts_at_their_cost"].values())
-        print(
-            f"| {number} | {row['layers']} | {row['neurons']} | {row['cores']} | "
-            f"{row['spikes']:,} | {row['differ']} | {events} | "
-            f"{row['energy_ours'] * 1e6:.2f} / {row['energy_sanafe'] * 1e6:.2f} | "
-            f"{at_cost * 1e6:.2f} | {row['seconds_ours'] / row['steps'] * 1e6:.2f} / "
-            f"{row['seconds_sanafe'] / row['steps'] * 1e6:.2f} |",
-            flush=True,
-        )
+        rows.append(compared(number, options.sanafe))
+        print(line(rows[-1]), flush=True)
     RESULTS.write_text(json.dumps({"sanafe": "2.2.9", "steps": STEPS, "networks": rows}, indent=1))
+    unequal = [row["network"] for row in rows if row["differ"] or not row["events_equal"]]
+    if unequal:
+        raise SystemExit(f"spikes or events differ in networks {unequal}")
 
 
 if __name__ == "__main__":
