@@ -19,6 +19,7 @@ from osbc_deploy.chip.pooling import counted_poolings
 from osbc_deploy.chip.step import step_load
 from osbc_deploy.chip.traffic import operations, traffic
 from osbc_deploy.chip.unpruned import unpruned
+from osbc_deploy.cluster import crew_of
 from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.cutting import Thinned
 from osbc_deploy.compress.network import compress
@@ -68,7 +69,7 @@ def deploy(call: DeployCall) -> Deployment:
     OsbcError
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
-    job = prepare(call, request(deploy, DeployOptions, call))
+    job = prepare(call, request(deploy, DeployOptions, call), device=call.device)
     return finish(job, compressed_for(job, call, call.progress), progress=call.progress)
 
 
@@ -93,7 +94,7 @@ def compressed_for(
         0 for one per core.
     """
     options = CompressionOptions.of(asked, scale_groups=job.scale_groups, dynamics=job.dynamics)
-    options = replace(options, threads=threads)
+    options = replace(options, threads=threads, device=asked.device)
     if asked.remove_neurons:
         less = without_neurons(job, options, asked.remove_neurons, progress)
         smaller = replace(job, network=less.network)
@@ -109,15 +110,16 @@ def compressed_for(
     def words(name: str, layer: Sequence[CompressedProjection]) -> int:
         return map_alone(apart, populations[name], layer, job.chip, times).words
 
-    return compress(
-        job.network,
-        job.typical.spikes,
-        options,
-        state=asked.resume,
-        cost=words,
-        shared=shared,
-        progress=progress,
-    )
+    with crew_of(asked) as crew:
+        return compress(
+            job.network,
+            job.typical.spikes,
+            replace(options, crew=crew),
+            state=asked.resume,
+            cost=words,
+            shared=shared,
+            progress=progress,
+        )
 
 
 def without_neurons(

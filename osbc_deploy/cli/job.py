@@ -89,7 +89,8 @@ def check_data(model: str | None, inputs: DataOptions, weights: StrPath | None) 
     """Refuse data that no model goes with, and a model without data."""
     from osbc_deploy.references import check_paths
 
-    check_paths(model, weights if model is not None else None)
+    if model is not None:
+        check_paths(model, weights, inputs.calibration, inputs.test)
     _check_dataset(inputs)
     if model is None:
         for name, value in (
@@ -111,7 +112,6 @@ def check_data(model: str | None, inputs: DataOptions, weights: StrPath | None) 
             "--calibration: is missing for MODEL. Give an .npz with spikes (n, T, ...)"
             ", package.module:factory, or a --dataset."
         )
-    check_paths(None, None, inputs.calibration, inputs.test)
 
 
 def check_resume(resume: StrPath | None, output: StrPath | None) -> None:

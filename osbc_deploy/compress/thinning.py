@@ -214,7 +214,7 @@ def _solved(
     """
     run = shared.take(
         ("float run", len(calibration)),
-        lambda: float_run(network, calibration, 64, SILENT, memory=options.solver_memory),
+        lambda: float_run(network, calibration, 64, SILENT, space=options.space()),
     )
     judges = slice(HELD_OUT - 1, None, HELD_OUT)
     enough = len(calibration) >= HELD_OUT * MIN_HELD_OUT

@@ -29,7 +29,7 @@ def front_svg(result: FitResult, *, alone: bool = True) -> str:
 
     limit = result.budget.cores if cores else result.budget.memory
     with style():
-        figure, ax = axes(560, 420, left=84, top=92)
+        figure, ax = axes(640 if alone else 560, 440, left=84, top=92)
         logarithmic(ax, "y")
         ax.set_xlabel("cores" if cores else "memory, KB (1000 B)")
         ax.set_ylabel("membrane loss, relative")
