@@ -35,6 +35,7 @@ ORDER = [
     "notation",
     "option",
     "search_options",
+    "work_options",
     "options",
     "plugins",
     "cluster",

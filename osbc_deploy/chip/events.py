@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from osbc_deploy.chip.facts import Fact, Strict
+from osbc_deploy.chip.facts import Fact, Strict, facts_of
 
 __all__ = ["Basis", "Energy", "Time"]
 
 Basis = Literal["measured", "simulated", "modelled"]
-_Amount = Annotated[float, Field(gt=0)]
+_Amount = Annotated[float, Field(gt=0, le=1e12)]
 
 
-class Energy(Strict):
+class _Events(Strict):
+    """Facts of one unit, which are multiplied with counts: others would be taken for it."""
+
+    unit: ClassVar[str]
+
+    @model_validator(mode="after")
+    def _in_the_unit(self) -> _Events:
+        needed = {name: "1/s" if name == "link_rate" else self.unit for name, _ in facts_of(self)}
+        wrong = [
+            f"{name} is in {fact.unit!r:.20}, {needed[name]} needed"
+            for name, fact in facts_of(self)
+            if fact.unit != needed[name]
+        ]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+
+class Energy(_Events):
     """What events cost, in pJ; only with a source.
 
     Attributes
@@ -30,6 +48,8 @@ class Energy(Strict):
         Of a processor.
     """
 
+    unit: ClassVar[str] = "pJ"
+
     basis: Basis = "modelled"
     synaptic_operation: Fact[_Amount] | None = None
     neuron_update: Fact[_Amount] | None = None
@@ -40,7 +60,7 @@ class Energy(Strict):
     instruction: Fact[_Amount] | None = None
 
 
-class Time(Strict):
+class Time(_Events):
     """How long events take, in ns; only with a source.
 
     Attributes
@@ -54,6 +74,8 @@ class Time(Strict):
     link_rate : Fact
         Spikes that a link of the mesh carries, in 1/s.
     """
+
+    unit: ClassVar[str] = "ns"
 
     basis: Basis = "modelled"
     synaptic_operation: Fact[_Amount]

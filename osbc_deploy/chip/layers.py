@@ -238,6 +238,8 @@ class Usage:
         "dense", "sparse" or "conv", joined by "+" where afferents differ.
     bits : dict of int
         What the synapse memory consists of: payload, index, header and padding.
+    encodings : tuple of str
+        Of each afferent; empty where `encoding` is that of all.
     """
 
     used: Mapping[str, int]
@@ -247,6 +249,11 @@ class Usage:
     synapses: int
     encoding: str
     bits: Mapping[str, int]
+    encodings: tuple[str, ...] = ()
+
+    def keeps_zeros(self, afferent: int) -> bool:
+        """Tell whether the afferent of this number is stored with its zeros."""
+        return (self.encodings[afferent] if self.encodings else self.encoding) != "sparse"
 
     @classmethod
     def of(
@@ -261,6 +268,7 @@ class Usage:
             synapses=sum(part.synapses for part in stored),
             encoding="+".join(dict.fromkeys(part.encoding for part in stored)),
             bits={name: sum(part.bits[name] for part in stored) for name in PARTS},
+            encodings=tuple(part.encoding for part in stored),
         )
 
     def excess(self, limits: Mapping[str, int]) -> dict[str, tuple[int, int]]:

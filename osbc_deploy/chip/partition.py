@@ -100,10 +100,11 @@ def _fan_out(layer: Layer, layers: tuple[Layer, ...], found: dict[str, Assignmen
         if post.name not in found or all(a.pre != layer.name for a in post.afferents):
             continue
         part = found[post.name]
-        for afferent in (post if part.order is None else post.ordered(part.order)).afferents:
+        heard = (post if part.order is None else post.ordered(part.order)).afferents
+        for number, afferent in enumerate(heard):
             if afferent.pre == layer.name:
                 for ranges, usage in part.slices:
-                    cores += afferent.sources(ranges, stored=usage.encoding != "sparse")
+                    cores += afferent.sources(ranges, stored=usage.keeps_zeros(number))
     # The host reads the output; a recurrent layer is not cut yet and counts as one core.
     return np.maximum(cores, 1)
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.chip.layers import Afferent, Layer
+from osbc_deploy.chip.layers import Layer
 from osbc_deploy.chip.mapping import Core, Mapping
 
 __all__ = ["Operations", "operations", "operations_on_cores", "traffic"]
@@ -46,12 +46,12 @@ def traffic(
     size = max((core.index for core in mapping.cores), default=-1) + 1
     rows, columns, values = [], [], []
     for layer in layers:
-        for afferent in layer.afferents:
+        for number, afferent in enumerate(layer.afferents):
             if afferent.pre not in owner:
                 continue
             fired, at = spikes[afferent.pre], owner[afferent.pre]
             for core in by_layer[layer.name]:
-                reached = afferent.sources(core.ranges, stored=core.usage.encoding != "sparse")
+                reached = afferent.sources(core.ranges, stored=core.usage.keeps_zeros(number))
                 sent = np.bincount(at[reached], weights=fired[reached], minlength=size)
                 sources = np.flatnonzero(sent)
                 rows.append(sources)
@@ -73,28 +73,30 @@ def operations_on_cores(
     found = np.zeros(max((core.index for core in mapping.cores), default=-1) + 1)
     by_layer = mapping.by_population()
     for layer in mapping.as_cut(layers):
-        for afferent in layer.afferents:
-            fired = spikes[afferent.pre]
-            for core, met in _met(afferent, by_layer[layer.name], fired):
+        for number in range(len(layer.afferents)):
+            for core, met in _met(layer, number, by_layer[layer.name], spikes):
                 found[core.index] += met
     return found
 
 
-def _met(afferent: Afferent, cores: list[Core], fired: FloatArray) -> Iterator[tuple[Core, float]]:
-    """Yield the stored synapses that spikes meet on each of a layer's cores."""
+def _met(
+    layer: Layer, number: int, cores: list[Core], spikes: MappingOf[str, FloatArray]
+) -> Iterator[tuple[Core, float]]:
+    """Yield the stored synapses of an afferent that spikes meet on each of a layer's cores."""
+    afferent = layer.afferents[number]
+    fired = spikes[afferent.pre]
     connection = afferent.connection
     if connection.convolutional:
         every = np.ones(connection.weight.shape)
         met = connection.total(fired[None].astype(np.float64), every, afferent.pre_shape)
-        shape = connection.output_shape(afferent.pre_shape)
         for core in cores:
-            yield core, float(met[0, core.members(shape)].sum())
+            yield core, float(met[0, core.members(layer.shape)].sum())
         return
     for core in cores:
-        if core.usage.encoding == "sparse":
-            yield core, float(fired @ afferent.fan_in(core.ranges[0]))
-        else:
+        if core.usage.keeps_zeros(number):
             yield core, float(fired.sum() * core.neurons)
+        else:
+            yield core, float(fired @ afferent.fan_in(core.ranges[0]))
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,13 @@ def operations(
     by_layer = mapping.by_population()
     for layer in layers:
         performed = useful = 0.0
-        for afferent in layer.afferents:
+        for number, afferent in enumerate(layer.afferents):
             fired = spikes[afferent.pre]
             connection = afferent.connection
             if connection.convolutional:
                 useful += float(fired @ connection.fan_out(afferent.nonzero, afferent.pre_shape))
             else:
                 useful += float(fired @ afferent.fan_in((0, layer.size)))
-            performed += sum(met for _, met in _met(afferent, by_layer[layer.name], fired))
+            performed += sum(met for _, met in _met(layer, number, by_layer[layer.name], spikes))
         found[layer.name] = Operations(performed, useful)
     return found

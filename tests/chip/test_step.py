@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,13 @@ from osbc_deploy.chip.step import StepLoad, step_load
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.chip.traffic import traffic
 from osbc_deploy.errors import TargetError
-from osbc_deploy.fixedpoint.network import FixedConv, FixedDense
+from osbc_deploy.fixedpoint.engine import run
+from osbc_deploy.fixedpoint.network import (
+    FixedConv,
+    FixedDense,
+    FixedPointNetwork,
+    FixedProjection,
+)
 
 LOIHI1 = load_target("loihi1")
 
@@ -118,6 +125,16 @@ def test_time_and_energy_are_events_times_published_figures() -> None:
     assert load.busiest(load_target("loihi2")) == 1
 
 
+def test_figures_in_another_unit_are_refused(tmp_path: Any) -> None:
+    path = tmp_path / "slow.toml"
+    path.write_text(
+        'schema = 1\ninherits = "loihi1"\nname = "slow"\n[time]\n'
+        'barrier = { value = 0.465, unit = "us", grade = "published", source = "davies" }\n'
+    )
+    with pytest.raises(TargetError, match="barrier is in 'us', ns needed"):
+        load_target(path)
+
+
 def test_cores_of_a_router_fill_the_mesh(tmp_path: Any) -> None:
     path = tmp_path / "odd.toml"
     path.write_text(
@@ -126,3 +143,43 @@ def test_cores_of_a_router_fill_the_mesh(tmp_path: Any) -> None:
     )
     with pytest.raises(TargetError, match=r"mesh.size \[16, 8\] is no whole number of tiles"):
         load_target(path)
+
+
+def test_spikes_and_events_are_those_of_sanafe() -> None:
+    """What SANA-FE 2.2.9 said of this network; ``benchmarks/sanafe_crosscheck.py`` asks it."""
+    after, before = np.indices((18, 7))
+    forward = FixedDense(2 * ((after + before) ** 2 % 61 - 18))
+    again = FixedDense(-18 * np.eye(18, k=1))
+    readout = FixedDense(80 * (np.indices((5, 18)).sum(axis=0) % 3 == 0))
+    a, b = population("a", (18,)), population("b", (5,))
+    a = replace(a, dv=200 * np.arange(18), vth=a.vth * 0 + 150)
+    b = replace(b, dv=b.dv * 0 + 900, vth=b.vth * 0 + 170, reset="subtract", drop=[170] * 5)
+    net = FixedPointNetwork(
+        (7,),
+        (a, b),
+        (
+            FixedProjection("w", "input", "a", forward, 8, 0),
+            FixedProjection("again", "a", "a", again, 8, 0),
+            FixedProjection("out", "a", "b", readout, 8, 0),
+        ),
+        LOIHI1.number_formats,
+        "sum",
+    )
+    given = np.add.outer(3 * np.arange(20), 5 * np.arange(7)) % 4 == 0
+    done = run(net, given[None], record=["a", "b"])
+    spikes = {"input": given.astype(float)}
+    spikes |= {name: done.spikes[name][0].astype(float) for name in ("a", "b")}
+    fired_a = [0, 2048, 4352, 0, 1088, 2176, 4352, 0, 1088, 2048, 4352, 8192, 1088, 2176, 4352, 0]
+    fired_a += [1088, 2048, 4352, 0]
+    fired_b = [0, 0, 0, 0, 0, 0, 18, 0, 9, 0, 0, 0, 4, 0, 18, 0, 9, 0, 0, 0]
+    for name, fired in (("a", fired_a), ("b", fired_b)):
+        assert [int("".join(str(int(n)) for n in step), 2) for step in spikes[name]] == fired
+    # Two neurons a core, so that spikes travel; the sum of all steps.
+    target, layers = small_cores(LOIHI1, 2), layers_of(net)
+    mapping = map_layers(layers, target)
+    total = {name: counts.sum(axis=0) for name, counts in spikes.items()}
+    placed = place(traffic(mapping, layers, total), target)
+    load = step_load(mapping, layers, total, placed, target)
+    assert load.synaptic.sum() == 630 + 71
+    assert load.received.sum() == 71
+    assert (load.columns, load.rows) == (19, 0)

@@ -74,7 +74,9 @@ def _core_map(report: Report) -> list[dict[str, Any]]:
             if core
             else "free"
         )
-        cell = {"x": x, "y": y, "label": label, "color": _heat(share) if core else ""}
+        kind = "free" if core is None else "over" if share > 1.0 else "full"
+        # The emptiest core is still told from a free one.
+        cell = {"x": x, "y": y, "label": label, "kind": kind, "depth": 0.3 + 0.7 * share}
         found.setdefault(chip, []).append(cell)
     return [
         {
@@ -85,13 +87,6 @@ def _core_map(report: Report) -> list[dict[str, Any]]:
         }
         for chip, cells in found.items()
     ]
-
-
-def _heat(share: float) -> str:
-    """Return a color from green (empty) over yellow to red (full), and purple beyond."""
-    if share > 1.0:
-        return "hsl(290, 70%, 45%)"
-    return f"hsl({(1.0 - share) / 3.0:.3f}turn, 65%, 55%)"
 
 
 def _pools(report: Report) -> list[dict[str, Any]]:
@@ -108,6 +103,7 @@ def _pools(report: Report) -> list[dict[str, Any]]:
                 "total": resources[whole]["used"],
                 "limit": limit,
                 "unit": "words" if whole == "total" else resource_label(whole),
+                "fullest": f"{resource_label(core['limiting'])} {core['limiting_share']:.0%}",
                 "stack": _stack(
                     [resources[name]["used"] for name in names],
                     limit,
