@@ -94,8 +94,11 @@ def _steps(
 
     if not asked.options.get("measure"):
         return {}, []
-    found = measure_steps(network, samples)
-    return {"steps": [asdict(part) for part in found]}, [str(part) for part in found]
+    found, left_out = measure_steps(network, samples)
+    facts: dict[str, Any] = {"steps": [asdict(part) for part in found]}
+    if left_out:
+        facts["not_measured"] = left_out
+    return facts, [*(str(part) for part in found), *left_out]
 
 
 def _given(network: FixedPointNetwork, asked: Export) -> IntArray | None:

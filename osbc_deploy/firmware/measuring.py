@@ -11,7 +11,7 @@ from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import BackendError
 from osbc_deploy.firmware.blob import write_blob
 from osbc_deploy.firmware.library import golden_input
-from osbc_deploy.firmware.machine import MACHINES, Program, built, version_of
+from osbc_deploy.firmware.machine import MACHINES, Machine, Program, built, version_of
 from osbc_deploy.firmware.tables import lay_out
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
@@ -61,8 +61,8 @@ class MeasuredSteps:
 
 def measure_steps(
     network: FixedPointNetwork, samples: IntArray | None = None
-) -> list[MeasuredSteps]:
-    """Run samples on every machine that is here.
+) -> tuple[list[MeasuredSteps], list[str]]:
+    """Run samples on every machine that is here; go on where one cannot, such as for want of RAM.
 
     Parameters
     ----------
@@ -70,10 +70,16 @@ def measure_steps(
     samples : ndarray (n, T, *input_shape), optional
         As the chip is given them; a few random rasters by default.
 
+    Returns
+    -------
+    found : list of MeasuredSteps
+    left_out : list of str
+        The machines that could not run them, and why.
+
     Raises
     ------
     BackendError
-        When there is no machine, or one fails.
+        When there is no machine, or all fail.
     """
     here = [machine for machine in MACHINES.values() if not machine.missing]
     if not here:
@@ -83,24 +89,33 @@ def measure_steps(
         )
     given = golden_input(network) if samples is None else samples
     blob, expected = write_blob(network, lay_out(network)), run(network, given).output
-    found = []
+    found, left_out = [], []
     for machine in here:
-        with built(machine) as program:
-            done = program.run(blob, given, count=machine.counts)
-            seconds = None if machine.counts else _seconds_a_step(program, blob, given)
-        taken, steps = done.instructions, given.shape[0] * given.shape[1]
-        found.append(
-            MeasuredSteps(
-                machine.name,
-                version_of(machine),
-                steps,
-                None if taken is None else float(taken.mean()),
-                None if taken is None else float(taken.max()),
-                None if seconds is None else seconds * 1e6,
-                bool(np.array_equal(done.output, expected)),
-            )
-        )
-    return found
+        try:
+            found.append(_measured(machine, blob, given, expected))
+        except BackendError as error:  # noqa: PERF203 - others may run it
+            left_out.append(f"not measured on {error}")
+            failed = error
+    if not found:
+        raise failed
+    return found, left_out
+
+
+def _measured(machine: Machine, blob: bytes, given: IntArray, expected: IntArray) -> MeasuredSteps:
+    """Run samples on one machine."""
+    with built(machine) as program:
+        done = program.run(blob, given, count=machine.counts)
+        seconds = None if machine.counts else _seconds_a_step(program, blob, given)
+    taken, steps = done.instructions, given.shape[0] * given.shape[1]
+    return MeasuredSteps(
+        machine.name,
+        version_of(machine),
+        steps,
+        None if taken is None else float(taken.mean()),
+        None if taken is None else float(taken.max()),
+        None if seconds is None else seconds * 1e6,
+        bool(np.array_equal(done.output, expected)),
+    )
 
 
 def _seconds_a_step(program: Program, blob: bytes, samples: IntArray) -> float:

@@ -232,7 +232,7 @@ def _number(value: float) -> str:
 
 def _fit(report: Mapping[str, Any]) -> Iterator[LimitResult]:
     for excess in report["excesses"]:
-        yield LimitResult(excess.split(":")[0], "resource", 1, 0, False, excess)
+        yield LimitResult(excess.split(": ")[0], "resource", 1, 0, False, excess)
     if report["fits"]:
         yield LimitResult("fits", "resource", 0, 0, True, f"fits {report['target']['name']}")
 

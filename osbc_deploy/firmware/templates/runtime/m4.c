@@ -81,13 +81,15 @@ static const char *run(const @P@_network *network, uint32_t rasters)
 
 static const char *load_and_run(void)
 {
-    uint32_t file = open_file("network.bin", 11u, 1u);
+    uint32_t file = open_file("network.bin", 11u, 1u), loaded;
     @P@_network network;
     if (file == UINT32_MAX) {
         return "network.bin: cannot be opened\n";
     }
-    if (@P@_load(&network, blob, transfer(0x06, file, blob, sizeof blob)) != @U@_OK) {
-        return "network.bin: is refused\n";
+    loaded = transfer(0x06, file, blob, sizeof blob);
+    if (@P@_load(&network, blob, loaded) != @U@_OK) {
+        return loaded == sizeof blob ? "network.bin: needs more flash\n"
+                                     : "network.bin: is refused\n";
     }
     if (@P@_inputs(&network) > sizeof input / 4u || @P@_outputs(&network) > sizeof output / 4u) {
         return "network.bin: needs more RAM\n";
