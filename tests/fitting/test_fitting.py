@@ -227,10 +227,10 @@ def test_gates_and_relays_are_counted(network: Network, cores: int, tmp_path: Pa
 
 def test_neurons_go_where_that_loses_less(call: Any) -> None:
     """Without some of the neurons, more weights can stay in the same memory."""
-    without, done = call(memory=4000), call(memory=4000, max_removed=0.5)
-    assert done.deployment.mapping.bytes <= 4000
-    assert done.plan.loss <= without.plan.loss
-    assert done.plan.removed == 0 or done.plan.loss < without.plan.loss
+    without, done = call(memory=3000), call(memory=3000, max_removed=0.5)
+    assert done.deployment.mapping.bytes <= 3000
+    assert done.plan.removed > 0
+    assert done.plan.loss < without.plan.loss
     assert done.report()["chosen"]["neurons_removed"] == done.plan.removed
 
 
@@ -253,7 +253,10 @@ def test_the_front_falls_and_holds_the_choice(call: Any) -> None:
     assert losses == sorted(losses, reverse=True)
     assert cores == sorted(set(cores))
     assert report["chosen"] in report["front"]
-    assert report["chosen"]["memory_bytes"] == report["report"]["memory"]["deployed_bytes"]
+    # Neurons that nothing hears are left out after the search.
+    spared = report["chosen"]["memory_bytes"] - report["report"]["memory"]["deployed_bytes"]
+    assert (spared > 0) == bool(done.deployment.lowered.kept)
+    assert spared >= 0
     picture = ElementTree.fromstring(front_svg(done))  # noqa: S314 - our own text
     groups = [g for g in picture.iter() if g.get("class") in ("dot", "chosen")]
     # A marker for every plan and for the choice, and those of the legend.
