@@ -4,7 +4,8 @@
 #   make check   lint and types
 #   make fleet   twenty devices, a bad update and sensors in trouble: fleet/fleet.html (minutes)
 #   make dist    sdist and wheel, built and tried
-#   make docs    the documentation site, strict; make docs-run follows its pages (minutes)
+#   make docs    the documentation site, strict, and every link; make docs-run follows its pages (minutes)
+#   make notebooks   run the notebooks (a minute or two)
 #   make coverage   the tests, and the lines and branches they never reach
 #   make mutants MODULE=osbc_deploy/limits.py   changes of a module that no test notices (minutes to hours)
 #   make conformance   500 random networks on the engine and on Lava, bit by bit (minutes)
@@ -18,7 +19,7 @@ LAVA := lava-nc==0.10.0
 # What these declare beside what they need would bring another torch (see CONTRIBUTING.md).
 FRAMEWORKS := snntorch neurobench 'spikingjelly; python_version >= "3.11"'
 
-.PHONY: setup demo fleet test lint types check docs docs-run conformance coverage dist mutants clean
+.PHONY: setup demo fleet test lint types check docs docs-run notebooks conformance coverage dist mutants clean
 
 setup: $(READY)
 
@@ -53,10 +54,12 @@ check: lint types docs
 # Without network: a warning, such as a broken link, is an error.
 docs: $(READY)
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
-	@echo "docs/_build/index.html: $$(find docs/_build -name '*.html' | wc -l) pages"
+	$(BIN)/python docs/links.py
 
 docs-run: $(READY)
 	$(BIN)/python docs/execute.py
+
+notebooks: $(READY)
 	$(BIN)/python docs/notebooks.py --run
 
 conformance: $(READY)

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import psutil
+from _accuracy import write
 
 from osbc_deploy.bundled.models import weights_path
 
@@ -38,23 +39,26 @@ def main() -> None:
     chance = random.Random(0)  # noqa: S311
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        took = finish(here, "whole", 1)
+        alone = finish(here, "whole", 1)
         wanted = content(here, "whole")
-        print(f"1 worker, undisturbed: {POINTS} points in {took:.0f} s", flush=True)
+        print(f"1 worker, undisturbed: {POINTS} points in {alone:.0f} s", flush=True)
         took = finish(here, "spread", asked.workers)
         print(f"{asked.workers} workers, undisturbed: {took:.0f} s; {said(here, 'spread', wanted)}")
+        kills = []
         for number in range(asked.times):
-            moment = chance.uniform(0.0, took / asked.times * 2)
             before = count(here, "killed")
+            # A sweep mostly reads and starts; most kills hit it while points are made.
+            early = chance.random() < 0.3
+            moment = chance.uniform(0.0, took if early else 4 * took / POINTS)
             with started(here, "killed", asked.workers) as sweep:
-                # From when its first worker is there, or at once.
-                wait_for(sweep, lambda: workers_of(sweep.pid), chance.random() < 0.8)
+                wait_for(sweep, lambda seen=before: count(here, "killed") > seen, not early)
                 time.sleep(moment)
                 children = psutil.Process(sweep.pid).children(recursive=True)
                 sweep.send_signal(signal.SIGKILL)
                 sweep.wait()
             _, alive = psutil.wait_procs(children, timeout=30)
             found = count(here, "killed")
+            kills.append({"before": before, "after": found})
             assert not alive, alive
             print(
                 f"killed {number + 1}: {before} points before, {found} after; no worker lives on",
@@ -66,8 +70,20 @@ def main() -> None:
             wait_for(sweep, lambda: count(here, "maimed") >= POINTS // 3, True)
             victim = workers_of(sweep.pid)[0]
             os.kill(victim.pid, signal.SIGKILL)
+            at = count(here, "maimed")
             assert sweep.wait() == 0
         print(f"a worker killed on the way: {said(here, 'maimed', wanted)}")
+    write(
+        "killed_sweep",
+        {
+            "points": POINTS,
+            "workers": asked.workers,
+            "seconds": {"1 worker": round(alone), f"{asked.workers} workers": round(took)},
+            "sweep_killed_at_points": kills,
+            "worker_killed_at_point": at,
+            "same_bytes": sorted(["spread", "killed", "maimed"]),
+        },
+    )
 
 
 def started(here: Path, name: str, workers: int) -> subprocess.Popen[bytes]:

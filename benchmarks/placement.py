@@ -19,6 +19,7 @@ from osbc_deploy.bundled.models import weights_path
 from osbc_deploy.chip import place as placing
 from osbc_deploy.chip.mapping import layers_of, map_layers
 from osbc_deploy.chip.place import place
+from osbc_deploy.chip.step import step_load
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.chip.traffic import traffic
 from osbc_deploy.data.samples import check_samples
@@ -106,6 +107,20 @@ def sent_in(network: FixedPointNetwork, target: str, spikes: dict[str, np.ndarra
     return traffic(map_layers(layers, load_target(target)), layers, spikes)
 
 
+def fullest_link(network: FixedPointNetwork, spikes: dict[str, np.ndarray], steps: int) -> str:
+    """Return what the fullest link of loihi1 takes in a mean step, beside its busiest core."""
+    target, layers = load_target("loihi1"), layers_of(network)
+    mapping = map_layers(layers, target)
+    placed = place(traffic(mapping, layers, spikes), target)
+    mean = {name: counts / steps for name, counts in spikes.items()}
+    time = step_load(mapping, layers, mean, placed, target).time(target)
+    assert time is not None
+    return (
+        f"loihi1, {mapping.cores_used} cores: busiest core {time.parts['core'] * 1e6:.2f} us, "
+        f"fullest link {time.parts['link'] * 1e6:.3f} us"
+    )
+
+
 def main() -> None:
     print(exact(36), end="\n\n")
     print("| network | target | cores | placed | above best known | layer order | random order "
@@ -113,6 +128,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     data = digits_events("calibration", seed=0)
     samples = check_samples("digits", data.spikes, data.labels)
+    links = []
     for target, sparsity, bits in (("loihi2", 0.9, 4), ("loihi2", 0.0, 8), ("loihi1", 0.0, 8)):
         done = deploy(
             "osbc_deploy.bundled.models:digits_conv",
@@ -126,6 +142,9 @@ def main() -> None:
         spikes = {n: a.counts / len(samples) for n, a in done.lowered.activity.items()}
         name = f"bundled conv net, {sparsity:.0%} sparse, {bits} bits"
         print(row(name, target, sent_in(done.lowered.network, target, spikes)))
+        sent = done.lowered.network.input.codes(samples.spikes)
+        given = {"input": np.count_nonzero(sent, axis=(0, 1)).ravel() / len(samples)}
+        links.append(fullest_link(done.lowered.network, spikes | given, sent.shape[1]))
     network = hundred_layers(0)
     rng = np.random.default_rng(0)
     spikes = {p.name: rng.poisson(2.0, p.size).astype(float) for p in network.populations}
@@ -133,8 +152,11 @@ def main() -> None:
         if map_layers(layers_of(network), load_target(target)).fits:
             sent = sent_in(network, target, spikes)
             print(row("100 dense layers of 50 to 400 neurons", target, sent), flush=True)
+    given = {"input": rng.poisson(2.0, 200).astype(float)}
+    links.append(fullest_link(network, spikes | given, 10))
     print(row("maps on 94 cores", "loihi2", maps([16, 32, 24, 12, 8, 2], 0)), flush=True)
     print(row("maps on 400 cores", "kapoho-point", maps([60, 120, 100, 60, 40, 16, 4], 1)))
+    print("", *links, sep="\n")
 
 
 if __name__ == "__main__":

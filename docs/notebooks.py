@@ -1,4 +1,4 @@
-"""Make the notebooks from the tutorials' pages, and run them: ``make docs-run``.
+"""Make the notebooks from the tutorials' pages, and run them: ``make notebooks``.
 
     python docs/notebooks.py [--run]
 

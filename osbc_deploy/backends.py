@@ -149,8 +149,8 @@ def _accept(name: str, plugin: Any) -> Backend:
 
 BACKENDS: Group[Backend] = Group(
     "osbc_deploy.backends", "backend",
-    ("engine", "lava", "xylo", "host-c", "qemu-m0plus", "qemu-m4", "qemu-m7", "qemu-rv32"),
-    _accept, BackendError,
+    ("engine", "lava", "sinabs", "xylo", "host-c",
+     *(f"qemu-{machine}" for machine in ("m0plus", "m4", "m7", "rv32"))), _accept, BackendError,
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from osbc_deploy.accuracy import Accuracy
 from osbc_deploy.chip.mapping import Mapping as ChipMapping
 from osbc_deploy.chip.place import Placement
+from osbc_deploy.chip.step import StepLoad
 from osbc_deploy.chip.target import Target
 from osbc_deploy.chip.traffic import Operations
 from osbc_deploy.compress.result import CompressedNetwork
@@ -41,6 +42,8 @@ class Deployment(Saved):
         None for a chip without a mesh, or when it does not fit.
     operations : dict of Operations
         Synaptic operations of a calibration sample, by population.
+    load : StepLoad
+        What a mean step of the calibration samples asks of cores and links.
     accuracy : Accuracy
     fidelity : Fidelity
     activity : dict
@@ -62,6 +65,7 @@ class Deployment(Saved):
     mapping: ChipMapping
     placement: Placement | None
     operations: Mapping[str, Operations]
+    load: StepLoad
     accuracy: Accuracy
     fidelity: Fidelity
     activity: Mapping[str, Activity]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from osbc_deploy.arguments import Model
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import PluginError, UnsupportedModelError, UsageError
 from osbc_deploy.formats.format import FORMATS, Format, format_of, listed_formats
+from osbc_deploy.frameworks.calling import undisturbed
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.plugin import FRAMEWORKS, FrameworkPlugin, check_version, titles
 from osbc_deploy.frameworks.reasons import NOT_READ
@@ -41,6 +43,7 @@ def import_network(
     reset: str | None = None,
     substitute: str | None = None,
     host: HostPrefix | None = None,
+    device: str | None = None,
 ) -> Network:
     """Turn a model into a float network.
 
@@ -60,6 +63,8 @@ def import_network(
         What may be exchanged in a module; see :mod:`osbc_deploy.frameworks.substitution`.
     host : HostPrefix, optional
         What of a module runs on the host; see :mod:`osbc_deploy.frameworks.hosting`.
+    device : str, optional
+        Where a module runs while it is held against what was read; by default, where it is.
 
     Raises
     ------
@@ -70,7 +75,7 @@ def import_network(
         When weights are given to a file that holds its own, the samples have another shape, or
         `dt` and `reset` do not belong to the model.
     """
-    network = _import(module, weights, samples, dt, reset, substitute, host)
+    network = _import(module, weights, samples, dt, reset, substitute, host, device)
     named = [p.name for p in network.projections] + [p.name for p in network.populations]
     if faults := [name for name in dict.fromkeys(named) if _SURROGATES.search(name)]:
         raise UnsupportedModelError(
@@ -89,6 +94,7 @@ def _import(
     reset: str | None,
     substitute: str | None,
     host: HostPrefix | None,
+    device: str | None,
 ) -> Network:
     if isinstance(module, os.PathLike):
         module = Path(module)
@@ -107,7 +113,10 @@ def _import(
         return _checked(found, weights, samples)
     found = _checked_module(found, name)
     if samples is None:
-        raise UsageError(f"{name}: a module does not say what input it takes. Give its shape.")
+        raise UsageError(
+            f"{name}: a module does not say what input it takes. Give its shape (--shape 34,34,2; "
+            "shape=(34, 34, 2) in Python) or samples (--calibration DATA)."
+        )
     if weights is not None:
         load_weights(found, Path(weights))
     more: dict[str, Any] = {} if host is None else {"host": host}
@@ -116,7 +125,7 @@ def _import(
 
         more["substitute"] = Substitution(substitute, samples.labels)
     package, framework = framework_of(found, name) or (_PLAIN, FRAMEWORKS.load(_PLAIN))
-    with FRAMEWORKS.running(package):
+    with FRAMEWORKS.running(package), _on(found, device):
         network = framework.read(
             found, samples.input_shape, source=name, samples=samples.spikes, **more
         )
@@ -125,6 +134,17 @@ def _import(
         missing = tuple(_missing(found, module))
         network = replace(network, warnings=(*network.warnings, *missing))
     return network
+
+
+@contextmanager
+def _on(module: nn.Module, device: str | None) -> Iterator[None]:
+    """Have a module on a device, and put it back."""
+    if device is None:
+        yield
+        return
+    with undisturbed(module):
+        module.to(device)
+        yield
 
 
 def load_module(module: Model, weights: StrPath | None) -> tuple[nn.Module, str, tuple[str, ...]]:

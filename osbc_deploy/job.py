@@ -24,6 +24,7 @@ from osbc_deploy.lower.coding import check_graded, payload
 from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.model.answer import read_by
+from osbc_deploy.model.device import check_device
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.neurons import LinearDynamics
 from osbc_deploy.model.readout import check_readout, classes_of
@@ -211,6 +212,8 @@ def prepare(
     asked: Request | None = None,
     chip: Target | None = None,
     source: Source | None = None,
+    *,
+    device: str | None = None,
 ) -> Job:
     """Load target, backend and samples, and import the network.
 
@@ -222,6 +225,8 @@ def prepare(
     chip : Target, optional
     source : Source, optional
         Where either was loaded before.
+    device : str, optional
+        Where the model runs while it is imported; the CPU by default.
 
     Raises
     ------
@@ -234,14 +239,17 @@ def prepare(
     if call.backend_samples:
         runner = _ready_backend(call.backend or chip.backend)
         check_arithmetic(runner, chip.number_formats)
-    source = source or load_source(call)
+    source = source or load_source(call, device)
     network, typical, evaluated = source.network, source.typical, source.evaluated
     opened = _input(chip, call, typical, evaluated)
     if opened.graded:
         check_graded(kept_apart(network).network)
         chip.check_input(opened)
     check_network(chip.exchange, network)
-    arithmetic_of(chip.number_formats).lowering.check_features(network)
+    lowering = arithmetic_of(chip.number_formats).lowering
+    lowering.check_features(network)
+    if lowering.check_input is not None:
+        lowering.check_input(opened)
     asked = asked or Request()
     asked = replace(
         asked, options={**asked.options, "backend": None if runner is None else runner.name}
@@ -261,7 +269,7 @@ def prepare(
     )
 
 
-def load_source(call: VerbCall) -> Source:
+def load_source(call: VerbCall, device: str | None = None) -> Source:
     """Load the samples and import the network, which have to go together.
 
     Raises
@@ -269,6 +277,7 @@ def load_source(call: VerbCall) -> Source:
     OsbcError
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
+    device = check_device(device)
     typical = as_samples(call.calibration, "calibration", call.repeat)
     evaluated = typical if call.test is None else as_samples(call.test, "test", call.repeat)
     if evaluated.input_shape != typical.input_shape:
@@ -289,6 +298,7 @@ def load_source(call: VerbCall) -> Source:
         reset=call.reset,
         substitute=call.substitute,
         host=host,
+        device=device,
     )
     if host is not None:
         typical, evaluated = (

@@ -21,11 +21,11 @@ from osbc_deploy.option import BYTES, Options, StrPath, option
 from osbc_deploy.search_options import (
     BITS,
     BudgetOptions,
-    ClusterOptions,
     FitBudget,
     GridOptions,
     SearchOptions,
 )
+from osbc_deploy.work_options import ClusterOptions, DeviceOptions, ResumeOptions
 
 __all__ = [
     "BITS", "REQUESTED", "VERIFIED", "Allocation", "CompressOptions", "Compression",
@@ -237,30 +237,28 @@ class CompressionRequest(Compression):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResumeOptions(Options):
-    """Finished layers on disk."""
-
-    resume: StrPath | None = option(
-        None, "Keep finished layers here, and go on from them when killed.", metavar="FOLDER"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeployOptions(RunOptions, ResumeOptions, Compression, ModelOptions, TargetOptions):
+class DeployOptions(
+    RunOptions,
+    ClusterOptions,
+    DeviceOptions,
+    ResumeOptions,
+    Compression,
+    ModelOptions,
+    TargetOptions,
+):
     """What ``deploy`` is asked to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressOptions(ReadoutOptions, ResumeOptions, Compression, WeightsOptions):
+class CompressOptions(
+    ReadoutOptions, ClusterOptions, DeviceOptions, ResumeOptions, Compression, WeightsOptions
+):
     """What ``compress`` is asked to do."""
 
     exclude: Sequence[str] = option(
         (),
         "A layer, or a module of layers, to leave as it is; may be repeated.",
         metavar="LAYER",
-    )
-    device: str = option(
-        "cpu", "Where MODEL runs, such as cuda; the solver stays on the CPU.", metavar="DEVICE"
     )
 
 

@@ -6,7 +6,7 @@ and returns the next. The command line is a thin shell around :func:`deploy`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,9 @@ from osbc_deploy.chip.alone import map_alone
 from osbc_deploy.chip.mapping import layers_of, map_layers
 from osbc_deploy.chip.place import place
 from osbc_deploy.chip.pooling import counted_poolings
+from osbc_deploy.chip.step import step_load
 from osbc_deploy.chip.traffic import operations, traffic
+from osbc_deploy.cluster import crew_of
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
@@ -62,7 +64,7 @@ def deploy(call: DeployCall) -> Deployment:
     OsbcError
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
-    job = prepare(call, request(deploy, DeployOptions, call))
+    job = prepare(call, request(deploy, DeployOptions, call), device=call.device)
     return finish(job, compressed_for(job, call, call.progress), progress=call.progress)
 
 
@@ -87,7 +89,7 @@ def compressed_for(
         0 for one per core.
     """
     options = CompressionOptions.of(asked, scale_groups=job.scale_groups, dynamics=job.dynamics)
-    options = replace(options, threads=threads)
+    options = replace(options, threads=threads, device=asked.device)
     apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))
     populations = {p.name: p for p in apart.network.populations}
     times = timing(apart.network)
@@ -95,15 +97,16 @@ def compressed_for(
     def words(name: str, layer: Sequence[CompressedProjection]) -> int:
         return map_alone(apart, populations[name], layer, job.chip, times).words
 
-    return compress(
-        job.network,
-        job.typical.spikes,
-        options,
-        state=asked.resume,
-        cost=words,
-        shared=shared,
-        progress=progress,
-    )
+    with crew_of(asked) as crew:
+        return compress(
+            job.network,
+            job.typical.spikes,
+            replace(options, crew=crew),
+            state=asked.resume,
+            cost=words,
+            shared=shared,
+            progress=progress,
+        )
 
 
 def lowered_for(job: Job, compressed: CompressedNetwork, progress: Progress = SILENT) -> Lowered:
@@ -119,6 +122,10 @@ def lowered_for(job: Job, compressed: CompressedNetwork, progress: Progress = SI
     )
 
 
+_FEW = 20
+"""Samples of calibration; below 40, none are held out."""
+
+
 def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILENT) -> Deployment:
     """Lower, map, evaluate and compare a compressed network."""
     lowered = lowered_for(job, compressed, progress)
@@ -131,6 +138,8 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         **{name: seen.counts / len(job.typical) for name, seen in lowered.activity.items()},
     }
     placement = place(traffic(mapping, layers, spikes), job.chip)
+    steps = job.typical.spikes.shape[1]
+    mean_step = {name: counts / steps for name, counts in spikes.items()}
     keep = 0 if job.runner is None else job.backend_samples
     accuracy, engine = evaluate(
         compressed, lowered, job.evaluated, job.readout, progress, keep=keep
@@ -154,6 +163,7 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
         mapping=mapping,
         placement=placement,
         operations=operations(mapping, layers, spikes),
+        load=step_load(mapping, layers, mean_step, placement, job.chip),
         accuracy=accuracy,
         fidelity=fidelity,
         activity=engine.activity,
@@ -175,6 +185,17 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
                 classes_of(job.readout, job.network.output.size),
                 job.classes,
             ),
+            *_few(job),
         ),
         steps=job.steps(lowered.network),
     )
+
+
+def _few(job: Job) -> Iterator[str]:
+    """Say where compression had little to go by."""
+    count = len(job.typical)
+    if count < _FEW:
+        yield (
+            f"calibration: {job.typical.name} holds {count} sample{'s' if count > 1 else ''}, few "
+            "to fit weights to, and none are held out to see what that loses; a hundred are usual"
+        )

@@ -5,13 +5,12 @@ They are part of :mod:`osbc_deploy.options`, which says how tables are read.
 
 # Annotations are read by osbc_deploy.option, so this module does without their postponement.
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from osbc_deploy.option import BYTES, Options, StrPath, option
 
-__all__ = ["BITS", "BudgetOptions", "ClusterOptions", "FitBudget", "GridOptions", "SearchOptions"]
+__all__ = ["BITS", "BudgetOptions", "FitBudget", "GridOptions", "SearchOptions"]
 
 BITS = (8, 6, 5, 4, 3, 2)
 """Widths that ``fit`` tries."""
@@ -102,36 +101,6 @@ class SearchOptions(Options):
         if untried or not self.bits:
             tried = ", ".join(map(str, sorted(BITS)))
             yield f"bits: fit tries {tried}, not {untried or 'none'}. Give some of these."
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterOptions(Options):
-    """Where work is spread to."""
-
-    workers: int | None = option(
-        None,
-        "Processes of this machine to spread points over; one per core by default.",
-        metavar="N",
-        least=1,
-        most=1024,
-    )
-    scheduler: str | None = option(
-        None,
-        "Spread points over the cluster of this dask scheduler, which is trusted.",
-        metavar="tcp://HOST:PORT",
-    )
-
-    def _contradictions(self) -> Iterator[str]:
-        yield from super()._contradictions()
-        if self.scheduler is None:
-            return
-        if self.workers is not None:
-            yield "workers: are those of the scheduler. Leave one of the two out."
-        if not re.fullmatch(r"(tcp|tls)://[^\s/]+:[0-9]{1,5}", self.scheduler):
-            yield (
-                f"scheduler: {self.scheduler!r} is not an address. Give one such as "
-                "tcp://localhost:8786."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

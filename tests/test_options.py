@@ -50,7 +50,10 @@ VERBS = [
     (osbc_deploy.compress_model, compress_command, CompressOptions, DataOptions),
 ]
 COMMON = "target weights dt reset bits method readout classes backend backend_samples time_limit"
-DEPLOYED = f"{COMMON} sparsity allocation pattern mixed tune solver_memory resume"
+DEPLOYED = (
+    f"{COMMON} sparsity allocation pattern mixed tune solver_memory resume workers scheduler "
+)
+DEPLOYED += "device"
 NAMES = {
     "deploy": DEPLOYED,
     "verify": f"{DEPLOYED} samples tau neurons gates",
@@ -59,7 +62,7 @@ NAMES = {
     "readout classes backend backend_samples time_limit allocation pattern mixed tune "
     "solver_memory",
     "compress_model": "weights sparsity bits method allocation pattern mixed tune solver_memory "
-    "resume readout classes repeat exclude device",
+    "resume readout classes repeat exclude device workers scheduler",
 }
 """Keywords that scripts of users have; see docs/stability.md."""
 

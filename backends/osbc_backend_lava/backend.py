@@ -25,6 +25,7 @@ import numpy as np
 from osbc_backend_lava.layout import INPUT, OPTIONS, PREFIX, Schedule, trace_path
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.backends import Availability, BackendRun
+from osbc_deploy.child import check_ready, environment
 from osbc_deploy.errors import BackendError
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import write_network
@@ -56,6 +57,7 @@ class LavaBackend:
 
     name = "lava"
     summary = "Lava's fixed-point CPU simulator"
+    arithmetics = ("loihi",)
     command: tuple[str, ...] = (sys.executable, "-m", "osbc_backend_lava.worker")
 
     def availability(self) -> Availability:
@@ -102,9 +104,7 @@ class LavaBackend:
         self, jobs: Sequence[LavaJob], time_limit: float, progress: Progress = SILENT
     ) -> list[BackendRun]:
         """Run several networks in one child process; errors are those of :meth:`run`."""
-        state = self.availability()
-        if not state.ok:
-            raise BackendError(f"backend 'lava': cannot run here ({state.detail}). {state.remedy}")
+        check_ready(self)
         total = sum(len(job.spikes) for job in jobs)
         with (
             tempfile.TemporaryDirectory(prefix=PREFIX) as name,
@@ -324,9 +324,6 @@ class _Run:
 @contextlib.contextmanager
 def _session(command: list[str], errors: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
     """Start a command as the leader of a session and end the whole session afterwards."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    # The worker finds the packages where this process found them, installed or not.
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     worker = subprocess.Popen(  # noqa: S603 - our own module in our own interpreter
         command,
         stdin=subprocess.PIPE,
@@ -334,7 +331,7 @@ def _session(command: list[str], errors: IO[bytes]) -> Iterator[subprocess.Popen
         stderr=errors,
         text=True,
         start_new_session=True,
-        env=environment,
+        env={**environment(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )
     try:
         yield worker

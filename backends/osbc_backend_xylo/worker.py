@@ -7,15 +7,13 @@ long as it runs.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from osbc_backend_xylo.layout import ANSWER, INPUT
 from osbc_deploy.arrays import IntArray
+from osbc_deploy.child import answer
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
-from osbc_deploy.formats.folder import read_network
 from osbc_deploy.formats.xylo.specification import specification_of
 
 __all__ = ["run"]
@@ -90,14 +88,5 @@ def run(network: FixedPointNetwork, spikes: IntArray) -> dict[str, IntArray]:
     return {name: np.stack(found) for name, found in rows.items() if kept}
 
 
-def main() -> int:
-    """Run what lies in the folder named on the command line."""
-    folder = Path(sys.argv[1])
-    with np.load(folder / INPUT, allow_pickle=False) as archive:
-        spikes = archive["spikes"]
-    np.savez(folder / ANSWER, **run(read_network(folder), spikes))  # type: ignore[arg-type]
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(run))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -177,6 +177,21 @@ class Layer:
         """The uncut layer."""
         return tuple((0, n) for n in self.shape)
 
+    def ordered(self, order: IntArray) -> Layer:
+        """Return the layer with its neurons in another order; those before it keep theirs.
+
+        Only for fully connected layers, whose neurons have synapses of their own.
+        """
+        afferents = (replace(a, connection=a.connection.rows(order)) for a in self.afferents)
+        return replace(
+            self,
+            afferents=tuple(afferents),
+            decay_sets=self.decay_sets[order],
+            threshold_sets=self.threshold_sets[order],
+            neuron_sets=self.neuron_sets[order],
+            fan_out=None if self.fan_out is None else self.fan_out[order],
+        )
+
     def neurons(self, values: IntArray, ranges: Ranges) -> IntArray:
         """Return the values of the neurons of a slice."""
         tile = values.reshape(self.shape)[tuple(slice(*r) for r in ranges)]
@@ -223,6 +238,8 @@ class Usage:
         "dense", "sparse" or "conv", joined by "+" where afferents differ.
     bits : dict of int
         What the synapse memory consists of: payload, index, header and padding.
+    encodings : tuple of str
+        Of each afferent; empty where `encoding` is that of all.
     """
 
     used: Mapping[str, int]
@@ -232,6 +249,11 @@ class Usage:
     synapses: int
     encoding: str
     bits: Mapping[str, int]
+    encodings: tuple[str, ...] = ()
+
+    def keeps_zeros(self, afferent: int) -> bool:
+        """Tell whether the afferent of this number is stored with its zeros."""
+        return (self.encodings[afferent] if self.encodings else self.encoding) != "sparse"
 
     @classmethod
     def of(
@@ -246,6 +268,7 @@ class Usage:
             synapses=sum(part.synapses for part in stored),
             encoding="+".join(dict.fromkeys(part.encoding for part in stored)),
             bits={name: sum(part.bits[name] for part in stored) for name in PARTS},
+            encodings=tuple(part.encoding for part in stored),
         )
 
     def excess(self, limits: Mapping[str, int]) -> dict[str, tuple[int, int]]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.layers import Layer, Ranges, Usage, layer_of
 from osbc_deploy.chip.partition import arrange
 from osbc_deploy.chip.target import Target
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.model.graph import Shape
 
 __all__ = ["Core", "Mapping", "layers_of", "map_layers", "map_network"]
 
@@ -27,6 +32,9 @@ class Core:
         The neurons, and the weights in front of them.
     ranges : tuple of (start, stop)
         One per axis of the population's shape.
+    listed : tuple of int
+        Neurons of the slice where the layer was sorted before it was cut: `ranges` then counts in
+        that order. Empty where it was not.
     usage : Usage
     limits : dict of int
         What the core holds of each resource.
@@ -38,6 +46,7 @@ class Core:
     ranges: Ranges
     usage: Usage
     limits: MappingOf[str, int]
+    listed: tuple[int, ...] = ()
 
     @property
     def neurons(self) -> int:
@@ -46,8 +55,16 @@ class Core:
 
     @property
     def slice(self) -> str:
-        """The ranges as text, such as ``0:50`` or ``0:16, 0:10, 0:20``."""
-        return ", ".join(f"{start}:{stop}" for start, stop in self.ranges)
+        """The ranges as text, such as ``0:50``, ``0:16, 0:10, 0:20`` or ``0:50 sorted``."""
+        text = ", ".join(f"{start}:{stop}" for start, stop in self.ranges)
+        return f"{text} sorted" if self.listed else text
+
+    def members(self, shape: Shape) -> IntArray:
+        """Return the numbers of the slice's neurons in their population of `shape`."""
+        if self.listed:
+            return np.array(self.listed)
+        every = np.arange(math.prod(shape)).reshape(shape)
+        return np.asarray(every[tuple(slice(*r) for r in self.ranges)].ravel())
 
     def as_dict(self, word_bits: int) -> dict[str, Any]:
         """Return the core as plain data, with its resources and what limits it."""
@@ -58,6 +75,7 @@ class Core:
             "layer": self.layer,
             "population": self.population,
             "slice": self.slice,
+            **({"listed": list(self.listed)} if self.listed else {}),
             "neurons": usage.neurons,
             "axons": usage.axons,
             "synapses": usage.synapses,
@@ -135,6 +153,18 @@ class Mapping:
                         f"({used - limit} over)"
                     )
         return lines
+
+    def as_cut(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        """Return the layers with their neurons in the order that cores' ranges count them in."""
+        cores = self.by_population()
+        orders = {
+            name: np.concatenate([np.array(core.listed, np.int64) for core in parts])
+            for name, parts in cores.items()
+        }
+        return tuple(
+            layer.ordered(orders[layer.name]) if len(orders[layer.name]) else layer
+            for layer in layers
+        )
 
     def by_population(self) -> dict[str, list[Core]]:
         """Return the cores of every population."""
@@ -222,7 +252,9 @@ def map_layers(layers: tuple[Layer, ...], target: Target, *, whole: bool = True)
         for number, (ranges, usage) in enumerate(part.slices):
             index = first + number if part.core is None else part.core
             limits = target.memory.core_limits(min(index, target.cores - 1))
-            cores.append(Core(index, layer.name, layer.title or layer.name, ranges, usage, limits))
+            listed = () if part.order is None else tuple(part.order[slice(*ranges[0])].tolist())
+            name = layer.title or layer.name
+            cores.append(Core(index, layer.name, name, ranges, usage, limits, listed))
         first += len(part.slices)
     return Mapping(
         tuple(cores),

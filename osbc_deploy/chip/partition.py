@@ -1,7 +1,8 @@
 """Cut layers into slices so that no capacity of a core is exceeded.
 
-A core holds neurons of one layer. A dense layer is cut into consecutive slices, a convolution into
-tiles of rows, columns and channels. The fewest cores are taken for which every slice fits, then the
+A core holds neurons of one layer. A dense layer is cut into consecutive slices, of its neurons
+sorted by their parameters where that takes fewer, a convolution into tiles of rows, columns and
+channels. The fewest cores are taken for which every slice fits, then the
 fewest replicated axons, then the emptiest fullest core. Where not even single neurons fit, that is
 reported as a fault, with the coarsest cut the sums of the resources would allow.
 """
@@ -30,7 +31,7 @@ _BALANCE = 32
 """The fullest core of a dense layer is at most a 32nd fuller than it needs to be."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Assignment:
     """The slices of one layer.
 
@@ -40,6 +41,8 @@ class Assignment:
     lower_bound : int
         Cores that no cut can do without.
     faults : tuple of str
+    order : ndarray of int (n,) or None
+        Neurons of a layer that was sorted, in the order that `slices` count them in.
     core : int or None
         The core all slices lie on where the chip decides that; otherwise each has its own.
     """
@@ -47,6 +50,7 @@ class Assignment:
     slices: tuple[Slice, ...]
     lower_bound: int
     faults: tuple[str, ...] = ()
+    order: IntArray | None = None
     core: int | None = None
 
 
@@ -93,10 +97,14 @@ def _fan_out(layer: Layer, layers: tuple[Layer, ...], found: dict[str, Assignmen
     """Return how many cores each neuron's spikes go to, as far as those layers are cut."""
     cores = np.zeros(layer.size, np.int64)
     for post in layers:
-        for afferent in post.afferents:
-            if afferent.pre == layer.name and post.name in found:
-                for ranges, usage in found[post.name].slices:
-                    cores += afferent.sources(ranges, stored=usage.encoding != "sparse")
+        if post.name not in found or all(a.pre != layer.name for a in post.afferents):
+            continue
+        part = found[post.name]
+        heard = (post if part.order is None else post.ordered(part.order)).afferents
+        for number, afferent in enumerate(heard):
+            if afferent.pre == layer.name:
+                for ranges, usage in part.slices:
+                    cores += afferent.sources(ranges, stored=usage.keeps_zeros(number))
     # The host reads the output; a recurrent layer is not cut yet and counts as one core.
     return np.maximum(cores, 1)
 
@@ -128,11 +136,29 @@ def cut(layer: Layer, memory: MemoryBase) -> Assignment:
             for ranges in _product([_even(layer.shape[0], lower), *([r] for r in layer.whole[1:])])
         )
         return Assignment(coarse, lower, (fault,))
-    if len(layer.shape) == 1:
-        slices = _linear(layer, memory, fits, lower)
-    else:
-        slices = _tiles(layer, memory, fits, lower)
-    return Assignment(tuple(slices), lower)
+    if len(layer.shape) > 1:
+        return Assignment(tuple(_tiles(layer, memory, fits, lower)), lower)
+    best = Assignment(tuple(_linear(layer, memory, fits, lower)), lower)
+    for order in _orders(layer):
+        if len(best.slices) > lower:
+            slices = _linear(layer.ordered(order), memory, fits, lower)
+            if len(slices) < len(best.slices):
+                best = Assignment(tuple(slices), lower, order=order)
+    return best
+
+
+def _orders(layer: Layer) -> list[IntArray]:
+    """Return the neurons sorted by decays, then thresholds, and the other way round.
+
+    A core holds so many sets of parameters; neurons of a set then lie beside each other. What is
+    sorted already is left out.
+    """
+    sets, decays, thresholds = layer.neuron_sets, layer.decay_sets, layer.threshold_sets
+    orders = [np.lexsort((sets, thresholds, decays))]
+    other = np.lexsort((sets, decays, thresholds))
+    if not np.array_equal(other, orders[0]):
+        orders.append(other)
+    return [order for order in orders if (np.diff(order) < 0).any()]
 
 
 def _smallest(layer: Layer, memory: MemoryBase) -> tuple[Usage, int]:

@@ -55,6 +55,15 @@ class Placement:
     layer_order: float
     random_order: float
 
+    def routers(self, target: Target) -> tuple[IntArray, IntArray]:
+        """Return the column and row of each core's router, over all chips."""
+        mesh = target.mesh
+        assert mesh is not None  # noqa: S101 - what was placed has a mesh
+        columns, rows = mesh.cores_of_router
+        chip_y, chip_x = np.divmod(self.chip, mesh.chips.value[0])
+        width, height = mesh.size.value
+        return (chip_x * width + self.x) // columns, (chip_y * height + self.y) // rows
+
 
 def place(spikes: csr_array, target: Target, seed: int = 0) -> Placement | None:
     """Place cores on the target's mesh.
@@ -120,8 +129,8 @@ class _Places:
     ----------
     chip, x, y : ndarray of int (places,)
     at : ndarray of int (4, places)
-        Column and row over all chips, and the chip's column and row times the extra hops of a
-        crossing: the hops between places are the sum of the differences.
+        Column and row of the router over all chips, and the chip's column and row times the extra
+        hops of a crossing: the hops between places are the sum of the differences.
     """
 
     chip: IntArray
@@ -140,7 +149,15 @@ class _Places:
         y, x = np.divmod(local, width)
         chip_y, chip_x = np.divmod(chip, across)
         extra = mesh.chip_hops.value - 1
-        at = np.stack([chip_x * width + x, chip_y * height + y, chip_x * extra, chip_y * extra])
+        columns, rows = mesh.cores_of_router
+        at = np.stack(
+            [
+                (chip_x * width + x) // columns,
+                (chip_y * height + y) // rows,
+                chip_x * extra,
+                chip_y * extra,
+            ]
+        )
         return cls(chip, x, y, at)
 
     @property

@@ -18,6 +18,7 @@ from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import stacked_weights
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.fixedpoint.arithmetics import arithmetic_of
 from osbc_deploy.lower.counting import countable, kept_apart
 from osbc_deploy.lower.merge import inexact, merged_size
 from osbc_deploy.lower.timing import timing
@@ -54,7 +55,7 @@ def counted_poolings(
         if merges and p.pre != INPUT and countable(network, p):
             # Projections that hear the same windows share their gates.
             ways.setdefault((p.pre, p.pool), set()).add(p.name)
-    if not ways:
+    if not ways or not arithmetic_of(target.number_formats).lowering.gates:
         return frozenset()
     pooled = frozenset[str]().union(*ways.values())
     concerned = {p.post for p in network.projections if p.name in pooled}

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from osbc_deploy.chip.events import Energy, Time
 from osbc_deploy.chip.facts import Fact, Positive, Strict, facts_of
 from osbc_deploy.chip.instructions import Instructions
 from osbc_deploy.chip.memory import MemoryModel
@@ -51,6 +52,8 @@ class Mesh(Strict):
     ----------
     size : Fact
         Columns and rows of cores of one chip.
+    tile : Fact
+        Columns and rows of cores that share a router: between them, spikes take no hop.
     chips : Fact
         Columns and rows of chips.
     chip_hops : Fact
@@ -60,13 +63,13 @@ class Mesh(Strict):
     size: Fact[Annotated[list[_SIDE], Field(min_length=2, max_length=2)]]
     chips: Fact[Annotated[list[_SIDE], Field(min_length=2, max_length=2)]]
     chip_hops: Fact[Positive]
+    tile: Fact[Annotated[list[_SIDE], Field(min_length=2, max_length=2)]] | None = None
 
-
-class Energy(Strict):
-    """What events cost; only with a source."""
-
-    synaptic_operation: Fact[Annotated[float, Field(gt=0)]]
-    neuron_update: Fact[Annotated[float, Field(gt=0)]] | None = None
+    @property
+    def cores_of_router(self) -> tuple[int, int]:
+        """Columns and rows of cores that share a router."""
+        columns, rows = (1, 1) if self.tile is None else self.tile.value
+        return columns, rows
 
 
 class Input(Strict):
@@ -124,6 +127,8 @@ class Target(Strict):
         None for a chip that is not known to take anything but spikes.
     mesh : Mesh or None
     energy : Energy or None
+    time : Time or None
+        What events take; None where no figure is public.
     instructions : Instructions or None
         What steps take, on a processor.
     exchange : str or None
@@ -144,6 +149,7 @@ class Target(Strict):
     input: Input | None = None
     mesh: Mesh | None = None
     energy: Energy | None = None
+    time: Time | None = None
     instructions: Instructions | None = None
     exchange: str | None = None
     remarks: list[str] = Field(default_factory=list)
@@ -239,6 +245,9 @@ class Target(Strict):
             ):
                 if size[0] * size[1] < least:
                     faults.append(f"mesh.{what} {size} has fewer places than {least}")
+            size, tile = self.mesh.size.value, self.mesh.cores_of_router
+            if any(side % part for side, part in zip(size, tile, strict=True)):
+                faults.append(f"mesh.size {size} is no whole number of tiles {list(tile)}")
         unknown = sorted(
             f"{place} ({fact.source})"
             for place, fact in self.facts().items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
 
@@ -10,9 +11,9 @@ from scipy.sparse import coo_array, csr_array
 
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.chip.layers import Layer
-from osbc_deploy.chip.mapping import Mapping
+from osbc_deploy.chip.mapping import Core, Mapping
 
-__all__ = ["Operations", "operations", "traffic"]
+__all__ = ["Operations", "operations", "operations_on_cores", "traffic"]
 
 
 def traffic(
@@ -35,22 +36,22 @@ def traffic(
     csr_array (cores, cores)
         Row: source.
     """
+    layers = mapping.as_cut(layers)
     by_layer = mapping.by_population()
     owner = {}
     for layer in layers:
-        place = np.empty(layer.shape, np.int64)
+        owner[layer.name] = np.empty(layer.size, np.int64)
         for core in by_layer[layer.name]:
-            place[tuple(slice(*r) for r in core.ranges)] = core.index
-        owner[layer.name] = place.ravel()
+            owner[layer.name][core.members(layer.shape)] = core.index
     size = max((core.index for core in mapping.cores), default=-1) + 1
     rows, columns, values = [], [], []
     for layer in layers:
-        for afferent in layer.afferents:
+        for number, afferent in enumerate(layer.afferents):
             if afferent.pre not in owner:
                 continue
             fired, at = spikes[afferent.pre], owner[afferent.pre]
             for core in by_layer[layer.name]:
-                reached = afferent.sources(core.ranges, stored=core.usage.encoding != "sparse")
+                reached = afferent.sources(core.ranges, stored=core.usage.keeps_zeros(number))
                 sent = np.bincount(at[reached], weights=fired[reached], minlength=size)
                 sources = np.flatnonzero(sent)
                 rows.append(sources)
@@ -60,6 +61,42 @@ def traffic(
         return csr_array((size, size))
     entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
     return csr_array(coo_array(entries, shape=(size, size)))
+
+
+def operations_on_cores(
+    mapping: Mapping, layers: tuple[Layer, ...], spikes: MappingOf[str, FloatArray]
+) -> FloatArray:
+    """Return the synaptic operations of every core (cores,), zeros of dense axons included.
+
+    Parameters are those of :func:`operations`, whose ``performed`` is the sum.
+    """
+    found = np.zeros(max((core.index for core in mapping.cores), default=-1) + 1)
+    by_layer = mapping.by_population()
+    for layer in mapping.as_cut(layers):
+        for number in range(len(layer.afferents)):
+            for core, met in _met(layer, number, by_layer[layer.name], spikes):
+                found[core.index] += met
+    return found
+
+
+def _met(
+    layer: Layer, number: int, cores: list[Core], spikes: MappingOf[str, FloatArray]
+) -> Iterator[tuple[Core, float]]:
+    """Yield the stored synapses of an afferent that spikes meet on each of a layer's cores."""
+    afferent = layer.afferents[number]
+    fired = spikes[afferent.pre]
+    connection = afferent.connection
+    if connection.convolutional:
+        every = np.ones(connection.weight.shape)
+        met = connection.total(fired[None].astype(np.float64), every, afferent.pre_shape)
+        for core in cores:
+            yield core, float(met[0, core.members(layer.shape)].sum())
+        return
+    for core in cores:
+        if core.usage.keeps_zeros(number):
+            yield core, float(fired.sum() * core.neurons)
+        else:
+            yield core, float(fired @ afferent.fan_in(core.ranges[0]))
 
 
 @dataclass(frozen=True)
@@ -91,21 +128,17 @@ def operations(
         Of every neuron, by population; the input's under ``"input"``.
     """
     found = {}
+    layers = mapping.as_cut(layers)
     by_layer = mapping.by_population()
     for layer in layers:
         performed = useful = 0.0
-        for afferent in layer.afferents:
+        for number, afferent in enumerate(layer.afferents):
             fired = spikes[afferent.pre]
             connection = afferent.connection
             if connection.convolutional:
-                every = np.ones_like(afferent.nonzero)
-                performed += float(fired @ connection.fan_out(every, afferent.pre_shape))
                 useful += float(fired @ connection.fan_out(afferent.nonzero, afferent.pre_shape))
-                continue
-            for core in by_layer[layer.name]:
-                nonzero = float(fired @ afferent.fan_in(core.ranges[0]))
-                useful += nonzero
-                stored = core.usage.encoding != "sparse"
-                performed += float(fired.sum() * core.neurons) if stored else nonzero
+            else:
+                useful += float(fired @ afferent.fan_in((0, layer.size)))
+            performed += sum(met for _, met in _met(layer, number, by_layer[layer.name], spikes))
         found[layer.name] = Operations(performed, useful)
     return found

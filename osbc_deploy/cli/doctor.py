@@ -29,6 +29,7 @@ _EXTRAS = {
     "pandas": "pip install 'osbc-deploy[pandas]'",
     "imgtool": "pip install 'osbc-deploy[mcuboot]'",
     "xylosim": "see docs/xylo.md",
+    "sinabs": "see docs/speck.md",
     "hypothesis": "pip install 'osbc-deploy[testing]'",
 }
 """Packages that add something, and what adds them."""
@@ -138,25 +139,25 @@ def doctor_command(as_json: bool) -> int:
             )
         )
         return code
-    say(f"{'osbc-deploy':<18} {__version__}")
-    say(f"{'python':<18} {platform.python_version()}")
+    say(f"{'osbc-deploy':<23} {__version__}")
+    say(f"{'python':<23} {platform.python_version()}")
     for name, found in packages.items():
-        say(f"{name:<18} {found or 'MISSING: pip install ' + name}")
+        say(f"{name:<23} {found or 'MISSING: pip install ' + name}")
     for name, found in extras.items():
-        say(f"{'extra ' + name:<18} {found or 'not installed: ' + _EXTRAS[name]}")
+        say(f"{'extra ' + name:<23} {found or 'not installed: ' + _EXTRAS[name]}")
     for name, path in tools.items():
-        say(f"{name:<18} {path or 'not found: ' + _TOOLS[name]}")
+        say(f"{name:<23} {path or 'not found: ' + _TOOLS[name]}")
     threads = machine["OMP_NUM_THREADS"] or "not set"
-    say(f"{'machine':<18} {machine['system']}, {machine['cores']} cores, OMP_NUM_THREADS {threads}")
+    say(f"{'machine':<23} {machine['system']}, {machine['cores']} cores, OMP_NUM_THREADS {threads}")
     for pool in machine["pools"]:
-        say(f"{'threads':<18} {pool}")
+        say(f"{'threads':<23} {pool}")
     for entry in backends:
         state = "ok" if entry["ok"] else "MISSING"
-        say(f"{'backend ' + entry['name']:<18} {state}: {entry['detail']}")
+        say(f"{'backend ' + entry['name']:<23} {state}: {entry['detail']}")
         if entry["remedy"]:
             say(f"  {entry['remedy']}")
     for entry in plugins:
         state = "ok" if entry["ok"] else "BROKEN"
         named = f"{entry['kind']} {entry['name']}"
-        say(f"{named:<18} {state}: {entry['detail']}")
+        say(f"{named:<23} {state}: {entry['detail']}")
     return code

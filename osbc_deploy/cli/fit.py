@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ from osbc_deploy.errors import GateError
 from osbc_deploy.options import FitOptions, InputOptions
 
 if TYPE_CHECKING:
-    from osbc_deploy.fitting import FitResult, Plan
+    from osbc_deploy.fitting import FitResult
 
 __all__ = ["fit_command"]
 
@@ -31,11 +30,12 @@ _ROWS = 12
 
 
 @click.command("fit")
+@click.option("--plot", type=OutputFile(), metavar="FILE.svg", help="Draw the Pareto front.")
 @click.option(
-    "--plot",
+    "--html",
     type=OutputFile(),
-    metavar="FILE.svg",
-    help="Draw the Pareto front.",
+    metavar="FILE.html",
+    help="Write front, budget and choice as one self-contained page.",
 )
 @verbose_option
 @job_options(FitOptions)
@@ -47,6 +47,7 @@ def fit_command(
     quiet: bool,
     verbose: bool,
     plot: Path | None,
+    html: Path | None,
 ) -> int:
     """Find sparsity and bits of each layer of MODEL for a budget, deploy, and show the front.
 
@@ -58,8 +59,9 @@ def fit_command(
     from osbc_deploy.writing import check_file, write_whole
 
     check_inputs(model, inputs, options)
-    if plot is not None:
-        check_file(plot, "--plot")
+    for path, name in ((plot, "--plot"), (html, "--html")):
+        if path is not None:
+            check_file(path, name)
     with Bars(quiet=quiet) as progress:
         from osbc_deploy.fitting import fit
 
@@ -78,9 +80,14 @@ def fit_command(
     def write_plot(path: Path) -> None:
         from osbc_deploy.report.fitting.plot import front_svg
 
-        write_whole(path, front_svg(result))
+        write_whole(path, front_svg(result) + "\n")
 
-    save_results((inputs.output, result.save), (plot, write_plot), quiet=quiet)
+    def write_page(path: Path) -> None:
+        from osbc_deploy.report.fitting.page import fit_page
+
+        write_whole(path, fit_page(result))
+
+    save_results((inputs.output, result.save), (plot, write_plot), (html, write_page), quiet=quiet)
     code = exit_code(result.deployment)
     if code == 0 and not result.keeps_accuracy:
         complain(
@@ -94,41 +101,17 @@ def fit_command(
 
 
 def _show_front(result: FitResult) -> None:
+    from osbc_deploy.report.fitting.table import columns_of, rows_of
     from osbc_deploy.report.tables import PlainTable
 
-    per_word = result.deployment.target.memory.word_bits.value / 8
-    names = list(result.plan.choices)
     table = PlainTable(f"Least loss for {'cores' if result.resource == 'cores' else 'memory'}")
-    for name in ("", "cores", "bytes", "loss", *(f"layer {name}" for name in names)):
+    for name in columns_of(result):
         table.add_column(name, justify="left" if name == "" else "right")
-    rows = _thinned(result.front, _ROWS)
-    # What was tuned takes its place on the front.
-    rows = [plan for plan in rows if not _same(plan, result.plan)] + [result.plan]
-    rows.sort(key=lambda plan: (getattr(plan, result.resource), plan.loss))
-    for plan in rows:
-        table.add_row(
-            ">" if plan is result.plan else "",
-            f"{plan.cores:,}",
-            f"{round(plan.words * per_word):,}",
-            f"{plan.loss:.4f}",
-            *(f"{c.sparsity:.0%} {c.bits} bit" for c in plan.choices.values()),
-        )
+    for cells, _ in rows_of(result, _ROWS):
+        table.add_row(*cells)
     table_console().print(table)
     say(
         f"built: {result.deployment.mapping.cores_used} cores, "
         f"{result.deployment.mapping.bytes:,} B, {result.prediction}; "
         f"{len(result.front)} plans on the front"
-    )
-
-
-def _thinned(front: Sequence[Plan], most: int) -> list[Plan]:
-    if len(front) <= most:
-        return list(front)
-    return [front[round(k * (len(front) - 1) / (most - 1))] for k in range(most)]
-
-
-def _same(a: Plan, b: Plan) -> bool:
-    return all(
-        (chosen.sparsity, chosen.bits) == (b.choices[name].sparsity, b.choices[name].bits)
-        for name, chosen in a.choices.items()
     )

@@ -76,6 +76,9 @@ def check_inputs(
 ) -> None:
     """Refuse combinations that make no sense, before anything heavy is imported."""
     check_data(model, inputs, options.weights)
+    from osbc_deploy.chip.target import load_target
+
+    load_target(options.target)
     if inputs.output is not None:
         check_folder(Path(inputs.output), DEPLOYMENT)
     if isinstance(options, DeployOptions):
@@ -84,6 +87,10 @@ def check_inputs(
 
 def check_data(model: str | None, inputs: DataOptions, weights: StrPath | None) -> None:
     """Refuse data that no model goes with, and a model without data."""
+    from osbc_deploy.references import check_paths
+
+    if model is not None:
+        check_paths(model, weights, inputs.calibration, inputs.test)
     _check_dataset(inputs)
     if model is None:
         for name, value in (
@@ -105,9 +112,6 @@ def check_data(model: str | None, inputs: DataOptions, weights: StrPath | None) 
             "--calibration: is missing for MODEL. Give an .npz with spikes (n, T, ...)"
             ", package.module:factory, or a --dataset."
         )
-    from osbc_deploy.references import check_paths
-
-    check_paths(model, weights, inputs.calibration, inputs.test)
 
 
 def check_resume(resume: StrPath | None, output: StrPath | None) -> None:

@@ -48,6 +48,7 @@ def sweep_command(
     Exit code 4: no point fits its target. 5: backend and engine disagree at some point. Of a point
     that cannot be deployed, the code of 'deploy'; all others are computed.
     """
+    from osbc_deploy.chip.target import load_target
     from osbc_deploy.cli.progress import Bars
     from osbc_deploy.report.sweeping.build import build_sweep, points_csv
     from osbc_deploy.report.sweeping.page import sweep_page
@@ -55,6 +56,8 @@ def sweep_command(
     from osbc_deploy.writing import check_file, write_whole
 
     check_data(model, inputs, options.weights)
+    for name in options.targets:
+        load_target(name)
     _check_seed(options)
     for path, name in ((csv_file, "--csv"), (html, "--html"), (report_file, "--report")):
         if path is not None:

@@ -14,8 +14,9 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
+from pickle import PicklingError
 from typing import Any, TypeVar
 
 import dask
@@ -60,6 +61,23 @@ class Team:
 
     client: Client
     threads: int = 0
+    _seen: set[str] = field(default_factory=set)
+
+    @property
+    def hands(self) -> int:
+        """How many items are worked on at a time."""
+        threads: dict[str, int] = self.client.nthreads()
+        return max(1, sum(threads.values()))
+
+    @property
+    def worked(self) -> int:
+        """How many processes have done anything so far."""
+        return len(self._seen)
+
+    def each(self, work: Work[C, T, R], common: C, items: Sequence[T]) -> list[R]:
+        """Return what items come to, in their order."""
+        found = dict(self.run(work, common, items))
+        return [found[number] for number in range(len(items))]
 
     def run(
         self, work: Work[C, T, R], common: C, items: Sequence[T]
@@ -71,7 +89,13 @@ class Team:
         ClusterError
         """
         # A task, and not scattered data: it is made again when the worker that holds it dies.
-        shared = self._submitted(0, _itself, common)
+        try:
+            shared = self._submitted(0, _itself, common)
+        except (TypeError, AttributeError, PicklingError) as error:
+            raise ClusterError(
+                f"workers: what they need cannot be sent to them ({reason(error)}). Leave "
+                "--workers and --scheduler out, or take that out of the model."
+            ) from error
 
         def begun(number: int) -> Future[Any]:
             given = (__version__, self.threads, work, shared, items[number])
@@ -85,12 +109,17 @@ class Team:
             if task.status == "error" and isinstance(task.exception(), KilledWorker):
                 suspects.append(number)
             else:
-                yield number, _result(task, items[number])
+                yield number, self._told(task, items[number])
         # A worker that dies takes the item that waits there with it: which of them is the cause
         # is seen only where each is alone.
         for number in sorted(suspects):
             (task,) = self._ended([begun(number)])
-            yield number, _result(task, items[number])
+            yield number, self._told(task, items[number])
+
+    def _told(self, task: Future[Any], item: object) -> Any:
+        where, result = _result(task, item)
+        self._seen.add(where)
+        return result
 
     def _submitted(self, priority: int, function: Callable[..., Any], *given: Any) -> Future[Any]:
         with warnings.catch_warnings():
@@ -124,7 +153,8 @@ def _result(task: Future[Any], item: object) -> Any:
         ) from error
     except (asyncio.CancelledError, futures.CancelledError) as error:
         raise ClusterError(
-            "scheduler: went away before all was computed. Start it and go on with the same ledger."
+            "scheduler: went away before all was computed. Start it, and go on with what is in "
+            "--ledger or --resume."
         ) from error
     except (ImportError, AttributeError, RuntimeError) as error:
         if "deserializ" not in str(error) and "osbc_deploy" not in str(error):
@@ -139,14 +169,16 @@ def _itself(common: C) -> C:
     return common
 
 
-def _done(ours: str, threads: int, work: Work[C, T, R], common: C, item: T) -> R:
+def _done(ours: str, threads: int, work: Work[C, T, R], common: C, item: T) -> tuple[str, R]:
+    """Return where an item was worked on, and what it comes to."""
     # Workers may come late, after all others were asked.
     if ours != __version__:
         raise ClusterError(
             f"worker {get_worker().address}: has osbc-deploy {__version__}, not {ours}. Install "
             "the same on all of them."
         )
-    return work(common, item, threads or max(1, cores() // get_worker().state.nthreads))
+    here = get_worker()
+    return here.address, work(common, item, threads or max(1, cores() // here.state.nthreads))
 
 
 @contextmanager
@@ -278,7 +310,8 @@ def _versions() -> dict[str, str]:
     """Return what must be the same in all processes for the same bytes, and to be understood."""
     return {
         "osbc-deploy": __version__,
-        "distributed": version("distributed"),
+        # Other versions of these may sum in another order.
+        **{name: version(name) for name in ("numpy", "torch", "numba", "distributed")},
         "Python": ".".join(platform.python_version_tuple()[:2]),
     }
 
@@ -296,5 +329,5 @@ def _other(name: str, said: object) -> str:
 def _nobody() -> ClusterError:
     return ClusterError(
         f"scheduler: has no worker, and got none in {_GATHER:g} seconds. Start some with 'dask "
-        "worker', then go on with the same ledger."
+        "worker', then go on with what is in --ledger or --resume."
     )

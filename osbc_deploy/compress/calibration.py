@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import SpikeArray
-from osbc_deploy.compress.hessian import shares_kernel
+from osbc_deploy.compress.activity import active
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.rows import Workspace
@@ -16,11 +16,12 @@ from osbc_deploy.compress.sampling import ROWS_PER_INPUT
 from osbc_deploy.compress.scene import ACTIVITY, Scene
 from osbc_deploy.compress.shared import Shared, SharedScene
 from osbc_deploy.compress.solver_memory import check_solver_memory
+from osbc_deploy.compress.traces import shares_kernel
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import DataError
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.raster import Raster
-from osbc_deploy.model.simulate import FloatRun, simulate
+from osbc_deploy.model.simulate import FloatRun
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["Statistics", "collect", "float_run", "oddities", "scene_of"]
@@ -66,7 +67,7 @@ def collect(
     shared = shared or Shared()
     run = shared.take(
         ("float run", len(calibration)),
-        lambda: float_run(network, calibration, batch_size, progress, memory=options.solver_memory),
+        lambda: float_run(network, calibration, batch_size, progress, space=options.space()),
     )
     deviations = list(oddities(network, run))
     problems = []
@@ -85,7 +86,7 @@ def float_run(
     batch_size: int,
     progress: Progress,
     *,
-    memory: int,
+    space: Workspace,
 ) -> FloatRun:
     """Run the calibration samples, keeping the answers and the spikes that projections carry."""
     if not calibration.any():
@@ -93,13 +94,13 @@ def float_run(
             "calibration: all spikes are 0, at least one active input is needed. "
             "Check how the events were binned."
         )
-    return simulate(
+    return active(
         network,
         calibration,
+        space,
         pack={p.pre for p in network.projections},
-        exact=True,
         batch_size=batch_size,
-        memory=memory // ACTIVITY,
+        memory=space.memory // ACTIVITY,
         progress=progress,
         title="calibrate",
     )
@@ -141,7 +142,7 @@ def scene_of(
         wanted=run.output.sum(axis=1, dtype=np.float64).reshape(len(calibration), -1),
         method=options.method,
         damping=options.added,
-        space=Workspace(options.solver_memory, options.threads, progress.advance),
+        space=options.space(progress.advance),
         rows_per_input=ROWS_PER_INPUT,
         dynamics=None
         if options.method == "obc"

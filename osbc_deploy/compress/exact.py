@@ -44,6 +44,14 @@ class WholeSum:
         self._recent += value
         self._bound += bound
 
+    def merge(self, other: WholeSum) -> None:
+        """Add another sum of the same shape; the order in which sums are added is no matter."""
+        if other._before is not None:
+            self._settle()
+            assert self._before is not None  # noqa: S101 - it was just made
+            self._before += other._before
+        self.add(other._recent, other._bound)
+
     def _settle(self) -> None:
         if self._before is None:
             self._before = np.zeros(self._recent.shape, np.int64)

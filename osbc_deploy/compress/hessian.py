@@ -26,22 +26,18 @@ moments on is decided alike on every machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, SpikeArray
-from osbc_deploy.compress.exact import FLOAT_BITS, WHOLE_BITS, WholeSum, log2
+from osbc_deploy.arrays import FloatArray
+from osbc_deploy.compress.exact import FLOAT_BITS, WHOLE_BITS, log2
 from osbc_deploy.compress.moments import Moments, averaged
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.sampling import (
-    BITS,
-    HELD_OUT_ROWS,
-    SampledRows,
-    constants,
-    drawn_rows,
-)
+from osbc_deploy.compress.sampling import BITS, HELD_OUT_ROWS, ROW_COST, drawn_rows
+from osbc_deploy.compress.shards import AllRows, DrawnRows, Grid, places_of, summed
+from osbc_deploy.compress.traces import membrane_trace
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.model.neurons import LinearDynamics
@@ -51,47 +47,13 @@ from osbc_deploy.model.windows import Shape
 __all__ = [
     "batch_within",
     "groups_of",
-    "membrane_kernel",
     "membrane_moments",
-    "membrane_trace",
     "rows_of",
-    "shares_kernel",
 ]
 
 _BITS = 20
 """Of a trace, where there are few enough rows; half a unit is half a millionth of the largest trace
 there can be. A billion rows leave 16."""
-
-
-def membrane_kernel(dynamics: LinearDynamics, steps: int) -> FloatArray:
-    """Return M (T, T): the potential at t caused by a unit input at s is ``M[t, s]``."""
-    pulses = np.eye(steps)[:, :, None]
-    return np.ascontiguousarray(membrane_trace(dynamics, pulses)[:, :, 0].T)
-
-
-def membrane_trace(dynamics: LinearDynamics | None, spikes: FloatArray | SpikeArray) -> FloatArray:
-    """Filter spikes (n, T, ...) with a neuron's linear dynamics: ``M X``.
-
-    Neurons of one population share the filter; where their parameters differ, the mean is used
-    (see :func:`shares_kernel`). None is the identity.
-    """
-    if dynamics is None:
-        return spikes.astype(np.float64)
-    decay_u, decay_v, gain = constants(dynamics)
-    trace = np.empty(spikes.shape, np.float64)
-    u = np.zeros(spikes.shape[:1] + spikes.shape[2:])
-    v = np.zeros_like(u)
-    for t in range(spikes.shape[1]):
-        u = decay_u * u + spikes[:, t]
-        v = decay_v * v + gain * u
-        trace[:, t] = v
-    return trace
-
-
-def shares_kernel(dynamics: LinearDynamics) -> bool:
-    """Tell whether all neurons of the population have the same membrane kernel."""
-    parts = (dynamics.decay_u, dynamics.decay_v, dynamics.gain)
-    return all(part is None or np.ptp(part) == 0 for part in parts)
 
 
 def membrane_moments(
@@ -127,43 +89,20 @@ def membrane_moments(
     -------
     Moments
     """
-    groups = groups_of(afferents)
-    fan_in = sum(p.connection.fan_in for p in afferents)
-    samples, steps = spikes[0].shape[:2]
+    steps = spikes[0].shape[1]
     # A constant input at every step, seen through the membrane.
     ones = membrane_trace(dynamics, np.ones((1, steps)))[0]
     space = space or Workspace()
     if wanted is not None and afferents[0].connection.convolutional:
-        places = _positions(afferents[0], spikes[0].shape[2:])
+        places = places_of(afferents[0], spikes[0].shape[2:])
         return _sampled(afferents, dynamics, spikes, reference, ones, places, wanted, space)
-    grid = _Grid.of(afferents, ones, spikes if reference is None else [*spikes, *reference])
-    square, vector = (groups, fan_in, fan_in), (groups, fan_in)
-    shapes = [square, vector, (1,)] + ([] if reference is None else [square, vector])
-    sums = [WholeSum(shape) for shape in shapes]
-    batch_size = batch_within(space.memory, steps, [s.shape[2:] for s in spikes], batch_size)
-    rows = 0
-    for start in range(0, samples, batch_size):
-        part = slice(start, min(start + batch_size, samples))
-        seen = [grid.round(membrane_trace(dynamics, s[part])) for s in spikes]
-        meant = (
-            None
-            if reference is None
-            else [grid.round(membrane_trace(dynamics, s[part])) for s in reference]
-        )
-        weight = np.tile(grid.round(ones), part.stop - start)
-        for frames in _frame_batches(afferents, seen, space.memory, grid.frames):
-            x = _stacked(afferents, seen, frames)
-            positions = x.shape[1] // (frames.stop - frames.start)
-            m = np.repeat(weight[frames], positions)
-            rows += x.shape[1]
-            found = [x.swapaxes(1, 2) @ x, m @ x, m @ m]
-            if meant is not None:
-                y = _stacked(afferents, meant, frames)
-                found += [x.swapaxes(1, 2) @ y, m @ y]
-            for total, value in zip(sums, found, strict=True):
-                total.add(value, x.shape[1] * grid.top**2)
-        space.on_rows(part.stop - start)
-    return averaged(afferents, sums, (grid.unit, grid.unit), rows, rows)
+    rows = max(rows_of(p, s.shape) for p, s in zip(afferents, spikes, strict=True))
+    rasters = spikes if reference is None else [*spikes, *reference]
+    grid = _grid_of(afferents, ones, rasters)
+    size = batch_within(space.memory, steps, [s.shape[2:] for s in spikes], batch_size)
+    job = AllRows(tuple(afferents), dynamics, ones, grid, size)
+    found = summed(job, spikes, reference, space, _cost(afferents, rows))
+    return averaged(afferents, found.used, (grid.unit, grid.unit), found.rows, found.rows)
 
 
 def _sampled(
@@ -177,75 +116,44 @@ def _sampled(
     space: Workspace,
 ) -> Moments:
     samples, steps = spikes[0].shape[:2]
-    each = steps * places
+    every = samples * steps * places
     rasters = spikes if reference is None else [*spikes, *reference]
     # Poolings are summed before they are filtered and rounded.
     unit = _unit_of(ones * _area(afferents), rasters, BITS)
     of_constant = _unit_of(ones, rasters, _BITS)
     weight, units = np.rint(ones / of_constant), (unit, of_constant)
-    sums = SampledRows(afferents, dynamics, unit, places, weight, cross=reference is not None)
-    rows = drawn_rows(samples * each, wanted)
+    rows = drawn_rows(every, wanted)
     held = np.arange(len(rows)) % HELD_OUT_ROWS == HELD_OUT_ROWS - 1
-    held &= wanted < samples * each
-
-    def work(part: slice) -> None:
-        for n in range(part.start, part.stop):
-            of = slice(*np.searchsorted(rows, (n * each, (n + 1) * each)))
-            meant = None if reference is None else [raster[n] for raster in reference]
-            sums.add([raster[n] for raster in spikes], meant, rows[of] - n * each, held[of])
-
-    fan_in = sum(p.connection.groups * p.connection.fan_in for p in afferents)
-    maps = sum(math.prod(raster.shape[2:]) for raster in spikes)
-    space.batches(work, samples, 16 * (fan_in * (len(rows) // samples + 1) + maps))
-    used = averaged(afferents, sums.used, units, sums.rows["used"], samples * each)
+    held &= wanted < every
+    job = DrawnRows(
+        tuple(afferents), dynamics, unit, places, weight, rows, held, len(rows) // samples + 1
+    )
+    found = summed(job, spikes, reference, space, _cost(afferents, len(rows)))
+    used = averaged(afferents, found.used, units, found.rows, every)
     if not held.any():
         return used
-    return replace(
-        used,
-        held=averaged(afferents, sums.held, units, sums.rows["held"], samples * each),
+    return replace(used, held=averaged(afferents, found.held, units, found.rows_held, every))
+
+
+def _cost(afferents: Sequence[Projection], rows: int) -> float:
+    """Return the multiplications of rows: to unfold and filter them, and with each other."""
+    fan_in = sum(p.connection.fan_in for p in afferents)
+    return float(rows) * groups_of(afferents) * fan_in * (fan_in + ROW_COST)
+
+
+def _grid_of(afferents: Sequence[Projection], ones: FloatArray, rasters: Sequence[Raster]) -> Grid:
+    """Return the finest grid whose sums stay exact."""
+    area = _area(afferents)
+    positions = max(places_of(p, s.shape[2:]) for p, s in zip(afferents, rasters, strict=False))
+    rows = positions * rasters[0].shape[0] * rasters[0].shape[1]
+    bits = min(
+        _BITS,
+        (FLOAT_BITS - log2(positions)) // 2 - log2(area),
+        (WHOLE_BITS - log2(rows)) // 2 - log2(area),
     )
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """The fixed-point numbers that traces are rounded to.
-
-    Attributes
-    ----------
-    unit : float
-        Of a trace: a power of two.
-    top : int
-        The largest number of units that a row holds, poolings summed.
-    frames : int
-        Time steps whose rows may be multiplied at once.
-    """
-
-    unit: float
-    top: int
-    frames: int
-
-    @classmethod
-    def of(
-        cls, afferents: Sequence[Projection], ones: FloatArray, rasters: Sequence[Raster]
-    ) -> _Grid:
-        """Return the finest grid whose sums stay exact."""
-        area = _area(afferents)
-        positions = max(
-            _positions(p, s.shape[2:]) for p, s in zip(afferents, rasters, strict=False)
-        )
-        rows = positions * rasters[0].shape[0] * rasters[0].shape[1]
-        bits = min(
-            _BITS,
-            (FLOAT_BITS - log2(positions)) // 2 - log2(area),
-            (WHOLE_BITS - log2(rows)) // 2 - log2(area),
-        )
-        unit = _unit_of(ones, rasters, bits)
-        top = area << bits
-        return cls(unit, top, max(1, 2**FLOAT_BITS // (positions * top * top)))
-
-    def round(self, traces: FloatArray) -> FloatArray:
-        """Return traces in units."""
-        return np.asarray(np.rint(traces / self.unit))
+    top = area << bits
+    frames = max(1, 2**FLOAT_BITS // (positions * top * top))
+    return Grid(_unit_of(ones, rasters, bits), top, frames)
 
 
 def _unit_of(ones: FloatArray, rasters: Sequence[Raster], bits: int) -> float:
@@ -270,14 +178,7 @@ def batch_within(memory: int, steps: int, shapes: Sequence[Shape], most: int = 1
 
 def rows_of(projection: Projection, raster_shape: Shape) -> int:
     """Return the rows that samples (n, T, *shape) make."""
-    return math.prod(raster_shape[:2]) * _positions(projection, raster_shape[2:])
-
-
-def _positions(projection: Projection, shape: Shape) -> int:
-    """Return the rows of one time step: the places a kernel is applied at."""
-    if projection.pool is not None:
-        shape = projection.pool.output_shape(shape)
-    return math.prod(projection.connection.output_shape(shape)[1:])
+    return math.prod(raster_shape[:2]) * places_of(projection, raster_shape[2:])
 
 
 def groups_of(afferents: Sequence[Projection]) -> int:
@@ -297,35 +198,3 @@ def groups_of(afferents: Sequence[Projection]) -> int:
             "Give it projections of one kind.",
         )
     return found.pop()[1]
-
-
-def _frame_batches(
-    afferents: Sequence[Projection], traces: Sequence[FloatArray], memory: int, most: int
-) -> Iterator[slice]:
-    """Cut the time steps of a batch: `most` at once, their unfolded rows within memory."""
-    frames = traces[0].shape[0] * traces[0].shape[1]
-    wide = 0
-    for projection, trace in zip(afferents, traces, strict=True):
-        connection = projection.connection
-        wide += 8 * connection.groups * connection.fan_in * _positions(projection, trace.shape[2:])
-    # Two copies while stacking, and two sides of the cross term.
-    step = max(1, min(most, memory // (4 * wide)))
-    return (slice(start, min(start + step, frames)) for start in range(0, frames, step))
-
-
-def _stacked(
-    afferents: Sequence[Projection], traces: Sequence[FloatArray], frames: slice
-) -> FloatArray:
-    """Return the rows (groups, m, fan_in) that the weights of all afferents are multiplied with."""
-    parts = [
-        _inputs(p, trace.reshape(-1, *trace.shape[2:])[frames])
-        for p, trace in zip(afferents, traces, strict=True)
-    ]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-
-
-def _inputs(projection: Projection, frames: FloatArray) -> FloatArray:
-    """Return the rows (groups, m, fan_in) the weights are multiplied with, pooling undivided."""
-    if projection.pool is not None:
-        frames = projection.pool.sums(frames)
-    return projection.connection.unfolded(frames)

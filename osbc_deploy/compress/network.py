@@ -13,6 +13,7 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.compress.activity import active
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
 from osbc_deploy.compress.effort import effort_of
 from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
@@ -22,7 +23,6 @@ from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.pace import measured_pace
 from osbc_deploy.compress.plan import Cost, pattern_of, plan
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection, adapted
-from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.scene import ACTIVITY, HELD_OUT, MIN_HELD_OUT, Scene
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.solver_memory import check_solver_memory
@@ -32,11 +32,10 @@ from osbc_deploy.compress.work import Spent
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.model.raster import Raster
-from osbc_deploy.model.simulate import simulate
 from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["Settle", "assemble", "compress", "silent_outputs"]
+__all__ = ["Settle", "assemble", "compress", "helpers", "silent_outputs"]
 
 Found: TypeAlias = tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]
 
@@ -104,7 +103,7 @@ def compress(
     shared = shared or Shared()
     run = shared.take(
         ("float run", len(calibration)),
-        lambda: float_run(network, calibration, batch_size, progress, memory=options.solver_memory),
+        lambda: float_run(network, calibration, batch_size, progress, space=options.space()),
     )
     deviations = list(oddities(network, run))
     if len(calibration) < len(given):
@@ -138,19 +137,21 @@ def compress(
         deviations.extend(notes)
         results |= {p.name: p for p in layer}
         if tuned and population is not network.output:
-            after = simulate(
+            after = active(
                 adapted(network, results),
                 calibration,
+                options.space(),
                 pack={population.name},
                 given=arriving,
                 until=population.name,
-                exact=True,
                 output=False,
                 batch_size=batch_size,
                 memory=options.solver_memory // ACTIVITY,
             )
             arriving |= after.packed
-    done = assemble(network, results, options, Statistics((), run.rates, tuple(deviations)))
+    deviations.extend(helpers(options))
+    alone = replace(options, crew=None)
+    done = assemble(network, results, alone, Statistics((), run.rates, tuple(deviations)))
     return replace(done, spent=Spent(effort, expected, time.perf_counter() - began))
 
 
@@ -167,6 +168,14 @@ def assemble(
     )
 
 
+def helpers(options: CompressionOptions) -> Iterator[Deviation]:
+    """Say how many other processes took part; what came of it does not hang on them."""
+    if options.crew is not None:
+        count = options.crew.worked
+        text = f"worked on by {count} other process(es)" if count else "too small to be spread"
+        yield Deviation("compress", "workers", text)
+
+
 def _compress_population(
     scene: Scene,
     keep: Mapping[str, int],
@@ -177,7 +186,7 @@ def _compress_population(
     tuned: bool,
 ) -> tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]:
     name = scene.population.name
-    space = Workspace(options.solver_memory, options.threads)
+    space = options.space()
     pattern = pattern_of(scene.network, scene.population, options)
     solve = Solver(keep.get(name), bits[name], options.scale_groups, pattern, space)
 

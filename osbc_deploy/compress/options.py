@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
+from osbc_deploy.cluster import Crew
+from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.model.neurons import LinearDynamics
 from osbc_deploy.option import rows
 from osbc_deploy.options import Allocation, Compression, CompressionRequest, Method
@@ -45,12 +47,22 @@ class CompressionOptions(CompressionRequest):
         By population: what the chip makes of its linear system, where that is another.
     threads : int
         0 for one per core.
+    crew : Crew or None
+        Other processes that take part; they change no result.
+    device : str or None
+        Where torch runs and moments are summed, which changes none either; None for the CPU.
     """
 
     scale_groups: int = 8
     layers: Mapping[str, LayerChoice] = field(default_factory=dict)
     dynamics: Mapping[str, LinearDynamics] = field(default_factory=dict)
     threads: int = 0
+    crew: Crew | None = field(default=None, repr=False, compare=False)
+    device: str | None = field(default=None, repr=False, compare=False)
+
+    def space(self, on_rows: Callable[[int], None] = lambda rows: None) -> Workspace:
+        """Return what the solver may use."""
+        return Workspace(self.solver_memory, self.threads, on_rows, self.crew, self.device)
 
     @property
     def tries(self) -> bool:

@@ -16,8 +16,9 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.compress.damping import DampedHessian
+from osbc_deploy.compress.feedback import nearest_code
 from osbc_deploy.compress.kernels import factorized, gathered, invert
-from osbc_deploy.compress.quantize import levels, nearest_code
+from osbc_deploy.compress.quantize import levels
 from osbc_deploy.jit import compiled
 
 __all__ = ["quantize_as_published"]

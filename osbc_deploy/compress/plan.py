@@ -20,7 +20,6 @@ from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import Pattern
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedProjection
-from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.model.graph import Network, Population
@@ -123,7 +122,7 @@ def shared_weights(
         total = sum(counts)
         # No layer can keep more than all that are kept.
         most = max(1, total - round(options.sparsity * total))
-        space = Workspace(options.solver_memory, options.threads)
+        space = options.space()
         rankings = [
             rank_layer(problems[name], min(weight.size, most), space)
             for name, weight in weights.items()
@@ -146,7 +145,7 @@ def shared_widths(
     What they take is counted as the chip stores them, by `cost`; without one, the bits of all
     weights that were kept count.
     """
-    space = Workspace(options.solver_memory, options.threads)
+    space = options.space()
     losses, costs = [], []
     with task(progress, "mixed precision", len(problems)):
         for name, problem in problems.items():

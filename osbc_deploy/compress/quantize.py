@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.compress.exact import product
+from osbc_deploy.compress.feedback import POLISH, quantize_row, walk_shared
 from osbc_deploy.compress.kernels import factorized, gathered
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.jit import compiled
 
 __all__ = [
     "choose_scales",
     "levels",
-    "nearest_code",
     "quantize_rows",
     "round_to_grid",
     "search_scales",
@@ -42,10 +41,6 @@ integers: beyond that the smallest threshold would be too coarse."""
 
 _MOST_CANDIDATES = 12
 """Scales of a row tried with error feedback; a range of two octaves."""
-
-_BLOCK = 64
-_POLISH = 3
-"""Rounds of single-code improvements after feedback; the third rarely finds any."""
 
 _SHARED_ROWS = 256
 """Rows of a batch that share one factor."""
@@ -215,155 +210,90 @@ def quantize_rows(
         Against `W` where `mask` holds; 0 elsewhere.
     """
     space = space or Workspace()
-    codes = np.zeros((len(widths), *W.shape), np.int8)
-    lost = np.zeros((len(widths), len(W)))
     # Falling importance is walked from the end of the rising order.
     rising = np.argsort(np.diagonal(H), kind="stable")
     if not W.size:
-        return codes, lost
-    tops = np.array([0 if bits == 1 else levels(bits) for bits in widths], np.float64)
-    extra = float(full)
+        return np.zeros((len(widths), *W.shape), np.int8), np.zeros((len(widths), len(W)))
+    tops = np.array([_top(bits) for bits in widths])
     by_row = np.stack([np.broadcast_to(scale, len(W)) for scale in scales], axis=1)
     if mask.all():
         ordered = gathered(H, rising)
         factor = factorized(ordered.copy())
+        work = partial(_together, W, ordered, factor, rising, by_row, widths, polish, full)
+        batches = -(-len(W) // _SHARED_ROWS)
+        cost = len(tops) * float(len(W)) * W.shape[1] ** 2
+        found = space.batches(work, batches, 64 * _SHARED_ROWS * W.shape[1], cost)
+    else:
+        counts = mask.sum(axis=1)
+        most = int(counts.max())
+        cost = float((counts**3 / 6.0 + len(tops) * counts**2).sum())
+        row_bytes = 24 * most * most + 32 * len(tops) * most + 1
+        apart = partial(_apart, W, H, mask, rising, by_row, tops, float(full), polish)
+        found = space.batches(apart, len(W), row_bytes, cost)
+    codes, lost = zip(*found, strict=True)
+    return np.concatenate(codes, axis=1), np.concatenate(lost, axis=1)
 
-        def together(batch: slice) -> None:
-            for start in range(batch.start * _SHARED_ROWS, batch.stop * _SHARED_ROWS, _SHARED_ROWS):
-                part = slice(start, min(start + _SHARED_ROWS, len(W)))
-                values = np.array(W[part][:, rising], np.float64)
-                for k, top in enumerate(tops):
-                    scale = np.ascontiguousarray(by_row[part, k])
-                    q, found = _walk_shared(values, factor, scale, -top - extra, top)
-                    if polish:
-                        q, found = _polish_shared(values, ordered, q, scale, widths[k], full=full)
-                    codes[k, part][:, rising] = q
-                    lost[k, part] = found
 
-        shared = -(-len(W) // _SHARED_ROWS)
-        space.batches(together, shared, 64 * _SHARED_ROWS * W.shape[1])
-        return codes, lost
-
-    def apart(batch: slice) -> None:
-        for row in range(batch.start, batch.stop):
-            columns = rising[mask[row][rising]]
-            block = gathered(H, columns)
-            values = np.array(W[row, columns], np.float64)
-            q = np.empty((len(tops), len(columns)))
-            found = np.empty(len(tops))
-            factor = factorized(block.copy())
-            _quantize(values, block, factor, by_row[row], tops, extra, polish, q, found)
-            codes[:, row, columns] = q
-            lost[:, row] = found
-
-    most = int(mask.sum(axis=1).max())
-    space.batches(apart, len(W), 24 * most * most + 32 * len(tops) * most + 1)
+def _together(
+    W: FloatArray,
+    ordered: FloatArray,
+    factor: FloatArray,
+    rising: IntArray,
+    by_row: FloatArray,
+    widths: Sequence[int],
+    polish: bool,
+    full: bool,
+    batch: slice,
+) -> tuple[IntArray, FloatArray]:
+    """Quantize batches of rows that all keep every weight."""
+    rows = slice(batch.start * _SHARED_ROWS, min(batch.stop * _SHARED_ROWS, len(W)))
+    codes = np.zeros((len(widths), rows.stop - rows.start, W.shape[1]), np.int8)
+    lost = np.zeros(codes.shape[:2])
+    for start in range(rows.start, rows.stop, _SHARED_ROWS):
+        part = slice(start, min(start + _SHARED_ROWS, len(W)))
+        into = slice(part.start - rows.start, part.stop - rows.start)
+        values = np.array(W[part][:, rising], np.float64)
+        for k, bits in enumerate(widths):
+            top = _top(bits)
+            scale = np.ascontiguousarray(by_row[part, k])
+            q, found = walk_shared(values, factor, scale, -top - float(full), top)
+            if polish:
+                q, found = _polish_shared(values, ordered, q, scale, bits, full=full)
+            codes[k, into][:, rising] = q
+            lost[k, into] = found
     return codes, lost
 
 
-@compiled
-def nearest_code(w: float, scale: float, low: float, top: float) -> float:
-    """Return :func:`round_to_grid` of a number; `top` is 0 for one bit."""
-    if top == 0.0:
-        return -1.0 if w < 0.0 else 1.0
-    return float(min(max(np.rint(w / scale), low), top))
-
-
-@compiled
-def _quantize(
-    w: Any,
-    H: Any,
-    U: Any,
-    scales: Any,
-    tops: Any,
+def _apart(
+    W: FloatArray,
+    H: FloatArray,
+    mask: BoolArray,
+    rising: IntArray,
+    by_row: FloatArray,
+    tops: FloatArray,
     extra: float,
     polish: bool,
-    codes: Any,
-    lost: Any,
-) -> None:
-    """Quantize one row (n,) on each grid; `H` (n, n) with its factor `U` are those of its support.
-
-    Writes codes (grids, n) and losses (grids,).
-    """
-    n = len(w)
-    turned = U.T.copy()
-    fed, slope = np.empty(n), np.empty(n)
-    for k in range(len(tops)):
-        scale, top, q = scales[k], tops[k], codes[k]
-        low = -top - extra
-        fed[:] = 0.0
-        total = 0.0
-        for i in range(n - 1, -1, -1):
-            q[i] = nearest_code(w[i] + fed[i] / U[i, i], scale, low, top)
-            error = w[i] - q[i] * scale
-            left = U[i, i] * error + fed[i]
-            total += left * left
-            rest, row = fed[:i], turned[i, :i]
-            for j in range(i):
-                rest[j] = rest[j] + error * row[j]
-        if polish:
-            slope[:] = 0.0
-            for i in range(n):
-                error, row = w[i] - q[i] * scale, H[i]
-                for j in range(n):
-                    slope[j] = slope[j] + error * row[j]
-            for _ in range(_POLISH):
-                moved = False
-                for i in range(n):
-                    wanted = nearest_code(scale * q[i] + slope[i] / H[i, i], scale, low, top)
-                    if wanted != q[i]:
-                        moved = True
-                        change, row = scale * (wanted - q[i]), H[i]
-                        for j in range(n):
-                            slope[j] = slope[j] - change * row[j]
-                        q[i] = wanted
-                if not moved:
-                    break
-            total = 0.0
-            for i in range(n):
-                total += slope[i] * (w[i] - q[i] * scale)
-        lost[k] = total
-
-
-def _walk_shared(
-    W: FloatArray, U: FloatArray, scale: FloatArray, low: float, top: float
-) -> tuple[FloatArray, FloatArray]:
-    """Return codes and losses of rows that share a factor, from the last column to the first."""
-    n = W.shape[1]
-    codes, error, lost = np.zeros_like(W), np.zeros_like(W), np.zeros(len(W))
-    for end in range(n, 0, -_BLOCK):
-        start = max(0, end - _BLOCK)
-        fed = product(error[:, end:], U[start:end, end:].T, coarse=True)
-        _walk_block(W, U, scale, low, top, start, end, fed, codes, error, lost)
+    batch: slice,
+) -> tuple[IntArray, FloatArray]:
+    """Quantize rows that each keep weights of their own."""
+    codes = np.zeros((len(tops), batch.stop - batch.start, W.shape[1]), np.int8)
+    lost = np.zeros(codes.shape[:2])
+    for into, row in enumerate(range(batch.start, batch.stop)):
+        columns = rising[mask[row][rising]]
+        block = gathered(H, columns)
+        values = np.array(W[row, columns], np.float64)
+        q = np.empty((len(tops), len(columns)))
+        found = np.empty(len(tops))
+        factor = factorized(block.copy())
+        quantize_row(values, block, factor, by_row[row], tops, extra, polish, q, found)
+        codes[:, into, columns] = q
+        lost[:, into] = found
     return codes, lost
 
 
-@compiled
-def _walk_block(
-    W: Any,
-    U: Any,
-    scale: Any,
-    low: float,
-    top: float,
-    start: int,
-    end: int,
-    fed: Any,
-    codes: Any,
-    error: Any,
-    lost: Any,
-) -> None:
-    """Walk over some columns; `fed` (rows, columns) is what those behind them feed back."""
-    turned = U[start:end, start:end].T.copy()
-    for r in range(len(W)):
-        for i in range(end - 1, start - 1, -1):
-            own = fed[r, i - start]
-            codes[r, i] = nearest_code(W[r, i] + own / U[i, i], scale[r], low, top)
-            error[r, i] = W[r, i] - codes[r, i] * scale[r]
-            left = U[i, i] * error[r, i] + own
-            lost[r] += left * left
-            rest, row = fed[r, : i - start], turned[i - start]
-            for j in range(len(rest)):
-                rest[j] = rest[j] + error[r, i] * row[j]
+def _top(bits: int) -> float:
+    """Return the largest code; 0 for one bit."""
+    return 0.0 if bits == 1 else float(levels(bits))
 
 
 def _polish_shared(
@@ -378,7 +308,7 @@ def _polish_shared(
     """Move one code at a time to its best place; return codes and losses."""
     slope = product(W - codes * scale[:, None], H)
     diagonal = np.diagonal(H)
-    for _ in range(_POLISH):
+    for _ in range(POLISH):
         moved = False
         for i in range(codes.shape[1]):
             here = codes[:, i]

@@ -1,4 +1,4 @@
-"""Rows of a layer are independent problems: spread over the cores, within the solver's memory."""
+"""What the solver may use: rows and samples are independent, and spread over cores and workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-from osbc_deploy.cluster.spread import cores
+from osbc_deploy.cluster.spread import Crew, Part, cores
 from osbc_deploy.options import Compression
 
 __all__ = ["DEFAULT_MEMORY", "Workspace"]
@@ -25,10 +25,16 @@ _PARTS = 8
 
 _MOST_ROWS = 256
 
+WORTH = 2e9
+"""Multiplications that are worth sending their matrices to another process: about a second."""
+
+_SHARES = 4
+"""Parts of the rows for each worker: some rows take longer."""
+
 
 @dataclass(frozen=True)
 class Workspace:
-    """What the solver may use of the machine.
+    """What the solver may use of the machine, and of others.
 
     Attributes
     ----------
@@ -39,22 +45,48 @@ class Workspace:
         0 for one per core.
     on_rows : callable
         Told the number of rows after each batch; called from several threads.
+    crew : Crew or None
+        Other processes, which get what is worth sending.
+    device : str or None
+        Where torch sums moments; None for NumPy.
     """
 
     memory: int = DEFAULT_MEMORY
     threads: int = 0
     on_rows: Callable[[int], None] = lambda rows: None
+    crew: Crew | None = None
+    device: str | None = None
 
-    def batches(self, work: Callable[[slice], T], rows: int, row_bytes: int) -> list[T]:
+    def crew_for(self, cost: float, items: int) -> Crew | None:
+        """Return the other processes if it is worth sending them so many multiplications."""
+        return self.crew if cost > WORTH and items > 1 else None
+
+    def batches(
+        self, work: Callable[[slice], T], rows: int, row_bytes: int, cost: float = 0.0
+    ) -> list[T]:
         """Run `work` on batches of rows and return the results in the rows' order.
 
         `work` goes from row to row and takes `row_bytes` for one of them. Rows do not know of each
         other and libraries are called single-threaded, so neither the number of threads nor the
-        size of the batches changes a result.
+        size of the batches changes a result, nor the process that computes it.
+
+        Parameters
+        ----------
+        work : callable
+            For other processes, a module's function or a partial one.
+        rows : int
+        row_bytes : int
+        cost : float
+            Multiplications of all rows; unless it says so, they are not worth sending.
         """
+        if crew := self.crew_for(cost, rows):
+            shares = Part.cut(rows, _SHARES * crew.hands, "rows")
+            common = (work, self.memory, row_bytes)
+            return [r for share in crew.each(_share, common, shares) for r in share]
         threads = max(1, min(self.threads or cores(), self.memory // max(1, row_bytes)))
         size = max(1, min(_MOST_ROWS, rows // (_PARTS * threads)))
         parts = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+        parts = parts or [slice(0, 0)]
 
         def run(part: slice) -> T:
             result = work(part)
@@ -66,6 +98,16 @@ class Workspace:
                 return [run(part) for part in parts]
             with ThreadPoolExecutor(threads) as pool:
                 return list(pool.map(run, parts))
+
+
+def _share(common: tuple[Callable[[slice], T], int, int], share: Part, threads: int) -> list[T]:
+    """Run batches of some of the rows, in whatever process."""
+    work, memory, row_bytes = common
+
+    def shifted(part: slice) -> T:
+        return work(slice(share.start + part.start, share.start + part.stop))
+
+    return Workspace(memory, threads).batches(shifted, share.stop - share.start, row_bytes)
 
 
 @cache

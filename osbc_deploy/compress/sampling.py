@@ -32,6 +32,7 @@ __all__ = [
     "BITS",
     "HELD_OUT_ROWS",
     "ROWS_PER_INPUT",
+    "ROW_COST",
     "SampledRows",
     "advance",
     "constants",
@@ -45,7 +46,7 @@ ROWS_PER_INPUT = 250
 _EASY = 3e10
 """Multiplications that are done whatever they are for: about two seconds."""
 
-_ROW_COST = 400
+ROW_COST = 400
 """Multiplications that it takes to unfold one number of a row."""
 
 HELD_OUT_ROWS = 5
@@ -69,7 +70,7 @@ def rows_wanted(groups: int, fan_in: int, rows: int, per_input: int) -> int | No
 
     None where all are multiplied so soon that they need not be rounded to fewer digits either.
     """
-    easy = int(_EASY / (groups * fan_in * (fan_in + _ROW_COST)))
+    easy = int(_EASY / (groups * fan_in * (fan_in + ROW_COST)))
     if rows <= easy:
         return None
     return min(rows, max(per_input * fan_in * HELD_OUT_ROWS // (HELD_OUT_ROWS - 1), easy))

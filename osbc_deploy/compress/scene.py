@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
+from osbc_deploy.compress.activity import active
 from osbc_deploy.compress.hessian import groups_of, membrane_moments, rows_of
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.problem import LayerProblem, pose
@@ -19,7 +20,6 @@ from osbc_deploy.model.delivery import delivered, lateness
 from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.neurons import LinearDynamics
 from osbc_deploy.model.raster import Raster, part_of
-from osbc_deploy.model.simulate import simulate
 
 __all__ = ["ACTIVITY", "HELD_OUT", "MIN_HELD_OUT", "Layer", "Scene", "rated_samples"]
 
@@ -180,11 +180,11 @@ class _Judge:
 
     def errors(self, layer: Sequence[CompressedProjection]) -> FloatArray:
         """Return the squared error of each held-out sample's output, summed over time."""
-        run = simulate(
+        run = active(
             self._scene.with_layer(layer),
             self._input,
+            self._scene.space,
             given=self._given,
-            exact=True,
             memory=self._memory,
         )
         got = run.output.sum(axis=1, dtype=np.float64).reshape(len(run.output), -1)
@@ -206,12 +206,12 @@ def _matched(
 
     for _ in range(_RATE_STEPS):
         middle = (low + high) / 2
-        run = simulate(
+        run = active(
             scene.with_layer(at(middle)),
             scene.calibration[few],
+            scene.space,
             given=given,
             until=name,
-            exact=True,
             output=False,
             memory=scene.space.memory // ACTIVITY,
         )

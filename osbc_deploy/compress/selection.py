@@ -22,6 +22,8 @@ are kept. Going back and forth, hybrid ends with smaller losses than either.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -163,14 +165,28 @@ def _eliminated(
     inverse = np.empty((n, n))
     invert(factorized(np.array(H, np.float64)), inverse)
 
-    order, rise = np.empty((len(W), steps), np.int64), np.empty((len(W), steps))
+    work = partial(_eliminated_rows, start, inverse, group, spare, steps)
+    return _joined(space.batches(work, len(W), elimination_bytes(n), elimination_work(len(W), n)))
 
-    def work(part: slice) -> None:
-        for row in range(part.start, part.stop):
-            _eliminate(start[row], inverse.copy(), group, spare.copy(), order[row], rise[row])
 
-    space.batches(work, len(W), elimination_bytes(n))
+def _eliminated_rows(
+    W: FloatArray, inverse: FloatArray, group: IntArray, spare: IntArray, steps: int, part: slice
+) -> Path:
+    rows = W[part].copy()
+    order, rise = np.empty((len(rows), steps), np.int64), np.empty((len(rows), steps))
+    for row, w in enumerate(rows):
+        _eliminate(w, inverse.copy(), group, spare.copy(), order[row], rise[row])
     return Path(order, rise)
+
+
+def _joined(paths: Sequence[Path]) -> Path:
+    """Return the paths of all rows from those of parts of them."""
+    if len(paths) == 1:
+        return paths[0]
+    return Path(
+        np.concatenate([path.order for path in paths]),
+        np.concatenate([path.drop for path in paths]),
+    )
 
 
 @compiled
@@ -294,30 +310,40 @@ def _selected(
     # Rounding may leave nothing, or less, of a column that the chosen ones span.
     least = (1e-6 if precision is np.float32 else 1e-12) * np.diagonal(H)
 
-    order, drop = np.empty((len(W), k), np.int64), np.empty((len(W), k))
-    candidates = _CANDIDATES if forward_work(len(W), n, k) > _NARROW_WORK else n
-
-    def work(part: slice) -> None:
-        factor, inverse = np.empty((k, n), precision), np.empty((k, k))
-        every, spare = np.zeros(k, np.int64), np.array([k + 1])
-        for row in range(part.start, part.stop):
-            c = known[row].astype(precision)
-            _forward(c, H, least.astype(precision), factor, order[row], candidates)
-            chosen = order[row].copy()
-            start = known[row, chosen]
-            block = factorized(gathered(H, chosen))
-            if not hybrid:
-                # L z = c: each z^2 is the drop of its weight (Chen, Cowan, Grant 1991, eq. 22).
-                halfway(block, start)
-                drop[row] = start * start
-                continue
-            solve(block, start)
-            invert(block, inverse)
-            _eliminate(start, inverse, every, spare.copy(), order[row], drop[row])
-            order[row] = chosen[order[row]]
-
+    cost = forward_work(len(W), n, k)
+    candidates = _CANDIDATES if cost > _NARROW_WORK else n
+    work = partial(_selected_rows, known, H, least.astype(precision), k, candidates, hybrid)
     row_bytes = np.dtype(precision).itemsize * n * k + 40 * k * k
-    space.batches(work, len(W), row_bytes)
+    return _joined(space.batches(work, len(W), row_bytes, cost))
+
+
+def _selected_rows(
+    known: FloatArray,
+    H: FloatArray,
+    least: FloatArray,
+    k: int,
+    candidates: int,
+    hybrid: bool,
+    part: slice,
+) -> Path:
+    targets = known[part]
+    order, drop = np.empty((len(targets), k), np.int64), np.empty((len(targets), k))
+    factor, inverse = np.empty((k, len(H)), least.dtype), np.empty((k, k))
+    every, spare = np.zeros(k, np.int64), np.array([k + 1])
+    for row, target in enumerate(targets):
+        _forward(target.astype(least.dtype), H, least, factor, order[row], candidates)
+        chosen = order[row].copy()
+        start = target[chosen]
+        block = factorized(gathered(H, chosen))
+        if not hybrid:
+            # L z = c: each z^2 is the drop of its weight (Chen, Cowan, Grant 1991, eq. 22).
+            halfway(block, start)
+            drop[row] = start * start
+            continue
+        solve(block, start)
+        invert(block, inverse)
+        _eliminate(start, inverse, every, spare.copy(), order[row], drop[row])
+        order[row] = chosen[order[row]]
     return Path(order, drop)
 
 

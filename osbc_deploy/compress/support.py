@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray
@@ -40,16 +42,20 @@ def least_squares(
     if mask.all():
         return np.array(W, np.float64)
     target = product(W, H) if target is None else target
-    result = np.zeros_like(target)
+    counts = mask.sum(axis=1)
+    most = int(counts.max(initial=0))
+    cost = float((counts.astype(np.float64) ** 3).sum()) / 6
+    work = partial(_solved, target, H, mask)
+    return np.concatenate(space.batches(work, len(W), 8 * most * most + 1, cost))
 
-    def work(part: slice) -> None:
-        for row in range(part.start, part.stop):
-            columns = np.flatnonzero(mask[row])
-            block, best = gathered(H, columns), target[row, columns]
-            factorized(block)
-            solve(block, best)
-            result[row, columns] = best
 
-    most = int(mask.sum(axis=1).max(initial=0))
-    space.batches(work, len(W), 8 * most * most + 1)
-    return result
+def _solved(target: FloatArray, H: FloatArray, mask: BoolArray, part: slice) -> FloatArray:
+    """Return the best weights of some rows."""
+    found = np.zeros_like(target[part])
+    for row, support in enumerate(mask[part]):
+        columns = np.flatnonzero(support)
+        block, best = gathered(H, columns), target[part.start + row, columns]
+        factorized(block)
+        solve(block, best)
+        found[row, columns] = best
+    return found

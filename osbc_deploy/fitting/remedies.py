@@ -121,11 +121,15 @@ def advice(
             f"{actual} cores needed at least, {limit} allowed ({actual - limit} over)",
             f"most are layer {name}'s: {largest.cores} cores, limited by {largest.limiting}",
         ]
-        if all(choice.cores == 1 for choice in plan.choices.values()):
-            # Smaller layers would not help.
+        beside = plan.beside.cores
+        least = beside + len(plan.choices)
+        if limit < least:
+            # Neither remedies nor smaller layers would help.
+            more = f", and {beside} of gates" if beside else ""
+            allow = f"{least} cores" if least == actual else f"{least} to {actual} cores"
             lines[1:] = [
-                f"a core holds neurons of one layer, and there are {len(plan.choices)} layers: "
-                f"allow {actual} cores",
+                f"one layer per core set: {len(plan.choices)} layers{more} need at least {least} "
+                f"cores, for a core holds neurons of one layer; allow {allow}",
             ]
             return "\n".join(f"  - {line}" for line in lines)
     else:

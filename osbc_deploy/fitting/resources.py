@@ -76,15 +76,17 @@ def _over(
     """Return what is over where no plan keeps a resource."""
     least = min(plans, key=lambda plan: plan.used[name])
     needed = least.used[name]
-    head = f"nothing fits {most:,} of {name} on {chip.name}: "
+    unit = " B" if name in ("flash", "ram") else ""
+    shown = "RAM" if name == "ram" else name
+    head = f"nothing fits {most:,}{unit} of {shown} on {chip.name}: "
     if name == "flash":
         # Words of a microcontroller are its flash.
         return head + "\n" + advice(least, candidates, chip, "words", most)
     layer, largest = max(least.choices.items(), key=lambda pair: pair[1].used[name])
     return (
-        f"{head}{needed:,} needed at least ({needed - most:,} over), most of it by layer {layer} "
-        f"({largest.used[name]:,}), which neither sparsity nor bits change. Give the network fewer "
-        "neurons, or take a larger chip."
+        f"{head}{needed:,}{unit} needed at least ({needed - most:,} over), most of it by layer "
+        f"{layer} ({largest.used[name]:,}{unit}), which neither sparsity nor bits change. Give the "
+        "network fewer neurons, or take a larger chip."
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import TargetError, UsageError
+from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.formats import LOIHI, NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.record import Activity, Traces
@@ -33,7 +34,11 @@ __all__ = [
     "arithmetic_of",
 ]
 
-_OURS = {LOIHI: "osbc_deploy.fixedpoint.plain", "xylo": "osbc_deploy.fixedpoint.xylo"}
+_OURS = {
+    LOIHI: "osbc_deploy.fixedpoint.plain",
+    "xylo": "osbc_deploy.fixedpoint.xylo",
+    "speck": "osbc_deploy.fixedpoint.speck",
+}
 
 
 class Plan(Protocol):
@@ -62,12 +67,19 @@ class Lowering:
         ``dynamics(population, formats)`` returns the linear system that the chip makes of a float
         population, whose kernel weights are compressed for; None where it is the neuron's own, up
         to rounding.
+    check_input : callable or None
+        Refuses an input that its neurons cannot take, by a ChipLimitError; None where the target's
+        payloads say it all.
+    gates : bool
+        Whether logic gates can be lowered, by which poolings may be counted.
     """
 
     check_features: Callable[[Network], None]
     lower: Callable[..., Any]
     unmeasured: Callable[..., Any]
     dynamics: Callable[[Population, NumberFormats], LinearDynamics] | None = None
+    check_input: Callable[[InputFormat], None] | None = None
+    gates: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

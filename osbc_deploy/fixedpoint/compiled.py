@@ -8,12 +8,12 @@ is on its way between populations stays in the processor's cache, however long t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from threading import Lock
 from typing import Any
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from osbc_deploy.fixedpoint.passes import Pass
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
 from osbc_deploy.fixedpoint.sites import Lines
 
-__all__ = ["EnginePlan", "plan_of"]
+__all__ = ["Bench", "Course", "EnginePlan", "plan_of"]
 
 _CACHED = 1 << 18
 """Sums of a population that stay in the second cache."""
@@ -69,8 +69,6 @@ class EnginePlan:
     def __init__(
         self, network: FixedPointNetwork, peak: int, given: frozenset[str], *, strict: bool
     ) -> None:
-        # Weak, or the cache of plans would keep every network alive.
-        self._network: ReferenceType[FixedPointNetwork] = ref(network)
         self.formats, self.given, self.strict = network.formats, given, strict
         self.names = [p.name for p in network.populations]
         self.sites = sites_of(network, given)
@@ -88,7 +86,7 @@ class EnginePlan:
             (self.names[start:stop], network.is_recurrent(start, stop))
             for start, stop in network.blocks()
         ]
-        self._idle: list[_Bench] = []
+        self._idle: list[Bench] = []
         self._lock = Lock()
 
     def side_by_side(self, steps: int, most: int) -> int:
@@ -105,10 +103,14 @@ class EnginePlan:
     def run(self, signal: IntArray, traces: Traces) -> dict[str, Activity]:
         """Run some samples (S, T, input size); see :func:`.plain.run_plain`."""
         with self._bench(*signal.shape[:2]) as bench:
-            return _Course(self, bench, signal, traces).run()
+            return self.course(bench, signal, traces).run()
+
+    def course(self, bench: Bench, signal: IntArray, traces: Traces) -> Course:
+        """Return what takes some samples through the network."""
+        return Course(self, bench, signal, traces)
 
     @contextmanager
-    def _bench(self, samples: int, steps: int) -> Iterator[_Bench]:
+    def _bench(self, samples: int, steps: int) -> Iterator[Bench]:
         """Lend memory to work with: what was used before is warm."""
         largest = max(site.size for site in self.sites.values())
         length = max(1, min(steps, _CACHED // self._widest, _LISTED // (samples * largest)))
@@ -116,14 +118,14 @@ class EnginePlan:
             bench = self._idle.pop() if self._idle else None
         if bench is None or bench.samples < samples or bench.length != length:
             # Fewer samples than before may go in longer stretches.
-            bench = _Bench(self, samples, length)
+            bench = Bench(self, samples, length)
         yield bench
         # What an error interrupted is not used again.
         with self._lock:
             self._idle.append(bench)
 
 
-class _Bench:
+class Bench:
     """Memory to work with, for some samples side by side and a stretch of steps."""
 
     def __init__(self, plan: EnginePlan, samples: int, length: int) -> None:
@@ -158,10 +160,10 @@ class _Bench:
 _NOTHING = np.empty((0, 0, 0), np.int32)
 
 
-class _Course:
+class Course:
     """Some samples on their way through the network."""
 
-    def __init__(self, plan: EnginePlan, bench: _Bench, signal: IntArray, traces: Traces) -> None:
+    def __init__(self, plan: EnginePlan, bench: Bench, signal: IntArray, traces: Traces) -> None:
         # Kernels are compiled for two types of input.
         kind = np.uint8 if signal.dtype == np.uint8 else np.int32
         self.plan, self.bench, self.traces = plan, bench, traces
@@ -198,13 +200,23 @@ class _Course:
         if name in self.plan.given:
             self._push(name, self.traces.spikes[name], begin, end)
             return
-        cell, formats = self.plan.cells[name], self.plan.formats
+        cell = self.plan.cells[name]
         shape = self.samples, end - begin, self.plan.sites[name].size
         spikes = self.bench.spikes[: math.prod(shape)].reshape(shape)
         kept = tuple(
             self.bench.other(what, np.int32, shape) if name in states else _NOTHING
             for what, states in (("u", self.traces.u), ("v", self.traces.v))
         )
+        self.neurons(name, cell, begin, end, spikes, kept)
+        self._check(name)
+        self._keep(name, begin, end, spikes, *kept)
+        self._push(name, spikes, begin, end)
+
+    def neurons(
+        self, name: str, cell: Cell, begin: int, end: int, spikes: IntArray, kept: Any
+    ) -> None:
+        """Run the neurons of a population for some steps."""
+        formats = self.plan.formats
         common = (
             cell.registers,
             self.bench.states[name],
@@ -218,12 +230,9 @@ class _Course:
                 formats.state_limit, cell.resets, spikes, kept,
             )  # fmt: skip
         else:
-            a = self._combined(name, begin, end, np.int64).reshape(shape)
+            a = self.combined(name, begin, end, np.int64).reshape(spikes.shape)
             widths = (formats.decay_bits, formats.state_shift, formats.state_limit)
             stepping.wide_neurons(a, begin, widths, *common, cell.resets, spikes, kept)
-        self._check(name)
-        self._keep(name, begin, end, spikes, *kept)
-        self._push(name, spikes, begin, end)
 
     def _arrived(
         self, name: str, begin: int, end: int
@@ -234,10 +243,10 @@ class _Course:
             where = self._where(name, totals[0], begin, end)
             return self.bench.sums[name, 0], where, site.lines, totals[0].exponent
         steps, size = end - begin, site.size
-        a = self._combined(name, begin, end, np.int32).reshape(-1)
+        a = self.combined(name, begin, end, np.int32).reshape(-1)
         return a, (self.samples, steps, steps, size, 0), Lines(1, size, size, 0), 0
 
-    def _combined(
+    def combined(
         self, name: str, begin: int, end: int, kind: type[np.signedinteger[Any]]
     ) -> IntArray:
         """Return the activations (S * steps, n) of all sums together."""
@@ -260,6 +269,10 @@ class _Course:
         pitch = self.plan.sites[name].pitch
         return self.samples, end - begin, held, pitch, begin - self.begin
 
+    def find(self, spikes: IntArray) -> Callable[..., None]:
+        """Return what lists the active neurons of rasters."""
+        return kernels.find_events if spikes.dtype == np.uint8 else kernels.find_values
+
     def _push(self, name: str, spikes: IntArray, begin: int, end: int) -> None:
         """Deliver spikes (S, T, n) of some steps, or of these steps alone."""
         plan, bench = self.plan, self.bench
@@ -268,8 +281,7 @@ class _Course:
         first = begin if spikes.shape[1] == self.steps else 0
         steps = end - begin
         ptr = bench.ptr[: self.samples * steps + 1]
-        find = kernels.find_events if spikes.dtype == np.uint8 else kernels.find_values
-        find(spikes, first, first + steps, ptr, bench.index)
+        self.find(spikes)(spikes, first, first + steps, ptr, bench.index)
         for post, number, part in plan.heard[name]:
             total = plan.cells[post].totals[number]
             *where, at = self._where(post, total, begin, end)

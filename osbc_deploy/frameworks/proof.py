@@ -39,10 +39,11 @@ from osbc_deploy.frameworks.comparing import (
     compared,
     encoder,
 )
+from osbc_deploy.frameworks.failing import cannot_run
 from osbc_deploy.frameworks.finite import check_finite, check_weights
 from osbc_deploy.frameworks.framework import Framework, Reading
 from osbc_deploy.frameworks.hosting import HostPrefix
-from osbc_deploy.frameworks.reading import cannot_run, read_call
+from osbc_deploy.frameworks.reading import read_call
 from osbc_deploy.frameworks.repeats import TakesStepsError
 from osbc_deploy.frameworks.rounding import TIED, rounded
 from osbc_deploy.frameworks.substitution import Substitution, substituted
@@ -221,11 +222,11 @@ def _held(
         ways.append(still)
     runs = [call for call in ways if _can(module, framework, call, samples, said)]
     if own and not runs:
-        raise cannot_run(source, framework, said)
+        raise cannot_run(source, framework, said, module, samples.shape)
     # What a container holds says more than how it fails.
     readings = _readings(module, framework, runs or ways, samples, source, host)
     if not runs:
-        raise cannot_run(source, framework, said)
+        raise cannot_run(source, framework, said, module, samples.shape)
     differences: list[Difference] = []
     proof, note = None, ""
     warned: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from osbc_deploy.errors import ArtefactError, UnsupportedModelError, reason
 from osbc_deploy.frameworks.assemble import assemble
 from osbc_deploy.frameworks.builder import Builder, is_flat
 from osbc_deploy.frameworks.calling import Call, still, time_first
+from osbc_deploy.frameworks.failing import cannot_run
 from osbc_deploy.frameworks.flow import Called, Flow, Signal, follow
 from osbc_deploy.frameworks.framework import Framework, Reading, kind_of, unsupported
 from osbc_deploy.frameworks.hosting import HostPrefix
@@ -22,7 +23,7 @@ from osbc_deploy.frameworks.repeats import check_repeats
 from osbc_deploy.frameworks.tracing import Trace, trace
 from osbc_deploy.model.graph import Network, Shape
 
-__all__ = ["cannot_run", "read_call"]
+__all__ = ["read_call"]
 
 _STEPS = 3
 """Time steps that are traced: the second shows what feeds back, and there is one behind it."""
@@ -129,7 +130,8 @@ def read_call(
         except UnsupportedModelError as error:
             offenders = list(error.offenders)
     if traced.failure is not None and not offenders:
-        raise cannot_run(source, framework, [f"{traced.place or 'forward'}: {_raised(traced)}"])
+        said = [f"{traced.place or 'forward'}: {_raised(traced)}"]
+        raise cannot_run(source, framework, said, module, x.shape)
     if offenders:
         raise UnsupportedModelError(
             f"model: {len(offenders)} part(s) cannot be represented for input of shape {shape}",
@@ -204,15 +206,6 @@ def _not_reached(module: nn.Module, flow: Flow, builder: Builder) -> Iterator[st
             waiting += reversed(inner)
         elif part not in reached and builder.kind(part) not in known and not framework.votes(part):
             yield f"{name}: {unsupported(kind_of(part), known)}"
-
-
-def cannot_run(source: str, framework: Framework, said: Sequence[str]) -> UnsupportedModelError:
-    """Return the error of a module that fails in its own framework."""
-    return UnsupportedModelError(
-        f"{source}: {framework.title} itself cannot run it on these samples",
-        said,
-        f"Make it run in {framework.title} first ({framework.runs}).",
-    )
 
 
 def _raised(traced: Trace) -> str:

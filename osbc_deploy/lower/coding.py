@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, InputArray, peak_of
-from osbc_deploy.compress.hessian import membrane_trace
+from osbc_deploy.compress.traces import membrane_trace
 from osbc_deploy.errors import ChipLimitError, UsageError
 from osbc_deploy.fixedpoint.coding import MOST_BITS, SPIKES, InputFormat, bits_for
 from osbc_deploy.model.currents import exact_current

@@ -351,4 +351,4 @@ def _note_clipping(
         )
 
 
-LOWERING = Lowering(check_features=check_features, lower=lower, unmeasured=unmeasured)
+LOWERING = Lowering(check_features=check_features, lower=lower, unmeasured=unmeasured, gates=True)

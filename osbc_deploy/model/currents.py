@@ -8,7 +8,8 @@ end: the same everywhere, and as close to what is meant as the precision allows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import singledispatch
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,17 +25,44 @@ from osbc_deploy.model.windows import AvgPool
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Current", "exact_current", "framework_current", "mapped", "parts", "pooled"]
+__all__ = [
+    "Current",
+    "exact_current",
+    "framework_current",
+    "in_full_precision",
+    "mapped",
+    "parts",
+    "pooled",
+]
 
 Current: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 """From the activity (n, *pre shape) that arrives in a step to the current (n, *post shape)."""
 
 
-def framework_current(projection: Projection, dtype: torch.dtype) -> Current:
+@contextmanager
+def in_full_precision(device: torch.device) -> Iterator[None]:
+    """Let an accelerator multiply as the CPU does: no TF32, and no transformed convolutions."""
+    import torch
+
+    if device.type == "cpu":
+        yield
+        return
+    held = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = held
+
+
+def framework_current(
+    projection: Projection, dtype: torch.dtype, device: torch.device | None = None
+) -> Current:
     """Return the current in the framework's own operations."""
     connection = projection.connection
-    weight = _tensor(connection.weight, dtype)
-    bias = None if connection.bias is None else _tensor(connection.bias, dtype)
+    weight = _tensor(connection.weight, dtype, device)
+    bias = None if connection.bias is None else _tensor(connection.bias, dtype, device)
     pool = projection.pool
 
     def current(source: torch.Tensor) -> torch.Tensor:
@@ -45,7 +73,12 @@ def framework_current(projection: Projection, dtype: torch.dtype) -> Current:
     return current
 
 
-def exact_current(projection: Projection, dtype: torch.dtype, peak: float = 1) -> Current:
+def exact_current(
+    projection: Projection,
+    dtype: torch.dtype,
+    peak: float = 1,
+    device: torch.device | None = None,
+) -> Current:
     """Return the current as an exact sum that is rounded once.
 
     Weights are cut in parts (:func:`parts`) whose sums over any of the inputs are exact, pooled
@@ -59,21 +92,22 @@ def exact_current(projection: Projection, dtype: torch.dtype, peak: float = 1) -
     peak : int or float
         The largest size of an activity: 1 for spikes. Where it is a whole number, all activity is;
         where it is a float, activity is rounded to as many digits as single precision has.
+    device : torch.device, optional
     """
     import torch
 
     if isinstance(peak, float):
-        return _exact_of_real(projection, dtype, peak)
+        return _exact_of_real(projection, dtype, peak, device)
     connection, pool = projection.connection, projection.pool
     groups = connection.groups
     area = 1 if pool is None else math.prod(pool.kernel)
     found = parts(connection.weight, area * peak)
     # The parts of a group's channels are next to each other: one convolution computes them all.
     by_group = found.reshape(len(found), groups, -1, *found.shape[2:]).swapaxes(0, 1)
-    weight = _tensor(by_group.reshape(-1, *found.shape[2:]), dtype)
+    weight = _tensor(by_group.reshape(-1, *found.shape[2:]), dtype, device)
     bias = None
     if connection.bias is not None:
-        bias = _tensor(connection.bias, dtype).reshape(-1, *(1,) * (found.ndim - 3))
+        bias = _tensor(connection.bias, dtype, device).reshape(-1, *(1,) * (found.ndim - 3))
 
     def current(source: torch.Tensor) -> torch.Tensor:
         if pool is not None:
@@ -91,21 +125,23 @@ def exact_current(projection: Projection, dtype: torch.dtype, peak: float = 1) -
     return current
 
 
-def _exact_of_real(projection: Projection, dtype: torch.dtype, peak: float) -> Current:
+def _exact_of_real(
+    projection: Projection, dtype: torch.dtype, peak: float, device: torch.device | None
+) -> Current:
     """Return the current of real values as an exact sum of multiples of one small unit."""
     import torch
 
     digits = np.finfo(np.float32).nmant + 1
     unit = _unit(peak, digits + 1)
     connection = projection.connection
-    bias = None if connection.bias is None else _tensor(connection.bias, dtype)
+    bias = None if connection.bias is None else _tensor(connection.bias, dtype, device)
     if bias is not None:
         bias = bias.reshape(-1, *(1,) * (len(projection.connection.weight.shape) - 2))
     plain = replace(
         projection,
         connection=replace(connection, weight=connection.weight.astype(np.float64), bias=None),
     )
-    sums = exact_current(plain, torch.float64, 2**digits)
+    sums = exact_current(plain, torch.float64, 2**digits, device)
 
     def current(source: torch.Tensor) -> torch.Tensor:
         total = (sums(torch.round(source.double() / unit)) * unit).to(dtype)
@@ -140,10 +176,10 @@ def _unit(total: float, digits: int) -> float:
     return math.ldexp(1.0, math.frexp(max(total, 1e-30))[1] + 1 - digits)
 
 
-def _tensor(array: FloatArray, dtype: torch.dtype) -> torch.Tensor:
+def _tensor(array: FloatArray, dtype: torch.dtype, device: torch.device | None) -> torch.Tensor:
     import torch
 
-    return torch.tensor(np.array(array), dtype=dtype)
+    return torch.tensor(np.array(array), dtype=dtype, device=device)
 
 
 def pooled(source: torch.Tensor, pool: AvgPool, divisor: int | None = None) -> torch.Tensor:

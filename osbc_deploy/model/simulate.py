@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, InputArray
-from osbc_deploy.model.currents import Current, exact_current, framework_current
+from osbc_deploy.model.currents import Current, exact_current, framework_current, in_full_precision
 from osbc_deploy.model.delivery import arriving, lateness
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.raster import PackedSpikes, Raster, peak_of_raster
@@ -68,6 +68,8 @@ def simulate(
     output: bool = True,
     batch_size: int = 64,
     memory: int | None = None,
+    peaks: Mapping[str, int | float] | None = None,
+    device: str | None = None,
     progress: Progress = SILENT,
     title: str = "float network",
 ) -> FloatRun:
@@ -99,6 +101,11 @@ def simulate(
     memory : int, optional
         Bytes that the activity of those may take; fewer are simulated then. Only `exact` sums do
         not depend on it.
+    peaks : dict, optional
+        The largest size of what is known, by population, where these samples are some of many:
+        `exact` sums hang on it.
+    device : str, optional
+        Where torch computes, such as ``"cuda"``; the CPU by default.
 
     Returns
     -------
@@ -134,8 +141,10 @@ def simulate(
         if p.name in states
     }
     fired = {p.name: 0 for p in populations if p.neuron.spiking}
-    currents = _currents(network, populations, known, dtype, exact=exact)
-    with torch.no_grad(), task(progress, title, n):
+    peaks = peaks or {name: peak_of_raster(raster) for name, raster in known.items()}
+    place = torch.device(device or "cpu")
+    currents = _currents(network, populations, peaks, dtype, place, exact=exact)
+    with torch.no_grad(), in_full_precision(place), task(progress, title, n):
         for start in range(0, n, batch_size):
             rows = slice(start, min(start + batch_size, n))
             activity: dict[str, torch.Tensor] = {}
@@ -146,19 +155,19 @@ def simulate(
             for block in blocks:
                 for name in _heard(network, block) & known.keys() - activity.keys():
                     raster = np.moveaxis(known[name][rows], 1, 0).astype(network.dtype)
-                    activity[name] = torch.from_numpy(raster)
+                    activity[name] = torch.from_numpy(raster).to(place)
                 activity |= _block(network, block, activity, potentials, currents, dtype)
             for name, answer in activity.items():
                 if name in fired:
                     fired[name] += int(torch.count_nonzero(answer))
                 if name in kept:
-                    kept[name][rows] = np.moveaxis(answer.to(torch.uint8).numpy(), 0, 1)
+                    kept[name][rows] = np.moveaxis(answer.to(torch.uint8).cpu().numpy(), 0, 1)
                 if name in packed:
-                    packed[name][rows] = np.moveaxis(answer.to(torch.uint8).numpy(), 0, 1)
+                    packed[name][rows] = np.moveaxis(answer.to(torch.uint8).cpu().numpy(), 0, 1)
             for name, potential in potentials.items():
                 v[name][rows] = np.moveaxis(potential.numpy(), 0, 1)
             if output:
-                answers[rows] = np.moveaxis(activity[last].numpy(), 0, 1)
+                answers[rows] = np.moveaxis(activity[last].cpu().numpy(), 0, 1)
             progress.advance(rows.stop - rows.start)
     rates = {p.name: fired[p.name] / (n * steps * p.size) for p in populations if p.name in fired}
     if INPUT in record:
@@ -191,17 +200,17 @@ def _heard(network: Network, block: Sequence[Population]) -> set[str]:
 def _currents(
     network: Network,
     populations: Sequence[Population],
-    known: Mapping[str, Raster],
+    peaks: Mapping[str, int | float],
     dtype: torch.dtype,
+    device: torch.device,
     *,
     exact: bool,
 ) -> dict[str, Current]:
     found = [p for population in populations for p in network.afferents(population.name)]
     if not exact:
-        return {p.name: framework_current(p, dtype) for p in found}
-    peaks = {name: peak_of_raster(raster) for name, raster in known.items()}
+        return {p.name: framework_current(p, dtype, device) for p in found}
     # Spikes of others are 0 or 1.
-    return {p.name: exact_current(p, dtype, peaks.get(p.pre, 1) or 1) for p in found}
+    return {p.name: exact_current(p, dtype, peaks.get(p.pre, 1) or 1, device) for p in found}
 
 
 def _block(
@@ -218,13 +227,17 @@ def _block(
     """
     import torch
 
-    def tensor(array: FloatArray) -> torch.Tensor:
-        return torch.tensor(np.array(array), dtype=dtype)
-
     own = {p.name for p in block}
     heard = _heard(network, block)
-    steps, batch = next(activity[name].shape[:2] for name in heard - own)
-    result = {p.name: torch.empty((steps, batch, *p.shape), dtype=dtype) for p in block}
+    first = next(activity[name] for name in heard - own)
+    (steps, batch), device = first.shape[:2], first.device
+
+    def tensor(array: FloatArray) -> torch.Tensor:
+        return torch.tensor(np.array(array), dtype=dtype, device=device)
+
+    result = {
+        p.name: torch.empty((steps, batch, *p.shape), dtype=dtype, device=device) for p in block
+    }
     cells = []
     for population in block:
         maps = []
@@ -234,7 +247,7 @@ def _block(
             late = lateness(network, projection)
             maps.append((source, late, currents[projection.name], feedback))
         neuron = population.neuron
-        zeros = torch.zeros((batch, *population.shape), dtype=dtype)
+        zeros = torch.zeros((batch, *population.shape), dtype=dtype, device=device)
         state: dict[str, Any] = dict.fromkeys(neuron.states, zeros)
         state["v"] = tensor(neuron.v_init).expand(batch, *population.shape).clone()
         parameters = {name: tensor(v) for name, v in neuron.parameters.items()}

@@ -14,14 +14,17 @@ from torch import nn
 from osbc_deploy._version import __version__
 from osbc_deploy.accuracy import Accuracy, check_classes, doubts
 from osbc_deploy.arrays import FloatArray
+from osbc_deploy.cluster import crew_of
+from osbc_deploy.compress.network import helpers
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.data.samples import Samples
-from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError, reason
+from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
 from osbc_deploy.frameworks.calling import described, undisturbed
 from osbc_deploy.frameworks.finite import check_finite
 from osbc_deploy.importing import framework_of, load_module
 from osbc_deploy.job import VerbInputs, verb
+from osbc_deploy.model.device import check_device
 from osbc_deploy.model.readout import (
     NO_ANSWER,
     check_readout,
@@ -78,6 +81,7 @@ def compress_model(call: CompressCall) -> CompressedModel:
     """
     asked = request(compress_model, CompressOptions, call)
     options = CompressionOptions.of(call, scale_groups=_SCALES)
+    device = check_device(call.device)
     typical = as_samples(call.calibration, "calibration", call.repeat)
     evaluated = typical if call.test is None else as_samples(call.test, "test", call.repeat)
     if evaluated.input_shape != typical.input_shape:
@@ -85,7 +89,6 @@ def compress_model(call: CompressCall) -> CompressedModel:
             f"test: samples have shape {evaluated.input_shape}, the calibration "
             f"samples {typical.input_shape}. Give both the same."
         )
-    device = _device(call.device)
     # What the model itself answers; over time steps, it adds up.
     readout = call.readout or "sum"
     module, source, warnings = load_module(call.module, call.weights)
@@ -97,8 +100,9 @@ def compress_model(call: CompressCall) -> CompressedModel:
     state = _state(module, source)
     fingerprint = weights_digest(state)
     try:
-        with undisturbed(module):
-            module.to(device)
+        with crew_of(call) as crew, undisturbed(module):
+            options = replace(options, crew=crew, device=device)
+            module.to(device or "cpu")
             session = session_of(module, framework, source, typical.spikes, _BATCH)
             found = find_weights(session, typical.spikes, call.exclude)
             work = Work(session, found.weights, typical.spikes, options, call.progress)
@@ -108,6 +112,8 @@ def compress_model(call: CompressCall) -> CompressedModel:
             before = session.answers(evaluated.spikes)
             _check_answer(before, (typical, evaluated), readout, call.classes)
             layers = work.run(store)
+            work.deviations.extend(helpers(options))
+            options = replace(options, crew=None)
             with exchanged(module, work.values(layers)):
                 after = session.answers(evaluated.spikes)
     finally:
@@ -135,18 +141,6 @@ def compress_model(call: CompressCall) -> CompressedModel:
         evaluated,
         asked,
     )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"--device: {name!r} cannot be used here ({reason(error)}). Give cpu, or a device that "
-            "torch has."
-        ) from error
-    return device
 
 
 def _state(module: nn.Module, source: str) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,22 +13,26 @@ import torch
 from torch import nn
 
 from osbc_deploy.arrays import FloatArray, InputArray
+from osbc_deploy.cluster import Part
 from osbc_deploy.compress.hessian import membrane_moments, rows_of
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem, pose
 from osbc_deploy.compress.result import CompressedProjection
-from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.sampling import ROWS_PER_INPUT, rows_wanted
+from osbc_deploy.compress.sampling import ROW_COST, ROWS_PER_INPUT, rows_wanted
 from osbc_deploy.compress.scene import HELD_OUT, Layer
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError
 from osbc_deploy.model.graph import Population, Projection
 from osbc_deploy.model.neurons import Neuron
+from osbc_deploy.modules.listening import Heard
 from osbc_deploy.modules.session import Session
 from osbc_deploy.modules.weights import Use, Weight
 
 __all__ = ["Scene", "changed", "exchanged", "moments_of", "problem_of"]
+
+_SHARDS = 8
+"""Parts of the batches that are added up apart, whoever does it."""
 
 
 @contextmanager
@@ -83,35 +88,114 @@ def moments_of(
     on_samples : callable
         Told the number of samples after each batch.
     """
+    shared = _Forward(
+        session, tuple(weights), replace(options, crew=None), earlier, rows_per_input,
+        len(samples), torch.get_num_threads(),
+    )  # fmt: skip
+    batches = -(-len(samples) // session.batch)
+    # Averages are rounded, so which of them are added first is the same for any crew.
+    shards = [
+        _Shard(part, samples[part.start * session.batch : part.stop * session.batch])
+        for part in Part.cut(batches, _SHARDS, "batches")
+    ]
+    cost = sum(w.seen / 8 * (w.parameter[0].numel() + ROW_COST) for w in weights)
+    crew = options.space().crew_for(cost * len(samples), batches)
+    total: list[Moments] = []
+    if crew is None:
+        for shard in shards:
+            total = _added(total, _moments(shared, shard, on_samples))
+        return total
+    waiting: dict[int, list[Moments]] = {}
+    done = 0
+    for number, found in crew.run(_elsewhere, shared, shards):
+        waiting[number] = found
+        on_samples(len(shards[number].samples))
+        while done in waiting:
+            total = _added(total, waiting.pop(done))
+            done += 1
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class _Forward:
+    """What runs of a model have in common, in whatever process."""
+
+    session: Session
+    weights: tuple[Weight, ...]
+    options: CompressionOptions
+    earlier: Mapping[str, FloatArray] | None
+    rows_per_input: int
+    samples: int
+    threads: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Shard:
+    """Some batches of samples."""
+
+    part: Part
+    samples: InputArray
+
+    def __str__(self) -> str:
+        return str(self.part)
+
+
+def _elsewhere(forward: _Forward, shard: _Shard, threads: int) -> list[Moments]:
+    held = torch.get_num_threads()
+    # The framework's own sums may hang on how many threads add them up.
+    torch.set_num_threads(forward.threads)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _moments(forward, shard, lambda samples: None)
+    finally:
+        torch.set_num_threads(held)
+
+
+def _moments(forward: _Forward, shard: _Shard, on_samples: Callable[[int], None]) -> list[Moments]:
+    session, weights, earlier = forward.session, forward.weights, forward.earlier
     keys = [weight.key for weight in weights]
     calls = sum(weight.calls for weight in weights)
-    totals: list[Moments | None] = [None] * len(weights)
-    for start in range(0, len(samples), session.batch):
-        part = samples[start : start + session.batch]
+    total: list[Moments] = []
+    for start in range(0, len(shard.samples), session.batch):
+        part = shard.samples[start : start + session.batch]
         meant = session.heard(part, keys, calls)
         seen = meant
         if earlier is not None:
             with exchanged(session.module, earlier):
                 seen = session.heard(part, keys, calls)
-        for number, weight in enumerate(weights):
-            now, before = weight.heard(seen), weight.heard(meant)
-            for use in weight.uses:
-                x = _heard(session, weight, use, now, len(part))
-                y = x if earlier is None else _heard(session, weight, use, before, len(part))
-                projection = weight.projection(use)
-                found = membrane_moments(
-                    [projection],
-                    None if options.method == "obc" else use.dynamics,
-                    [x],
-                    None if earlier is None else [y],
-                    wanted=_wanted(projection, x, len(samples) / len(part), rows_per_input),
-                    batch_size=max(1, 16 * len(x) // len(part)),
-                    space=Workspace(options.solver_memory, options.threads),
-                )
-                total = totals[number]
-                totals[number] = found if total is None else total + found
+        found = [_of_batch(forward, w, seen, meant, len(part)) for w in weights]
+        total = _added(total, found)
         on_samples(len(part))
-    return [total for total in totals if total is not None]
+    return total
+
+
+def _of_batch(
+    forward: _Forward, weight: Weight, seen: Sequence[Heard], meant: Sequence[Heard], n: int
+) -> Moments:
+    """Return the moments of what a weight is multiplied with in a batch."""
+    session, options, earlier = forward.session, forward.options, forward.earlier
+    now, before = weight.heard(seen), weight.heard(meant)
+    total: list[Moments] = []
+    for use in weight.uses:
+        x = _heard(session, weight, use, now, n)
+        y = x if earlier is None else _heard(session, weight, use, before, n)
+        projection = weight.projection(use)
+        found = membrane_moments(
+            [projection],
+            None if options.method == "obc" else use.dynamics,
+            [x],
+            None if earlier is None else [y],
+            wanted=_wanted(projection, x, forward.samples / n, forward.rows_per_input),
+            batch_size=max(1, 16 * len(x) // n),
+            space=options.space(),
+        )
+        total = _added(total, [found])
+    return total[0]
+
+
+def _added(total: list[Moments], more: list[Moments]) -> list[Moments]:
+    return [a + b for a, b in zip(total, more, strict=True)] if total else more
 
 
 def _wanted(

@@ -17,7 +17,6 @@ from osbc_deploy.compress.patterns import Pattern
 from osbc_deploy.compress.plan import shared_weights, shared_widths
 from osbc_deploy.compress.problem import stacked_weights
 from osbc_deploy.compress.result import CompressedProjection
-from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.scene import HELD_OUT, MIN_HELD_OUT, Layer
 from osbc_deploy.compress.solver_memory import check_needed, matrices_of
 from osbc_deploy.compress.state import SolverState
@@ -71,7 +70,7 @@ class Work:
         self.weights, self.samples = weights, samples
         self.options, self.progress = options, progress
         self.deviations: list[Deviation] = []
-        self._space = Workspace(options.solver_memory, options.threads)
+        self._space = options.space()
         self._by_size = options.method == "magnitude"
         self._tuned = (
             options.tries and not self._by_size and len(samples) >= HELD_OUT * MIN_HELD_OUT

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from osbc_deploy.errors import UsageError
 from osbc_deploy.option import rows
 from osbc_deploy.options import DeployOptions, SweepOptions
+from osbc_deploy.work_options import ClusterOptions
 
 __all__ = ["Configuration", "Point", "options_of", "points_of"]
 
@@ -87,4 +88,6 @@ def points_of(options: SweepOptions) -> tuple[Point, ...]:
 def options_of(options: SweepOptions, point: Configuration) -> DeployOptions:
     """Return the options of the deployment of a point: those of ``deploy``."""
     swept = {row.name: getattr(options, row.name, row.default) for row in rows(DeployOptions)}
+    # Points are spread, and not what is within them.
+    swept |= {row.name: row.default for row in rows(ClusterOptions)}
     return DeployOptions(**{**swept, **asdict(point)})

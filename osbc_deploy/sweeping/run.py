@@ -19,11 +19,12 @@ from osbc_deploy.options import SweepOptions
 from osbc_deploy.pipeline import DeployCall
 from osbc_deploy.progress import task
 from osbc_deploy.provenance import origin, request
-from osbc_deploy.search_options import ClusterOptions, GridOptions
+from osbc_deploy.search_options import GridOptions
 from osbc_deploy.sweeping.grid import Point, options_of, points_of
 from osbc_deploy.sweeping.ledger import Ledger, open_ledger
 from osbc_deploy.sweeping.result import SweepResult
 from osbc_deploy.sweeping.study import Failure, Study, job_of, measured
+from osbc_deploy.work_options import ClusterOptions
 
 __all__ = ["SweepCall", "sweep", "swept"]
 

@@ -60,7 +60,7 @@ def verify(call: VerifyCall) -> Verification:
         With the branch's meaning. Broken gates raise nothing: see ``Verification.broken``.
     """
     wanted = parse_gates(call.gates)
-    job = prepare(call, request(verify, VerifyOptions, call))
+    job = prepare(call, request(verify, VerifyOptions, call), device=call.device)
     named = parse_neurons(call.neurons, job.network)
     if call.samples is not None:
         job = replace(job, evaluated=job.evaluated.take(call.samples))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,10 @@ TARGET = load_target("loihi2")
 
 
 def covered(mapping: Any, p: FixedPopulation) -> np.ndarray:
-    count = np.zeros(p.shape, int)
+    count = np.zeros(p.size, int)
     for core in mapping.cores:
         if core.population == p.name:
-            count[tuple(slice(*r) for r in core.ranges)] += 1
+            count[core.members(p.shape)] += 1
     return count
 
 
@@ -115,7 +116,8 @@ def test_of_all_cuts_the_one_with_the_fewest_replicated_axons_is_taken() -> None
 def by_hand(core: Any, connection: Any, p: FixedPopulation, bits: int) -> dict[str, int]:
     """Count what a slice uses, weight by weight, from the published rules."""
     tile = tuple(slice(*r) for r in core.ranges)
-    groups = len(set(p.vth.reshape(p.shape)[tile].ravel().tolist()))
+    members = core.members(p.shape)
+    groups = len(set(p.vth[members].tolist()))
     neurons = int(np.prod([stop - start for start, stop in core.ranges]))
     if isinstance(connection, FixedConv):
         rows = connection.weight[tile[0]].reshape(core.ranges[0][1] - core.ranges[0][0], -1).T
@@ -123,7 +125,7 @@ def by_hand(core: Any, connection: Any, p: FixedPopulation, bits: int) -> dict[s
         words = sum(-(-(len(row) * bits + 10) // 64) + odd for row in rows)
         axons = 2
     else:
-        columns = connection.weight[tile[0]].T
+        columns = connection.weight[members].T
         stored = {
             "dense": [len(c) for c in columns],
             "sparse": [k for c in columns if (k := int(np.count_nonzero(c)))],
@@ -221,12 +223,17 @@ def test_small_dense_layers_get_the_best_of_all_cuts(seed: int) -> None:
     (layer,) = layers_of(net)
     limits = target.memory.limits()
     best = None
-    for marks in itertools.product([False, True], repeat=n_post - 1):
-        ends = [0, *(i + 1 for i, mark in enumerate(marks) if mark), n_post]
-        usages = [target.memory.cost(layer, ((a, b),)) for a, b in itertools.pairwise(ends)]
-        if not any(u.excess(limits) for u in usages):
-            key = (len(usages), sum(u.axons for u in usages), max(u.words for u in usages))
-            best = key if best is None else min(best, key)
+    # As they stand, and sorted by their groups where that takes fewer slices.
+    for each in (layer, layer.ordered(np.argsort(layer.neuron_sets, kind="stable"))):
+        keys = []
+        for marks in itertools.product([False, True], repeat=n_post - 1):
+            ends = [0, *(i + 1 for i, mark in enumerate(marks) if mark), n_post]
+            usages = [target.memory.cost(each, ((a, b),)) for a, b in itertools.pairwise(ends)]
+            if not any(u.excess(limits) for u in usages):
+                axons, words = sum(u.axons for u in usages), max(u.words for u in usages)
+                keys.append((len(usages), axons, words))
+        if keys and (best is None or min(keys)[0] < best[0]):
+            best = min(keys)
     found = cut(layer, target.memory)
     if best is None:
         assert found.faults
@@ -303,6 +310,40 @@ def test_neuron_groups_are_limited_per_core(groups: int) -> None:
     assert mapping.fits
     assert max(c.usage.used["neuron_groups"] for c in mapping.cores) <= 8
     assert (len(mapping.cores) > 1) == (groups > 8)
+
+
+def alternating(p: FixedPopulation, sets: int) -> FixedPopulation:
+    """Return neurons whose decays take turns."""
+    return replace(p, dv=100 * (np.arange(p.size) % sets))
+
+
+def test_neurons_are_sorted_by_their_parameters_where_that_takes_fewer_cores(rng: Any) -> None:
+    # 8 sets of parameters a core: a row of 150 neurons of 12 sets in turn breaks every 8.
+    weight = 2 * rng.integers(1, 50, (150, 20))
+    first = alternating(population("a", (150,)), 12)
+    second = FixedDense(2 * (rng.random((90, 150)) < 0.1)), population("b", (90,), 3), 8
+    net = network((20,), (FixedDense(weight), first, 8), second)
+    mapping = map_network(net, TARGET)
+    cores = [c for c in mapping.cores if c.population == "a"]
+    assert -(-150 // 8) == 19
+    assert len(cores) == 2
+    members = [c.members((150,)) for c in cores]
+    assert sorted(np.concatenate(members).tolist()) == list(range(150))
+    for core, chosen in zip(cores, members, strict=True):
+        assert core.usage.used["neuron_groups"] == len({n % 12 for n in chosen.tolist()}) <= 8
+        assert core.slice.endswith(" sorted")
+        assert core.as_dict(64)["listed"] == chosen.tolist()
+    # What needs no more cores as it stands is left as it stands.
+    eight = alternating(population("a", (150,)), 8)
+    assert map_network(network((20,), (FixedDense(weight), eight, 8)), TARGET).cores[0].slice == (
+        "0:150"
+    )
+    # Loihi 1 holds 31 sets of decays and 7 thresholds: here only thresholds first take two cores.
+    both = replace(alternating(population("a", (336,)), 12), vth=100 + np.arange(336) // 12 % 14)
+    many = FixedDense(2 * rng.integers(1, 50, (336, 20)))
+    found = map_network(network((20,), (many, both, 8)), load_target("loihi1"))
+    assert found.fits
+    assert found.cores_used == found.lower_bound == 2
 
 
 def test_limiting_resource_is_the_fullest() -> None:

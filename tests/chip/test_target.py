@@ -38,6 +38,12 @@ def test_shipped_targets_load_and_every_number_has_a_source() -> None:
             assert fact.grade in ("published", "derived", "assumed")
 
 
+def test_a_chip_whose_arithmetic_is_not_described_takes_no_network() -> None:
+    bare = load_target("speck").model_copy(update={"formats": None})
+    with pytest.raises(TargetError, match="'speck': describes cores and memory, not arithmetic"):
+        _ = bare.number_formats
+
+
 def test_a_user_file_inherits_and_overrides(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(

@@ -113,7 +113,7 @@ def test_what_a_nir_file_does_not_say_is_asked_for(user: Path) -> None:
         (("inspect", "data.npz"), 2, "data.npz: is not of the form"),
         (("inspect", "net.nir", "--dt", "-1", "--reset", "zero"), 2, "--dt: -1 is not a time step"),
         (("inspect", "net.nir", "--dt", "0.006", "--reset", "zero"), 2, "longer than"),
-        (("inspect", "mymodel:net"), 2, "Give its shape"),
+        (("inspect", "mymodel:net"), 2, "Give its shape (--shape"),
         (("inspect", "mymodel:net", "--shape", "2,8,8", "--dt", "1"), 2, "only a NIR graph"),
         (("inspect", "mymodel:net", "--shape", "2;8"), 2, "--shape: '2;8' is not a shape"),
         (("inspect", "net.nir", "--calibration", "data.npz", "--shape", "12"), 2, "one of the two"),

@@ -18,7 +18,7 @@ from distributed import LocalCluster
 import osbc_deploy
 from osbc_deploy.cluster import client, spread
 from osbc_deploy.errors import ClusterError
-from osbc_deploy.search_options import ClusterOptions
+from osbc_deploy.work_options import ClusterOptions
 from spread_work import deadly, squared
 
 
@@ -96,6 +96,14 @@ def test_workers_of_another_version(scheduler: LocalCluster, tmp_path: Path) -> 
     assert f"has no osbc-deploy {osbc_deploy.__version__} (" in bare
     assert "half installed" in bare
     assert last.strip() == "Install the same on all of them."
+
+
+def test_workers_of_other_versions_of_what_adds_up() -> None:
+    told = client._other("worker tcp://w:1", {**client._versions(), "numpy": "1.0", "torch": "2"})
+    ours = client._versions()
+    assert told == (
+        f"worker tcp://w:1: has numpy 1.0, not {ours['numpy']}; torch 2, not {ours['torch']}"
+    )
 
 
 def test_an_item_that_no_worker_survives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from osbc_deploy.compress.hessian import membrane_kernel, membrane_moments, membrane_trace
+from osbc_deploy.compress.hessian import membrane_moments
+from osbc_deploy.compress.traces import membrane_kernel, membrane_trace
 from osbc_deploy.frameworks.norse.neurons import IF, LIF, CubaLIF
 from osbc_deploy.model.graph import AvgPool, Conv, Dense, Projection
 from osbc_deploy.model.neurons import Neuron

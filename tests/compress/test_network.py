@@ -11,11 +11,12 @@ import torch
 import float_networks as nets
 from osbc_deploy.compress import CompressionOptions, compress
 from osbc_deploy.compress.damping import damp
-from osbc_deploy.compress.hessian import membrane_moments, membrane_trace
+from osbc_deploy.compress.hessian import membrane_moments
 from osbc_deploy.compress.layer import prune_layer, quantize_layer
 from osbc_deploy.compress.problem import pose
 from osbc_deploy.compress.quantize import quantize_rows
 from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.traces import membrane_trace
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.model.graph import Conv, Dense, Network, Population, Projection
 from osbc_deploy.model.simulate import simulate

@@ -9,7 +9,7 @@ import pytest
 
 import float_networks as nets
 from osbc_deploy.compress import CompressionOptions, compress
-from osbc_deploy.compress.hessian import membrane_kernel
+from osbc_deploy.compress.traces import membrane_kernel
 from osbc_deploy.errors import UsageError
 
 PAPER = CompressionOptions(method="paper", sparsity=0.6, bits=3, scale_groups=100)

@@ -11,11 +11,12 @@ import torch
 
 import float_networks as nets
 from osbc_deploy.compress import CompressionOptions, calibration, compress, sampling
-from osbc_deploy.compress.hessian import membrane_kernel, membrane_moments
+from osbc_deploy.compress.hessian import membrane_moments
 from osbc_deploy.compress.layer import prune_layer, quantize_layer
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.problem import pose
 from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.traces import membrane_kernel
 from osbc_deploy.model.graph import AvgPool, Conv, Population, Projection
 
 CONV = Conv(np.zeros((6, 2, 3, 2)), None, (2, 1), (1, 1), (1, 2), groups=2)

@@ -13,16 +13,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def execute() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("execute", ROOT / "docs" / "execute.py")
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Its dataclasses ask for it by name.
-    sys.modules["execute"] = module
+    # Dataclasses ask for it by name.
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def execute() -> ModuleType:
+    return load("execute")
 
 
 def test_every_block_is_run_or_says_why_not(execute: ModuleType) -> None:
@@ -42,7 +46,7 @@ def test_every_block_is_run_or_says_why_not(execute: ModuleType) -> None:
                 place = ROOT / named if named.startswith("tests") else ROOT / "docs" / named
                 assert place.exists(), f"{path}: {named}"
             fates.append(block.fate)
-    assert sum(f == "run" for f in fates) >= 25
+    assert sum(f == "run" for f in fates) >= 35
     assert sum(f.startswith("output") for f in fates) > 20
 
 
@@ -63,10 +67,21 @@ def test_a_page_is_followed_from_top_to_bottom(execute: ModuleType, tmp_path: Pa
 
 def test_notebooks_are_those_of_the_tutorials(execute: ModuleType) -> None:
     pytest.importorskip("nbformat")
-    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "docs" / "notebooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for path, text in module.notebooks():
+    for path, text in load("notebooks").notebooks():
         assert path.read_text("utf-8") == text, f"{path}: python docs/notebooks.py renews it"
+
+
+def test_broken_links_are_found(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.html").write_text('<p id="here">b</p><a href="../a.html#x">a</a>')
+    good = '<h1 id="x">a</h1><a href="sub/b.html#here">b</a><a href="#x">x</a><a href="#">top</a>'
+    ours = "https://github.com/osbc-deploy/osbc-deploy/blob/main/"
+    good += f'<a href="{ours}README.md#license">L</a><a href="https://example.org/x">out</a>'
+    (tmp_path / "a.html").write_text(good)
+    links = load("links")
+    assert links.broken(tmp_path) == ([], {"https://example.org/x": 1}, [2, 4, 1])
+    bad = ["sub/c.html", "sub/b.html#there", "#y", "style.css", f"{ours}gone.md"]
+    bad.append(f"{ours}README.md#gone")
+    (tmp_path / "a.html").write_text("".join(f'<a href="{link}">x</a>' for link in bad))
+    faults, _, _ = links.broken(tmp_path)
+    assert faults == [f"a.html: {link}" for link in bad] + ["sub/b.html: ../a.html#x"]

@@ -277,8 +277,12 @@ def test_what_cannot_be_kept_names_layer_excess_and_remedies(call: Any) -> None:
     # Not the one whole word that 10 bytes hold.
     with pytest.raises(FitError, match=r"fits 10 B .*\n.* 10 B allowed"):
         call(memory=10)
-    with pytest.raises(FitError, match="there are 3 layers: allow 3 cores"):
+    with pytest.raises(FitError, match="one layer per core set: 3 layers need at least 3 cores"):
         call(cores=2)
+    # Layers that take several cores each have the same reason, and no other remedy is offered.
+    with pytest.raises(FitError, match="allow 3 to 5 cores") as refused:
+        call(cores=1, bits=(8,), max_sparsity=0.3)
+    assert "make layers smaller" not in str(refused.value)
     with pytest.raises(FitError, match="loses .* of the samples, 0.00% are allowed"):
         call(accuracy_drop=0.0, bits=(2,), labels=False)
 

@@ -41,9 +41,11 @@ def test_plans_are_those_within_flash_and_ram() -> None:
     plans, candidates = [plan(c) for c in choices], {"l0": choices}
     assert within_resources(plans, candidates, FitBudget(), CHIP) == plans
     assert within_resources(plans, candidates, FitBudget(flash=9999), CHIP) == plans[1:]
-    with pytest.raises(FitError, match=r"(?s)3,999 of flash on cortex-m4.*4,000 B needed at least"):
+    with pytest.raises(
+        FitError, match=r"(?s)3,999 B of flash on cortex-m4.*4,000 B needed at least"
+    ):
         within_resources(plans, candidates, FitBudget(flash=3999), CHIP)
-    with pytest.raises(FitError, match=r"139 of ram .*140 needed .*1 over.*fewer neurons"):
+    with pytest.raises(FitError, match=r"139 B of RAM .*140 B needed .*1 over.*fewer neurons"):
         within_resources(plans, candidates, FitBudget(ram=139), CHIP)
     # More than the chip has is not there.
     room = CHIP.memory.limits()

@@ -37,7 +37,7 @@ def test_a_package_adds_an_arithmetic(tmp_path: Path, monkeypatch: pytest.Monkey
         {"osbc_deploy.arithmetics": ENTRIES},
     )  # fmt: skip
     monkeypatch.syspath_prepend(str(folder))
-    assert arithmetic_names() == ["loihi", "xylo", "other", "toy"]
+    assert arithmetic_names() == ["loihi", "xylo", "speck", "other", "toy"]
     case = next(c for c in random_networks(20) if c.network.output.spiking)
     plain = run(case.network, case.spikes, kernels="plain")
     assert plain.output.any()

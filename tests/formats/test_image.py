@@ -131,6 +131,27 @@ def test_layers_over_many_cores_come_back_the_same(formats: NumberFormats, tmp_p
     assert stored == np.count_nonzero(network.projections[1].connection.weight)
 
 
+def test_a_sorted_layer_comes_back_the_same(formats: NumberFormats) -> None:
+    rng = np.random.default_rng(0)
+    late = rng.integers(0, 4, (60, 9))
+    weight = FixedDense(2 * rng.integers(-60, 60, (60, 9)) * (rng.random((60, 9)) < 0.6), late)
+    zero = np.zeros(60, np.int64)
+    population = FixedPopulation(
+        "out", (60,), zero + 4095, 10 * (np.arange(60) % 12), 7 + zero, zero, zero, zero, zero,
+        True, zero + 1.0, zero + 0.0,
+    )  # fmt: skip
+    projection = FixedProjection("w", "input", "out", weight, 8, 0)
+    network = FixedPointNetwork((9,), (population,), (projection,), formats, "sum")
+    mapping = map_network(network, load_target("loihi2"))
+    assert len(mapping.cores) == 2
+    data, found = encode_image(network, mapping)
+    same(network, decode_image(data))
+    # The first neuron that is listed, behind the number of slices and the head of this one.
+    for number in (1, 60):
+        with pytest.raises(ArtefactError, match="listed neurons"):
+            decode_image(forged(data, found, put(0, 52, "<I", number)))
+
+
 def tiny(formats: NumberFormats) -> FixedPointNetwork:
     """Three inputs to two neurons."""
     population = FixedPopulation(

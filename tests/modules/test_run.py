@@ -272,7 +272,7 @@ def broken() -> nn.Module:
         (broken(), spikes(4), {}, ArtefactError, "NaN or infinite values in 4.weight"),
         (net(), spikes(4)[..., :4], {}, UnsupportedModelError, r"shape \(7, 2, 6, 4\)"),
         (net(), spikes(4), {"exclude": ["9"]}, UsageError, "no layer '9'. It has 0, 1, 4"),
-        (net(), spikes(4), {"device": "nonsense"}, UsageError, "--device: 'nonsense' cannot be"),
+        (net(), spikes(4), {"device": "nonsense"}, UsageError, "'nonsense' is not one of cpu"),
         (net(), spikes(4), {"solver_memory": 9}, UsageError, "2 layer.s. need[^~]*- 0[^~]*- 4"),
         (object(), spikes(4), {}, UnsupportedModelError, "is a object, not a torch.nn.Module"),
         ("net.nir", spikes(4), {}, UnsupportedModelError, "holds a network, not a torch"),

@@ -20,7 +20,7 @@ from osbc_deploy.monitor.baseline import Promise, make_baseline
 from osbc_deploy.monitor.intake import Intake
 from osbc_deploy.monitor.judgement import judge
 from osbc_deploy.report.deployment.page import report_page
-from osbc_deploy.report.fitting.plot import front_svg
+from osbc_deploy.report.fitting.page import fit_page
 from osbc_deploy.report.monitoring.page import judgement_page
 from osbc_deploy.report.sweeping.page import sweep_page
 from osbc_deploy.report.verification.page import verify_page
@@ -76,8 +76,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "report": report_page(found.deployment.report()),
         "verify": verify_page(found.report()),
         "sweep": sweep_page(swept.report()),
-        "fit": f'<!DOCTYPE html><title>fit</title><meta name="viewport" '
-        f'content="width=device-width">{front_svg(fitted)}',
+        "fit": fit_page(fitted),
         "monitor": judgement_page(judged, "a device"),
     }
     for name, text in texts.items():

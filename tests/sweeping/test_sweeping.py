@@ -187,7 +187,6 @@ def test_report_page_and_table(
         ({"scheduler": "localhost"}, "scheduler: 'localhost' is not an address"),
         ({"scheduler": "tcp://a:1", "workers": 2}, "workers: are those of the scheduler"),
         ({"seeds": range(6000)}, "72,000 points are asked for, 10,000 are allowed"),
-        ({"targets": ["speck"]}, "target 'speck': describes cores and memory, not arithmetic"),
     ],
 )
 def test_sweeps_that_make_no_sense(options: dict[str, Any], words: str) -> None:

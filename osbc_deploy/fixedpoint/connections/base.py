@@ -55,6 +55,10 @@ class FixedConnection(Kind):
         """Return the connection with delays (n_pre,), where its synapses can have any."""
         raise NotImplementedError
 
+    def rows(self, order: IntArray) -> FixedConnection:
+        """Return the synapses of these outputs, in this order, where each has its own."""
+        raise NotImplementedError
+
     def seen(self, shape: Shape, ranges: Ranges) -> Ranges:
         """Return the part of a source of `shape` that a slice of the result sees."""
         return tuple((0, size) for size in shape)

@@ -58,6 +58,11 @@ class FixedDense(FixedConnection):
         """Return the connection with delays (n_pre,)."""
         return replace(self, delay=np.broadcast_to(delay, self.weight.shape))
 
+    def rows(self, order: IntArray) -> FixedDense:
+        """Return the synapses of these postsynaptic neurons, in this order."""
+        delay = None if self.delay is None else self.delay[order]
+        return replace(self, weight=self.weight[order], delay=delay)
+
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape of the result; ValueError for a source of another size."""
         if math.prod(shape) != self.weight.shape[1]:

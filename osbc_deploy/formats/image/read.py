@@ -179,23 +179,31 @@ class _Arrays:
         *flat, interval, offset, sets, afferents = rest
         shape, about = self.shapes[number], self.manifest["populations"][number]
         ranges = [slice(a, b) for a, b in zip(flat[::2], flat[1::2], strict=True)]
+        listed = bool(flags & layout.LISTED)
+        flags &= ~layout.LISTED
         if flags != int(about["spiking"]) | 2 * int(about["reset"] == "subtract") or (
             (interval, offset) != (about["reset_interval"], about["reset_offset"])
         ):
             raise ValueError("a slice and the structure differ")
-        chosen = np.arange(len(self.covered[number])).reshape(shape)
-        chosen = chosen[tuple(ranges[: len(shape)])].ravel()
+        every = np.arange(len(self.covered[number])).reshape(shape)
+        chosen = every[tuple(ranges[: len(shape)])].ravel()
         if len(chosen) != count or any(r != slice(0, 1) for r in ranges[len(shape) :]):
             raise ValueError("ranges of a slice")
+        if listed:
+            chosen = cursor.array("<u4", count).astype(np.int64)
+            if len(shape) != 1 or len(np.unique(chosen)) != count or chosen.max() >= every.size:
+                raise ValueError("listed neurons of a slice")
         table = cursor.array("<i4", sets * len(layout.REGISTERS)).reshape(sets, -1)
         width = 1 if sets <= 2**8 else 2 if sets <= 2**16 else 4
         which = cursor.array(f"<u{width}", count)
         self.registers[number][chosen] = table[which]
         self.covered[number][chosen] += 1
         for _ in range(afferents):
-            self.afferent(cursor, number, ranges[0])
+            self.afferent(cursor, number, ranges[0], chosen if listed else None)
 
-    def afferent(self, cursor: _Cursor, population: int, rows: slice) -> None:
+    def afferent(
+        self, cursor: _Cursor, population: int, box: slice, listed: IntArray | None
+    ) -> None:
         (number, source, encoding, bits, exponent, sign, delay_bits, shortest, index_bits, graded,
          axons, synapses, length) = cursor.fields(layout.AFFERENT)  # fmt: skip
         entry = self.manifest["projections"][number]
@@ -209,12 +217,14 @@ class _Arrays:
         _, _, step = weight_range(bits, entry["sign"], self.formats)
         unit = -step if entry["sign"] == "inhibitory" else step
         if encoding == layout.ENCODINGS["conv"]:
-            self.kernel(part, number, rows, bits, unit)
+            if listed is not None:
+                raise ValueError("listed neurons of a convolution")
+            self.kernel(part, number, box, bits, unit)
             part.end()
             return
         before = self.manifest["input_shape"] if source == layout.INPUT_NUMBER else (
             self.shapes[source])  # fmt: skip
-        size = array_bytes(before, 1), rows.stop - rows.start
+        size = array_bytes(before, 1), box.stop - box.start
         self.allowance.take(0, array_bytes(size, _SYNAPSE))
         delays = bool(delay_bits)
         late = None
@@ -238,6 +248,7 @@ class _Arrays:
             raise ValueError("encoding of an afferent")
         part.end()
         found = self.of(number, (len(self.covered[population]), size[0]), delays)
+        rows = box if listed is None else listed
         found.weight[rows] = codes.T * unit
         if found.delay is not None and late is not None:
             found.delay[rows] = late.T

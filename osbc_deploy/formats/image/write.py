@@ -42,6 +42,7 @@ __all__ = [
     "GEOMETRY",
     "HEADER",
     "INPUT_NUMBER",
+    "LISTED",
     "MAGIC",
     "REGISTERS",
     "SECTIONS",
@@ -65,6 +66,8 @@ CORE = struct.Struct("<I")
 """Slices."""
 SLICE = struct.Struct("<HHI6IIIII")
 """Population, flags, neurons, ranges of three axes, reset interval and offset, sets, afferents."""
+LISTED = 4
+"""Flag of a slice whose neurons are listed: the layer was sorted before it was cut."""
 AFFERENT = struct.Struct("<HHBBbBBBBBIII")
 """Projection, source, encoding, bits, exponent, sign, delay bits, shortest delay, index bits,
 graded, axons, synapses, bytes of the records."""
@@ -229,17 +232,18 @@ def _slice(network: FixedPointNetwork, core: Core) -> tuple[bytes, int]:
     names = [p.name for p in network.populations]
     number = names.index(core.population)
     population = network.populations[number]
-    every = np.arange(population.size).reshape(population.shape)
-    chosen = every[tuple(slice(*r) for r in core.ranges)].ravel()
+    chosen = core.members(population.shape)
     registers = np.stack([getattr(population, name)[chosen] for name in REGISTERS], axis=1)
     sets, which = np.unique(registers, axis=0, return_inverse=True)
     afferents = network.afferents(core.population)
     ranges = [x for r in (*core.ranges, *[(0, 1)] * (3 - len(core.ranges))) for x in r]
     flags = int(population.spiking) | 2 * int(population.reset == "subtract")
+    flags |= LISTED * bool(core.listed)
     data = SLICE.pack(
         number, flags, len(chosen), *ranges, population.reset_interval,
         population.reset_offset, len(sets), len(afferents),
     )  # fmt: skip
+    data += np.array(core.listed, "<u4").tobytes()
     data += sets.astype("<i4").tobytes()
     width = 1 if len(sets) <= 2**8 else 2 if len(sets) <= 2**16 else 4
     index = which.ravel().astype(f"<u{width}").tobytes()
@@ -307,8 +311,9 @@ def _synapses(
 @_synapses.register(FixedDense)
 def _(dense: FixedDense, core: Core, shape: Shape, unit: int, bits: int) -> _Synapses:
     low, high = core.ranges[0]
-    codes = dense.weight[low:high].astype(np.int64).T // unit
-    delay = None if dense.delay is None else dense.delay[low:high].T
+    part = dense.rows(np.array(core.listed) if core.listed else np.arange(low, high))
+    codes = part.weight.astype(np.int64).T // unit
+    delay = None if part.delay is None else part.delay.T
     late = (0, 0) if delay is None else (DELAY_BITS, dense.shortest_delay)
     if _encoding(core) == "sparse":
         index_bits = max(1, (high - low - 1).bit_length())

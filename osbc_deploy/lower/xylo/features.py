@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from osbc_deploy.errors import ChipLimitError
+from osbc_deploy.fixedpoint.coding import InputFormat
+from osbc_deploy.fixedpoint.xylo import MOST_SPIKES
 from osbc_deploy.lower.timing import timing
 from osbc_deploy.model.graph import INPUT, Network, Population
 
-__all__ = ["check_features"]
+__all__ = ["check_features", "check_input"]
 
 
 def check_features(network: Network) -> None:
@@ -30,6 +32,24 @@ def check_features(network: Network) -> None:
             "network: neurons or connections that Xylo's arithmetic does not have",
             offenders,
             "Change the network and train again.",
+        )
+
+
+def check_input(given: InputFormat) -> None:
+    """Make sure that spikes can be what the input carries.
+
+    Raises
+    ------
+    ChipLimitError
+    """
+    most = MOST_SPIKES["input"]
+    if given.kind == "values" or given.signed or given.high > most:
+        holds = "real values" if given.kind == "values" else f"numbers of {given.bits} bits"
+        holds += " with a sign" if given.signed else ""
+        raise ChipLimitError(
+            f"input: holds {holds}, this chip takes 0 to {most} spikes of a channel in a step "
+            "(MAX_NUM_INP_SPIKES). Make counts of the samples, such as "
+            f"np.rint(x / x.max() * {most}), a channel for each sign, and train on these."
         )
 
 

@@ -27,11 +27,11 @@ from osbc_deploy.fixedpoint.connections import FixedDense
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation, FixedProjection
-from osbc_deploy.fixedpoint.xylo import MOST_SPIKES, faults
+from osbc_deploy.fixedpoint.xylo import faults
 from osbc_deploy.lower.coding import payload
 from osbc_deploy.lower.lowering import HEADROOM, Lowered
 from osbc_deploy.lower.scaling import Layer
-from osbc_deploy.lower.xylo.features import check_features
+from osbc_deploy.lower.xylo.features import check_features, check_input
 from osbc_deploy.lower.xylo.neurons import LOWEST, Neurons, neurons_of
 from osbc_deploy.lower.xylo.notes import notes_of
 from osbc_deploy.model.graph import INPUT, Network
@@ -57,7 +57,7 @@ def lower(
     network = compressed.network
     check_features(network)
     coding = input or payload(kind_of(calibration), calibration.min(), calibration.max())
-    _check_input(coding)
+    check_input(coding)
     building = _Building(network, coding, formats, readout, batch_size)
     found = [neurons_of(network, p, compressed.projections, formats) for p in network.populations]
     notes: list[Deviation] = []
@@ -86,16 +86,6 @@ def lower(
         raise ChipLimitError("network: integers the chip's registers cannot hold", wrong)
     final = building.run(layers, signal, layers)
     return Lowered(whole, tuple(notes), dict(final.activity))
-
-
-def _check_input(coding: InputFormat) -> None:
-    if coding.kind != "values" and coding.high <= MOST_SPIKES["input"] and not coding.signed:
-        return
-    holds = "real values" if coding.kind == "values" else f"numbers of {coding.bits} bits"
-    raise ChipLimitError(
-        f"input: holds {holds}, this chip takes 0 to {MOST_SPIKES['input']} spikes in a step. Give "
-        "spikes, or counts of spikes."
-    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,13 +10,15 @@ from osbc_deploy.deviations import Deviation
 from osbc_deploy.fixedpoint.engine import EngineRun
 from osbc_deploy.fixedpoint.network import FixedPopulation
 from osbc_deploy.lower.lowering import HEADROOM
+from osbc_deploy.lower.notes import (
+    said_of_firing,
+    said_of_resets,
+    said_of_rounding,
+    said_of_widths,
+)
 from osbc_deploy.lower.xylo.neurons import Neurons
-from osbc_deploy.model.graph import Population
 
 __all__ = ["notes_of"]
-
-_COARSE = 0.05
-"""Relative rounding of a register from which it is said."""
 
 
 def notes_of(
@@ -28,19 +29,16 @@ def notes_of(
     seen, fired = done.activity[name], done.spikes[name]
     for text in (
         *_said_of_decays(neurons),
-        *_said_of_resets(neurons.population),
-        *_said_of_rounding(neurons, lowered, m),
+        *said_of_resets(neurons.population),
+        *said_of_rounding(
+            [
+                ("threshold", neurons.vth * 2.0**m, lowered.vth),
+                ("bias", neurons.bias * 2.0**m, lowered.bias_mant),
+            ]
+        ),
+        *said_of_firing(fired, seen),
     ):
         yield Deviation("lower", name, text)
-    several = int(np.count_nonzero(fired > 1))
-    if several:
-        firing = int(np.count_nonzero(fired))
-        yield Deviation(
-            "lower",
-            name,
-            f"fires up to {int(fired.max())} times in one step: in {several:,} of the {firing:,} "
-            "steps of calibration in which a neuron fires; the float neurons fire once",
-        )
     if m < 0:
         text = f"weights lose {-m} of their bits, so that potentials and thresholds fit into 16"
         yield Deviation("lower", name, text)
@@ -53,14 +51,7 @@ def notes_of(
         )
     if seen.saturations:
         yield Deviation("lower", name, f"states saturated {seen.saturations} times in calibration")
-    if not seen.spikes:
-        text = "no neuron fires in fixed point on the calibration samples"
-        yield Deviation("lower", name, text)
-    for p in neurons.layer:
-        stored = neurons.formats.weight_bits[-1]
-        if p.bits != stored:
-            text = f"{p.bits}-bit weights are stored in {stored} bits on this chip"
-            yield Deviation("lower", p.name, text)
+    yield from said_of_widths(neurons.layer, neurons.formats.weight_bits[-1])
 
 
 def _said_of_decays(neurons: Neurons) -> Iterator[str]:
@@ -82,33 +73,3 @@ def _said_of_decays(neurons: Neurons) -> Iterator[str]:
             "has no synaptic current; the chip's cannot be left out, so its shortest delays and "
             "smooths the input"
         )
-
-
-def _said_of_resets(population: Population) -> Iterator[str]:
-    rule = population.neuron.reset_rule()
-    threshold = population.neuron.parameters["v_threshold"].astype(np.float64)
-    if rule.amount is not None and rule.kind == "subtract":
-        share = rule.amount / threshold
-        if (np.abs(share - 1.0) > 1e-6).any():
-            low, high = float(share.min()), float(share.max())
-            range_ = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
-            yield (
-                f"a spike takes the threshold away at once; the float network takes {range_} times "
-                "the threshold, counted at that time (snnTorch's reset_delay)"
-            )
-    if rule.differs:
-        yield rule.differs
-
-
-def _said_of_rounding(neurons: Neurons, lowered: FixedPopulation, m: int) -> Iterator[str]:
-    factor = 2.0**m
-    for what, wanted, held in (
-        ("threshold", neurons.vth * factor, lowered.vth),
-        ("bias", neurons.bias * factor, lowered.bias_mant),
-    ):
-        lost, size = (math.sqrt(float(np.mean(x**2))) for x in (wanted - held, wanted))
-        if lost > _COARSE * size:
-            yield (
-                f"{what} is coarse: {wanted.min():.3g} to {wanted.max():.3g} is wanted, whole "
-                f"numbers to {held.max()} are held; {min(1.0, lost / size):.0%} is lost to rounding"
-            )

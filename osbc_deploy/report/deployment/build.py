@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from osbc_deploy.option import reported, schema
 from osbc_deploy.options import REQUESTED, CompressionRequest
 from osbc_deploy.provenance import sealed
+from osbc_deploy.report.deployment.operations import operations_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +81,7 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
             ],
             "memory": counted["memory"] | {"float_bytes": float_bytes},
             "placement": _placement(deployment),
-            "operations": _operations(deployment),
+            "operations": operations_part(deployment),
             "deviations": [asdict(deviation) for deviation in deployment.deviations],
         }
     )
@@ -258,41 +259,6 @@ def _placement(deployment: Deployment) -> dict[str, Any] | None:
         "spike_hops": place.spike_hops,
         "layer_order": place.layer_order,
         "random_order": place.random_order,
-    }
-
-
-def _operations(deployment: Deployment) -> dict[str, Any]:
-    """Return the events of a calibration sample, and their energy where the target states it."""
-    target, network = deployment.target, deployment.lowered.network
-    performed = sum(o.performed for o in deployment.operations.values())
-    updates = sum(p.size for p in network.populations) * deployment.provenance["steps"]
-    energy = None
-    if target.energy is not None:
-        synaptic, neuron = target.energy.synaptic_operation, target.energy.neuron_update
-        energy = {
-            "picojoules": performed * synaptic.value
-            + (0.0 if neuron is None else updates * neuron.value),
-            "grade": synaptic.grade,
-            "source": target.sources[synaptic.source],
-        }
-    return {
-        "synaptic": performed,
-        "useful": sum(o.useful for o in deployment.operations.values()),
-        "neuron_updates": updates,
-        "energy": energy,
-    } | _instructions(deployment)
-
-
-def _instructions(deployment: Deployment) -> dict[str, Any]:
-    """Return the modelled instructions of a step, where the target says what operations take."""
-    target, steps = deployment.target, deployment.steps
-    if steps is None or target.instructions is None:
-        return {}
-    clock, cost = target.instructions.clock.value, target.instructions.costs.step
-    found = {name: getattr(steps, name) for name in ("typical", "worst", "bound")}
-    return {
-        "instructions": found
-        | {"clock_hz": clock, "grade": "modelled", "source": target.sources[cost.source]}
     }
 
 

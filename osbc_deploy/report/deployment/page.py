@@ -8,6 +8,7 @@ from typing import Any
 
 from osbc_deploy.intervals import wilson
 from osbc_deploy.plain_text import html_page
+from osbc_deploy.report.deployment.operations import step_lines
 from osbc_deploy.report.deployment.terminal import resource_label, sides
 from osbc_deploy.report.figures import SERIES, axes, drawn, style
 from osbc_deploy.report.measures import layer_measures, total_loss
@@ -34,6 +35,7 @@ def report_page(report: Report) -> str:
         pools=_pools(report),
         curves=_curves(report),
         interval=_interval(report["accuracy"]),
+        step=step_lines(report["operations"], details=True),
     )
 
 
@@ -72,7 +74,9 @@ def _core_map(report: Report) -> list[dict[str, Any]]:
             if core
             else "free"
         )
-        cell = {"x": x, "y": y, "label": label, "color": _heat(share) if core else ""}
+        kind = "free" if core is None else "over" if share > 1.0 else "full"
+        # The emptiest core is still told from a free one.
+        cell = {"x": x, "y": y, "label": label, "kind": kind, "depth": 0.3 + 0.7 * share}
         found.setdefault(chip, []).append(cell)
     return [
         {
@@ -83,13 +87,6 @@ def _core_map(report: Report) -> list[dict[str, Any]]:
         }
         for chip, cells in found.items()
     ]
-
-
-def _heat(share: float) -> str:
-    """Return a color from green (empty) over yellow to red (full), and purple beyond."""
-    if share > 1.0:
-        return "hsl(290, 70%, 45%)"
-    return f"hsl({(1.0 - share) / 3.0:.3f}turn, 65%, 55%)"
 
 
 def _pools(report: Report) -> list[dict[str, Any]]:
@@ -106,6 +103,7 @@ def _pools(report: Report) -> list[dict[str, Any]]:
                 "total": resources[whole]["used"],
                 "limit": limit,
                 "unit": "words" if whole == "total" else resource_label(whole),
+                "fullest": f"{resource_label(core['limiting'])} {core['limiting_share']:.0%}",
                 "stack": _stack(
                     [resources[name]["used"] for name in names],
                     limit,

@@ -11,6 +11,11 @@ from rich.console import Console
 from rich.text import Text
 
 from osbc_deploy.plain_text import terminal
+from osbc_deploy.report.deployment.operations import (
+    energy_text,
+    instruction_lines,
+    step_lines,
+)
 from osbc_deploy.report.measures import total_loss
 from osbc_deploy.report.tables import PlainTable
 
@@ -55,7 +60,8 @@ def print_report(report: Report, console: Console, *, details: bool = True) -> N
     print_warnings(report["warnings"], console)
     _verdict(report, console)
     lines = [accuracy_line(report), fidelity_line(report), memory_line(report)]
-    lines += _steps(report["operations"])
+    lines += instruction_lines(report["operations"])
+    lines += step_lines(report["operations"], details=details)
     lines += [*_activity(report)] if details else []
     for line in [*lines, *input_lines(report), *_leftovers(report["cores"])]:
         console.print(terminal(line), soft_wrap=True)
@@ -216,9 +222,8 @@ def _activity(report: Report) -> list[str]:
     if operations["useful"] < operations["synaptic"]:
         text += f" ({operations['useful']:,.0f} on non-zero weights)"
     text += f", {operations['neuron_updates']:,} neuron updates"
-    energy = operations["energy"]
-    if energy is not None:
-        text += f"; {energy['picojoules'] / 1e6:,.2f} uJ ({energy['grade']}: {energy['source']})"
+    if operations["energy"] is not None:
+        text += f"; {energy_text(operations['energy'])}"
     lines = [text]
     if placement is not None and placement["layer_order"] > 0:
         lines.append(
@@ -226,20 +231,6 @@ def _activity(report: Report) -> list[str]:
             f"{placement['layer_order']:,.0f}, in random order {placement['random_order']:,.0f}"
         )
     return lines
-
-
-def _steps(operations: Mapping[str, Any]) -> list[str]:
-    """Return what a step takes on a processor, as modelled; none where that is not known."""
-    if "instructions" not in operations:
-        return []
-    found = operations["instructions"]
-    typical, worst, bound = (found[name] for name in ("typical", "worst", "bound"))
-    clock = found["clock_hz"]
-    return [
-        f"instructions: {typical:,.0f} a step on average, {worst:,.0f} at most on the calibration "
-        f"samples, {bound:,.0f} if everything fired; {worst / clock * 1e3:,.3g} ms at "
-        f"{clock / 1e6:,.4g} MHz and one a cycle (modelled: {found['source']})"
-    ]
 
 
 def fullest(report: Report) -> tuple[int, str, float]:

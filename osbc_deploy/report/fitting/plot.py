@@ -11,10 +11,11 @@ _LEAST = 1e-9
 """Loss that is drawn for none, on a logarithmic axis."""
 
 
-def front_svg(result: FitResult) -> str:
+def front_svg(result: FitResult, *, alone: bool = True) -> str:
     """Return loss (logarithmic) against the resource: every plan, the budget, what was chosen.
 
-    Memory is in KB of 1000 B, the unit of ``--memory``.
+    Memory is in KB of 1000 B, the unit of ``--memory``. A picture that is not alone takes its
+    colors from the page around it.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -28,7 +29,7 @@ def front_svg(result: FitResult) -> str:
 
     limit = result.budget.cores if cores else result.budget.memory
     with style():
-        figure, ax = axes(640, 440, left=84, top=92)
+        figure, ax = axes(640 if alone else 560, 440, left=84, top=92)
         logarithmic(ax, "y")
         ax.set_xlabel("cores" if cores else "memory, KB (1000 B)")
         ax.set_ylabel("membrane loss, relative")
@@ -50,7 +51,7 @@ def front_svg(result: FitResult) -> str:
         )  # fmt: skip
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1.02), borderaxespad=0)
         title = "membrane loss against " + ("cores" if cores else "memory")
-        return drawn(figure, f"{title}; {_chosen(result, per_word)}", alone=True) + "\n"
+        return drawn(figure, f"{title}; {_chosen(result, per_word)}", alone=alone)
 
 
 def _chosen(result: FitResult, per_word: float) -> str:

@@ -105,6 +105,6 @@ def _histogram(found: Mapping[str, Any]) -> str:
         ax.bar([i - 0.21 for i in places], [100 * v for v in found["usual"]], 0.4, color=SERIES[3])
         seen = SERIES[1] if found["alarm"] else SERIES[0]
         ax.bar([i + 0.21 for i in places], [100 * v for v in found["seen"]], 0.4, color=seen)
-        ax.set_xlabel("place of the histogram")
+        ax.set_xlabel("class" if found["what"] == "answers" else "bin, from few to many")
         ax.set_ylabel("share, %")
         return drawn(figure, f"{_name(found)}: usual shares and those seen")

@@ -24,11 +24,14 @@ def print_sweep(report: Report, console: Console) -> None:
     """Print a row for each configuration, the front marked, and what failed."""
     model = report["provenance"]["model"]
     table = PlainTable(f"{model}: {len(report['points'])} deployments, > no other is better")
-    for number, name in enumerate(COLUMNS):
-        shown = name.format(score=report["score"])
-        table.add_column(shown, justify="left" if number in _LEFT else "right")
-    for configuration in report["configurations"]:
-        table.add_row(*configuration_cells(configuration))
+    rows = [configuration_cells(configuration) for configuration in report["configurations"]]
+    # The last column says what is wrong, mostly nothing.
+    shown = len(COLUMNS) if any(row[-1] for row in rows) else len(COLUMNS) - 1
+    for number, name in enumerate(COLUMNS[:shown]):
+        header = name.format(score=report["score"])
+        table.add_column(header, justify="left" if number in _LEFT else "right")
+    for row in rows:
+        table.add_row(*row[:shown])
     console.print(table)
     for line in said_of(report):
         console.print(terminal(line), soft_wrap=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from chip_networks import network, population
+import chip_networks
+from chip_networks import population
 from osbc_deploy.chip.layers import Afferent, Layer
 from osbc_deploy.chip.mapping import Mapping, map_network
 from osbc_deploy.chip.target import load_target
@@ -19,6 +21,8 @@ from osbc_deploy.fixedpoint.network import (
     FixedPointNetwork,
     Pooling,
 )
+
+network = partial(chip_networks.network, chip="speck")
 
 
 class TestSpeck:

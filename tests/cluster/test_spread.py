@@ -1,0 +1,167 @@
+"""Compression spread over workers, and on a device of torch: the same bytes as in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import LocalCluster
+
+import small_models
+from osbc_deploy import Deployment, compress_model, deploy
+from osbc_deploy.cluster import Part
+from osbc_deploy.compress import rows
+from osbc_deploy.compress.hessian import membrane_moments
+from osbc_deploy.compress.moments import Moments
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.errors import ClusterError, UsageError
+from osbc_deploy.model.graph import Conv, Dense, Projection
+from osbc_deploy.model.neurons import LinearDynamics
+from osbc_deploy.model.windows import AvgPool
+from osbc_deploy.progress import Silent
+
+ASKED: dict[str, Any] = {"backend": "engine", "backend_samples": 1, "sparsity": 0.6}
+
+
+@pytest.fixture(autouse=True)
+def everything_is_worth_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "WORTH", 0.0)
+
+
+def deployed(**asked: Any) -> Deployment:
+    np.random.seed(3)
+    spikes, labels = small_models.data()
+    return deploy(small_models.model(), (spikes, labels), **{**ASKED, **asked})
+
+
+def bytes_of(done: Deployment) -> tuple[str, str]:
+    return done.provenance["network_sha256"], done.provenance["output_sha256"]
+
+
+class Leaver(Silent):
+    """Takes a worker away as soon as there is anything to tell of."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self._cluster = cluster
+        self.left = ""
+
+    def advance(self, steps: int = 1) -> None:
+        if steps and not self.left:
+            worker = next(iter(self._cluster.workers.values()))
+            self.left = worker.address
+            self._cluster.sync(worker.close, executor_wait=False)
+
+
+@pytest.fixture(scope="module")
+def alone() -> Deployment:
+    return deployed()
+
+
+@pytest.fixture(scope="module")
+def four() -> Iterator[LocalCluster]:
+    """Return a cluster of four workers, which are threads to be cheap."""
+    with LocalCluster(
+        n_workers=4, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=":0"
+    ) as cluster:
+        yield cluster
+
+
+def test_a_deployment_is_the_same_on_four_workers_one_of_which_goes_away(
+    alone: Deployment, four: LocalCluster
+) -> None:
+    leaver = Leaver(four)
+    spread = deployed(scheduler=four.scheduler_address, progress=leaver)
+    assert leaver.left
+    assert bytes_of(spread) == bytes_of(alone)
+    messages = [d.message for d in spread.deviations if d.subject == "workers"]
+    assert messages == ["worked on by 4 other process(es)"]
+
+
+def test_a_state_dict_is_the_same_with_workers_and_on_a_device(four: LocalCluster) -> None:
+    def digest(**asked: Any) -> str:
+        np.random.seed(3)
+        samples = small_models.data()
+        # Two batches; the parts of which variants are made have one each.
+        done = compress_model(small_models.model(), samples, sparsity=0.6, tune=False, **asked)
+        values = (value.numpy().tobytes() for _, value in sorted(done.state.items()))
+        return hashlib.sha256(b"".join(values)).hexdigest()
+
+    wanted = digest()
+    assert digest(scheduler=four.scheduler_address) == wanted
+    assert digest(device="cpu") == wanted
+
+
+def test_a_model_that_cannot_be_sent(four: LocalCluster) -> None:
+    model = small_models.model()
+    model.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(ClusterError, match="workers: what they need cannot be sent to them") as it:
+        compress_model(model, small_models.data(), tune=False, scheduler=four.scheduler_address)
+    assert it.value.exit_code == 2
+
+
+def test_a_deployment_is_the_same_on_a_device(alone: Deployment) -> None:
+    assert bytes_of(deployed(device="cpu")) == bytes_of(alone)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("wanted", [None, 60])
+@pytest.mark.parametrize("pool", [None, AvgPool((2, 2), (2, 2))])
+def test_torch_sums_the_same_moments(groups: int, wanted: int | None, pool: AvgPool | None) -> None:
+    rng = np.random.default_rng(0)
+    spikes, others = (rng.random((2, 6, 5, 4, 9, 9)) < 0.3).astype(np.uint8)
+    conv = Conv(
+        rng.normal(size=(6, 4 // groups, 3, 3)).astype(np.float32),
+        stride=(1, 1),
+        padding=(1, 1),
+        groups=groups,
+    )
+    dense = Dense(rng.normal(size=(6, 324)).astype(np.float32))
+    decays = (np.float64(value) for value in (0.8, 0.9, 0.3, 1.0))
+    dynamics = LinearDynamics(*decays)  # type: ignore[arg-type]
+    for projection in (
+        Projection("a", "input", "b", conv, pool=pool),
+        Projection("a", "input", "b", dense),
+    ):
+        one, other = (
+            membrane_moments(
+                [projection], dynamics, [spikes], [others], wanted=wanted,
+                space=Workspace(device=device),
+            )
+            for device in (None, "cpu")
+        )  # fmt: skip
+        same(one, other)
+        if one.held is not None and other.held is not None:
+            same(one.held, other.held)
+
+
+def same(one: Moments, other: Moments) -> None:
+    for name in ("hessian", "cross", "drift", "float_drift", "constant", "rows", "of"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("cuda", "--device: 'cuda' cannot be used here (.*). Leave --device out, or install a"),
+        ("gpu", "--device: 'gpu' is not one of cpu, cuda and cuda:N. Give one of these."),
+    ],
+)
+@pytest.mark.parametrize("verb", [deploy, compress_model])
+def test_a_device_that_is_not_there(
+    verb: Callable[..., Any], device: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    # Neither model nor data is looked for before.
+    with pytest.raises(UsageError, match=words) as error:
+        verb("nowhere:model", "nowhere:data", device=device)
+    assert error.value.exit_code == 2
+
+
+def test_parts_are_of_nearly_equal_size() -> None:
+    listed = [str(part) for part in Part.cut(7, 3, "rows")]
+    assert listed == ["rows 0 to 1", "rows 2 to 3", "rows 4 to 6"]
+    assert [part.slice for part in Part.cut(2, 9, "samples")] == [slice(0, 1), slice(1, 2)]
