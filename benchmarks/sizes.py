@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _accuracy import machine, table, write
+from _accuracy import RESULTS, table, write
 
 from osbc_deploy.compress import CompressionOptions, compress
 from osbc_deploy.frameworks.norse.neurons import IF
@@ -265,9 +265,16 @@ def main() -> None:
             shown.append([name, version, *cells, f"{each['peak_gib']:.2f}", *limits])
             print(json.dumps(found[-1]), file=sys.stderr, flush=True)
     table(["row", "version", "s", "CPU s", "peak GiB", "limit s", "limit GiB"], shown)
-    write(
-        "sizes", {"machine": machine(), "scale": given.scale, "old": str(given.old), "rows": found}
-    )
+    write("sizes", {"rows": kept(found, given.scale)})
+
+
+def kept(found: list[dict[str, Any]], scale: float) -> list[dict[str, Any]]:
+    """Return what was found now, after rows of earlier runs that were not run again."""
+    found = [{"scale": scale, **each} for each in found]
+    again = {(each["row"], each["version"], each["scale"]) for each in found}
+    path = RESULTS / "sizes.json"
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    return [e for e in before if (e["row"], e["version"], e["scale"]) not in again] + found
 
 
 if __name__ == "__main__":

@@ -33,6 +33,9 @@ _UNFOLD = 2
 _SCALES = 12
 """Scales tried for each row."""
 
+_SORTED = 300
+"""Passes that sorting a layer's weights three times takes: for its share, its rows, its mask."""
+
 _MEASURES = 12
 """Products of all weights with the Hessian, for targets and losses, their slices counted."""
 
@@ -70,7 +73,10 @@ def effort_of(
         work += coding
         solves, cross, ways = 1, 1, 0
         if options.method == "magnitude" and not options.mixed and options.allocation != "global":
-            work, rows = Work(passes=2.0 * samples * steps * _heard(network, population)), 0
+            size = _outputs(network, population) * _fan_in(network, population)
+            rounded = (_SORTED + 10.0 * _SCALES) * size
+            traced = 2.0 * samples * steps * _heard(network, population)
+            work, rows = Work(passes=traced + rounded), 0
         elif tuned:
             cross = 1 if population is network.populations[0] else 2
             biased = any(p.connection.bias is not None for p in network.afferents(name))
