@@ -113,7 +113,7 @@ class Job:
     @property
     def scale_groups(self) -> int:
         """Different weight scales a layer may have: the neuron groups of a core."""
-        return self.chip.memory.scale_groups
+        return self.chip.memory.layer_scales
 
     def steps(self, network: FixedPointNetwork) -> StepCost | None:
         """Return the modelled instructions of a step on the calibration samples.

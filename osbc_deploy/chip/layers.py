@@ -173,6 +173,11 @@ class Layer:
         return math.prod(self.shape)
 
     @property
+    def delay_bits(self) -> int:
+        """Bits of the widest delay of its synapses; 0 where none has any."""
+        return max((a.delay_bits for a in self.afferents), default=0)
+
+    @property
     def whole(self) -> Ranges:
         """The uncut layer."""
         return tuple((0, n) for n in self.shape)

@@ -38,6 +38,8 @@ class Core:
     usage : Usage
     limits : dict of int
         What the core holds of each resource.
+    delay_bits : int
+        Of the delays of its synapses.
     """
 
     index: int
@@ -47,6 +49,7 @@ class Core:
     usage: Usage
     limits: MappingOf[str, int]
     listed: tuple[int, ...] = ()
+    delay_bits: int = 0
 
     @property
     def neurons(self) -> int:
@@ -250,11 +253,12 @@ def map_layers(layers: tuple[Layer, ...], target: Target, *, whole: bool = True)
     first = 0
     for layer, part in zip(layers, found, strict=True):
         for number, (ranges, usage) in enumerate(part.slices):
-            index = first + number if part.core is None else part.core
+            index = first + number if part.cores is None else part.cores[number]
             limits = target.memory.core_limits(min(index, target.cores - 1))
             listed = () if part.order is None else tuple(part.order[slice(*ranges[0])].tolist())
             name = layer.title or layer.name
-            cores.append(Core(index, layer.name, name, ranges, usage, limits, listed))
+            core = Core(index, layer.name, name, ranges, usage, limits, listed, layer.delay_bits)
+            cores.append(core)
         first += len(part.slices)
     return Mapping(
         tuple(cores),

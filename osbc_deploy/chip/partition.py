@@ -1,14 +1,16 @@
 """Cut layers into slices so that no capacity of a core is exceeded.
 
-A core holds neurons of one layer. A dense layer is cut into consecutive slices, of its neurons
-sorted by their parameters where that takes fewer, a convolution into tiles of rows, columns and
-channels. The fewest cores are taken for which every slice fits, then the
-fewest replicated axons, then the emptiest fullest core. Where not even single neurons fit, that is
-reported as a fault, with the coarsest cut the sums of the resources would allow.
+A core holds neurons of one layer, unless the target says that layers share cores. A dense layer is
+cut into consecutive slices, of its neurons sorted by their parameters where that takes fewer, a
+convolution into tiles of rows, columns and channels. The fewest cores are taken for which every
+slice fits, then the fewest replicated axons, then the emptiest fullest core. Where not even single
+neurons fit, that is reported as a fault, with the coarsest cut the sums of the resources would
+allow.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -19,6 +21,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.chip.layers import Layer, Ranges, Usage
 from osbc_deploy.chip.memory import MemoryBase
+from osbc_deploy.chip.sharing import Part, shared_cores
 from osbc_deploy.chip.target import Target
 
 __all__ = ["Assignment", "arrange", "cut"]
@@ -43,15 +46,15 @@ class Assignment:
     faults : tuple of str
     order : ndarray of int (n,) or None
         Neurons of a layer that was sorted, in the order that `slices` count them in.
-    core : int or None
-        The core all slices lie on where the chip decides that; otherwise each has its own.
+    cores : tuple of int or None
+        Of every slice, where layers share cores or the chip decides; otherwise each has its own.
     """
 
     slices: tuple[Slice, ...]
     lower_bound: int
     faults: tuple[str, ...] = ()
     order: IntArray | None = None
-    core: int | None = None
+    cores: tuple[int, ...] | None = None
 
 
 def arrange(layers: tuple[Layer, ...], target: Target) -> list[Assignment]:
@@ -68,12 +71,39 @@ def arrange(layers: tuple[Layer, ...], target: Target) -> list[Assignment]:
     # From the output backwards: how many cores a layer's spikes go to is known by then.
     for layer in reversed(layers):
         found[layer.name] = cut(replace(layer, fan_out=_fan_out(layer, layers, found)), memory)
-    return [found[layer.name] for layer in layers]
+    parts = [found[layer.name] for layer in layers]
+    return _packed(layers, parts, memory) if memory.packs else parts
+
+
+def _packed(
+    layers: tuple[Layer, ...], found: list[Assignment], memory: MemoryBase
+) -> list[Assignment]:
+    """Let slices of several layers share cores."""
+    limits = memory.limits()
+    parts = [
+        Part(usage.used, layer.delay_bits)
+        for layer, part in zip(layers, found, strict=True)
+        for _, usage in part.slices
+    ]
+    cores = iter(shared_cores(parts, limits))
+    least: Counter[str] = Counter()
+    for layer in layers:
+        least.update(memory.least(layer))
+    lower = max(1, *(-(-used // limits[name]) for name, used in least.items()))
+    return [
+        replace(
+            part,
+            cores=tuple(next(cores) for _ in part.slices),
+            # A bound of all layers together, counted once.
+            lower_bound=lower if number == 0 else 0,
+        )
+        for number, part in enumerate(found)
+    ]
 
 
 def _uncut(layer: Layer, memory: MemoryBase, core: int, lower_bound: int) -> Assignment:
     usage = memory.cost(layer, layer.whole)
-    return Assignment(((layer.whole, usage),), lower_bound, core=core)
+    return Assignment(((layer.whole, usage),), lower_bound, cores=(core,))
 
 
 def _one_each(layers: tuple[Layer, ...], memory: MemoryBase, cores: int) -> list[Assignment]:
@@ -88,7 +118,7 @@ def _one_each(layers: tuple[Layer, ...], memory: MemoryBase, cores: int) -> list
     spare = iter([*free, *range(cores, cores + len(layers))])
     match = [core if core >= 0 else next(spare) for core in match]
     return [
-        Assignment(((layer.whole, usage),), 1, core=core)
+        Assignment(((layer.whole, usage),), 1, cores=(core,))
         for layer, usage, core in zip(layers, usages, match, strict=True)
     ]
 

@@ -81,7 +81,7 @@ def _estimated(
     blocks = stacked_weights(afferents)
     keep = max(1, blocks.size - round(options.sparsity * blocks.size))
     pruned = prune_by_magnitude(blocks, keep)
-    groups = target.memory.scale_groups if population.neuron.spiking else 1
+    groups = target.memory.layer_scales if population.neuron.spiking else 1
     return split(afferents, pruned, options.bits, *nearest(pruned, options.bits, groups))
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from osbc_deploy.chip.alone import map_alone, map_beside
 from osbc_deploy.chip.mapping import Mapping
+from osbc_deploy.chip.sharing import Part
 from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.problem import LayerProblem
@@ -92,7 +93,7 @@ def layer_candidates(
                 times,
                 sparsity,
             )
-            for projections in quantize_layer(problem, pruned, bits, target.memory.scale_groups)
+            for projections in quantize_layer(problem, pruned, bits, target.memory.layer_scales)
         ]
         progress.advance()
     return found
@@ -132,11 +133,13 @@ def cost_beside(network: Network, target: Target, times: Timing) -> Cost:
     """Return what gates take, relays among them, whatever is chosen."""
     mapping = map_beside(network, target, times)
     shared = _shares(target)
+    limits = target.memory.limits() if target.memory.packs else {}
     if mapping is None:
-        return Cost(cores=int(shared))
+        return Cost(cores=int(shared), limits=limits)
     if misfits := mapping.misfits():
         raise FitError(f"gates: {misfits[0]}. Make the populations they hear smaller.")
-    return Cost(mapping.cores_used, mapping.words, _used(mapping) if shared else {})
+    used = _used(mapping) if shared else {}
+    return Cost(mapping.cores_used, mapping.words, used, _parts(mapping, target), limits)
 
 
 def _shares(target: Target) -> bool:
@@ -149,6 +152,13 @@ def _used(mapping: Mapping) -> dict[str, int]:
     for core in mapping.cores:
         total.update(core.usage.used)
     return dict(total)
+
+
+def _parts(mapping: Mapping, target: Target) -> tuple[Part, ...]:
+    """Return the slices where those of several layers may lie on one core."""
+    if not target.memory.packs:
+        return ()
+    return tuple(Part(core.usage.used, core.delay_bits) for core in mapping.cores)
 
 
 def affordable_sparsities(
@@ -191,6 +201,7 @@ def costed(
         limiting=limiting,
         fault=misfits[0] if misfits else "",
         used=_used(mapping) if shared else {},
+        parts=_parts(mapping, target),
     )
 
 

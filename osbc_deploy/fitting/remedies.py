@@ -123,7 +123,7 @@ def advice(
         ]
         beside = plan.beside.cores
         least = beside + len(plan.choices)
-        if limit < least:
+        if limit < least and not target.memory.packs:
             # Neither remedies nor smaller layers would help.
             more = f", and {beside} of gates" if beside else ""
             allow = f"{least} cores" if least == actual else f"{least} to {actual} cores"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray
+from osbc_deploy.chip.sharing import Part, shared_cores
 from osbc_deploy.compress.result import CompressedProjection
 
 __all__ = ["Candidate", "Cost", "Plan", "front_over", "pareto_plans"]
@@ -40,6 +42,8 @@ class Candidate:
     used : dict of int
         What it takes of each resource of a core that all layers share; empty where each has its
         own.
+    parts : tuple of Part
+        Its slices, where those of several layers may lie on one core.
     """
 
     sparsity: float
@@ -51,6 +55,7 @@ class Candidate:
     limiting: str
     fault: str = ""
     used: Mapping[str, int] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,17 @@ class Cost:
     cores : int
     words : int
     used : dict of int
+    parts : tuple of Part
         See :class:`Candidate`.
+    limits : dict of int
+        Of a core that several layers share.
     """
 
     cores: int = 0
     words: int = 0
     used: Mapping[str, int] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 _NOTHING = Cost()
@@ -94,9 +104,12 @@ class Plan:
     removed: float = 0.0
     lost: float = 0.0
 
-    @property
+    @cached_property
     def cores(self) -> int:
         """Cores of the whole network."""
+        if self.beside.limits:
+            parts = [*self.beside.parts, *(p for c in self.choices.values() for p in c.parts)]
+            return len(set(shared_cores(parts, self.beside.limits)))
         return self.beside.cores + sum(c.cores for c in self.choices.values())
 
     @property

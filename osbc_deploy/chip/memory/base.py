@@ -11,6 +11,9 @@ __all__ = ["Arrangement", "MemoryBase"]
 
 Arrangement: TypeAlias = Literal["split", "together", "one each"]
 
+_SHARING = 4
+"""Layers that are to find room for their thresholds on one core."""
+
 
 class MemoryBase(Strict):
     """A memory model without rules beside its capacities, whose cores are all the same.
@@ -25,6 +28,9 @@ class MemoryBase(Strict):
         Name of the model.
     word_bits : Fact
         Bits of a word, in which memory is counted.
+    layers_share : Fact or None
+        Where populations are split: whether a core may hold slices of several of them. What they
+        take is added up.
     arrangement : {"split", "together", "one each"}
         Whether a population is cut over as many cores as it needs, all lie on one core, or each is
         given a core that can hold it. Only where populations are split, :meth:`least` is asked.
@@ -34,11 +40,26 @@ class MemoryBase(Strict):
 
     model: str
     word_bits: Fact[Width]
+    layers_share: Fact[bool] | None = None
+
+    @property
+    def packs(self) -> bool:
+        """Whether slices of several layers may lie on one core of populations that are split."""
+        allowed = self.layers_share is not None and self.layers_share.value
+        return allowed and self.arrangement == "split"
 
     @property
     def scale_groups(self) -> int:
         """Different thresholds, so weight scales, that a core holds."""
         raise NotImplementedError
+
+    @property
+    def layer_scales(self) -> int:
+        """Different thresholds that one layer is given.
+
+        Where layers share cores, a layer that took all of them would be alone on its own.
+        """
+        return max(1, self.scale_groups // _SHARING) if self.packs else self.scale_groups
 
     def limits(self) -> dict[str, int]:
         """Return the capacity of a core by resource."""
