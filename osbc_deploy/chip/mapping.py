@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -116,6 +116,8 @@ class Mapping:
         exceed a core.
     notes : tuple of str
         What was counted otherwise than one may expect.
+    rule_names : dict of str
+        What the maker's tools call the limits, by resource.
     """
 
     cores: tuple[Core, ...]
@@ -125,6 +127,7 @@ class Mapping:
     word_bits: int
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    rule_names: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def cores_used(self) -> int:
@@ -151,9 +154,10 @@ class Mapping:
             for name, limit in cores[0].limits.items():
                 used = sum(core.usage.used[name] for core in cores)
                 if used > limit:
+                    rule = f"; {self.rule_names[name]}" if name in self.rule_names else ""
                     lines.append(
                         f"core {index} ({names}): {name} {used} exceeds {limit} "
-                        f"({used - limit} over)"
+                        f"({used - limit} over{rule})"
                     )
         return lines
 
@@ -271,4 +275,5 @@ def map_layers(layers: tuple[Layer, ...], target: Target, *, whole: bool = True)
             *dict.fromkeys(fault for part in found for fault in part.faults),
         ),
         tuple(target.memory.notes(layers)),
+        target.memory.rule_names(),
     )

@@ -88,6 +88,10 @@ class MemoryBase(Strict):
         del layers
         return []
 
+    def rule_names(self) -> dict[str, str]:
+        """Return what the maker's tools call the limits of resources, where they name them."""
+        return {}
+
     def notes(self, layers: tuple[Layer, ...]) -> list[str]:
         """Return what was counted otherwise than one may expect."""
         del layers

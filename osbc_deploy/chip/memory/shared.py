@@ -109,3 +109,12 @@ class SharedCore(MemoryBase):
                         "hidden neurons only"
                     )
         return found
+
+    def rule_names(self) -> dict[str, str]:
+        """Return the design rules and arguments of Rockpool's mapper."""
+        caps = self.caps
+        return {
+            "inputs": f"le_{caps.inputs.value}_input_channels",
+            "hidden": "max_hidden_neurons",
+            "outputs": f"le_{caps.outputs.value}_output_channels",
+        }

@@ -26,8 +26,11 @@ def test_all_layers_share_the_one_core_of_xylo() -> None:
     layers[2] = (FixedDense(np.full((9, 401), 1)), population("p2", (9,)), 8)
     mapping = map_network(network((16,), *layers, chip=target.name), target)
     (hidden, outputs) = mapping.excesses()
-    assert "hidden 1001 exceeds 1000 (1 over)" in hidden
-    assert "outputs 9 exceeds 8 (1 over)" in outputs
+    assert hidden.endswith(": hidden 1001 exceeds 1000 (1 over; max_hidden_neurons)")
+    assert outputs.endswith(": outputs 9 exceeds 8 (1 over; le_8_output_channels)")
+    layers[0] = (FixedDense(np.full((600, 17), 1)), population("p0", (600,)), 8)
+    (inputs, *_) = map_network(network((17,), *layers, chip=target.name), target).excesses()
+    assert inputs.endswith(": inputs 17 exceeds 16 (1 over; le_16_input_channels)")
 
 
 def test_a_network_needs_hidden_and_output_neurons() -> None:
