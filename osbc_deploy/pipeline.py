@@ -26,7 +26,7 @@ from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.compress.shared import Shared
-from osbc_deploy.compress.thinning import thinned, worths
+from osbc_deploy.compress.thinning import irremovable, thinned, worths
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.fidelity import Fidelity, compare
 from osbc_deploy.fixedpoint.coding import InputSeen
@@ -130,7 +130,8 @@ def without_neurons(
     spikes = job.typical.spikes
     found = collect(job.network, spikes, options, shared=shared, progress=progress)
     values = worths(job.network, found.problems)
-    return thinned(job.network, spikes, options, values, share, shared=shared, progress=progress)
+    less = thinned(job.network, spikes, options, values, share, shared=shared, progress=progress)
+    return replace(less, notes=tuple(irremovable(job.network, values)))
 
 
 def lowered_for(job: Job, compressed: CompressedNetwork, progress: Progress = SILENT) -> Lowered:

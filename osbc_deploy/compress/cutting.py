@@ -37,6 +37,8 @@ class Thinned:
         What was lost with them: relative membrane losses of the layers that hear them, added.
     error : float
         Of the output on held-out calibration samples, relative to its mean square.
+    notes : tuple of Deviation
+        What was asked and could not be.
     """
 
     original: Network
@@ -44,6 +46,7 @@ class Thinned:
     units: Units
     loss: float
     error: float
+    notes: tuple[Deviation, ...] = ()
 
     def whole(self, compressed: CompressedNetwork) -> CompressedNetwork:
         """Return the compressed network in the original's shapes, zeros where neurons are gone."""
@@ -56,7 +59,7 @@ class Thinned:
             compressed,
             original=self.original,
             projections=found,
-            deviations=(*self._notes(), *compressed.deviations),
+            deviations=(*self.notes, *self._notes(), *compressed.deviations),
         )
 
     def _weights(self, p: Projection, compressed: CompressedNetwork) -> CompressedProjection:

@@ -26,12 +26,13 @@ from osbc_deploy.compress.problem import LayerProblem, settled_bias
 from osbc_deploy.compress.scene import ACTIVITY, HELD_OUT, MIN_HELD_OUT
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.tuning import restored
+from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection
 from osbc_deploy.model.raster import Raster, part_of
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["Worth", "least_loss", "thinned", "worths"]
+__all__ = ["Worth", "irremovable", "least_loss", "thinned", "worths"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +87,28 @@ def _removable(network: Network, population: Population) -> bool:
         and any(p.pre == population.name for p in around)
         and all(p.compressible and p.connection.groups == 1 and p.post not in exact for p in around)
     )
+
+
+def irremovable(network: Network, found: Mapping[str, Worth]) -> Iterator[Deviation]:
+    """Name the hidden populations that cannot lose a neuron, which :func:`worths` leaves out."""
+    for population in network.populations:
+        name = population.name
+        if population is network.output or population.neuron.exact:
+            continue
+        if name not in found:
+            text = (
+                "no neuron can be removed: what it hears or what hears it is a gate, a convolution "
+                "in groups, or not trained"
+            )
+        elif len(found[name].values) == 1:
+            text = f"no neuron can be removed: the one {_unit(population)} stays"
+        else:
+            continue
+        yield Deviation("compress", name, text)
+
+
+def _unit(population: Population) -> str:
+    return "channel" if len(population.shape) > 1 else "neuron"
 
 
 def _missed(problem: LayerProblem, pre: str, units: int) -> FloatArray:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from float_networks import conv_residual, mlp, residual, spikes
+from float_networks import conv_residual, convolutions, mlp, residual, spikes
+from osbc_deploy import deploy
 from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.thinning import thinned, worths
+from osbc_deploy.model.graph import Network
 from osbc_deploy.model.simulate import simulate
 
 OPTIONS = CompressionOptions(sparsity=0.3, bits=6, tune=False)
@@ -55,3 +57,20 @@ def test_in_full_shapes_the_network_fires_the_same(name: str) -> None:
     b = simulate(whole.network, x).output
     assert np.array_equal(a, b)
     assert {d.subject for d in whole.deviations if "were removed" in d.message}
+
+
+@pytest.mark.parametrize(
+    ("network", "named"),
+    [
+        (convolutions(), {"w0": "in groups", "w1": "in groups", "w2": "in groups"}),
+        (mlp(sizes=(8, 1, 6, 3)), {"w0": "the one neuron stays"}),
+    ],
+)
+def test_what_cannot_lose_neurons_is_named(network: Network, named: dict[str, str]) -> None:
+    x = spikes(1, 12, 10, *network.input_shape)
+    done = deploy(network, x, target="loihi2-sim", remove_neurons=0.5, tune=False)
+    said = {
+        d.subject: d.message for d in done.deviations if "no neuron can be removed" in d.message
+    }
+    assert said.keys() == named.keys()
+    assert all(text in said[name] for name, text in named.items())

@@ -14,6 +14,8 @@ from rich.console import Console
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.firmware.work import StepCost
+from osbc_deploy.provenance import sealed
+from osbc_deploy.report.check.consistency import contradictions
 from osbc_deploy.report.deployment.build import build_report, json_schema
 from osbc_deploy.report.deployment.page import report_page
 from osbc_deploy.report.deployment.terminal import print_report
@@ -79,3 +81,12 @@ def test_a_processor_has_energy_where_its_file_states_that_of_an_instruction(
     assert energy["basis"] == "measured"
     assert "step" not in report["operations"]
     assert "modelled from measured figures: Nordic" in text
+
+
+def test_a_report_from_before_pruning_and_steps_were_counted_is_read() -> None:
+    report = build_report(DEPLOYED)
+    del report["pruning"], report["operations"]["step"]
+    report = sealed(report)
+    jsonschema.validate(report, json_schema())
+    assert not contradictions(report)
+    assert "neurons; unpruned" not in report_page(report)
