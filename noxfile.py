@@ -19,6 +19,13 @@ TORCHES = {"2.6.0": "0.21.0", "2.14.1": "0.29.1"}
 """Both ends of what pyproject.toml allows, and the torchvision of each."""
 
 
+def pins_for(version: str, pins: str) -> str:
+    """Return the constraints with another torch, which itself pins sympy."""
+    for name, wanted in (("torch", version), ("torchvision", TORCHES[version])):
+        pins = re.sub(rf"^{name}==.*$", f"{name}=={wanted}", pins, flags=re.MULTILINE)
+    return re.sub(r"^sympy==.*\n", "", pins, flags=re.MULTILINE)
+
+
 @nox.session(venv_backend="none")
 @nox.parametrize("version", PYTHONS)
 def python(session: nox.Session, version: str) -> None:
@@ -31,9 +38,7 @@ def python(session: nox.Session, version: str) -> None:
 @nox.parametrize("version", list(TORCHES))
 def torch(session: nox.Session, version: str) -> None:
     """Run the tests on an end of the range of torch."""
-    pins = Path("constraints.txt").read_text()
-    for name, wanted in (("torch", version), ("torchvision", TORCHES[version])):
-        pins = re.sub(rf"^{name}==.*$", f"{name}=={wanted}", pins, flags=re.MULTILINE)
+    pins = pins_for(version, Path("constraints.txt").read_text())
     folder = Path(".nox") / f"torch{version}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "constraints.txt").write_text(pins)

@@ -26,3 +26,16 @@ def test_every_package_that_the_set_up_brings_is_pinned() -> None:
     # Of the packages of packages; what nothing needs would be found without following anything.
     assert {"torch", "mpmath", "certifi", "click"} <= set(brought)
     assert sorted(set(brought) - set(names)) == []
+
+
+def test_another_torch_brings_its_own_sympy() -> None:
+    pytest.importorskip("nox")
+    spec = importlib.util.spec_from_file_location("noxfile", ROOT / "noxfile.py")
+    assert spec is not None
+    assert spec.loader is not None
+    noxfile = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(noxfile)
+    for version in noxfile.TORCHES:
+        pins = noxfile.pins_for(version, (ROOT / "constraints.txt").read_text("utf-8"))
+        assert f"\ntorch=={version}\n" in pins
+        assert "\nsympy==" not in pins

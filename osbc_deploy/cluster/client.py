@@ -47,6 +47,8 @@ _LIVES = 3
 _SHOWN = 5
 """Workers that an error lists; the rest is counted."""
 
+_CANCELLED = (asyncio.CancelledError, futures.CancelledError)
+
 
 @dataclass(frozen=True)
 class Team:
@@ -66,7 +68,8 @@ class Team:
     @property
     def hands(self) -> int:
         """How many items are worked on at a time."""
-        threads: dict[str, int] = self.client.nthreads()
+        with self._reached():
+            threads: dict[str, int] = self.client.nthreads()
         return max(1, sum(threads.values()))
 
     @property
@@ -88,6 +91,12 @@ class Team:
         ------
         ClusterError
         """
+        with self._reached():
+            yield from self._run(work, common, items)
+
+    def _run(
+        self, work: Work[C, T, R], common: C, items: Sequence[T]
+    ) -> Generator[tuple[int, R], None, None]:
         # A task, and not scattered data: it is made again when the worker that holds it dies.
         try:
             shared = self._submitted(0, _itself, common)
@@ -115,6 +124,21 @@ class Team:
         for number in sorted(suspects):
             (task,) = self._ended([begun(number)])
             yield number, self._told(task, items[number])
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Say that the scheduler went away, which is seen in many ways."""
+        try:
+            yield
+        except OsbcError:
+            raise
+        except (Exception, *_CANCELLED) as error:
+            if self.client.status == "running" and not isinstance(error, _CANCELLED):
+                raise
+            raise ClusterError(
+                "scheduler: went away before all was computed. Start it, and go on with what is in "
+                "--ledger or --resume."
+            ) from error
 
     def _told(self, task: Future[Any], item: object) -> Any:
         where, result = _result(task, item)
@@ -150,11 +174,6 @@ def _result(task: Future[Any], item: object) -> Any:
         raise ClusterError(
             f"{item}: {_LIVES + 1} workers died computing it, the last one {error.last_worker}. "
             "They may be short of memory: take fewer --workers or a smaller --solver-memory."
-        ) from error
-    except (asyncio.CancelledError, futures.CancelledError) as error:
-        raise ClusterError(
-            "scheduler: went away before all was computed. Start it, and go on with what is in "
-            "--ledger or --resume."
         ) from error
     except (ImportError, AttributeError, RuntimeError) as error:
         if "deserializ" not in str(error) and "osbc_deploy" not in str(error):

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,10 @@ import pytest
 from distributed import LocalCluster
 
 import osbc_deploy
-from osbc_deploy.cluster import client, spread
+from osbc_deploy.cluster import client, crew_of, spread
 from osbc_deploy.errors import ClusterError
 from osbc_deploy.work_options import ClusterOptions
-from spread_work import deadly, squared
+from spread_work import deadly, slow, squared
 
 
 def test_items_in_this_process() -> None:
@@ -117,3 +118,24 @@ def test_a_worker_of_another_version_that_comes_late(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(client, "get_worker", lambda: SimpleNamespace(address="tcp://late:1"))
     with pytest.raises(ClusterError, match="^worker tcp://late:1: has osbc-deploy .*, not 0.0.7"):
         client._done("0.0.7", 1, squared, 1, 1)
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+def test_a_scheduler_that_goes_away(at_work: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_ANSWER", 0.5)
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, protocol="tcp",
+            dashboard_address=":0",
+        ) as cluster,
+        crew_of(ClusterOptions(scheduler=cluster.scheduler_address)) as crew,
+    ):  # fmt: skip
+        assert crew is not None
+        if at_work:
+            threading.Timer(0.3, cluster.close).start()
+        else:
+            cluster.close()
+            with pytest.raises(ClusterError, match="scheduler: went away before all was comp"):
+                print(crew.hands)
+        with pytest.raises(ClusterError, match="scheduler: went away before all was computed"):
+            crew.each(slow, 1.0, [1, 2])

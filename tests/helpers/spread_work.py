@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 
 def squared(common: int, item: int, threads: int) -> int:
@@ -13,4 +14,9 @@ def deadly(common: int, item: int, threads: int) -> int:
     """End the process that meets the item which all share."""
     if item == common:
         os._exit(9)
+    return item
+
+
+def slow(common: float, item: int, threads: int) -> int:
+    time.sleep(common)
     return item
