@@ -87,11 +87,15 @@ def check_inputs(
 
 def check_data(model: str | None, inputs: DataOptions, weights: StrPath | None) -> None:
     """Refuse data that no model goes with, and a model without data."""
-    from osbc_deploy.references import check_paths
-
-    if model is not None:
-        check_paths(model, weights, inputs.calibration, inputs.test)
     _check_dataset(inputs)
+    _check_together(model, inputs, weights)
+    if model is not None:
+        from osbc_deploy.references import check_paths
+
+        check_paths(model, weights, inputs.calibration, inputs.test)
+
+
+def _check_together(model: str | None, inputs: DataOptions, weights: StrPath | None) -> None:
     if model is None:
         for name, value in (
             ("--weights", weights),

@@ -159,7 +159,9 @@ def test_the_commands_of_the_pages_run(
     """All of docs/netx.md, in its order, in one folder."""
     rng = np.random.default_rng(0)
     lava_dl_file(tmp_path / "network.net", rng)
-    np.savez(tmp_path / "samples.npz", spikes=(rng.random((12, 20, 12)) < 0.3).astype(np.uint8))
+    spikes = (rng.random((12, 20, 12)) < 0.3).astype(np.uint8)
+    for name in ("calibration", "samples"):
+        np.savez(tmp_path / f"{name}.npz", spikes=spikes)
     asked = [
         *commands("docs/netx.md", "map network.net"),
         *commands("docs/netx.md", "export out"),

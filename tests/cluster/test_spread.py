@@ -78,7 +78,8 @@ def test_a_deployment_is_the_same_on_four_workers_one_of_which_goes_away(
     assert leaver.left
     assert bytes_of(spread) == bytes_of(alone)
     messages = [d.message for d in spread.deviations if d.subject == "workers"]
-    assert messages == ["worked on by 4 other process(es)"]
+    # As many as there were when it was asked: the fourth may be gone by then.
+    assert messages in [[f"worked on by {n} other process(es)"] for n in (3, 4)]
 
 
 def test_a_state_dict_is_the_same_with_workers_and_on_a_device(four: LocalCluster) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import float_networks as nets
-from osbc_deploy.compress import CompressionOptions, calibration, compress
+from osbc_deploy.compress import CompressionOptions, activity, compress
 from osbc_deploy.compress.pace import measured_pace
 from osbc_deploy.errors import UsageError
 from osbc_deploy.model.graph import Dense, Network, Population, Projection
@@ -50,7 +50,7 @@ def never(*args: Any, **kwargs: Any) -> None:
 def test_a_fan_in_of_fifty_thousand_is_refused_before_any_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(calibration, "simulate", never)
+    monkeypatch.setattr(activity, "simulate", never)
     x = np.ones((40, 6, 20), np.uint8)
     options = CompressionOptions(solver_memory=200_000_000)
     with pytest.raises(UsageError) as refused:

@@ -149,7 +149,8 @@ def test_sew_blocks_are_compressed_and_fire_on_the_chip_as_they_should(connect: 
     done = deploy(model, x, target="loihi2", sparsity=0.3, bits=6, tune=False, backend_samples=0)
     names = [p.name for p in done.network.populations]
     before = simulate(done.compressed.network, x, record=names)
-    after = run(done.lowered.network, x, record=[p.name for p in done.lowered.network.populations])
+    whole = done.lowered.whole or done.lowered.network
+    after = run(whole, x, record=[p.name for p in whole.populations])
     assert any("relay" in d.message for d in done.deviations)
     for name in names:
         assert 0.01 < before.rates[name] < 0.9

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from osbc_deploy.chip.target import load_target
+from osbc_deploy.chip.unpruned import footprint
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.firmware.work import StepCost
 from osbc_deploy.provenance import sealed
@@ -73,8 +74,10 @@ def test_a_processor_has_energy_where_its_file_states_that_of_an_instruction(
         'instruction = { value = 150.0, unit = "pJ", grade = "derived", source = "part" }\n'
     )
     cost = StepCost(1000.0, 2000.0, 9000.0, 4, DEPLOYED.provenance["steps"])
+    target = load_target(path)
+    took = footprint(DEPLOYED.mapping, target)
     report, text = shown(
-        replace(DEPLOYED, target=load_target(path), steps=cost, placement=None), details=True
+        replace(DEPLOYED, target=target, unpruned=took, steps=cost, placement=None), details=True
     )
     energy = report["operations"]["energy"]
     assert energy["picojoules"] == 150.0 * 1000.0 * DEPLOYED.provenance["steps"]
