@@ -24,6 +24,7 @@ from osbc_deploy.cli.main import cli
 from osbc_deploy.errors import OsbcError
 from osbc_deploy.provenance import sealed
 from osbc_deploy.report.check.budget import Budget, check_report
+from osbc_deploy.report.deployment.page import report_page
 from osbc_deploy.report.difference import difference
 from osbc_deploy.report.measures import layer_measures
 from osbc_deploy.report.read import read_report
@@ -344,6 +345,22 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def test_layers_that_share_a_core_are_one_cell_and_stacked(report: dict[str, Any]) -> None:
+    shared = copy.deepcopy(report)
+    shared["placement"] = None
+    shared["memory"]["cores_available"] = 1
+    for core in shared["cores"]:
+        ram = {"used": 40, "max": 100}
+        core |= {"core": 0, "resources": {"flash": {"used": 1, "max": 100}, "ram": ram}}
+        core |= {"limiting": "ram", "limiting_share": 0.4}
+    text = report_page(shared)
+    used = 40 * len(report["cores"])
+    assert text.count('class="over"') == 1
+    assert 'class="free"' not in text
+    assert f"{used} of 100 B ({used}%)" in text
+    assert "core 0 · flash" in text
 
 
 def test_the_page_is_self_contained_and_escapes_what_it_shows(

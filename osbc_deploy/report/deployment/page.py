@@ -8,8 +8,8 @@ from typing import Any
 
 from osbc_deploy.intervals import wilson
 from osbc_deploy.plain_text import html_page
-from osbc_deploy.report.deployment.operations import step_lines
-from osbc_deploy.report.deployment.terminal import resource_label, sides
+from osbc_deploy.report.deployment.operations import instruction_lines, step_lines
+from osbc_deploy.report.deployment.terminal import pruning_lines, resource_label, sides
 from osbc_deploy.report.figures import SERIES, axes, drawn, style
 from osbc_deploy.report.measures import layer_measures, total_loss
 
@@ -35,7 +35,11 @@ def report_page(report: Report) -> str:
         pools=_pools(report),
         curves=_curves(report),
         interval=_interval(report["accuracy"]),
-        step=step_lines(report["operations"], details=True),
+        said=[
+            *pruning_lines(report),
+            *instruction_lines(report["operations"]),
+            *step_lines(report["operations"], details=True),
+        ],
     )
 
 
@@ -53,24 +57,23 @@ def _core_map(report: Report) -> list[dict[str, Any]]:
     Cores without a place, or on a mesh too large to draw, are listed in order, the free cores of
     the chip after them.
     """
-    placement = report["placement"]
-    chips = sorted({core["place"][0] for core in report["cores"]} if placement else ())
+    placement, cores = report["placement"], _shared_cores(report)
+    chips = sorted({core["place"][0] for core in cores} if placement else ())
     if placement is None or len(chips) * math.prod(placement["mesh"]) > _MOST_PLACES:
-        count = max(report["memory"]["cores_available"], len(report["cores"]))
-        count = min(count, 2 * len(report["cores"]) + _COLUMNS)
+        count = max(report["memory"]["cores_available"], len(cores))
+        count = min(count, 2 * len(cores) + _COLUMNS)
         places = [(0, k % _COLUMNS, k // _COLUMNS) for k in range(count)]
-        where = dict(zip(places, report["cores"], strict=False))
+        where = dict(zip(places, cores, strict=False))
     else:
         width, height = placement["mesh"]
         places = [(chip, x, y) for chip in chips for y in range(height) for x in range(width)]
-        where = {tuple(core["place"]): core for core in report["cores"]}
+        where = {tuple(core["place"]): core for core in cores}
     found: dict[int, list[dict[str, Any]]] = {}
     for chip, x, y in places:
         core = where.get((chip, x, y))
         share = core["limiting_share"] if core else 0.0
         label = (
-            f"core {core['core']}: {core['layer']}[{core['slice']}], "
-            f"{resource_label(core['limiting'])} {share:.0%}"
+            f"core {core['core']}: {core['layers']}, {resource_label(core['limiting'])} {share:.0%}"
             if core
             else "free"
         )
@@ -89,39 +92,90 @@ def _core_map(report: Report) -> list[dict[str, Any]]:
     ]
 
 
+def _by_core(report: Report) -> list[list[dict[str, Any]]]:
+    """Return what lies on each core."""
+    held: dict[int, list[dict[str, Any]]] = {}
+    for core in report["cores"]:
+        held.setdefault(core["core"], []).append(core)
+    return list(held.values())
+
+
+def _shared_cores(report: Report) -> list[dict[str, Any]]:
+    """Return every core once, with its layers and what they fill most together."""
+    found = []
+    for parts in _by_core(report):
+        shares = {
+            name: sum(part["resources"][name]["used"] for part in parts) / resource["max"]
+            for name, resource in parts[0]["resources"].items()
+        }
+        limiting = max(shares, key=lambda name: shares[name])
+        layers = " + ".join(f"{part['layer']}[{part['slice']}]" for part in parts)
+        together = {"limiting": limiting, "limiting_share": shares[limiting], "layers": layers}
+        found.append(parts[0] | together)
+    return found
+
+
 def _pools(report: Report) -> list[dict[str, Any]]:
-    """Return, for every core, the stacked use of its pool, or of what limits it most."""
+    """Return, for every core, the stacked use of its pool, or of what limits it most.
+
+    Where layers share the core, each resource is a bar, stacked by layer.
+    """
+    if len({core["core"] for core in report["cores"]}) < len(report["cores"]):
+        return [bar for parts in _by_core(report) for bar in _shared_pools(parts)]
     bars = []
     for core in report["cores"]:
         resources = core["resources"]
         whole = "total" if "total" in resources else core["limiting"]
         names = [n for n in resources if n != whole] if whole == "total" else [whole]
-        limit = resources[whole]["max"]
-        bars.append(
-            {
-                "label": f"core {core['core']} · layer {core['layer']}",
-                "total": resources[whole]["used"],
-                "limit": limit,
-                "unit": "words" if whole == "total" else resource_label(whole),
-                "fullest": f"{resource_label(core['limiting'])} {core['limiting_share']:.0%}",
-                "stack": _stack(
-                    [resources[name]["used"] for name in names],
-                    limit,
-                    [resource_label(name) for name in names],
-                ),
-            }
-        )
+        label = f"core {core['core']} · layer {core['layer']}"
+        share = f"{core['limiting_share']:.0%}"
+        fullest = f"; fullest: {resource_label(core['limiting'])} {share}"
+        pieces = [(resource_label(name), resources[name]["used"]) for name in names]
+        used, most = resources[whole]["used"], resources[whole]["max"]
+        bars.append(_pool(label, pieces, used, most, _UNITS.get(whole, resource_label(whole))))
+        bars[-1]["fullest"] = fullest if whole == "total" else f" ({share})"
     return bars
+
+
+_UNITS = {
+    "total": "words",
+    "flash": "B",
+    "ram": "B",
+    **{name: f"{name} entries" for name in ("kernel", "neuron", "bias")},
+}
+"""Units of resources that are not counted in what they are called."""
+
+
+def _shared_pools(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the use of every resource of a core, stacked by layer."""
+    bars = []
+    for name, resource in parts[0]["resources"].items():
+        pieces = [(f"layer {p['layer']}", p["resources"][name]["used"]) for p in parts]
+        used, most = sum(value for _, value in pieces), resource["max"]
+        label, unit = resource_label(name), _UNITS.get(name, "")
+        bars.append(_pool(f"core {parts[0]['core']} · {label}", pieces, used, most, unit))
+        bars[-1]["fullest"] = f" ({used / most:.0%})"
+    return bars
+
+
+def _pool(
+    label: str, pieces: Sequence[tuple[str, int]], used: int, limit: int, unit: str
+) -> dict[str, Any]:
+    names, values = zip(*pieces, strict=True)
+    stack = _stack(values, limit, names)
+    return {"label": label, "total": used, "limit": limit, "unit": unit, "stack": stack}
 
 
 def _layers(report: Report) -> list[dict[str, Any]]:
     """Return the measures of every layer with its synapse bits stacked."""
     measures = layer_measures(report)
-    most = max(sum(m.get(part, 0) for part in _PARTS) for m in measures.values())
+    bits = {name: sum(m.get(part, 0) for part in _PARTS) for name, m in measures.items()}
+    most = max(bits.values())
     return [
         {
             "name": name,
             **measure,
+            "synapse_bytes": -(-bits[name] // 8),
             "stack": _stack([measure.get(part, 0) for part in _PARTS], most, _PARTS),
             "population": population,
         }
@@ -134,7 +188,9 @@ def _stack(values: Sequence[int], limit: int, names: Sequence[str]) -> list[dict
     pieces, start = [], 0.0
     for number, (value, name) in enumerate(zip(values, names, strict=True)):
         width = 100.0 * value / limit if limit else 0.0
-        pieces.append({"x": start, "width": width, "value": value, "name": name, "kind": number})
+        pieces.append(
+            {"x": start, "width": width, "value": value, "name": name, "kind": number % 8}
+        )
         start += width
     return pieces
 
