@@ -113,22 +113,28 @@ TARGET = """
     axon_mem = { value = 400, unit = "words", grade = "assumed", source = "brief" }
 """
 
+SHARED = 'layers_share = { value = true, unit = "", grade = "assumed", source = "brief" }'
+
 
 @pytest.fixture(scope="module")
 def call(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a function that fits a small network to a chip of small cores."""
     target = tmp_path_factory.mktemp("target") / "small.toml"
     target.write_text(textwrap.dedent(TARGET))
+    shared = target.with_name("shared.toml")
+    shared.write_text(textwrap.dedent(TARGET).replace("[memory]\n", f"[memory]\n{SHARED}\n", 1))
     spikes = (np.random.default_rng(0).random((40, 8, 60)) < 0.15).astype(np.uint8)
 
     @functools.cache
-    def run(*, labels: bool = True, bits: tuple[int, ...] = BITS, **options: Any) -> FitResult:
+    def run(
+        *, labels: bool = True, bits: tuple[int, ...] = BITS, share: bool = False, **options: Any
+    ) -> FitResult:
         limits = ("cores", "memory", "accuracy_drop")
         budget = FitBudget(**{k: options.pop(k) for k in limits if k in options})
         return fit(
             model(),
             (spikes, np.arange(40) % 4) if labels else spikes,
-            target=str(target),
+            target=str(shared if share else target),
             backend="engine",
             backend_samples=1,
             budget=budget,
@@ -155,6 +161,15 @@ def test_the_built_network_is_what_was_predicted(call: Any) -> None:
         assert built.relative_loss["total"] == choice.loss
         share = 1.0 - built.kept / built.codes.size
         assert share == pytest.approx(choice.sparsity, abs=1.0 / built.codes.size)
+
+
+def test_layers_that_share_cores_fit_fewer_than_there_are(call: Any) -> None:
+    """Three layers on one core: refused where each needs its own (see below)."""
+    done = call(share=True, cores=1)
+    assert done.as_predicted
+    assert done.plan.cores == done.deployment.mapping.cores_used == 1
+    assert done.deployment.fits
+    assert done.plan.loss > call(share=True).plan.loss
 
 
 def test_the_winner_is_tuned_within_the_budget(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
