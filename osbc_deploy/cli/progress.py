@@ -95,7 +95,10 @@ class Bars:
     def advance(self, steps: int = 1) -> None:
         """Report `steps` more steps."""
         if self._task is not None:
-            self._bars.advance(self._task, steps)
+            task = self._bars.tasks[self._task]
+            # Variants of a layer go through the samples again.
+            left = steps if task.total is None else min(steps, task.total - task.completed)
+            self._bars.advance(self._task, left)
 
     def finish(self) -> None:
         """End the task; its bar stays."""
