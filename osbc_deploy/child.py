@@ -7,24 +7,27 @@ writes network and samples to a folder, starts the worker and reads what came ou
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.backends import Backend, BackendRun
+from osbc_deploy.backends import Availability, Backend, BackendRun
 from osbc_deploy.errors import BackendError
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import read_network, write_network
 from osbc_deploy.progress import Progress, task
 
-__all__ = ["PREFIX", "answer", "check_ready", "environment", "simulated"]
+__all__ = ["PREFIX", "SimulatorBackend", "answer", "check_ready", "environment"]
 
 PREFIX = "osbc-{}-"
 """Of the folders, with the backend's name."""
@@ -46,42 +49,77 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
-def simulated(
-    backend: Backend,
-    command: Sequence[str],
-    network: FixedPointNetwork,
-    spikes: IntArray,
-    *,
-    time_limit: float,
-    progress: Progress,
-    states: Collection[str] = (),
-) -> BackendRun:
-    """Run samples in a worker that :func:`answer` is the other side of.
+@dataclass(frozen=True)
+class SimulatorBackend:
+    """A backend whose simulator runs in a worker that :func:`answer` is the other side of.
 
-    Raises
-    ------
-    BackendError
-        When the simulator is missing, fails, or takes longer than `time_limit` seconds.
+    Attributes
+    ----------
+    name, summary, arithmetics
+        See :class:`osbc_deploy.backends.Backend`.
+    needed : dict of str
+        Packages by the modules they bring, the simulator's own first.
+    remedy : str
+        How to install them.
+    command : tuple of str
+        Starts the worker, but for the folder.
     """
-    check_ready(backend)
-    with (
-        tempfile.TemporaryDirectory(prefix=PREFIX.format(backend.name)) as name,
-        task(progress, backend.name, len(spikes)),
-    ):
-        folder = Path(name)
-        write_network(network, folder)
-        np.savez(folder / _INPUT, spikes=spikes)
-        _work(backend.name, [*command, name], folder / _LOG, time_limit)
-        progress.advance(len(spikes))
-        with np.load(folder / _ANSWER, allow_pickle=False) as archive:
-            found = dict(archive)
-    asked = [(i, p.name) for i, p in enumerate(network.populations) if p.name in states]
-    return BackendRun(
-        spikes={p.name: found[f"s{i}"] for i, p in enumerate(network.populations)},
-        output=found[f"s{len(network.populations) - 1}"].astype(np.int32),
-        u={name: found[f"u{i}"] for i, name in asked if f"u{i}" in found},
-        v={name: found[f"v{i}"] for i, name in asked if f"v{i}" in found},
-    )
+
+    name: str
+    summary: str
+    arithmetics: tuple[str, ...]
+    needed: Mapping[str, str]
+    remedy: str
+    command: tuple[str, ...]
+
+    def availability(self) -> Availability:
+        """Tell whether the simulator and what it imports are installed."""
+        missing = [
+            p for module, p in self.needed.items() if importlib.util.find_spec(module) is None
+        ]
+        if missing:
+            return Availability(False, f"not installed: {', '.join(missing)}", self.remedy)
+        package = next(iter(self.needed.values()))
+        try:
+            return Availability(True, f"{package} {version(package)}")
+        except PackageNotFoundError:
+            return Availability(True, package)
+
+    def run(
+        self,
+        network: FixedPointNetwork,
+        spikes: IntArray,
+        *,
+        time_limit: float,
+        progress: Progress,
+        states: Collection[str] = (),
+    ) -> BackendRun:
+        """Run samples; see :class:`osbc_deploy.backends.Backend`.
+
+        Raises
+        ------
+        BackendError
+            When the simulator is missing, fails, or takes longer than `time_limit` seconds.
+        """
+        check_ready(self)
+        with (
+            tempfile.TemporaryDirectory(prefix=PREFIX.format(self.name)) as name,
+            task(progress, self.name, len(spikes)),
+        ):
+            folder = Path(name)
+            write_network(network, folder)
+            np.savez(folder / _INPUT, spikes=spikes)
+            _work(self.name, [*self.command, name], folder / _LOG, time_limit)
+            progress.advance(len(spikes))
+            with np.load(folder / _ANSWER, allow_pickle=False) as archive:
+                found = dict(archive)
+        asked = [(i, p.name) for i, p in enumerate(network.populations) if p.name in states]
+        return BackendRun(
+            spikes={p.name: found[f"s{i}"] for i, p in enumerate(network.populations)},
+            output=found[f"s{len(network.populations) - 1}"].astype(np.int32),
+            u={name: found[f"u{i}"] for i, name in asked if f"u{i}" in found},
+            v={name: found[f"v{i}"] for i, name in asked if f"v{i}" in found},
+        )
 
 
 def _work(name: str, command: Sequence[str], log: Path, time_limit: float) -> None:

@@ -4,6 +4,6 @@ It runs in a child process (see :mod:`osbc_backend_sinabs.worker`) and takes sin
 the chip's driver, which sinabs asks for, is not needed.
 """
 
-from osbc_backend_sinabs.backend import BACKEND, SinabsBackend
+from osbc_backend_sinabs.backend import BACKEND
 
-__all__ = ["BACKEND", "SinabsBackend"]
+__all__ = ["BACKEND"]

@@ -4,6 +4,6 @@ The simulator runs in a child process (see :mod:`osbc_backend_xylo.worker`): it 
 to Python's objects, and a mistake in it must not end the program.
 """
 
-from osbc_backend_xylo.backend import BACKEND, XyloBackend
+from osbc_backend_xylo.backend import BACKEND
 
-__all__ = ["BACKEND", "XyloBackend"]
+__all__ = ["BACKEND"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -190,6 +191,14 @@ class Mapping:
     def fits(self) -> bool:
         """Whether every limit is kept."""
         return not self.excesses()
+
+    @property
+    def used(self) -> dict[str, int]:
+        """What all slices take together of every resource."""
+        total: Counter[str] = Counter()
+        for core in self.cores:
+            total.update(core.usage.used)
+        return dict(total)
 
     @property
     def words(self) -> int:

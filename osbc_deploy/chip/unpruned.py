@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field, replace
 
@@ -38,12 +37,9 @@ class Footprint:
 
 def footprint(mapping: Mapping, target: Target) -> Footprint:
     """Return what a mapped network takes."""
-    used: Counter[str] = Counter()
-    if target.memory.arrangement == "together":
-        for core in mapping.cores:
-            used.update(core.usage.used)
+    used = mapping.used if target.memory.arrangement == "together" else {}
     neurons = sum(core.neurons for core in mapping.cores)
-    return Footprint(mapping.bytes, mapping.cores_used, neurons, dict(used))
+    return Footprint(mapping.bytes, mapping.cores_used, neurons, used)
 
 
 def unpruned(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -138,20 +137,13 @@ def cost_beside(network: Network, target: Target, times: Timing) -> Cost:
         return Cost(cores=int(shared), limits=limits)
     if misfits := mapping.misfits():
         raise FitError(f"gates: {misfits[0]}. Make the populations they hear smaller.")
-    used = _used(mapping) if shared else {}
+    used = mapping.used if shared else {}
     return Cost(mapping.cores_used, mapping.words, used, _parts(mapping, target), limits)
 
 
 def _shares(target: Target) -> bool:
     """Return whether all layers lie on one core, which is then counted beside them, once."""
     return target.memory.arrangement == "together"
-
-
-def _used(mapping: Mapping) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for core in mapping.cores:
-        total.update(core.usage.used)
-    return dict(total)
 
 
 def _parts(mapping: Mapping, target: Target) -> tuple[Part, ...]:
@@ -200,7 +192,7 @@ def costed(
         projections=tuple(replace(p, pruned=None) for p in projections),
         limiting=limiting,
         fault=misfits[0] if misfits else "",
-        used=_used(mapping) if shared else {},
+        used=mapping.used if shared else {},
         parts=_parts(mapping, target),
     )
 

@@ -74,10 +74,10 @@ def test_the_backend_runs_it_in_a_process_of_its_own() -> None:
     ours = run(case.network, case.spikes, record=names)
     assert np.array_equal(theirs.output, ours.output)
     assert theirs.u.keys() == theirs.v.keys() == {names[0]}
-    broken = type("Broken", (type(BACKEND),), {"command": ("/bin/sh", "-c", "echo why; exit 3")})()
+    broken = replace(BACKEND, command=("/bin/sh", "-c", "echo why; exit 3"))
     with pytest.raises(BackendError, match=r"failed with code 3 \(why\)"):
         run_backend(broken, case.network, case.spikes, time_limit=60)
-    slow = type("Slow", (type(BACKEND),), {"command": ("/bin/sh", "-c", "sleep 60")})()
+    slow = replace(BACKEND, command=("/bin/sh", "-c", "sleep 60"))
     with pytest.raises(BackendError, match=r"not done after 0\.1 s"):
         run_backend(slow, case.network, case.spikes, time_limit=0.1)
 
