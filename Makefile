@@ -40,7 +40,7 @@ fleet: $(READY)
 	$(BIN)/python examples/fleet/run.py -o fleet
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -66,7 +66,7 @@ conformance: $(READY)
 	$(BIN)/python benchmarks/conformance.py
 
 coverage: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=html
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-report=html
 
 dist: $(READY)
 	.ci/distributions $(BIN)/python

@@ -28,6 +28,9 @@ _MOST_ROWS = 256
 WORTH = 2e9
 """Multiplications that are worth sending their matrices to another process: about a second."""
 
+_INLINE = 3e6
+"""Multiplications that are done before threads would have started: some milliseconds."""
+
 _SHARES = 4
 """Parts of the rows for each worker: some rows take longer."""
 
@@ -77,7 +80,8 @@ class Workspace:
         rows : int
         row_bytes : int
         cost : float
-            Multiplications of all rows; unless it says so, they are not worth sending.
+            Multiplications of all rows; unless it says so, they are not worth sending. Where they
+            are few, and no number of threads is asked for, they are done by this one.
         """
         if crew := self.crew_for(cost, rows):
             shares = Part.cut(rows, _SHARES * crew.hands, "rows")
@@ -85,6 +89,8 @@ class Workspace:
             return [r for share in crew.each(_share, common, shares) for r in share]
         threads = max(1, min(self.threads or cores(), self.memory // max(1, row_bytes)))
         size = max(1, min(_MOST_ROWS, rows // (_PARTS * threads)))
+        if not self.threads and 0.0 < cost < _INLINE:
+            threads, size = 1, _MOST_ROWS
         parts = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
         parts = parts or [slice(0, 0)]
 

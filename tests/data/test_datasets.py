@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 
 import peak
+from command import osbc
 from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.main import main
 from osbc_deploy.data.datasets import CIFAR10_CLASSES, DATASETS, DatasetRequest, load_dataset
@@ -461,37 +461,26 @@ MODEL = """
 
 
 @needs_tonic
-def test_a_network_deploys_on_nmnist_by_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_network_deploys_on_nmnist_by_command_line(tmp_path: Path) -> None:
     (tmp_path / "mymodel.py").write_text(textwrap.dedent(MODEL))
     written = write_nmnist(tmp_path / "data", train=2, test=1)
     model = [f"{tmp_path / 'mymodel.py'}:net", "--target", "loihi2-sim", "--backend", "engine"]
     data = ["--dataset", "nmnist", "--data-root", str(tmp_path / "data"), "--steps", "10"]
-    asked = [*model, *data, "--samples-per-class", "2", "--sparsity", "0.5", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "osbc_deploy", *asked],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1800,
-    )
+    asked = [*model, *data, "--samples-per-class", "2", "--sparsity", "0.5", "--no-tune", "--json"]
+    done = osbc(*asked)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["accuracy"]["data"] == "nmnist/test"
     assert report["accuracy"]["samples"] == 10
     assert report["accuracy"]["float"] == report["accuracy"]["fixed_point"] == 1.0
-    with pytest.raises(SystemExit) as caught:
-        main([*asked, "--data-root", str(tmp_path), "--backend", "nope"])
-    assert "nope" in capsys.readouterr().err  # before anything is read: the folder is wrong, too
+    # Before anything is read: the folder is wrong, too.
+    assert "nope" in osbc(*asked, "--data-root", tmp_path, "--backend", "nope").stderr
     broken = Path(next(iter(written)))
     broken.write_bytes(b"abc")
-    with pytest.raises(SystemExit) as caught:
-        main(asked)
-    assert caught.value.code == ArtefactError.exit_code
-    said = capsys.readouterr().err
-    assert f"{broken}: ends within an event" in said
-    assert "Traceback" not in said
+    done = osbc(*asked)
+    assert done.returncode == ArtefactError.exit_code
+    assert f"{broken}: ends within an event" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import functools
 import itertools
 import re
 import textwrap
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,32 @@ from osbc_deploy.bundled.models import weights_path
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import FitError, UsageError
 from osbc_deploy.fitting import Candidate, FitBudget, FitResult, Plan, fit
+from osbc_deploy.fitting import candidates as grid
 from osbc_deploy.fitting.candidates import BITS, SPARSITIES, costed
 from osbc_deploy.fitting.search import front_over, pareto_plans
 from osbc_deploy.formats.folder import network_digest
 from osbc_deploy.formats.nir.write import write_nir
 from osbc_deploy.model.graph import Network
 from osbc_deploy.report.fitting.plot import front_svg
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _searched_once() -> Iterator[None]:
+    """Compress and count a layer once, however many budgets it is then searched for."""
+    known: dict[tuple[Any, ...], list[Candidate]] = {}
+
+    def once(problem: Any, apart: Any, population: Any, target: Any, *rest: Any, **how: Any) -> Any:
+        key = (
+            apart.network.fingerprint(), population.name, problem.whole, repr(target),
+            grid._RANKING_WORK, repr(how.get("sparsities")), repr(how.get("bits")),
+        )  # fmt: skip
+        if key not in known:
+            known[key] = grid.layer_candidates(problem, apart, population, target, *rest, **how)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("osbc_deploy.fitting.level.layer_candidates", once)
+        yield
 
 
 def candidate(cores: int, words: int, loss: float, fault: str = "") -> Candidate:

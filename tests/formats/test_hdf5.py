@@ -88,7 +88,7 @@ def deep(node: Any) -> None:
 
 def crowded(node: Any) -> None:
     node["x"] = 1
-    for number in range(40_000):
+    for number in range(12_000):
         node[f"{number}"] = node["x"]
 
 
@@ -134,7 +134,6 @@ def test_bombs_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
         nir_file(of("itself.nir"), holds_itself): "a group that is also somewhere else",
         nir_file(of("branches.nir"), branches): "a group that is also somewhere else",
         nir_file(of("deep.nir"), deep): "more than 32 groups deep",
-        nir_file(of("crowded.nir"), crowded): "needs",
         nir_file(of("virtual.nir"), virtual): "is stored in another file",
         nir_file(of("reference.nir"), reference): "does not hold text",
         nir_file(of("soft.nir"), lambda n: n.__setitem__("a", h5py.SoftLink("/node"))): "is a link",
@@ -144,6 +143,9 @@ def test_bombs_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
     }
     assert max(path.stat().st_size for path in bombs) < 6 * MIB
     peak.assert_refused(READ, "read(path)", bombs)
+    # HDF5 takes long for many members, so what may be taken is less.
+    many = {nir_file(of("crowded.nir"), crowded): "crowded.nir: needs"}
+    peak.assert_refused(READ, "read(path)", many, 16 * MIB)
 
 
 def test_what_fits_takes_no_more_than_the_limit(tmp_path: Path) -> None:
