@@ -12,8 +12,9 @@ compared with it:
     V &\leftarrow \max(V, -2^{15})
 
 A neuron fires as often as its threshold fits into the potential, so the potential ends below it and
-only its lower end is bounded. Where a layer returns to zero, V is 0 after any spike. All layers take part in a step, one after the other. The cores add up
-the spikes of a pooling's window before they send them, which repeated weights do as well.
+only its lower end is bounded. In a layer that returns to zero, V is 0 after spikes instead. All
+layers take part in a step, one after the other. The cores add up the spikes of a pooling's window
+before they send them, which repeated weights do as well.
 """
 
 from __future__ import annotations
