@@ -62,10 +62,13 @@ def check_input(given: InputFormat) -> None:
 def _odd_neurons(population: Population) -> Iterator[str]:
     name, neuron = population.name, population.neuron
     if neuron.exact:
-        yield f"{name}: gates (max pooling, masks), which these cores do not have"
+        yield f"{name}: gates (max pooling, masks), which these cores do not have; use AvgPool2d"
         return
     if not neuron.spiking:
-        yield f"{name}: a readout that never fires; all neurons of this chip do"
+        yield (
+            f"{name}: a readout that never fires; all neurons of this chip do, so let the last "
+            "layer be spiking ones, and count their spikes"
+        )
         return
     linear = neuron.dynamics()
     if linear.decay_u is not None:
