@@ -78,8 +78,8 @@ def _odd_neurons(population: Population) -> Iterator[str]:
     kind = neuron.reset_rule().kind
     if kind not in ("subtract", "zero"):
         yield (
-            f"{name}: a spike leaves the potential; this chip takes the threshold away, or "
-            "returns to its reset value"
+            f"{name}: a spike leaves the potential; this chip takes the threshold away, or sets "
+            "it to v_reset"
         )
     # What a spike returns to is the chip's 0.
     zero = neuron.parameters.get("v_reset", np.zeros(())) if kind == "zero" else np.zeros(())
