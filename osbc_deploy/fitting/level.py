@@ -107,11 +107,13 @@ class Level:
             )
         ]
         self._candidates = {layer.name: [] for layer in self._layers}
-        self._add(dict.fromkeys(self._candidates, (SPARSITIES, BITS)))
+        self._add(dict.fromkeys(self._candidates, (SPARSITIES, sorted(set(self.bits)))))
         plans, plan = self._best()
         # Each look at accuracy takes simulations.
         for _ in range(_ROUNDS if self.accuracy is None else 1):
-            finer = {k.name: k.finer(self._candidates[k.name], plan) for k in self._layers}
+            finer = {
+                k.name: k.finer(self._candidates[k.name], plan, self.bits) for k in self._layers
+            }
             self._add(finer)
             plans, plan = self._best()
         return plans, plan
@@ -145,7 +147,16 @@ class Level:
         ]
         if not plans:
             raise FitError(_no_plan(allowed, self.job.chip))
-        feasible = _within(plans, self._candidates, self.budget, self.job.chip)
+        try:
+            feasible = _within(plans, self._candidates, self.budget, self.job.chip)
+        except FitError:
+            # What is advised may be a width that was not allowed, so not looked at.
+            tried = {c.bits for found in self._candidates.values() for c in found}
+            others = [bits for bits in BITS if bits not in tried]
+            if not others:
+                raise
+            self._add(dict.fromkeys(self._candidates, (SPARSITIES, others)))
+            return self._best()
         feasible = quick_enough(
             feasible,
             self.budget.instructions,
@@ -188,13 +199,15 @@ class _Layer:
     def name(self) -> str:
         return self.problem.afferents[0].name
 
-    def finer(self, tried: Sequence[Candidate], plan: Plan) -> tuple[list[float], list[int]]:
+    def finer(
+        self, tried: Sequence[Candidate], plan: Plan, allowed: Sequence[int]
+    ) -> tuple[list[float], list[int]]:
         """Return sparsities around that of a plan, and the widths next to its own."""
         chosen = plan.choices[self.name]
         widths = sorted(BITS)
         place = widths.index(chosen.bits)
         grid = finer_sparsities(self.problem, [c.sparsity for c in tried], chosen.sparsity)
-        return grid, widths[max(0, place - 1) : place + 2]
+        return grid, [b for b in widths[max(0, place - 1) : place + 2] if b in allowed]
 
 
 def limits_of(budget: FitBudget, chip: Target) -> Limits:

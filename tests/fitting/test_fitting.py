@@ -384,7 +384,7 @@ def test_half_the_cores_of_the_bundled_network_are_enough() -> None:
         "max_removed": 0.0,
     }
     name = "osbc_deploy.bundled.models:digits_conv"
-    done = fit(name, data[0], budget=FitBudget(cores=5), **options)
+    done = fit(name, data[0], budget=FitBudget(cores=5), bits=(4, 8), **options)
     whole = max(done.front, key=lambda plan: plan.cores)
     assert all(c.sparsity == 0.0 and c.bits == 8 for c in whole.choices.values())
     assert 2 * done.plan.cores <= whole.cores
