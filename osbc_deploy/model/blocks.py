@@ -16,9 +16,17 @@ from osbc_deploy.model.graph import Network, Population
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["blocks_up_to", "channels_together", "currents_of", "heard_by", "run_block"]
+__all__ = [
+    "TOGETHER",
+    "blocks_up_to",
+    "channels_together",
+    "currents_of",
+    "first_states",
+    "heard_by",
+    "run_block",
+]
 
-_TOGETHER = 2**17
+TOGETHER = 2**17
 """Neurons, of all samples, whose currents and states are computed together: half a megabyte each in
 single precision."""
 
@@ -50,7 +58,7 @@ def channels_together(network: Network, population: Population, batch: int) -> t
         return WHOLE
     channels = population.shape[0]
     least = math.lcm(*(channels // c.groups for c in connections if c.groups > 1))
-    together = least * max(1, _TOGETHER * channels // (batch * population.size * least))
+    together = least * max(1, TOGETHER * channels // (batch * population.size * least))
     return tuple(
         slice(start, min(start + together, channels)) for start in range(0, channels, together)
     )
@@ -107,7 +115,8 @@ def run_block(
             late = lateness(network, projection)
             maps.append((source, late, currents[projection.name], feedback))
         states = [
-            _start(population, channels, batch, dtype, device) for channels in cuts[population.name]
+            first_states(population, channels, batch, dtype, device)
+            for channels in cuts[population.name]
         ]
         cells.append((population, maps, states))
     for t in range(steps):
@@ -132,7 +141,7 @@ def run_block(
     return result
 
 
-def _start(
+def first_states(
     population: Population, channels: slice, batch: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return parameters and first states (n, channels, ..) of some channels."""

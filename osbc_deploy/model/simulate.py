@@ -11,10 +11,8 @@ on those.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,9 +25,10 @@ from osbc_deploy.model.blocks import (
     heard_by,
     run_block,
 )
-from osbc_deploy.model.currents import WHOLE, in_full_precision, untransformed
+from osbc_deploy.model.currents import WHOLE, in_full_precision
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.raster import PackedSpikes, Raster, peak_of_raster
+from osbc_deploy.model.threads import by_threads
 from osbc_deploy.progress import SILENT, Progress, task
 
 if TYPE_CHECKING:
@@ -161,7 +160,7 @@ def simulate(
     fired = dict.fromkeys(kept.spiking, 0)
     batches = [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
     with in_full_precision(place), task(progress, title, n):
-        for rows, found in zip(batches, _by_threads(run, batches, hands), strict=True):
+        for rows, found in zip(batches, by_threads(run, batches, hands), strict=True):
             for name, count in found.items():
                 fired[name] += count
             progress.advance(rows.stop - rows.start)
@@ -234,22 +233,3 @@ def activity_bytes(steps: int, sizes: Sequence[int]) -> int:
     """Return what the activity of populations of these sizes takes for one sample."""
     # In single precision, and once more while it is written.
     return max(1, 4 * steps * (sum(sizes) + max(sizes)))
-
-
-def _by_threads(
-    run: Callable[[slice], dict[str, int]], batches: Sequence[slice], hands: int
-) -> Iterator[dict[str, int]]:
-    """Yield what batches come to, in their order, each computed by one thread."""
-    import torch
-
-    if hands == 1:
-        yield from map(run, batches)
-        return
-    held = torch.get_num_threads()
-    one_each = partial(torch.set_num_threads, 1)
-    try:
-        # Set around all threads: it is one switch for all of them.
-        with untransformed(), ThreadPoolExecutor(hands, initializer=one_each) as pool:
-            yield from pool.map(run, batches)
-    finally:
-        torch.set_num_threads(held)

@@ -61,7 +61,7 @@ def test_exact_runs_hang_neither_on_channels_nor_on_threads(
 
     # The framework's own order of operations, all channels at once: here no spike hangs on it.
     wanted = simulate(net, spikes, record=names, states=names)
-    monkeypatch.setattr(blocks, "_TOGETHER", together)
+    monkeypatch.setattr(blocks, "TOGETHER", together)
     one, two = run(1), run(2)
     for name in names:
         assert np.array_equal(one.spikes[name], wanted.spikes[name])
