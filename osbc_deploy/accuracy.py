@@ -202,12 +202,11 @@ def doubts(
             f"labels: {accuracy.data} holds {seen} of the {outputs} classes that the network's "
             "outputs stand for; accuracy says nothing of the others"
         )
-    # SciPy's distributions take a second to import; most commands need none.
-    from scipy.stats import binomtest
+    from scipy.special import bdtrc  # as scipy.stats, which takes a second to import
 
     # The commonest class is never rarer than one in all classes.
     n, right = len(labels), round(accuracy.float_ * len(labels))
-    p = float(binomtest(right, n, often / n, alternative="greater").pvalue)
+    p = float(bdtrc(right - 1, n, often / n))
     if p > _LEVEL:
         yield (
             f"accuracy: the float network is not above chance: {right} of {n} right "

@@ -8,11 +8,14 @@ where it is asked for; it is in nobody else's way.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib import metadata
+from importlib.metadata import Distribution, EntryPoint, EntryPoints
 from typing import Any, Generic, TypeVar
 
 from osbc_deploy.errors import OsbcError, PluginError, UsageError, described
@@ -164,13 +167,41 @@ class Group(Generic[T]):
         return found
 
 
+def entry_points(group: str) -> EntryPoints:
+    """Return the entry points of a group, read once as long as no folder of the path changes.
+
+    Reading them opens a file of every package that is installed.
+    """
+    path = tuple((place, _changed(place)) for place in sys.path)
+    found: EntryPoints = _every(path).select(group=group)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _every(_path: tuple[tuple[str, int], ...]) -> Any:
+    return metadata.entry_points()  # of a type of its own before Python 3.12
+
+
+def _changed(place: str) -> int:
+    try:
+        return os.stat(place or ".").st_mtime_ns
+    except OSError:
+        return 0
+
+
 def registered(group: str) -> list[str]:
     """Return the names in a group of entry points, for who cannot import the group itself."""
     return sorted({entry.name for entry in entry_points(group=group)})
 
 
 def _is_ours(entry: EntryPoint) -> bool:
-    return entry.dist is not None and entry.dist.name == _PACKAGE
+    return entry.dist is not None and _name(entry.dist) == _PACKAGE
+
+
+@lru_cache(maxsize=256)
+def _name(package: Distribution) -> str:
+    """Return what a package is called, which is read from its metadata."""
+    return package.name
 
 
 def _package(entry: EntryPoint) -> str:

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, IntArray, SpikeArray, frozen
+from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, SpikeArray, frozen
 
 __all__ = [
     "SENSOR",
@@ -89,10 +89,7 @@ def digits_events(split: str, seed: int = 0) -> EventData:
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
-    images, labels = _digits()
-    index = _split(labels)[split]
-    spikes = _camera(images, seed)[index]
-    return EventData(frozen(spikes), frozen(labels[index]))
+    return _recorded(split, seed)
 
 
 def train() -> EventData:
@@ -108,6 +105,13 @@ def calibration() -> EventData:
 def test() -> EventData:
     """Return the test split (for ``package.module:factory``)."""
     return digits_events("test")
+
+
+@lru_cache(maxsize=len(SPLITS))
+def _recorded(split: str, seed: int) -> EventData:
+    images, labels = _digits()
+    index = _split(labels)[split]
+    return EventData(_events(images, index, seed), frozen(labels[index]))
 
 
 def _digits() -> tuple[FloatArray, IntArray]:
@@ -130,14 +134,10 @@ def _split(labels: IntArray) -> dict[str, IntArray]:
     return {name: rng.permutation(np.concatenate(part)) for name, part in parts.items()}
 
 
-@lru_cache(maxsize=1)
-def _events(key: bytes, count: int, seed: int) -> SpikeArray:
-    images = np.frombuffer(key, np.float64).reshape(count, 8, 8)
-    height, width = SENSOR
-    rng = np.random.default_rng(seed)
-    threshold = _THRESHOLD * (1.0 + _MISMATCH * rng.standard_normal(SENSOR))
-    shape = (count, STEPS, 2, height, width)
-    spikes = rng.random(shape, np.float32) < _NOISE
+def _events(images: FloatArray, index: IntArray, seed: int) -> SpikeArray:
+    """Return what the camera sees of some of the digits, which does not depend on the others."""
+    threshold, background = _sensor(len(images), seed)
+    images, spikes = images[index], background[index]
     path = _path()
     level = _log_intensity(images, path[0])
     for step, offset in enumerate(path[1:]):
@@ -150,8 +150,12 @@ def _events(key: bytes, count: int, seed: int) -> SpikeArray:
     return frozen(spikes, np.uint8)
 
 
-def _camera(images: FloatArray, seed: int) -> SpikeArray:
-    return _events(np.ascontiguousarray(images, np.float64).tobytes(), len(images), seed)
+@lru_cache(maxsize=1)
+def _sensor(count: int, seed: int) -> tuple[FloatArray, BoolArray]:
+    """Return the thresholds (H, W) of the pixels and their background (n, T, 2, H, W)."""
+    rng = np.random.default_rng(seed)
+    threshold = _THRESHOLD * (1.0 + _MISMATCH * rng.standard_normal(SENSOR))
+    return threshold, rng.random((count, STEPS, 2, *SENSOR), np.float32) < _NOISE
 
 
 def _path() -> FloatArray:

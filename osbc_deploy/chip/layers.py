@@ -202,6 +202,12 @@ class Layer:
         tile = values.reshape(self.shape)[tuple(slice(*r) for r in ranges)]
         return np.asarray(tile.ravel())
 
+    def different(self, values: IntArray, ranges: Ranges) -> int:
+        """Return how many different values the neurons of a slice have."""
+        found = self.neurons(values, ranges)
+        # Mostly all are alike, which shows without sorting them.
+        return 1 if (found == found[0]).all() else len(np.unique(found))
+
 
 class StoredWeights(NamedTuple):
     """The synapses of one afferent on a core.

@@ -5,28 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
+from command import osbc
 from osbc_deploy.cli.main import cli
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.folders import C_LIBRARY, DEPLOYMENT
 from osbc_deploy.formats.folder import write_network
 from osbc_deploy.testing import random_networks
 from osbc_deploy.writing import new_folder
-
-
-def osbc(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "osbc_deploy", *map(str, arguments)],
-        cwd=cwd, capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 @pytest.fixture

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import sys
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,7 @@ import nir
 import numpy as np
 import pytest
 
-from osbc_deploy.cli.main import main
+from command import osbc
 from osbc_deploy.formats.nir.read import read_nir
 from osbc_deploy.model.simulate import simulate
 
@@ -43,32 +39,10 @@ MODEL = """
 """
 
 
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def osbc(*args: Any) -> Done:
-    """Run the command line in this process: a dozen others would each import torch again."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as left,
-    ):
-        main([str(a) for a in args])
-    code = left.value.code
-    return Done(code if isinstance(code, int) else 1, out.getvalue(), err.getvalue())
-
-
 @pytest.fixture
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a NIR file, a module and data."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
     rng = np.random.default_rng(0)
     graph = nir.NIRGraph.from_list(
         nir.Affine(rng.normal(size=(20, 12)).astype("f4"), rng.normal(size=20).astype("f4")),

@@ -6,8 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from command import osbc
 from osbc_deploy.cli.main import main
 from osbc_deploy.report.verification.build import verify_json_schema
 from osbc_deploy.verification.gates import KNOWN
@@ -220,16 +219,10 @@ def test_the_bundled_network_end_to_end(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.usefixtures("user")
 def test_lava_gives_the_same_bits_by_command_line() -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "osbc_deploy", "verify", "verified_model.py:net", "--json"),
-            *("--calibration", "data.npz", "--target", "loihi2-sim", "--backend-samples", "2"),
-            *("--gate", "backend_mismatches=0"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1800,
+    done = osbc(
+        *("verify", "verified_model.py:net", "--json"),
+        *("--calibration", "data.npz", "--target", "loihi2-sim", "--backend-samples", "2"),
+        *("--gate", "backend_mismatches=0"),
     )
     assert done.returncode == 0, done.stderr
     end_to_end(json.loads(done.stdout), "lava", {"2": 24, "4": 4}, steps=10)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,49 +22,64 @@ from osbc_deploy.errors import ArtefactError, UsageError
 OPTIONS = CompressionOptions(sparsity=0.7, bits=3)
 
 JOB = """
-import sys
+import os, sys
 import float_networks as nets
 import torch
 from osbc_deploy.compress import CompressionOptions, compress
 
 torch.set_num_threads(1)
 net, x = nets.mlp(bias=True), nets.spikes(4, 60, 10, 24)
-print("ready", flush=True)
 options = CompressionOptions(sparsity=0.7, bits=3, mixed=True, allocation="global")
-compress(net, x, options, state=sys.argv[1])
-print("done", flush=True)
+for line in sys.stdin:
+    process = os.fork()
+    if not process:
+        compress(net, x, options, state=line.rstrip())
+        os._exit(0)
+    print(process, flush=True)
+    print("killed" if os.waitpid(process, 0)[1] else "done", flush=True)
 """
+"""Does the same in a process of its own for every folder that it is told; it imports once."""
 
 
-def run(state: Path, kill_after: float | None = None) -> bool:
-    """Run the job, kill it some seconds after it is ready, and say whether it came to its end."""
-    helpers = Path(nets.__file__).parent
-    env = {**os.environ, "PYTHONPATH": str(helpers)}
+@pytest.fixture
+def jobs() -> Iterator[subprocess.Popen[str]]:
+    env = {**os.environ, "PYTHONPATH": str(Path(nets.__file__).parent)}
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, "-c", JOB, str(state)], stdout=subprocess.PIPE, text=True, env=env
+        [sys.executable, "-c", JOB], stdin=pipe, stdout=pipe, text=True, env=env
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        if kill_after is not None:
-            time.sleep(kill_after)
-            process.send_signal(signal.SIGKILL)
-        return process.stdout.readline() == "done\n"
+        yield process
+
+
+def run(jobs: subprocess.Popen[str], state: Path, kill_after: float | None = None) -> bool:
+    """Run the job, kill it some seconds after its start, and say whether it came to its end."""
+    assert jobs.stdin is not None
+    assert jobs.stdout is not None
+    print(state, file=jobs.stdin, flush=True)
+    process = int(jobs.stdout.readline())
+    if kill_after is not None:
+        time.sleep(kill_after)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return jobs.stdout.readline() == "done\n"
 
 
 def layers(state: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in state.iterdir() if not p.name.startswith(".")}
 
 
-def test_killed_and_resumed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_killed_and_resumed_it_ends_with_the_same_bytes(
+    tmp_path: Path, jobs: subprocess.Popen[str]
+) -> None:
     start = time.monotonic()
-    assert run(tmp_path / "whole")
+    assert run(jobs, tmp_path / "whole")
     took = time.monotonic() - start
     wanted = layers(tmp_path / "whole")
     assert len(wanted) == 5
     chance = random.Random(1)  # noqa: S311
     for _ in range(3):
-        run(tmp_path / "killed", chance.uniform(0.0, took / 2))
-    assert run(tmp_path / "killed")
+        run(jobs, tmp_path / "killed", chance.uniform(0.0, took))
+    assert run(jobs, tmp_path / "killed")
     assert layers(tmp_path / "killed") == wanted
 
 

@@ -30,7 +30,7 @@ from osbc_deploy.fixedpoint.network import (
 from osbc_deploy.testing import Case, random_networks
 
 DOCS = Path(__file__).parents[2] / "docs"
-SANITIZE = ("-O1", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
+SANITIZE = ("-O0", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
 BODY = HEADER.size
 
 

@@ -34,7 +34,7 @@ from osbc_deploy.telemetry.record import LayerCounts, read_windows
 from osbc_deploy.testing import Case, random_networks
 from osbc_deploy.testing.backends import engine_states
 
-SANITIZE = ("-O1", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
+SANITIZE = ("-O0", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
 SOURCES = ("osbc_runtime.c", "osbc_load.c", "osbc_telemetry.c")
 HERE = Path(__file__).parent
 

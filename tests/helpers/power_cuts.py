@@ -31,7 +31,7 @@ from osbc_deploy.release.slots import Slots
 from osbc_deploy.release.storage import Geometry
 
 NEVER = 2**32 - 1
-SANITIZE = ("-O1", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
+SANITIZE = ("-O0", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
 SOURCES = Path(checks.__file__).parent / "c"
 OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 STRANGER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))

@@ -116,8 +116,8 @@ class Chunks(MemoryBase):
             "axon_in": sum(p.entries for p in parts),
             "axon_out": self._axon_out(layer, ranges),
             "synapses": words,
-            "decay_profiles": len(np.unique(layer.neurons(layer.decay_sets, ranges))),
-            "vth_profiles": len(np.unique(layer.neurons(layer.threshold_sets, ranges))),
+            "decay_profiles": layer.different(layer.decay_sets, ranges),
+            "vth_profiles": layer.different(layer.threshold_sets, ranges),
         }
         return Usage.of(used, words, neurons, parts)
 

@@ -106,7 +106,7 @@ class Records(MemoryBase):
         neurons = math.prod(stop - start for start, stop in ranges)
         parts = [_stored(a.connection, a, self, ranges) for a in layer.afferents]
         pixels = math.prod(stop - start for start, stop in ranges[1:])
-        groups = len(np.unique(layer.neurons(layer.neuron_sets, ranges)))
+        groups = layer.different(layer.neuron_sets, ranges)
         used = {
             "axon_in": sum(p.entries for p in parts),
             "neuron_groups": groups,
@@ -141,7 +141,7 @@ class Records(MemoryBase):
         return -(-(synapses * (bits + index) + self.header_bits.value) // word)
 
     def axon_words(
-        self, synapses: IntArray, bits: int, *, sparse: bool, delay_bits: int = 0
+        self, synapses: IntArray, bits: int, *, sparse: bool, delay_bits: int = 0, alike: int = 1
     ) -> tuple[int, dict[str, int]]:
         """Return words and composition of the synapse memory of axons.
 
@@ -155,15 +155,17 @@ class Records(MemoryBase):
             Whether only non-zero weights are stored.
         delay_bits : int
             Stored beside each weight.
+        alike : int
+            Axons that each of them stands for.
         """
         index = (self.sparse_record_bits if sparse else self.index_bits).value
-        words = int(self.record_words(synapses, bits + delay_bits, index).sum())
-        count = int(synapses.sum())
+        words = alike * int(self.record_words(synapses, bits + delay_bits, index).sum())
+        count = alike * int(synapses.sum())
         return words, self._parts(
             words,
             count * (bits + delay_bits),
             count * index,
-            len(synapses) * self.header_bits.value,
+            alike * len(synapses) * self.header_bits.value,
         )
 
     def conv_words(self, rows: int, channels: int, bits: int) -> tuple[int, dict[str, int]]:
@@ -207,7 +209,7 @@ def _(_dense: FixedDense, afferent: Afferent, memory: Records, ranges: Ranges) -
     """Take the cheaper encoding."""
     rows = ranges[0][1] - ranges[0][0]
     n_pre, bits, delay = afferent.pre_size, afferent.bits, afferent.delay_bits
-    dense = memory.axon_words(np.full(n_pre, rows), bits, sparse=False, delay_bits=delay)
+    dense = memory.axon_words(np.array([rows]), bits, sparse=False, delay_bits=delay, alike=n_pre)
     whole = StoredWeights("dense", dense[0], n_pre, n_pre, n_pre * rows, dense[1])
     nonzero = afferent.fan_in(ranges[0])
     nonzero = nonzero[nonzero > 0]
