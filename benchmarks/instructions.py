@@ -12,6 +12,7 @@ the two bundled ones, and five drawn ones with other sizes, one of them with del
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -120,6 +121,13 @@ def calibration() -> Iterator[tuple[FixedPointNetwork, np.ndarray]]:
                     yield network, (rng.random((4, 8, *shape)) < rates).astype(np.uint8)
     for case in random_networks(40, FORMATS, start=1000):
         yield case.network, case.spikes
+    # So small that most of a step is what it takes by itself.
+    for bits, current, own in itertools.product((2, 4, 8), (False, True), ("all", "none")):
+        number += 1
+        network = drawn(number, shape=(1, 5, 5), layers=[
+            ("conv", 3, 3, 1, bits, current, own), ("dense", 4, 1.0, bits, current, own)])  # fmt: skip
+        rates = np.array([0, 0.05, 0.2, 0.4]).reshape(4, 1, 1, 1, 1)
+        yield network, (rng.random((4, 8, 1, 5, 5)) < rates).astype(np.uint8)
 
 
 RARE = ("number", "listed_spike", "late", "settled")
