@@ -205,7 +205,8 @@ def _ways(network: Network, found: Mapping[str, Worth], share: float, fits: Fits
     """Return the different ways to remove a share of the neurons: those that fit, if any do."""
     every = {p.name: np.ones(p.shape[0], bool) for p in network.populations}
     ways = [{**every, **units} for units in shares(found, share)]
-    different = list({tuple(m.tobytes() for m in units.values()): units for units in ways}.values())
+    by_bytes = {tuple(m.tobytes() for m in units.values()): units for units in ways}
+    different: list[Units] = list(by_bytes.values())
     return [units for units in different if fits(_sizes(network, units))] or different
 
 

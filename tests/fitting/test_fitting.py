@@ -231,7 +231,7 @@ def test_gates_and_relays_are_counted(network: Network, cores: int, tmp_path: Pa
             budget=FitBudget(**limits),
         )
 
-    done = fitted(max_removed=0.6)
+    done = fitted()
     assert [p.name for p in done.deployment.lowered.network.populations if "relay" in p.name]
     assert done.as_predicted
     assert done.plan.cores == cores

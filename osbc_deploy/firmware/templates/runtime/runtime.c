@@ -618,17 +618,6 @@ INLINE uint32_t next_of(row *r)
            : r->width == 2u ? (@P@_u16(at) ^ 0x8000u) - 0x8000u : ((uint32_t)*at ^ 0x80u) - 0x80u;
 }
 
-/* What is left of a potential whose neuron fired. */
-INLINE uint32_t left_by(cells *c, const registers *r, uint32_t i, uint32_t x, int32_t threshold)
-{
-#ifdef OSBC_TELEMETRY
-    count_spike(c, i);
-#else
-    (void)i;
-#endif
-    return c->subtract ? x - (uint32_t)(threshold + r->drop) : 0u;
-}
-
 /* Neurons that share their registers, as long as every number stays where 32 bits hold it; the
  * first that does not is returned, or `end`. Those without input and state stay as they are. */
 INLINE uint32_t with_sums(cells *c, const registers *r, uint32_t i, uint32_t end, const int keeps_u,
@@ -711,7 +700,13 @@ INLINE uint32_t with_sums(cells *c, const registers *r, uint32_t i, uint32_t end
             from[k].sums[sums - from[0].sums] = 0u;
         }
         *spikes = (uint8_t)fired;
-        *v = fired ? left_by(c, r, (uint32_t)(sums - from[0].sums), x, threshold) : x;
+        if (fired) {
+            x = c->subtract ? x - (uint32_t)(threshold + r->drop) : 0u;
+#ifdef OSBC_TELEMETRY
+            count_spike(c, (uint32_t)(sums - from[0].sums));
+#endif
+        }
+        *v = x;
     }
     return (uint32_t)(sums - from[0].sums);
 }
@@ -757,7 +752,13 @@ INLINE uint32_t without_sums(cells *c, const registers *r, uint32_t i, uint32_t 
             break;
         }
         *spikes = (uint8_t)fired;
-        *v = fired ? left_by(c, r, (uint32_t)(v - (uint32_t *)c->v), x, threshold) : x;
+        if (fired) {
+            x = c->subtract ? x - (uint32_t)(threshold + r->drop) : 0u;
+#ifdef OSBC_TELEMETRY
+            count_spike(c, (uint32_t)(v - (uint32_t *)c->v));
+#endif
+        }
+        *v = x;
     }
     return (uint32_t)(v - (uint32_t *)c->v);
 }
