@@ -185,7 +185,7 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
     before = unpruned(
         compressed,
         kept_apart(compressed.network, counted),
-        lowered.whole or lowered.network,
+        lowered.whole,
         job.chip,
     )
     return Deployment(

@@ -29,6 +29,7 @@ def run(network: FixedPointNetwork, spikes: IntArray) -> dict[str, IntArray]:
         By "s" or "v" and the number of the population.
     """
     import torch
+    from sinabs.activation import MembraneReset, MembraneSubtract
     from sinabs.layers import IAF
 
     n, steps = spikes.shape[:2]
@@ -43,6 +44,7 @@ def run(network: FixedPointNetwork, spikes: IntArray) -> dict[str, IntArray]:
             bias = torch.from_numpy(p.bias_mant.reshape(p.shape).astype(np.float64))
             neurons = IAF(
                 spike_threshold=torch.tensor(float(p.vth[0]), dtype=torch.float64),
+                reset_fn=MembraneSubtract() if p.reset == "subtract" else MembraneReset(),
                 min_v_mem=torch.tensor(float(floor), dtype=torch.float64),
                 record_states=True,
             )

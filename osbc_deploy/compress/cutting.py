@@ -75,11 +75,11 @@ class Thinned:
         for p in self.original.populations:
             stay, count = int(self.units[p.name].sum()), len(self.units[p.name])
             if stay < count:
-                what = "channels" if len(p.shape) > 1 else "neurons"
-                each = p.size // count
+                gone, each = count - stay, p.size // count
+                what = f"channels were removed, {gone * each:,} neurons"
                 text = (
-                    f"{count - stay} of {count} {what} were removed, {(count - stay) * each:,} "
-                    "neurons; the weights behind them were solved again"
+                    f"{gone:,} of {count:,} {what if each > 1 else 'neurons were removed'}; "
+                    "the weights behind them were solved again"
                 )
                 yield Deviation("compress", p.name, text)
 

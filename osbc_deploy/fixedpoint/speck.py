@@ -2,7 +2,8 @@ r"""One time step of Speck's neurons in integers, and its specification in NumPy
 
 The arithmetic is that of sinabs' simulation of DYNAP-CNN cores (synsense/sinabs 3.1.3:
 ``layers/functional/lif.py``, ``activation/spike_generation.py`` (MultiSpike),
-``activation/reset_mechanism.py`` (MembraneSubtract)), stated in our own terms and compared with it:
+``activation/reset_mechanism.py`` (MembraneSubtract, MembraneReset)), stated in our own terms and
+compared with it:
 
 .. math::
 
@@ -11,8 +12,9 @@ The arithmetic is that of sinabs' simulation of DYNAP-CNN cores (synsense/sinabs
     V &\leftarrow \max(V, -2^{15})
 
 A neuron fires as often as its threshold fits into the potential, so the potential ends below it and
-only its lower end is bounded. All layers take part in a step, one after the other. The cores add up
-the spikes of a pooling's window before they send them, which repeated weights do as well.
+only its lower end is bounded. In a layer that returns to zero, V is 0 after spikes instead. All
+layers take part in a step, one after the other. The cores add up the spikes of a pooling's window
+before they send them, which repeated weights do as well.
 """
 
 from __future__ import annotations
@@ -97,6 +99,7 @@ class _Cells:
         self.floor = -network.formats.state_limit
         registers = population.decoded(network.formats)
         self.bias, self.vth = registers.bias, registers.threshold
+        self.subtract = population.reset == "subtract"
         self.v: IntArray = np.zeros((n, population.size), np.int64)
         self.counts = np.zeros(population.size, np.int64)
         self.u_peak = self.v_peak = self.saturations = 0
@@ -106,7 +109,7 @@ class _Cells:
         arrived = total + self.bias
         v = self.v + arrived
         spikes = np.maximum(v // self.vth, 0)
-        v -= spikes * self.vth
+        v = v - spikes * self.vth if self.subtract else np.where(spikes > 0, 0, v)
         self.v = np.maximum(v, self.floor)
         self.u_peak = max(self.u_peak, int(np.abs(arrived).max(initial=0)))
         self.v_peak = max(self.v_peak, int(np.abs(v).max(initial=0)))
@@ -142,7 +145,6 @@ def _population(p: FixedPopulation, network: FixedPointNetwork) -> Iterator[str]
     formats = network.formats
     odd = {
         "does not spike; all neurons of these cores do": not p.spiking,
-        f"reset {p.reset!r}; a spike takes the threshold away": p.reset != "subtract",
         "reset amount; a spike takes the threshold away": p.drop is not None,
         "initial states; all start at 0": bool(p.u_init.any() or p.v_init.any()),
         "timed resets; there are none": p.reset_interval != 0,

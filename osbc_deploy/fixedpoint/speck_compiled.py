@@ -42,10 +42,11 @@ class _SpeckCourse(Course):
     ) -> None:
         """Run the neurons of a population for some steps."""
         *_, bias, threshold, _ = cell.registers
+        subtract, *_ = cell.resets
         a = self.combined(name, begin, end, np.int64).reshape(spikes.shape)
         state, seen = self.bench.states[name][1], self.seen[name]
         most = _neurons(
-            a, bias, threshold, self.floor, state, seen, self.counts[name], spikes, kept
+            a, bias, threshold, self.floor, subtract, state, seen, self.counts[name], spikes, kept
         )
         if self.plan.strict:
             check_spikes(name, most)
@@ -79,6 +80,7 @@ def _neurons(
     bias: Any,
     threshold: Any,
     floor: int,
+    subtract: bool,
     v: Any,
     seen: Any,
     counts: Any,
@@ -94,6 +96,8 @@ def _neurons(
     bias, threshold : ndarray (n,)
     floor : int
         The least potential that is kept.
+    subtract : bool
+        Whether a spike takes the threshold away, or any leaves a potential of 0.
     v : ndarray (S, n)
         Changed.
     seen : ndarray of int64 (S, 4)
@@ -117,7 +121,7 @@ def _neurons(
                 fired = 0
                 if left >= threshold[j]:
                     fired = left // np.int64(threshold[j])
-                    left -= fired * np.int64(threshold[j])
+                    left = left - fired * np.int64(threshold[j]) if subtract else np.int64(0)
                     most = max(most, fired)
                     counts[j] += fired
                 seen[s, 0] = max(seen[s, 0], abs(arrived))

@@ -36,7 +36,7 @@ class Lowered:
         Everything that was clipped, saturated or stored wider than asked.
     activity : dict of Activity
         Of every population on the calibration samples.
-    whole : FixedPointNetwork or None
+    before : FixedPointNetwork or None
         With all neurons in, where some were left out; see :mod:`.unheard`.
     kept : dict of ndarray of int
         The neurons of a population that stayed, by their places in the whole one; populations that
@@ -46,8 +46,22 @@ class Lowered:
     network: FixedPointNetwork
     deviations: tuple[Deviation, ...]
     activity: dict[str, Activity]
-    whole: FixedPointNetwork | None = None
+    before: FixedPointNetwork | None = None
     kept: Mapping[str, IntArray] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> FixedPointNetwork:
+        """The network with all neurons in, of which those that stayed fire what they fire here."""
+        return self.before or self.network
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many neurons a population lost; those that lost none are left out."""
+        return {
+            p.name: p.size - len(self.kept[p.name])
+            for p in self.whole.populations
+            if p.name in self.kept
+        }
 
     def of_kept(self, activity: Mapping[str, Activity]) -> dict[str, Activity]:
         """Return what the neurons that stayed went through, given that of all.

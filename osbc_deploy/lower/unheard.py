@@ -105,7 +105,7 @@ def without_idle(lowered: Lowered) -> Lowered:
     smaller = replace(
         lowered,
         network=part_of(network, kept),
-        whole=network,
+        before=network,
         kept={n: np.flatnonzero(mask) for n, mask in kept.items() if not mask.all()},
         deviations=(*lowered.deviations, *_notes(network, kept, heard)),
     )
@@ -198,7 +198,7 @@ def _notes(network: FixedPointNetwork, kept: Masks, heard: Masks) -> list[Deviat
             continue
         count, deaf = int(gone.sum()), int((gone & ~heard[p.name]).sum())
         parts = [f"nothing hears {deaf:,} of them"] * (deaf > 0)
-        parts += [f"{count - deaf:,} never fire"] * (count > deaf)
+        parts += [f"{count - deaf:,} never fire{'s' * (count - deaf == 1)}"] * (count > deaf)
         text = f"{count:,} of {p.size:,} neurons are left out, exactly: {', '.join(parts)}"
         notes.append(Deviation("lower", p.name, text))
     return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,15 @@ def _case(rng: Any, formats: NumberFormats) -> Case:
         shape, pre = connection.output_shape(shape), name
         populations.append(_population(rng, name, shape, formats, biased=biased))
     kind = InputFormat("integers", 3) if counts else InputFormat()
-    network = FixedPointNetwork(
-        inputs, tuple(populations), tuple(projections), formats, "sum", kind
-    )
     signal = rng.poisson(rng.choice([0.2, 1.0]), (_SAMPLES, _STEPS, *inputs))
     spikes = signal.clip(0, 7 if counts else 1).astype(np.int32 if counts else np.uint8)
+    returns = rng.random(len(populations)) < 0.3
+    features |= {"return to zero": True} if returns.any() else {}
+    neurons = tuple(
+        replace(p, reset="zero" if zero else "subtract")
+        for p, zero in zip(populations, returns, strict=True)
+    )
+    network = FixedPointNetwork(inputs, neurons, tuple(projections), formats, "sum", kind)
     return Case(network, spikes, tuple(name for name, there in features.items() if there))
 
 
@@ -119,5 +124,4 @@ def _population(
         spiking=True,
         v_scale=np.ones(size),
         v_offset=np.zeros(size),
-        reset="subtract",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class FirstDifference:
     population, quantity : str
         `quantity` is "spikes", "u" or "v".
     sample, step, neuron : int
+        Of a verification, the neuron in the network with all neurons in.
     engine, backend : int
     """
 
@@ -93,6 +94,20 @@ class BackendComparison:
             for quantity, bits in found.items()
             if quantity in quantities
         )
+
+    def numbered(self, kept: Mapping[str, IntArray]) -> BackendComparison:
+        """Return the same, its neuron by its number in the whole network.
+
+        Parameters
+        ----------
+        kept : dict of ndarray of int
+            See :class:`osbc_deploy.lower.lowering.Lowered`.
+        """
+        first = self.first
+        if first is None or first.population not in kept:
+            return self
+        neuron = int(kept[first.population][first.neuron])
+        return replace(self, first=replace(first, neuron=neuron))
 
     @property
     def compared(self) -> int:

@@ -93,7 +93,7 @@ def compare_stages(
     """
     compressed, lowered = deployment.compressed, deployment.lowered.network
     # Every neuron is compared; those that are left out change no bit of the others.
-    whole = deployment.lowered.whole or lowered
+    whole = deployment.lowered.whole
     stages: list[Stage] = [
         *float_stages(compressed, lowered.input),
         FixedStage(_FIXED, whole),
@@ -124,7 +124,7 @@ def compare_stages(
             job.backend_samples,
             time_limit=job.time_limit,
             progress=progress,
-        )
+        ).numbered(deployment.lowered.kept)
     scores = _scores(total, samples.labels, bits, job.readout, spiking=spiking)
     return Verification(
         deployment=replace(

@@ -38,7 +38,7 @@ def test_the_engine_and_its_specification_compute_what_sinabs_does() -> None:
                 assert np.array_equal(ours.spikes[name], theirs[f"s{number}"]), case
                 assert np.array_equal(ours.v[name], theirs[f"v{number}"]), case
         seen.update(case.features)
-    assert set(seen) == {"counts", "bias", "floor", "conv", "dense", "pooling"}
+    assert set(seen) == {"counts", "bias", "floor", "conv", "dense", "pooling", "return to zero"}
 
 
 @simulated
@@ -88,6 +88,7 @@ def layers(weight: Any, vth: int, bias: int = 0) -> Any:
     neuron = replace(
         p, shape=(1,), du=one, dv=0 * one, vth=vth * one, bias_mant=bias * one, bias_exp=0 * one,
         u_init=0 * one, v_init=0 * one, v_scale=np.ones(1), v_offset=np.zeros(1),
+        reset="subtract",
     )  # fmt: skip
     way = replace(q, connection=FixedDense(2 * np.array([[weight]])), pooling=None)
     behind = replace(way, name="b", pre=p.name, post="b", connection=FixedDense([[2 * 10]]))
@@ -110,6 +111,13 @@ def test_a_hand_calculation_of_four_steps() -> None:
     # 3 spikes of 10 in the same step: 30 is 1 and 5; 5 + 20 is 1 and 0.
     assert ours.output.ravel().tolist() == [1, 0, 0, 1]
     assert ours.v[second].ravel().tolist() == [5, 5, 5, 0]
+    # What returns to zero loses the rest: 0; -7; -14; -14 + 93 = 79 is 2.
+    neuron, behind = network.populations
+    returning = replace(network, populations=(replace(neuron, reset="zero"), behind))
+    for kernels in ("plain", "compiled"):
+        ours = run(returning, signal, record=[first], states=[first], kernels=kernels)
+        assert ours.spikes[first].ravel().tolist() == [3, 0, 0, 2]
+        assert ours.v[first].ravel().tolist() == [0, -7, -14, 0]
 
 
 def test_a_potential_ends_at_the_registers_lower_bound() -> None:
@@ -138,11 +146,11 @@ def test_what_a_core_cannot_hold_is_a_fault() -> None:
     loop = replace(way, name="loop", pre="b", post=a.name)
     wrong = replace(
         network,
-        populations=(replace(a, reset="zero", dv=a.dv + 1), b),
+        populations=(replace(a, vth=0 * a.vth, dv=a.dv + 1), b),
         projections=(way, behind, replace(loop, connection=FixedDense([[2]], [[3]]))),
     )
     said = "\n".join(faults(wrong))
-    for words in ("reset 'zero'", "leaks", "2 projections", "loop: feedback", "synaptic delays"):
+    for words in ("threshold of 0", "leaks", "2 projections", "loop: feedback", "synaptic delays"):
         assert words in said
     assert faults(network) == []
 

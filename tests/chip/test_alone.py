@@ -69,6 +69,6 @@ def test_widths_that_are_shared_lose_less_in_the_same_memory(bits: int) -> None:
         for population in network.populations
     ]
     # Alone, nobody knows which neurons nothing hears.
-    whole = map_network(plain.lowered.whole or plain.lowered.network, target)
+    whole = map_network(plain.lowered.whole, target)
     assert sum(mapping.words for mapping in alone) == whole.words
     assert np.sum([mapping.cores_used for mapping in alone]) == whole.cores_used

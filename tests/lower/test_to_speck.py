@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
+import norse.torch as norse
 import numpy as np
 import pytest
 import torch
@@ -90,6 +90,24 @@ def test_a_threshold_is_that_of_the_float_neuron() -> None:
         assert run(fixed, given).output.ravel().tolist() == want.ravel().tolist()
 
 
+def test_neurons_that_return_to_zero_fire_as_norses_do() -> None:
+    """Weights of one size make exact potentials, three inputs at most less than two thresholds."""
+    torch.manual_seed(1)
+    net = norse.SequentialState(nn.Linear(3, 8, bias=False), norse.IAFCell())
+    with torch.no_grad():
+        net[0].weight.copy_(0.3 * torch.tensor([-1, 1, 1])[torch.randint(3, (8, 3))])
+    x = (np.random.default_rng(2).random((20, 15, 3)) < 0.4).astype(np.uint8)
+    done = osbc_deploy.deploy(net, x, target="speck", sparsity=0.0, bits=8, method="magnitude")
+    state, steps = None, []
+    for t in range(x.shape[1]):
+        out, state = net(torch.from_numpy(x[:, t]).float(), state)
+        steps.append(out.detach().numpy())
+    want = np.stack(steps, axis=1)
+    assert {p.reset for p in done.lowered.network.populations} == {"zero"}
+    assert want.sum() > 20
+    assert np.array_equal(run(done.lowered.network, x).output, want)
+
+
 def test_what_changed_is_said() -> None:
     rng = np.random.default_rng(0)
     first = Dense(rng.normal(0.5, 0.3, (6, 4)), np.full(6, 30.0))
@@ -119,7 +137,7 @@ def test_all_that_the_chip_lacks_is_refused_at_once() -> None:
             a,
             Population("b", (2, 1, 1), Leaky(0.9 * one, one, one)),
             Population("c", (3,), Synaptic(0.5 * one, one, one, one)),
-            Population("d", (3,), replace(if_node(), reset="zero")),
+            Population("d", (3,), Leaky(one, one, one, reset="none")),
             Population("e", (3,), if_node(np.array([1.0, 2.0, 3.0]))),
         ),
         (
@@ -136,11 +154,11 @@ def test_all_that_the_chip_lacks_is_refused_at_once() -> None:
     for words in (
         "b: a leak",
         "c: a synaptic current",
-        "d: a spike sets the potential",
+        "d: a spike leaves the potential",
         "e: neurons of different v_threshold",
         "e: hears 2 projections (e, skip); a core has one kernel",
         "pooled: AvgPool2d(kernel (4, 4)",
-        "SpikingJelly's IFNode(v_reset=None)",
+        "snnTorch's Leaky(beta=1.0), norse's IAFCell, SpikingJelly's IFNode)",
     ):
         assert words in str(caught.value)
 

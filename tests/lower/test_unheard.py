@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import norse.torch as norse
 import numpy as np
+import torch
+from torch import nn
 
+from osbc_deploy import deploy
 from osbc_deploy.backends import load_backend
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.fixedpoint.engine import run
@@ -57,6 +61,33 @@ def test_random_networks_fire_the_same_without_them() -> None:
                     assert (a[name][..., kept[name]] == b[name]).all()
             gone += int((~kept[name]).sum())
     assert gone > 50
+
+
+def test_a_convolution_without_half_of_its_neurons_is_smaller_with_the_same_bits() -> None:
+    torch.manual_seed(0)
+    model = norse.SequentialState(
+        nn.Conv2d(2, 8, 3, padding=1), norse.LIFBoxCell(), nn.AvgPool2d(2), nn.Conv2d(8, 8, 3),
+        norse.LIFBoxCell(), nn.Flatten(), nn.Linear(32, 12), norse.LIFBoxCell(),
+        nn.Linear(12, 4), norse.LICell(),
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0)
+    x = (np.random.default_rng(1).random((16, 8, 2, 8, 8)) < 0.3).astype(np.uint8)
+    for target, what, most in (("cortex-m4", "ram", 0.55), ("loihi1", "bytes", 0.6)):
+        took = []
+        for removed in (0.0, 0.6):
+            done = deploy(
+                model, x, target=target, sparsity=0.5, tune=False, remove_neurons=removed,
+                backend_samples=0,
+            )  # fmt: skip
+            took.append(done.footprint.used.get(what, done.footprint.bytes))
+            whole, part = done.lowered.whole, done.lowered.network
+            answers = run(whole, x).output
+            assert answers.any()
+            assert np.array_equal(answers, run(part, x).output)
+        assert sum(p.size for p in part.populations) < 0.5 * sum(p.size for p in whole.populations)
+        assert took[1] < most * took[0]
 
 
 def test_what_only_unheard_neurons_hear_goes_too_and_loops_do() -> None:

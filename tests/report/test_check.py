@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -137,6 +138,24 @@ IMPOSSIBLE: dict[str, tuple[Any, str]] = {
     "bytes of other words": (
         lambda r: r["memory"].update(deployed_words=791),
         "memory.deployed_bytes: are 8,336, the words have others",
+    ),
+    "neurons left out that are on cores": (
+        lambda r: r["pruning"]["left_out"].update(
+            {r["populations"][0]["name"]: {"neurons": 1000, "left_out": 1}}
+        ),
+        "pruning.left_out.1: 1 of 1,000 neurons",
+    ),
+    "other neurons than those on cores": (
+        lambda r: r["pruning"]["left_out"].update(
+            {
+                (p := r["populations"][0])["name"]: {
+                    "neurons": math.prod(p["shape"]) + 1,
+                    "left_out": 1,
+                    "stayed": [[0, math.prod(p["shape"]) - 1]],
+                }
+            }
+        ),
+        "pruning.left_out.1.stayed: are ",
     ),
     "more weights than there are": (
         lambda r: r["compression"]["layers"][0].update(nonzero=200),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.model.readout import decode
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.pipeline import finish
+from osbc_deploy.report.verification.build import verify_json_schema
 from osbc_deploy.verification.bits import compare_backend
 from osbc_deploy.verification.choice import parse_neurons
 from osbc_deploy.verification.difference import Difference
@@ -51,7 +53,7 @@ def test_steps_are_counted_as_by_hand(found: Verification) -> None:
     a = simulate(net, x, record=names, batch_size=len(x))
     lowered = found.deployment.lowered
     # Neurons that nothing hears are compared as well, though no chip holds them.
-    b = run(lowered.whole or lowered.network, x, record=names, states=names)
+    b = run(lowered.whole, x, record=names, states=names)
     step = found.step("total")
     assert (step.before, step.after) == ("float", "fixed point")
     for name in names:
@@ -171,6 +173,32 @@ def test_a_backends_fault_is_counted_and_placed(found: Verification) -> None:
     assert seen.first.step == min(int(t) for t in np.flatnonzero(wrong.any(axis=(0, 2))))
     same = compare_backend(Faulty("none", 0), network, samples, 6, time_limit=1.0)
     assert (same.different, same.first) == (0, None)
+
+
+def test_neurons_keep_their_numbers_where_others_are_left_out() -> None:
+    """Nothing hears the odd half of p0: its fourth neuron on the chip is neuron 6."""
+    net = mlp(sizes=SIZES)
+    weight = net.projections[1].connection.weight.copy()
+    weight[:, 1::2] = 0
+    net = net.with_weights({"w1": weight})
+    work = replace(job(net, labels=False), runner=Faulty("p0", 3), backend_samples=4)
+    deployment = finish(
+        replace(work, runner=None), compressed(net, work, sparsity=0.0, method="magnitude")
+    )
+    seen = compare_stages(work, deployment, named={"p0": (39, 6)})
+    assert (seen.backend.first.population, seen.backend.first.neuron) == ("p0", 6)
+    report = seen.report()
+    jsonschema.validate(report, verify_json_schema())
+    assert report["backend"]["first_difference"]["neuron"] == 6
+    assert [p["neurons_left_out"] for p in report["backend"]["populations"]] == [20, 0, 0]
+    shown = report["shown"]["populations"][0]
+    assert [trace["neuron"] for trace in shown["traces"]] == [39, 6]
+    for trace in shown["traces"]:
+        values = trace["thresholds"]
+        assert values["fixed point"] == pytest.approx(values["float"], rel=0.01)
+    whole = deployment.report()["pruning"]["left_out"]
+    stayed = [[n, n + 1] for n in range(0, 40, 2)]
+    assert whole == {"p0": {"neurons": 40, "left_out": 20, "stayed": stayed}}
 
 
 def test_neurons_are_chosen_or_refused_all_at_once() -> None:

@@ -36,9 +36,9 @@ def check_features(network: Network) -> None:
         raise ChipLimitError(
             "network: neurons or connections that Speck's arithmetic does not have",
             offenders,
-            "Change the network and train again: integrate-and-fire neurons without leak whose "
-            "reset subtracts the threshold (SpikingJelly's IFNode(v_reset=None), snnTorch's "
-            'Leaky(beta=1.0, reset_mechanism="subtract")), layer after layer.',
+            "Change the network and train again: integrate-and-fire neurons without leak "
+            "(snnTorch's Leaky(beta=1.0), norse's IAFCell, SpikingJelly's IFNode), layer after "
+            "layer.",
         )
 
 
@@ -62,10 +62,13 @@ def check_input(given: InputFormat) -> None:
 def _odd_neurons(population: Population) -> Iterator[str]:
     name, neuron = population.name, population.neuron
     if neuron.exact:
-        yield f"{name}: gates (max pooling, masks), which these cores do not have"
+        yield f"{name}: gates (max pooling, masks), which these cores do not have; use AvgPool2d"
         return
     if not neuron.spiking:
-        yield f"{name}: a readout that never fires; all neurons of this chip do"
+        yield (
+            f"{name}: a readout that never fires; all neurons of this chip do, so let the last "
+            "layer be spiking ones, and count their spikes"
+        )
         return
     linear = neuron.dynamics()
     if linear.decay_u is not None:
@@ -73,19 +76,26 @@ def _odd_neurons(population: Population) -> Iterator[str]:
     if (linear.decay_v != 1).any():
         yield f"{name}: a leak; this chip's neurons keep their potential"
     kind = neuron.reset_rule().kind
-    if kind != "subtract":
-        does = {"zero": "sets the potential to its reset value"}.get(kind, "leaves the potential")
-        yield f"{name}: a spike {does}; this chip takes the threshold away"
-    threshold = neuron.parameters["v_threshold"]
-    if (threshold <= 0).any():
-        yield f"{name}: v_threshold is not above 0"
-    elif np.ptp(threshold / linear.gain) > 0:
+    if kind not in ("subtract", "zero"):
+        yield (
+            f"{name}: a spike leaves the potential; this chip takes the threshold away, or sets "
+            "it to v_reset"
+        )
+    # What a spike returns to is the chip's 0.
+    zero = neuron.parameters.get("v_reset", np.zeros(())) if kind == "zero" else np.zeros(())
+    height = neuron.parameters["v_threshold"] - zero
+    if (height <= 0).any():
+        yield f"{name}: v_threshold is not above {'v_reset' if zero.any() else '0'}"
+    elif np.ptp(height / linear.gain) > 0:
         yield (
             f"{name}: neurons of different v_threshold, a core has one; divide each neuron's "
             "weights and bias by its threshold, and set that to 1"
         )
-    if neuron.v_init.any():
-        yield f"{name}: starts at a potential that is not 0, as no neuron of this chip does"
+    if (neuron.v_init != zero).any():
+        yield (
+            f"{name}: starts at a potential that is not {'v_reset' if zero.any() else '0'}, as no "
+            "neuron of this chip does"
+        )
 
 
 def _odd_way(network: Network, p: Projection) -> Iterator[str]:

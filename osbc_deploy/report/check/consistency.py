@@ -95,8 +95,13 @@ def _pruning(report: Report) -> Iterator[str]:
         if used != theirs:
             yield f"pruning.deployed.used.{name}: is {used:,}, that of the cores {theirs:,}"
     for name, part in report["pruning"]["left_out"].items():
-        if part["left_out"] >= part["neurons"]:
+        there = sum(core["neurons"] for core in cores if core["population"] == name)
+        bounds = [bound for span in part.get("stayed", [[0, there]]) for bound in span]
+        stayed = sum(bounds[1::2]) - sum(bounds[::2])
+        if not part["left_out"] or part["neurons"] - part["left_out"] != there:
             yield f"pruning.left_out.{name}: {part['left_out']:,} of {part['neurons']:,} neurons"
+        if stayed != there or bounds != sorted({*bounds}) or bounds[-1] > part["neurons"]:
+            yield f"pruning.left_out.{name}.stayed: are {stayed:,} neurons, {there:,} are on cores"
 
 
 def _input(report: Report) -> Iterator[str]:

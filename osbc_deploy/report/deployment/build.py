@@ -16,6 +16,7 @@ from osbc_deploy.report.deployment.operations import operations_part
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from osbc_deploy.arrays import IntArray
     from osbc_deploy.chip.mapping import Core
     from osbc_deploy.chip.mapping import Mapping as ChipMapping
     from osbc_deploy.chip.target import Target
@@ -124,17 +125,30 @@ def counted_parts(
 
 def _pruning(deployment: Deployment) -> dict[str, Any]:
     """Return what the network takes, and what it would with all weights and neurons."""
-    whole = deployment.lowered.whole or deployment.lowered.network
-    smaller = {p.name: p.size for p in deployment.lowered.network.populations}
+    lowered = deployment.lowered
     return {
         "unpruned": asdict(deployment.unpruned),
         "deployed": asdict(deployment.footprint),
         "left_out": {
-            p.name: {"neurons": p.size, "left_out": p.size - smaller[p.name]}
-            for p in whole.populations
-            if p.size > smaller[p.name]
+            name: {
+                "neurons": len(lowered.kept[name]) + gone,
+                "left_out": gone,
+                "stayed": _ranges(lowered.kept[name]),
+            }
+            for name, gone in lowered.left_out.items()
         },
     }
+
+
+def _ranges(numbers: IntArray) -> list[list[int]]:
+    """Return ascending numbers as ranges (start, stop)."""
+    found: list[list[int]] = []
+    for number in numbers.tolist():
+        if found and found[-1][1] == number:
+            found[-1][1] += 1
+        else:
+            found.append([number, number + 1])
+    return found
 
 
 def input_parts(given: InputFormat, seen: InputSeen | None = None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import write_network
+from osbc_deploy.lower.lowering import Lowered
 from osbc_deploy.model.readout import NO_ANSWER
 from osbc_deploy.option import reported, schema
 from osbc_deploy.options import VERIFIED, VerifyOptions
@@ -65,7 +66,9 @@ def build_verification(verification: Verification) -> dict[str, Any]:
                 for cost in verification.layers
             ],
             "costliest": None if costliest is None else layers[costliest.population],
-            "backend": None if verification.backend is None else _backend(verification.backend),
+            "backend": None
+            if verification.backend is None
+            else _backend(verification.backend, deployment.lowered),
             "shown": _shown(verification),
             "gates": [asdict(finding) for finding in verification.findings],
             "ok": not verification.broken,
@@ -188,7 +191,7 @@ def _effect(seen: Effect, float_right: int | None) -> dict[str, Any]:
     }
 
 
-def _backend(seen: BackendComparison) -> dict[str, Any]:
+def _backend(seen: BackendComparison, lowered: Lowered) -> dict[str, Any]:
     return {
         "name": seen.backend,
         "reference": seen.reference,
@@ -199,6 +202,7 @@ def _backend(seen: BackendComparison) -> dict[str, Any]:
         "populations": [
             {
                 "name": name,
+                "neurons_left_out": lowered.left_out.get(name, 0),
                 **{
                     quantity: asdict(bits[quantity]) if quantity in bits else None
                     for quantity in ("spikes", "u", "v")
@@ -212,7 +216,8 @@ def _backend(seen: BackendComparison) -> dict[str, Any]:
 
 def _shown(verification: Verification) -> dict[str, Any]:
     shown = verification.shown
-    lowered = verification.deployment.lowered.network
+    # Neurons are counted as the float network has them, those that are left out too.
+    lowered = verification.deployment.lowered.whole
     thresholds = {
         stage: _float_thresholds(network)
         for stage, network in (
