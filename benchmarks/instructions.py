@@ -124,8 +124,9 @@ def calibration() -> Iterator[tuple[FixedPointNetwork, np.ndarray]]:
     # So small that most of a step is what it takes by itself.
     for bits, current, own in itertools.product((2, 4, 8), (False, True), ("all", "none")):
         number += 1
-        network = drawn(number, shape=(1, 5, 5), layers=[
-            ("conv", 3, 3, 1, bits, current, own), ("dense", 4, 1.0, bits, current, own)])  # fmt: skip
+        how = (bits, current, own)
+        layers = [("conv", 3, 3, 1, *how), ("dense", 4, 1.0, *how)]
+        network = drawn(number, shape=(1, 5, 5), layers=layers)
         rates = np.array([0, 0.05, 0.2, 0.4]).reshape(4, 1, 1, 1, 1)
         yield network, (rng.random((4, 8, 1, 5, 5)) < rates).astype(np.uint8)
 

@@ -105,8 +105,9 @@ def fit(call: FitCall) -> FitResult:
     Every layer is compressed for real at every point of a grid and costed with the target's own
     memory model; the layers' choices are then joined, and more sparsities tried around the best
     plan. The same is done without a share of the hidden neurons, as long as that may be better,
-    and with no more of them than the RAM of a microcontroller holds. Its layers are tuned as :func:`osbc_deploy.deploy` does, within the budget. What cannot be
-    kept is an error that names the layer, the resource, the excess and the cheapest remedies.
+    and with no more of them than the RAM of a microcontroller holds. Its layers are tuned as
+    :func:`osbc_deploy.deploy` does, within the budget. What cannot be kept is an error that names
+    the layer, the resource, the excess and the cheapest remedies.
 
     Takes what :func:`osbc_deploy.deploy` takes, but the options of
     :class:`osbc_deploy.FitOptions`; without a `budget`, the target's cores are it.
