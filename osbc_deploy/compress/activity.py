@@ -16,7 +16,10 @@ from osbc_deploy.model.raster import PackedSpikes, Raster, part_of, peak_of_rast
 from osbc_deploy.model.simulate import FloatRun, simulate
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["active"]
+__all__ = ["ACTIVITY", "active"]
+
+ACTIVITY = 4
+"""A quarter of the solver's memory is for the activity of samples simulated side by side."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import SpikeArray
-from osbc_deploy.compress.activity import active
+from osbc_deploy.compress.activity import ACTIVITY, active
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.sampling import ROWS_PER_INPUT
-from osbc_deploy.compress.scene import ACTIVITY, Scene
+from osbc_deploy.compress.scene import Scene
 from osbc_deploy.compress.shared import Shared, SharedScene
 from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.compress.traces import shares_kernel

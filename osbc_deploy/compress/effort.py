@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 
 from osbc_deploy.compress.hessian import groups_of, rows_of
+from osbc_deploy.compress.matching import rated_samples
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.ranking import expected_work
 from osbc_deploy.compress.sampling import ROWS_PER_INPUT, rows_wanted
-from osbc_deploy.compress.scene import HELD_OUT, rated_samples
+from osbc_deploy.compress.scene import HELD_OUT
 from osbc_deploy.compress.solver_memory import hessian_bytes, matrices_of, run_bytes
 from osbc_deploy.compress.tuning import CODED_WAYS, FEW_BITS
 from osbc_deploy.compress.work import Effort, LayerEffort, Work

@@ -13,7 +13,7 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
-from osbc_deploy.compress.activity import active
+from osbc_deploy.compress.activity import ACTIVITY, active
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
 from osbc_deploy.compress.effort import effort_of
 from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
@@ -23,7 +23,7 @@ from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.pace import measured_pace
 from osbc_deploy.compress.plan import Cost, pattern_of, plan
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection, adapted
-from osbc_deploy.compress.scene import ACTIVITY, HELD_OUT, MIN_HELD_OUT, Scene
+from osbc_deploy.compress.scene import HELD_OUT, MIN_HELD_OUT, Scene
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.solver_memory import check_solver_memory
 from osbc_deploy.compress.state import SolverState

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
-from osbc_deploy.compress.activity import active
+from osbc_deploy.compress.activity import ACTIVITY, active
 from osbc_deploy.compress.hessian import groups_of, membrane_moments, rows_of
+from osbc_deploy.compress.matching import matched
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.problem import LayerProblem, pose
 from osbc_deploy.compress.result import CompressedProjection, adapted
@@ -21,27 +21,13 @@ from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.neurons import LinearDynamics
 from osbc_deploy.model.raster import Raster, part_of
 
-__all__ = ["ACTIVITY", "HELD_OUT", "MIN_HELD_OUT", "Layer", "Scene", "rated_samples"]
-
-ACTIVITY = 4
-"""A quarter of the solver's memory is for the activity of samples simulated side by side."""
+__all__ = ["HELD_OUT", "MIN_HELD_OUT", "Layer", "Scene"]
 
 HELD_OUT = 5
 """Every fifth calibration sample judges."""
 
 MIN_HELD_OUT = 8
 """Fewer samples cannot tell two variants apart."""
-
-_RATE_SAMPLES = 128
-_RATE_EVENTS = 1e8
-"""Neurons times steps that tell a mean rate; of large populations, a few samples are as many."""
-
-_RATE_STEPS = 6
-_FACTORS = (0.4, 1.25)
-"""Thresholds are searched between these multiples, to 1 %."""
-
-_DECIMALS = 6
-"""Of a threshold's multiple."""
 
 Layer = tuple[CompressedProjection, ...]
 
@@ -158,7 +144,7 @@ class Scene:
 
     def matched(self, layer: Layer) -> Layer:
         """Return the layer with the threshold at which the float population's rate is met."""
-        return _matched(self, layer)
+        return matched(self, layer)
 
     def with_layer(self, layer: Sequence[CompressedProjection]) -> Network:
         """Return the float network with this population's weights, biases and thresholds."""
@@ -189,52 +175,3 @@ class _Judge:
         )
         got = run.output.sum(axis=1, dtype=np.float64).reshape(len(run.output), -1)
         return np.asarray(((got - self._wanted) ** 2).sum(axis=1) / self._unit)
-
-
-def _matched(
-    scene: Scene, layer: tuple[CompressedProjection, ...]
-) -> tuple[CompressedProjection, ...]:
-    """Return the layer with the threshold at which the float population's mean rate is met."""
-    name = scene.population.name
-    few, wanted = _rated(scene)
-    given = {n: part_of(r, few) for n, r in scene.arriving.items()}
-    low, high = (math.log(factor) for factor in _FACTORS)
-
-    def at(exponent: float) -> tuple[CompressedProjection, ...]:
-        # Libraries differ in the last bit of an exponential.
-        return tuple(replace(p, threshold=round(math.exp(exponent), _DECIMALS)) for p in layer)
-
-    for _ in range(_RATE_STEPS):
-        middle = (low + high) / 2
-        run = active(
-            scene.with_layer(at(middle)),
-            scene.calibration[few],
-            scene.space,
-            given=given,
-            until=name,
-            output=False,
-            memory=scene.space.memory // ACTIVITY,
-        )
-        # A higher threshold fires less.
-        low, high = (middle, high) if run.rates[name] > wanted else (low, middle)
-    return at((low + high) / 2)
-
-
-def _rated(scene: Scene) -> tuple[slice, float]:
-    """Return the samples on which a rate is met, and the float population's rate there."""
-    samples, steps = scene.calibration.shape[:2]
-    most = rated_samples(samples, steps, scene.population)
-    spikes = scene.before.get(scene.population.name)
-    if spikes is None or most >= min(samples, _RATE_SAMPLES):
-        return slice(0, _RATE_SAMPLES), scene.rate
-    # Every so many: samples may come class by class.
-    few = slice(0, None, -(-samples // most))
-    numbers = range(*few.indices(samples))
-    fired = sum(int(np.count_nonzero(spikes[n])) for n in numbers)
-    return few, fired / (len(numbers) * steps * scene.population.size)
-
-
-def rated_samples(samples: int, steps: int, population: Population) -> int:
-    """Return how many samples a population's rate is met on."""
-    enough = max(MIN_HELD_OUT, int(_RATE_EVENTS / (steps * population.size)))
-    return min(samples, _RATE_SAMPLES, enough)

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, SpikeArray
+from osbc_deploy.compress.activity import ACTIVITY
 from osbc_deploy.compress.calibration import float_run, scene_of
 from osbc_deploy.compress.cutting import Thinned, Units, between, cut, units_of
 from osbc_deploy.compress.kernels import factorized, invert
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import input_order
 from osbc_deploy.compress.problem import LayerProblem, settled_bias
-from osbc_deploy.compress.scene import ACTIVITY, HELD_OUT, MIN_HELD_OUT
+from osbc_deploy.compress.scene import HELD_OUT, MIN_HELD_OUT
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.tuning import restored
 from osbc_deploy.deviations import Deviation

@@ -8,9 +8,9 @@ end: the same everywhere, and as close to what is meant as the precision allows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "WHOLE",
     "Current",
     "exact_current",
     "framework_current",
@@ -33,10 +34,45 @@ __all__ = [
     "mapped",
     "parts",
     "pooled",
+    "untransformed",
 ]
 
-Current: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
-"""From the activity (n, *pre shape) that arrives in a step to the current (n, *post shape)."""
+Part: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+
+WHOLE: tuple[slice, ...] = (slice(None),)
+"""All channels together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Current:
+    """The current (n, *post shape) of the activity (n, *pre shape) that arrives in a step.
+
+    Attributes
+    ----------
+    ready : callable
+        What all channels need of the activity.
+    parts : tuple of callable
+        From that to the currents of some channels each.
+    """
+
+    ready: Part
+    parts: tuple[Part, ...]
+
+    def __call__(self, source: torch.Tensor) -> torch.Tensor:
+        """Return the current of all channels."""
+        import torch
+
+        found = self.ready(source)
+        return torch.cat([part(found) for part in self.parts], dim=1)
+
+
+@contextmanager
+def untransformed() -> Iterator[None]:
+    """Keep torch from the library that transforms small convolutions, which is not exact."""
+    import torch
+
+    with torch.backends.nnpack.flags(enabled=False):
+        yield
 
 
 @contextmanager
@@ -70,7 +106,7 @@ def framework_current(
             source = pooled(source, pool)
         return mapped(connection, source, weight, bias)
 
-    return current
+    return Current(lambda source: source, (current,))
 
 
 def exact_current(
@@ -78,6 +114,7 @@ def exact_current(
     dtype: torch.dtype,
     peak: float = 1,
     device: torch.device | None = None,
+    outputs: Sequence[slice] = WHOLE,
 ) -> Current:
     """Return the current as an exact sum that is rounded once.
 
@@ -93,40 +130,63 @@ def exact_current(
         The largest size of an activity: 1 for spikes. Where it is a whole number, all activity is;
         where it is a float, activity is rounded to as many digits as single precision has.
     device : torch.device, optional
+    outputs : sequence of slice
+        Channels that are computed together; of a grouped convolution, those of whole groups.
     """
-    import torch
-
     if isinstance(peak, float):
-        return _exact_of_real(projection, dtype, peak, device)
+        return _exact_of_real(projection, dtype, peak, device, outputs)
     connection, pool = projection.connection, projection.pool
-    groups = connection.groups
     area = 1 if pool is None else math.prod(pool.kernel)
     found = parts(connection.weight, area * peak)
-    # The parts of a group's channels are next to each other: one convolution computes them all.
-    by_group = found.reshape(len(found), groups, -1, *found.shape[2:]).swapaxes(0, 1)
-    weight = _tensor(by_group.reshape(-1, *found.shape[2:]), dtype, device)
     bias = None
     if connection.bias is not None:
         bias = _tensor(connection.bias, dtype, device).reshape(-1, *(1,) * (found.ndim - 3))
 
-    def current(source: torch.Tensor) -> torch.Tensor:
-        if pool is not None:
-            source = pooled(source, pool, divisor=1)
-        # The library for small convolutions transforms them, which is not exact.
-        with torch.backends.nnpack.flags(enabled=False):
-            sums = mapped(connection, source, weight, None)
-        each = sums.reshape(len(sums), groups, len(found), -1, *sums.shape[2:])
-        total = each[:, :, 0] if len(found) == 1 else each[:, :, 0] + each[:, :, 1]
-        total = total.reshape(len(sums), -1, *sums.shape[2:])
-        if pool is not None and pool.divisor != 1:
-            total = total / pool.divisor
-        return total if bias is None else total + bias
+    def summed(channels: slice) -> Part:
+        share, heard = connection.share(channels)
+        each = _each_part(share, found[:, channels], dtype, device)
+        added = None if bias is None else bias[channels]
 
-    return current
+        def part(source: torch.Tensor) -> torch.Tensor:
+            total = each(source[:, heard])
+            if pool is not None and pool.divisor != 1:
+                total = total / pool.divisor
+            return total if added is None else total + added
+
+        return part
+
+    def ready(source: torch.Tensor) -> torch.Tensor:
+        return source if pool is None else pooled(source, pool, divisor=1)
+
+    return Current(ready, tuple(summed(channels) for channels in outputs))
+
+
+def _each_part(
+    connection: Connection, found: FloatArray, dtype: torch.dtype, device: torch.device | None
+) -> Part:
+    """Return the sum of what each part of the weights (parts, *shape) adds up to."""
+    groups = connection.groups
+    # The parts of a group's channels are next to each other: one convolution computes them all.
+    by_group = found.reshape(len(found), groups, -1, *found.shape[2:]).swapaxes(0, 1)
+    weight = _tensor(by_group.reshape(-1, *found.shape[2:]), dtype, device)
+
+    def total(source: torch.Tensor) -> torch.Tensor:
+        with untransformed():
+            sums = mapped(connection, source, weight, None)
+        if len(found) == 1:
+            return sums
+        each = sums.reshape(len(sums), groups, len(found), -1, *sums.shape[2:])
+        return (each[:, :, 0] + each[:, :, 1]).reshape(len(sums), -1, *sums.shape[2:])
+
+    return total
 
 
 def _exact_of_real(
-    projection: Projection, dtype: torch.dtype, peak: float, device: torch.device | None
+    projection: Projection,
+    dtype: torch.dtype,
+    peak: float,
+    device: torch.device | None,
+    outputs: Sequence[slice],
 ) -> Current:
     """Return the current of real values as an exact sum of multiples of one small unit."""
     import torch
@@ -141,13 +201,21 @@ def _exact_of_real(
         projection,
         connection=replace(connection, weight=connection.weight.astype(np.float64), bias=None),
     )
-    sums = exact_current(plain, torch.float64, 2**digits, device)
+    sums = exact_current(plain, torch.float64, 2**digits, device, outputs)
 
-    def current(source: torch.Tensor) -> torch.Tensor:
-        total = (sums(torch.round(source.double() / unit)) * unit).to(dtype)
-        return total if bias is None else total + bias
+    def scaled(channels: slice, part: Part) -> Part:
+        added = None if bias is None else bias[channels]
 
-    return current
+        def current(source: torch.Tensor) -> torch.Tensor:
+            total = (part(source) * unit).to(dtype)
+            return total if added is None else total + added
+
+        return current
+
+    return Current(
+        lambda source: sums.ready(torch.round(source.double() / unit)),
+        tuple(scaled(*each) for each in zip(outputs, sums.parts, strict=True)),
+    )
 
 
 def parts(weight: FloatArray, peak: int) -> FloatArray:
@@ -168,6 +236,8 @@ def parts(weight: FloatArray, peak: int) -> FloatArray:
         return first[None].astype(weight.dtype)
     unit = _unit(fan_in * unit, digits)
     second = np.rint((wide - first) / unit) * unit
+    if not second.any():
+        return first[None].astype(weight.dtype)
     return np.stack([first, second]).astype(weight.dtype)
 
 

@@ -13,15 +13,22 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, InputArray
-from osbc_deploy.model.currents import Current, exact_current, framework_current, in_full_precision
-from osbc_deploy.model.delivery import arriving, lateness
+from osbc_deploy.model.blocks import (
+    blocks_up_to,
+    channels_together,
+    currents_of,
+    heard_by,
+    run_block,
+)
+from osbc_deploy.model.currents import WHOLE, in_full_precision
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.raster import PackedSpikes, Raster, peak_of_raster
+from osbc_deploy.model.threads import by_threads
 from osbc_deploy.progress import SILENT, Progress, task
 
 if TYPE_CHECKING:
@@ -114,156 +121,115 @@ def simulate(
     import torch
 
     dtype = getattr(torch, network.dtype)
+    place = torch.device(device or "cpu")
     known: dict[str, Raster] = {INPUT: spikes, **(given or {})}
     last = until or network.output.name
-    blocks = _up_to(network, last, known)
+    blocks = blocks_up_to(network, last, known)
     populations = [p for block in blocks for p in block]
     n, steps = spikes.shape[:2]
-    kept: dict[str, InputArray] = {
-        p.name: np.empty((n, steps, *p.shape), np.uint8)
-        for p in populations
-        if p.name in record and p.neuron.spiking
-    }
-    packed = {
-        p.name: PackedSpikes((n, steps, *p.shape))
-        for p in populations
-        if p.name in pack and p.neuron.spiking
-    }
+    # Exact sums come by threads of our own: each has samples of its own.
+    hands = torch.get_num_threads() if exact and place.type == "cpu" else 1
     if memory is not None:
-        heard = {name for block in blocks for name in _heard(network, block)}
+        heard = {name for block in blocks for name in heard_by(network, block)}
         sizes = [math.prod(network.shape_of(name)) for name in heard & known.keys()]
         each = activity_bytes(steps, [*sizes, *(p.size for p in populations)])
-        batch_size = max(1, min(batch_size, memory // each))
-    answers = np.empty((n if output else 0, steps, *network.shape_of(last)), network.dtype)
-    v: dict[str, FloatArray] = {
-        p.name: np.empty((n, steps, *p.shape), network.dtype)
-        for p in populations
-        if p.name in states
-    }
-    fired = {p.name: 0 for p in populations if p.neuron.spiking}
+        hands = min(hands, max(1, memory // each))
+        batch_size = max(1, min(batch_size, memory // (hands * each)))
+    hands = min(hands, n)
+    batch_size = max(1, min(batch_size, -(-n // hands)))
     peaks = peaks or {name: peak_of_raster(raster) for name, raster in known.items()}
-    place = torch.device(device or "cpu")
-    currents = _currents(network, populations, peaks, dtype, place, exact=exact)
-    with torch.no_grad(), in_full_precision(place), task(progress, title, n):
-        for start in range(0, n, batch_size):
-            rows = slice(start, min(start + batch_size, n))
-            activity: dict[str, torch.Tensor] = {}
-            potentials = {
-                name: torch.empty((steps, rows.stop - start, *array.shape[2:]), dtype=dtype)
-                for name, array in v.items()
-            }
+    cuts = {p.name: WHOLE for p in populations}
+    if exact and place.type == "cpu":
+        cuts = {p.name: channels_together(network, p, batch_size) for p in populations}
+    currents = currents_of(network, cuts, peaks, dtype, place, exact=exact)
+    kept = _Kept(network, populations, (n, steps), record, states, pack, last if output else None)
+
+    def run(rows: slice) -> dict[str, int]:
+        activity: dict[str, torch.Tensor] = {}
+        potentials = kept.potentials(rows, dtype)
+        # Each thread has this setting of its own.
+        with torch.no_grad():
             for block in blocks:
-                for name in _heard(network, block) & known.keys() - activity.keys():
+                for name in heard_by(network, block) & known.keys() - activity.keys():
                     raster = np.moveaxis(known[name][rows], 1, 0).astype(network.dtype)
                     activity[name] = torch.from_numpy(raster).to(place)
-                activity |= _block(network, block, activity, potentials, currents, dtype)
-            for name, answer in activity.items():
-                if name in fired:
-                    fired[name] += int(torch.count_nonzero(answer))
-                if name in kept:
-                    kept[name][rows] = np.moveaxis(answer.to(torch.uint8).cpu().numpy(), 0, 1)
-                if name in packed:
-                    packed[name][rows] = np.moveaxis(answer.to(torch.uint8).cpu().numpy(), 0, 1)
-            for name, potential in potentials.items():
-                v[name][rows] = np.moveaxis(potential.numpy(), 0, 1)
-            if output:
-                answers[rows] = np.moveaxis(activity[last].cpu().numpy(), 0, 1)
+                activity |= run_block(network, block, activity, potentials, currents, cuts, dtype)
+        kept.write(rows, activity, potentials)
+        return {name: int(torch.count_nonzero(activity[name])) for name in kept.spiking}
+
+    fired = dict.fromkeys(kept.spiking, 0)
+    batches = [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+    with in_full_precision(place), task(progress, title, n):
+        for rows, found in zip(batches, by_threads(run, batches, hands), strict=True):
+            for name, count in found.items():
+                fired[name] += count
             progress.advance(rows.stop - rows.start)
     rates = {p.name: fired[p.name] / (n * steps * p.size) for p in populations if p.name in fired}
-    if INPUT in record:
-        kept[INPUT] = spikes
-    return FloatRun(spikes=kept, output=answers, rates=rates, v=v, packed=packed)
+    recorded = {**kept.spikes, INPUT: spikes} if INPUT in record else kept.spikes
+    return FloatRun(recorded, kept.answers, rates, kept.v, kept.packed)
+
+
+class _Kept:
+    """What is kept of a run, written by batches of samples."""
+
+    def __init__(
+        self,
+        network: Network,
+        populations: Sequence[Population],
+        shape: tuple[int, int],
+        record: Collection[str],
+        states: Collection[str],
+        pack: Collection[str],
+        answer: str | None,
+    ) -> None:
+        spiking = [p for p in populations if p.neuron.spiking]
+        self.spiking = [p.name for p in spiking]
+        self.spikes: dict[str, InputArray] = {
+            p.name: np.empty((*shape, *p.shape), np.uint8) for p in spiking if p.name in record
+        }
+        self.packed = {p.name: PackedSpikes((*shape, *p.shape)) for p in spiking if p.name in pack}
+        self.v: dict[str, FloatArray] = {
+            p.name: np.empty((*shape, *p.shape), network.dtype)
+            for p in populations
+            if p.name in states
+        }
+        last = network.output.name if answer is None else answer
+        samples = shape[0] if answer is not None else 0
+        self.answers = np.empty((samples, shape[1], *network.shape_of(last)), network.dtype)
+        self._answer = answer
+
+    def potentials(self, rows: slice, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Return what potentials (T, n, *shape) of some samples are put into."""
+        import torch
+
+        count = rows.stop - rows.start
+        return {
+            name: torch.empty((array.shape[1], count, *array.shape[2:]), dtype=dtype)
+            for name, array in self.v.items()
+        }
+
+    def write(
+        self,
+        rows: slice,
+        activity: Mapping[str, torch.Tensor],
+        potentials: Mapping[str, torch.Tensor],
+    ) -> None:
+        """Keep what is asked of the activity (T, n, *shape) of some samples."""
+        import torch
+
+        for name in self.spikes.keys() | self.packed.keys():
+            spikes = np.moveaxis(activity[name].to(torch.uint8).cpu().numpy(), 0, 1)
+            if name in self.spikes:
+                self.spikes[name][rows] = spikes
+            if name in self.packed:
+                self.packed[name][rows] = spikes
+        for name, potential in potentials.items():
+            self.v[name][rows] = np.moveaxis(potential.numpy(), 0, 1)
+        if self._answer is not None:
+            self.answers[rows] = np.moveaxis(activity[self._answer].cpu().numpy(), 0, 1)
 
 
 def activity_bytes(steps: int, sizes: Sequence[int]) -> int:
     """Return what the activity of populations of these sizes takes for one sample."""
     # In single precision, and once more while it is written.
     return max(1, 4 * steps * (sum(sizes) + max(sizes)))
-
-
-def _up_to(network: Network, last: str, known: Collection[str]) -> list[list[Population]]:
-    """Return the blocks to simulate, without what is known, in the order activity flows."""
-    found = []
-    for block in network.blocks():
-        left = [p for p in block if p.name not in known]
-        if left:
-            found.append(left)
-        if any(p.name == last for p in block):
-            break
-    return found
-
-
-def _heard(network: Network, block: Sequence[Population]) -> set[str]:
-    return {p.pre for population in block for p in network.afferents(population.name)}
-
-
-def _currents(
-    network: Network,
-    populations: Sequence[Population],
-    peaks: Mapping[str, int | float],
-    dtype: torch.dtype,
-    device: torch.device,
-    *,
-    exact: bool,
-) -> dict[str, Current]:
-    found = [p for population in populations for p in network.afferents(population.name)]
-    if not exact:
-        return {p.name: framework_current(p, dtype, device) for p in found}
-    # Spikes of others are 0 or 1.
-    return {p.name: exact_current(p, dtype, peaks.get(p.pre, 1) or 1, device) for p in found}
-
-
-def _block(
-    network: Network,
-    block: Sequence[Population],
-    activity: Mapping[str, torch.Tensor],
-    potentials: Mapping[str, torch.Tensor],
-    currents: Mapping[str, Current],
-    dtype: torch.dtype,
-) -> dict[str, torch.Tensor]:
-    """Return the activity (T, n, *shape) of populations that are stepped together.
-
-    `potentials` (T, n, *shape) of populations that are kept are filled in.
-    """
-    import torch
-
-    own = {p.name for p in block}
-    heard = _heard(network, block)
-    first = next(activity[name] for name in heard - own)
-    (steps, batch), device = first.shape[:2], first.device
-
-    def tensor(array: FloatArray) -> torch.Tensor:
-        return torch.tensor(np.array(array), dtype=dtype, device=device)
-
-    result = {
-        p.name: torch.empty((steps, batch, *p.shape), dtype=dtype, device=device) for p in block
-    }
-    cells = []
-    for population in block:
-        maps = []
-        for projection in network.afferents(population.name):
-            source = result[projection.pre] if projection.pre in own else activity[projection.pre]
-            feedback = network.is_feedback(projection)
-            late = lateness(network, projection)
-            maps.append((source, late, currents[projection.name], feedback))
-        neuron = population.neuron
-        zeros = torch.zeros((batch, *population.shape), dtype=dtype, device=device)
-        state: dict[str, Any] = dict.fromkeys(neuron.states, zeros)
-        state["v"] = tensor(neuron.v_init).expand(batch, *population.shape).clone()
-        parameters = {name: tensor(v) for name, v in neuron.parameters.items()}
-        cells.append((population, maps, parameters, state))
-    for t in range(steps):
-        for number, (population, maps, parameters, state) in enumerate(cells):
-            apart = population.neuron.feedback_apart
-            sums: list[Any] = [None, None]
-            for source, late, current, feedback in maps:
-                x = current(arriving(source, t, late))
-                which = int(apart and feedback)
-                sums[which] = x if sums[which] is None else sums[which] + x
-            total = tuple(sums) if apart else sums[0]
-            answer, after = population.neuron.step(parameters, state, total, torch.where)
-            cells[number] = (population, maps, parameters, after)
-            result[population.name][t] = answer
-            if population.name in potentials:
-                potentials[population.name][t] = after["v"]
-    return result

@@ -89,3 +89,17 @@ def test_parts_add_up_to_the_weights_and_hold_few_digits(rng: np.random.Generato
             unit /= 2
         assert 4 * np.abs(part / unit).sum(axis=1).max() <= 2**24
     assert not parts(np.zeros((2, 3), np.float32), 1).any()
+
+
+@pytest.mark.parametrize("peak", [1, 1.0])
+def test_a_current_does_not_hang_on_which_channels_come_together(
+    peak: float, rng: np.random.Generator
+) -> None:
+    """Grouped, pooled, with a bias; spikes and real values."""
+    conv, pool = connections(rng, "float32")["pooled"]
+    projection = Projection("w", "input", "p", conv, pool)
+    source = torch.tensor(rng.random((3, 4, 7, 8)), dtype=torch.float32)
+    source = source if isinstance(peak, float) else (source < 0.4).float()
+    whole = exact_current(projection, torch.float32, peak)(source)
+    cut = [slice(0, 3), slice(3, 6)]
+    assert torch.equal(exact_current(projection, torch.float32, peak, outputs=cut)(source), whole)

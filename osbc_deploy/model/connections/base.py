@@ -82,6 +82,13 @@ class Connection(Kind):
         """Weights of one output."""
         return int(np.prod(self.weight.shape[1:]))
 
+    def share(self, outputs: slice) -> tuple[Connection, slice]:
+        """Return the geometry of some outputs, and the channels of the source that they see.
+
+        Outputs of groups come by whole groups.
+        """
+        return self, slice(None)
+
     def mismatch(self, shape: Shape) -> str:
         """Return why it cannot take a source of `shape`; empty if it can."""
         raise NotImplementedError

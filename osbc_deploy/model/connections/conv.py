@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -99,6 +99,14 @@ class Conv(Convolution, Connection):
         if min(self.output_shape(shape)) < 1:
             return f"its window is larger than its input {shape}"
         return ""
+
+    def share(self, outputs: slice) -> tuple[Conv, slice]:
+        if self.groups == 1:
+            return self, slice(None)
+        size, per_group = len(self.weight) // self.groups, self.weight.shape[1]
+        start, stop, _ = outputs.indices(len(self.weight))
+        first, last = start // size, stop // size
+        return replace(self, groups=last - first), slice(first * per_group, last * per_group)
 
     def unfolded(self, frames: FloatArray) -> FloatArray:
         """Return the rows (groups, m * positions, fan_in) that the weights are multiplied with."""

@@ -1,0 +1,34 @@
+"""Batches of samples by threads, each of which has torch to itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from osbc_deploy.model.currents import untransformed
+
+__all__ = ["by_threads"]
+
+T = TypeVar("T")
+
+
+def by_threads(run: Callable[[slice], T], batches: Sequence[slice], hands: int) -> Iterator[T]:
+    """Yield what batches come to, in their order, each computed by one of `hands` threads.
+
+    One thread is this one, with the threads that torch has inside an operation.
+    """
+    import torch
+
+    if hands == 1:
+        yield from map(run, batches)
+        return
+    held = torch.get_num_threads()
+    one_each = partial(torch.set_num_threads, 1)
+    try:
+        # Set around all threads: it is one switch for all of them.
+        with untransformed(), ThreadPoolExecutor(hands, initializer=one_each) as pool:
+            yield from pool.map(run, batches)
+    finally:
+        torch.set_num_threads(held)
