@@ -12,6 +12,7 @@ the two bundled ones, and five drawn ones with other sizes, one of them with del
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -115,10 +116,19 @@ def calibration() -> Iterator[tuple[FixedPointNetwork, np.ndarray]]:
                 ):  # fmt: skip
                     number += 1
                     network = drawn(number, shape=shape, layers=layers)
-                    rates = np.array([0.02, 0.08, 0.3]).reshape(3, *[1] * (len(shape) + 1))
-                    yield network, (rng.random((3, 8, *shape)) < rates).astype(np.uint8)
+                    # Silence tells what a step takes by itself.
+                    rates = np.array([0, 0.02, 0.08, 0.3]).reshape(4, *[1] * (len(shape) + 1))
+                    yield network, (rng.random((4, 8, *shape)) < rates).astype(np.uint8)
     for case in random_networks(40, FORMATS, start=1000):
         yield case.network, case.spikes
+    # So small that most of a step is what it takes by itself.
+    for bits, current, own in itertools.product((2, 4, 8), (False, True), ("all", "none")):
+        number += 1
+        how = (bits, current, own)
+        layers = [("conv", 3, 3, 1, *how), ("dense", 4, 1.0, *how)]
+        network = drawn(number, shape=(1, 5, 5), layers=layers)
+        rates = np.array([0, 0.05, 0.2, 0.4]).reshape(4, 1, 1, 1, 1)
+        yield network, (rng.random((4, 8, 1, 5, 5)) < rates).astype(np.uint8)
 
 
 RARE = ("number", "listed_spike", "late", "settled")
@@ -258,7 +268,7 @@ def main() -> int:
                     spikes = (rng.random(shape) < rate).astype(np.uint8)
                     operations, measured = counted(program, network, spikes)
                     modelled = sum(
-                        getattr(instructions.costs, name).value * np.broadcast_to(n, (2, 16))
+                        instructions.costs.each(name) * np.broadcast_to(n, (2, 16))
                         for name, n in operations.items()
                     )
                     off = float(modelled.mean() / measured.mean() - 1)

@@ -19,9 +19,10 @@ class Costs(Strict):
 
     Attributes
     ----------
-    step, projection, kernel, population, block : Fact
+    step, projection, kernel, population, block, summed : Fact
         Of a step itself, of each projection in it (of a convolution more), of each population, and
-        of each run of neurons that share their registers.
+        of each run of neurons that share their registers, more for each projection whose sums are
+        not added to the state itself.
     word, busy_word, number : Fact
         Four sources that are looked at together, more where any of them fires, and one that is
         looked at alone.
@@ -40,6 +41,7 @@ class Costs(Strict):
     kernel: _Cost
     population: _Cost
     block: _Cost
+    summed: _Cost | None = None
     word: _Cost
     busy_word: _Cost
     number: _Cost
@@ -61,7 +63,12 @@ class Costs(Strict):
 
     def of(self, operations: Mapping[str, float]) -> float:
         """Return the instructions of so many operations of each name."""
-        return float(sum(getattr(self, name).value * n for name, n in operations.items()))
+        return float(sum(self.each(name) * n for name, n in operations.items()))
+
+    def each(self, name: str) -> float:
+        """Return the instructions of an operation; those that a target leaves out take none."""
+        fact: Fact[float] | None = getattr(self, name)
+        return 0.0 if fact is None else fact.value
 
 
 class Instructions(Strict):

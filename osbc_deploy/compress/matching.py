@@ -27,6 +27,9 @@ _RATE_EVENTS = 3e7
 
 _FEWEST = 8
 
+_FOR_CURRENTS = 0.5
+"""Of the memory for activity."""
+
 _RATE_STEPS = 6
 _FACTORS = (0.4, 1.25)
 """Thresholds are searched between these multiples, to 1 %."""
@@ -62,8 +65,9 @@ def _rate_of(
     name, samples = population.name, scene.calibration[few]
     given = {n: part_of(raster, few) for n, raster in scene.arriving.items()}
     size = math.prod(samples.shape[:2]) * population.size
-    alone = not any(scene.network.is_feedback(p) for p in scene.network.projections)
-    if not alone or size * np.dtype(scene.network.dtype).itemsize > memory // 2:
+    forward = not any(scene.network.is_feedback(p) for p in scene.network.projections)
+    forward &= not population.neuron.feedback_apart
+    if not forward or size * np.dtype(scene.network.dtype).itemsize > memory * _FOR_CURRENTS:
 
         def simulated(layer: tuple[CompressedProjection, ...]) -> float:
             run = active(
@@ -75,7 +79,14 @@ def _rate_of(
         return simulated
     # What arrives does not hang on the threshold.
     heard = scene.with_layer(layer).with_neurons({name: Answer(np.zeros(()), "step")})
-    run = active(heard, samples, scene.space, given=given, until=name, memory=memory // 2)
+    run = active(
+        heard,
+        samples,
+        scene.space,
+        given=given,
+        until=name,
+        memory=round(memory * (1.0 - _FOR_CURRENTS)),
+    )
 
     def counted(layer: tuple[CompressedProjection, ...]) -> float:
         neurons = {p.name: p for p in scene.with_layer(layer).populations}

@@ -11,8 +11,9 @@ that serves the output better.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -33,7 +34,10 @@ from osbc_deploy.model.raster import Raster, part_of
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["Worth", "irremovable", "least_loss", "thinned", "worths"]
+__all__ = ["Worth", "irremovable", "least_loss", "least_share", "thinned", "worths"]
+
+Fits: TypeAlias = Callable[[Mapping[str, int]], bool]
+"""Whether so many neurons, by population, fit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +158,7 @@ def shares(found: Mapping[str, Worth], share: float) -> Iterator[Units]:
         stay = {name: np.ones(len(w.values), bool) for name, w in found.items()}
         gone = 0
         for _, name, unit in entries:
-            if gone >= wanted:
+            if gone >= wanted - 1e-6:
                 break
             if stay[name].sum() > 1:
                 stay[name][unit] = False
@@ -170,6 +174,41 @@ def _most(values: FloatArray, count: int) -> BoolArray:
     stay = np.zeros(len(values), bool)
     stay[np.argsort(-values, kind="stable")[:count]] = True
     return stay
+
+
+def least_share(network: Network, found: Mapping[str, Worth], fits: Fits) -> float:
+    """Return the least share of the neurons without which those that are left fit.
+
+    Of the first way of :func:`shares`; 1 where none do.
+    """
+    total = sum(worth.population.size for worth in found.values())
+    if not total or fits(_sizes(network, {})):
+        return 0.0
+    low, high = 0, total
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(_sizes(network, next(shares(found, middle / total)))):
+            high = middle
+        else:
+            low = middle
+    return high / total
+
+
+def _sizes(network: Network, units: Units) -> dict[str, int]:
+    """Return the neurons that stay, by population."""
+    return {
+        p.name: p.size // p.shape[0] * int(units[p.name].sum()) if p.name in units else p.size
+        for p in network.populations
+    }
+
+
+def _ways(network: Network, found: Mapping[str, Worth], share: float, fits: Fits) -> list[Units]:
+    """Return the different ways to remove a share of the neurons: those that fit, if any do."""
+    every = {p.name: np.ones(p.shape[0], bool) for p in network.populations}
+    ways = [{**every, **units} for units in shares(found, share)]
+    by_bytes = {tuple(m.tobytes() for m in units.values()): units for units in ways}
+    different: list[Units] = list(by_bytes.values())
+    return [units for units in different if fits(_sizes(network, units))] or different
 
 
 def least_loss(found: Mapping[str, Worth], share: float) -> float:
@@ -189,6 +228,7 @@ def thinned(
     found: Mapping[str, Worth],
     share: float,
     *,
+    fits: Fits = lambda _: True,
     shared: Shared | None = None,
     progress: Progress = SILENT,
 ) -> Thinned:
@@ -202,13 +242,15 @@ def thinned(
     found : dict of Worth
         From :func:`worths`.
     share : float
+    fits : callable, optional
+        Whether so many neurons of each population fit: of the ways to remove the share only those
+        are taken whose neurons do, if any.
     shared : Shared, optional
     """
     tried: list[Thinned] = []
-    ways = [{**_everything(network), **units} for units in shares(found, share)]
-    distinct = {tuple(m.tobytes() for m in units.values()): units for units in ways}
-    with task(progress, "neurons", len(distinct)):
-        for units in distinct.values():
+    asked = _ways(network, found, share, fits)
+    with task(progress, "neurons", len(asked)):
+        for units in asked:
             lost = lost_with(found, units)
             for again in (True, False):
                 whole, error = _solved(
@@ -217,10 +259,6 @@ def thinned(
                 tried.append(Thinned(network, cut(whole, units), units, lost, error))
             progress.advance()
     return min(tried, key=lambda t: t.error)
-
-
-def _everything(network: Network) -> dict[str, BoolArray]:
-    return {p.name: np.ones(p.shape[0], bool) for p in network.populations}
 
 
 def _solved(

@@ -23,11 +23,11 @@ from osbc_deploy.firmware.layout import (
     READOUTS,
     TABLE,
 )
+from osbc_deploy.firmware.packing import Table
 from osbc_deploy.firmware.tables import (
     FirmwareTables,
     PopulationTables,
     ProjectionTables,
-    Table,
 )
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation
 from osbc_deploy.notation import outputs_per_class
@@ -153,7 +153,7 @@ def _projection(p: ProjectionTables, sums: int, bulk: _Bulk) -> bytes:
     return PROJECTION.pack(
         {
             "kind": KINDS.index(p.kind), "code_bits": p.code_bits, "shift": p.shift,
-            "right": p.right, "wraps": p.wraps, "graded": p.graded, "zero0": 0, "zero1": 0,
+            "right": p.right, "wraps": p.wraps, "graded": p.graded, "direct": p.direct, "zero": 0,
             "pre": p.pre, "post": p.post, "latency": p.latency, "ring": p.ring, "sums": sums,
             "synapses": p.synapses, "geometry": geometry,
             "start": _table(p.start, bulk), "target": _table(p.target, bulk),

@@ -33,7 +33,8 @@ __all__ = [
     "record",
 ]
 
-LAYOUT = 1
+LAYOUT = 2
+"""That is written; earlier ones are read, whose projections all have sums of their own."""
 MAGIC = b"OSBCNET\0"
 RECORD_LAYOUT = 1
 RECORD_MAGIC = b"OSBT"
@@ -131,7 +132,7 @@ TABLE = record(
 PROJECTION = record(
     "projection",
     """
-    u8: kind code_bits shift right wraps graded zero0 zero1
+    u8: kind code_bits shift right wraps graded direct zero
     u16: pre post
     u32: latency ring sums synapses codes geometry
     table: start target delay

@@ -7,6 +7,7 @@ are those that an export writes; code and stack are facts of the target, as its 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from osbc_deploy.chip.facts import Count, Fact, Positive, Strict
@@ -18,6 +19,8 @@ from osbc_deploy.firmware.tables import (
     ProjectionTables,
     population_tables,
     projection_tables,
+    state_words,
+    together,
 )
 
 __all__ = ["RuntimeMemory"]
@@ -69,14 +72,16 @@ class RuntimeMemory(MemoryBase):
         if layer.population is None or layer.formats is None:
             raise ValueError(f"{layer}: its numbers are not known")
         registers = population_tables(layer.population, layer.formats)
-        parts = [
-            part
-            for a in layer.afferents
-            if a.projection is not None
-            for part in projection_tables(a.projection, a.pre_shape, a.latency, layer.formats)
-        ]
+        parts = together(
+            [
+                part
+                for a in layer.afferents
+                if a.projection is not None
+                for part in projection_tables(a.projection, a.pre_shape, a.latency, layer.formats)
+            ]
+        )
         flash = _registers(registers) + sum(_synapses(part) for part in parts)
-        ram = 4 * registers.state_words + sum(4 * part.ring * layer.size for part in parts)
+        ram = 4 * registers.state_words + sum(4 * part.sums * layer.size for part in parts)
         if layer.is_output:
             flash += self.code.value + HEADER.size + NETWORK.size
             # The first word of the state counts steps.
@@ -98,6 +103,11 @@ class RuntimeMemory(MemoryBase):
                 "padding": stored - payload - index,
             },
         )
+
+    def least_together(self, populations: Iterable[tuple[int, bool]]) -> dict[str, int]:
+        """Return the RAM of populations whose sums take none."""
+        words = sum(state_words(size, keeps_u) for size, keeps_u in populations)
+        return {"ram": self.stack.value + 4 + 4 * words}
 
     def notes(self, layers: tuple[Layer, ...]) -> list[str]:
         """Return what belongs to no layer."""

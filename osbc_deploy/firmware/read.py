@@ -122,10 +122,10 @@ def _header(data: bytes) -> dict[str, Any]:
     if len(data) < HEADER.size + NETWORK.size or data[: len(MAGIC)] != MAGIC:
         _refuse("is not one, or is cut short")
     header = HEADER.unpack(data)
-    if header["layout"] != LAYOUT:
+    if not 1 <= header["layout"] <= LAYOUT:
         raise BlobError(
-            f"blob: has layout {header['layout']}, this version reads {LAYOUT}. Read it with the "
-            "version that wrote it."
+            f"blob: has layout {header['layout']}, this version reads 1 to {LAYOUT}. Read it with "
+            "the version that wrote it."
         )
     if zlib.crc32(data[: HEADER.offset("header_crc")]) != header["header_crc"]:
         _refuse("its header is changed")
@@ -147,6 +147,7 @@ class _Reader:
         self.memory = Allowance("blob", error=BlobError, remedy="Export a smaller network")
         self.words = 1
         self.sizes: list[int] = []
+        self.states: list[int] = []
 
     def check_facts(self) -> None:
         f = self.facts
@@ -170,6 +171,7 @@ class _Reader:
                    for number in range(f["populations"])]  # fmt: skip
         self.sizes = [f["inputs"], *(q["size"] for q in records)]
         populations = [self.population(number, q) for number, q in enumerate(records)]
+        self.states = [q["state"] for q in records]
         projections: list[Part] = []
         for number, q in enumerate(records):
             if q["first"] != len(projections) or q["count"] == 0:
@@ -178,7 +180,7 @@ class _Reader:
                 if len(projections) == f["projections"]:
                     _refuse("has fewer projections than its populations state")
                 at = start + len(projections) * PROJECTION.size
-                projections.append(self.projection(len(projections), at, number))
+                projections.append(self.projection(len(projections), at, number, q["count"]))
         votes, readout = f["votes"], READOUTS[f["readout"]]
         if len(projections) != f["projections"]:
             _refuse("has projections that lead nowhere")
@@ -215,7 +217,7 @@ class _Reader:
         self.check(f"{what}, drop", bool((taken >= 0).all() and (taken <= most).all()))
         return Part(q, tables, {})
 
-    def projection(self, number: int, at: int, post: int) -> Part:
+    def projection(self, number: int, at: int, post: int, count: int) -> Part:
         p, what = PROJECTION.unpack(self.data, at), f"projection {number}"
         start, target, delay = (p.pop(name) for name in ("start", "target", "delay"))
         self.check(what, p["post"] == post and p["pre"] < len(self.sizes))
@@ -227,8 +229,14 @@ class _Reader:
         ring, latency, synapses = p["ring"], p["latency"], p["synapses"]
         self.check(what, latency < ring and self.facts["cycle"] % max(ring, 1) == 0)
         before, after = self.sizes[p["pre"]], self.sizes[post + 1]
-        self.check(what, p["sums"] == self.words and self.words + ring * after <= _MOST_WORDS)
-        self.words += ring * after
+        if p["direct"]:
+            shift = p["shift"] + self.facts["state_shift"]
+            plain = not (p["right"] or p["wraps"] or p["graded"]) and shift <= 31
+            self.check(what, plain and p["direct"] == 1 and ring == 1 and count == 1)
+            self.check(what, p["sums"] == self.states[post])
+        else:
+            self.check(what, p["sums"] == self.words and self.words + ring * after <= _MOST_WORDS)
+            self.words += ring * after
         tables = {"codes": self.codes(what, p["codes"], synapses, p["code_bits"])}
         geometry: dict[str, int] = {}
         kind = KINDS[p["kind"]]

@@ -151,6 +151,8 @@ class _Restoring:
         widest = widest_sum(connection.weight) << p["shift"]
         if bool(p["wraps"]) != (connection.wraps and widest >= self.formats.state_limit):
             _refuse(f"projection {number}: wraps a sum otherwise than networks do")
+        if p["direct"] and widest << self.formats.state_shift >= self.formats.state_limit:
+            _refuse(f"projection {number}: its sums may wrap, and it has no place for them")
         return FixedProjection(
             self._layer(number), self.names[pre], self.names[post], connection, _WEIGHT_BITS,
             p["shift"] - p["right"], graded=bool(p["graded"]),

@@ -11,6 +11,7 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.firmware.packing import Table, packed, table_of
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.connections.base import widest_sum
 from osbc_deploy.fixedpoint.formats import LOIHI, NumberFormats
@@ -28,46 +29,23 @@ __all__ = [
     "FirmwareTables",
     "PopulationTables",
     "ProjectionTables",
-    "Table",
     "lay_out",
     "population_tables",
     "projection_tables",
+    "state_words",
+    "together",
 ]
 
 _SUM_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """Numbers of 1, 2 or 4 bytes, or one `value` for all where `data` is None.
-
-    Each number holds for `repeat` places that follow each other.
-    """
-
-    data: IntArray | None
-    value: int = 0
-    repeat: int = 1
-
-    @property
-    def width(self) -> int:
-        """Bytes of a number; 0 for one value for all."""
-        return 0 if self.data is None else self.data.itemsize
-
-    @property
-    def size(self) -> int:
-        """Bytes of flash."""
-        return 0 if self.data is None else self.data.nbytes
-
-    def serialized(self) -> bytes:
-        """Return the numbers, little-endian."""
-        if self.data is None:
-            return b""
-        return self.data.astype(self.data.dtype.newbyteorder("<")).tobytes()
-
-
-@dataclass(frozen=True, eq=False)
 class ProjectionTables:
-    """A projection, or the synapses of one that share a delay; fields are those of the blob."""
+    """A projection, or the synapses of one that share a delay; fields are those of the blob.
+
+    One that is `direct` adds to the state itself, to u where that is kept and else to v, and needs
+    no place for sums.
+    """
 
     name: str
     kind: str
@@ -79,6 +57,7 @@ class ProjectionTables:
     right: int
     wraps: bool
     graded: bool
+    direct: bool
     latency: int
     ring: int
     start: Table
@@ -93,6 +72,11 @@ class ProjectionTables:
         return {
             "start": self.start, "target": self.target, "delay": self.delay, "code": self.code
         }  # fmt: skip
+
+    @property
+    def sums(self) -> int:
+        """Sums that are kept for each neuron behind."""
+        return 0 if self.direct else self.ring
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +94,13 @@ class PopulationTables:
 
     @property
     def state_words(self) -> int:
-        """32-bit words of state: u where it is kept, v, and a byte for each spike."""
-        size = self.population.size
-        return (1 + self.keeps_u) * size + -(-size // 4)
+        """32-bit words of state."""
+        return state_words(self.population.size, self.keeps_u)
+
+
+def state_words(size: int, keeps_u: bool) -> int:
+    """Return the 32-bit words of so many neurons: u if kept, v, and a byte for each spike."""
+    return (1 + keeps_u) * size + -(-size // 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +113,7 @@ class FirmwareTables:
     state_offsets : list of int
         Where u, v and spikes of each population start, in 32-bit words.
     sum_offsets : list of int
-        Where the sums of each projection start.
+        Where the sums of each projection start; of a direct one, the state it adds to.
     state_words : int
     cycle : int
         Steps after which all rings and timed resets repeat.
@@ -180,7 +168,11 @@ def lay_out(network: FixedPointNetwork) -> FirmwareTables:
             "network: sums that 32 bits may not hold", offenders, "Use fewer bits or inputs."
         )
     # Those into a population follow each other.
-    projections.sort(key=lambda part: part.post)
+    projections = [
+        part
+        for number in range(len(network.populations))
+        for part in together([part for part in projections if part.post == number])
+    ]
     populations = tuple(population_tables(p, network.formats) for p in network.populations)
     word = 1
     states, sums = [], []
@@ -188,8 +180,8 @@ def lay_out(network: FixedPointNetwork) -> FirmwareTables:
         states.append(word)
         word += q.state_words
     for part in projections:
-        sums.append(word)
-        word += part.ring * network.populations[part.post].size
+        sums.append(states[part.post] if part.direct else word)
+        word += part.sums * network.populations[part.post].size
     cycle = math.lcm(*(p.ring for p in projections), *(p.reset_interval or 1
                      for p in network.populations))  # fmt: skip
     if cycle * 4 > _SUM_LIMIT or word * 4 > _SUM_LIMIT:
@@ -202,6 +194,11 @@ def lay_out(network: FixedPointNetwork) -> FirmwareTables:
     return FirmwareTables(
         tuple(projections), populations, states, sums, word, cycle * (2**29 // cycle or 1)
     )
+
+
+def together(parts: list[ProjectionTables]) -> list[ProjectionTables]:
+    """Return the tables of all projections into a population: only one alone is direct."""
+    return parts if len(parts) == 1 else [replace(part, direct=False) for part in parts]
 
 
 def projection_tables(
@@ -248,8 +245,13 @@ def projection_tables(
         "right": right,
         "wraps": connection.wraps and widest << shift >= formats.state_limit,
         "graded": projection.graded,
+        "direct": False,
     }
-    return _laid_out(connection, fixed, codes, shape, latency)
+    parts = _laid_out(connection, fixed, codes, shape, latency)
+    # What the register of u would wrap cannot be told from a sum that v is in.
+    within = widest << (shift + formats.state_shift) < formats.state_limit
+    plain = within and not right and not projection.graded
+    return [replace(part, direct=plain and part.ring == 1) for part in parts]
 
 
 @singledispatch
@@ -276,7 +278,7 @@ def _laid_out(
 def _(
     conv: FixedConv, fixed: dict[str, Any], codes: IntArray, shape: Shape, latency: int
 ) -> list[ProjectionTables]:
-    code, bits = _packed(conv.by_input(codes).ravel())
+    code, bits = packed(conv.by_input(codes).ravel())
     none = Table(None)
     return [
         ProjectionTables(
@@ -311,15 +313,15 @@ def _dense(
     none = Table(None)
     pre, post = np.nonzero(codes.T)
     start = np.concatenate([[0], np.cumsum(np.bincount(pre, minlength=codes.shape[1]))])
-    late = none if delay is None else _table(delay[post, pre], signed=False)
-    code, bits = _packed(codes[post, pre])
+    late = none if delay is None else table_of(delay[post, pre], signed=False)
+    code, bits = packed(codes[post, pre])
     lists: dict[str, Any] = {
-        "start": _table(start, signed=False, always=True),
-        "target": _table(post, signed=False, always=True),
+        "start": table_of(start, signed=False, always=True),
+        "target": table_of(post, signed=False, always=True),
         "delay": late,
         "code": code,
     }
-    rows, row_bits = _packed(codes.T.ravel())
+    rows, row_bits = packed(codes.T.ravel())
     longest = 0 if delay is None else int(delay.max(initial=0))
     shared: dict[str, Any] = fixed | {
         "latency": latency,
@@ -350,32 +352,8 @@ def _per_channel(values: IntArray, shape: Shape) -> Table:
     """Return a register once for each channel where a channel's neurons share it."""
     by_channel = values.reshape(shape[0], -1)
     if by_channel.shape[1] > 1 and (by_channel == by_channel[:, :1]).all():
-        return replace(_table(by_channel[:, 0]), repeat=by_channel.shape[1])
-    return _table(values)
-
-
-def _table(values: IntArray, *, signed: bool = True, always: bool = False) -> Table:
-    """Return values in the smallest type, or one for all where they are the same."""
-    if not always and (values == values[:1]).all():
-        return Table(None, int(values[0]) if len(values) else 0)
-    kinds: list[Any] = [np.int8, np.int16, np.int32] if signed else [np.uint8, np.uint16, np.uint32]
-    low, high = int(values.min(initial=0)), int(values.max(initial=0))
-    kind = next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
-    # An array of C has one element at least.
-    return Table(np.asarray(values if len(values) else [0], kind))
-
-
-def _packed(codes: IntArray) -> tuple[Table, int]:
-    """Return codes packed into bytes, low bits first, and the bits of each."""
-    low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
-    bits = next(b for b in (2, 4, 8, 16) if -(1 << (b - 1)) <= low and high < 1 << (b - 1))
-    if bits == 16:
-        return Table(codes.astype(np.int16)), bits
-    per_byte = 8 // bits
-    padded = np.zeros(max(1, -(-codes.size // per_byte)) * per_byte, np.int64)
-    padded[: codes.size] = codes & ((1 << bits) - 1)
-    weights = 1 << (bits * np.arange(per_byte))
-    return Table((padded.reshape(-1, per_byte) @ weights).astype(np.uint8)), bits
+        return replace(table_of(by_channel[:, 0]), repeat=by_channel.shape[1])
+    return table_of(values)
 
 
 def _geometry(conv: FixedConv, shape: tuple[int, ...]) -> dict[str, Any]:

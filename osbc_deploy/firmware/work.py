@@ -71,11 +71,13 @@ def step_cost(network: FixedPointNetwork, spikes: IntArray, costs: Costs) -> Ste
     for start in range(0, len(spikes), _BATCH):
         batch = spikes[start : start + _BATCH]
         counts = operations_of(network, tables, batch)
-        total = sum(getattr(costs, name).value * found for name, found in counts.items())
+        total = sum(costs.each(name) * found for name, found in counts.items())
         totals.append(np.broadcast_to(total, batch.shape[:2]))
     found = np.concatenate(totals)
     most = costs.of(_most(network, tables, costs))
-    return StepCost(float(found.mean()), float(found.max()), most, *found.shape)
+    worst = float(found.max())
+    # A mean of equal numbers may be rounded up.
+    return StepCost(min(float(found.mean()), worst), worst, most, *found.shape)
 
 
 def operations_of(
@@ -111,10 +113,12 @@ def _fixed(network: FixedPointNetwork, tables: FirmwareTables) -> dict[str, int]
         bytes_each = part.pre > 0 or not (part.graded or network.input.bits > 8)
         counts["word" if bytes_each else "number"] += size // _WORD if bytes_each else size
     for q in tables.populations:
-        counts["block"] += q.population.size // (_block(q) or q.population.size)
-        into = sum(tables.populations[p.post] is q for p in tables.projections)
-        counts["more"] += (into - 1) * q.population.size
-        counts["varied"] += q.population.size * (_varied(q) or into > 1)
+        into = [part for part in tables.projections if tables.populations[part.post] is q]
+        blocks = q.population.size // (_block(q) or q.population.size)
+        counts["block"] += blocks
+        counts["summed"] += blocks * sum(not part.direct for part in into)
+        counts["more"] += (len(into) - 1) * q.population.size
+        counts["varied"] += q.population.size * (_varied(q) or len(into) > 1)
     return dict(counts)
 
 

@@ -10,10 +10,11 @@ from osbc_deploy.chip.target import Target
 from osbc_deploy.errors import FitError, UsageError
 from osbc_deploy.fitting.remedies import advice
 from osbc_deploy.fitting.search import Candidate, Plan, front_over
+from osbc_deploy.model.graph import Network
 from osbc_deploy.options import FitBudget
 from osbc_deploy.progress import Progress, task
 
-__all__ = ["check_budget", "most_of", "quick_enough", "within_resources"]
+__all__ = ["check_budget", "most_of", "quick_enough", "room_for", "within_resources"]
 
 _RESOURCES = ("flash", "ram")
 
@@ -42,6 +43,23 @@ def most_of(budget: FitBudget, chip: Target) -> dict[str, int]:
         return {}
     asked = {name: getattr(budget, name, None) for name in chip.memory.limits()}
     return {name: min(asked[name] or most, most) for name, most in chip.memory.limits().items()}
+
+
+def room_for(
+    network: Network, budget: FitBudget, chip: Target
+) -> Callable[[Mapping[str, int]], bool]:
+    """Return whether so many neurons, by population, may fit, whatever their weights."""
+    limits = most_of(budget, chip)
+    decays = {
+        p.name: p.neuron.dynamics().decay_u for p in network.populations if not p.neuron.exact
+    }
+    kept = {name: decay is not None and bool(np.any(decay)) for name, decay in decays.items()}
+
+    def fits(sizes: Mapping[str, int]) -> bool:
+        least = chip.memory.least_together((n, kept.get(name, False)) for name, n in sizes.items())
+        return all(least.get(name, 0) <= most for name, most in limits.items())
+
+    return fits
 
 
 def within_resources(
@@ -85,8 +103,8 @@ def _over(
     layer, largest = max(least.choices.items(), key=lambda pair: pair[1].used[name])
     return (
         f"{head}{needed:,}{unit} needed at least ({needed - most:,} over), most of it by layer "
-        f"{layer} ({largest.used[name]:,}{unit}), which neither sparsity nor bits change. Give the "
-        "network fewer neurons, or take a larger chip."
+        f"{layer} ({largest.used[name]:,}{unit}). Neurons take it: let more of them be removed "
+        "(--max-removed), give the network fewer neurons, or take a larger chip."
     )
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork
-from osbc_deploy.compress.thinning import least_loss, thinned, worths
+from osbc_deploy.compress.thinning import least_loss, least_share, thinned, worths
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.accuracy import AccuracyLimit
 from osbc_deploy.fitting.level import Level, limits_of
-from osbc_deploy.fitting.resources import check_budget
+from osbc_deploy.fitting.resources import check_budget, room_for
 from osbc_deploy.fitting.search import Plan, front_over
 from osbc_deploy.fitting.tuned import tuned_plan
 from osbc_deploy.job import Job, VerbCall, prepare, verb
@@ -104,9 +104,10 @@ def fit(call: FitCall) -> FitResult:
 
     Every layer is compressed for real at every point of a grid and costed with the target's own
     memory model; the layers' choices are then joined, and more sparsities tried around the best
-    plan. The same is done without a share of the hidden neurons, as long as that may be better. Its
-    layers are tuned as :func:`osbc_deploy.deploy` does, within the budget. What cannot be
-    kept is an error that names the layer, the resource, the excess and the cheapest remedies.
+    plan. The same is done without a share of the hidden neurons, as long as that may be better,
+    and with no more of them than the RAM of a microcontroller holds. Its layers are tuned as
+    :func:`osbc_deploy.deploy` does, within the budget. What cannot be kept is an error that names
+    the layer, the resource, the excess and the cheapest remedies.
 
     Takes what :func:`osbc_deploy.deploy` takes, but the options of
     :class:`osbc_deploy.FitOptions`; without a `budget`, the target's cores are it.
@@ -191,19 +192,21 @@ def _searched(
     best: _Found | None = None
     failures: list[FitError] = []
     whole = Level(job, options, budget, bits, accuracy, progress=progress)
-    values = None
-    for removed in (0.0, *(share for share in REMOVED if share <= max_removed)):
+    values = worths(job.network, whole.statistics.problems) if max_removed else {}
+    fits = room_for(job.network, budget, job.chip)
+    # Where neurons do not fit whatever their weights, fewer than must go are not tried.
+    needed = least_share(job.network, values, fits)
+    grid = [0.0, *(share for share in REMOVED if share <= max_removed and values)]
+    if needed <= max_removed:
+        grid = [needed, *(share for share in grid if share > needed)]
+    for removed in grid:
         level = whole
         if removed:
-            if values is None:
-                values = worths(job.network, whole.statistics.problems)
-            if not values or (
-                best and accuracy is None and least_loss(values, removed) >= best.plan.loss
-            ):
+            if best and accuracy is None and least_loss(values, removed) >= best.plan.loss:
                 break
             less = thinned(
                 job.network, job.typical.spikes, options, values, removed,
-                shared=whole.shared, progress=progress,
+                fits=fits, shared=whole.shared, progress=progress,
             )  # fmt: skip
             if accuracy is not None and accuracy.drop(less.network) > accuracy.allowed:
                 break

@@ -100,7 +100,7 @@ def simulate(
         default.
     exact : bool
         Whether currents are exact sums, rounded once (:func:`.exact_current`), and not the
-        framework's.
+        framework's. Samples are spread over as many threads as torch has then.
     output : bool
         Whether to keep the output.
     batch_size : int

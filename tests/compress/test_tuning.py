@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import float_networks as nets
-from osbc_deploy.compress import CompressionOptions, compress
+from osbc_deploy.compress import CompressionOptions, compress, matching
 from osbc_deploy.compress.quantize import quantize_rows
 from osbc_deploy.compress.tuning import _best, _serves, _Variant
+from osbc_deploy.model.graph import Network
 
 PLAIN, CROSS, FREE = _Variant(), _Variant(cross=True), _Variant(free_bias=True)
 
@@ -48,6 +50,26 @@ def test_codes_are_tried_in_more_ways_where_they_are_few(bits: int) -> None:
         assert chosen or projection.codes.min() > -(2 ** (bits - 1))
     wide = compress(net, x, replace(options, bits=5))
     assert not any("full range" in n for p in wide.projections.values() for n in p.tried)
+
+
+@pytest.mark.parametrize("build", [nets.mlp, nets.convolutions])
+def test_thresholds_are_those_of_runs_of_the_network(
+    build: Callable[[], Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Currents that are computed once, and networks that are simulated for each threshold."""
+    net = build()
+    x = nets.spikes(6, 60, 10, *net.input_shape)
+    options = CompressionOptions(sparsity=0.8, bits=8)
+    once = compress(net, x, options).projections
+    counted: list[int] = []
+    monkeypatch.setattr(matching, "count_spikes", lambda *_: counted.append(1))
+    monkeypatch.setattr(matching, "_FOR_CURRENTS", 0.0)
+    again = compress(net, x, options).projections
+    assert not counted
+    assert any("threshold" in way for p in once.values() for way in p.tried)
+    for name, projection in once.items():
+        assert again[name].tried == projection.tried
+        assert np.array_equal(again[name].codes, projection.codes)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def test_what_is_read_is_what_the_network_has(drawn: list[Case], blobs: list[byt
             assert sorted(found) == sorted(weights * 2.0**p.weight_exp)
             seen |= {q.fields["kind"] for q in parts}
     assert seen == {0, 1, 2}
+    assert {q.fields["direct"] for data in blobs for q in read_blob(data).projections} == {0, 1}
 
 
 def test_every_changed_byte_and_every_other_length_is_refused(
@@ -176,10 +177,11 @@ def test_hostile_tables_are_refused_by_both_or_lead_nowhere(
 
 def test_a_network_of_another_layout_is_refused_by_name(blobs: list[bytes], loader: Path) -> None:
     other = bytearray(blobs[0])
-    other[HEADER.offset("layout")] = 2
-    assert said(loader, [sealed(bytes(other))]) == [-5]
-    with pytest.raises(ArtefactError, match="has layout 2, this version reads 1"):
-        read_blob(sealed(bytes(other)))
+    for number in (0, 3):
+        other[HEADER.offset("layout")] = number
+        assert said(loader, [sealed(bytes(other))]) == [-5]
+        with pytest.raises(ArtefactError, match=f"has layout {number}, this version reads 1 to 2"):
+            read_blob(sealed(bytes(other)))
 
 
 def test_a_small_blob_of_a_large_network_takes_no_memory(blobs: list[bytes]) -> None:
@@ -212,15 +214,15 @@ def test_the_bytes_of_a_network_by_hand(formats: NumberFormats) -> None:
 
     body = u32(1, 2**29, 1, 1) + bytes(6) + u8(0xF0, 0x3F)  # the scale is 1.0
     body += u8(1, 0, 1, 0, 12, 24, 6, 0, 0, 1, 0, 0)
-    body += u8(1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)  # dense, 2 bits, shift 1
-    # Step, u, v and a byte of spikes take words 0 to 3; the sum has word 4. The code lies at 260.
-    body += u32(0, 1, 4, 1, 260, 0) + const(0) * 3
+    body += u8(1, 2, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0)  # dense, 2 bits, shift 1, direct
+    # Step, u, v and a byte of spikes take words 0 to 3; sums are added to u. The code lies at 260.
+    body += u32(0, 1, 1, 1, 260, 0) + const(0) * 3
     body += u32(1, 1, 0, 0) + u8(0, 0, 1, 0, 1, 0, 1, 0)
     body += b"".join(map(const, (4095, 1, 0, 320, 0, 0, -7)))
     body += u8(1, 0, 0, 0)
     assert blob[44:] == body
-    head = b"OSBCNET\0" + u8(1, 0, 0, 0) + u32(len(blob)) + hashlib.sha256(body).digest()[:16]
-    head += u32(20, zlib.crc32(body))
+    head = b"OSBCNET\0" + u8(2, 0, 0, 0) + u32(len(blob)) + hashlib.sha256(body).digest()[:16]
+    head += u32(16, zlib.crc32(body))
     assert blob[:44] == head + u32(zlib.crc32(head))
 
 

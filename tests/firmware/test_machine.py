@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from osbc_deploy.errors import BackendError
+from osbc_deploy.firmware import tables
 from osbc_deploy.firmware.blob import write_blob
+from osbc_deploy.firmware.layout import HEADER
 from osbc_deploy.firmware.machine import MACHINES, Machine, built
 from osbc_deploy.firmware.read import read_blob
-from osbc_deploy.firmware.tables import lay_out
+from osbc_deploy.firmware.tables import ProjectionTables, lay_out
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.testing import random_networks
 from osbc_deploy.testing.backends import engine_states
@@ -43,6 +48,25 @@ def test_one_program_computes_the_engines_bits(
                 looked_at = sum(p.size for p in case.network.populations)
                 assert done.instructions.shape == case.spikes.shape[:2]
                 assert (done.instructions > looked_at).all()
+
+
+def test_what_an_earlier_version_wrote_gives_the_same_bits(
+    formats: NumberFormats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layout 1 has no direct projections: all have sums of their own."""
+
+    def all_with_sums(parts: list[ProjectionTables]) -> list[ProjectionTables]:
+        return [replace(part, direct=False) for part in parts]
+
+    monkeypatch.setattr(tables, "together", all_with_sums)
+    with built(MACHINES["host-c"], ("-O2", *SANITIZE)) as program:
+        for case in random_networks(6, formats, start=5):
+            blob = bytearray(write_blob(case.network, lay_out(case.network)))
+            blob[HEADER.offset("layout")] = 1
+            crc = zlib.crc32(blob[: HEADER.offset("header_crc")])
+            blob[HEADER.offset("header_crc") : HEADER.size] = crc.to_bytes(4, "little")
+            done = program.run(bytes(blob), case.spikes, states=True)
+            assert np.array_equal(done.output, engine_states(case).output), case.features
 
 
 def test_what_cannot_be_is_said(formats: NumberFormats) -> None:

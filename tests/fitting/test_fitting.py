@@ -270,6 +270,25 @@ def test_neurons_go_where_that_loses_less(call: Any) -> None:
     assert done.report()["chosen"]["neurons_removed"] == done.plan.removed
 
 
+def test_as_many_neurons_stay_as_ram_holds() -> None:
+    """60-40-16-4, whose currents last: 9 bytes a neuron, beside the runtime's stack and a word."""
+    spikes = (np.random.default_rng(0).random((40, 8, 60)) < 0.15).astype(np.uint8)
+    most = FitBudget(ram=1024 + 4 + 9 * 30)
+
+    def fitted(**options: Any) -> FitResult:
+        return fit(
+            model(), spikes, target="cortex-m4", budget=most, bits=(4,), tune=False, **options
+        )
+
+    done = fitted(max_removed=0.6)
+    # The outputs and a neuron of either layer cannot go, and what is left fills the RAM.
+    assert done.plan.removed == pytest.approx(1 - (30 - 4) / 56, abs=2 / 56)
+    assert done.plan.used["ram"] == sum(c.usage.used["ram"] for c in done.deployment.mapping.cores)
+    assert most.ram - 2 * 9 - 8 < done.plan.used["ram"] <= most.ram
+    with pytest.raises(FitError, match=r"1,298 B of RAM on cortex-m4: .*\(--max-removed\)"):
+        fitted(max_removed=0.1)
+
+
 def test_memory_and_accuracy_budgets_are_kept(call: Any) -> None:
     smaller = call(memory=4_000)
     assert smaller.deployment.mapping.bytes <= 4_000

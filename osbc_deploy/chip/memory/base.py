@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Literal, TypeAlias
 
 from osbc_deploy.chip.facts import Fact, Strict, Width
@@ -82,6 +83,14 @@ class MemoryBase(Strict):
     def least(self, layer: Layer) -> dict[str, int]:
         """Return what the slices of any cut together use at least of every resource."""
         raise NotImplementedError
+
+    def least_together(self, populations: Iterable[tuple[int, bool]]) -> dict[str, int]:
+        """Return what populations on one core take at least, whatever their weights.
+
+        Of each, its neurons and whether their current outlives a step.
+        """
+        del populations
+        return {}
 
     def broken_rules(self, layers: tuple[Layer, ...]) -> list[str]:
         """Return what the chip cannot do at all, however much room its cores have."""

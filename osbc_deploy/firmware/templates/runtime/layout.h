@@ -93,8 +93,9 @@ static inline uint32_t @P@_neurons(const uint8_t *blob, uint32_t source)
 }
 
 /* The state is an array of int32_t: the step number, then for each population u (if it is kept), v
- * and, a byte each, its spikes; then the sums of each projection, a ring of steps. These are the
- * words at which v and the spikes of a population start. */
+ * and, a byte each, its spikes; then the sums of each projection, a ring of steps, but of those that
+ * are direct: these add to u, or else to v. These are the words at which v and the spikes of a
+ * population start. */
 static inline uint32_t @P@_potentials(const uint8_t *population)
 {
     uint32_t size = @P@_u32(population + @U@_POPULATION_SIZE);

@@ -93,25 +93,38 @@ static int good_kernel(const scene *s, const uint8_t *p, uint32_t before, uint32
            sizes[5] % sizes[8] == 0u && codes == @P@_u32(p + @U@_PROJECTION_SYNAPSES);
 }
 
+/* Whether a projection may add to the state of its population instead of to sums. */
+static int good_direct(const scene *s, const uint8_t *p, const uint8_t *q)
+{
+    uint32_t shift = p[@U@_PROJECTION_SHIFT];
+    shift += s->blob[@U@_HEADER_BYTES + @U@_NETWORK_STATE_SHIFT];
+    return @P@_u16(q + @U@_POPULATION_COUNT) == 1u && @P@_u32(p + @U@_PROJECTION_RING) == 1u &&
+           p[@U@_PROJECTION_RIGHT] == 0u && p[@U@_PROJECTION_WRAPS] == 0u &&
+           p[@U@_PROJECTION_GRADED] == 0u && shift <= 31u;
+}
+
 static int good_projection(scene *s, const uint8_t *p, uint32_t post)
 {
     uint32_t bits = p[@U@_PROJECTION_CODE_BITS], pre = @P@_u16(p + @U@_PROJECTION_PRE);
     uint32_t latency = @P@_u32(p + @U@_PROJECTION_LATENCY);
     uint32_t ring = @P@_u32(p + @U@_PROJECTION_RING);
     uint32_t synapses = @P@_u32(p + @U@_PROJECTION_SYNAPSES), before, after;
+    const uint8_t *q = @P@_population(s->blob, post);
+    int direct = p[@U@_PROJECTION_DIRECT] != 0u;
+    uint32_t sums = direct ? @P@_u32(q + @U@_POPULATION_STATE) : s->words;
     uint64_t words;
     if (@P@_u16(p + @U@_PROJECTION_POST) != post || pre > s->populations ||
         (p[@U@_PROJECTION_GRADED] != 0u && pre != 0u) || (pre > post && latency == 0u) ||
         p[@U@_PROJECTION_SHIFT] > 31u || p[@U@_PROJECTION_RIGHT] > 31u || ring == 0u ||
-        s->cycle % ring != 0u || latency >= ring ||
+        s->cycle % ring != 0u || latency >= ring || p[@U@_PROJECTION_DIRECT] > 1u ||
         (bits != 2u && bits != 4u && bits != 8u && bits != 16u) ||
         !inside(s, @P@_u32(p + @U@_PROJECTION_CODES), ((uint64_t)synapses * bits + 7u) / 8u, 1u) ||
-        @P@_u32(p + @U@_PROJECTION_SUMS) != s->words) {
+        @P@_u32(p + @U@_PROJECTION_SUMS) != sums || (direct && !good_direct(s, p, q))) {
         return 0;
     }
     before = @P@_neurons(s->blob, pre);
     after = @P@_neurons(s->blob, post + 1u);
-    words = s->words + (uint64_t)ring * after;
+    words = s->words + (direct ? 0u : (uint64_t)ring * after);
     if (words > (uint64_t)(INT32_MAX / 4)) {
         return 0;
     }
@@ -249,7 +262,8 @@ int @P@_load(@P@_network *network, const void *blob, size_t bytes)
         }
     }
     /* A layout of the future may have another header, so its CRC is not looked at. */
-    if (@P@_u16(at + @U@_HEADER_LAYOUT) != @U@_LAYOUT) {
+    i = @P@_u16(at + @U@_HEADER_LAYOUT);
+    if (i == 0u || i > @U@_LAYOUT) {
         return @U@_OTHER_LAYOUT;
     }
     s.blob = at;

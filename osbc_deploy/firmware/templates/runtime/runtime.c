@@ -24,7 +24,7 @@ typedef struct way {
     const uint8_t *codes;
     uint32_t *sums; /* of a ring of steps, `after` of each */
     uint32_t *soon; /* of the step that what has no delay of its own arrives in */
-    uint32_t before, after, due, ring;
+    uint32_t before, after, due, ring, unit; /* what codes are multiplied with, for a spike */
     @P@_table start, target, delay;
     axis y, x;
     uint32_t width, plane, share, inputs;
@@ -242,6 +242,11 @@ static void find_way(way *w, const uint8_t *blob, const uint8_t *p, int32_t *sta
     w->before = @P@_neurons(blob, @P@_u16(p + @U@_PROJECTION_PRE));
     w->after = @P@_neurons(blob, @P@_u16(p + @U@_PROJECTION_POST) + 1u);
     w->ring = @P@_u32(p + @U@_PROJECTION_RING);
+    w->unit = 1u;
+    if (p[@U@_PROJECTION_DIRECT] != 0u) {
+        w->unit <<= p[@U@_PROJECTION_SHIFT] +
+                    blob[@U@_HEADER_BYTES + @U@_NETWORK_STATE_SHIFT];
+    }
     w->due = t + @P@_u32(p + @U@_PROJECTION_LATENCY);
     w->start = @P@_table_at(blob, p + @U@_PROJECTION_START);
     w->target = @P@_table_at(blob, p + @U@_PROJECTION_TARGET);
@@ -306,14 +311,14 @@ static void deliver_all(const way *w, const uint8_t *spikes, const void *input, 
         }
         for (; i < end; i++) {
             if (spikes[i] != 0u) {
-                w->add(w, i, 1u);
+                w->add(w, i, w->unit);
             }
         }
     }
     for (; i < w->before; i++) {
         int32_t value = spikes != NULL ? spikes[i] != 0u : given(input, format, i);
         if (value != 0) {
-            w->add(w, i, graded ? (uint32_t)value : 1u);
+            w->add(w, i, graded ? (uint32_t)value : w->unit);
         }
     }
 }
@@ -446,7 +451,7 @@ typedef struct {
     int32_t *state;
     uint32_t t, size, count, decay_bits, state_shift;
     int32_t limit;
-    int subtract, result;
+    int subtract, result, direct; /* its sums are in u, or else in v, which have decayed */
     register_tables tables;
     inflow from[KEPT];
 #ifdef OSBC_TELEMETRY
@@ -477,7 +482,7 @@ ALONE void settle(cells *c, const registers *r, uint32_t i)
     int32_t limit = c->limit;
     uint32_t k;
     int fired;
-    for (k = 0; k < c->count; k++) {
+    for (k = 0; !c->direct && k < c->count; k++) {
         inflow more = k < KEPT ? c->from[k]
                                : inflow_at(c->first + (size_t)k * @U@_PROJECTION_BYTES, c->state,
                                            c->t, c->size);
@@ -486,7 +491,7 @@ ALONE void settle(cells *c, const registers *r, uint32_t i)
     a = a > most ? most : a < -most ? -most : a;
     new_u = a * unit;
     if (c->u != NULL) {
-        new_u += decay(c->u[i], r->kept_u, c->decay_bits);
+        new_u += c->direct ? c->u[i] : decay(c->u[i], r->kept_u, c->decay_bits);
     }
     wrapped = new_u > limit ? new_u - 2 * (int64_t)limit
               : new_u <= -limit ? new_u + 2 * (int64_t)limit : new_u;
@@ -497,7 +502,8 @@ ALONE void settle(cells *c, const registers *r, uint32_t i)
         c->result = @U@_OUT_OF_RANGE;
         wrapped = 0;
     }
-    new_v = decay(c->v[i], r->kept_v, c->decay_bits) + wrapped + r->bias;
+    new_v = c->direct && c->u == NULL ? c->v[i] : decay(c->v[i], r->kept_v, c->decay_bits);
+    new_v += wrapped + r->bias;
     if (new_v > limit - 1 || new_v < 1 - limit) {
         new_v = new_v > 0 ? limit - 1 : 1 - limit;
 #ifdef OSBC_TELEMETRY
@@ -614,36 +620,36 @@ INLINE uint32_t next_of(row *r)
 
 /* Neurons that share their registers, as long as every number stays where 32 bits hold it; the
  * first that does not is returned, or `end`. Those without input and state stay as they are. */
-INLINE uint32_t short_way(cells *c, const registers *r, uint32_t i, uint32_t end, const int keeps_u,
-                          const int one, const int varied)
+INLINE uint32_t with_sums(cells *c, const registers *r, uint32_t i, uint32_t end, const int keeps_u,
+                          const int plain)
 {
     const uint32_t kept_u = (uint32_t)r->kept_u, kept_v = (uint32_t)r->kept_v;
-    const uint32_t decay_bits = one ? USUAL_BITS : c->decay_bits;
-    const uint32_t limit = (uint32_t)c->limit, count = c->count;
+    const uint32_t decay_bits = plain ? USUAL_BITS : c->decay_bits, limit = (uint32_t)c->limit;
+    const uint32_t count = plain ? 1u : c->count;
     const int32_t least = 1 - c->limit;
     uint32_t bias = (uint32_t)r->bias;
     int32_t threshold = r->threshold;
     uint8_t same[8];
     row biases, thresholds;
     fast_inflow from[KEPT];
-    uint32_t most, left, k;
-    uint32_t *sums, *v = (uint32_t *)c->v + i, *u = keeps_u ? (uint32_t *)c->u + i : NULL, *last;
+    uint32_t *v = (uint32_t *)c->v + i, *u = keeps_u ? (uint32_t *)c->u + i : NULL, *sums, *last, k;
+    uint32_t most, left;
     uint8_t *spikes = c->spikes + i;
-    int fired;
-    for (k = 0; k < (one ? 1u : count); k++) {
+    for (k = 0; k < count; k++) {
         from[k] = fast_inflow_of(&c->from[k], c->state_shift, c->limit);
     }
     sums = from[0].sums + i;
     last = from[0].sums + end;
     most = from[0].most;
     left = from[0].left;
-    if (varied) {
+    if (!plain) {
         biases = row_of(&c->tables.bias, i, r->bias, same);
         thresholds = row_of(&c->tables.threshold, i, r->threshold, same + 4);
     }
     for (; sums < last; sums++, v++, spikes++) {
-        uint32_t sum = *sums, x = *v, bits, total;
-        if (varied) {
+        uint32_t sum = *sums, x = *v, bits, total = sum << left;
+        int fired;
+        if (!plain) {
             bias = next_of(&biases);
             threshold = @P@_signed(next_of(&thresholds));
         }
@@ -651,7 +657,7 @@ INLINE uint32_t short_way(cells *c, const registers *r, uint32_t i, uint32_t end
         if (keeps_u) {
             bits |= *u;
         }
-        for (k = 1; !one && k < count; k++) {
+        for (k = 1; k < count; k++) {
             bits |= from[k].sums[sums - from[0].sums];
         }
         if (bits == 0u) {
@@ -659,12 +665,10 @@ INLINE uint32_t short_way(cells *c, const registers *r, uint32_t i, uint32_t end
             u += keeps_u;
             continue;
         }
-        if (sum + most > 2u * most || (varied && bias + FAR > 2u * FAR)) {
+        if (sum + most > 2u * most || (!plain && bias + FAR > 2u * FAR)) {
             break;
         }
-        if (one) {
-            total = sum << left;
-        } else {
+        if (!plain) {
             total = (((sum + OFFSET) >> from[0].right) - from[0].less) << left;
             for (k = 1; k < count; k++) {
                 sum = from[k].sums[sums - from[0].sums];
@@ -680,7 +684,7 @@ INLINE uint32_t short_way(cells *c, const registers *r, uint32_t i, uint32_t end
         if (keeps_u) {
             total += decayed(*u, kept_u, decay_bits);
         }
-        if ((keeps_u || !one) && total + limit - 1u > 2u * limit - 1u) {
+        if ((keeps_u || !plain) && total + limit - 1u > 2u * limit - 1u) {
             break;
         }
         x = decayed(x, kept_v, decay_bits) + total + bias;
@@ -692,7 +696,7 @@ INLINE uint32_t short_way(cells *c, const registers *r, uint32_t i, uint32_t end
             *u++ = total;
         }
         *sums = 0u;
-        for (k = 1; !one && k < count; k++) {
+        for (k = 1; k < count; k++) {
             from[k].sums[sums - from[0].sums] = 0u;
         }
         *spikes = (uint8_t)fired;
@@ -707,44 +711,109 @@ INLINE uint32_t short_way(cells *c, const registers *r, uint32_t i, uint32_t end
     return (uint32_t)(sums - from[0].sums);
 }
 
-ALONE uint32_t without_u(cells *c, const registers *r, uint32_t i, uint32_t end)
+/* The same where sums are in the state already. */
+INLINE uint32_t without_sums(cells *c, const registers *r, uint32_t i, uint32_t end,
+                             const int keeps_u, const int varied)
 {
-    return short_way(c, r, i, end, 0, 1, 0);
+    const uint32_t kept_v = (uint32_t)r->kept_v, limit = (uint32_t)c->limit;
+    const int32_t least = 1 - c->limit;
+    uint32_t bias = (uint32_t)r->bias, *v = (uint32_t *)c->v + i, *last = (uint32_t *)c->v + end;
+    uint32_t *u = keeps_u ? (uint32_t *)c->u + i : NULL;
+    int32_t threshold = r->threshold;
+    uint8_t same[8], *spikes = c->spikes + i;
+    row biases, thresholds;
+    if (varied) {
+        biases = row_of(&c->tables.bias, i, r->bias, same);
+        thresholds = row_of(&c->tables.threshold, i, r->threshold, same + 4);
+    }
+    for (; v < last; v++, spikes++) {
+        uint32_t x = *v, total = keeps_u ? *u++ : 0u;
+        int fired;
+        if (varied) {
+            bias = next_of(&biases);
+            threshold = @P@_signed(next_of(&thresholds));
+        }
+        if ((x | bias | total) == 0u) {
+            *spikes = 0u;
+            continue;
+        }
+        if (varied && bias + FAR > 2u * FAR) {
+            break;
+        }
+        if (keeps_u) {
+            if (total + limit - 1u > 2u * limit - 1u) {
+                break;
+            }
+            x = decayed(x, kept_v, USUAL_BITS) + total;
+        }
+        x += bias;
+        fired = @P@_signed(x) > threshold;
+        if (@P@_signed(x) < least || (fired && @P@_signed(x) >= c->limit)) {
+            break;
+        }
+        *spikes = (uint8_t)fired;
+        if (fired) {
+            x = c->subtract ? x - (uint32_t)(threshold + r->drop) : 0u;
+#ifdef OSBC_TELEMETRY
+            count_spike(c, (uint32_t)(v - (uint32_t *)c->v));
+#endif
+        }
+        *v = x;
+    }
+    return (uint32_t)(v - (uint32_t *)c->v);
 }
 
-ALONE uint32_t with_u(cells *c, const registers *r, uint32_t i, uint32_t end)
+ALONE uint32_t added_to_v(cells *c, const registers *r, uint32_t i, uint32_t end)
 {
-    return short_way(c, r, i, end, 1, 1, 0);
+    return without_sums(c, r, i, end, 0, 0);
 }
 
-ALONE uint32_t varied_without_u(cells *c, const registers *r, uint32_t i, uint32_t end)
+ALONE uint32_t added_to_u(cells *c, const registers *r, uint32_t i, uint32_t end)
 {
-    return short_way(c, r, i, end, 0, 1, 1);
+    return without_sums(c, r, i, end, 1, 0);
 }
 
-ALONE uint32_t varied_with_u(cells *c, const registers *r, uint32_t i, uint32_t end)
+ALONE uint32_t varied_added_to_v(cells *c, const registers *r, uint32_t i, uint32_t end)
 {
-    return short_way(c, r, i, end, 1, 1, 1);
+    return without_sums(c, r, i, end, 0, 1);
 }
 
-ALONE uint32_t of_more(cells *c, const registers *r, uint32_t i, uint32_t end)
+ALONE uint32_t varied_added_to_u(cells *c, const registers *r, uint32_t i, uint32_t end)
 {
-    return c->u != NULL ? short_way(c, r, i, end, 1, 0, 1) : short_way(c, r, i, end, 0, 0, 1);
+    return without_sums(c, r, i, end, 1, 1);
+}
+
+ALONE uint32_t plain_with_v(cells *c, const registers *r, uint32_t i, uint32_t end)
+{
+    return with_sums(c, r, i, end, 0, 1);
+}
+
+ALONE uint32_t plain_with_u(cells *c, const registers *r, uint32_t i, uint32_t end)
+{
+    return with_sums(c, r, i, end, 1, 1);
+}
+
+ALONE uint32_t summed(cells *c, const registers *r, uint32_t i, uint32_t end)
+{
+    return c->u != NULL ? with_sums(c, r, i, end, 1, 0) : with_sums(c, r, i, end, 0, 0);
 }
 
 /* Neurons that share their registers, but for those that are varied. */
 static void run_block(cells *c, registers *r, uint32_t i, uint32_t end)
 {
-    const int small = is_small(c, r);
-    const int one = c->count == 1u && c->from[0].right == 0u && c->decay_bits == USUAL_BITS;
+    const int small = is_small(c, r) && (!c->direct || c->u == NULL || c->decay_bits == USUAL_BITS);
     const int varied = c->tables.varied;
+    const int plain = !varied && c->count == 1u && c->from[0].right == 0u &&
+                      c->decay_bits == USUAL_BITS;
     while (i < end) {
-        if (small && !one) {
-            i = of_more(c, r, i, end);
+        if (small && !c->direct && !plain) {
+            i = summed(c, r, i, end);
+        } else if (small && !c->direct) {
+            i = c->u != NULL ? plain_with_u(c, r, i, end) : plain_with_v(c, r, i, end);
         } else if (small && c->u != NULL) {
-            i = varied ? varied_with_u(c, r, i, end) : with_u(c, r, i, end);
+            i = varied ? varied_added_to_u(c, r, i, end) : added_to_u(c, r, i, end);
         } else if (small) {
-            i = varied ? varied_without_u(c, r, i, end) : without_u(c, r, i, end);
+            i = varied ? varied_added_to_v(c, r, i, end) : added_to_v(c, r, i, end);
         }
         if (i < end) {
             r->bias = @P@_number(&c->tables.bias, i);
@@ -755,13 +824,55 @@ static void run_block(cells *c, registers *r, uint32_t i, uint32_t end)
     }
 }
 
+/* Whether the state of a population starts again before step t. */
+static int clears(const uint8_t *q, uint32_t t)
+{
+    uint32_t interval = @P@_u32(q + @U@_POPULATION_RESET_INTERVAL);
+    return interval != 0u && t % interval == @P@_u32(q + @U@_POPULATION_RESET_OFFSET);
+}
+
+static void fade(uint32_t *x, const uint32_t *end, int32_t kept, uint32_t bits, int small)
+{
+    for (; small && x < end; x++) {
+        if (*x != 0u) {
+            *x = decayed(*x, (uint32_t)kept, USUAL_BITS);
+        }
+    }
+    for (; x < end; x++) {
+        *x = (uint32_t)decay(@P@_signed(*x), kept, bits);
+    }
+}
+
+/* What the spikes of this step are added to decays before the first of them comes. */
+static void fade_all(const uint8_t *blob, int32_t *state, uint32_t t)
+{
+    uint32_t bits = blob[@U@_HEADER_BYTES + @U@_NETWORK_DECAY_BITS], n, i;
+    uint32_t count = @P@_populations(blob);
+    int small = limit_of(blob) <= (int32_t)FAR && bits == USUAL_BITS;
+    for (n = 0; n < count; n++) {
+        const uint8_t *q = @P@_population(blob, n);
+        const uint8_t *p = @P@_projection(blob, @P@_u16(q + @U@_POPULATION_FIRST));
+        uint32_t *x = (uint32_t *)state + @P@_u32(q + @U@_POPULATION_STATE);
+        uint32_t size = @P@_u32(q + @U@_POPULATION_SIZE), block;
+        @P@_table kept = @P@_table_at(blob, q + (q[@U@_POPULATION_KEEPS_U] != 0u
+                                                     ? @U@_POPULATION_KEPT_U
+                                                     : @U@_POPULATION_KEPT_V));
+        if (p[@U@_PROJECTION_DIRECT] == 0u) {
+            continue;
+        }
+        block = kept.width == 0u ? size : kept.repeat;
+        for (i = 0; i < size; i += block) {
+            fade(x + i, x + i + block, clears(q, t) ? 0 : @P@_number(&kept, i), bits, small);
+        }
+    }
+}
+
 static int update(const @P@_network *network, int32_t *state, uint32_t t, uint32_t number)
 {
     const uint8_t *blob = network->blob, *q = @P@_population(blob, number);
     const uint8_t *facts = blob + @U@_HEADER_BYTES;
-    uint32_t interval = @P@_u32(q + @U@_POPULATION_RESET_INTERVAL);
-    int clear = interval != 0u && t % interval == @P@_u32(q + @U@_POPULATION_RESET_OFFSET);
     uint32_t block, i, k;
+    int clear = clears(q, t);
     cells c;
     c.t = t;
     c.state = state;
@@ -775,6 +886,7 @@ static int update(const @P@_network *network, int32_t *state, uint32_t t, uint32
     c.u = q[@U@_POPULATION_KEEPS_U] != 0u ? c.v - c.size : NULL;
     c.spikes = (uint8_t *)(c.v + c.size);
     c.subtract = q[@U@_POPULATION_SUBTRACT] != 0u;
+    c.direct = c.first[@U@_PROJECTION_DIRECT] != 0u;
     c.result = @U@_OK;
 #ifdef OSBC_TELEMETRY
     c.seen.spikes = c.seen.first = c.seen.wraps = c.seen.saturations = 0u;
@@ -929,6 +1041,7 @@ int @P@_step(const @P@_network *network, void *buffer, const void *input, int32_
         return @U@_OUT_OF_RANGE;
     }
     t = (uint32_t)state[0];
+    fade_all(blob, state, t);
     deliver(blob, state, t, 0u, NULL, input, format);
     count = @P@_populations(blob);
     for (k = 0; k < count; k++) {

@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 #define @U@_GENERATOR "osbc-deploy @version@"
-#define @U@_LAYOUT @layout@u /* of the blobs that it loads */
+#define @U@_LAYOUT @layout@u /* the last of the blobs that it loads */
 #define @U@_RECORD_LAYOUT @record@u /* of the telemetry records that it writes */
 #define @U@_IDENTITY_BYTES 16u
 #define @U@_NO_CLASS UINT32_MAX /* of a sample that no output says anything about */
