@@ -303,7 +303,7 @@ BAD = [
     ((*NET, *DATA, "--time-limit", "0"), 2, ["time limit"]),
     (("mymodel:net", "--target", "loihi7", *DATA), 2, ["loihi7", "loihi2-sim"]),
     (("mymodel:net", "--target", "bad.toml", *DATA), 2, ["bad.toml", "TOML"]),
-    (("mymodel:net", "--target", "speck", *DATA), 3, ["a leak", "IFNode(v_reset=None)"]),
+    (("mymodel:net", "--target", "speck", *DATA), 3, ["a leak", "SpikingJelly's IFNode"]),
     (("mymodel:net", *DATA), 2, ["--target"]),
     (("fit", *NET, *DATA, "--cores", "0"), 2, ["cores: 0"]),
     (("fit", *NET, *DATA, "--bits", "four"), 2, ["'four'", "2,3,4,8"]),
