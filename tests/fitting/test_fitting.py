@@ -271,7 +271,7 @@ def test_neurons_go_where_that_loses_less(call: Any) -> None:
 
 
 def test_as_many_neurons_stay_as_ram_holds() -> None:
-    """60-40-16-4, whose currents last: 9 bytes a neuron, beside the runtime's stack and a word."""
+    """60-40-16-4: 9 bytes where currents last, 5 in the second layer; beside stack and a word."""
     spikes = (np.random.default_rng(0).random((40, 8, 60)) < 0.15).astype(np.uint8)
     most = FitBudget(ram=1024 + 4 + 9 * 30)
 
