@@ -49,6 +49,9 @@ _WEIGHT, _NEURON, _TERM = 24, 160, 1000
 """Bytes of a weight that two operations make, of a neuron, and of a way from spikes to a current,
 while a network is put together: a small model can ask for very many of each."""
 
+_IN_A_ROW = 200
+"""Operations between neurons, at most; each takes some of the stack."""
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -191,6 +194,12 @@ class Walk:
             self.faults.append(f"{', '.join(loop)}: a loop without neurons in it")
             self._known |= dict.fromkeys(loop)
             return None
+        if name not in self._known and len(self._open) == _IN_A_ROW:
+            self.faults.append(
+                f"{name}: more than {_IN_A_ROW} linear operations in a row; merge them, or put "
+                "neurons between them"
+            )
+            self._known[name] = None
         if name not in self._known:
             self._open.append(name)
             found = self._operated(name)

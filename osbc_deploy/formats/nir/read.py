@@ -98,11 +98,6 @@ def _network(read: NirModel, dt: float | None, reset: str | None, source: str) -
             graph, dtype=_dtype(read), source=source, notes=notes, faults=translator.faults
         )
         return with_gates(network)
-    except RecursionError:
-        raise UnsupportedModelError(
-            f"{source}: too many linear nodes in a row",
-            remedy="Merge them, or put neurons between them.",
-        ) from None
     except UnsupportedModelError as error:
         raise UnsupportedModelError(
             error.summary, error.offenders, f"Supported: {SUPPORTED}."
