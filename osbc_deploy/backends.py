@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-import signal
-import threading
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,9 +17,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from osbc_deploy.arrays import IntArray, SpikeArray
+from osbc_deploy.deadline import OverdueError, ended_after
 from osbc_deploy.errors import BackendError, described
 from osbc_deploy.fixedpoint.arithmetics import LOIHI, arithmetic_of
-from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.formats import RANGES, NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.plugins import REPAIR, Group, stdout_kept
 from osbc_deploy.progress import SILENT, Progress
@@ -43,8 +41,6 @@ _MOST_FAULTS = 5
 """Faults of one answer that a message lists."""
 _GRACE = 10.0
 """Seconds that a backend may take beyond its time limit, to end what it started."""
-_LONGEST = 1e7
-"""Seconds that the system's timers can count."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,11 @@ class BackendRun:
 
 
 class Backend(Protocol):
-    """What a backend plugin provides."""
+    """What a backend plugin provides.
+
+    One that cannot change widths of registers has them as `registers`, a mapping by their names in
+    :class:`~osbc_deploy.fixedpoint.formats.NumberFormats`; networks of others are refused.
+    """
 
     @property
     def name(self) -> str:
@@ -132,6 +132,9 @@ def _accept(name: str, plugin: Any) -> Backend:
         faults.append(f"its name is {called!r:.60}, its entry point's {name!r}")
     if not isinstance(summary := getattr(plugin, "summary", None), str):
         faults.append(f"its summary is {summary!r:.60}, no text")
+    registers = getattr(plugin, "registers", {})
+    if not isinstance(registers, Mapping) or not RANGES.keys() >= registers.keys():
+        faults.append(f"its registers are {registers!r:.60}, no mapping of names in a target")
     keywords = dict.fromkeys(("time_limit", "progress", "states"))
     for method, given, named in (("availability", (), {}), ("run", (None, None), keywords)):
         found = getattr(plugin, method, None)
@@ -195,6 +198,7 @@ class _Guarded:
         self.name = name
         self.summary = plugin.summary
         self.arithmetics = getattr(plugin, "arithmetics", (LOIHI,))
+        self.registers = getattr(plugin, "registers", {})
 
     def availability(self) -> Availability:
         try:
@@ -223,7 +227,7 @@ class _Guarded:
         try:
             with (
                 stdout_kept(),
-                _ended_after(math.inf if self.name in BACKENDS.ours else time_limit + _GRACE),
+                ended_after(math.inf if self.name in BACKENDS.ours else time_limit + _GRACE),
             ):
                 answer: Any = self._plugin.run(
                     network, given, time_limit=time_limit, progress=progress, states=tuple(states)
@@ -234,7 +238,7 @@ class _Guarded:
             if self.name in str(error):
                 raise
             raise BackendError(f"backend {self.name!r}: {error}") from error
-        except _OverdueError as error:
+        except OverdueError as error:
             raise BackendError(
                 f"backend {self.name!r}: not done {_GRACE:g} s after {time_limit:g} s, the time "
                 "limit. Compare fewer samples (--backend-samples) or raise --time-limit."
@@ -254,41 +258,23 @@ class _Guarded:
 
 
 def check_arithmetic(backend: Backend, formats: NumberFormats) -> None:
-    """Refuse, by a BackendError, a backend that computes another arithmetic than a chip's."""
+    """Refuse, by a BackendError, a backend of another arithmetic or registers than a chip's."""
     known, asked = backend.arithmetics, formats.arithmetic
     if known is not None and asked not in known:
         raise BackendError(
             f"backend {backend.name!r}: computes the arithmetic of {' and '.join(known)}, the "
             f"network is in that of {asked}. Take a backend of it, or --backend engine."
         )
-
-
-class _OverdueError(BaseException):
-    """Raised inside a run that does not end by itself; not for the plugin to catch."""
-
-
-@contextmanager
-def _ended_after(seconds: float) -> Iterator[None]:
-    """Interrupt what runs too long, where the system and the thread allow that.
-
-    What hangs inside a library's own code goes on until it returns.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    able = main and hasattr(signal, "setitimer") and not signal.getitimer(signal.ITIMER_REAL)[0]
-    if not able or seconds > _LONGEST:
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:
-        raise _OverdueError
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    other = [
+        f"{name} {width}, the network has {getattr(formats, name)}"
+        for name, width in getattr(backend, "registers", {}).items()
+        if getattr(formats, name) != width
+    ]
+    if other:
+        raise BackendError(
+            f"backend {backend.name!r}: computes with {'; '.join(other)}. Take a backend of other "
+            "registers, or --backend engine."
+        )
 
 
 def run_backend(

@@ -38,6 +38,7 @@ ORDER = [
     "work_options",
     "options",
     "plugins",
+    "deadline",
     "cluster",
     "model",
     "data",

@@ -14,10 +14,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import numpy as np
@@ -58,6 +59,7 @@ class LavaBackend:
     name = "lava"
     summary = "Lava's fixed-point CPU simulator"
     arithmetics = ("loihi",)
+    registers: Mapping[str, int] = MappingProxyType({"state_bits": 24, "decay_bits": 12})
     command: tuple[str, ...] = (sys.executable, "-m", "osbc_backend_lava.worker")
 
     def availability(self) -> Availability:

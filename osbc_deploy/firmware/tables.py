@@ -248,8 +248,9 @@ def projection_tables(
         "direct": False,
     }
     parts = _laid_out(connection, fixed, codes, shape, latency)
-    # What the register of u would wrap cannot be told from a sum that v is in.
-    within = widest << (shift + formats.state_shift) < formats.state_limit
+    # What the register of u would wrap cannot be told from a sum that v is in. Where all weights
+    # are 0, the shift alone stays within 32 bits.
+    within = max(widest, 1) << (shift + formats.state_shift) < formats.state_limit
     plain = within and not right and not projection.graded
     return [replace(part, direct=plain and part.ring == 1) for part in parts]
 

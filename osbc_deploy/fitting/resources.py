@@ -50,10 +50,15 @@ def room_for(
 ) -> Callable[[Mapping[str, int]], bool]:
     """Return whether so many neurons, by population, may fit, whatever their weights."""
     limits = most_of(budget, chip)
+    unity = chip.number_formats.decay_unity
     decays = {
         p.name: p.neuron.dynamics().decay_u for p in network.populations if not p.neuron.exact
     }
-    kept = {name: decay is not None and bool(np.any(decay)) for name, decay in decays.items()}
+    # What a register rounds to nothing is not kept.
+    kept = {
+        name: decay is not None and bool(np.any(np.rint(unity * (1.0 - decay)) < unity))
+        for name, decay in decays.items()
+    }
 
     def fits(sizes: Mapping[str, int]) -> bool:
         least = chip.memory.least_together((n, kept.get(name, False)) for name, n in sizes.items())

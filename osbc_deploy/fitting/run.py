@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.compress.thinning import least_loss, least_share, thinned, worths
@@ -199,6 +200,9 @@ def _searched(
     grid = [0.0, *(share for share in REMOVED if share <= max_removed and values)]
     if needed <= max_removed:
         grid = [needed, *(share for share in grid if share > needed)]
+    else:
+        # The most that may go says what is missing.
+        grid = [0.0, *grid[1:][-1:]]
     for removed in grid:
         level = whole
         if removed:
@@ -208,7 +212,8 @@ def _searched(
                 job.network, job.typical.spikes, options, values, removed,
                 fits=fits, shared=whole.shared, progress=progress,
             )  # fmt: skip
-            if accuracy is not None and accuracy.drop(less.network) > accuracy.allowed:
+            if accuracy is not None and (lost := accuracy.drop(less.network)) > accuracy.allowed:
+                failures = failures or [FitError(_too_few(job.chip, removed, lost, accuracy))]
                 break
             smaller = replace(job, network=less.network)
             own = replace(options, dynamics=smaller.dynamics)
@@ -237,6 +242,16 @@ def _searched(
     if best is None:
         raise failures[-1]
     return best
+
+
+def _too_few(chip: Target, removed: float, lost: float, accuracy: AccuracyLimit) -> str:
+    """Return why a network loses too much that fits with no more neurons."""
+    return (
+        f"{removed:.1%} of the hidden neurons do not fit {chip.name} within the budget; without "
+        f"them {lost:.2%} of the samples are lost, {accuracy.allowed:.2%} are allowed "
+        f"({lost - accuracy.allowed:.2%} over). Allow a larger drop or more RAM, or take a larger "
+        "chip."
+    )
 
 
 def _beyond(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from osbc_deploy.report.measures import layer_measures, totals
+from osbc_deploy.report.measures import layer_measures, on_processor, totals
 
 __all__ = ["difference"]
 
@@ -24,6 +24,8 @@ def difference(before: Report, after: Report) -> list[dict[str, Any]]:
         such number (a layer that is new or gone).
     """
     rows = [_row("network", key, totals(before)[key], totals(after)[key]) for key in totals(before)]
+    old, new = on_processor(before), on_processor(after)
+    rows += [_row("network", key, old.get(key), new.get(key)) for key in old | new]
     rows += [
         _row("network", f"accuracy {key}", before["accuracy"][key], after["accuracy"][key])
         for key in ("float", "compressed", "fixed_point")

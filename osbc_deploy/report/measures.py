@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["layer_measures", "total_loss", "totals"]
+__all__ = ["layer_measures", "on_processor", "total_loss", "totals"]
 
 Report = Mapping[str, Any]
 
@@ -14,6 +15,20 @@ def totals(report: Report) -> dict[str, int]:
     """Return cores and bytes of the whole network."""
     memory = report["memory"]
     return {"cores": memory["cores_used"], "memory_bytes": memory["deployed_bytes"]}
+
+
+def on_processor(report: Report) -> dict[str, int]:
+    """Return flash and RAM in bytes, and the most instructions of a step, as far as counted.
+
+    Only reports of microcontrollers count them.
+    """
+    counted: dict[str, int] = {}
+    for core in report["cores"]:
+        for name in ("flash", "ram"):
+            if name in core["resources"]:
+                counted[name] = counted.get(name, 0) + core["resources"][name]["used"]
+    steps = report["operations"].get("instructions")
+    return counted if steps is None else counted | {"instructions": math.ceil(steps["worst"])}
 
 
 def total_loss(layer: Mapping[str, Any]) -> float | None:

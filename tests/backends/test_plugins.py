@@ -192,6 +192,7 @@ def put(key: str, value: Any) -> Any:
         (type("T", (Right,), {"run": lambda self, a, b, c, **_: None})(), "run cannot be called"),
         (type("T", (Right,), {"availability": True})(), "no method availability"),
         (type("T", (Right,), {"summary": 7})(), "its summary is 7"),
+        (type("T", (Right,), {"registers": {"u": 1}})(), "its registers are {.u.: 1}, no mapping"),
         # In its run.
         (raising(ZeroDivisionError("by zero")), r"failed \(ZeroDivisionError: by zero\)"),
         (raising(SystemExit(0)), r"failed \(SystemExit: 0\)"),

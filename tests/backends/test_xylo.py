@@ -127,6 +127,9 @@ def test_a_backend_of_another_arithmetic_is_not_given_the_network() -> None:
     other = random_networks(1)[0]
     with pytest.raises(BackendError, match="'xylo': computes the arithmetic of xylo.*loihi"):
         run_backend(BACKEND, other.network, other.spikes, time_limit=60)
+    wide = replace(other.network, formats=load_target("cortex-m4").number_formats)
+    with pytest.raises(BackendError, match="'lava': computes with state_bits 24, .* has 29"):
+        run_backend(LAVA, wide, other.spikes, time_limit=60)
 
 
 def test_an_export_holds_the_arguments_of_rockpools_from_specification(tmp_path: Path) -> None:

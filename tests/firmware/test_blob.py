@@ -175,6 +175,34 @@ def test_hostile_tables_are_refused_by_both_or_lead_nowhere(
     assert 100 < sum(answer == 0 for answer in answers) < 900
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"direct": 2},
+        {"right": 1},
+        {"wraps": 1},
+        {"graded": 1},
+        {"shift": 26},
+        {"ring": 2, "latency": 1},
+        {"sums": 4},
+        {"direct": 0},
+    ],
+)
+def test_a_projection_is_direct_only_where_sums_need_no_place(
+    changes: dict[str, int], by_hand: FixedPointNetwork, loader: Path
+) -> None:
+    """Shifts of 25 and 6 are the most that 32 bits take; sums lie where v of neuron 0 does not."""
+    honest = write_blob(by_hand, lay_out(by_hand))
+    most, data = bytearray(honest), bytearray(honest)
+    most[BODY + NETWORK.size + layout.PROJECTION.offset("shift")] = 25
+    for name, value in changes.items():
+        data[BODY + NETWORK.size + layout.PROJECTION.offset(name)] = value
+    data[BODY + NETWORK.offset("cycle")] = 2
+    changed = [sealed(bytes(most)), sealed(bytes(data))]
+    assert said(loader, changed) == [0, -3]
+    assert [accepted(blob) for blob in changed] == [True, False]
+
+
 def test_a_network_of_another_layout_is_refused_by_name(blobs: list[bytes], loader: Path) -> None:
     other = bytearray(blobs[0])
     for number in (0, 3):
@@ -192,7 +220,8 @@ def test_a_small_blob_of_a_large_network_takes_no_memory(blobs: list[bytes]) -> 
         read_blob(sealed(bytes(data)))
 
 
-def test_the_bytes_of_a_network_by_hand(formats: NumberFormats) -> None:
+@pytest.fixture
+def by_hand(formats: NumberFormats) -> FixedPointNetwork:
     """One neuron, one input: weight 2 = 1 * 2^1, threshold 5 * 2^6, u keeps 4095 of 4096."""
     one = {"du": 0, "dv": 4095, "vth": 5, "bias_mant": 0, "bias_exp": 0, "u_init": 0, "v_init": -7}
     registers: dict[str, Any] = {name: np.array([value]) for name, value in one.items()}
@@ -200,8 +229,11 @@ def test_the_bytes_of_a_network_by_hand(formats: NumberFormats) -> None:
         "a", (1,), **registers, spiking=True, v_scale=np.ones(1), v_offset=np.zeros(1)
     )
     projection = FixedProjection("p", "input", "a", FixedDense(np.array([[2]])), 8, 0)
-    network = FixedPointNetwork((1,), (population,), (projection,), formats, "sum")
-    blob = write_blob(network, lay_out(network))
+    return FixedPointNetwork((1,), (population,), (projection,), formats, "sum")
+
+
+def test_the_bytes_of_a_network_by_hand(by_hand: FixedPointNetwork) -> None:
+    blob = write_blob(by_hand, lay_out(by_hand))
 
     def u8(*values: int) -> bytes:
         return bytes(values)

@@ -17,7 +17,7 @@ from osbc_deploy.firmware.machine import MACHINES, call
 from osbc_deploy.firmware.memory import RuntimeMemory
 from osbc_deploy.firmware.read import read_blob
 from osbc_deploy.firmware.runtime import render, runtime_sources, snippet
-from osbc_deploy.firmware.tables import lay_out
+from osbc_deploy.firmware.tables import FirmwareTables, lay_out
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     FixedDense,
@@ -43,6 +43,10 @@ def test_tables_and_state_are_exact(formats: NumberFormats) -> None:
         assert any(f"{code:,} B" in note for note in mapping.notes)
 
 
+def _laid_out(network: FixedPointNetwork) -> tuple[FixedPointNetwork, FirmwareTables]:
+    return network, lay_out(network)
+
+
 @pytest.mark.parametrize(("shift", "direct"), [(2, True), (3, False)])
 def test_a_state_without_sums_is_where_they_cannot_wrap(
     shift: int, direct: bool, formats: NumberFormats
@@ -64,6 +68,10 @@ def test_a_state_without_sums_is_where_they_cannot_wrap(
     assert not any(part.direct for part in lay_out(twice).projections)
     wide = replace(network, formats=replace(formats, state_bits=29))
     assert lay_out(wide).projections[0].direct
+    # Weights of 0 do not make 2^(shift + 29) fit 32 bits.
+    zero = replace(into, connection=FixedDense(np.zeros((6, 255), np.int64)))
+    far = replace(formats, state_bits=31, state_shift=29, vth_bits=1)
+    read_blob(write_blob(*_laid_out(replace(network, projections=(zero,), formats=far))))
 
 
 def test_a_network_that_is_too_large_says_by_how_much(formats: NumberFormats) -> None:

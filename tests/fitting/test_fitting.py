@@ -271,14 +271,13 @@ def test_neurons_go_where_that_loses_less(call: Any) -> None:
 
 
 def test_as_many_neurons_stay_as_ram_holds() -> None:
-    """60-40-16-4, whose currents last: 9 bytes a neuron, beside the runtime's stack and a word."""
+    """60-40-16-4: 9 bytes where currents last, 5 in the second layer; beside stack and a word."""
     spikes = (np.random.default_rng(0).random((40, 8, 60)) < 0.15).astype(np.uint8)
     most = FitBudget(ram=1024 + 4 + 9 * 30)
 
     def fitted(**options: Any) -> FitResult:
-        return fit(
-            model(), spikes, target="cortex-m4", budget=most, bits=(4,), tune=False, **options
-        )
+        options = {"budget": most} | options
+        return fit(model(), spikes, target="cortex-m4", bits=(4,), tune=False, **options)
 
     done = fitted(max_removed=0.6)
     # The outputs and a neuron of either layer cannot go, and what is left fills the RAM.
@@ -287,6 +286,9 @@ def test_as_many_neurons_stay_as_ram_holds() -> None:
     assert most.ram - 2 * 9 - 8 < done.plan.used["ram"] <= most.ram
     with pytest.raises(FitError, match=r"1,298 B of RAM on cortex-m4: .*\(--max-removed\)"):
         fitted(max_removed=0.1)
+    strict = replace(most, accuracy_drop=0.0)
+    with pytest.raises(FitError, match=r"51\.8% of the hidden .* 0\.00% are allowed .* more RAM"):
+        fitted(max_removed=0.6, budget=strict)
 
 
 def test_memory_and_accuracy_budgets_are_kept(call: Any) -> None:

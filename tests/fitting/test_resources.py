@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+import float_networks as nets
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.errors import FitError, UsageError
 from osbc_deploy.fitting.resources import (
     check_budget,
     most_of,
     quick_enough,
+    room_for,
     within_resources,
 )
 from osbc_deploy.fitting.search import Candidate, Cost, Plan
@@ -51,6 +53,16 @@ def test_plans_are_those_within_flash_and_ram() -> None:
     room = CHIP.memory.limits()
     assert most_of(FitBudget(flash=2**40, ram=7), CHIP) == {"flash": room["flash"], "ram": 7}
     assert most_of(FitBudget(), load_target("loihi2")) == {}
+
+
+@pytest.mark.parametrize(("decay", "bytes_each"), [(1e-5, 5), (2e-4, 9)])
+def test_neurons_have_room_by_what_registers_keep(decay: float, bytes_each: int) -> None:
+    """1/4096 of a current is the least that is kept: 16 neurons beside the stack and a word."""
+    neuron = nets.CubaLIF((1 - decay) * nets.ONE, 0.2 * nets.ONE, nets.ZERO, nets.ONE, nets.ZERO)
+    network = nets.network((4,), (nets.dense(0, 16, 4), neuron))
+    needed = 1024 + 4 + 16 * bytes_each
+    assert room_for(network, FitBudget(ram=needed), CHIP)({"p0": 16})
+    assert not room_for(network, FitBudget(ram=needed - 1), CHIP)({"p0": 16})
 
 
 def test_the_most_words_that_are_quick_enough_are_kept() -> None:

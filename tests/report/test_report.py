@@ -292,6 +292,18 @@ def test_difference_lists_what_changed_and_nothing_else(report: dict[str, Any]) 
     assert len(rows) == 3
 
 
+def test_the_difference_has_what_a_microcontroller_counts(report: dict[str, Any]) -> None:
+    before = copy.deepcopy(report)
+    for core in before["cores"]:
+        core["resources"] = {"flash": {"used": 30}, "ram": {"used": 7}}
+    before["operations"]["instructions"] = {"worst": 41.5}
+    after = copy.deepcopy(before)
+    after["cores"][0]["resources"]["ram"]["used"] = 5
+    after["operations"]["instructions"]["worst"] = 43.5
+    rows = {(r["where"], r["what"]): r["change"] for r in difference(before, after)}
+    assert rows == {("network", "ram"): -2, ("network", "instructions"): 2}
+
+
 def test_a_layer_that_is_new_is_in_the_difference(report: dict[str, Any]) -> None:
     before = copy.deepcopy(report)
     before["compression"]["layers"].pop()

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.parsing import read_toml
-from osbc_deploy.report.measures import layer_measures, totals
+from osbc_deploy.report.measures import layer_measures, on_processor, totals
 
 __all__ = ["Budget", "LimitResult", "check_report", "read_budget", "with_limits"]
 
@@ -266,16 +266,13 @@ def _network(report: Mapping[str, Any], limits: Limits) -> Iterator[LimitResult]
 
 def _on_processor(report: Mapping[str, Any], name: str) -> int:
     """Return the bytes or instructions of a step that a microcontroller needs."""
-    steps = report["operations"].get("instructions")
-    used = [
-        core["resources"][name]["used"] for core in report["cores"] if name in core["resources"]
-    ]
-    if (steps if name == "instructions" else used) in (None, []):
+    counted = on_processor(report)
+    if name not in counted:
         raise UsageError(
             f"[budget] {name}: target {report['target']['name']!r} is no microcontroller, so the "
             "report counts none. Deploy with --target cortex-m4 or another of them."
         )
-    return math.ceil(steps["worst"]) if name == "instructions" else sum(used)
+    return counted[name]
 
 
 def _fidelity(report: Mapping[str, Any], limits: Limits) -> Iterator[LimitResult]:
