@@ -18,7 +18,7 @@ def count_spikes(population: Population, currents: FloatArray) -> int:
 
     samples, steps, *shape = currents.shape
     places, channels = math.prod(shape[1:]), shape[0]
-    hands = min(torch.get_num_threads(), samples)
+    hands = max(1, min(torch.get_num_threads(), samples))
     batch = max(1, min(TOGETHER // population.size, -(-samples // hands)))
     together = max(1, TOGETHER // (batch * places))
 

@@ -135,7 +135,7 @@ def simulate(
         each = activity_bytes(steps, [*sizes, *(p.size for p in populations)])
         hands = min(hands, max(1, memory // each))
         batch_size = max(1, min(batch_size, memory // (hands * each)))
-    hands = min(hands, n)
+    hands = max(1, min(hands, n))
     batch_size = max(1, min(batch_size, -(-n // hands)))
     peaks = peaks or {name: peak_of_raster(raster) for name, raster in known.items()}
     cuts = {p.name: WHOLE for p in populations}

@@ -25,10 +25,12 @@ def by_threads(run: Callable[[slice], T], batches: Sequence[slice], hands: int) 
         yield from map(run, batches)
         return
     held = torch.get_num_threads()
-    one_each = partial(torch.set_num_threads, 1)
+    pool = ThreadPoolExecutor(hands, initializer=partial(torch.set_num_threads, 1))
     try:
         # Set around all threads: it is one switch for all of them.
-        with untransformed(), ThreadPoolExecutor(hands, initializer=one_each) as pool:
+        with untransformed():
             yield from pool.map(run, batches)
     finally:
+        # Who interrupts does not wait for batches that have not begun.
+        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(held)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from osbc_deploy.model import blocks
 from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import Conv, Dense, Network, Population, Projection
 from osbc_deploy.model.simulate import FloatRun, simulate
+from osbc_deploy.model.threads import by_threads
 
 
 def network(rng: np.random.Generator) -> Network:
@@ -72,3 +76,24 @@ def test_exact_runs_hang_neither_on_channels_nor_on_threads(
             assert np.array_equal(other.packed[name][:], one.spikes[name])
             assert other.rates[name] == one.rates[name]
     assert np.array_equal(two.output, one.output)
+
+
+def test_batches_that_have_not_begun_end_with_one_that_fails() -> None:
+    begun: list[slice] = []
+    first = threading.Event()
+
+    def run(rows: slice) -> None:
+        begun.append(rows)
+        if rows.start == 0:
+            first.set()
+            raise ValueError("broken")
+        # No other thread may take all batches before the first has failed.
+        first.wait(1800)
+        time.sleep(0.01)
+
+    batches = [slice(n, n + 1) for n in range(500)]
+    held = torch.get_num_threads()
+    with pytest.raises(ValueError, match="broken"):
+        list(by_threads(run, batches, 2))
+    assert len(begun) < len(batches)
+    assert torch.get_num_threads() == held
