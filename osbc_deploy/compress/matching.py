@@ -26,6 +26,7 @@ _RATE_EVENTS = 3e7
 """Neurons times steps that tell a mean rate; of large populations, a few samples are as many."""
 
 _FEWEST = 8
+"""Samples that even the largest population's rate is met on: one alone may be unlike the others."""
 
 _FOR_CURRENTS = 0.5
 """Of the memory for activity."""

@@ -12,6 +12,7 @@ from osbc_deploy.arrays import FloatArray
 from osbc_deploy.model.currents import WHOLE, Current, exact_current, framework_current
 from osbc_deploy.model.delivery import arriving, lateness
 from osbc_deploy.model.graph import Network, Population
+from osbc_deploy.model.threads import batches_of
 
 if TYPE_CHECKING:
     import torch
@@ -59,9 +60,7 @@ def channels_together(network: Network, population: Population, batch: int) -> t
     channels = population.shape[0]
     least = math.lcm(*(channels // c.groups for c in connections if c.groups > 1))
     together = least * max(1, TOGETHER * channels // (batch * population.size * least))
-    return tuple(
-        slice(start, min(start + together, channels)) for start in range(0, channels, together)
-    )
+    return tuple(batches_of(channels, together))
 
 
 def currents_of(

@@ -7,7 +7,7 @@ import math
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.model.blocks import TOGETHER, first_states
 from osbc_deploy.model.graph import Population
-from osbc_deploy.model.threads import by_threads
+from osbc_deploy.model.threads import batches_of, by_threads
 
 __all__ = ["count_spikes"]
 
@@ -25,8 +25,7 @@ def count_spikes(population: Population, currents: FloatArray) -> int:
     def run(rows: slice) -> int:
         fired = 0
         with torch.no_grad():
-            for start in range(0, channels, together):
-                part = slice(start, min(start + together, channels))
+            for part in batches_of(channels, together):
                 given = torch.from_numpy(currents[rows, :, part])
                 parameters, state = first_states(
                     population, part, len(given), given.dtype, given.device
@@ -38,5 +37,4 @@ def count_spikes(population: Population, currents: FloatArray) -> int:
                     fired += int(torch.count_nonzero(spikes))
         return fired
 
-    batches = [slice(start, min(start + batch, samples)) for start in range(0, samples, batch)]
-    return sum(by_threads(run, batches, hands))
+    return sum(by_threads(run, batches_of(samples, batch), hands))

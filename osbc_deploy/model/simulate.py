@@ -28,7 +28,7 @@ from osbc_deploy.model.blocks import (
 from osbc_deploy.model.currents import WHOLE, in_full_precision
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.raster import PackedSpikes, Raster, peak_of_raster
-from osbc_deploy.model.threads import by_threads
+from osbc_deploy.model.threads import batches_of, by_threads
 from osbc_deploy.progress import SILENT, Progress, task
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def simulate(
         return {name: int(torch.count_nonzero(activity[name])) for name in kept.spiking}
 
     fired = dict.fromkeys(kept.spiking, 0)
-    batches = [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+    batches = batches_of(n, batch_size)
     with in_full_precision(place), task(progress, title, n):
         for rows, found in zip(batches, by_threads(run, batches, hands), strict=True):
             for name, count in found.items():

@@ -9,9 +9,14 @@ from typing import TypeVar
 
 from osbc_deploy.model.currents import untransformed
 
-__all__ = ["by_threads"]
+__all__ = ["batches_of", "by_threads"]
 
 T = TypeVar("T")
+
+
+def batches_of(samples: int, size: int) -> list[slice]:
+    """Return samples, or channels, in batches of a size, the last of what is left."""
+    return [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
 
 
 def by_threads(run: Callable[[slice], T], batches: Sequence[slice], hands: int) -> Iterator[T]:
