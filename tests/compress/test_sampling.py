@@ -82,6 +82,15 @@ def test_rows_drawn_are_those_the_draw_says_and_a_fifth_is_held_out(
             assert np.allclose(moments.hessian[group], 2 * a.T @ a / len(a), atol=1e-3)
 
 
+def test_every_row_is_as_likely_as_any_other() -> None:
+    # Three of four: runs of one, one and two rows would see half of them twice as often.
+    drawn = sampling.drawn_rows(80_000, 60_000)
+    assert (np.diff(drawn) >= 0).all()
+    assert drawn[0] >= 0
+    assert drawn[-1] < 80_000
+    assert np.allclose(np.bincount(drawn % 4), 15_000, rtol=0.02)
+
+
 def test_threads_do_not_change_a_bit(rng: np.random.Generator) -> None:
     spikes = (rng.random((7, 12, 4, 13, 10)) < 0.9).astype(np.uint8)
     dynamics = nets.NEURONS["CUBA"].dynamics()
