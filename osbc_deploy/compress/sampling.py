@@ -16,9 +16,9 @@ exact in single precision; those are added up in double precision.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -107,6 +107,14 @@ def advance(u: Any, v: Any, spikes: Any, decay_u: float, decay_v: float, gain: f
         v[i] = decay_v * v[i] + gain * u[i]
 
 
+Drawn: TypeAlias = tuple[Sequence[SpikeArray], "Sequence[SpikeArray] | None", IntArray, BoolArray]
+"""Of a sample: what arrives at each afferent (T, *pre shape), and in the float network if that is
+other; which rows to look at, ascending, ``step * places + place``; which of them are held out."""
+
+_Rows: TypeAlias = tuple[FloatArray, "FloatArray | None", FloatArray]
+"""Rows (groups, m, fan_in), those of the float network, and the answer to a constant (m,)."""
+
+
 class SampledRows:
     """Sums over the rows of some samples, of those drawn and of those held out.
 
@@ -146,35 +154,35 @@ class SampledRows:
         self.rows = {"used": 0, "held": 0}
         self._lock = Lock()
 
-    def add(
-        self,
-        seen: Sequence[SpikeArray],
-        meant: Sequence[SpikeArray] | None,
-        rows: IntArray,
-        held: BoolArray,
-    ) -> None:
-        """Add rows of one sample.
+    def add(self, samples: Iterable[Drawn]) -> None:
+        """Add rows of some samples, many at once: a product is as large as the Hessian."""
+        waiting: dict[str, list[_Rows]] = {"used": [], "held": []}
+        for seen, meant, rows, held in samples:
+            steps, places = np.divmod(rows, self._places)
+            x = self._unfolded(seen, steps, places)
+            y = None if meant is None else self._unfolded(meant, steps, places)
+            for name, part in (("used", ~held), ("held", held)):
+                other = None if y is None or name == "held" else y[:, part]
+                waiting[name].append((x[:, part], other, self._weight[steps[part]]))
+                if sum(len(m) for _, _, m in waiting[name]) >= _CHUNK:
+                    self._sum(name, waiting.pop(name))
+                    waiting[name] = []
+        for name, left in waiting.items():
+            self._sum(name, left)
 
-        Parameters
-        ----------
-        seen, meant : sequence of ndarray (T, *pre shape)
-            What arrives at each afferent, and in the float network if that is other.
-        rows : ndarray of int (m,)
-            Those of the sample to look at, ascending: ``step * places + place``.
-        held : ndarray of bool (m,)
-        """
-        steps, places = np.divmod(rows, self._places)
-        x = self._unfolded(seen, steps, places)
-        y = None if meant is None else self._unfolded(meant, steps, places)
-        m = self._weight[steps]
-        for sums, name, part in ((self.used, "used", ~held), (self.held, "held", held)):
-            chosen = np.flatnonzero(part)
-            for start in range(0, len(chosen), _CHUNK):
-                few = chosen[start : start + _CHUNK]
-                other = None if y is None or name == "held" else y[:, few]
-                self._multiply(sums, x[:, few], other, m[few])
-            with self._lock:
-                self.rows[name] += len(chosen)
+    def _sum(self, name: str, parts: Sequence[_Rows]) -> None:
+        """Add rows to the sums of a name."""
+        if not parts:
+            return
+        sums = self.used if name == "used" else self.held
+        x = _beside([x for x, _, _ in parts])
+        y = None if parts[0][1] is None else _beside([y for _, y, _ in parts if y is not None])
+        m = np.concatenate([m for _, _, m in parts])
+        for start in range(0, len(m), _CHUNK):
+            few = slice(start, start + _CHUNK)
+            self._multiply(sums, x[:, few], None if y is None else y[:, few], m[few])
+        with self._lock:
+            self.rows[name] += len(m)
 
     def _unfolded(
         self, spikes: Sequence[SpikeArray], steps: IntArray, places: IntArray
@@ -217,6 +225,10 @@ class SampledRows:
         with self._lock:
             for total, value in zip(sums, found, strict=True):
                 total.add(value, int(max(squares, float(m @ m))))
+
+
+def _beside(parts: Sequence[FloatArray]) -> FloatArray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def _pooled(projection: Projection, frame: SpikeArray) -> Any:
