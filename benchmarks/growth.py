@@ -80,13 +80,14 @@ def made(size: Size) -> tuple[Network, np.ndarray]:
 
 
 @contextmanager
-def watched(spent: dict[str, float]) -> Iterator[None]:
-    """Add up the CPU seconds of the stages."""
+def watched(spent: dict[str, float], calls: dict[str, int]) -> Iterator[None]:
+    """Add up the CPU seconds of the stages, and count how often each was begun."""
 
     def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)
         def run(*given: Any, **named: Any) -> Any:
             start = time.process_time()
+            calls[name] += 1
             try:
                 return call(*given, **named)
             finally:
@@ -97,7 +98,7 @@ def watched(spent: dict[str, float]) -> Iterator[None]:
     held: list[tuple[ModuleType, str, Any]] = []
     for name, (module, function) in STAGES.items():
         held.append((module, function, getattr(module, function)))
-        spent[name] = 0.0
+        spent[name], calls[name] = 0.0, 0
         setattr(module, function, timed(name, held[-1][2]))
     try:
         yield
@@ -111,7 +112,8 @@ def measured(size: Size) -> dict[str, Any]:
     """Compress a layer and return the CPU seconds of all of it and of its stages."""
     network, x = made(size)
     spent: dict[str, float] = {}
-    with watched(spent):
+    calls: dict[str, int] = {}
+    with watched(spent, calls):
         start = time.process_time()
         done = compress(network, x, CompressionOptions(sparsity=0.9, bits=4, tune=False))
         spent = {"all": time.process_time() - start, **spent}
@@ -123,6 +125,7 @@ def measured(size: Size) -> dict[str, Any]:
         "selection": projection.selection,
         "rows": plan.rows,
         "of": plan.of,
+        "hessians": calls["Hessian"],
         "seconds": {name: round(seconds, 3) for name, seconds in spent.items()},
     }
 
@@ -155,7 +158,7 @@ def main() -> None:
         slopes = exponents(points, by)
         found[f"{first.kind}, {by}"] = {"exponents": slopes, "points": points}
         for point in points:
-            rows = f"{point['rows']:,} of {point['of']:,} rows"
+            rows = f"{point['rows']:,} of {point['of']:,} rows, {point['hessians']} Hessian(s)"
             print(first.kind, by, point[by], point["selection"], rows, point["seconds"], flush=True)
         span = " ".join(f"{point[by]:,}" for point in points)
         seconds = " ".join(f"{point['seconds']['all']:.1f}" for point in points)

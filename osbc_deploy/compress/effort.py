@@ -16,10 +16,10 @@ from osbc_deploy.compress.hessian import groups_of, rows_of
 from osbc_deploy.compress.matching import RATE_STEPS, keeps_currents, rated_samples
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.ranking import expected_work
-from osbc_deploy.compress.sampling import ROWS_PER_INPUT, rows_wanted
+from osbc_deploy.compress.sampling import CHUNK, ROWS_PER_INPUT, rows_wanted
 from osbc_deploy.compress.scene import HELD_OUT
 from osbc_deploy.compress.solver_memory import hessian_bytes, matrices_of, run_bytes
-from osbc_deploy.compress.tuning import CODED_WAYS, FEW_BITS
+from osbc_deploy.compress.tuning import CODED_WAYS, FEW_BITS, PULLS
 from osbc_deploy.compress.work import Effort, LayerEffort, Work
 from osbc_deploy.model.graph import Network, Population, Projection
 
@@ -34,11 +34,14 @@ _FIRED = 7
 _TRACE = 1.5
 """The same of a filtered and rounded spike, in the cache."""
 
-_TAKEN = 8
+_TAKEN = 16
 """The same of a spike that is taken as it was, from its bit."""
 
 _UNFOLD = 2
 """The same of a number of an unfolded row."""
+
+_SUMMED = 6
+"""The same of a number of the Hessian, for each product of rows that is added to it."""
 
 _SCALES = 12
 """Scales tried for each row."""
@@ -100,6 +103,7 @@ def effort_of(
         solved = _moments(network, population, rows, samples, steps) * (1.5 * cross)
         if tuned:
             work = work * (solves + 1) + coding * ways
+            work += _pulled(network, population) * ((cross - 1.0) * solves / cross)
             work += (behind[name] + taken[name]) * (judged * samples / HELD_OUT)
             if population.neuron.spiking:
                 few = rated_samples(samples, steps, population)
@@ -194,7 +198,8 @@ def _solved(
     rows = of if wanted is None else min(of, wanted)
     size = outputs * n
     k = keep / outputs
-    loops = groups * n**3 / 6.0
+    # One thread factorizes, where rows are for all.
+    loops = groups * n**3 / 6.0 * 2.0
     products = float(_MEASURES) * size * n
     if keep < size:
         loops += expected_work(groups, outputs // groups, n, keep, exact=options.method == "paper")
@@ -207,6 +212,15 @@ def _solved(
     return Work(products=products, loops=loops), codes, rows, of
 
 
+def _pulled(network: Network, population: Population) -> Work:
+    """Return the work of the targets that a cross term is tried with."""
+    groups, n = groups_of(network.afferents(population.name)), _fan_in(network, population)
+    outputs = _outputs(network, population)
+    # Two factorizations, damped and held, by one thread.
+    solved = Work(products=_MEASURES / 2.0 * outputs * n * n, loops=2.0 * groups * n**3 / 3.0)
+    return (solved + Work(loops=float(outputs) * n * n)) * len(PULLS)
+
+
 def _moments(network: Network, population: Population, rows: int, samples: int, steps: int) -> Work:
     """Return the work of adding up the moments of rows."""
     if not rows:
@@ -215,4 +229,5 @@ def _moments(network: Network, population: Population, rows: int, samples: int, 
     groups, n = groups_of(afferents), _fan_in(network, population)
     traced = _TRACE * samples * steps * _heard(network, population)
     unfolded = float(_UNFOLD) * rows * groups * n
-    return Work(passes=traced + unfolded, products=float(rows) * groups * n * n)
+    added = float(_SUMMED) * groups * n * n * (rows / CHUNK + 1.0)
+    return Work(passes=traced + unfolded + added, products=float(rows) * groups * n * n)

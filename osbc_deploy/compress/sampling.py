@@ -30,6 +30,7 @@ from osbc_deploy.model.neurons import LinearDynamics
 
 __all__ = [
     "BITS",
+    "CHUNK",
     "HELD_OUT_ROWS",
     "ROWS_PER_INPUT",
     "ROW_COST",
@@ -42,6 +43,9 @@ __all__ = [
 
 ROWS_PER_INPUT = 250
 """Rows for each input of a neuron; their solutions lose 0.4 % more than those of all rows."""
+
+_FEW = 3e10
+"""Multiplications of layers small enough for more digits than :data:`BITS`: some seconds."""
 
 _EASY = 1e11
 """Multiplications that are done whatever they are for: some seconds. Rows of few inputs are mostly
@@ -60,7 +64,7 @@ damping adds 3 %."""
 _EXACT = 2.0**24
 """Whole numbers up to here are exact in single precision."""
 
-_CHUNK = 1024
+CHUNK = 1024
 """Rows multiplied at once, where their squares do not add up to more than that."""
 
 _SEED = 20260101
@@ -71,10 +75,11 @@ def rows_wanted(groups: int, fan_in: int, rows: int, per_input: int) -> int | No
 
     None where all are multiplied so soon that they need not be rounded to fewer digits either.
     """
-    easy = int(_EASY / (groups * fan_in * (fan_in + ROW_COST)))
-    if rows <= easy:
+    each = groups * fan_in * (fan_in + ROW_COST)
+    if rows * each <= _FEW:
         return None
-    return min(rows, max(per_input * fan_in * HELD_OUT_ROWS // (HELD_OUT_ROWS - 1), easy))
+    least = per_input * fan_in * HELD_OUT_ROWS // (HELD_OUT_ROWS - 1)
+    return min(rows, max(least, int(_EASY / each)))
 
 
 def drawn_rows(rows: int, wanted: int) -> IntArray:
@@ -164,7 +169,7 @@ class SampledRows:
             for name, part in (("used", ~held), ("held", held)):
                 other = None if y is None or name == "held" else y[:, part]
                 waiting[name].append((x[:, part], other, self._weight[steps[part]]))
-                if sum(len(m) for _, _, m in waiting[name]) >= _CHUNK:
+                if sum(len(m) for _, _, m in waiting[name]) >= CHUNK:
                     self._sum(name, waiting.pop(name))
                     waiting[name] = []
         for name, left in waiting.items():
@@ -178,8 +183,8 @@ class SampledRows:
         x = _beside([x for x, _, _ in parts])
         y = None if parts[0][1] is None else _beside([y for _, y, _ in parts if y is not None])
         m = np.concatenate([m for _, _, m in parts])
-        for start in range(0, len(m), _CHUNK):
-            few = slice(start, start + _CHUNK)
+        for start in range(0, len(m), CHUNK):
+            few = slice(start, start + CHUNK)
             self._multiply(sums, x[:, few], None if y is None else y[:, few], m[few])
         with self._lock:
             self.rows[name] += len(m)

@@ -144,6 +144,8 @@ def test_a_solution_from_drawn_rows_loses_half_a_percent_more_at_most() -> None:
 
 def test_small_layers_keep_all_rows() -> None:
     assert sampling.rows_wanted(1, 144, 300_000, 250) is None
+    assert sampling.rows_wanted(1, 144, 576_000, 250) == 576_000
+    assert sampling.rows_wanted(1, 144, 2_304_000, 250) == int(1e11 / (144 * 544))
     assert sampling.rows_wanted(1, 1152, 6_553_600, 250) == 250 * 1152 * 5 // 4
     assert sampling.rows_wanted(1, 1152, 300_000, 250) == 300_000
 
