@@ -155,7 +155,8 @@ def test_too_few_rows_are_noticed_and_what_was_drawn_is_said(
 ) -> None:
     net = nets.convolutions()
     x = nets.spikes(3, 12, 6, *net.input_shape)
-    monkeypatch.setattr(sampling, "_EASY", 0.0)
+    for bound in ("_FEW", "_EASY"):
+        monkeypatch.setattr(sampling, bound, 0.0)
     options = CompressionOptions(sparsity=0.5, bits=8, tune=False)
     layer = net.projections[2]
     drawn = {}
