@@ -42,9 +42,9 @@ from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.scene import HELD_OUT, Layer
 
-__all__ = ["CODED_WAYS", "FEW_BITS", "Trial", "restored", "tune", "tune_threshold"]
+__all__ = ["CODED_WAYS", "FEW_BITS", "PULLS", "Trial", "restored", "tune", "tune_threshold"]
 
-_PULLS = (1.0, 3.0, 10.0, 30.0)
+PULLS = (1.0, 3.0, 10.0, 30.0)
 """Multiples of the damping that may hold the cross term's target to the weights as they were."""
 
 FEW_BITS = 4
@@ -234,7 +234,7 @@ def _posed(scene: Trial, variant: _Variant, fitted: Moments, held: Moments) -> L
     """State a variant's problem, with the pull whose target loses least on the held-out samples."""
     if not variant.cross:
         return scene.problem(fitted, free_bias=variant.free_bias)
-    first, *others = _PULLS
+    first, *others = PULLS
     found = scene.problem(fitted, free_bias=variant.free_bias, pull=first)
     least = target_loss(found, held)
     for pull in others:
