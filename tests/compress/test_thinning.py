@@ -83,7 +83,7 @@ def test_what_cannot_lose_neurons_is_named(network: Network, named: dict[str, st
 
 @pytest.mark.parametrize(("target", "backend"), [("loihi2-sim", "engine"), ("cortex-m4", "host-c")])
 def test_branches_and_votes_without_some_neurons(target: str, backend: str) -> None:
-    """A branch that nothing reads, and outputs that vote: the bits of specification and C runtime."""
+    """A branch that nothing reads, and outputs that vote: bits of specification and C runtime."""
     if backend == "host-c" and shutil.which("gcc") is None:
         pytest.skip("gcc missing")
     chain = mlp(sizes=(12, 14, 10, 6))
