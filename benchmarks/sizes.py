@@ -59,16 +59,16 @@ class Row:
 
 def conv(scale: float) -> tuple[Network, np.ndarray]:
     """Return 5Conv2FC as on DVS128 Gesture, with event counts that are 0 or 1."""
+    import torch
     from spikingjelly.activation_based import neuron, surrogate
     from spikingjelly.activation_based.model import parametric_lif_net
 
+    torch.manual_seed(0)
     size = 32 * max(1, round(4 * scale))
     model = parametric_lif_net.DVSGestureNet(
         round(128 * scale), neuron.LIFNode, surrogate_function=surrogate.ATan()
     )
     if size != 128:
-        import torch
-
         inputs = round(128 * scale) * (size // 32) ** 2
         first = next(m for m in model.modules() if isinstance(m, torch.nn.Linear))
         first.weight = torch.nn.Parameter(torch.randn(first.out_features, inputs) / inputs**0.5)
@@ -78,9 +78,11 @@ def conv(scale: float) -> tuple[Network, np.ndarray]:
 
 def sew(scale: float) -> tuple[Network, np.ndarray]:
     """Return SEW-ResNet-18 on images that are the same in all steps."""
+    import torch
     from spikingjelly.activation_based import neuron, surrogate
     from spikingjelly.activation_based.model import sew_resnet
 
+    torch.manual_seed(0)
     model = sew_resnet.sew_resnet18(
         cnf="ADD", spiking_neuron=neuron.IFNode, surrogate_function=surrogate.ATan()
     )

@@ -17,11 +17,11 @@ from _accuracy import Clock, parser, saccade, write
 from threadpoolctl import threadpool_limits
 
 from osbc_deploy.compress.allocation import lamps_allocation
+from osbc_deploy.compress.elimination import eliminate
 from osbc_deploy.compress.hessian import membrane_moments
 from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
 from osbc_deploy.compress.paths import path_mask
 from osbc_deploy.compress.problem import pose
-from osbc_deploy.compress.selection import eliminate
 from osbc_deploy.compress.support import least_squares, loss
 
 SPARSITY = 0.97

@@ -19,7 +19,7 @@ from osbc_deploy.chip.pooling import counted_poolings
 from osbc_deploy.chip.step import step_load
 from osbc_deploy.chip.traffic import operations, traffic
 from osbc_deploy.chip.unpruned import unpruned
-from osbc_deploy.cluster import crew_of
+from osbc_deploy.cluster import Crew, crew_of
 from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.cutting import Thinned
 from osbc_deploy.compress.network import compress
@@ -93,16 +93,28 @@ def compressed_for(
     threads : int
         0 for one per core.
     """
+    with crew_of(asked) as crew:
+        return _compressed(job, asked, crew, progress, shared, threads)
+
+
+def _compressed(
+    job: Job,
+    asked: DeployOptions,
+    crew: Crew | None,
+    progress: Progress,
+    shared: Shared | None,
+    threads: int,
+) -> CompressedNetwork:
     options = CompressionOptions.of(asked, scale_groups=job.scale_groups, dynamics=job.dynamics)
-    options = replace(options, threads=threads, device=asked.device)
+    options = replace(options, threads=threads, device=asked.device, crew=crew)
     if asked.remove_neurons:
         less = without_neurons(job, options, asked.remove_neurons, progress)
         smaller = replace(job, network=less.network)
         # What is removed with neurons counts: as many weights stay as without.
         stay = min(1.0, (1.0 - asked.sparsity) * job.network.weights / less.network.weights)
         rest = replace(asked, remove_neurons=0.0, sparsity=1.0 - stay)
-        done = less.whole(compressed_for(smaller, rest, progress, threads=threads))
-        return replace(done, options=options)
+        done = less.whole(_compressed(smaller, rest, crew, progress, None, threads))
+        return replace(done, options=replace(options, crew=None))
     apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))
     populations = {p.name: p for p in apart.network.populations}
     times = timing(apart.network)
@@ -110,16 +122,15 @@ def compressed_for(
     def words(name: str, layer: Sequence[CompressedProjection]) -> int:
         return map_alone(apart, populations[name], layer, job.chip, times).words
 
-    with crew_of(asked) as crew:
-        return compress(
-            job.network,
-            job.typical.spikes,
-            replace(options, crew=crew),
-            state=asked.resume,
-            cost=words,
-            shared=shared,
-            progress=progress,
-        )
+    return compress(
+        job.network,
+        job.typical.spikes,
+        options,
+        state=asked.resume,
+        cost=words,
+        shared=shared,
+        progress=progress,
+    )
 
 
 def without_neurons(

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from osbc_deploy.cli.console import complain, say
 from osbc_deploy.cli.options import (
     ARGUMENTS,
     config_option,
+    given,
     json_option,
     log_option,
     quiet_option,
@@ -138,15 +138,9 @@ def _check_dataset(inputs: DataOptions) -> None:
             )
         _dataset_of(inputs, inputs.dataset, inputs.data_root)
         return
-    context = click.get_current_context()
-    given = [
-        f"--{row.name.replace('_', '-')}"
-        for row in (*rows(NamedData), *rows(DatasetOptions))
-        if row.name != "test"
-        and context.get_parameter_source(row.name) is not ParameterSource.DEFAULT
-    ]
-    if given:
-        raise UsageError(f"{', '.join(given)}: needs --dataset. Name the data set, such as nmnist.")
+    names = {row.name for row in (*rows(NamedData), *rows(DatasetOptions))} - {"test"}
+    if found := given(*names):
+        raise UsageError(f"{', '.join(found)}: needs --dataset. Name the data set, such as nmnist.")
 
 
 def _dataset_of(options: DatasetOptions, name: str, root: StrPath) -> DatasetRequest:
@@ -160,8 +154,8 @@ def command_line(inputs: DataOptions) -> Call:
     """Return the command line that runs, for the provenance."""
     from osbc_deploy.provenance import Call
 
-    given = click.get_current_context().meta.get(ARGUMENTS, ())
-    return Call(shlex.join(["osbc-deploy", *given]), inputs.seed)
+    arguments = click.get_current_context().meta.get(ARGUMENTS, ())
+    return Call(shlex.join(["osbc-deploy", *arguments]), inputs.seed)
 
 
 def load_inputs(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from osbc_deploy.cli.console import complain, say
-from osbc_deploy.cli.options import OutputFile, config_option, json_option, quiet_option
+from osbc_deploy.cli.options import OutputFile, config_option, given, json_option, quiet_option
 from osbc_deploy.errors import OsbcError, UsageError
 
 if TYPE_CHECKING:
@@ -73,8 +73,10 @@ def baseline_command(
     from osbc_deploy.writing import check_file
 
     check_file(output, "-o")
-    if (samples is None) == (not records):
+    if samples is None and not records:
         raise UsageError("--samples, --records: one of them is needed. Give data, or records.")
+    if records and (idle := given("samples", "window")):
+        raise UsageError(f"{', '.join(idle)}: --records are counted already. Drop one of the two.")
     if not (days > 0 and per_day > 0):
         raise UsageError("--days, --per-day: must be above 0. Give what is promised.")
     if not 0 <= silent <= 1 or (clipped is not None and not clipped >= 0):

@@ -24,6 +24,7 @@ __all__ = [
     "OutputFile",
     "Size",
     "config_option",
+    "given",
     "json_option",
     "log_option",
     "quiet_option",
@@ -99,6 +100,17 @@ def _current(values: dict[str, Any], known: list[Row]) -> dict[str, Any]:
     for text in warnings:
         say(f"warning: {text}", err=True)
     return found
+
+
+def given(*names: str) -> list[str]:
+    """Return the flags of those options that were given, here or in a configuration file."""
+    ctx = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return [
+        option.opts[-1]
+        for option in ctx.command.params
+        if option.name in names and ctx.get_parameter_source(option.name) is not default
+    ]
 
 
 def _made(table: type[Options], values: dict[str, Any]) -> Options:

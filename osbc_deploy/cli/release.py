@@ -8,9 +8,15 @@ from pathlib import Path
 import click
 
 from osbc_deploy.cli.console import say
-from osbc_deploy.cli.options import OutputFile, config_option, json_option, quiet_option
+from osbc_deploy.cli.options import (
+    OutputFile,
+    config_option,
+    given,
+    json_option,
+    quiet_option,
+)
 from osbc_deploy.cli.store import STORE_COMMANDS
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import ArtefactError, OsbcError, UsageError
 
 __all__ = ["release_group"]
 
@@ -51,8 +57,7 @@ def keygen_command(path: Path) -> int:
     "--network",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Network of the image, for its self-test, where the image itself cannot be read: a folder "
-    "written with -o, a .img or a .net file.",
+    help="Network of an image that cannot be read itself, for its self-test: what 'run' takes.",
 )
 @click.option("--samples", metavar="DATA", help="Inputs of the self-test.")
 @click.option(
@@ -132,15 +137,17 @@ def sign_command(
         raise UsageError(f"--silent: {silent:g} is outside 0 to 1. Give the share of samples.")
     if not 1 <= vectors <= 100:
         raise UsageError(f"--vectors: {vectors} is outside 1 to 100. Give a number of samples.")
-    if no_self_test and (samples or network):
-        raise UsageError("--no-self-test: goes with neither --samples nor --network. Drop it.")
+    if no_self_test and (idle := given("samples", "network", "vectors")):
+        raise UsageError(f"--no-self-test: leaves {', '.join(idle)} without use. Drop it or them.")
+    if mcuboot is None and given("mcuboot_slot"):
+        raise UsageError("--mcuboot-slot: needs --mcuboot FILE to write to.")
     if not no_self_test and samples is None:
         raise UsageError(
             "--samples: is missing. Give data for the self-test, or --no-self-test for an image "
             "that goes on trial unchecked."
         )
     signer, content = read_private(key), read_image(image)
-    tested = b"" if samples is None else _selftest(network or image, samples, vectors)
+    tested = b"" if samples is None else _selftest(image, network, samples, vectors)
     manifest, release = make_release(
         content, tested, signer, version=version, target=target, trial_samples=trial_samples,
         silent_most=int(silent * trial_samples), clipped_most=clipped,
@@ -178,19 +185,32 @@ def sign_command(
     return 0
 
 
-def _selftest(path: Path, samples: str, count: int) -> bytes:
-    from osbc_deploy.formats.stored import read_stored
+def _selftest(image: Path, named: Path | None, samples: str, count: int) -> bytes:
+    """Return the self-test of an image; a network named beside it must give the same."""
     from osbc_deploy.references import as_samples
     from osbc_deploy.release.selftest import make_selftest
+    from osbc_deploy.running.runnable import read_image
 
+    inputs = as_samples(samples, "samples")
     try:
-        network = read_stored(path, None)
-    except ArtefactError as error:
-        raise ArtefactError(
-            f"{error} Name its network with --network, or leave the self-test out with "
-            "--no-self-test."
-        ) from error
-    return make_selftest(network, as_samples(samples, "samples"), count).pack()
+        networks = [read_image(image).network]
+    except OsbcError as error:
+        if named is None:
+            raise ArtefactError(
+                f"--samples: a self-test needs the network of {image}, which cannot be read from "
+                f"it. Name the network with --network, or leave the self-test out with "
+                f"--no-self-test. ({error})"
+            ) from error
+        networks = []
+    if named is not None:
+        networks.append(read_image(named).network)
+    made = [make_selftest(network, inputs, count).pack() for network in networks]
+    if made[0] != made[-1]:
+        raise UsageError(
+            f"--network: {named} answers the samples otherwise than {image}, which every device "
+            "would refuse. Leave --network out: the image can be read."
+        )
+    return made[0]
 
 
 @release_group.command("library")

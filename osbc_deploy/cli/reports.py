@@ -50,6 +50,8 @@ def report_command(path: Path, form: str, output: Path | None, verbose: bool) ->
     """Show the report of a deployment (a folder written with -o, or its report.json)."""
     from osbc_deploy.report.read import read_report
 
+    if verbose and form != "table":
+        raise UsageError("-v: is for --format table; all others hold everything. Leave it out.")
     if output is not None:
         check_file(output, parents=True)
     report = read_report(path)

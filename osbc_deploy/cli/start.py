@@ -6,6 +6,7 @@ answered with a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -53,4 +54,6 @@ def start() -> None:
 
 
 def _say(text: str) -> None:
-    os.write(2, f"{text}\n".encode())
+    # The reader of stderr may have gone away, too.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())

@@ -1,22 +1,25 @@
 """What the compression of a network takes, known before it starts.
 
-Work is counted from shapes alone, in operations of four kinds; how many of each kind a second holds
-is measured on the machine at hand (:mod:`.pace`). So the counts are the same everywhere, and the
-seconds are those of here and now.
+Work is counted from shapes, and from how many weights LAMPS leaves to each layer, in operations of
+four kinds; how many of each kind a second holds is measured on the machine at hand (:mod:`.pace`).
+So the counts are the same everywhere, and the seconds are those of here and now.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from osbc_deploy.compress.allocation import lamps_allocation, uniform_allocation
 from osbc_deploy.compress.hessian import groups_of, rows_of
-from osbc_deploy.compress.matching import rated_samples
+from osbc_deploy.compress.matching import RATE_STEPS, keeps_currents, rated_samples
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.ranking import expected_work
-from osbc_deploy.compress.sampling import ROWS_PER_INPUT, rows_wanted
+from osbc_deploy.compress.sampling import CHUNK, ROWS_PER_INPUT, rows_wanted
 from osbc_deploy.compress.scene import HELD_OUT
 from osbc_deploy.compress.solver_memory import hessian_bytes, matrices_of, run_bytes
-from osbc_deploy.compress.tuning import CODED_WAYS, FEW_BITS
+from osbc_deploy.compress.tuning import CODED_WAYS, FEW_BITS, PULLS
 from osbc_deploy.compress.work import Effort, LayerEffort, Work
 from osbc_deploy.model.graph import Network, Population, Projection
 
@@ -25,11 +28,20 @@ __all__ = ["effort_of"]
 _STEP = 14
 """Passes over a population's activity that a step takes: neuron, copies, counts, bits."""
 
+_FIRED = 7
+"""The same of a step whose currents are known."""
+
 _TRACE = 1.5
 """The same of a filtered and rounded spike, in the cache."""
 
+_TAKEN = 16
+"""The same of a spike that is taken as it was, from its bit."""
+
 _UNFOLD = 2
 """The same of a number of an unfolded row."""
+
+_SUMMED = 6
+"""The same of a number of the Hessian, for each product of rows that is added to it."""
 
 _SCALES = 12
 """Scales tried for each row."""
@@ -51,7 +63,7 @@ def effort_of(
 ) -> Effort:
     """Count what a compression takes.
 
-    Layers are counted as if each kept as many of its weights as all do together.
+    Where losses decide how many weights each layer keeps, layers are counted as by LAMPS.
 
     Parameters
     ----------
@@ -63,6 +75,10 @@ def effort_of(
         Whether variants are tried.
     """
     once = {p.name: _simulated(network, p) * steps for p in network.populations}
+    taken = {
+        p.name: Work(passes=float(_TAKEN) * steps * _heard(network, p)) for p in network.populations
+    }
+    keep = _kept(network, options)
     names = list(once)
     behind = {
         name: sum((once[n] for n in names[number:]), Work()) for number, name in enumerate(names)
@@ -70,7 +86,7 @@ def effort_of(
     found = []
     for population in network.trained:
         name = population.name
-        work, coding, rows, of = _solved(network, population, samples, steps, options)
+        work, coding, rows, of = _solved(network, population, samples, steps, keep[name], options)
         work += coding
         solves, cross, ways = 1, 1, 0
         if options.method == "magnitude" and not options.mixed and options.allocation != "global":
@@ -87,10 +103,17 @@ def effort_of(
         solved = _moments(network, population, rows, samples, steps) * (1.5 * cross)
         if tuned:
             work = work * (solves + 1) + coding * ways
-            work += behind[name] * (judged * samples / HELD_OUT)
+            work += _pulled(network, population) * ((cross - 1.0) * solves / cross)
+            work += (behind[name] + taken[name]) * (judged * samples / HELD_OUT)
             if population.neuron.spiking:
-                work += once[name] * (6.0 * solves * rated_samples(samples, steps, population))
-            work += once[name] * samples
+                few = rated_samples(samples, steps, population)
+                runs, more = RATE_STEPS, 0
+                if keeps_currents(network, population, (few, steps), options.solver_memory):
+                    runs, more = 1, RATE_STEPS
+                searched = (once[name] + taken[name]) * runs
+                searched += Work(passes=float(_FIRED) * steps * population.size) * more
+                work += searched * ((solves + ways + 1.0) * few)
+            work += (once[name] + taken[name]) * samples
         matrices = matrices_of(options, tuned=tuned)
         found.append(
             LayerEffort(
@@ -107,6 +130,26 @@ def effort_of(
     return Effort(
         samples, steps, run, run_bytes(network, samples, steps, tuned=tuned), tuple(found)
     )
+
+
+def _kept(network: Network, options: CompressionOptions) -> dict[str, int]:
+    """Return how many weights each population keeps."""
+    sizes, weights = {}, {}
+    for population in network.trained:
+        afferents = network.afferents(population.name)
+        sizes[population.name] = size = sum(p.connection.weight.size for p in afferents)
+        chosen = [options.layers[p.name] for p in afferents if p.name in options.layers]
+        if chosen:
+            sizes[population.name] = max(1, size - round(chosen[0].sparsity * size))
+        elif all(p.compressible for p in afferents):
+            weights[population.name] = np.concatenate(
+                [p.connection.weight.ravel() for p in afferents]
+            )
+    if options.allocation == "uniform" or len(weights) < 2:
+        found = uniform_allocation([w.size for w in weights.values()], options.sparsity)
+    else:
+        found = lamps_allocation(list(weights.values()), options.sparsity)
+    return sizes | dict(zip(weights, found, strict=True))
 
 
 def _simulated(network: Network, population: Population) -> Work:
@@ -137,7 +180,12 @@ def _heard(network: Network, population: Population) -> int:
 
 
 def _solved(
-    network: Network, population: Population, samples: int, steps: int, options: CompressionOptions
+    network: Network,
+    population: Population,
+    samples: int,
+    steps: int,
+    keep: int,
+    options: CompressionOptions,
 ) -> tuple[Work, Work, int, int]:
     """Return the work of pruning without moments, that of codes, and the rows of the Hessian."""
     afferents = network.afferents(population.name)
@@ -149,9 +197,9 @@ def _solved(
         wanted = rows_wanted(groups, n, of, ROWS_PER_INPUT)
     rows = of if wanted is None else min(of, wanted)
     size = outputs * n
-    keep = max(1, size - round(options.sparsity * size))
     k = keep / outputs
-    loops = groups * n**3 / 6.0
+    # One thread factorizes, where rows are for all.
+    loops = groups * n**3 / 6.0 * 2.0
     products = float(_MEASURES) * size * n
     if keep < size:
         loops += expected_work(groups, outputs // groups, n, keep, exact=options.method == "paper")
@@ -164,6 +212,15 @@ def _solved(
     return Work(products=products, loops=loops), codes, rows, of
 
 
+def _pulled(network: Network, population: Population) -> Work:
+    """Return the work of the targets that a cross term is tried with."""
+    groups, n = groups_of(network.afferents(population.name)), _fan_in(network, population)
+    outputs = _outputs(network, population)
+    # Two factorizations, damped and held, by one thread.
+    solved = Work(products=_MEASURES / 2.0 * outputs * n * n, loops=2.0 * groups * n**3 / 3.0)
+    return (solved + Work(loops=float(outputs) * n * n)) * len(PULLS)
+
+
 def _moments(network: Network, population: Population, rows: int, samples: int, steps: int) -> Work:
     """Return the work of adding up the moments of rows."""
     if not rows:
@@ -172,4 +229,5 @@ def _moments(network: Network, population: Population, rows: int, samples: int, 
     groups, n = groups_of(afferents), _fan_in(network, population)
     traced = _TRACE * samples * steps * _heard(network, population)
     unfolded = float(_UNFOLD) * rows * groups * n
-    return Work(passes=traced + unfolded, products=float(rows) * groups * n * n)
+    added = float(_SUMMED) * groups * n * n * (rows / CHUNK + 1.0)
+    return Work(passes=traced + unfolded + added, products=float(rows) * groups * n * n)

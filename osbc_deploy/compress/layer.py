@@ -43,8 +43,15 @@ def rank_layer(problem: LayerProblem, keep: int, space: Workspace | None = None)
     if problem.method == "magnitude":
         return rank_by_magnitude(problem.blocks)
     space = space or Workspace()
-    exact = problem.method == "paper"
-    return rank_rows(problem.blocks, problem.damped, keep, space, problem.targets, exact=exact)
+    return rank_rows(
+        problem.blocks,
+        problem.damped,
+        keep,
+        space,
+        problem.targets,
+        given=None if problem.given.all() else problem.given,
+        exact=problem.method == "paper",
+    )
 
 
 def rank_by_magnitude(blocks: FloatArray) -> Ranking:
@@ -61,7 +68,7 @@ class Pruned:
     Attributes
     ----------
     selection : str
-        "none" where every weight was kept.
+        "none" where every weight there was is kept.
     masks : tuple of ndarray of bool (rows, fan_in)
         One for each group.
     weights : tuple of ndarray (rows, fan_in)
@@ -85,6 +92,8 @@ def prune_layer(
 ) -> Pruned:
     """Keep the `keep` most valuable weights and give them their best values.
 
+    Weights that are 0 in the model stay so, and count as removed.
+
     Parameters
     ----------
     problem : LayerProblem
@@ -101,8 +110,10 @@ def prune_layer(
     curve: tuple[tuple[float, float], ...] = ()
     if problem.method == "magnitude":
         return prune_by_magnitude(problem.blocks, keep, ranking)
-    if keep >= problem.size and pattern.kind != "n:m":
-        return _whole(problem.blocks)
+    given = problem.given
+    whole = np.count_nonzero(given) if pattern.kind == "weights" else problem.size
+    if keep >= whole and pattern.kind != "n:m":
+        return _whole(problem.blocks, given)
     if pattern.kind == "weights":
         ranking = ranking or rank_layer(problem, keep, space)
         selection = ranking.selection
@@ -111,6 +122,7 @@ def prune_layer(
     else:
         selection = str(pattern)
         masks = _patterned(problem, keep, pattern, space)
+    masks = tuple(mask & there for mask, there in zip(masks, given, strict=True))
     solved = []
     for W, d, target, mask in zip(
         problem.blocks, problem.damped, problem.targets, masks, strict=True
@@ -123,15 +135,16 @@ def prune_layer(
 
 def prune_by_magnitude(blocks: FloatArray, keep: int, ranking: Ranking | None = None) -> Pruned:
     """Keep the `keep` largest of the weights (groups, rows, fan_in), as they are."""
-    if keep >= blocks.size:
-        return _whole(blocks)
+    given = blocks != 0
+    if keep >= np.count_nonzero(given):
+        return _whole(blocks, given)
     masks = _largest(ranking or rank_by_magnitude(blocks), keep, blocks.shape[2])
     kept = tuple(W * mask for W, mask in zip(blocks, masks, strict=True))
     return Pruned("magnitude", masks, kept, ())
 
 
-def _whole(blocks: FloatArray) -> Pruned:
-    return Pruned("none", tuple(np.ones(W.shape, bool) for W in blocks), tuple(blocks), ())
+def _whole(blocks: FloatArray, given: BoolArray) -> Pruned:
+    return Pruned("none", tuple(given), tuple(blocks), ())
 
 
 def _largest(ranking: Ranking, keep: int, fan_in: int) -> tuple[BoolArray, ...]:

@@ -13,13 +13,13 @@ from osbc_deploy.compress.activity import ACTIVITY, active
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.model.answer import Answer
 from osbc_deploy.model.firing import count_spikes
-from osbc_deploy.model.graph import Population
+from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.raster import part_of
 
 if TYPE_CHECKING:
     from osbc_deploy.compress.scene import Scene
 
-__all__ = ["matched", "rated_samples"]
+__all__ = ["RATE_STEPS", "keeps_currents", "matched", "rated_samples"]
 
 _RATE_SAMPLES = 128
 _RATE_EVENTS = 3e7
@@ -31,7 +31,9 @@ _FEWEST = 8
 _FOR_CURRENTS = 0.5
 """Of the memory for activity."""
 
-_RATE_STEPS = 6
+RATE_STEPS = 6
+"""Thresholds that are tried."""
+
 _FACTORS = (0.4, 1.25)
 """Thresholds are searched between these multiples, to 1 %."""
 
@@ -46,54 +48,75 @@ def matched(
     few, wanted = _rated(scene)
     rate = _rate_of(scene, layer, few)
     low, high = (math.log(factor) for factor in _FACTORS)
-
-    def at(exponent: float) -> tuple[CompressedProjection, ...]:
-        # Libraries differ in the last bit of an exponential.
-        return tuple(replace(p, threshold=round(math.exp(exponent), _DECIMALS)) for p in layer)
-
-    for _ in range(_RATE_STEPS):
+    for _ in range(RATE_STEPS):
         middle = (low + high) / 2
         # A higher threshold fires less.
-        low, high = (middle, high) if rate(at(middle)) > wanted else (low, middle)
-    return at((low + high) / 2)
+        low, high = (middle, high) if rate(_multiple(middle)) > wanted else (low, middle)
+    found = _multiple((low + high) / 2)
+    return tuple(replace(p, threshold=found) for p in layer)
+
+
+def _multiple(exponent: float) -> float:
+    # Libraries differ in the last bit of an exponential.
+    return round(math.exp(exponent), _DECIMALS)
 
 
 def _rate_of(
     scene: Scene, layer: tuple[CompressedProjection, ...], few: slice
-) -> Callable[[tuple[CompressedProjection, ...]], float]:
-    """Return what gives the population's rate on some samples, for layers of other thresholds."""
+) -> Callable[[float], float]:
+    """Return what gives the population's rate on some samples, for multiples of its threshold."""
     population, memory = scene.population, scene.space.memory // ACTIVITY
     name, samples = population.name, scene.calibration[few]
     given = {n: part_of(raster, few) for n, raster in scene.arriving.items()}
-    size = math.prod(samples.shape[:2]) * population.size
-    forward = not any(scene.network.is_feedback(p) for p in scene.network.projections)
-    forward &= not population.neuron.feedback_apart
-    if not forward or size * np.dtype(scene.network.dtype).itemsize > memory * _FOR_CURRENTS:
+    # Weights are put in once: only the threshold changes.
+    heard = scene.with_layer(tuple(replace(p, threshold=1.0) for p in layer))
+    if not keeps_currents(scene.network, population, samples.shape[:2], scene.space.memory):
 
-        def simulated(layer: tuple[CompressedProjection, ...]) -> float:
+        def simulated(threshold: float) -> float:
+            neuron = population.neuron.with_threshold(threshold)
             run = active(
-                scene.with_layer(layer), samples, scene.space,
+                heard.with_neurons({name: neuron}), samples, scene.space,
                 given=given, until=name, output=False, memory=memory,
             )  # fmt: skip
             return run.rates[name]
 
         return simulated
-    # What arrives does not hang on the threshold.
-    heard = scene.with_layer(layer).with_neurons({name: Answer(np.zeros(()), "step")})
+    # What arrives does not depend on the threshold.
     run = active(
-        heard,
+        heard.with_neurons({name: Answer(np.zeros(()), "step")}),
         samples,
         scene.space,
         given=given,
         until=name,
         memory=round(memory * (1.0 - _FOR_CURRENTS)),
     )
+    size = math.prod(samples.shape[:2]) * population.size
 
-    def counted(layer: tuple[CompressedProjection, ...]) -> float:
-        neurons = {p.name: p for p in scene.with_layer(layer).populations}
-        return count_spikes(neurons[name], run.output) / size
+    def counted(threshold: float) -> float:
+        changed = replace(population, neuron=population.neuron.with_threshold(threshold))
+        return count_spikes(changed, run.output) / size
 
     return counted
+
+
+def keeps_currents(
+    network: Network, population: Population, samples: tuple[int, ...], memory: int
+) -> bool:
+    """Tell whether a population's currents are computed once while its threshold is searched.
+
+    Parameters
+    ----------
+    network : Network
+    population : Population
+    samples : (int, int)
+        Those its rate is met on, and their time steps.
+    memory : int
+        Of the solver.
+    """
+    if population.neuron.feedback_apart or any(map(network.is_feedback, network.projections)):
+        return False
+    size = math.prod(samples) * population.size * np.dtype(network.dtype).itemsize
+    return size <= memory // ACTIVITY * _FOR_CURRENTS
 
 
 def _rated(scene: Scene) -> tuple[slice, float]:

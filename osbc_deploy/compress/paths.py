@@ -9,7 +9,7 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 
-__all__ = ["Path", "allocate", "path_mask"]
+__all__ = ["Path", "allocate", "joined", "path_mask"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,3 +69,13 @@ def path_mask(path: Path, kept: IntArray, n: int) -> BoolArray:
     within = np.arange(path.order.shape[1])[None] < kept[:, None]
     np.put_along_axis(mask, path.order, within, axis=1)
     return mask
+
+
+def joined(paths: Sequence[Path]) -> Path:
+    """Return the paths of all rows from those of parts of them."""
+    if len(paths) == 1:
+        return paths[0]
+    return Path(
+        np.concatenate([path.order for path in paths]),
+        np.concatenate([path.drop for path in paths]),
+    )

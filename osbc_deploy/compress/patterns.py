@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
+from osbc_deploy.compress.elimination import eliminate_to_pattern
 from osbc_deploy.compress.exact import quadratic
 from osbc_deploy.compress.kernels import factorize, factorized, halfway_many, invert, subtract
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.selection import eliminate_to_pattern
 from osbc_deploy.jit import compiled
 from osbc_deploy.notation import parsed_pattern
 

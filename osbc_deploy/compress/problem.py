@@ -8,12 +8,14 @@ from functools import cached_property
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray
+from osbc_deploy.arrays import BoolArray, FloatArray
 from osbc_deploy.compress.damping import DampedHessian, damp
 from osbc_deploy.compress.exact import product
 from osbc_deploy.compress.hessian import groups_of
 from osbc_deploy.compress.kernels import factorized, solve_many
 from osbc_deploy.compress.moments import Moments
+from osbc_deploy.compress.rows import Workspace
+from osbc_deploy.compress.support import least_squares
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import Population, Projection
 
@@ -36,7 +38,7 @@ class LayerProblem:
     method : str
         "osbc", "obc" or "magnitude".
     blocks : ndarray of float64 (groups, rows, fan_in)
-        What to approximate, one block for each group of a convolution.
+        What to approximate, one block for each group of a convolution; 0 where `original` is.
     hessian : ndarray (groups, fan_in, fan_in)
     damped : tuple of DampedHessian
     moments : Moments
@@ -83,6 +85,11 @@ class LayerProblem:
         return all(p.compressible for p in self.afferents)
 
     @cached_property
+    def given(self) -> BoolArray:
+        """Which weights there are (groups, rows, fan_in): those that are 0 in the model stay so."""
+        return np.not_equal(self.original, 0)
+
+    @cached_property
     def targets(self) -> tuple[FloatArray, ...]:
         """Correlations of the live inputs with the potential, ``W H`` (rows, live), by group."""
         pairs = zip(self.blocks, self.damped, strict=True)
@@ -125,13 +132,15 @@ def pose(
     damping: float = 0.03,
     free_bias: bool = False,
     pull: float = 1.0,
+    space: Workspace | None = None,
 ) -> LayerProblem:
     r"""State the problem of one population's weights.
 
     Without a cross term the weights themselves are approximated. With it, what is approximated is
     :math:`w^* = (H' + \lambda)^{-1} (C + \lambda) w`, the weights that bring the float network's
-    potential back from the spikes that arrive now, held to those there were. A free bias leaves
-    the problem by completing the square (:meth:`.Moments.centred`).
+    potential back from the spikes that arrive now, held to those there were; weights that are 0
+    have no part in that. A free bias leaves the problem by completing the square
+    (:meth:`.Moments.centred`).
 
     Parameters
     ----------
@@ -146,6 +155,7 @@ def pose(
         Whether the bias may be changed with the weights.
     pull : float
         :math:`\lambda` under the cross term, relative to the damping.
+    space : Workspace
     """
     stacked = stacked_weights(afferents)
     hessian, cross = moments.centred() if free_bias else (moments.hessian, moments.cross)
@@ -159,7 +169,7 @@ def pose(
     if cross is not None and method != "magnitude":
         blocks = np.stack(
             [
-                _centre(W, C, H, d, pull)
+                _centre(W, C, H, d, pull, space)
                 for W, C, H, d in zip(stacked, cross, hessian, damped, strict=True)
             ]
         )
@@ -172,6 +182,11 @@ def pose(
         for entry in damped
         if entry.attempts > 1
     ]
+    trained = [p.connection.weight for p in afferents if p.compressible]
+    size = sum(weight.size for weight in trained)
+    if zeros := size - sum(np.count_nonzero(weight) for weight in trained):
+        text = f"{zeros:,} of {size:,} weights are zero in the model and stay zero"
+        deviations.append(Deviation("compress", afferents[0].name, text))
     if moments.rows < moments.of:
         text = f"Hessian from {moments.rows:,} of {moments.of:,} rows, drawn with a seed"
         deviations.append(Deviation("compress", afferents[0].name, text))
@@ -191,15 +206,24 @@ def pose(
 
 
 def _centre(
-    W: FloatArray, C: FloatArray, H: FloatArray, d: DampedHessian, pull: float
+    W: FloatArray,
+    C: FloatArray,
+    H: FloatArray,
+    d: DampedHessian,
+    pull: float,
+    space: Workspace | None,
 ) -> FloatArray:
     centre = np.array(W, np.float64)
     # What damping added pulls towards the weights as they were.
     added = _added(d, H)
     right = product(C, W.T)[d.live] + (pull * added * W[:, d.live]).T
     left = d.H + np.diag((pull - 1.0) * added)
-    solve_many(factorized(left), right)
-    centre[:, d.live] = right.T
+    given = W[:, d.live] != 0
+    if given.all():
+        solve_many(factorized(left), right)
+        centre[:, d.live] = right.T
+    else:
+        centre[:, d.live] = least_squares(W[:, d.live], left, given, space, right.T)
     return centre
 
 

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, IntArray
+from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.compress.damping import DampedHessian
+from osbc_deploy.compress.elimination import eliminate, elimination_bytes, elimination_work
 from osbc_deploy.compress.exact import product
 from osbc_deploy.compress.paths import Path, allocate
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.compress.selection import (
-    eliminate,
-    elimination_bytes,
-    elimination_work,
     forward_columns,
     hybrid_work,
     select_forward,
@@ -114,6 +112,7 @@ def rank_rows(
     space: Workspace,
     targets: Sequence[FloatArray] | None = None,
     *,
+    given: BoolArray | None = None,
     exact: bool = False,
 ) -> Ranking:
     """Rank the weights of all groups so that up to `keep` of them can be chosen.
@@ -121,12 +120,15 @@ def rank_rows(
     Parameters
     ----------
     blocks : ndarray (groups, rows, fan_in)
+        0 where no weight is given.
     damped : sequence of DampedHessian
         One for each group.
     keep : int
     space : Workspace
     targets : sequence of ndarray (rows, live), optional
         ``W H`` of the live inputs, where it is known.
+    given : ndarray of bool (groups, rows, fan_in), optional
+        Weights that may be kept; all of them by default. The others come last.
     exact : bool
         Whether all weights are ranked, whatever it takes.
 
@@ -137,17 +139,17 @@ def rank_rows(
     all_of_it, hybrid = _exact_work(blocks, damped), _hybrid_work(blocks, damped, keep)
     pairs = list(zip(blocks, damped, strict=True))
     if exact or (_fits(damped, space.memory) and all_of_it <= max(_EXACT_WORK, hybrid)):
-        paths = [eliminate(W[:, d.live], d.H, space) for W, d in pairs]
-        return Ranking(
-            "elimination",
-            tuple(_dead_last(p, W, d) for p, (W, d) in zip(paths, pairs, strict=True)),
-        )
+        paths = [_dead_last(eliminate(W[:, d.live], d.H, space), W, d) for W, d in pairs]
+        if given is not None:
+            # A weight of 0 costs nothing to remove, so all others were removed as if alone.
+            paths = [_given_first(p, may) for p, may in zip(paths, given, strict=True)]
+        return Ranking("elimination", tuple(paths))
     selection, select = (
         ("hybrid", select_hybrid) if hybrid <= _HYBRID_WORK else ("forward", select_forward)
     )
     if targets is None:
         targets = [product(W[:, d.live], d.H) for W, d in pairs]
-    return Ranking(selection, _deep_enough(pairs, targets, keep, select, space))
+    return Ranking(selection, _deep_enough(pairs, targets, given, keep, select, space))
 
 
 def _exact_work(blocks: FloatArray, damped: Sequence[DampedHessian]) -> float:
@@ -171,8 +173,9 @@ def _depth(average: float, n: int) -> int:
 def _deep_enough(
     pairs: Sequence[tuple[FloatArray, DampedHessian]],
     targets: Sequence[FloatArray],
+    given: BoolArray | None,
     keep: int,
-    select: Callable[[FloatArray, FloatArray, int, Workspace, FloatArray], Path],
+    select: Callable[[FloatArray, FloatArray, int, Workspace, FloatArray, BoolArray | None], Path],
     space: Workspace,
 ) -> tuple[Path, ...]:
     """Look at more weights of those rows that would keep all that were looked at."""
@@ -184,7 +187,9 @@ def _deep_enough(
         for g, (W, d) in enumerate(pairs):
             if len(todo[g]):
                 depth = int(depths[g][todo[g]].max())
-                found = select(W[todo[g]][:, d.live], d.H, depth, space, targets[g][todo[g]])
+                rows = todo[g]
+                may = None if given is None else given[g][rows][:, d.live]
+                found = select(W[rows][:, d.live], d.H, depth, space, targets[g][rows], may)
                 paths[g] = _merged(paths[g], todo[g], found, d)
         counts = allocate(paths, keep)
         for g, (_, d) in enumerate(pairs):
@@ -228,3 +233,11 @@ def _dead_last(path: Path, W: FloatArray, d: DampedHessian) -> Path:
         np.concatenate([order, dead[by_size]], axis=1),
         np.concatenate([path.drop, worth], axis=1),
     )
+
+
+def _given_first(path: Path, given: BoolArray) -> Path:
+    """Return the path with the weights that may be kept before all others."""
+    late = ~np.take_along_axis(given, path.order, axis=1)
+    by = np.argsort(late, axis=1, kind="stable")
+    drop = np.where(late, -1.0, path.drop)
+    return Path(np.take_along_axis(path.order, by, axis=1), np.take_along_axis(drop, by, axis=1))

@@ -16,9 +16,9 @@ exact in single precision; those are added up in double precision.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from osbc_deploy.model.neurons import LinearDynamics
 
 __all__ = [
     "BITS",
+    "CHUNK",
     "HELD_OUT_ROWS",
     "ROWS_PER_INPUT",
     "ROW_COST",
@@ -43,8 +44,12 @@ __all__ = [
 ROWS_PER_INPUT = 250
 """Rows for each input of a neuron; their solutions lose 0.4 % more than those of all rows."""
 
-_EASY = 3e10
-"""Multiplications that are done whatever they are for: about two seconds."""
+_FEW = 3e10
+"""Multiplications of layers small enough for more digits than :data:`BITS`: some seconds."""
+
+_EASY = 1e11
+"""Multiplications that are done whatever they are for: some seconds. Rows of few inputs are mostly
+silent: of 576,000 rows with 144 inputs, 300,000 lost 0.6 to 1.1 % more than all (N-MNIST)."""
 
 ROW_COST = 400
 """Multiplications that it takes to unfold one number of a row."""
@@ -59,7 +64,7 @@ damping adds 3 %."""
 _EXACT = 2.0**24
 """Whole numbers up to here are exact in single precision."""
 
-_CHUNK = 1024
+CHUNK = 1024
 """Rows multiplied at once, where their squares do not add up to more than that."""
 
 _SEED = 20260101
@@ -70,19 +75,25 @@ def rows_wanted(groups: int, fan_in: int, rows: int, per_input: int) -> int | No
 
     None where all are multiplied so soon that they need not be rounded to fewer digits either.
     """
-    easy = int(_EASY / (groups * fan_in * (fan_in + ROW_COST)))
-    if rows <= easy:
+    each = groups * fan_in * (fan_in + ROW_COST)
+    if rows * each <= _FEW:
         return None
-    return min(rows, max(per_input * fan_in * HELD_OUT_ROWS // (HELD_OUT_ROWS - 1), easy))
+    least = per_input * fan_in * HELD_OUT_ROWS // (HELD_OUT_ROWS - 1)
+    return min(rows, max(least, int(_EASY / each)))
 
 
 def drawn_rows(rows: int, wanted: int) -> IntArray:
-    """Return which of `rows` rows are looked at: one of each of `wanted` runs of equal length."""
+    """Return which of `rows` rows are looked at: one of each of `wanted` runs of equal length.
+
+    A run may end within a row, which two runs can draw then: so every row is as likely as any
+    other. Runs of whole rows would be of two lengths in turn, and maps as wide as that turn would
+    have columns that are seen more often.
+    """
     if wanted >= rows:
         return np.arange(rows)
-    edges = np.arange(wanted + 1, dtype=np.int64) * rows // wanted
     share = np.random.Generator(np.random.PCG64(_SEED)).random(wanted)
-    return edges[:-1] + np.floor(share * np.diff(edges)).astype(np.int64)
+    found = ((np.arange(wanted) + share) * (rows / wanted)).astype(np.int64)
+    return np.minimum(found, rows - 1)
 
 
 def constants(dynamics: LinearDynamics | None) -> tuple[float, float, float]:
@@ -99,6 +110,14 @@ def advance(u: Any, v: Any, spikes: Any, decay_u: float, decay_v: float, gain: f
     for i in range(len(u)):
         u[i] = decay_u * u[i] + spikes[i]
         v[i] = decay_v * v[i] + gain * u[i]
+
+
+Drawn: TypeAlias = tuple[Sequence[SpikeArray], "Sequence[SpikeArray] | None", IntArray, BoolArray]
+"""Of a sample: what arrives at each afferent (T, *pre shape), and in the float network if that is
+other; which rows to look at, ascending, ``step * places + place``; which of them are held out."""
+
+_Rows: TypeAlias = tuple[FloatArray, "FloatArray | None", FloatArray]
+"""Rows (groups, m, fan_in), those of the float network, and the answer to a constant (m,)."""
 
 
 class SampledRows:
@@ -140,35 +159,35 @@ class SampledRows:
         self.rows = {"used": 0, "held": 0}
         self._lock = Lock()
 
-    def add(
-        self,
-        seen: Sequence[SpikeArray],
-        meant: Sequence[SpikeArray] | None,
-        rows: IntArray,
-        held: BoolArray,
-    ) -> None:
-        """Add rows of one sample.
+    def add(self, samples: Iterable[Drawn]) -> None:
+        """Add rows of some samples, many at once: a product is as large as the Hessian."""
+        waiting: dict[str, list[_Rows]] = {"used": [], "held": []}
+        for seen, meant, rows, held in samples:
+            steps, places = np.divmod(rows, self._places)
+            x = self._unfolded(seen, steps, places)
+            y = None if meant is None else self._unfolded(meant, steps, places)
+            for name, part in (("used", ~held), ("held", held)):
+                other = None if y is None or name == "held" else y[:, part]
+                waiting[name].append((x[:, part], other, self._weight[steps[part]]))
+                if sum(len(m) for _, _, m in waiting[name]) >= CHUNK:
+                    self._sum(name, waiting.pop(name))
+                    waiting[name] = []
+        for name, left in waiting.items():
+            self._sum(name, left)
 
-        Parameters
-        ----------
-        seen, meant : sequence of ndarray (T, *pre shape)
-            What arrives at each afferent, and in the float network if that is other.
-        rows : ndarray of int (m,)
-            Those of the sample to look at, ascending: ``step * places + place``.
-        held : ndarray of bool (m,)
-        """
-        steps, places = np.divmod(rows, self._places)
-        x = self._unfolded(seen, steps, places)
-        y = None if meant is None else self._unfolded(meant, steps, places)
-        m = self._weight[steps]
-        for sums, name, part in ((self.used, "used", ~held), (self.held, "held", held)):
-            chosen = np.flatnonzero(part)
-            for start in range(0, len(chosen), _CHUNK):
-                few = chosen[start : start + _CHUNK]
-                other = None if y is None or name == "held" else y[:, few]
-                self._multiply(sums, x[:, few], other, m[few])
-            with self._lock:
-                self.rows[name] += len(chosen)
+    def _sum(self, name: str, parts: Sequence[_Rows]) -> None:
+        """Add rows to the sums of a name."""
+        if not parts:
+            return
+        sums = self.used if name == "used" else self.held
+        x = _beside([x for x, _, _ in parts])
+        y = None if parts[0][1] is None else _beside([y for _, y, _ in parts if y is not None])
+        m = np.concatenate([m for _, _, m in parts])
+        for start in range(0, len(m), CHUNK):
+            few = slice(start, start + CHUNK)
+            self._multiply(sums, x[:, few], None if y is None else y[:, few], m[few])
+        with self._lock:
+            self.rows[name] += len(m)
 
     def _unfolded(
         self, spikes: Sequence[SpikeArray], steps: IntArray, places: IntArray
@@ -211,6 +230,10 @@ class SampledRows:
         with self._lock:
             for total, value in zip(sums, found, strict=True):
                 total.add(value, int(max(squares, float(m @ m))))
+
+
+def _beside(parts: Sequence[FloatArray]) -> FloatArray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def _pooled(projection: Projection, frame: SpikeArray) -> Any:

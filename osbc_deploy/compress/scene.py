@@ -124,6 +124,7 @@ class Scene:
             damping=self.damping,
             free_bias=free_bias,
             pull=pull,
+            space=Workspace(self.space.memory, self.space.threads, crew=self.space.crew),
         )
 
     @property

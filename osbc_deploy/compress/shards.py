@@ -18,7 +18,7 @@ from osbc_deploy.cluster import Part
 from osbc_deploy.compress.exact import WholeSum
 from osbc_deploy.compress.on_device import Products, Unfolding, filtered, on
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.sampling import SampledRows
+from osbc_deploy.compress.sampling import Drawn, SampledRows
 from osbc_deploy.compress.traces import membrane_trace
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.model.neurons import LinearDynamics
@@ -281,15 +281,15 @@ class DrawnRows:
             self.afferents, self.dynamics, self.unit, self.places, self.weight, cross=cross
         )
 
-        def work(part: slice) -> None:
+        def drawn(part: slice) -> Iterator[Drawn]:
             for n in range(part.start, part.stop):
-                rows, held = self._of(shard, n)
                 meant = None if shard.meant is None else [raster[n] for raster in shard.meant]
-                sums.add([raster[n] for raster in shard.seen], meant, rows, held)
+                yield [raster[n] for raster in shard.seen], meant, *self._of(shard, n)
 
         fan_in = sum(p.connection.groups * p.connection.fan_in for p in self.afferents)
         maps = sum(math.prod(raster.shape[2:]) for raster in shard.seen)
-        space.batches(work, len(shard.seen[0]), 16 * (fan_in * self.most + maps))
+        each = 16 * (fan_in * self.most + maps)
+        space.batches(lambda part: sums.add(drawn(part)), len(shard.seen[0]), each)
         return Sums(sums.used, sums.held, sums.rows["used"], sums.rows["held"])
 
     def _of(self, shard: Shard, n: int) -> tuple[IntArray, BoolArray]:

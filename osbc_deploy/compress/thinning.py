@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, SpikeArray
-from osbc_deploy.compress.activity import ACTIVITY
+from osbc_deploy.compress.activity import ACTIVITY, active
 from osbc_deploy.compress.calibration import float_run, scene_of
 from osbc_deploy.compress.cutting import Thinned, Units, between, cut, units_of
 from osbc_deploy.compress.kernels import factorized, invert
@@ -31,7 +31,6 @@ from osbc_deploy.compress.tuning import restored
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection
 from osbc_deploy.model.raster import Raster, part_of
-from osbc_deploy.model.simulate import simulate
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["Worth", "irremovable", "least_loss", "least_share", "thinned", "worths"]
@@ -274,9 +273,10 @@ def _solved(
 
     The weights behind are solved `again`, or as they were.
     """
+    space, memory = options.space(), options.solver_memory // ACTIVITY
     run = shared.take(
         ("float run", len(calibration)),
-        lambda: float_run(network, calibration, 64, SILENT, space=options.space()),
+        lambda: float_run(network, calibration, 64, SILENT, space=space),
     )
     judges = slice(HELD_OUT - 1, None, HELD_OUT)
     enough = len(calibration) >= HELD_OUT * MIN_HELD_OUT
@@ -308,22 +308,22 @@ def _solved(
         )
         lost = lost or not units[population.name].all()
         if lost and population is not network.output:
-            after = simulate(
+            after = active(
                 changed,
                 calibration,
+                space,
                 pack={population.name},
                 given=arriving,
                 until=population.name,
-                exact=True,
                 output=False,
-                memory=options.solver_memory // ACTIVITY,
+                memory=memory,
             )
             arriving |= after.packed
         elif population is not network.output and population.name in run.packed:
             arriving[population.name] = run.packed[population.name]
     part = judges if enough else slice(None)
     given = {name: part_of(raster, part) for name, raster in arriving.items()}
-    done = simulate(changed, calibration[part], given=given, exact=True)
+    done = active(changed, calibration[part], space, given=given, memory=memory)
     got = done.output.sum(axis=1, dtype=np.float64).reshape(len(done.output), -1)
     wanted = run.output[part].sum(axis=1, dtype=np.float64).reshape(got.shape)
     square = float((wanted**2).sum(axis=1).mean())

@@ -45,6 +45,7 @@ from osbc_deploy.compress.scene import HELD_OUT, Layer
 __all__ = [
     "CODED_WAYS",
     "FEW_BITS",
+    "PULLS",
     "Trial",
     "preferred",
     "restored",
@@ -54,7 +55,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-_PULLS = (1.0, 3.0, 10.0, 30.0)
+PULLS = (1.0, 3.0, 10.0, 30.0)
 """Multiples of the damping that may hold the cross term's target to the weights as they were."""
 
 FEW_BITS = 4
@@ -244,7 +245,7 @@ def _posed(scene: Trial, variant: _Variant, fitted: Moments, held: Moments) -> L
     """State a variant's problem, with the pull whose target loses least on the held-out samples."""
     if not variant.cross:
         return scene.problem(fitted, free_bias=variant.free_bias)
-    first, *others = _PULLS
+    first, *others = PULLS
     found = scene.problem(fitted, free_bias=variant.free_bias, pull=first)
     least = target_loss(found, held)
     for pull in others:

@@ -8,7 +8,7 @@ from osbc_deploy.errors import ArtefactError, PluginError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import read_network
-from osbc_deploy.formats.format import FORMATS, broken_formats, format_of
+from osbc_deploy.formats.format import FORMATS, broken_formats, format_of, listed_formats
 from osbc_deploy.plugins import REPAIR
 
 __all__ = ["read_stored"]
@@ -33,6 +33,14 @@ def read_stored(path: Path, formats: NumberFormats | None) -> FixedPointNetwork:
     found = format_of(path)
     read = None if found is None else found[1].read_integers
     if found is None or read is None:
+        if path.is_file():
+            ends = [
+                e.plugin.suffix for e in listed_formats() if e.plugin and e.plugin.read_integers
+            ]
+            raise ArtefactError(
+                f"{path}: does not end in {' or '.join(ends)}, so it holds no network in integers. "
+                f"Name such a file, or a folder written with -o.{broken_formats()}"
+            )
         try:
             return read_network(path)
         except ArtefactError as error:

@@ -62,9 +62,15 @@ def payload(kind: InputKind, low: float, high: float, bits: int | None = None) -
     Raises
     ------
     UsageError
-        When whole numbers need more bits than asked for, or a sign has no bit.
+        When whole numbers need more bits than asked for, a sign has no bit, or spikes are given
+        bits.
     """
     if kind == "spikes":
+        if bits is not None:
+            raise UsageError(
+                "--input-bits: the calibration samples hold 0 and 1, which take one bit. Leave it "
+                "out."
+            )
         return SPIKES
     signed = bool(low < 0)
     if signed and bits == 1:

@@ -273,6 +273,7 @@ def problem_of(
         damping=options.added,
         free_bias=free_bias and not silent,
         pull=pull,
+        space=options.space(),
     )
     if not silent:
         return problem

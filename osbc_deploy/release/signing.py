@@ -78,12 +78,14 @@ def make_release(
         For numbers and names that a manifest cannot hold.
     """
     check_name(target)
-    numbers = {"version": version, "trial samples": trial_samples, "silent": silent_most,
-               "clipped": clipped_most}  # fmt: skip
-    for name, value in numbers.items():
-        least = 1 if name in ("version", "trial samples") else 0
+    for name, value, least in (
+        ("version", version, 1),
+        ("trial-samples", trial_samples, 1),
+        ("silent", silent_most, 0),
+        ("clipped", clipped_most, 0),
+    ):
         if not least <= value <= MOST:
-            raise UsageError(f"{name}: {value} is outside {least} to {MOST}. Give one of these.")
+            raise UsageError(f"--{name}: {value} is outside {least} to {MOST}. Give one of these.")
     manifest = Manifest.of(
         image, selftest, version=version, target=target, trial_samples=trial_samples,
         silent_most=silent_most, clipped_most=clipped_most,

@@ -19,6 +19,7 @@ from osbc_deploy.fixedpoint.formats import LOIHI, NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.folders import C_LIBRARY, RUNTIME
 from osbc_deploy.formats.folder import network_digest
+from osbc_deploy.formats.format import format_of
 from osbc_deploy.formats.stored import read_stored
 from osbc_deploy.limits import read_bytes
 from osbc_deploy.release.manifest import MAGIC as RELEASE
@@ -82,13 +83,19 @@ def read_image(path: Path, target: Target | str | None = None) -> Image:
     Raises
     ------
     UsageError
-        When there is none, or it cannot be read.
+        When there is none, it cannot be read, or it is not for a target to say.
     ArtefactError
         When it is damaged, or of another kind.
     """
     recover(path)
     if not path.exists():
         raise UsageError(f"{path}: is not there. {_KINDS}")
+    form = format_of(path)
+    if target is not None and (form is None or form[1].default_target is None):
+        raise UsageError(
+            f"--target: {path} holds its own registers. Leave it out; 'osbc-deploy map' counts the "
+            "network for another chip."
+        )
     if path.is_dir() and (path / C_LIBRARY.marker).is_file():
         raise ArtefactError(
             f"{path}: is a C library with its network compiled in, which 'make selftest' in it "

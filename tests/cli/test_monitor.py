@@ -84,10 +84,11 @@ def test_a_baseline_from_samples_is_what_the_engine_counts(
     random = np.random.default_rng(0)
     spikes = (random.random((120, *case.spikes.shape[1:])) < 0.3).astype(np.uint8)
     np.savez("held.npz", spikes=spikes)
-    common = ["monitor", "baseline", "net", "-o", "b.json", "--window", 2, "--per-day", 1]
-    done = osbc(*common, "--samples", "held.npz")
+    common = ["monitor", "baseline", "net", "-o", "b.json", "--per-day", 1]
+    samples = ["--samples", "held.npz", "--window", 2]
+    done = osbc(*common, *samples)
     assert "has 60 records, one false alarm in 30 days at 1 a day needs" in str(done.exception)
-    assert osbc(*common, "--samples", "held.npz", "--short").exit_code == 0
+    assert osbc(*common, *samples, "--short").exit_code == 0
     engine = read_baseline(tmp_path / "b.json")
     write("records", [count_window(case.network, spikes[2 * i : 2 * i + 2], sequence=i)
                       for i in range(60)])  # fmt: skip
@@ -169,6 +170,8 @@ def test_a_file_that_is_too_large_is_set_aside(
         (["watch", "none", "--baseline", "b.json", "--once"], "none: cannot be read"),
         (["watch", ".", "--baseline", "b.json", "--every", "0"], "--every: 0 is not above 0"),
         (["baseline", ".", "-o", "x.json"], "one of them is needed"),
+        (["baseline", ".", "-o", "x.json", "--records", "a", "--window", "9"], "--window: --reco"),
+        (["baseline", "ok", "-o", "x.json", "--samples", "d"], "ok: does not end in .img or .net"),
         (["baseline", ".", "-o", "x.json", "--samples", "a", "--days", "-1"], "must be above 0"),
     ],
 )

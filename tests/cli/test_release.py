@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from osbc_deploy.cli.main import cli
+from osbc_deploy.firmware.blob import write_blob
+from osbc_deploy.firmware.tables import lay_out
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.folders import DEPLOYMENT
 from osbc_deploy.formats.folder import write_network
@@ -72,21 +75,33 @@ def test_a_trial_is_judged_by_counts(place: Path) -> None:
 
 def test_the_self_test_is_what_the_engine_answers(place: Path, formats: NumberFormats) -> None:
     case = next(c for c in random_networks(9, formats, start=3) if "calm" in c.features)
+    first, *rest = case.network.projections
+    deaf = replace(first.connection, weight=0 * first.connection.weight)
+    other = replace(case.network, projections=(replace(first, connection=deaf), *rest))
     with new_folder(place / "net", DEPLOYMENT) as work:
         write_network(case.network, work)
+    Path("network.bin").write_bytes(write_blob(case.network, lay_out(case.network)))
+    Path("other.bin").write_bytes(write_blob(other, lay_out(other)))
     np.savez("data.npz", spikes=case.spikes)
-    done = osbc("sign", "image", "-o", "r9", "--key", "k.pem", "--target", "cam", "--version", 9,
-                "--network", "net", "--samples", "data.npz", "--vectors", 1, "--json")  # fmt: skip
-    assert done.exit_code == 0, done.output
-    size = json.loads(done.stdout)["selftest_bytes"]
-    osbc("install", "store", "r9")
-    assert osbc("boot", "store", "--self-test", "vectors").exit_code == 0
-    data = (place / "vectors").read_bytes()
-    assert len(data) == size
-    assert SelfTest.unpack(data).failures(case.network) == 0
-    done = osbc("sign", "image", "-o", "r9", "--key", "k.pem", "--target", "cam", "--version", 9,
-                "--samples", "data.npz")  # fmt: skip
-    assert "Name its network with --network" in str(done.exception)
+
+    def sign(image: str, version: int, *more: Any) -> Result:
+        return osbc("sign", image, "-o", f"r{version}", "--key", "k.pem", "--target", "cam",
+                    "--version", version, "--samples", "data.npz", *more)  # fmt: skip
+
+    for version, image, named in ((8, "network.bin", ()), (9, "image", ("--network", "net"))):
+        done = sign(image, version, "--vectors", 1, "--json", *named)
+        assert done.exit_code == 0, done.output
+        size = json.loads(done.stdout)["selftest_bytes"]
+        osbc("install", "store", f"r{version}")
+        assert osbc("boot", "store", "--self-test", "vectors").exit_code == 0
+        data = (place / "vectors").read_bytes()
+        assert len(data) == size
+        assert SelfTest.unpack(data).failures(case.network) == 0
+    said = str(sign("image", 9).exception)
+    assert "--samples: a self-test needs the network of image" in said
+    assert "Name the network with --network" in said
+    said = str(sign("network.bin", 9, "--network", "other.bin").exception)
+    assert "--network: other.bin answers the samples otherwise than network.bin" in said
 
 
 @pytest.mark.parametrize(
@@ -98,6 +113,12 @@ def test_the_self_test_is_what_the_engine_answers(place: Path, formats: NumberFo
          "--samples: is missing"),
         (["sign", "image", "-o", "r", "--key", "k.pem", "--target", "cam", "--version", 4,
           "--no-self-test", "--silent", "2"], "--silent: 2 is outside 0 to 1"),
+        (["sign", "image", "-o", "r", "--key", "k.pem", "--target", "cam", "--version", 0,
+          "--no-self-test"], "--version: 0 is outside 1 to"),
+        (["sign", "image", "-o", "r", "--key", "k.pem", "--target", "cam", "--version", 4,
+          "--no-self-test", "--vectors", "2"], "--no-self-test: leaves --vectors without use"),
+        (["sign", "image", "-o", "r", "--key", "k.pem", "--target", "cam", "--version", 4,
+          "--no-self-test", "--mcuboot-slot", "99"], "--mcuboot-slot: needs --mcuboot FILE"),
         (["sign", "nothing", "-o", "r", "--key", "k.pem", "--target", "cam", "--version", 4,
           "--no-self-test"], "nothing: cannot be read"),
         (["create", "store", "--target", "cam", "--key", "k.pub.pem"], "store: exists, and what"),

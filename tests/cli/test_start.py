@@ -47,6 +47,12 @@ def test_a_reader_that_goes_away_is_said_in_one_sentence(args: list[str]) -> Non
     assert done.stderr == "error[E202]: stdout: its reader went away before all was printed.\n"
 
 
+def test_the_reader_of_both_streams_goes_away() -> None:
+    command = [sys.executable, "-m", "osbc_deploy", *LIST]
+    done = subprocess.run(command, stdout=closed_pipe(), stderr=subprocess.STDOUT, check=False)
+    assert done.returncode == 141
+
+
 def imported(
     command: list[str], where: Path | None = None
 ) -> tuple[subprocess.CompletedProcess[str], set[str]]:

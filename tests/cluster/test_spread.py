@@ -14,7 +14,8 @@ from distributed import LocalCluster
 import small_models
 from osbc_deploy import Deployment, compress_model, deploy
 from osbc_deploy.cluster import Part
-from osbc_deploy.compress import rows
+from osbc_deploy.compress import rows, thinning
+from osbc_deploy.compress.activity import active
 from osbc_deploy.compress.hessian import membrane_moments
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.rows import Workspace
@@ -80,6 +81,22 @@ def test_a_deployment_is_the_same_on_four_workers_one_of_which_goes_away(
     messages = [d.message for d in spread.deviations if d.subject == "workers"]
     # As many as there were when it was asked: the fourth may be gone by then.
     assert messages in [[f"worked on by {n} other process(es)"] for n in (3, 4)]
+
+
+def test_neurons_are_removed_by_all_workers(
+    four: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"remove_neurons": 0.3, "tune": False, "backend_samples": 0}
+    wanted, helped = bytes_of(deployed(**asked)), []
+
+    def watched(network: Any, spikes: Any, space: Workspace, **more: Any) -> Any:
+        helped.append(space.crew is not None)
+        return active(network, spikes, space, **more)
+
+    monkeypatch.setattr(thinning, "active", watched)
+    assert bytes_of(deployed(scheduler=four.scheduler_address, **asked)) == wanted
+    assert helped
+    assert all(helped)
 
 
 def test_a_state_dict_is_the_same_with_workers_and_on_a_device(four: LocalCluster) -> None:

@@ -58,6 +58,39 @@ def test_work_grows_as_what_it_counts(tuned: bool) -> None:
     assert {p.rows for p in by_size.layers} == {0}
 
 
+def test_currents_count_once_where_they_are_kept_while_a_threshold_is_searched() -> None:
+    network = nets.mlp(sizes=(30, 20, 10, 4), bias=False)
+    roomy, tight = (
+        effort_of(network, 50, 6, CompressionOptions(bits=8, solver_memory=room), tuned=True)
+        for room in (2**30, 1)
+    )
+    # Five more runs of all 50 samples in two exact parts or three (float64: six), for the plain
+    # variant, for the cross term that the first layer does not have, and for what is taken.
+    parts = 3 if network.dtype == "float32" else 6
+    spiking = [p.size for p in network.populations if p.neuron.spiking]
+    assert spiking[:2] == [20, 10]
+    more = (
+        5 * 50 * 6 * parts * (30 * 20 * 2 + 20 * 10 * 3 + (10 * 4 * 3 if len(spiking) == 3 else 0))
+    )
+    assert tight.work.currents - roomy.work.currents == more
+
+
+def test_layers_are_counted_with_the_weights_that_lamps_leaves_them() -> None:
+    network = nets.mlp(sizes=(200, 100, 50), bias=False)
+    first = network.projections[0]
+    weight = np.full_like(first.connection.weight, 1e-6)
+    weight[0] = 1.0
+    network = network.with_weights({first.name: weight})
+    lamps, uniform = (
+        effort_of(network, 50, 6, CompressionOptions(tune=False, allocation=how), tuned=False)
+        for how in ("lamps", "uniform")
+    )
+    # One row of a hundred is worth anything in the first layer, so the second keeps more.
+    (few, more), (tenth, other) = ([p.work.loops for p in e.layers] for e in (lamps, uniform))
+    assert few < tenth
+    assert more > other
+
+
 def test_seconds_are_operations_over_pace() -> None:
     pace = Work(currents=10.0, passes=4.0, products=2.0, loops=1.0)
     assert (Work(currents=5.0, loops=3.0) + Work(products=1.0)).seconds(pace) == 0.5 + 3.0 + 0.5

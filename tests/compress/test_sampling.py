@@ -82,6 +82,15 @@ def test_rows_drawn_are_those_the_draw_says_and_a_fifth_is_held_out(
             assert np.allclose(moments.hessian[group], 2 * a.T @ a / len(a), atol=1e-3)
 
 
+def test_every_row_is_as_likely_as_any_other() -> None:
+    # Three of four: runs of one, one and two rows would see half of them twice as often.
+    drawn = sampling.drawn_rows(80_000, 60_000)
+    assert (np.diff(drawn) >= 0).all()
+    assert drawn[0] >= 0
+    assert drawn[-1] < 80_000
+    assert np.allclose(np.bincount(drawn % 4), 15_000, rtol=0.02)
+
+
 def test_threads_do_not_change_a_bit(rng: np.random.Generator) -> None:
     spikes = (rng.random((7, 12, 4, 13, 10)) < 0.9).astype(np.uint8)
     dynamics = nets.NEURONS["CUBA"].dynamics()
@@ -135,6 +144,8 @@ def test_a_solution_from_drawn_rows_loses_half_a_percent_more_at_most() -> None:
 
 def test_small_layers_keep_all_rows() -> None:
     assert sampling.rows_wanted(1, 144, 300_000, 250) is None
+    assert sampling.rows_wanted(1, 144, 576_000, 250) == 576_000
+    assert sampling.rows_wanted(1, 144, 2_304_000, 250) == int(1e11 / (144 * 544))
     assert sampling.rows_wanted(1, 1152, 6_553_600, 250) == 250 * 1152 * 5 // 4
     assert sampling.rows_wanted(1, 1152, 300_000, 250) == 300_000
 
@@ -144,7 +155,8 @@ def test_too_few_rows_are_noticed_and_what_was_drawn_is_said(
 ) -> None:
     net = nets.convolutions()
     x = nets.spikes(3, 12, 6, *net.input_shape)
-    monkeypatch.setattr(sampling, "_EASY", 0.0)
+    for bound in ("_FEW", "_EASY"):
+        monkeypatch.setattr(sampling, bound, 0.0)
     options = CompressionOptions(sparsity=0.5, bits=8, tune=False)
     layer = net.projections[2]
     drawn = {}

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from osbc_deploy.compress import selection
 from osbc_deploy.compress.damping import damp
+from osbc_deploy.compress.elimination import eliminate
 from osbc_deploy.compress.paths import Path, allocate, path_mask
 from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
 from osbc_deploy.compress.ranking import rank_rows
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.selection import eliminate, select_forward, select_hybrid
+from osbc_deploy.compress.selection import select_forward, select_hybrid
 from osbc_deploy.compress.support import least_squares, loss
 from osbc_deploy.errors import UsageError
 from solver_problems import Array, best_on, problem
@@ -114,6 +115,18 @@ def test_few_candidates_lose_hardly_more_than_exact_elimination(
         for p in (path, eliminate(W, H))
     )
     assert few < 1.01 * all_of_them
+
+
+def test_rows_do_not_know_of_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where candidates are given up, and inputs differ in size by orders of magnitude."""
+    monkeypatch.setattr(selection, "_NARROW_WORK", 0.0)
+    rng = np.random.default_rng(1)
+    heard = rng.normal(size=(40, 300)) * rng.permutation(np.geomspace(1e-9, 1.0, 300))
+    W, H = rng.normal(size=(6, 300)), heard.T @ heard
+    whole = select_forward(W, H, 20)
+    for row in range(6):
+        alone = select_forward(W[row : row + 1], H, 20)
+        assert alone.order[0].tolist() == whole.order[row].tolist()
 
 
 def test_single_precision_candidates_keep_exact_losses() -> None:

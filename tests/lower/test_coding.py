@@ -191,6 +191,7 @@ def test_what_compares_the_input_is_refused() -> None:
         (("integers", 0, 300, 8), "whole numbers from 0 to 300 need 9, 8 were asked for"),
         (("integers", -3, 4, 3), "from -3 to 4 need 4, 3 were"),
         (("values", -1.0, 1.0, 1), "1 bit holds no sign"),
+        (("spikes", 0, 1, 8), "the calibration samples hold 0 and 1, which take one bit"),
     ],
 )
 def test_bits_that_hold_it_not_are_refused(asked: Any, words: str) -> None:

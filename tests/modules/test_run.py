@@ -118,7 +118,8 @@ def test_the_hessian_is_that_of_a_hand_calculation() -> None:
 
 
 def test_rows_of_convolutions_are_drawn_over_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "_EASY", 0.0)
+    for bound in ("_FEW", "_EASY"):
+        monkeypatch.setattr(sampling, bound, 0.0)
     module, samples = net(), spikes(40)
     with torch.no_grad():
         session = session_of(module, SPIKINGJELLY, "m", samples, 16)
