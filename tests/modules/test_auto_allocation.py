@@ -130,9 +130,9 @@ def test_lamps_stays_where_samples_or_memory_are_few() -> None:
 def test_layers_that_hear_nothing_take_no_share_from_others() -> None:
     module = unlike(0)
     with torch.no_grad():
-        module[0].weight.zero_()  # type: ignore[operator]
+        module[0].weight.abs_().neg_()  # type: ignore[operator]
     done = osbc_deploy.compress_model(
         module, spikes(0, 0.3), sparsity=0.5, allocation="global", tune=False
     )
-    kept = [w.layer.kept for w in done.weights]
-    assert sum(kept) == 720
+    # Half of all 1440; a layer keeps one at least.
+    assert [w.layer.kept for w in done.weights] == [718, 1, 1]
