@@ -99,13 +99,14 @@ def effort_of(
             biased = any(p.connection.bias is not None for p in network.afferents(name))
             solves = cross * (1 + biased)
             ways = CODED_WAYS if 1 < options.bits <= FEW_BITS else 0
-        judged = solves * (2 if population.neuron.spiking else 1) + ways if tuned else 0
+        shifts = population.neuron.spiking and population.neuron.reset_rule().kind == "zero"
+        judged = solves * (2 if shifts else 1) + ways if tuned else 0
         solved = _moments(network, population, rows, samples, steps) * (1.5 * cross)
         if tuned:
             work = work * (solves + 1) + coding * ways
             work += _pulled(network, population) * ((cross - 1.0) * solves / cross)
             work += (behind[name] + taken[name]) * (judged * samples / HELD_OUT)
-            if population.neuron.spiking:
+            if shifts:
                 few = rated_samples(samples, steps, population)
                 runs, more = RATE_STEPS, 0
                 if keeps_currents(network, population, (few, steps), options.solver_memory):
@@ -145,7 +146,7 @@ def _kept(network: Network, options: CompressionOptions) -> dict[str, int]:
             weights[population.name] = np.concatenate(
                 [p.connection.weight.ravel() for p in afferents]
             )
-    if options.allocation == "uniform" or len(weights) < 2:
+    if options.allocation == "uniform" or options.method == "magnitude" or len(weights) < 2:
         found = uniform_allocation([w.size for w in weights.values()], options.sparsity)
     else:
         found = lamps_allocation(list(weights.values()), options.sparsity)
@@ -198,8 +199,8 @@ def _solved(
     rows = of if wanted is None else min(of, wanted)
     size = outputs * n
     k = keep / outputs
-    # One thread factorizes, where rows are for all.
-    loops = groups * n**3 / 6.0 * 2.0
+    # A sixth of that, by one thread where rows are for two or more.
+    loops = groups * n**3 / 3.0
     products = float(_MEASURES) * size * n
     if keep < size:
         loops += expected_work(groups, outputs // groups, n, keep, exact=options.method == "paper")
@@ -216,7 +217,7 @@ def _pulled(network: Network, population: Population) -> Work:
     """Return the work of the targets that a cross term is tried with."""
     groups, n = groups_of(network.afferents(population.name)), _fan_in(network, population)
     outputs = _outputs(network, population)
-    # Two factorizations, damped and held, by one thread.
+    # Two factorizations: damped, and held to the weights as they were.
     solved = Work(products=_MEASURES / 2.0 * outputs * n * n, loops=2.0 * groups * n**3 / 3.0)
     return (solved + Work(loops=float(outputs) * n * n)) * len(PULLS)
 

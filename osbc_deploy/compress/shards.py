@@ -18,7 +18,7 @@ from osbc_deploy.cluster import Part
 from osbc_deploy.compress.exact import WholeSum
 from osbc_deploy.compress.on_device import Products, Unfolding, filtered, on
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.sampling import Drawn, SampledRows
+from osbc_deploy.compress.sampling import CHUNK, Drawn, SampledRows
 from osbc_deploy.compress.traces import membrane_trace
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.model.neurons import LinearDynamics
@@ -288,8 +288,11 @@ class DrawnRows:
 
         fan_in = sum(p.connection.groups * p.connection.fan_in for p in self.afferents)
         maps = sum(math.prod(raster.shape[2:]) for raster in shard.seen)
-        each = 16 * (fan_in * self.most + maps)
-        space.batches(lambda part: sums.add(drawn(part)), len(shard.seen[0]), each)
+        samples = len(shard.seen[0])
+        # Rows of some samples wait until they are as many as are multiplied at once.
+        together = max(self.most, min(CHUNK, self.most * samples))
+        each = 16 * (fan_in * together + maps)
+        space.batches(lambda part: sums.add(drawn(part)), samples, each)
         return Sums(sums.used, sums.held, sums.rows["used"], sums.rows["held"])
 
     def _of(self, shard: Shard, n: int) -> tuple[IntArray, BoolArray]:
