@@ -19,24 +19,31 @@ class Costs(Strict):
 
     Attributes
     ----------
-    step, projection, kernel, population, block, summed : Fact
-        Of a step itself, of each projection in it (of a convolution more), of each population, and
-        of each run of neurons that share their registers, more for each projection whose sums are
-        not added to the state itself.
+    step, output, projection, kernel, population, block, summed : Fact
+        Of a step itself, of each number of its answer, of each projection in it (of a convolution
+        more), of each population, and of each run of neurons that share their registers, more for
+        each projection whose sums are not added to the state itself.
     word, busy_word, number : Fact
         Four sources that are looked at together, more where any of them fires, and one that is
         looked at alone.
     listed_spike, row_spike, kernel_spike, tap : Fact
         A spike on its way through lists, rows or a kernel, and each place of a kernel it reaches.
-    listed, in_a_row, apart, late : Fact
-        A synapse of each: in a list, in a row, of a kernel, and with a delay.
-    idle, neuron, current, varied, more, spike, settled : Fact
-        A neuron without input and state, any other; more where its current outlives a step, where
-        it has registers of its own, for each projection beyond the first, where it fires; and one
-        that takes the long way.
+    listed, in_a_row, apart, turn, late : Fact
+        A synapse of each: in a list, in a row, of a kernel; more for each byte of their codes; and
+        one with a delay.
+    idle, neuron, direct, faded, collected, gathered : Fact
+        A neuron without input and state, and any other; more for one whose sums are added to the
+        state itself, again where that was not 0 before, for one that is not idle and has its sums
+        apart, and for all of a population that has these of several projections, shifts them or
+        has registers of its own.
+    held, current, varied, more, spike, settled : Fact
+        More for a neuron whose current outlives a step, again where it is not idle, where it has
+        registers of its own, for each projection beyond the first, where it fires; and one that
+        takes the long way.
     """
 
     step: _Cost
+    output: _Cost | None = None
     projection: _Cost
     kernel: _Cost
     population: _Cost
@@ -52,9 +59,15 @@ class Costs(Strict):
     listed: _Cost
     in_a_row: _Cost
     apart: _Cost
+    turn: _Cost | None = None
     late: _Cost
     idle: _Cost
     neuron: _Cost
+    direct: _Cost | None = None
+    faded: _Cost | None = None
+    collected: _Cost | None = None
+    gathered: _Cost | None = None
+    held: _Cost | None = None
     current: _Cost
     varied: _Cost
     more: _Cost

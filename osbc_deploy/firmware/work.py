@@ -7,7 +7,7 @@ follow the loops of ``templates/runtime/runtime.c``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,16 +95,15 @@ def operations_of(
     for part in tables.projections:
         name = sources[part.pre]
         _deliver(counts, part, connections[part.name], network.shape_of(name), active.get(name))
-    for number, q in enumerate(tables.populations):
+    for q, into in _with_inputs(tables):
         name = q.population.name
-        into = [part for part in tables.projections if part.post == number]
         _update(counts, q, into, network, done.v[name], done.u[name], active.get(name))
     return {name: silent + found for name, found in counts.items()}
 
 
 def _fixed(network: FixedPointNetwork, tables: FirmwareTables) -> dict[str, int]:
     """Return what every step takes, whatever fires."""
-    counts = Counter(step=1, population=len(tables.populations))
+    counts = Counter(step=1, population=len(tables.populations), output=network.output.size)
     for part in tables.projections:
         counts["projection"] += 1
         counts["kernel"] += bool(part.geometry)
@@ -112,14 +111,27 @@ def _fixed(network: FixedPointNetwork, tables: FirmwareTables) -> dict[str, int]
         size = int(np.prod(network.shape_of(name)))
         bytes_each = part.pre > 0 or not (part.graded or network.input.bits > 8)
         counts["word" if bytes_each else "number"] += size // _WORD if bytes_each else size
-    for q in tables.populations:
-        into = [part for part in tables.projections if tables.populations[part.post] is q]
-        blocks = q.population.size // (_block(q) or q.population.size)
+    for q, into in _with_inputs(tables):
+        size, apart = q.population.size, sum(not part.direct for part in into)
+        blocks = size // (_block(q) or size)
+        # Where sums lie apart, one loop does what all others do not, and none has more than these.
+        several = _varied(q) or len(into) > 1 or any(part.right for part in into)
         counts["block"] += blocks
-        counts["summed"] += blocks * sum(not part.direct for part in into)
-        counts["more"] += (len(into) - 1) * q.population.size
-        counts["varied"] += q.population.size * (_varied(q) or len(into) > 1)
+        counts["summed"] += blocks * apart
+        counts["more"] += (len(into) - 1) * size
+        counts["held"] += size * q.keeps_u
+        counts["direct"] += size * (not apart)
+        counts["varied"] += size * (_varied(q) and not apart)
+        counts["gathered"] += size * (several and 0 < apart <= _KEPT)
     return dict(counts)
+
+
+def _with_inputs(
+    tables: FirmwareTables,
+) -> Iterator[tuple[PopulationTables, list[ProjectionTables]]]:
+    """Yield every population and the projections into it."""
+    for number, q in enumerate(tables.populations):
+        yield q, [part for part in tables.projections if part.post == number]
 
 
 def _deliver(
@@ -143,7 +155,7 @@ def _deliver(
 
 def _fan_out(
     part: ProjectionTables, connection: FixedConnection, shape: tuple[int, ...]
-) -> dict[str, IntArray]:
+) -> dict[str, Any]:
     """Return what a spike of each neuron of the source takes."""
     size = int(np.prod(shape))
     once = np.ones(size, np.int64)
@@ -151,13 +163,17 @@ def _fan_out(
         every = np.ones_like(connection.weight, dtype=bool)
         synapses = np.asarray(connection.fan_out(every, shape)).ravel()
         share = part.geometry["c_out"] // part.geometry["groups"]
-        return {"kernel_spike": once, "tap": synapses // share, "apart": synapses}
-    if part.kind == "dense":
-        return {"row_spike": once, "in_a_row": once * (part.synapses // size)}
-    start = np.asarray(part.start.data, np.int64)
-    if part.delay.width or part.target.width == 4:
-        return {"listed_spike": once, "late": np.diff(start)}
-    return {"listed_spike": once, "listed": np.diff(start)}
+        each = {"kernel_spike": once, "tap": synapses // share, "apart": synapses}
+    elif part.kind == "dense":
+        synapses = once * (part.synapses // size)
+        each = {"row_spike": once, "in_a_row": synapses}
+    else:
+        synapses = np.asarray(np.diff(np.asarray(part.start.data, np.int64)))
+        if part.delay.width or part.target.width == 4:
+            return {"listed_spike": once, "late": synapses}
+        each = {"listed_spike": once, "listed": synapses}
+    # Codes of 2 and 4 bits share a turn of a loop, those of a byte.
+    return each | {"turn": synapses * min(part.code_bits, 8) / 8}
 
 
 def _update(
@@ -171,23 +187,35 @@ def _update(
 ) -> None:
     """Add what the neurons of a population take, from their states after each step."""
     size, limit = q.population.size, network.formats.state_limit
-    start = np.broadcast_to(q.population.v_init, (len(v), 1, size))
-    still = (np.concatenate([start, v[:, :-1]], axis=1) == 0) & (v == 0)
-    still &= q.population.decoded(network.formats).bias == 0
+    direct = all(part.direct for part in into)
+    # What sums are added to: where they are at once, it decays before the first of them comes.
+    kept = _before(u, q.population.u_init) if q.keeps_u else _before(v, q.population.v_init)
+    still = (v == 0) & (q.population.decoded(network.formats).bias == 0)
     if q.keeps_u:
-        still &= u == 0
+        still &= (u == 0) & ~_before(v, q.population.v_init)
+    if not direct:
+        still &= ~kept & (len(into) <= _KEPT)
     if fired is not None:
         still &= ~fired
         counts["spike"] = counts["spike"] + fired.sum(axis=-1)
     # A potential at its end was cut off there, which only the long way does.
-    settled = ~still & (np.abs(v) >= limit - 1)
-    settled |= (len(into) > _KEPT) & ~still
+    settled = ~still & ((np.abs(v) >= limit - 1) | (len(into) > _KEPT))
     idle, long = still.sum(axis=-1), settled.sum(axis=-1)
-    counts["idle"] = counts["idle"] + idle
-    counts["settled"] = counts["settled"] + long
-    counts["neuron"] = counts["neuron"] + (size - idle - long)
+    found = {"idle": idle, "settled": long, "neuron": size - idle - long}
+    if direct:
+        found["faded"] = kept.sum(axis=-1)
+    else:
+        found["collected"] = found["neuron"]
     if q.keeps_u:
-        counts["current"] = counts["current"] + (size - idle - long)
+        found["current"] = found["neuron"]
+    for name, number in found.items():
+        counts[name] = counts[name] + number
+
+
+def _before(state: IntArray, init: IntArray) -> Any:
+    """Return whether a state (n, T, size) is not 0 before each step."""
+    start = np.broadcast_to(init != 0, (len(state), 1, len(init)))
+    return np.concatenate([start, state[:, :-1] != 0], axis=1)
 
 
 def _most(network: FixedPointNetwork, tables: FirmwareTables, costs: Costs) -> dict[str, float]:
@@ -199,10 +227,11 @@ def _most(network: FixedPointNetwork, tables: FirmwareTables, costs: Costs) -> d
         shape = network.shape_of(sources[part.pre])
         fired = np.ones((1, 1, int(np.prod(shape))), bool)
         _deliver(counts, part, connections[part.name], shape, fired)
-    for q in tables.populations:
-        size = q.population.size
-        short = {"neuron": size, "current": size * q.keeps_u}
+    for q, into in _with_inputs(tables):
+        size, direct = q.population.size, all(part.direct for part in into)
+        short = {"neuron": size, "current": size * q.keeps_u, "collected": size * (not direct)}
         counts.update(max(short, {"settled": size}, key=costs.of))
+        counts["faded"] += size * direct
         counts["spike"] += size
     return {name: float(np.max(n)) for name, n in counts.items()}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,6 +47,17 @@ def two_layers(formats: NumberFormats) -> FixedPointNetwork:
     )  # fmt: skip
 
 
+def at_rest(formats: NumberFormats, v_init: int, *, apart: bool) -> FixedPointNetwork:
+    """400 neurons that keep their potential; delays take sums apart from it."""
+    weight = np.full((400, 8), 2)
+    made = population("a", (400,), 1000)
+    return FixedPointNetwork(
+        (8,), (replace(made, v_init=made.v_init + v_init),),
+        (FixedProjection("w", "input", "a", FixedDense(weight, weight // 2 * apart), 8, 0),),
+        formats, "sum",
+    )  # fmt: skip
+
+
 def test_operations_are_those_counted_by_hand(formats: NumberFormats) -> None:
     network = two_layers(formats)
     spikes = np.zeros((1, 3, 1, 4, 4), np.uint8)
@@ -51,15 +65,18 @@ def test_operations_are_those_counted_by_hand(formats: NumberFormats) -> None:
     spikes[0, 1, 0, 1, 1] = 1  # the middle 3 x 3
     found = operations_of(network, lay_out(network), spikes)
     expected = {
-        "step": [1, 1, 1], "projection": [2, 2, 2], "kernel": [1, 1, 1], "population": [2, 2, 2],
-        "block": [2, 2, 2], "word": [4 + 8] * 3, "number": [0, 0, 0],
+        "step": [1, 1, 1], "output": [3, 3, 3], "projection": [2, 2, 2], "kernel": [1, 1, 1],
+        "population": [2, 2, 2], "block": [2, 2, 2], "word": [4 + 8] * 3, "number": [0, 0, 0],
         # What fires: 4 places of 2 channels, 2 rows of 2; then 9 of 2; then nothing.
         "kernel_spike": [1, 1, 0], "tap": [4, 9, 0], "apart": [8, 18, 0],
         "spike": [8, 18, 0], "busy_word": [1 + 4, 1 + 6, 0], "row_spike": [8, 18, 0],
         # Rows of three, zeros too, take less than lists here.
         "in_a_row": [24, 54, 0], "late": [0, 0, 0], "settled": [0, 0, 0], "varied": [0, 0, 0],
         # The potentials of b stay, those of a are back at 0 when they have fired.
-        "neuron": [8 + 2, 18 + 2, 2], "idle": [24 + 1, 14 + 1, 32 + 1],
+        "neuron": [8 + 2, 18 + 2, 2], "idle": [24 + 1, 14 + 1, 32 + 1], "faded": [0, 2, 2],
+        "direct": [35, 35, 35],
+        # Codes of 2 bits, four in a byte.
+        "turn": [8 / 4 + 24 / 4, 18 / 4 + 54 / 4, 0], "held": [0, 0, 0], "gathered": [0, 0, 0],
     }  # fmt: skip
     for name, counts in expected.items():
         assert np.broadcast_to(found.get(name, 0), (1, 3)).tolist() == [counts], name
@@ -75,6 +92,8 @@ def test_operations_are_those_counted_by_hand(formats: NumberFormats) -> None:
     assert (done.typical, done.worst) == (pytest.approx(sums.mean()), sums.max())
     # All fire: 16 sources reach 100 places of 2 channels, 32 neurons 3.
     everything = 1 + 2 + 1 + 2 + 2 + 12 + 16 + 100 + 200 + 4 + 8 + 32 + 32 * 3 + 35 + 35
+    # Codes have 2 bits; states are looked at first, and all decay.
+    everything += 3 + 200 // 4 + 32 * 3 // 4 + 35 + 35
     assert (done.bound, done.samples, done.steps) == (everything, 1, 3)
 
 
@@ -98,12 +117,19 @@ def test_the_model_keeps_close_to_what_qemu_counts(name: str, formats: NumberFor
     instructions = load_target(machine.core).instructions
     assert instructions is not None
     case = next(c for c in random_networks(40, formats, start=2000) if "conv" in c.features)
-    rng = np.random.default_rng(3)
-    for network, shape in ((two_layers(formats), (1, 4, 4)), (case.network, None)):
-        given = case.spikes if shape is None else rng.random((2, 9, *shape)) < 0.2
-        tables, spikes = lay_out(network), given.astype(np.uint8 if shape else given.dtype)
-        with built(machine) as program:
-            measured = program.run(write_blob(network, tables), spikes, count=True).instructions
-        assert measured is not None
-        modelled = step_cost(network, spikes, instructions.costs)
-        assert abs(modelled.typical / measured.mean() - 1) < 0.15, network
+    some = np.random.default_rng(3).random((2, 9, 1, 4, 4)) < 0.2
+    runs = {"two layers": (two_layers(formats), some.astype(np.uint8))}
+    runs["random"] = case.network, case.spikes
+    # What most neurons do in most steps.
+    for v_init, apart in itertools.product((0, 5000), (False, True)):
+        network = at_rest(formats, v_init, apart=apart)
+        runs[f"v = {v_init}, apart: {apart}"] = network, np.zeros((1, 4, 8), np.uint8)
+    off = {}
+    with built(machine) as program:
+        for title, (network, spikes) in runs.items():
+            blob = write_blob(network, lay_out(network))
+            measured = program.run(blob, spikes, count=True).instructions
+            assert measured is not None
+            modelled = step_cost(network, spikes, instructions.costs)
+            off[title] = modelled.typical / measured.mean() - 1
+    assert max(map(abs, off.values())) < 0.15, off
