@@ -10,72 +10,20 @@ byte, code within 5 %.
 from __future__ import annotations
 
 import json
-import re
 import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
+
 from instructions import checked
 
+from linked import linked
 from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.target import load_target
-from osbc_deploy.firmware.blob import write_blob
-from osbc_deploy.firmware.machine import MACHINES, Machine, call
-from osbc_deploy.firmware.runtime import render, runtime_sources, snippet
-from osbc_deploy.firmware.tables import lay_out
+from osbc_deploy.firmware.machine import MACHINES
 
 OUT = Path(__file__).parent / "results" / "flash.json"
-MAIN = """
-#include "osbc_runtime.h"
-{start}
-extern const uint8_t blob[];
-const uint8_t blob[] __attribute__((aligned(4))) = {{ {blob} }};
-static int32_t state[{words}], output[{outputs}];
-static uint8_t input[{inputs}];
-static int64_t evidence[{outputs}];
-volatile int result;
-void m4_start(void)
-{{
-    osbc_network network;
-    uint32_t found;
-    result = osbc_load(&network, blob, sizeof blob);
-    result = osbc_reset(&network, state, sizeof state);
-    result = osbc_step(&network, state, input, output);
-    result = osbc_run(&network, state, sizeof state, input, 1u, evidence, &found);
-}}
-__attribute__((section(".vectors"), used)) static const uintptr_t vectors[] = {{
-    (uintptr_t)&m4_stack_top, (uintptr_t)&m4_start
-}};
-"""
-
-
-def linked(machine: Machine, folder: Path, blob: bytes, words: int, facts: dict) -> dict[str, int]:
-    """Return the bytes of code, tables and state of a linked program."""
-    sources = runtime_sources("osbc")
-    sources["main.c"] = MAIN.format(
-        start=snippet(machine.start), blob=",".join(map(str, blob)), words=words, **facts
-    )
-    sources["link.ld"] = render(machine.script, {})
-    for name, text in sources.items():
-        (folder / name).write_text(text)
-    bare = ("-O2", "-ffreestanding", "-ffunction-sections", "-fdata-sections", "-nostdlib")
-    units = [name for name in sources if name.endswith(".c")]
-    call([machine.compiler, *machine.flags, *bare, *units, "-Wl,--gc-sections", "-T", "link.ld",
-          "-lgcc", "-o", "program"], cwd=folder)  # fmt: skip
-    tool = machine.compiler.removesuffix("gcc")
-    symbols = {}
-    for line in call([f"{tool}nm", "-S", "program"], cwd=folder).splitlines():
-        if found := re.fullmatch(r"\w+ (\w+) \w (\S+)", line):
-            symbols[found[2]] = int(found[1], 16)
-    ours = ("m4_start", "blob", "vectors", "semihosting", "memset", "memcpy")
-    # Constants within functions are merged into sections without symbols.
-    total = 0
-    for line in call([f"{tool}size", "-A", "program"], cwd=folder).splitlines():
-        section, *rest = [*line.split(), ""]
-        if section in (".text", ".rodata", ".data") and rest and rest[0].isdigit():
-            total += int(rest[0])
-    code = total - sum(symbols.get(name, 0) for name in ours)
-    return {"code": code, "tables": symbols["blob"], "state": symbols["state"]}
 
 
 def main() -> int:
@@ -86,13 +34,10 @@ def main() -> int:
             continue
         chip = load_target(machine.core)
         for title, network in networks:
-            tables, mapping = lay_out(network), map_network(network, chip)
+            mapping = map_network(network, chip)
             used = {n: sum(c.usage.used[n] for c in mapping.cores) for n in ("flash", "ram")}
-            facts = {"inputs": 4, "outputs": network.output.size}
             with tempfile.TemporaryDirectory() as name:
-                found = linked(
-                    machine, Path(name), write_blob(network, tables), tables.state_words, facts
-                )
+                found = linked(machine, Path(name), network)
             memory = chip.memory
             ours = {"code": memory.code.value, "tables": used["flash"] - memory.code.value,
                     "state": used["ram"] - memory.stack.value}  # fmt: skip

@@ -25,7 +25,8 @@ import osbc_deploy
 SEEDS = (0, 1)
 METHODS: dict[str, dict[str, Any]] = {
     "OSBC, global": {"allocation": "global"},
-    "OSBC": {},
+    "OSBC, auto": {},
+    "OSBC": {"allocation": "lamps"},
     "OSBC, global, plain": {"allocation": "global", "tune": False},
     "OSBC, plain": {"tune": False},
     "OBC, plain": {"method": "obc", "tune": False},

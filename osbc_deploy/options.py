@@ -33,11 +33,12 @@ __all__ = [
     "CompressionRequest", "DataOptions", "Dataset", "DatasetOptions", "DeployOptions", "FitBudget",
     "FitOptions", "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData",
     "Readout", "Reset", "RunOptions", "Split", "StrPath", "Substitute", "SweepOptions",
-    "TargetOptions", "VerifyOptions",
+    "TargetOptions", "TriedAllocation", "VerifyOptions",
 ]  # fmt: skip
 
 Method: TypeAlias = Literal["osbc", "obc", "magnitude", "paper"]
 Allocation: TypeAlias = Literal["lamps", "uniform", "global"]
+TriedAllocation: TypeAlias = Literal["lamps", "uniform", "global", "auto"]
 Reset: TypeAlias = Literal["zero", "subtract"]
 Substitute: TypeAlias = Literal["maxpool=avg"]
 Split: TypeAlias = Literal["time", "number"]
@@ -46,6 +47,9 @@ Dataset: TypeAlias = Literal["nmnist", "cifar10dvs", "dvs128gesture"]
 REQUESTED = "report.compression.requested"
 VERIFIED = "verify.options"
 """Places in the reports, beside the provenance of every report, which holds all options."""
+
+_BOTH = (REQUESTED, VERIFIED)
+_SHARING = "How layers share --sparsity; global is by loss."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,12 +174,7 @@ class MethodOptions(Options):
 class SolverOptions(Options):
     """How the weights to keep are chosen, and what the solver may take."""
 
-    allocation: Allocation = option(
-        "lamps",
-        "How layers share --sparsity; global is by loss.",
-        formerly="budget",
-        reported=[REQUESTED, VERIFIED],
-    )
+    allocation: TriedAllocation = option("lamps", _SHARING, formerly="budget", reported=_BOTH)
     pattern: str = option(
         "weights",
         "What is removed together: single weights, all but N of M, whole neurons or channels.",
@@ -242,6 +241,8 @@ class DeployOptions(
 ):  # fmt: skip
     """What ``deploy`` is asked to do."""
 
+    allocation: Allocation = option("lamps", _SHARING, formerly="budget", reported=_BOTH)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompressOptions(
@@ -249,6 +250,13 @@ class CompressOptions(
 ):
     """What ``compress`` is asked to do."""
 
+    # Models of any kind may be deep and their layers unlike: there it pays to try both.
+    allocation: TriedAllocation = option(
+        "auto",
+        "How layers share --sparsity; global is by loss, auto tries it against lamps.",
+        formerly="budget",
+        reported=_BOTH,
+    )
     exclude: Sequence[str] = option(
         (),
         "A layer, or a module of layers, to leave as it is; may be repeated.",
@@ -299,6 +307,7 @@ class FitOptions(
 class SweepOptions(RunOptions, SolverOptions, ClusterOptions, ModelOptions, GridOptions):
     """What ``sweep`` is asked to do."""
 
+    allocation: Allocation = option("lamps", _SHARING, formerly="budget", reported=_BOTH)
     methods: Sequence[Method] = option(
         ("osbc",), "Method of compression; may be repeated.", flags=["--method"]
     )

@@ -6,7 +6,7 @@ and returns the next. The command line is a thin shell around :func:`deploy`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -145,14 +145,31 @@ def without_neurons(
     return replace(less, notes=tuple(irremovable(job.network, values)))
 
 
-def lowered_for(job: Job, compressed: CompressedNetwork, progress: Progress = SILENT) -> Lowered:
-    """Lower the compressed network of a job to the chip's integers, without idle neurons."""
+def lowered_for(
+    job: Job,
+    compressed: CompressedNetwork,
+    progress: Progress = SILENT,
+    *,
+    counted: Collection[str] | None = None,
+) -> Lowered:
+    """Lower the compressed network of a job to the chip's integers, without idle neurons.
+
+    Parameters
+    ----------
+    job : Job
+    compressed : CompressedNetwork
+    progress : Progress
+    counted : collection of str, optional
+        What :func:`.counted_poolings` gives, where it is known.
+    """
+    if counted is None:
+        counted = counted_poolings(job.network, job.chip, compressed.options)
     done = lower(
         compressed,
         job.typical.spikes,
         job.chip.number_formats,
         input=job.input,
-        counted=counted_poolings(job.network, job.chip, compressed.options),
+        counted=counted,
         readout=job.readout,
         progress=progress,
     )
@@ -165,7 +182,8 @@ _FEW = 20
 
 def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILENT) -> Deployment:
     """Lower, map, evaluate and compare a compressed network."""
-    lowered = lowered_for(job, compressed, progress)
+    counted = counted_poolings(job.network, job.chip, compressed.options)
+    lowered = lowered_for(job, compressed, progress, counted=counted)
     check_integers(job.chip.exchange, lowered.network)
     layers = layers_of(lowered.network)
     mapping = map_layers(layers, job.chip)
@@ -192,13 +210,8 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
             time_limit=job.time_limit,
             progress=progress,
         )
-    counted = counted_poolings(job.network, job.chip, compressed.options)
-    before = unpruned(
-        compressed,
-        kept_apart(compressed.network, counted),
-        lowered.whole,
-        job.chip,
-    )
+    apart = kept_apart(compressed.network, counted)
+    before = unpruned(compressed, apart, lowered.whole, job.chip)
     return Deployment(
         target=job.chip,
         network=job.network,

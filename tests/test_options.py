@@ -189,7 +189,7 @@ def test_reports_and_their_schemas_hold_what_the_table_says() -> None:
         assert list(found["properties"]) == found["required"] == list(values)
     limits = requested["properties"]["sparsity"]
     assert (limits["type"], limits["minimum"], limits["exclusiveMaximum"]) == ("number", 0, 1)
-    assert requested["properties"]["allocation"]["enum"] == ["lamps", "uniform", "global"]
+    assert requested["properties"]["allocation"]["enum"] == ["lamps", "uniform", "global", "auto"]
 
 
 def test_a_former_name_goes_on_working_and_warns(tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def global_allocation(
     worth, layer = [], []
     for number, (ranking, whole) in enumerate(zip(rankings, wholes, strict=True)):
         values = np.concatenate([path.value.ravel() for path in ranking.paths])
-        values = np.sort(values / max(whole, 1e-300))[::-1]
+        # Where there is nothing to lose, weights that another layer needs come first.
+        values = np.sort(values / whole if whole > 0 else np.minimum(values, 0.0))[::-1]
         values[0] = np.inf
         worth.append(values)
         layer.append(np.full(len(values), number))

@@ -9,18 +9,18 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.allocation import (
-    global_allocation,
     lamps_allocation,
     mixed_widths,
     uniform_allocation,
 )
 from osbc_deploy.compress.calibration import collect
-from osbc_deploy.compress.layer import prune_layer, quantize_layer, rank_layer
+from osbc_deploy.compress.layer import prune_layer, quantize_layer
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import Pattern
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.shared import Shared
+from osbc_deploy.compress.shares import global_shares
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.simulate import FloatRun
@@ -116,19 +116,10 @@ def shared_weights(
     counts = [weight.size for weight in weights.values()]
     if options.allocation == "uniform":
         found = uniform_allocation(counts, options.sparsity)
-    elif options.allocation == "lamps":
+    elif options.allocation in ("auto", "lamps"):  # Whoever can judge has tried before.
         found = lamps_allocation(list(weights.values()), options.sparsity)
     else:
-        total = sum(counts)
-        # No layer can keep more than all that are kept.
-        most = max(1, total - round(options.sparsity * total))
-        space = options.space()
-        rankings = [
-            rank_layer(problems[name], min(weight.size, most), space)
-            for name, weight in weights.items()
-        ]
-        wholes = [problems[name].whole for name in weights]
-        found = global_allocation(rankings, wholes, counts, options.sparsity)
+        return global_shares(problems, options.sparsity, options.space())[0]
     return dict(zip(weights, found, strict=True))
 
 

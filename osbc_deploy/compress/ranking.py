@@ -50,6 +50,11 @@ class Ranking:
     selection: str
     paths: tuple[Path, ...]
 
+    @property
+    def partial(self) -> bool:
+        """Whether some weights were not looked at."""
+        return self.selection in ("hybrid", "forward")
+
     def curve(self, whole: float, size: int, points: int = 41) -> tuple[tuple[float, float], ...]:
         """Return (sparsity, relative loss) along the order in which all rows together are filled.
 

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -42,7 +42,18 @@ from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.scene import HELD_OUT, Layer
 
-__all__ = ["CODED_WAYS", "FEW_BITS", "PULLS", "Trial", "restored", "tune", "tune_threshold"]
+__all__ = [
+    "CODED_WAYS",
+    "FEW_BITS",
+    "PULLS",
+    "Trial",
+    "preferred",
+    "restored",
+    "tune",
+    "tune_threshold",
+]
+
+T = TypeVar("T")
 
 PULLS = (1.0, 3.0, 10.0, 30.0)
 """Multiples of the damping that may hold the cross term's target to the weights as they were."""
@@ -147,7 +158,7 @@ def tune(scene: Trial, solve: Solver) -> tuple[Layer, LayerProblem]:
         scores[variant] = errors_of(layer)
         if scene.can_shift:
             scores[replace(variant, threshold=True)] = errors_of(scene.matched(layer))
-    best = _best(scores)
+    best = preferred(scores)
     fitted, held = moments[best.cross]
     if 1 < solve.bits <= FEW_BITS:
         start = solved[replace(best, threshold=False)]
@@ -196,7 +207,7 @@ def tune_threshold(scene: Trial, layer: Layer) -> Layer:
     if scene.can_shift:
         forms[_Variant(threshold=True)] = scene.matched(layer)
     scores = {variant: errors_of(form) for variant, form in forms.items()}
-    best = _best(scores)
+    best = preferred(scores)
     return _told(forms[best], scores, best)
 
 
@@ -205,7 +216,7 @@ def _told(layer: Layer, scores: Mapping[_Variant, FloatArray], best: _Variant) -
     return tuple(replace(p, tried=tried, chosen=str(best)) for p in layer)
 
 
-def _best(scores: Mapping[_Variant, FloatArray]) -> _Variant:
+def preferred(scores: Mapping[T, FloatArray]) -> T:
     """Return the last variant that is better than what was best, by more than chance explains."""
     best = next(iter(scores))
     for variant, errors in scores.items():

@@ -29,7 +29,7 @@ from osbc_deploy.modules.listening import Heard
 from osbc_deploy.modules.session import Session
 from osbc_deploy.modules.weights import Use, Weight
 
-__all__ = ["Scene", "changed", "exchanged", "moments_of", "problem_of"]
+__all__ = ["Scene", "changed", "exchanged", "judge", "moments_of", "problem_of", "valued"]
 
 _SHARDS = 8
 """Parts of the batches that are added up apart, whoever does it."""
@@ -60,6 +60,34 @@ def changed(session: Session, weight: Weight, layer: CompressedProjection) -> di
         own = session.module.get_parameter(weight.slot.name).detach().cpu().double().numpy()
         found[weight.slot.name] = own + layer.bias * weight.slot.factor
     return found
+
+
+def valued(weight: Weight, blocks: FloatArray) -> FloatArray:
+    """Return the parameter that weights (groups, rows, fan_in) with the gain stand for."""
+    rows = blocks.reshape(len(weight.gain), -1) / weight.gain[:, None]
+    return rows.reshape(weight.parameter.shape)
+
+
+def judge(
+    session: Session, held: InputArray, wanted: FloatArray
+) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
+    """Return what gives the answer's squared error for each sample, from parameters by name.
+
+    Parameters
+    ----------
+    session : Session
+    held : ndarray (n, T, ...)
+    wanted : ndarray (n, outputs)
+        The float network's answer, summed over time.
+    """
+    square = float((wanted**2).sum(axis=1).mean()) or 1.0
+
+    def errors(values: Mapping[str, FloatArray]) -> FloatArray:
+        with exchanged(session.module, values):
+            got = session.answers(held).sum(axis=1)
+        return np.asarray(((got - wanted) ** 2).sum(axis=1) / square)
+
+    return errors
 
 
 def moments_of(
@@ -322,16 +350,10 @@ class Scene:
 
     def judge(self) -> Callable[[Layer], FloatArray]:
         """Return what gives the error of the output for each sample that judges."""
-        square = float((self.wanted**2).sum(axis=1).mean()) or 1.0
-        held = self.samples[HELD_OUT - 1 :: HELD_OUT]
-
-        def errors(layer: Layer) -> FloatArray:
-            own = changed(self.session, self.weight, layer[0])
-            with exchanged(self.session.module, {**self.earlier, **own}):
-                got = self.session.answers(held).sum(axis=1)
-            return np.asarray(((got - self.wanted) ** 2).sum(axis=1) / square)
-
-        return errors
+        errors = judge(self.session, self.samples[HELD_OUT - 1 :: HELD_OUT], self.wanted)
+        return lambda layer: errors(
+            {**self.earlier, **changed(self.session, self.weight, layer[0])}
+        )
 
     def matched(self, layer: Layer) -> Layer:
         """Return the layer as it is."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -15,15 +15,16 @@ from osbc_deploy.compress.network import silent_outputs
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import Pattern
 from osbc_deploy.compress.plan import shared_weights, shared_widths
-from osbc_deploy.compress.problem import stacked_weights
+from osbc_deploy.compress.problem import LayerProblem, stacked_weights
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.scene import HELD_OUT, MIN_HELD_OUT, Layer
+from osbc_deploy.compress.shares import better_shares
 from osbc_deploy.compress.solver_memory import check_needed, matrices_of
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.compress.tuning import tune
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.limits import array_bytes
-from osbc_deploy.modules.scene import Scene, changed, moments_of, problem_of
+from osbc_deploy.limits import array_bytes, shown
+from osbc_deploy.modules.scene import Scene, changed, judge, moments_of, problem_of, valued
 from osbc_deploy.modules.session import Session
 from osbc_deploy.modules.weights import Weight
 from osbc_deploy.progress import Progress, task
@@ -96,7 +97,7 @@ class Work:
         keep, bits = self._plan(store)
         held = self.samples[HELD_OUT - 1 :: HELD_OUT]
         wanted = self.session.answers(held).sum(axis=1) if self._tuned else np.zeros((1, 1))
-        dense = iter(()) if self._tuned or self._by_size else self._moments()
+        dense = iter(()) if self._tuned or self._by_size else self._moments(self.samples)
         done: list[CompressedProjection] = []
         for weight in self.weights:
             name = weight.name
@@ -153,46 +154,85 @@ class Work:
         """Return how many weights and bits every layer gets."""
         known = store.load_plan() if store else None
         if known is not None:
+            self.deviations += [Deviation(**said) for said in known.get("deviations", [])]
             return known["keep"], known["bits"]
-        problems = {}
-        if self._together:
-            pairs = zip(self.weights, self._moments(), strict=True)
-            problems = {w.name: problem_of(w, m, self.options) for w, m in pairs}
+        keep: dict[str, int] = {}
+        said: list[Deviation] = []
+        if self.options.allocation == "auto" and self.options.sparsity and len(self.weights) > 1:
+            if why := self._why_untried():
+                text = f"LAMPS; the global one was not tried, as {why}"
+            else:
+                keep, text = self._better_shares()
+            said.append(Deviation("compress", "allocation", text))
+        problems = self._problems(self.samples) if self._together else {}
         values = {w.name: w.projection().connection.weight.ravel() for w in self.weights}
-        keep = shared_weights(values, problems, self.options)
+        keep = keep or shared_weights(values, problems, self.options)
         bits = dict.fromkeys(values, self.options.bits)
         if self.options.mixed:
             patterns = {weight.name: self._pattern(weight) for weight in self.weights}
             bits = shared_widths(problems, keep, patterns, self.options, self.progress)
         if store:
-            store.save_plan({"keep": keep, "bits": bits})
+            plain = [asdict(deviation) for deviation in said]
+            store.save_plan({"keep": keep, "bits": bits, "deviations": plain})
+        self.deviations += said
         return keep, bits
+
+    def _problems(self, samples: InputArray) -> dict[str, LayerProblem]:
+        """Return what every weight's problem is in the float network."""
+        pairs = zip(self.weights, self._moments(samples), strict=True)
+        return {w.name: problem_of(w, m, self.options) for w, m in pairs}
+
+    def _why_untried(self) -> str:
+        """Return why the global allocation is not tried; empty where it is."""
+        options = self.options
+        if self._by_size:
+            return "magnitude has no Hessians"
+        if options.pattern != "weights":
+            return f"it ranks single weights, the pattern is {options.pattern}"
+        if not self._tuned:
+            return "no samples are held out" if options.tries else "no variants are"
+        needed = max(self._needed(tuned=False, together=True).values())
+        if needed > options.solver_memory:
+            return f"all Hessians together need {shown(needed)}"
+        return ""
+
+    def _better_shares(self) -> tuple[dict[str, int], str]:
+        """Return how many weights every layer keeps, and what was tried."""
+        judging = np.arange(len(self.samples)) % HELD_OUT == HELD_OUT - 1
+        held = self.samples[judging]
+        errors = judge(self.session, held, self.session.answers(held).sum(axis=1))
+
+        def errors_of(pruned: Mapping[str, FloatArray]) -> FloatArray:
+            return errors({w.names[0]: valued(w, pruned[w.name]) for w in self.weights})
+
+        problems = self._problems(self.samples[~judging])
+        return better_shares(problems, self.options.sparsity, errors_of, self._space)
 
     def _pattern(self, weight: Weight) -> Pattern:
         pattern = Pattern.parse(self.options.pattern)
         # What no neuron hears may be the classes: none of them may go.
         return Pattern() if pattern.kind == "outputs" and not weight.neurons else pattern
 
-    def _moments(self) -> Iterator[Moments]:
+    def _moments(self, samples: InputArray) -> Iterator[Moments]:
         """Yield every weight's moments in the float network; as many in one run as fit."""
         group: list[Weight] = []
         taken = 0
         for weight in self.weights:
             size = _matrices(weight, _COLLECTED) + _COPIES * self.session.batch * weight.seen
             if group and taken + size > self.options.solver_memory:
-                yield from self._collected(group)
+                yield from self._collected(group, samples)
                 group, taken = [], 0
             group.append(weight)
             taken += size
-        yield from self._collected(group)
+        yield from self._collected(group, samples)
 
-    def _collected(self, group: Sequence[Weight]) -> list[Moments]:
+    def _collected(self, group: Sequence[Weight], samples: InputArray) -> list[Moments]:
         title = f"Hessians of {len(group)} layer(s)"
-        with task(self.progress, title, len(self.samples)):
+        with task(self.progress, title, len(samples)):
             return moments_of(
                 self.session,
                 group,
-                self.samples,
+                samples,
                 self.options,
                 on_samples=self.progress.advance,
             )
@@ -200,21 +240,20 @@ class Work:
     def _check_memory(self) -> None:
         if self._by_size and not self._together:
             return
-        held = sum(_matrices(w, _COLLECTED) for w in self.weights) if self._together else 0
-
-        def needed(matrices: int) -> dict[str, int]:
-            batch = self.session.batch
-            return {
-                w.name: held + _matrices(w, matrices) + _COPIES * batch * w.seen
-                for w in self.weights
-            }
-
         check_needed(
-            needed(matrices_of(self.options, tuned=self._tuned)),
-            needed(matrices_of(self.options, tuned=False)),
+            self._needed(tuned=self._tuned, together=self._together),
+            self._needed(tuned=False, together=self._together),
             {w.name: (w.name, w.parameter[0].numel()) for w in self.weights},
             self.options,
         )
+
+    def _needed(self, *, tuned: bool, together: bool) -> dict[str, int]:
+        """Return the bytes that each layer takes, with all others' Hessians or without."""
+        held = sum(_matrices(w, _COLLECTED) for w in self.weights) if together else 0
+        matrices, batch = matrices_of(self.options, tuned=tuned), self.session.batch
+        return {
+            w.name: held + _matrices(w, matrices) + _COPIES * batch * w.seen for w in self.weights
+        }
 
 
 def _matrices(weight: Weight, count: int) -> int:

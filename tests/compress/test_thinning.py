@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from float_networks import conv_residual, convolutions, mlp, residual, spikes
+from float_networks import NEURONS, conv_residual, convolutions, dense, mlp, residual, spikes
 from osbc_deploy import deploy
 from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.thinning import thinned, worths
-from osbc_deploy.model.graph import Network
+from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.simulate import simulate
 
 OPTIONS = CompressionOptions(sparsity=0.3, bits=6, tune=False)
@@ -76,3 +79,34 @@ def test_what_cannot_lose_neurons_is_named(network: Network, named: dict[str, st
     }
     assert said.keys() == named.keys()
     assert all(text in said[name] for name, text in named.items())
+
+
+@pytest.mark.parametrize(("target", "backend"), [("loihi2-sim", "engine"), ("cortex-m4", "host-c")])
+def test_branches_and_votes_without_some_neurons(target: str, backend: str) -> None:
+    """A branch that nothing reads, and outputs that vote: bits of specification and C runtime."""
+    if backend == "host-c" and shutil.which("gcc") is None:
+        pytest.skip("gcc missing")
+    chain = mlp(sizes=(12, 14, 10, 6))
+    aside = Population("aside", (5,), NEURONS["LIF"])
+    branch = Projection("side", "p0", "aside", dense(7, 5, 14))
+    *before, last = chain.populations
+    network = replace(
+        chain,
+        populations=(*before, aside, last),
+        projections=(*chain.projections[:2], branch, chain.projections[2]),
+    )
+    x = spikes(1, 48, 8, 12)
+    labels = np.arange(48) % 3
+    asked = {"target": target, "backend": backend, "backend_samples": 2, "readout": "vote:2",
+             "remove_neurons": 0.3, "sparsity": 0.5, "tune": False}  # fmt: skip
+    done = deploy(network, x, test=(x, labels), **asked)
+    assert done.fidelity.compared_spikes > 0
+    assert done.fidelity.exact
+    sizes = {p.name: p.size for p in done.lowered.network.populations}
+    assert sizes["aside"] == 1
+    assert sizes[last.name] == 6
+    assert sum(sizes.values()) < sum(p.size for p in network.populations) - 4
+    # Full shapes, by the float simulation: the same answers as in the report.
+    output = simulate(done.compressed.network, x).output.sum(axis=1).reshape(48, 3, 2).sum(axis=2)
+    right = (output.argmax(axis=1) == labels) & output.any(axis=1)
+    assert done.accuracy.compressed == pytest.approx(right.mean())

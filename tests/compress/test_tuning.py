@@ -11,7 +11,7 @@ import pytest
 import float_networks as nets
 from osbc_deploy.compress import CompressionOptions, compress, matching
 from osbc_deploy.compress.quantize import quantize_rows
-from osbc_deploy.compress.tuning import _best, _serves, _Variant
+from osbc_deploy.compress.tuning import _serves, _Variant, preferred
 from osbc_deploy.model.graph import Network
 
 PLAIN, CROSS, FREE = _Variant(), _Variant(cross=True), _Variant(free_bias=True)
@@ -30,12 +30,12 @@ PLAIN, CROSS, FREE = _Variant(), _Variant(cross=True), _Variant(free_bias=True)
 )
 def test_a_gain_beyond_its_standard_error_wins(gains: list[float], better: bool) -> None:
     errors = np.full(4, 2.0)
-    assert _best({PLAIN: errors, CROSS: errors - gains}) == (CROSS if better else PLAIN)
+    assert preferred({PLAIN: errors, CROSS: errors - gains}) == (CROSS if better else PLAIN)
 
 
 def test_each_is_held_against_the_best_so_far() -> None:
     errors = {PLAIN: 3.0, CROSS: 1.0, FREE: 2.0}
-    assert _best({variant: np.full(4, error) for variant, error in errors.items()}) == CROSS
+    assert preferred({variant: np.full(4, error) for variant, error in errors.items()}) == CROSS
 
 
 @pytest.mark.parametrize("bits", [2, 3])

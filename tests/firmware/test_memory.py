@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from linked import linked
 from osbc_deploy.chip.mapping import layers_of, map_network
 from osbc_deploy.chip.target import load_target, target_names
 from osbc_deploy.firmware.blob import write_blob
-from osbc_deploy.firmware.machine import MACHINES, call
+from osbc_deploy.firmware.machine import MACHINES
 from osbc_deploy.firmware.memory import RuntimeMemory
 from osbc_deploy.firmware.read import read_blob
-from osbc_deploy.firmware.runtime import render, runtime_sources, snippet
 from osbc_deploy.firmware.tables import FirmwareTables, lay_out
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
@@ -89,67 +89,20 @@ def test_a_network_that_is_too_large_says_by_how_much(formats: NumberFormats) ->
         chip.memory.cost(layer, layer.whole)
 
 
-PROGRAM = """
-#include "osbc_runtime.h"
-{start}
-extern const uint8_t blob[];
-const uint8_t blob[] __attribute__((aligned(4))) = {{ {blob} }};
-static int32_t state[{words}], output[64];
-static int64_t evidence[64];
-static uint8_t input[4096];
-volatile int result;
-void m4_start(void)
-{{
-    osbc_network network;
-    uint32_t found;
-    result = osbc_load(&network, blob, sizeof blob);
-    result = osbc_reset(&network, state, sizeof state);
-    result = osbc_step(&network, state, input, output);
-    result = osbc_run(&network, state, sizeof state, input, 1u, evidence, &found);
-}}
-__attribute__((section(".vectors"), used)) static const uintptr_t vectors[] = {{
-    (uintptr_t)&m4_stack_top, (uintptr_t)&m4_start
-}};
-"""
-
-
 def test_the_linker_takes_what_is_estimated(formats: NumberFormats, tmp_path: Path) -> None:
     """The short version of ``benchmarks/flash.py``."""
     machine = MACHINES["qemu-m4"]
     if not shutil.which(machine.compiler):
         pytest.skip(f"{machine.compiler} is not installed")
     network = random_networks(1, formats, start=301)[0].network
-    blob = write_blob(network, lay_out(network))
     chip = load_target("cortex-m4")
     used = map_network(network, chip).cores
     flash, ram = (sum(core.usage.used[name] for core in used) for name in ("flash", "ram"))
-    sources = runtime_sources("osbc") | {"link.ld": render(machine.script, {})}
-    sources["main.c"] = PROGRAM.format(
-        start=snippet(machine.start),
-        blob=",".join(map(str, blob)),
-        words=read_blob(blob).state_bytes // 4,
-    )
-    for name, text in sources.items():
-        (tmp_path / name).write_text(text)
-    units = [name for name in sources if name.endswith(".c")]
-    bare = ("-O2", "-ffreestanding", "-ffunction-sections", "-fdata-sections", "-nostdlib")
-    call([machine.compiler, *machine.flags, *bare, *units, "-Wl,--gc-sections", "-T", "link.ld",
-          "-lgcc", "-o", "program"], cwd=tmp_path)  # fmt: skip
-    tool = machine.compiler.removesuffix("gcc")
-    lines = [
-        line.split() for line in call([f"{tool}nm", "-S", "program"], cwd=tmp_path).splitlines()
-    ]
-    sizes = {line[3]: int(line[1], 16) for line in lines if len(line) == 4}
-    sections = [
-        line.split() for line in call([f"{tool}size", "-A", "program"], cwd=tmp_path).splitlines()
-    ]
-    text = next(int(line[1]) for line in sections if line[:1] == [".text"])
     memory: Any = chip.memory
-    assert sizes["blob"] == flash - memory.code.value
-    assert sizes["state"] == ram - memory.stack.value
-    # What the program is beside the runtime.
-    code = text - sum(sizes.get(n, 0) for n in ("blob", "vectors", "m4_start", "memset", "memcpy"))
-    assert code == pytest.approx(memory.code.value, rel=0.05)
+    found = linked(machine, tmp_path, network)
+    assert found["tables"] == flash - memory.code.value
+    assert found["state"] == ram - memory.stack.value
+    assert found["code"] == pytest.approx(memory.code.value, rel=0.05)
 
 
 def replace_memory(chip, memory):  # type: ignore[no-untyped-def]
