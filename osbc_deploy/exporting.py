@@ -134,7 +134,15 @@ def _check_options(form: Format, options: Mapping[str, object]) -> None:
 def chip_of(
     network: Deployment | FixedPointNetwork | StrPath, target: Target | StrPath | None
 ) -> Target | None:
-    """Return the target asked for, or the one deployed on where that is known."""
+    """Return the target asked for, or the one deployed on where that is known.
+
+    Raises
+    ------
+    ArtefactError
+        When the report beside a network names no target.
+    TargetError
+        When there is no such target.
+    """
     if isinstance(target, Target):
         return target
     if target is not None:

@@ -73,7 +73,7 @@ class Group(Generic[T]):
         Those that osbc-deploy itself registers. No other package can take their place.
     accept : callable
         Takes name and object, and returns what the program goes on with; raises a ValueError that
-        says in which way the object is no such plugin.
+        says in which way the object is not such a plugin.
     error : type of OsbcError
         Raised for a plugin that cannot be loaded.
     """

@@ -172,6 +172,11 @@ def as_samples(given: Any, name: str, repeat: int | None = None) -> Samples:
         What to call the data in an error.
     repeat : int, optional
         Time steps for which samples without a time axis are shown.
+
+    Raises
+    ------
+    OsbcError
+        When they cannot be read, are not samples, or have the time axis that `repeat` gives.
     """
     if isinstance(given, Samples):
         if repeat is not None:

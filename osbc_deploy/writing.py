@@ -135,7 +135,7 @@ def check_growing(path: Path, marker: str, what: str, beside: Collection[str] = 
     check_inside(path)
     if not path.is_dir() or (path / marker).is_file():
         return
-    # What a run that was killed leaves is no content.
+    # What a killed run leaves behind is not content.
     if not all(is_temporary(entry) or entry.name in beside for entry in path.iterdir()):
         raise WritingError(
             f"{path}: exists and is not a {what} of osbc-deploy. Choose another folder."

@@ -29,7 +29,7 @@ __all__ = ["Assignment", "arrange", "cut"]
 Slice = tuple[Ranges, Usage]
 
 _EXHAUSTIVE_PAIRS = 2000
-"""Up to so many possible slices of a dense layer, the best cut is found exactly."""
+"""Up to this many possible slices of a dense layer, the best cut is found exactly."""
 _BALANCE = 32
 """The fullest core of a dense layer is at most a 32nd fuller than it needs to be."""
 

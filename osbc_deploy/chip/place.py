@@ -140,7 +140,7 @@ class _Places:
 
     @classmethod
     def of(cls, target: Target, count: int) -> _Places:
-        """Return the places of the chips that so many cores need."""
+        """Return the places of the chips that this many cores need."""
         mesh = target.mesh
         assert mesh is not None  # noqa: S101 - the caller has looked
         per_chip = target.chip.cores.value

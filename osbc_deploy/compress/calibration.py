@@ -88,7 +88,13 @@ def float_run(
     *,
     space: Workspace,
 ) -> FloatRun:
-    """Run the calibration samples, keeping the answers and the spikes that projections carry."""
+    """Run the calibration samples, keeping the answers and the spikes that projections carry.
+
+    Raises
+    ------
+    DataError
+        When the samples hold no spike.
+    """
     if not calibration.any():
         raise DataError(
             "calibration: all spikes are 0, at least one active input is needed. "

@@ -84,7 +84,7 @@ def damp(H: FloatArray, fraction: float = 0.03) -> DampedHessian:
 
 
 def firmer(d: DampedHessian, times: float) -> DampedHessian:
-    """Return a damped Hessian with so many times the damping."""
+    """Return a damped Hessian with this many times the damping."""
     if times == 1.0:
         return d
     H = d.H.copy()

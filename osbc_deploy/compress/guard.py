@@ -55,7 +55,7 @@ def enough_rows(problem: LayerProblem, layer: Sequence[CompressedProjection]) ->
 
 
 def more_rows(problem: LayerProblem, rows_per_input: int) -> int:
-    """Return how many rows for every input to draw, where so many were not enough."""
+    """Return how many rows for every input to draw, where that many were not enough."""
     few: int = problem.moments.rows // problem.blocks.shape[2]
     return _MORE_ROWS * max(few, rows_per_input)
 

@@ -157,7 +157,7 @@ def _grid_of(afferents: Sequence[Projection], ones: FloatArray, rasters: Sequenc
 
 
 def _unit_of(ones: FloatArray, rasters: Sequence[Raster], bits: int) -> float:
-    """Return the power of two of which the largest trace there can be has so many bits."""
+    """Return the power of two of which the largest trace there can be has this many bits."""
     peaks = [peak_of_raster(raster) for raster in rasters]
     peak = max(peaks) if any(isinstance(p, float) for p in peaks) else max(1, *peaks)
     # All inputs active at every step make the largest.

@@ -64,7 +64,7 @@ def quantize_as_published(
 
 
 def _shared(scale: FloatArray, groups: int) -> FloatArray:
-    """Return scales with at most so many different values, none smaller than it was."""
+    """Return scales with at most this many different values, none smaller than it was."""
     found = np.where(scale > 0, scale, scale.max(initial=0.0) or 1.0)
     values = np.unique(found)
     if len(values) > groups:

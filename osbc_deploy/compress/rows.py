@@ -61,7 +61,7 @@ class Workspace:
     device: str | None = None
 
     def crew_for(self, cost: float, items: int) -> Crew | None:
-        """Return the other processes if it is worth sending them so many multiplications."""
+        """Return the other processes if it is worth sending them this many multiplications."""
         return self.crew if cost > WORTH and items > 1 else None
 
     def batches(

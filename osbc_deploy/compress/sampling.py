@@ -55,7 +55,7 @@ ROW_COST = 400
 """Multiplications that it takes to unfold one number of a row."""
 
 HELD_OUT_ROWS = 5
-"""One row of so many is held out."""
+"""One row of this many is held out."""
 
 BITS = 9
 """Of a trace. What rounding adds to the diagonal is a hundredth of a hundredth of it or less, where

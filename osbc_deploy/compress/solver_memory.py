@@ -29,7 +29,7 @@ _WEIGHTS = 15
 
 
 def hessian_bytes(network: Network, population: Population, matrices: int, steps: int) -> int:
-    """Return what the weights into a population take, for so many matrices and time steps."""
+    """Return what the weights into a population take, for this many matrices and time steps."""
     fan_in = groups = outputs = seen = unfolded = 0
     for projection in network.afferents(population.name):
         connection = projection.connection

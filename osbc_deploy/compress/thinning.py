@@ -36,7 +36,7 @@ from osbc_deploy.progress import SILENT, Progress, task
 __all__ = ["Worth", "irremovable", "least_loss", "least_share", "thinned", "worths"]
 
 Fits: TypeAlias = Callable[[Mapping[str, int]], bool]
-"""Whether so many neurons, by population, fit."""
+"""Whether this many neurons, by population, fit."""
 
 
 @dataclass(frozen=True, eq=False)

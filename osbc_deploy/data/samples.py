@@ -221,7 +221,13 @@ def _remedy(labels: NDArray[Any], count: int) -> str:
 
 
 def check_npz(path: Path) -> None:
-    """Refuse a file of samples that is not there."""
+    """Refuse a file of samples that is not there.
+
+    Raises
+    ------
+    NotFoundError
+        When there is no such file.
+    """
     if not path.is_file():
         raise NotFoundError(
             f"{path}: no such file. Give an .npz with 'spikes' (n, T, ...), or "

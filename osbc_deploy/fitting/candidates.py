@@ -129,7 +129,13 @@ def finer_sparsities(problem: LayerProblem, tried: Sequence[float], around: floa
 
 
 def cost_beside(network: Network, target: Target, times: Timing) -> Cost:
-    """Return what gates take, relays among them, whatever is chosen."""
+    """Return what gates take, relays among them, whatever is chosen.
+
+    Raises
+    ------
+    FitError
+        When what is beside the layers fits no core.
+    """
     mapping = map_beside(network, target, times)
     shared = _shares(target)
     limits = target.memory.limits() if target.memory.packs else {}

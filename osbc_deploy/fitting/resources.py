@@ -48,7 +48,7 @@ def most_of(budget: FitBudget, chip: Target) -> dict[str, int]:
 def room_for(
     network: Network, budget: FitBudget, chip: Target
 ) -> Callable[[Mapping[str, int]], bool]:
-    """Return whether so many neurons, by population, may fit, whatever their weights."""
+    """Return whether this many neurons, by population, may fit, whatever their weights."""
     limits = most_of(budget, chip)
     unity = chip.number_formats.decay_unity
     decays = {

@@ -45,7 +45,7 @@ class Plan(Protocol):
     """A network prepared to be run; used by several threads at once."""
 
     def side_by_side(self, steps: int, most: int) -> int:
-        """Return how many samples of so many steps go into one run, `most` at most."""
+        """Return how many samples of this many steps go into one run, `most` at most."""
 
     def run(self, signal: IntArray, traces: Traces) -> Mapping[str, Activity]:
         """Run samples (S, T, input size) and fill in what is wanted."""

@@ -90,7 +90,7 @@ class EnginePlan:
         self._lock = Lock()
 
     def side_by_side(self, steps: int, most: int) -> int:
-        """Return how many samples of so many steps go side by side, `most` at most."""
+        """Return how many samples of this many steps go side by side, `most` at most."""
         if any(recurrent for _, recurrent in self.blocks):
             # Each step is a call for every population; side by side they cost less.
             return max(1, min(_SAMPLES, most))

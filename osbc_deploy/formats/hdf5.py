@@ -189,7 +189,7 @@ def _chunks(dataset: Any) -> list[tuple[tuple[int, ...], int, int]]:
 
 
 def _pieces(shape: tuple[int, ...], most: int) -> Iterator[tuple[Any, ...]]:
-    """Yield selections of at most so many elements that cover an array of this shape."""
+    """Yield selections of at most this many elements that cover an array of this shape."""
     if not shape:
         yield ()
         return

@@ -184,7 +184,7 @@ def _is_memory(error: Exception) -> bool:
 
 
 def _limit(memory: int) -> None:
-    """Let this process take so many bytes more, and compute for a while longer, where it can be."""
+    """Let this process take this many bytes more and run a while longer, where that is possible."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 

@@ -204,7 +204,7 @@ class Builder(Draft):
     def gates(
         self, called: Called, least: Any, what: str, shape: Shape, name: str | None = None
     ) -> None:
-        """Put gates of a shape into the graph that fire where so many of their inputs do."""
+        """Put gates of a shape into the graph that fire where this many of their inputs do."""
         name = name or called.name
         self.put(called, name, Cells(Gate(np.asarray(least, np.float64))))
         if called.event.module is not None and name == called.name:

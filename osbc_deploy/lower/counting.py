@@ -46,7 +46,7 @@ class Apart:
     digits : mapping of str to tuple of str
         Projections by what they were: of the lowest binary digit first.
     shifts : mapping of str to int
-        Populations whose potentials count in units of so many digits less.
+        Populations whose potentials count in units of this many digits less.
     """
 
     network: Network

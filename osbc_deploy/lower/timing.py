@@ -112,7 +112,7 @@ def _size(network: Network, name: str) -> int:
 
 
 def relay_name(source: str, number: int) -> str:
-    """Return the name of the relay that repeats `source` so many steps later."""
+    """Return the name of the relay that repeats `source` this many steps later."""
     return f"{source} relay {number}"
 
 

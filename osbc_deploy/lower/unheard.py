@@ -32,7 +32,7 @@ from osbc_deploy.lower.lowering import Lowered
 __all__ = ["heard_neurons", "needed_neurons", "part_of", "silent_neurons", "without_idle"]
 
 _STEPS = 4096
-"""After so many a leak has brought every potential to rest, or it is taken to go on."""
+"""After this many steps a leak has brought every potential to rest, or it is taken to go on."""
 
 Masks = dict[str, BoolArray]
 """Neurons (n,) by population."""

@@ -52,7 +52,7 @@ def heard_by(network: Network, block: Sequence[Population]) -> set[str]:
 def channels_together(network: Network, population: Population, batch: int) -> tuple[slice, ...]:
     """Return the channels of a population that are simulated together, so that a cache holds them.
 
-    Only where sums are exact do these not hang on it.
+    Only where sums are exact do these not depend on it.
     """
     connections = [p.connection for p in network.afferents(population.name)]
     if not all(c.convolutional for c in connections):

@@ -23,7 +23,7 @@ NO_ANSWER = -1
 
 
 def readout_fault(readout: Readout, outputs: int) -> str:
-    """Return what is wrong with a readout of a network with so many outputs, "" if nothing is."""
+    """Return what is wrong with a readout of a network with this many outputs, "" if nothing is."""
     try:
         share = outputs_per_class(readout)
     except UsageError as error:

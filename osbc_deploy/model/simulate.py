@@ -4,8 +4,8 @@ Each time step runs the same torch operations in the same order, on the same bat
 framework the network came from, so the spikes are the framework's spikes and not merely close.
 
 That holds on one machine: on another, the framework adds up a neuron's input in another order, and
-a spike may hang on the last bit. `exact` sums are the same on every machine; decisions are made
-on those.
+the last bit may decide a spike. `exact` sums are the same on every machine; decisions are made on
+those.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def simulate(
         not depend on it.
     peaks : dict, optional
         The largest size of what is known, by population, where these samples are some of many:
-        `exact` sums hang on it.
+        `exact` sums depend on it.
     device : str, optional
         Where torch computes, such as ``"cuda"``; the CPU by default.
 

@@ -88,7 +88,7 @@ class Flow:
         return [n for n, e in enumerate(self._events) if id(_weight(e)) == weight]
 
     def computed(self) -> list[str]:
-        """Return the modules whose forward multiplies by a weight that is no parameter."""
+        """Return the modules whose forward multiplies by a weight that is not a parameter."""
         found = [
             e.place or e.name
             for e in self._events

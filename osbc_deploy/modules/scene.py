@@ -170,7 +170,7 @@ class _Shard:
 
 def _elsewhere(forward: _Forward, shard: _Shard, threads: int) -> list[Moments]:
     held = torch.get_num_threads()
-    # The framework's own sums may hang on how many threads add them up.
+    # The framework's own sums may depend on how many threads add them up.
     torch.set_num_threads(forward.threads)
     try:
         with torch.no_grad(), warnings.catch_warnings():

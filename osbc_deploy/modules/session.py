@@ -122,7 +122,7 @@ class Session:
         weights : collection of int
             Identities of the parameters.
         calls : int, optional
-            After so many the rest of the forward is left out.
+            After this many the rest of the forward is left out.
         """
         with Listener(self.module, weights, self.framework.neurons, calls) as listener:
             self._called(samples)

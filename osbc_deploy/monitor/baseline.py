@@ -44,7 +44,7 @@ class _Part(BaseModel):
 
 
 class Promise(_Part):
-    """One false alarm in so many days, at so many records a day."""
+    """One false alarm in `days` days, at `per_day` records a day."""
 
     days: float = Field(gt=0)
     per_day: float = Field(gt=0)

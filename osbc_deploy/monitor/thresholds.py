@@ -1,4 +1,4 @@
-"""Thresholds that keep a promise: so many records between two false alarms, on the average.
+"""Thresholds that keep a promise: a number of records between two false alarms, on average.
 
 They come from a block bootstrap of the baseline, twice: of the streams that are to come, and of the
 baseline itself, whose mean and deviation are estimates.

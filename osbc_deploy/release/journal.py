@@ -106,7 +106,7 @@ class Record:
 
     @classmethod
     def unpack(cls, data: bytes) -> Record | None:
-        """Return what bytes hold, or None when that is no whole record."""
+        """Return what bytes hold, or None when that is not a whole record."""
         head, (crc,) = data[:-4], struct.unpack("<I", data[-4:])
         magic, sequence, layout, state, good, fallback, boots, reason, zero, floor, new, more = (
             _FIELDS.unpack(head)

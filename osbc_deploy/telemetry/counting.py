@@ -38,7 +38,7 @@ def count_window(
 
 
 def count_windows(network: FixedPointNetwork, payloads: IntArray, size: int) -> list[Window]:
-    """Count window after window of so many samples; a rest is left out.
+    """Count window after window of this many samples; a remainder is left out.
 
     See :func:`count_window`.
     """

@@ -34,7 +34,7 @@ def read_files(paths: Sequence[Path]) -> list[Window]:
     Raises
     ------
     ArtefactError
-        When anything in them is no record; all files are looked at.
+        When anything in them is not a record; all files are read.
     """
     windows: list[Window] = []
     faults = []

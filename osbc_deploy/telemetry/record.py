@@ -114,7 +114,7 @@ def read_windows(data: bytes, name: str = "records") -> list[Window]:
     Raises
     ------
     ArtefactError
-        When anything is no record, torn, changed or of another layout; all are listed.
+        When anything is not a record, torn, changed or of another layout; all are listed.
     """
     windows, faults, at = [], [], 0
     while at < len(data):

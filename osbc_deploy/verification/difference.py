@@ -28,7 +28,7 @@ class Difference:
         Squared van Rossum distances to the reference, and of the reference from silence.
     error, signal : float
         Squares of the difference of potentials, and of the reference's potential from rest, where
-        neither of the two fires in the step: what a reset does to a potential is no error.
+        neither of the two fires in the step: what a reset does to a potential is not an error.
     """
 
     neuron_steps: int = 0

@@ -72,7 +72,7 @@ class MemoryBase(Strict):
         return self.limits()
 
     def faults(self, cores: int) -> list[str]:
-        """Return what contradicts itself in a chip of so many cores."""
+        """Return what contradicts itself in a chip of this many cores."""
         del cores
         return []
 

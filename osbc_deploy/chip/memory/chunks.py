@@ -88,7 +88,7 @@ class Chunks(MemoryBase):
         index_bits: int = 0,
         delay_bits: int = 0,
     ) -> IntArray:
-        """Return the bits of axons with so many synapses each, in whole words."""
+        """Return the bits of axons with this many synapses each, in whole words."""
         n = np.asarray(synapses)
         each = weight_bits + index_bits + delay_bits
         full, rest = np.divmod(n, self.chunk_synapses.value)
@@ -148,7 +148,7 @@ class Chunks(MemoryBase):
     def axons(
         self, synapses: IntArray, bits: int, index: int, delay: int
     ) -> tuple[int, dict[str, int]]:
-        """Return words and composition of the memory of axons with so many synapses each."""
+        """Return words and composition of the memory of axons with this many synapses each."""
         total = int(self.bits_per_axon(synapses, bits, index_bits=index, delay_bits=delay).sum())
         count = int(synapses.sum())
         chunks = int((-(-synapses // self.chunk_synapses.value)).sum())

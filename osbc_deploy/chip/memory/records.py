@@ -92,7 +92,7 @@ class Records(MemoryBase):
         return {name: pool if cap is None else cap.value for name, cap in caps} | {"total": pool}
 
     def faults(self, cores: int) -> list[str]:
-        """Return what contradicts itself in a chip of so many cores."""
+        """Return what contradicts itself in a chip of this many cores."""
         del cores
         pool = self.pool_words.value
         return [

@@ -107,7 +107,7 @@ class Tables(MemoryBase):
         return {name: getattr(self.caps, name).value[core] for name in TableCaps.model_fields}
 
     def faults(self, cores: int) -> list[str]:
-        """Return what contradicts itself in a chip of so many cores."""
+        """Return what contradicts itself in a chip of this many cores."""
         return [
             f"memory.caps.{name} lists {len(values)} cores, chip.cores is {cores}"
             for name in TableCaps.model_fields
@@ -259,5 +259,5 @@ def _repeats(afferent: Afferent, side: int) -> bool:
 
 
 def _bits(count: int) -> int:
-    """Return the address bits for so many entries."""
+    """Return the address bits for this many entries."""
     return max(0, count - 1).bit_length()

@@ -252,7 +252,7 @@ def loader_keeps(*weights: IntArray) -> bool:
 
 
 def _stored(weight: IntArray, bits: int) -> bool:
-    """Tell whether Lava stores mantissas unchanged in so many bits."""
+    """Tell whether Lava stores mantissas unchanged in this many bits."""
     top = 1 << _WEIGHT_BITS
     if (weight >= 0).all():
         step, low, high = 1 << (_WEIGHT_BITS - bits), 0, top - 1

@@ -66,7 +66,13 @@ def write_nir(network: Network, path: str | Path, *, dt: float | None = None) ->
 
 
 def check_nir(path: Path) -> None:
-    """Make sure a NIR graph can be written there, before any work is done."""
+    """Make sure a NIR graph can be written there, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        When the path does not end in .nir, is another kind of file, or cannot be written.
+    """
     import h5py
 
     check_file(path, parents=True)
