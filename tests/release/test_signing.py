@@ -106,7 +106,7 @@ def test_imgtool_finds_its_own_image_right(key: Path, tmp_path: Path) -> None:
     [
         ({"version": 0}, "version: 0 is outside 1"),
         ({"version": 2**32}, "version: 4294967296"),
-        ({"trial_samples": 0}, "trial samples: 0"),
+        ({"trial_samples": 0}, "--trial-samples: 0"),
         ({"clipped_most": -1}, "clipped: -1"),
         ({"target": "a b"}, "target: 'a b' is not a name"),
         ({"target": "x" * 32}, "is not a name of 1 to 31"),
