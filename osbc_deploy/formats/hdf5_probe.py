@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ __all__ = ["check_readable", "serve"]
 
 _COMPUTING = 20
 """Seconds of computing: several times what the largest file that is read takes."""
+_ITSELF = 2**25
+"""Bytes that reading takes, whatever the file."""
+
 _SECONDS = 600.0
 """Seconds until the answer, where computing alone cannot be limited, on the busiest machine."""
 
@@ -136,20 +140,21 @@ def _end() -> None:
 
 def serve() -> None:
     """Read the files named on stdin, a line each, and answer with a line each."""
-    import h5py  # noqa: F401 - what it takes itself does not count
+    # What these take themselves does not count.
+    import h5py  # noqa: F401
+
+    from osbc_deploy.formats.hdf5 import open_here
 
     for line in sys.stdin:
         path, memory = json.loads(line)
         os.environ[VARIABLE] = str(memory)
         _limit(memory)
-        sys.stdout.write(_read(Path(path)) + "\n")
+        sys.stdout.write(_read(Path(path), open_here) + "\n")
         sys.stdout.flush()
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, open_here: Callable[[Path], AbstractContextManager[Any]]) -> str:
     """Read everything in a file; what cannot be read is no matter, only what never ends."""
-    from osbc_deploy.formats.hdf5 import open_here
-
     try:
         with open_here(path) as hdf5:
             _walk(hdf5, hdf5.file)
@@ -192,7 +197,7 @@ def _limit(memory: int) -> None:
         spent = int(used.ru_utime + used.ru_stime) + 1
         _at_most(resource.RLIMIT_CPU, spent + _COMPUTING)
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
-        _at_most(resource.RLIMIT_AS, pages * resource.getpagesize() + memory)
+        _at_most(resource.RLIMIT_AS, pages * resource.getpagesize() + _ITSELF + memory)
 
 
 def _at_most(what: int, most: int) -> None:

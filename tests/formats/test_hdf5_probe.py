@@ -107,6 +107,14 @@ def test_the_folder_we_are_in_is_not_imported_from(good: Path, tmp_path: Path) -
         os.kill(int(done.stdout), 0)
 
 
+def test_a_small_file_is_read_within_little_memory(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By a process that has read nothing yet: what it loads for that is not the file's.
+    monkeypatch.setenv("OSBC_DEPLOY_MEMORY", "30K")
+    check_readable(good)
+
+
 def test_memory_is_limited(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hungry = "x = bytearray(300 * 2**20)"
     monkeypatch.setattr(
