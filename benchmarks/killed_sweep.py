@@ -47,12 +47,14 @@ def main() -> None:
         kills = []
         for number in range(asked.times):
             before = count(here, "killed")
-            # A sweep mostly reads and starts; most kills hit it while points are made.
+            # A sweep mostly reads and starts; most kills hit it while points are made. The more
+            # kills, the fewer points between them: the last one, too, is to find some left.
             early = chance.random() < 0.3
-            moment = chance.uniform(0.0, took if early else 4 * took / POINTS)
+            moment = chance.uniform(0.0, (took if early else 4 * took / POINTS) * 5 / asked.times)
             with started(here, "killed", asked.workers) as sweep:
                 wait_for(sweep, lambda seen=before: count(here, "killed") > seen, not early)
                 time.sleep(moment)
+                assert sweep.poll() is None, "it ended by itself"
                 children = psutil.Process(sweep.pid).children(recursive=True)
                 sweep.send_signal(signal.SIGKILL)
                 sweep.wait()
