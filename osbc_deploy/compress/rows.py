@@ -11,6 +11,7 @@ from typing import TypeVar
 from threadpoolctl import ThreadpoolController
 
 from osbc_deploy.cluster.spread import Crew, Part, cores
+from osbc_deploy.model.threads import batches_of
 from osbc_deploy.options import Compression
 
 __all__ = ["DEFAULT_MEMORY", "Workspace"]
@@ -91,8 +92,7 @@ class Workspace:
         size = max(1, min(_MOST_ROWS, rows // (_PARTS * threads)))
         if not self.threads and 0.0 < cost < _INLINE:
             threads, size = 1, _MOST_ROWS
-        parts = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
-        parts = parts or [slice(0, 0)]
+        parts = batches_of(rows, size) or [slice(0, 0)]
 
         def run(part: slice) -> T:
             result = work(part)

@@ -23,6 +23,7 @@ from osbc_deploy.compress.traces import membrane_trace
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.model.neurons import LinearDynamics
 from osbc_deploy.model.raster import Raster, part_of
+from osbc_deploy.model.threads import batches_of
 from osbc_deploy.model.windows import Shape
 
 if TYPE_CHECKING:
@@ -188,11 +189,10 @@ class AllRows:
         square, vector = (groups, fan_in, fan_in), (groups, fan_in)
         shapes = [square, vector, (1,)] + ([] if shard.meant is None else [square, vector])
         sums, rows = [WholeSum(shape) for shape in shapes], 0
-        for start in range(0, samples, self.batch):
-            part = slice(start, min(start + self.batch, samples))
+        for part in batches_of(samples, self.batch):
             seen = self._filtered(shard.seen, part)
             meant = None if shard.meant is None else self._filtered(shard.meant, part)
-            weight = np.tile(grid.round(self.ones), part.stop - start)
+            weight = np.tile(grid.round(self.ones), part.stop - part.start)
             for frames in _frame_batches(
                 self.afferents, [s.shape for s in seen], space.memory, grid.frames
             ):
@@ -206,7 +206,7 @@ class AllRows:
                     found += [x.swapaxes(1, 2) @ y, m @ y]
                 for total, value in zip(sums, found, strict=True):
                     total.add(value, x.shape[1] * grid.top**2)
-            space.on_rows(part.stop - start)
+            space.on_rows(part.stop - part.start)
         return Sums(sums, [], rows)
 
     def _sums_on(self, device: str, shard: Shard, space: Workspace) -> Sums:
@@ -357,7 +357,7 @@ def _beside(
 
 def _frame_batches(
     afferents: Sequence[Projection], shapes: Sequence[Shape], memory: int, most: int
-) -> Iterator[slice]:
+) -> list[slice]:
     """Cut the time steps of a batch: `most` at once, their unfolded rows within memory."""
     frames = shapes[0][0] * shapes[0][1]
     wide = 0
@@ -366,7 +366,7 @@ def _frame_batches(
         wide += 8 * connection.groups * connection.fan_in * places_of(projection, shape[2:])
     # Two copies while stacking, and two sides of the cross term.
     step = max(1, min(most, memory // (4 * wide)))
-    return (slice(start, min(start + step, frames)) for start in range(0, frames, step))
+    return batches_of(frames, step)
 
 
 def _stacked(

@@ -15,8 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ __all__ = ["check_readable", "serve"]
 
 _COMPUTING = 20
 """Seconds of computing: several times what the largest file that is read takes."""
+
 _ITSELF = 2**25
 """Bytes that reading takes, whatever the file."""
 
@@ -143,18 +143,20 @@ def serve() -> None:
     # What these take themselves does not count.
     import h5py  # noqa: F401
 
-    from osbc_deploy.formats.hdf5 import open_here
+    import osbc_deploy.formats.hdf5  # noqa: F401
 
     for line in sys.stdin:
         path, memory = json.loads(line)
         os.environ[VARIABLE] = str(memory)
         _limit(memory)
-        sys.stdout.write(_read(Path(path), open_here) + "\n")
+        sys.stdout.write(_read(Path(path)) + "\n")
         sys.stdout.flush()
 
 
-def _read(path: Path, open_here: Callable[[Path], AbstractContextManager[Any]]) -> str:
+def _read(path: Path) -> str:
     """Read everything in a file; what cannot be read is no matter, only what never ends."""
+    from osbc_deploy.formats.hdf5 import open_here
+
     try:
         with open_here(path) as hdf5:
             _walk(hdf5, hdf5.file)

@@ -14,9 +14,9 @@ __all__ = ["batches_of", "by_threads"]
 T = TypeVar("T")
 
 
-def batches_of(samples: int, size: int) -> list[slice]:
-    """Return samples, or channels, in batches of a size, the last of what is left."""
-    return [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
+def batches_of(count: int, size: int) -> list[slice]:
+    """Return `count` samples, channels or rows in batches of a size, the last of what is left."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def by_threads(run: Callable[[slice], T], batches: Sequence[slice], hands: int) -> Iterator[T]:
