@@ -28,7 +28,7 @@ from _accuracy import table, write
 from sizes import ROWS
 
 from osbc_deploy.cluster.client import on_this_machine
-from osbc_deploy.compress import CompressionOptions, compress
+from osbc_deploy.compress import CompressedNetwork, CompressionOptions, compress
 from osbc_deploy.job import seed_everything
 from osbc_deploy.progress import Silent
 
@@ -93,17 +93,22 @@ def measured(row: str, scale: float, workers: int, *, kill: bool) -> dict[str, A
         done = compress(network, samples, replace(options, crew=crew), progress=progress)
         worked = 0 if crew is None else crew.worked
     seconds = time.perf_counter() - start
+    return {
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu() - before, 1),
+        "worked": worked,
+        "digest": digest_of(done),
+    }
+
+
+def digest_of(done: CompressedNetwork) -> str:
+    """Return the SHA-256 of all codes, scales, biases and thresholds."""
     digest = hashlib.sha256()
     for projection in done.projections.values():
         bias = b"" if projection.bias is None else projection.bias.tobytes()
         digest.update(projection.codes.tobytes() + projection.scale.tobytes() + bias)
         digest.update(np.float64(projection.threshold).tobytes())
-    return {
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(cpu() - before, 1),
-        "worked": worked,
-        "digest": digest.hexdigest(),
-    }
+    return digest.hexdigest()
 
 
 def cpu() -> float:

@@ -28,40 +28,63 @@ Rows: TypeAlias = "torch.Tensor"
 
 
 class Unfolding:
-    """Where the rows that a connection's weights are multiplied with lie in a map.
+    """Where the rows that the weights of all afferents are multiplied with lie in their maps.
 
     Parameters
     ----------
-    projection : Projection
-    shape : tuple of int
-        Of what arrives, before a pooling.
+    afferents : sequence of Projection
+    shapes : sequence of tuple of int
+        Of what arrives at each, before a pooling.
     device : str
     """
 
-    def __init__(self, projection: Projection, shape: Shape, device: str) -> None:
-        self._pool, self._device = projection.pool, device
-        if self._pool is not None:
-            shape = self._pool.output_shape(shape)
-        # A map of its own indices, unfolded, says where everything lies; padding is 0.
-        indices = np.arange(1, np.prod(shape) + 1, dtype=np.float64).reshape(1, *shape)
-        self._places = projection.connection.unfolded(indices).astype(np.int64)
-
-    def pooled(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return maps (n, *shape) with poolings summed."""
-        return maps if self._pool is None else pooled(maps, self._pool, divisor=1)
-
-    def rows(self, maps: torch.Tensor, places: Any = slice(None)) -> torch.Tensor:
-        """Return the rows (groups, n * places, fan_in) of maps (n, ...) of poolings summed."""
+    def __init__(
+        self, afferents: Sequence[Projection], shapes: Sequence[Shape], device: str
+    ) -> None:
         import torch
 
-        index = torch.from_numpy(self._places[:, places]).to(self._device)
-        flat = torch.nn.functional.pad(maps.reshape(len(maps), -1), (1, 0))
-        found = flat[:, index].transpose(0, 1)
-        return found.reshape(len(index), -1, index.shape[2])
+        self._pools = [projection.pool for projection in afferents]
+        self._places = []
+        for projection, arriving in zip(afferents, shapes, strict=True):
+            pool = projection.pool
+            shape = arriving if pool is None else pool.output_shape(arriving)
+            # A map of its own indices, unfolded, says where everything lies; padding is 0.
+            indices = np.arange(1, np.prod(shape) + 1, dtype=np.float64).reshape(1, *shape)
+            places = projection.connection.unfolded(indices).astype(np.int64)
+            self._places.append(torch.from_numpy(places).to(device))
+
+    def pooled(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return maps (n, *shape) with poolings summed."""
+        pairs = zip(maps, self._pools, strict=True)
+        return [x if pool is None else pooled(x, pool, divisor=1) for x, pool in pairs]
+
+    def rows(self, maps: Sequence[torch.Tensor], frames: slice) -> Rows:
+        """Return all rows (groups, frames * places, fan_in) of some of the maps, pooled."""
+        import torch
+
+        found = [
+            _flat(x[frames])[:, places].transpose(0, 1)
+            for x, places in zip(maps, self._places, strict=True)
+        ]
+        return torch.cat([x.reshape(len(x), -1, x.shape[3]) for x in found], dim=2)
+
+    def rows_at(self, maps: Sequence[torch.Tensor], frames: torch.Tensor, at: torch.Tensor) -> Rows:
+        """Return rows (groups, m, fan_in), each of one of the maps (m,) at one place (m,)."""
+        import torch
+
+        pairs = zip(maps, self._places, strict=True)
+        return torch.cat([_flat(x)[frames[:, None], places[:, at]] for x, places in pairs], dim=2)
+
+
+def _flat(maps: torch.Tensor) -> torch.Tensor:
+    """Return maps (n, ...) as (n, 1 + size), a 0 in front."""
+    import torch
+
+    return torch.nn.functional.pad(maps.reshape(len(maps), -1), (1, 0))
 
 
 def filtered(dynamics: LinearDynamics | None, spikes: torch.Tensor, unit: float) -> torch.Tensor:
-    """Return spikes (n, T, ...) as the membrane sees them, in whole units."""
+    """Return spikes (n, T, ...) as the membrane sees them, in whole units, a power of two."""
     import torch
 
     decay_u, decay_v, gain = constants(dynamics)
@@ -83,7 +106,7 @@ def on(device: str, raster: Raster, samples: Any) -> torch.Tensor:
 
 
 class Products:
-    """Sums of products of rows, moved to the CPU before they could need more digits.
+    """Sums of products of rows, kept on the device for as long as they are exact there.
 
     Parameters
     ----------
@@ -94,7 +117,9 @@ class Products:
     def __init__(self, groups: int, fan_in: int, *, cross: bool) -> None:
         square, vector = (groups, fan_in, fan_in), (groups, fan_in)
         shapes: list[tuple[int, ...]] = [square, vector, (1,)]
-        self.sums = [WholeSum(s) for s in shapes + ([square, vector] if cross else [])]
+        self._sums = [WholeSum(s) for s in shapes + ([square, vector] if cross else [])]
+        self._recent: list[torch.Tensor] = []
+        self._bound = 0
 
     def add(self, x: Rows, y: Rows | None, m: Rows, top: int) -> None:
         """Add products of rows (groups, n, fan_in) whose numbers are at most `top`.
@@ -111,8 +136,25 @@ class Products:
             for part in (slice(0, half), slice(half, None)):
                 self.add(x[:, part], None if y is None else y[:, part], m[part], top)
             return
-        found: Sequence[torch.Tensor] = [x.mT @ x, m @ x, (m @ m)[None]]
+        found = [x.mT @ x, m @ x, (m @ m)[None]]
         if y is not None:
-            found = [*found, x.mT @ y, m @ y]
-        for total, value in zip(self.sums, found, strict=True):
-            total.add(value.cpu().numpy(), bound)
+            found += [x.mT @ y, m @ y]
+        if self._bound + bound > 2**FLOAT_BITS:
+            self._settle()
+        self._bound += bound
+        if not self._recent:
+            self._recent = found
+            return
+        for total, value in zip(self._recent, found, strict=True):
+            total.add_(value)
+
+    def _settle(self) -> None:
+        # Nothing may have come since: then there is nothing to add.
+        for total, value in zip(self._sums, self._recent, strict=False):
+            total.add(value.cpu().numpy(), self._bound)
+        self._recent, self._bound = [], 0
+
+    def finish(self) -> list[WholeSum]:
+        """Return the sums of squares, of rows and of weights, then the crosses."""
+        self._settle()
+        return self._sums

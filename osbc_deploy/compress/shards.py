@@ -213,32 +213,34 @@ class AllRows:
         import torch
 
         grid = self.grid
-        unfoldings = [
-            Unfolding(p, r.shape[2:], device)
-            for p, r in zip(self.afferents, shard.seen, strict=True)
-        ]
+        unfolding = Unfolding(self.afferents, [r.shape[2:] for r in shard.seen], device)
         fan_in = sum(p.connection.fan_in for p in self.afferents)
         groups = self.afferents[0].connection.groups
         sums = Products(groups, fan_in, cross=shard.meant is not None)
         weight, rows = torch.from_numpy(grid.round(self.ones)).to(device), 0
 
-        def row_batches(rasters: Sequence[Raster], n: int) -> list[torch.Tensor]:
-            traces = [filtered(self.dynamics, on(device, r, [n]), grid.unit)[0] for r in rasters]
-            return [u.pooled(trace) for u, trace in zip(unfoldings, traces, strict=True)]
+        def frames_of(rasters: Sequence[Raster], part: slice) -> list[torch.Tensor]:
+            traces = [filtered(self.dynamics, on(device, r, part), grid.unit) for r in rasters]
+            return unfolding.pooled([trace.flatten(0, 1) for trace in traces])
 
-        for n in range(len(shard.seen[0])):
-            seen = row_batches(shard.seen, n)
-            meant = None if shard.meant is None else row_batches(shard.meant, n)
+        for part in batches_of(len(shard.seen[0]), self.batch):
+            samples = part.stop - part.start
+            seen = frames_of(shard.seen, part)
+            meant = None if shard.meant is None else frames_of(shard.meant, part)
+            ones = weight.repeat(samples)
             for frames in _frame_batches(
-                self.afferents, [(1, *s.shape) for s in seen], space.memory, grid.frames
+                self.afferents,
+                [(samples, *raster.shape[1:]) for raster in shard.seen],
+                space.memory,
+                grid.frames,
             ):
-                x = _beside(unfoldings, seen, frames)
-                y = None if meant is None else _beside(unfoldings, meant, frames)
-                m = weight[frames].repeat_interleave(x.shape[1] // (frames.stop - frames.start))
+                x = unfolding.rows(seen, frames)
+                y = None if meant is None else unfolding.rows(meant, frames)
+                m = ones[frames].repeat_interleave(x.shape[1] // (frames.stop - frames.start))
                 sums.add(x, y, m, grid.top)
                 rows += x.shape[1]
-            space.on_rows(1)
-        return Sums(sums.sums, [], rows)
+            space.on_rows(samples)
+        return Sums(sums.finish(), [], rows)
 
     def _filtered(self, rasters: Sequence[Raster], part: slice) -> list[FloatArray]:
         return [self.grid.round(membrane_trace(self.dynamics, r[part])) for r in rasters]
@@ -305,54 +307,37 @@ class DrawnRows:
     def _sums_on(self, device: str, shard: Shard, space: Workspace) -> Sums:
         import torch
 
-        unfoldings = [
-            Unfolding(p, r.shape[2:], device)
-            for p, r in zip(self.afferents, shard.seen, strict=True)
-        ]
+        unfolding = Unfolding(self.afferents, [r.shape[2:] for r in shard.seen], device)
         fan_in = sum(p.connection.fan_in for p in self.afferents)
         groups = self.afferents[0].connection.groups
         used = Products(groups, fan_in, cross=shard.meant is not None)
         kept = Products(groups, fan_in, cross=False)
-        weight = torch.from_numpy(self.weight).to(device)
+        weight, most = torch.from_numpy(self.weight).to(device), int(np.abs(self.weight).max())
         counts = [0, 0]
 
         def maps(rasters: Sequence[Raster], n: int) -> list[torch.Tensor]:
-            sent = [u.pooled(on(device, r, n)) for u, r in zip(unfoldings, rasters, strict=True)]
+            sent = unfolding.pooled([on(device, raster, n) for raster in rasters])
             return [filtered(self.dynamics, s[None], self.unit)[0] for s in sent]
 
         for n in range(len(shard.seen[0])):
             rows, held = self._of(shard, n)
-            steps, places = np.divmod(rows, self.places)
             seen = maps(shard.seen, n)
             meant = None if shard.meant is None else maps(shard.meant, n)
-            for t in np.unique(steps):
-                for number, (sums, part) in enumerate(((used, ~held), (kept, held))):
-                    chosen = places[(steps == t) & part]
-                    if not len(chosen):
-                        continue
-                    x = _beside(unfoldings, seen, slice(t, t + 1), chosen)
+            for number, (sums, of) in enumerate(((used, rows[~held]), (kept, rows[held]))):
+                for part in batches_of(len(of), max(1, space.memory // (32 * groups * fan_in))):
+                    t, place = (
+                        torch.from_numpy(index).to(device)
+                        for index in np.divmod(of[part], self.places)
+                    )
+                    x = unfolding.rows_at(seen, t, place)
                     y = None
                     if meant is not None and not number:
-                        y = _beside(unfoldings, meant, slice(t, t + 1), chosen)
+                        y = unfolding.rows_at(meant, t, place)
                     top = int(max(float(v.abs().max()) for v in (x, x if y is None else y)))
-                    m = weight[t].repeat(len(chosen))
-                    sums.add(x, y, m, max(top, int(np.abs(self.weight).max())))
-                    counts[number] += len(chosen)
+                    sums.add(x, y, weight[t], max(top, most))
+                counts[number] += len(of)
             space.on_rows(1)
-        return Sums(used.sums, kept.sums, *counts)
-
-
-def _beside(
-    unfoldings: Sequence[Unfolding],
-    maps: Sequence[torch.Tensor],
-    frames: slice,
-    places: IntArray | slice = slice(None),
-) -> torch.Tensor:
-    """Return the rows (groups, m, fan_in) that the weights of all afferents are multiplied with."""
-    import torch
-
-    pairs = zip(unfoldings, maps, strict=True)
-    return torch.cat([u.rows(trace[frames], places) for u, trace in pairs], dim=2)
+        return Sums(used.finish(), kept.finish(), *counts)
 
 
 def _frame_batches(

@@ -150,7 +150,8 @@ def exact_current(
         def part(source: torch.Tensor) -> torch.Tensor:
             total = each(source[:, heard])
             if pool is not None and pool.divisor != 1:
-                total = total / pool.divisor
+                # A GPU multiplies with the reciprocal of a number; by a tensor it divides.
+                total = total / total.new_tensor(pool.divisor)
             return total if added is None else total + added
 
         return part

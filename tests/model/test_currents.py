@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from osbc_deploy.model.currents import exact_current, framework_current, parts
+from osbc_deploy.model.currents import exact_current, framework_current, in_full_precision, parts
 from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Projection
 from solver_problems import Array
 
@@ -77,6 +77,20 @@ def test_a_current_is_the_true_sum_whatever_the_order(dtype: str, rng: np.random
             weights = 900 * size if dtype == "float64" else 1e-3 * size
             rounding = np.finfo(dtype).eps * (abs(float(true)) / 2 + weights)
             assert abs(Fraction(float(found[n, row])) - true) <= Fraction(float(rounding))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["dense", "conv", "pooled", "pooled dense"])
+def test_a_gpu_adds_up_the_same_bits(kind: str, dtype: str, rng: np.random.Generator) -> None:
+    connection, pool = connections(rng, dtype)[kind]
+    projection = Projection("w", "input", "p", connection, pool)
+    spikes = torch.tensor(rng.random((3, 4, 7, 8)) < 0.4, dtype=getattr(torch, dtype))
+    gpu = torch.device("cuda")
+    here = exact_current(projection, spikes.dtype)(spikes)
+    with in_full_precision(gpu):
+        there = exact_current(projection, spikes.dtype, device=gpu)(spikes.to(gpu))
+    assert torch.equal(here, there.cpu())
 
 
 def test_parts_add_up_to_the_weights_and_hold_few_digits(rng: np.random.Generator) -> None:
