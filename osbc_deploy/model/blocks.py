@@ -24,12 +24,19 @@ __all__ = [
     "currents_of",
     "first_states",
     "heard_by",
+    "numbers_of",
     "run_block",
 ]
 
 TOGETHER = 2**17
 """Neurons, of all samples, whose currents and states are computed together: half a megabyte each in
 single precision."""
+
+_OPERATIONS = 12
+"""Of a neuron's step."""
+
+_MULTIPLIED = 4
+"""Multiplications of exact sums that take as long as another number."""
 
 
 def blocks_up_to(network: Network, last: str, known: Collection[str]) -> list[list[Population]]:
@@ -61,6 +68,20 @@ def channels_together(network: Network, population: Population, batch: int) -> t
     least = math.lcm(*(channels // c.groups for c in connections if c.groups > 1))
     together = least * max(1, TOGETHER * channels // (batch * population.size * least))
     return tuple(batches_of(channels, together))
+
+
+def numbers_of(network: Network, populations: Sequence[Population]) -> float:
+    """Return how many numbers an operation computes on average, for one sample."""
+    total, operations = 0.0, 0
+    for population in populations:
+        total += _OPERATIONS * population.size
+        operations += _OPERATIONS
+        for projection in network.afferents(population.name):
+            weight = projection.connection.weight
+            places = population.size // len(weight) if projection.connection.convolutional else 1
+            total += weight.size * places / _MULTIPLIED
+            operations += 1
+    return total / max(1, operations)
 
 
 def currents_of(

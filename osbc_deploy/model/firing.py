@@ -7,7 +7,7 @@ import math
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.model.blocks import TOGETHER, first_states
 from osbc_deploy.model.graph import Population
-from osbc_deploy.model.threads import batches_of, by_threads
+from osbc_deploy.model.threads import batches_of, by_threads, hands_for
 
 __all__ = ["count_spikes"]
 
@@ -18,7 +18,7 @@ def count_spikes(population: Population, currents: FloatArray) -> int:
 
     samples, steps, *shape = currents.shape
     places, channels = math.prod(shape[1:]), shape[0]
-    hands = max(1, min(torch.get_num_threads(), samples))
+    hands = min(hands_for(samples * population.size), samples)
     batch = max(1, min(TOGETHER // population.size, -(-samples // hands)))
     together = max(1, TOGETHER // (batch * places))
 

@@ -23,12 +23,13 @@ from osbc_deploy.model.blocks import (
     channels_together,
     currents_of,
     heard_by,
+    numbers_of,
     run_block,
 )
 from osbc_deploy.model.currents import WHOLE, in_full_precision
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.raster import PackedSpikes, Raster, peak_of_raster
-from osbc_deploy.model.threads import batches_of, by_threads
+from osbc_deploy.model.threads import batches_of, by_threads, hands_for
 from osbc_deploy.progress import SILENT, Progress, task
 
 if TYPE_CHECKING:
@@ -128,7 +129,9 @@ def simulate(
     populations = [p for block in blocks for p in block]
     n, steps = spikes.shape[:2]
     # Exact sums come by threads of our own: each has samples of its own.
-    hands = torch.get_num_threads() if exact and place.type == "cpu" else 1
+    hands = threads = 1
+    if exact and place.type == "cpu":
+        hands = threads = hands_for(n * numbers_of(network, populations))
     if memory is not None:
         heard = {name for block in blocks for name in heard_by(network, block)}
         sizes = [math.prod(network.shape_of(name)) for name in heard & known.keys()]
@@ -160,7 +163,8 @@ def simulate(
     fired = dict.fromkeys(kept.spiking, 0)
     batches = batches_of(n, batch_size)
     with in_full_precision(place), task(progress, title, n):
-        for rows, found in zip(batches, by_threads(run, batches, hands), strict=True):
+        inside = threads // hands if exact and place.type == "cpu" else 0
+        for rows, found in zip(batches, by_threads(run, batches, hands, inside), strict=True):
             for name, count in found.items():
                 fired[name] += count
             progress.advance(rows.stop - rows.start)
