@@ -1,12 +1,13 @@
 """Accuracy on real recordings, over five draws of the calibration samples.
 
     python benchmarks/real_accuracy.py [--data FOLDER] [--only TEXT] [--methods LIST]
-        [--settings "0.97/8 0/3"] [--draws 5] [--size 100] [--weights FOLDER] [--keep]
+        [--settings "0.97/8 0/3"] [--draws 5] [--size 100] [--seed 0] [--weights FOLDER] [--keep]
 
 FOLDER holds ``nmnist/Train`` and ``nmnist/Test`` (Orchard et al. 2015; all of N-MNIST, or a part)
 and ``braille7/braille7_events.npz`` with ``networks/*.nir`` (as in real_recordings.py). The N-MNIST
 networks are trained here on Train: 2312-256-10 on event counts, 100 frames by number, as published,
-and 2312-800-10 on 15 binary frames; ``--weights`` keeps them. The touch networks are recurrent and
+and 2312-800-10 on 15 binary frames; ``--weights`` keeps them, and ``--seed`` trains others, which
+are rows of their own. The touch networks are recurrent and
 were trained by others.
 
 A draw is 100 samples, as many of each class as there are, of those the network was trained on (of a
@@ -71,7 +72,7 @@ def draw(labels: np.ndarray, number: int, size: int) -> np.ndarray:
     return np.sort(order[np.argsort(turn[order], kind="stable")][:size])
 
 
-def nmnist(data: Path, hidden: int, steps: int, kept: Path | None) -> Drawn:
+def nmnist(data: Path, hidden: int, steps: int, kept: Path | None, seed: int) -> Drawn:
     """Train a network on N-MNIST, or read it back, and import it."""
     counts = hidden == 256
     request = DatasetRequest(
@@ -81,9 +82,9 @@ def nmnist(data: Path, hidden: int, steps: int, kept: Path | None) -> Drawn:
     training, test = (load_dataset(request, part) for part in ("train", "test"))
     assert training.labels is not None
     assert test.labels is not None
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = graded_nmnist.network(hidden)
-    file = kept / f"2312-{hidden}-10.pth" if kept else None
+    file = kept / f"2312-{hidden}-10-{seed}.pth" if kept else None
     if file and file.is_file():
         model.load_state_dict(torch.load(file, weights_only=True))
     else:
@@ -94,6 +95,8 @@ def nmnist(data: Path, hidden: int, steps: int, kept: Path | None) -> Drawn:
         module=model, calibration=training, test=test, target="loihi2-sim", backend_samples=0
     )
     name = f"N-MNIST 2312-{hidden}-10, T = {steps}, {'counts' if counts else 'binary'}"
+    if seed:
+        name += f", seed {seed}"
     return Drawn(
         Task(name, prepare(call).network, training.spikes, test.spikes, test.labels),
         training.labels,
@@ -115,12 +118,12 @@ def touch(data: Path, file: str, reset: str) -> Drawn:
     return Drawn(task, labels[first])
 
 
-def tasks(data: Path, kept: Path | None, only: str) -> Iterator[Drawn]:
+def tasks(data: Path, kept: Path | None, only: str, seed: int) -> Iterator[Drawn]:
     makers: dict[str, Any] = {}
     if (data / "nmnist").is_dir():
         makers |= {
-            "2312-256-10": partial(nmnist, data, 256, 100, kept),
-            "2312-800-10": partial(nmnist, data, 800, 15, kept),
+            "2312-256-10": partial(nmnist, data, 256, 100, kept, seed),
+            "2312-800-10": partial(nmnist, data, 800, 15, kept, seed),
         }
     if (data / "braille7").is_dir():
         makers |= {file: partial(touch, data, file, reset) for file, reset in TOUCH.items()}
@@ -202,11 +205,12 @@ def main() -> None:
     arguments.add_argument("--methods", default=";".join(METHODS), help="such as 'osbc, tuned;obc'")
     arguments.add_argument("--draws", type=int, default=5)
     arguments.add_argument("--size", type=int, default=100, help="samples of a draw")
+    arguments.add_argument("--seed", type=int, default=0, help="of the training")
     arguments.add_argument("--weights", type=Path, help="folder for the networks trained here")
     arguments.add_argument("--keep", action="store_true", help="what was measured before stays")
     given = arguments.parse_args()
     kept = read("real_accuracy").get("tasks", {}) if given.keep else {}
-    for drawn in tasks(given.data, given.weights, given.only):
+    for drawn in tasks(given.data, given.weights, given.only, given.seed):
         name = drawn.task.name
         for found in measure(drawn, given, kept.get(name, {})):
             kept[name] = found

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,6 +18,7 @@ from osbc_deploy.compress.activity import ACTIVITY, active
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
 from osbc_deploy.compress.effort import effort_of
 from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
+from osbc_deploy.compress.last_word import better
 from osbc_deploy.compress.layer import Solver
 from osbc_deploy.compress.magnitude import compress_by_magnitude, enough_samples
 from osbc_deploy.compress.options import CompressionOptions
@@ -105,16 +107,7 @@ def compress(
         ("float run", len(calibration)),
         lambda: float_run(network, calibration, batch_size, progress, space=options.space()),
     )
-    deviations = list(oddities(network, run))
-    if len(calibration) < len(given):
-        text = f"firing rates and dead inputs from {len(calibration)} of {len(given)} samples"
-        deviations.append(Deviation("compress", "calibration", text))
-    if options.tries and not tuned:
-        text = (
-            f"{len(given)} calibration samples are too few to hold some out "
-            f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"
-        )
-        deviations.append(Deviation("compress", "calibration", text))
+    deviations = [*oddities(network, run), *_of_samples(calibration, given, options, tuned=tuned)]
     keep, bits = plan(network, calibration, run, options, store, progress, cost, shared)
     arriving: dict[str, Raster] = {INPUT: calibration}
     results: dict[str, CompressedProjection] = {}
@@ -152,7 +145,30 @@ def compress(
     deviations.extend(helpers(options))
     alone = replace(options, crew=None)
     done = assemble(network, results, alone, Statistics((), run.rates, tuple(deviations)))
+    # Who settles each population's weights has plain ones to compare with.
+    if settle is None and any(p.chosen != "plain" for p in results.values()):
+        without = partial(
+            compress, network, given, replace(options, tune=False),
+            state=None if state is None else Path(state) / "plain", cost=cost, shared=shared,
+            batch_size=batch_size, progress=progress,
+        )  # fmt: skip
+        done = better(done, without, calibration, run.output, arriving, options.space())
     return replace(done, spent=Spent(effort, expected, time.perf_counter() - began))
+
+
+def _of_samples(
+    used: SpikeArray, given: SpikeArray, options: CompressionOptions, *, tuned: bool
+) -> Iterator[Deviation]:
+    """Say what the number of calibration samples has led to."""
+    if len(used) < len(given):
+        text = f"firing rates and dead inputs from {len(used)} of {len(given)} samples"
+        yield Deviation("compress", "calibration", text)
+    if options.tries and not tuned:
+        text = (
+            f"{len(given)} calibration samples are too few to hold some out "
+            f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"
+        )
+        yield Deviation("compress", "calibration", text)
 
 
 def assemble(

@@ -102,7 +102,7 @@ def on(device: str, raster: Raster, samples: Any) -> torch.Tensor:
     """Return what populations send in some samples in double precision, on a device."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(raster[samples])).to(device).double()
+    return torch.tensor(raster[samples]).to(device).double()
 
 
 class Products:
