@@ -88,7 +88,11 @@ def nmnist(data: Path, hidden: int, steps: int, kept: Path | None, seed: int) ->
     if file and file.is_file():
         model.load_state_dict(torch.load(file, weights_only=True))
     else:
+        # The order of sums, and so what is learned, hangs on the number of threads.
+        held = torch.get_num_threads()
+        torch.set_num_threads(1)
         graded_nmnist.train(model, training, 30)
+        torch.set_num_threads(held)
         if file:
             torch.save(model.state_dict(), file)
     call = VerbCall(
@@ -160,10 +164,16 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """Yield everything measured so far after each cell."""
     task, meter = drawn.task, Meter(drawn.task)
-    drawn_as = {"draws": given.draws, "size": given.size}
+    # What was measured before stays only if it was measured on the same network.
+    drawn_as = {
+        "network": task.network.fingerprint()[:16],
+        "float": meter.accuracy,
+        "draws": given.draws,
+        "size": given.size,
+    }
     if any(before.get(key, value) != value for key, value in drawn_as.items()):
         before = {}
-    found = {**before, "float": meter.accuracy, "samples": len(task.test), **drawn_as}
+    found = {**before, "samples": len(task.test), **drawn_as}
     print(f"\n{task.name}: float {meter.accuracy:.2%} of {len(task.test)} test samples", flush=True)
     chosen = [*given.methods.split(";"), *NEAREST]
     for sparsity, bits in settings(given):

@@ -174,8 +174,9 @@ class Stages:
         self._title, self._since = "", 0.0
 
     def plan(self, text: str, seconds: float) -> None:
-        """Keep what is expected."""
-        self.text, self.expected = text, seconds
+        """Keep what is expected; without variants, where that is tried as well, beside it."""
+        self.text = f"{self.text}\n{text}".strip()
+        self.expected += seconds
 
     def start(self, title: str, total: int) -> None:
         self.finish()
