@@ -17,17 +17,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from _accuracy import table, write
+from _bundled import deployed
 from _transformers import Spikformer, frames
 from same_everywhere import MODELS, SETTINGS
 from sizes import ROWS
 from workers import digest_of
 
 import osbc_deploy
-from osbc_deploy.bundled import digits
-from osbc_deploy.bundled.models import weights_path
 from osbc_deploy.compress import CompressionOptions, compress
 from osbc_deploy.job import seed_everything
 from osbc_deploy.model.simulate import simulate
@@ -60,7 +58,7 @@ def main() -> None:
     simulate_once(asked.device)
     for model in MODELS:
         for setting, options in settings.items():
-            both(f"{model}, {setting}", lambda d, m=model, o=options: deployed(m, o, d))
+            both(f"{model}, {setting}", lambda d, m=model, o=options: in_whole(m, o, d))
     for row in asked.rows:
         both(f"{row}, scale {asked.scale:g}", lambda d, r=row: compressed(r, asked.scale, d))
     rows = [
@@ -90,13 +88,9 @@ def simulate_once(device: str) -> None:
     simulate(network, samples[:2], exact=True, device=device)
 
 
-def deployed(model: str, options: dict[str, Any], device: str | None) -> dict[str, Any]:
+def in_whole(model: str, options: dict[str, Any], device: str | None) -> dict[str, Any]:
     """Deploy a bundled network."""
-    done = osbc_deploy.deploy(
-        f"osbc_deploy.bundled.models:{model}", digits.calibration().spikes,
-        weights=weights_path(model), target="loihi2", backend_samples=0, device=device, **options,
-    )  # fmt: skip
-    return {"digest": done.provenance["network_sha256"]}
+    return {"digest": deployed(model, device=device, **options).provenance["network_sha256"]}
 
 
 def compressed(row: str, scale: float, device: str | None) -> dict[str, Any]:
@@ -123,7 +117,7 @@ def in_its_framework(device: str | None) -> dict[str, Any]:
     values = [value.numpy() for name, value in done.state.items() if name.endswith("weight")]
     return {
         "seconds": seconds, "agreement": done.accuracy.agreement, "sparsity": done.sparsity,
-        "state": [np.asarray(value) for value in values],
+        "state": values,
     }  # fmt: skip
 
 

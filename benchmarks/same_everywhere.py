@@ -124,21 +124,12 @@ def _kernels() -> str:
 
 
 def _digests(settings: list[str]) -> dict[str, str]:
-    import osbc_deploy
-    from osbc_deploy.bundled import digits
-    from osbc_deploy.bundled.models import weights_path
+    from _bundled import deployed
 
     found = {}
     for model in MODELS:
         for name in settings:
-            done = osbc_deploy.deploy(
-                f"osbc_deploy.bundled.models:{model}",
-                digits.calibration().spikes,
-                weights=weights_path(model),
-                target="loihi2",
-                backend_samples=0,
-                **SETTINGS[name],
-            )
+            done = deployed(model, **SETTINGS[name])
             with tempfile.TemporaryDirectory() as folder:
                 done.save(Path(folder) / "image")
                 files = [Path(folder, "image", f"network.{end}") for end in ("json", "safetensors")]

@@ -10,7 +10,6 @@ cost more here than where there are as many cores, but what threads wait for eac
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -23,30 +22,26 @@ from _accuracy import table
 MODELS = ("digits_mlp", "digits_conv")
 
 
-def deployed(threads: int) -> None:
+def measured(threads: int) -> None:
     """Print seconds, CPU seconds and a digest for each network."""
     import torch
+    from _bundled import deployed
 
-    from osbc_deploy import deploy
-    from osbc_deploy.bundled import digits
-    from osbc_deploy.bundled.models import weights_path
     from osbc_deploy.cluster import spread
     from osbc_deploy.compress import rows
 
     torch.set_num_threads(threads)
     for module in (spread, rows):
         module.cores = lambda: threads  # type: ignore[attr-defined]
-    samples = digits.calibration().spikes
     found = {}
     for model in MODELS * 2:
         wall, cpu = time.perf_counter(), time.process_time()
-        done = deploy(
-            f"osbc_deploy.bundled.models:{model}", samples, weights=weights_path(model),
-            target="loihi2", backend_samples=0,
-        )  # fmt: skip
-        found[model] = (time.perf_counter() - wall, time.process_time() - cpu)
-        digest = hashlib.sha256(done.provenance["network_sha256"].encode()).hexdigest()
-        found[model] += (digest,)
+        done = deployed(model)
+        found[model] = (
+            time.perf_counter() - wall,
+            time.process_time() - cpu,
+            done.provenance["network_sha256"],
+        )
     print(json.dumps(found))
 
 
@@ -57,7 +52,7 @@ def main() -> None:
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        deployed(asked.child)
+        measured(asked.child)
         return
     versions = {"this": Path(__file__).parents[1]}
     if asked.old:

@@ -106,8 +106,7 @@ def _cost(
     for population in network.populations:
         if population.name not in given:
             for p in network.afferents(population.name):
-                places = int(np.prod(network.shape_of(p.post)[1:]))
-                total += 2.0 * places * p.connection.weight.size
+                total += 2.0 * network.multiplications(p)
         if population.name == until:
             break
     return total * shape[0] * shape[1]

@@ -157,10 +157,8 @@ def _simulated(network: Network, population: Population) -> Work:
     """Return the work of one step of a population."""
     # Two exact parts, in maps that the cache does not hold as it does those of the measurement.
     parts = 3 if network.dtype == "float32" else 6
-    currents = sum(
-        parts * _places(network, p) * p.connection.weight.size
-        for p in network.afferents(population.name)
-    )
+    afferents = network.afferents(population.name)
+    currents = sum(parts * network.multiplications(p) for p in afferents)
     return Work(currents=float(currents), passes=float(_STEP * population.size))
 
 

@@ -84,7 +84,8 @@ def worse(wanted: IntArray, tuned: IntArray, plain: IntArray) -> bool:
     """Tell whether a network misses more of the wanted classes than chance explains.
 
     Of the samples on which just one of two networks is right, as many would be either's if they
-    were equally good; the difference is more than two standard errors (McNemar 1947).
+    were equally good; the difference is more than two standard errors (McNemar 1947), counted in
+    integers, so that no rounding decides.
 
     Parameters
     ----------

@@ -103,10 +103,8 @@ def _drawn(
 
 def _multiplications(network: Network) -> int:
     """Return the multiplications of one time step, those of the neurons included, roughly."""
-    total = 20 * sum(p.size for p in network.populations)
-    for p in network.projections:
-        total += p.connection.weight.size * math.prod(network.shape_of(p.post)[1:])
-    return total
+    neurons = 20 * sum(p.size for p in network.populations)
+    return neurons + sum(network.multiplications(p) for p in network.projections)
 
 
 @dataclass(frozen=True)

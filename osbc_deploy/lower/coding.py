@@ -213,11 +213,7 @@ def _measure(network: Network, calibration: InputArray) -> Callable[[InputFormat
     ]
     heard = [(population, afferents) for population, afferents in heard if afferents]
     n, steps = calibration.shape[:2]
-    cost = steps * sum(
-        a.connection.weight.size * math.prod(population.shape[1:])
-        for population, afferents in heard
-        for a in afferents
-    )
+    cost = steps * sum(network.multiplications(a) for _, afferents in heard for a in afferents)
     count = min(n, max(1, int(_WORK / cost)))
     few = calibration[[number * n // count for number in range(count)]]
     whole = [_energy(network, p, afferents, few) for p, afferents in heard]

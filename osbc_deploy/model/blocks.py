@@ -77,9 +77,7 @@ def numbers_of(network: Network, populations: Sequence[Population]) -> float:
         total += _OPERATIONS * population.size
         operations += _OPERATIONS
         for projection in network.afferents(population.name):
-            weight = projection.connection.weight
-            places = population.size // len(weight) if projection.connection.convolutional else 1
-            total += weight.size * places / _MULTIPLIED
+            total += network.multiplications(projection) / _MULTIPLIED
             operations += 1
     return total / max(1, operations)
 

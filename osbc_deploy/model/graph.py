@@ -193,6 +193,11 @@ class Network:
         """Return the projections into a population."""
         return tuple(p for p in self.projections if p.post == name)
 
+    def multiplications(self, projection: Projection) -> int:
+        """Return the multiplications by a projection's weights in one time step."""
+        places = math.prod(self.shape_of(projection.post)[1:])
+        return int(projection.connection.weight.size) * places
+
     def incoming(self, name: str) -> Projection:
         """Return the only projection into a population."""
         (projection,) = self.afferents(name)

@@ -129,9 +129,9 @@ def simulate(
     populations = [p for block in blocks for p in block]
     n, steps = spikes.shape[:2]
     # Exact sums come by threads of our own: each has samples of its own.
-    hands = threads = 1
-    if exact and place.type == "cpu":
-        hands = threads = hands_for(n * numbers_of(network, populations))
+    ours = exact and place.type == "cpu"
+    threads = hands_for(n * numbers_of(network, populations)) if ours else 0
+    hands = max(1, threads)
     if memory is not None:
         heard = {name for block in blocks for name in heard_by(network, block)}
         sizes = [math.prod(network.shape_of(name)) for name in heard & known.keys()]
@@ -142,7 +142,7 @@ def simulate(
     batch_size = max(1, min(batch_size, -(-n // hands)))
     peaks = peaks or {name: peak_of_raster(raster) for name, raster in known.items()}
     cuts = {p.name: WHOLE for p in populations}
-    if exact and place.type == "cpu":
+    if ours:
         cuts = {p.name: channels_together(network, p, batch_size) for p in populations}
     currents = currents_of(network, cuts, peaks, dtype, place, exact=exact)
     kept = _Kept(network, populations, (n, steps), record, states, pack, last if output else None)
@@ -163,8 +163,8 @@ def simulate(
     fired = dict.fromkeys(kept.spiking, 0)
     batches = batches_of(n, batch_size)
     with in_full_precision(place), task(progress, title, n):
-        inside = threads // hands if exact and place.type == "cpu" else 0
-        for rows, found in zip(batches, by_threads(run, batches, hands, inside), strict=True):
+        done = by_threads(run, batches, hands, threads // hands)
+        for rows, found in zip(batches, done, strict=True):
             for name, count in found.items():
                 fired[name] += count
             progress.advance(rows.stop - rows.start)
