@@ -49,7 +49,7 @@ VERIFIED = "verify.options"
 """Places in the reports, beside the provenance of every report, which holds all options."""
 
 _BOTH = (REQUESTED, VERIFIED)
-_SHARING = "How layers share --sparsity; global is by loss."
+_SHARING = "How layers share --sparsity; global is by loss, or by size with magnitude."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +253,7 @@ class CompressOptions(
     # Models of any kind may be deep and their layers unlike: there it pays to try both.
     allocation: TriedAllocation = option(
         "auto",
-        "How layers share --sparsity; global is by loss, auto tries it against lamps.",
+        "How layers share --sparsity; global is by loss (size with magnitude), auto tries it first.",
         formerly="budget",
         reported=_BOTH,
     )

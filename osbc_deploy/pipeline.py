@@ -105,7 +105,9 @@ def _compressed(
     shared: Shared | None,
     threads: int,
 ) -> CompressedNetwork:
-    options = CompressionOptions.of(asked, scale_groups=job.scale_groups, dynamics=job.dynamics)
+    options = CompressionOptions.of(
+        asked, scale_groups=job.scale_groups, dynamics=job.dynamics, readout=job.readout
+    )
     options = replace(options, threads=threads, device=asked.device, crew=crew)
     if asked.remove_neurons:
         less = without_neurons(job, options, asked.remove_neurons, progress)

@@ -12,6 +12,7 @@ from osbc_deploy.compress.ranking import Ranking
 __all__ = [
     "global_allocation",
     "lamps_allocation",
+    "largest_allocation",
     "lamps_scores",
     "mixed_widths",
     "uniform_allocation",
@@ -50,9 +51,22 @@ def lamps_allocation(weights: Sequence[FloatArray], sparsity: float) -> list[int
         At least 1 for every layer; the sum is what the sparsity leaves of the network, unless
         that minimum raises it.
     """
-    scores = [lamps_scores(weight) for weight in weights]
+    return _best([lamps_scores(weight) for weight in weights], sparsity)
+
+
+def largest_allocation(weights: Sequence[FloatArray], sparsity: float) -> list[int]:
+    """Return how many weights each layer keeps where the largest of all stay, whatever layer.
+
+    Global magnitude pruning (Blalock, Gonzalez Ortiz, Frankle, Guttag 2020); for the rest see
+    :func:`lamps_allocation`.
+    """
+    return _best([np.abs(weight.ravel().astype(np.float64)) for weight in weights], sparsity)
+
+
+def _best(scores: Sequence[FloatArray], sparsity: float) -> list[int]:
+    """Return how many of the best scores of all layers each has; `scores` are changed."""
     total = sum(len(score) for score in scores)
-    keep = max(total - round(sparsity * total), len(weights))
+    keep = max(total - round(sparsity * total), len(scores))
     for score in scores:
         # The layers' largest weights come first: a layer without weights would cut the network.
         score[score.argmax()] = np.inf

@@ -89,7 +89,7 @@ def effort_of(
         work, coding, rows, of = _solved(network, population, samples, steps, keep[name], options)
         work += coding
         solves, cross, ways = 1, 1, 0
-        if options.method == "magnitude" and not options.mixed and options.allocation != "global":
+        if options.method == "magnitude" and not options.joint:
             size = _outputs(network, population) * _fan_in(network, population)
             rounded = (_SORTED + 10.0 * _SCALES) * size
             traced = 2.0 * samples * steps * _heard(network, population)

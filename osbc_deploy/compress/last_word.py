@@ -20,6 +20,7 @@ from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.raster import Raster
 from osbc_deploy.model.readout import decode
+from osbc_deploy.notation import Readout
 
 __all__ = ["better", "worse"]
 
@@ -46,12 +47,13 @@ def better(
         Spikes of the input and of populations, with the weights of `tuned`.
     space : Workspace
     """
-    wanted = _classes(tuned.original, output)
-    found = _answers(tuned.network, samples, space, arriving)
+    readout = tuned.options.readout
+    wanted = _classes(tuned.original, output, readout)
+    found = _answers(tuned.network, samples, readout, space, arriving)
     if not worse(wanted, found, wanted):
         return tuned
     plain = without()
-    instead = _answers(plain.network, samples, space, {})
+    instead = _answers(plain.network, samples, readout, space, {})
     if not worse(wanted, found, instead):
         return tuned
     counts = [np.count_nonzero(classes != wanted) for classes in (found, instead)]
@@ -68,16 +70,20 @@ def better(
 
 
 def _answers(
-    network: Network, samples: SpikeArray, space: Workspace, given: Mapping[str, Raster]
+    network: Network,
+    samples: SpikeArray,
+    readout: Readout,
+    space: Workspace,
+    given: Mapping[str, Raster],
 ) -> IntArray:
     """Return the classes (n,) that a network gives samples."""
     run = active(network, samples, space, given=given, memory=space.memory // ACTIVITY)
-    return _classes(network, run.output)
+    return _classes(network, run.output, readout)
 
 
-def _classes(network: Network, output: FloatArray) -> IntArray:
-    """Return the classes (n,) that a network's output (n, T, ...), summed over time, stands for."""
-    return decode(output, "sum", spiking=network.output.neuron.spiking)
+def _classes(network: Network, output: FloatArray, readout: Readout) -> IntArray:
+    """Return the classes (n,) that a network's output (n, T, ...) stands for."""
+    return decode(output, readout, spiking=network.output.neuron.spiking)
 
 
 def worse(wanted: IntArray, tuned: IntArray, plain: IntArray) -> bool:

@@ -32,6 +32,7 @@ from osbc_deploy.compress.state import SolverState
 from osbc_deploy.compress.tuning import tune, tune_threshold
 from osbc_deploy.compress.work import Spent
 from osbc_deploy.deviations import Deviation
+from osbc_deploy.errors import UsageError
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.model.raster import Raster
 from osbc_deploy.options import StrPath
@@ -82,17 +83,20 @@ def compress(
     ArtefactError
         When the calibration set holds no spike at all, or the state is broken.
     UsageError
-        When the state belongs to another network, other samples or other options, or the Hessians
-        of a layer do not fit into the solver's memory.
+        When the state belongs to another network, other samples or other options, the Hessians of
+        a layer do not fit into the solver's memory, or the allocation is "auto".
     """
     options = options or CompressionOptions()
+    if options.allocation == "auto":
+        raise UsageError(
+            "allocation: only compress_model tries auto. Give lamps, uniform or global here."
+        )
     tuned = options.tries and len(calibration) >= HELD_OUT * MIN_HELD_OUT
-    together = options.allocation == "global" or options.mixed
     check_solver_memory(
-        network, (len(calibration), calibration.shape[1]), options, tuned=tuned, together=together
+        network, (len(calibration), calibration.shape[1]), options, tuned=tuned, together=options.joint
     )
     given = calibration
-    if options.method == "magnitude" and not (tuned or together):
+    if options.method == "magnitude" and not (tuned or options.joint):
         calibration = enough_samples(network, given)
     effort = effort_of(network, len(calibration), calibration.shape[1], options, tuned=tuned)
     pace = measured_pace(options.threads)

@@ -9,6 +9,7 @@ from typing import get_args
 from osbc_deploy.cluster import Crew
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.model.neurons import LinearDynamics
+from osbc_deploy.notation import Readout
 from osbc_deploy.option import rows
 from osbc_deploy.options import Allocation, Compression, CompressionRequest, Method
 
@@ -45,6 +46,8 @@ class CompressionOptions(CompressionRequest):
         By projection name; layers that are not named share `sparsity`.
     dynamics : dict of LinearDynamics
         By population: what the chip makes of its linear system, where that is another.
+    readout : {"sum", "last", "max", "vote:N"}
+        How the outputs' activity becomes a class.
     threads : int
         0 for one per core.
     crew : Crew or None
@@ -56,6 +59,7 @@ class CompressionOptions(CompressionRequest):
     scale_groups: int = 8
     layers: Mapping[str, LayerChoice] = field(default_factory=dict)
     dynamics: Mapping[str, LinearDynamics] = field(default_factory=dict)
+    readout: Readout = "sum"
     threads: int = 0
     crew: Crew | None = field(default=None, repr=False, compare=False)
     device: str | None = field(default=None, repr=False, compare=False)
@@ -63,6 +67,11 @@ class CompressionOptions(CompressionRequest):
     def space(self, on_rows: Callable[[int], None] = lambda rows: None) -> Workspace:
         """Return what the solver may use."""
         return Workspace(self.solver_memory, self.threads, on_rows, self.crew, self.device)
+
+    @property
+    def joint(self) -> bool:
+        """Whether the losses of all layers are compared, so that all Hessians are needed at once."""
+        return self.mixed or (self.allocation == "global" and self.method != "magnitude")
 
     @property
     def tries(self) -> bool:
@@ -81,7 +90,10 @@ class CompressionOptions(CompressionRequest):
         *,
         scale_groups: int,
         dynamics: Mapping[str, LinearDynamics] | None = None,
+        readout: Readout = "sum",
     ) -> CompressionOptions:
         """Return what a verb's options ask of the compression, on a chip."""
         values = {row.name: getattr(asked, row.name) for row in rows(Compression)}
-        return cls(**values, scale_groups=scale_groups, dynamics=dynamics or {})
+        return cls(
+            **values, scale_groups=scale_groups, dynamics=dynamics or {}, readout=readout
+        )

@@ -10,6 +10,7 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray, SpikeArray
 from osbc_deploy.compress.allocation import (
     lamps_allocation,
+    largest_allocation,
     mixed_widths,
     uniform_allocation,
 )
@@ -75,7 +76,7 @@ def plan(
     bits |= {name: choice.bits for name, choice in named.items()}
     left = [name for name in sizes if name not in keep]
     problems: dict[str, LayerProblem] = {}
-    if left and (options.allocation == "global" or options.mixed):
+    if left and options.joint:
         found = collect(network, calibration, options, shared=shared, progress=progress)
         plain = found.problems
         by_name = {p.afferents[0].post: p for p in plain}
@@ -116,6 +117,8 @@ def shared_weights(
     counts = [weight.size for weight in weights.values()]
     if options.allocation == "uniform":
         found = uniform_allocation(counts, options.sparsity)
+    elif options.allocation == "global" and options.method == "magnitude":
+        found = largest_allocation(list(weights.values()), options.sparsity)
     elif options.allocation in ("auto", "lamps"):  # Whoever can judge has tried before.
         found = lamps_allocation(list(weights.values()), options.sparsity)
     else:

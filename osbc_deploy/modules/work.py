@@ -76,7 +76,7 @@ class Work:
         self._tuned = (
             options.tries and not self._by_size and len(samples) >= HELD_OUT * MIN_HELD_OUT
         )
-        self._together = options.allocation == "global" or options.mixed
+        self._together = options.joint
         self._check_memory()
         if options.tries and not self._tuned and not self._by_size:
             text = (

@@ -38,11 +38,11 @@ def test_a_difference_is_more_than_two_standard_errors(lost: int, won: int, clea
     assert worse(wanted, tuned, plain) == clearly
 
 
-def crossed(done: CompressedNetwork) -> CompressedNetwork:
+def crossed(done: CompressedNetwork, order: tuple[int, ...] = (4, 0, 1, 2, 3)) -> CompressedNetwork:
     """Return a network whose outputs have each other's weights."""
     name = list(done.projections)[-1]
     last = done.projections[name]
-    codes = np.roll(last.codes, 1, axis=0)
+    codes = last.codes[list(order)]
     changed = replace(last, codes=codes, tried={"plain": 0.5}, chosen="free bias")
     return replace(done, projections={**done.projections, name: changed})
 
@@ -72,6 +72,17 @@ def test_one_that_does_not_is_never_compressed_again() -> None:
         raise AssertionError("for nothing")
 
     assert better(tuned, again, x, output, {}, OPTIONS.space()) is tuned
+
+
+def test_outputs_of_one_class_may_change_places() -> None:
+    net, x = nets.mlp(sizes=(24, 40, 20, 4)), nets.spikes(1, 60, 12, 24)
+    voted = replace(OPTIONS, readout="vote:2")
+    plain = compress(net, x, voted)
+    tuned = crossed(plain, (1, 0, 3, 2))
+    output = simulate(net, x, exact=True).output
+    assert better(tuned, lambda: plain, x, output, {}, OPTIONS.space()) is tuned
+    alone = replace(tuned, options=OPTIONS)
+    assert better(alone, lambda: plain, x, output, {}, OPTIONS.space()) is not alone
 
 
 def test_compress_resumes_what_it_falls_back_on(

@@ -48,6 +48,24 @@ def test_the_largest_weights_stay_and_no_hessian_is_built(
         assert bool(layer.tried) == tune
 
 
+def test_global_takes_the_largest_weights_of_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scene, "membrane_moments", never)
+    net = nets.mlp()
+    x = nets.spikes(0, 10, 8, *net.input_shape)
+    options = CompressionOptions(
+        method="magnitude", allocation="global", sparsity=0.9, tune=False, solver_memory=1
+    )
+    done = compress(net, x, options)
+    sizes = np.concatenate([np.abs(p.connection.weight).ravel() for p in net.projections])
+    least = np.sort(sizes)[-round(0.1 * len(sizes))]
+    for projection in net.projections:
+        stays = np.abs(projection.connection.weight) >= least
+        assert 0 < stays.sum() < stays.size
+        pruned = done.projections[projection.name].pruned
+        assert pruned is not None
+        assert np.array_equal(pruned != 0, stays)
+
+
 def test_large_networks_run_on_some_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     net = nets.mlp()
     x = nets.spikes(0, 40, 8, *net.input_shape)

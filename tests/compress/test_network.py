@@ -440,6 +440,12 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, object], mess
         CompressionOptions(**options)  # type: ignore[arg-type]
 
 
+def test_compress_tries_no_allocation() -> None:
+    net = nets.mlp()
+    with pytest.raises(UsageError, match="Give lamps, uniform or global here"):
+        compress(net, nets.spikes(0, 4, 6, 24), CompressionOptions(allocation="auto"))
+
+
 def test_quantization_of_a_rank_one_layer_is_on_the_grid() -> None:
     H = damp(np.ones((6, 6)), 0.0)
     assert H.attempts > 1
