@@ -253,7 +253,7 @@ class CompressOptions(
     # Models of any kind may be deep and their layers unlike: there it pays to try both.
     allocation: TriedAllocation = option(
         "auto",
-        "How layers share --sparsity; global is by loss (size with magnitude), auto tries it first.",
+        "How layers share --sparsity; global is by loss, auto tries it against lamps.",
         formerly="budget",
         reported=_BOTH,
     )

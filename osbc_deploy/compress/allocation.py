@@ -12,8 +12,8 @@ from osbc_deploy.compress.ranking import Ranking
 __all__ = [
     "global_allocation",
     "lamps_allocation",
-    "largest_allocation",
     "lamps_scores",
+    "largest_allocation",
     "mixed_widths",
     "uniform_allocation",
 ]

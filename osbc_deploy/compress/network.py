@@ -92,9 +92,8 @@ def compress(
             "allocation: only compress_model tries auto. Give lamps, uniform or global here."
         )
     tuned = options.tries and len(calibration) >= HELD_OUT * MIN_HELD_OUT
-    check_solver_memory(
-        network, (len(calibration), calibration.shape[1]), options, tuned=tuned, together=options.joint
-    )
+    size = len(calibration), calibration.shape[1]
+    check_solver_memory(network, size, options, tuned=tuned, together=options.joint)
     given = calibration
     if options.method == "magnitude" and not (tuned or options.joint):
         calibration = enough_samples(network, given)

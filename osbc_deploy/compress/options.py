@@ -70,7 +70,7 @@ class CompressionOptions(CompressionRequest):
 
     @property
     def joint(self) -> bool:
-        """Whether the losses of all layers are compared, so that all Hessians are needed at once."""
+        """Whether losses of all layers are compared, so that all Hessians are needed at once."""
         return self.mixed or (self.allocation == "global" and self.method != "magnitude")
 
     @property
@@ -94,6 +94,4 @@ class CompressionOptions(CompressionRequest):
     ) -> CompressionOptions:
         """Return what a verb's options ask of the compression, on a chip."""
         values = {row.name: getattr(asked, row.name) for row in rows(Compression)}
-        return cls(
-            **values, scale_groups=scale_groups, dynamics=dynamics or {}, readout=readout
-        )
+        return cls(**values, scale_groups=scale_groups, dynamics=dynamics or {}, readout=readout)

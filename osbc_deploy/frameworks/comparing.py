@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from osbc_deploy.arrays import FloatArray, InputArray
+from osbc_deploy.arrays import BoolArray, FloatArray, InputArray
 from osbc_deploy.errors import reason
 from osbc_deploy.frameworks.answers import apart, found_in, readout_of
 from osbc_deploy.frameworks.calling import Call, described, undisturbed
@@ -136,6 +136,8 @@ class Proof:
     seen: set[str] = field(default_factory=set)
     answers: set[tuple[int, int, str]] | None = None
     """Which part of the answer, with which axis first, decoded how, has been the output so far."""
+    fired: BoolArray | None = None
+    """Which values of the output (size,) were anything but 0 in some step."""
 
     @property
     def readout(self) -> Readout:
@@ -143,6 +145,17 @@ class Proof:
         answers = self.answers or set()
         first = min((part for part, _, _ in answers), default=0)
         return readout_of({way for part, _, way in answers if part == first})
+
+    def doubts(self) -> Iterator[str]:
+        """Say of which outputs nothing shows what forward makes of them."""
+        if self.fired is not None and not self.fired.all():
+            silent = np.flatnonzero(~self.fired)
+            listed = ", ".join(map(str, silent[:8])) + (", ..." if len(silent) > 8 else "")
+            yield (
+                f"import: {len(silent)} of {len(self.fired)} outputs ({listed}) never fire on "
+                "these samples, so what forward makes of them is not proven; give samples on which "
+                "they do"
+            )
 
     def notes(self, network: Network, data: Data, whose: str, more: str) -> Iterator[str]:
         """Say what was proven, and what was not; `whose` forward it was held against."""
@@ -325,6 +338,8 @@ def _answer(
         tolerance = min(tolerance, 0.1 / (len(output) * reading.votes))
     if output.any():
         proof.active.add(last.name)
+    fired = np.asarray((output != 0).any((0, 1))).ravel()
+    proof.fired = fired if proof.fired is None else np.logical_or(proof.fired, fired)
     same = found_in(answer, output, reading.constant, tolerance)
     if proof.answers is not None:
         same &= proof.answers

@@ -261,6 +261,8 @@ def _held(
             "Without spikes nothing shows what forward() does with them.",
         )
     whose = f"verified against {framework.title}'s"
+    if own and not reading.followed:
+        warned = (*warned, *proof.doubts())
     if own:
         whose = f"{', '.join(own)} verified against its"
     notes = (*network.notes, *proof.notes(network, data, whose, note))

@@ -19,6 +19,7 @@ from osbc_deploy.compress.network import helpers
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.data.samples import Samples
+from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
 from osbc_deploy.frameworks.calling import described, undisturbed
 from osbc_deploy.frameworks.finite import check_finite
@@ -113,6 +114,9 @@ def compress_model(call: CompressCall) -> CompressedModel:
             _check_answer(before, (typical, evaluated), readout, call.classes)
             layers = work.run(store)
             work.deviations.extend(helpers(options))
+            if (parts := session.parts(typical.spikes[:1])) > 1:
+                text = f"the first of {parts} tensors that forward gives is read"
+                work.deviations.append(Deviation("compress", "answer", text))
             options = replace(options, crew=None)
             with exchanged(module, work.values(layers)):
                 after = session.answers(evaluated.spikes)
@@ -135,7 +139,7 @@ def compress_model(call: CompressCall) -> CompressedModel:
         accuracy,
         options,
         tuple(work.deviations),
-        (*warnings, *doubted),
+        (*warnings, *session.doubts(), *doubted),
         fingerprint,
         typical,
         evaluated,

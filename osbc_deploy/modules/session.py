@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +19,9 @@ from osbc_deploy.frameworks.framework import Framework, kind_of
 from osbc_deploy.modules.listening import Heard, HeardEnough, Listener
 
 __all__ = ["PLAIN", "Session", "probes", "session_of"]
+
+_MORE = 4
+"""Pairs of samples that a model is shown where the first ones do not tell how it is called."""
 
 _TOLERANCE = 1e-4
 """Difference of answers that the order of a batch may make, as part of the largest."""
@@ -88,6 +91,8 @@ class Session:
     steps : int
         Time steps of the model: those of the samples, or those for which it shows itself a static
         image.
+    others : tuple of Call
+        Ways to call it that nothing told from `call`.
     """
 
     module: nn.Module
@@ -96,6 +101,7 @@ class Session:
     source: str
     batch: int
     steps: int
+    others: tuple[Call, ...] = ()
 
     def answers(self, samples: InputArray) -> FloatArray:
         """Return what the model answers (n, T, outputs); T is 1 for one answer to all steps.
@@ -110,6 +116,22 @@ class Session:
             part = samples[start : start + self.batch]
             found.append(self._by_sample(self._called(part), *part.shape[:2]))
         return np.concatenate(found)
+
+    def parts(self, samples: InputArray) -> int:
+        """Return how many tensors the model answers a batch with, of which the first is read."""
+        answer = self._called(samples)
+        parts = answer if isinstance(answer, tuple | list) else (answer,)
+        return sum(isinstance(part, torch.Tensor) for part in parts)
+
+    def doubts(self) -> Iterator[str]:
+        """Say where nothing showed how the model is called."""
+        if self.others:
+            also = " or ".join(described(call) for call in self.others)
+            yield (
+                f"call: {described(self.call)} is taken, but could be {also}: in any of them the "
+                "order of time steps makes no difference to what is answered. Give samples that "
+                "make its outputs fire"
+            )
 
     def heard(
         self, samples: InputArray, weights: Collection[int], calls: int | None = None
@@ -186,37 +208,66 @@ def session_of(
     usual = framework.usual(module)
     own = framework.own(module) or framework is PLAIN
     ways = [usual, *(c for c in framework.calls if c is not usual)] if own else [usual]
-    said: list[str] = []
+    sessions = [Session(module, framework, call, source, batch, samples.shape[1]) for call in ways]
     apart: list[Session] = []
-    steps = samples.shape[1]
-    first, other, _, backwards = probes(samples, steps)
-    for call in ways:
-        session = Session(module, framework, call, source, batch, steps)
-        try:
-            before, again, after, reversed_ = (
-                session.answers(batch) for batch in (first, first, other, backwards)
-            )
-        except UnsupportedModelError as error:
-            said.append(f"{described(call)}: {'; '.join(error.offenders) or error.summary}")
-            continue
-        if not np.array_equal(before, again, equal_nan=True):
-            said.append(f"{described(call)}: answers otherwise when it is called again")
-        elif not _same(before[:2], after[:2]):
-            said.append(f"{described(call)}: the answer to a sample depends on the others")
-        elif steps == 1:
-            return replace(session, steps=_inner_steps(session, samples))
-        elif _same(before.sum(axis=1), reversed_.sum(axis=1)):
+    said: list[str] = []
+    for shown in _shown(samples) if len(ways) > 1 else (samples,):
+        apart, said = [], []
+        for session in sessions:
+            try:
+                ordered = _keeps_order(session, shown)
+            except UnsupportedModelError as error:
+                why = "; ".join(error.offenders) or error.summary
+                said.append(f"{described(session.call)}: {why}")
+                continue
+            if samples.shape[1] == 1:
+                return replace(session, steps=_inner_steps(session, samples))
+            if ordered:
+                return session
             apart.append(session)
-        else:
-            return session
+        if not apart:
+            break
     if apart:
-        return apart[0]
+        # Nothing tells them apart, and no other sample would if there is only one.
+        others = tuple(session.call for session in apart[1:])
+        return replace(apart[0], others=others)
     raise UnsupportedModelError(
         f"{source}: cannot be run on samples of shape {samples.shape[1:]}",
         said,
         f"In {framework.title}, {framework.runs}. Neurons of your own need a reset() that brings "
         "them to their initial state.",
     )
+
+
+def _shown(samples: InputArray) -> Iterator[InputArray]:
+    """Yield samples to probe a model with: as they come, then the ones with most input.
+
+    A model that answers them with silence, forwards and backwards, does not show how it is called.
+    """
+    yield samples
+    busy = np.argsort(-samples.reshape(len(samples), -1).sum(axis=1, dtype=float), kind="stable")
+    for start in range(0, min(len(samples) - 1, 2 * _MORE), 2):
+        yield samples[busy[start : start + 2]]
+
+
+def _keeps_order(session: Session, samples: InputArray) -> bool:
+    """Tell whether the order of time steps matters to a model's answers.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When it cannot be called in this way, or samples depend on each other.
+    """
+    first, other, _, backwards = probes(samples, session.steps)
+    before, again, after, reversed_ = (
+        session.answers(batch) for batch in (first, first, other, backwards)
+    )
+    if not np.array_equal(before, again, equal_nan=True):
+        raise UnsupportedModelError("answers otherwise when it is called again")
+    # The first two samples are equal, and so must be what is said of them.
+    if not (_same(before[:2], after[:2]) and _same(before[0], before[1])):
+        raise UnsupportedModelError("the answer to a sample depends on the others")
+    return session.steps > 1 and not _same(before.sum(axis=1), reversed_.sum(axis=1))
 
 
 def _inner_steps(session: Session, samples: InputArray) -> int:

@@ -224,6 +224,7 @@ class Functional(nn.Module):
         return self.node(current.unflatten(0, x.shape[:2])).flatten(2)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_functions_count_as_layers_with_their_padding() -> None:
     session, (weight,) = found(Functional(), SPIKINGJELLY, (2, 5))
     assert (weight.name, weight.neurons, weight.why) == ("kernel", ("node",), "")
@@ -330,3 +331,36 @@ def test_what_is_excluded_stays_and_must_be_there() -> None:
         assert [w.name for w in done.weights] == ["fc"]
         with pytest.raises(UsageError, match=r"no layer 'head', 'x'\. It has fc, spare"):
             find_weights(session, samples, ["head", "spare", "x"])
+
+
+class Seldom(nn.Module):
+    """snnTorch's usual loop over time, whose outputs need much input to fire."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.fc, self.node = nn.Linear(12, 4, bias=False), neuron.LIFNode(v_threshold=threshold)
+        with torch.no_grad():
+            self.fc.weight.copy_(torch.arange(48).reshape(4, 12) % 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        functional.reset_net(self)
+        return torch.stack([self.node(self.fc(frame)) for frame in x])
+
+
+@pytest.mark.parametrize("fires", [True, False])
+def test_samples_that_leave_the_outputs_silent_do_not_tell_how_a_model_is_called(
+    fires: bool,
+) -> None:
+    samples = np.zeros((9, STEPS, 12), np.uint8)
+    samples[:, 0, 0] = 1
+    if fires:
+        samples[3:, 0] = np.random.default_rng(0).random((6, 12)) < 0.7
+    with torch.no_grad():
+        session = session_of(Seldom(3.0 if fires else 1e6).eval(), SPIKINGJELLY, "m", samples, 4)
+    said = list(session.doubts())
+    if fires:
+        assert described(session.call) == "one call, time first"
+        assert said == []
+    else:
+        (text,) = said
+        assert "in any of them the order of time steps makes no difference" in text

@@ -1,0 +1,228 @@
+"""What a forward answers with: the last neurons, or a linear layer behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from osbc_deploy.frameworks.flow import Called, Flow, Signal
+from osbc_deploy.frameworks.framework import Framework, kind_of
+
+__all__ = ["Answering", "answering", "behind", "left_out", "needed_for"]
+
+_MOVES = ("stack", "cat", "getitem", "setitem", "reshape", "view", "flatten", "squeeze")
+_PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)
+_SUMS = ("add", "radd", "sum", "mean", "mul", "div", "truediv", "softmax", "log_softmax")
+_NORMALIZES = (nn.Softmax, nn.LogSoftmax)
+_ENDS = ("linear", "conv1d", "conv2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d",
+         "adaptive_avg_pool2d", "add", "sub")  # fmt: skip
+_END_LAYERS = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
+)
+"""What a network may end in behind neurons: its answer is a potential then."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What gives a forward's answer.
+
+    Attributes
+    ----------
+    output : Called or None
+        The layer; where an answer is none, what it comes from.
+    plain : bool
+        Whether nothing else acts on what the layer gives.
+    votes : int
+        Outputs in a row that are averaged.
+    faults : tuple of str
+        Why no layer is the answer.
+    state : bool
+        Whether it is the layer's potentials.
+    instead : bool
+        Whether potentials come first, and the layer's spikes are taken instead.
+    """
+
+    output: Called | None
+    plain: bool = True
+    votes: int = 1
+    faults: tuple[str, ...] = ()
+    state: bool = False
+    instead: bool = False
+
+
+def answering(flow: Flow, framework: Framework) -> Answering:
+    """Return what answers.
+
+    Of several tensors, those that another one is made of are recordings on the way to it, wherever
+    they stand; of the rest the first counts. A layer that answers with spikes and potentials is
+    read by its spikes.
+    """
+    found = list(_candidates(flow, framework))
+    for one in found:
+        if any(_on_the_way(flow, framework, one.output, other.output) for other in found):
+            continue
+        spikes = (c for c in found if c.output is one.output and not c.state)
+        if one.state and (other := next(spikes, None)) is not None:
+            return replace(other, instead=True)
+        return one
+    return _unfounded(flow, framework)
+
+
+def _candidates(flow: Flow, framework: Framework) -> Iterator[Answering]:
+    """Yield the layers that some part of the answer is what they give."""
+    cells = _cells(flow, framework)
+    for signal in flow.answers:
+        sources, between = behind([signal], framework.neurons)
+        names = {s.called.name for s in sources if s.called is not None}
+        acting = [c for c in between if not _moves(c)]
+        voting = {c.name: votes for c in acting if (votes := _votes(c, framework))}
+        known = len(voting) < 2 and all(c.name in voting or _reduces(c) for c in acting)
+        if len(names) == 1 and known:
+            state = any(s.state for s in sources)
+            last = sources[0].called
+            output = last if last is None else cells.get(last.name, last)
+            votes = max(voting.values(), default=1)
+            yield Answering(output, not (acting or state), votes, state=state)
+        elif sources and (linear := _linear(flow, signal, framework)) is not None:
+            yield linear
+
+
+def _on_the_way(flow: Flow, framework: Framework, one: Called | None, other: Called | None) -> bool:
+    """Tell whether one layer comes before another that depends on it."""
+    if one is None or other is None or one.name == other.name:
+        return False
+    order = {called: number for number, called in enumerate(flow.calls)}
+    if one not in needed_for(flow, framework, other):
+        return False
+    # Each may depend on the other where there is feedback: the later one answers then.
+    return other not in needed_for(flow, framework, one) or order[one] < order[other]
+
+
+def _unfounded(flow: Flow, framework: Framework) -> Answering:
+    """Say why no layer is the answer, and what it comes from."""
+    if not any(isinstance(c.event.module, framework.neurons) for c in flow.calls):
+        return Answering(None, faults=("model: holds no neurons",))
+    last = next((s.called for s in flow.answers if s.called is not None), None)
+    while last is not None and _moves(last):
+        last = last.sources[0].called
+    if last is None or last.event.module is None:
+        why = "forward: its answer is not what neurons give, or more than that"
+        said = f"{why}; end it with {framework.ends}"
+    elif isinstance(last.event.module, framework.neurons):
+        said = _too_much(flow, last)
+    else:
+        kind = kind_of(last.event.module).__name__
+        said = f"{last.name}: the network ends in {kind}; end it with {framework.ends}"
+    return Answering(last, faults=(said,))
+
+
+def behind(
+    signals: Sequence[Signal], neurons: tuple[type, ...]
+) -> tuple[list[Signal], list[Called]]:
+    """Return the answers of neurons that signals come from, and what was called after those."""
+    cells, between = [], []
+    waiting, seen = list(signals), set()
+    while waiting:
+        signal = waiting.pop()
+        called = signal.called
+        if called is None or (called, signal.state) in seen:
+            continue
+        seen.add((called, signal.state))
+        if isinstance(called.event.module, neurons):
+            cells.append(signal)
+        else:
+            between.append(called)
+            waiting += called.sources
+    return cells, between
+
+
+def _too_much(flow: Flow, last: Called) -> str:
+    """Say why an answer that ends in neurons is not what they give once in each step."""
+    module, step = last.event.module, last.step
+    calls = sum(c.event.module is module and c.step == step for c in flow.calls)
+    if calls < 2:
+        return f"{last.name}: forward answers with more than what these neurons give; leave it out"
+    return (
+        f"{last.name}: is called {calls} times in a time step, such as in a loop over input that "
+        f"stays the same, which takes samples without time (--repeat {calls} shows images); have "
+        "any other forward take one time step, or all of them"
+    )
+
+
+def _linear(flow: Flow, answer: Signal, framework: Framework) -> Answering | None:
+    """Return the linear layer that answers behind neurons, or None where none does."""
+    votes, called, acting = 1, answer.called, False
+    while called is not None:
+        share = _votes(called, framework)
+        if not (share or _moves(called) or _reduces(called)) or len(called.sources) > 1:
+            break
+        votes, acting = votes * (share or 1), acting or not _moves(called)
+        called = called.sources[0].called
+    if called is None or not called.event.results:
+        return None
+    module = called.event.module
+    linear = called.event.name in _ENDS if module is None else isinstance(module, _END_LAYERS)
+    if not linear:
+        return None
+    shown = (flow.shown, None)
+    found = [c for c in flow.calls if c.step in shown and c.name == called.name]
+    return Answering(found[0], not acting, votes) if found else None
+
+
+def _votes(called: Called, framework: Framework) -> int:
+    """Return how many outputs in a row a call averages, 0 where it does not or leaves some out."""
+    module, shape = called.event.module, called.sources[0].shape
+    votes = 0 if module is None else framework.votes(module)
+    return votes if votes > 0 and len(shape) == 1 and shape[0] % votes == 0 else 0
+
+
+def _reduces(called: Called) -> bool:
+    """Tell whether a call adds up or scales values, or makes probabilities of them."""
+    module = called.event.module
+    return called.event.name in _SUMS if module is None else isinstance(module, _NORMALIZES)
+
+
+def _moves(called: Called) -> bool:
+    """Tell whether a call leaves values as they are."""
+    module = called.event.module
+    return called.event.name in _MOVES if module is None else isinstance(module, _PASSES)
+
+
+def _cells(flow: Flow, framework: Framework) -> dict[str, Called]:
+    """Return the calls of neurons that stand for all time steps, by name."""
+    shown = (flow.shown, None)
+    return {
+        c.name: c
+        for c in reversed(flow.calls)
+        if isinstance(c.event.module, framework.neurons) and c.step in shown
+    }
+
+
+def needed_for(flow: Flow, framework: Framework, output: Called | None) -> list[Called]:
+    """Return the calls that stand for all time steps, as far as an output depends on them."""
+    if output is None:
+        return [c for c in flow.calls if c.step in (0, None)]
+    cells = _cells(flow, framework)
+    needed: set[Called] = set()
+    waiting = [cells.get(output.name, output)]
+    while waiting:
+        called = waiting.pop()
+        if called in needed:
+            continue
+        needed.add(called)
+        for signal in called.sources:
+            before = signal.called
+            if before is not None and isinstance(before.event.module, framework.neurons):
+                before = cells.get(before.name, before)
+            if before is not None:
+                waiting.append(before)
+    return [c for c in flow.calls if c in needed]
+
+
+def left_out(flow: Flow, framework: Framework, needed: Sequence[Called]) -> list[str]:
+    """Return the neurons that are at work, but not for the answer."""
+    heard = {called.name for called in needed}
+    return [name for name in reversed(_cells(flow, framework)) if name not in heard]
