@@ -24,6 +24,7 @@ from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.cutting import Thinned
 from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
+from osbc_deploy.compress.patterns import Pattern
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.thinning import irremovable, thinned, worths
@@ -175,7 +176,9 @@ def lowered_for(
         readout=job.readout,
         progress=progress,
     )
-    return without_idle(done)
+    pattern = Pattern.parse(compressed.options.pattern)
+    # What is left out must not shift the groups of an N:M pattern.
+    return without_idle(done, pattern.m if pattern.kind == "n:m" else 1, compressed.removed)
 
 
 _FEW = 20

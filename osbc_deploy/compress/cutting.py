@@ -59,6 +59,7 @@ class Thinned:
             compressed,
             original=self.original,
             projections=found,
+            removed={name: ~stay for name, stay in self.units.items()},
             deviations=(*self.notes, *self._notes(), *compressed.deviations),
         )
 

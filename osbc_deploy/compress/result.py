@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from osbc_deploy.arrays import FloatArray, IntArray, frozen
+from osbc_deploy.arrays import BoolArray, FloatArray, IntArray, frozen
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.work import Spent
 from osbc_deploy.deviations import Deviation
@@ -107,6 +107,8 @@ class CompressedNetwork:
         Mean spikes per neuron and step in calibration, by population.
     spent : Spent or None
         What it was expected to take, and took; None where layers were put together afterwards.
+    removed : dict of ndarray of bool (units,)
+        By population, channels or neurons that were removed before weights were pruned.
     """
 
     original: Network
@@ -115,6 +117,7 @@ class CompressedNetwork:
     deviations: tuple[Deviation, ...]
     rates: Mapping[str, float]
     spent: Spent | None = None
+    removed: Mapping[str, BoolArray] = field(default_factory=dict)
 
     @cached_property
     def network(self) -> Network:

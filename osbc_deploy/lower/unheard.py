@@ -6,7 +6,8 @@ weight of a firing one reaches, and that its bias does not bring to its threshol
 that nothing is lost with it. All neurons that stay fire what they fired; not one bit changes.
 
 Neurons of rows and columns share their channel's kernel, which places must form a grid for, so
-there whole channels go.
+there whole channels go. Where weights have an N:M pattern, M neurons or channels in a row stay or
+go as one, so that its groups stay groups.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from osbc_deploy.arrays import BoolArray
+from osbc_deploy.arrays import BoolArray, IntArray
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.fixedpoint.arithmetic import decay
 from osbc_deploy.fixedpoint.formats import LOIHI, NumberFormats
@@ -96,10 +97,21 @@ def _fires_alone(p: FixedPopulation, formats: NumberFormats) -> BoolArray:
     return np.asarray(started | (v > registers.threshold) | moves | (p.vth < 0))
 
 
-def without_idle(lowered: Lowered) -> Lowered:
-    """Return a lowered network without the neurons that make no difference to its outputs."""
+def without_idle(
+    lowered: Lowered, together: int = 1, removed: Mapping[str, BoolArray] | None = None
+) -> Lowered:
+    """Return a lowered network without the neurons that make no difference to its outputs.
+
+    Parameters
+    ----------
+    lowered : Lowered
+    together : int
+        Neurons or channels in a row, counted without `removed` ones, that stay or go as one.
+    removed : dict of ndarray of bool (units,)
+        By population, neurons or channels that were removed before weights were pruned.
+    """
     network = lowered.network
-    kept, heard = needed_neurons(network)
+    kept, heard = needed_neurons(network, _rows_of(network, together, removed or {}))
     if all(mask.all() for mask in kept.values()):
         return lowered
     smaller = replace(
@@ -112,15 +124,36 @@ def without_idle(lowered: Lowered) -> Lowered:
     return replace(smaller, activity=smaller.of_kept(lowered.activity))
 
 
-def needed_neurons(network: FixedPointNetwork) -> tuple[Masks, Masks]:
-    """Return the neurons that a network cannot do without, and those that they hear."""
+def _rows_of(
+    network: FixedPointNetwork, together: int, removed: Mapping[str, BoolArray]
+) -> dict[str, IntArray]:
+    """Return the number of the row that each unit is in, by population; -1 for removed ones."""
+    rows = {}
+    for p in network.populations if together > 1 else ():
+        stay = ~removed.get(p.name, np.zeros(p.shape[0], bool))
+        rows[p.name] = np.where(stay, (np.cumsum(stay) - 1) // together, -1)
+    return rows
+
+
+def needed_neurons(
+    network: FixedPointNetwork, rows: Mapping[str, IntArray] | None = None
+) -> tuple[Masks, Masks]:
+    """Return the neurons that a network cannot do without, and those that they hear.
+
+    Parameters
+    ----------
+    network : FixedPointNetwork
+    rows : dict of ndarray of int (units,), optional
+        By population, which of its neurons or channels stay or go as one: those of a number, but
+        for negative ones.
+    """
     silent = silent_neurons(network)
     kept = {p.name: np.full(p.size, p is network.output) for p in network.populations}
     while True:
         # What stays for its channel's sake fires what it fired, so what it hears stays too.
         heard = heard_neurons(network, kept)
         wanted = {name: (mask & ~silent[name]) | kept[name] for name, mask in heard.items()}
-        whole = _whole_units(network, wanted)
+        whole = _whole_units(network, wanted, rows or {})
         if all(np.array_equal(whole[name], kept[name]) for name in kept):
             return kept, heard
         kept = whole
@@ -141,7 +174,9 @@ def part_of(network: FixedPointNetwork, kept: Mapping[str, BoolArray]) -> FixedP
     )
 
 
-def _whole_units(network: FixedPointNetwork, wanted: Mapping[str, BoolArray]) -> Masks:
+def _whole_units(
+    network: FixedPointNetwork, wanted: Mapping[str, BoolArray], rows: Mapping[str, IntArray]
+) -> Masks:
     """Return the least that holds what is wanted and can be a network."""
     units = {p.name: _units(p, wanted[p.name]) for p in network.populations}
     for mask in units.values():
@@ -151,6 +186,10 @@ def _whole_units(network: FixedPointNetwork, wanted: Mapping[str, BoolArray]) ->
     changed = True
     while changed:
         changed = False
+        for name, row in rows.items():
+            more = units[name] | (np.isin(row, row[units[name]]) & (row >= 0))
+            changed |= bool((more != units[name]).any())
+            units[name] = more
         for p in network.projections:
             if not _grid(p):
                 continue

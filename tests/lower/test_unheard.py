@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import norse.torch as norse
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -160,3 +161,38 @@ def test_lava_fires_the_same_without_them() -> None:
     for kind in ("spikes", "u", "v"):
         for name, values in getattr(theirs, kind).items():
             assert np.array_equal(values, getattr(whole, kind)[name][..., kept[name]])
+
+
+@pytest.mark.parametrize("convolutional", [False, True])
+@pytest.mark.parametrize("removed", [0.0, 0.4])
+def test_groups_of_a_pattern_stay_groups(removed: float, convolutional: bool) -> None:
+    """Of 4 inputs in a row at most 1 is heard, in the network as it is deployed."""
+    torch.manual_seed(0)
+    first: nn.Module = nn.Linear(24, 40)
+    behind: list[nn.Module] = [nn.Linear(40, 6)]
+    if convolutional:
+        first = nn.Conv2d(2, 40, 3)
+        behind = [nn.Conv2d(40, 6, 3), norse.LIFBoxCell(), nn.Flatten(), nn.Linear(24, 6)]
+    model = norse.SequentialState(first, norse.LIFBoxCell(), *behind, norse.LICell())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(6)
+        # A whole group, one neuron of another and two of the next can never fire.
+        for gone in (*range(8, 12), 17, 21, 22):
+            first.weight[gone] = 0.0
+            first.bias[gone] = -1.0
+    shape = (2, 6, 6) if convolutional else (24,)
+    x = (np.random.default_rng(2).random((40, 8, *shape)) < 0.3).astype(np.uint8)
+    done = deploy(
+        model, x, target="loihi2-sim", pattern="1:4", bits=4, tune=False, backend_samples=0,
+        remove_neurons=removed,
+    )  # fmt: skip
+    hidden = done.lowered.network.populations[0]
+    assert hidden.shape[0] < 40
+    for p in done.lowered.network.projections:
+        rows = p.connection.weight.reshape(len(p.connection.weight), -1)
+        whole = rows[:, : rows.shape[1] // 4 * 4].reshape(len(rows), -1, 4)
+        assert (whole != 0).sum(2).max() == 1
+        assert (rows[:, whole.shape[1] * 4 :] != 0).sum(1).max(initial=0) <= 1
+    if not removed:
+        assert hidden.shape[0] == 36
