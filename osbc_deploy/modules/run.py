@@ -19,7 +19,6 @@ from osbc_deploy.compress.network import helpers
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.state import SolverState
 from osbc_deploy.data.samples import Samples
-from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
 from osbc_deploy.frameworks.calling import described, undisturbed
 from osbc_deploy.frameworks.finite import check_finite
@@ -33,6 +32,7 @@ from osbc_deploy.model.readout import (
     decode,
     shared_answers,
 )
+from osbc_deploy.modules.answer import answering
 from osbc_deploy.modules.file import weights_digest
 from osbc_deploy.modules.result import CompressedModel, CompressedWeight
 from osbc_deploy.modules.scene import exchanged
@@ -106,6 +106,7 @@ def compress_model(call: CompressCall) -> CompressedModel:
             module.to(device or "cpu")
             session = session_of(module, framework, source, typical.spikes, _BATCH)
             found = find_weights(session, typical.spikes, call.exclude)
+            session, said = answering(session, found.weights, typical.spikes)
             work = Work(session, found.weights, typical.spikes, options, call.progress)
             store = None
             if call.resume is not None:
@@ -113,10 +114,7 @@ def compress_model(call: CompressCall) -> CompressedModel:
             before = session.answers(evaluated.spikes)
             _check_answer(before, (typical, evaluated), readout, call.classes)
             layers = work.run(store)
-            work.deviations.extend(helpers(options))
-            if (parts := session.parts(typical.spikes[:1])) > 1:
-                text = f"the first of {parts} tensors that forward gives is read"
-                work.deviations.append(Deviation("compress", "answer", text))
+            work.deviations.extend((*said, *helpers(options)))
             options = replace(options, crew=None)
             with exchanged(module, work.values(layers)):
                 after = session.answers(evaluated.spikes)

@@ -91,6 +91,8 @@ class Session:
     steps : int
         Time steps of the model: those of the samples, or those for which it shows itself a static
         image.
+    part : int
+        Which part of a tuple is its answer.
     others : tuple of Call
         Ways to call it that nothing told from `call`.
     """
@@ -101,6 +103,7 @@ class Session:
     source: str
     batch: int
     steps: int
+    part: int = 0
     others: tuple[Call, ...] = ()
 
     def answers(self, samples: InputArray) -> FloatArray:
@@ -117,11 +120,15 @@ class Session:
             found.append(self._by_sample(self._called(part), *part.shape[:2]))
         return np.concatenate(found)
 
-    def parts(self, samples: InputArray) -> int:
-        """Return how many tensors the model answers a batch with, of which the first is read."""
+    def parts(self, samples: InputArray) -> dict[int, FloatArray]:
+        """Return the parts of a tuple that could be the answer to one batch, (n, T, outputs)."""
         answer = self._called(samples)
-        parts = answer if isinstance(answer, tuple | list) else (answer,)
-        return sum(isinstance(part, torch.Tensor) for part in parts)
+        found = {}
+        for number, part in enumerate(answer if isinstance(answer, tuple | list) else (answer,)):
+            if isinstance(part, torch.Tensor):
+                with suppress(UnsupportedModelError):
+                    found[number] = self._by_sample(part, *samples.shape[:2])
+        return found
 
     def doubts(self) -> Iterator[str]:
         """Say where nothing showed how the model is called."""
@@ -170,6 +177,8 @@ class Session:
 
     def _by_sample(self, answer: Any, n: int, steps: int) -> FloatArray:
         first = answer
+        if isinstance(first, tuple | list) and self.part < len(first):
+            first = first[self.part]
         while isinstance(first, tuple | list) and len(first):
             first = first[0]
         if isinstance(first, torch.Tensor):
@@ -186,8 +195,7 @@ class Session:
         raise UnsupportedModelError(
             f"{self.source}: forward answers {shown} to {n} samples of {steps} steps "
             f"({described(self.call)})",
-            remedy="Have it answer with (T, n, classes) or (n, classes), alone or first in a "
-            "tuple.",
+            remedy="Have it answer with (T, n, classes) or (n, classes), alone or in a tuple.",
         )
 
 

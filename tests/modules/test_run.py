@@ -285,3 +285,45 @@ def test_bad_input_is_one_clear_error(
 ) -> None:
     with pytest.raises(kind, match=said):
         osbc_deploy.compress_model(module, samples, **options)
+
+
+class Recorded(nn.Module):
+    """Two layers, of which some spikes and potentials are given back."""
+
+    def __init__(self, given: str) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.given = given.split()
+        self.fc1, self.fc2 = nn.Linear(72, 20), nn.Linear(20, 4)
+        self.l1, self.l2 = neuron.LIFNode(step_mode="m"), neuron.LIFNode(step_mode="m")
+        with torch.no_grad():
+            self.fc1.weight.mul_(6)
+            self.fc2.weight.mul_(6)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        functional.reset_net(self)
+        hidden = self.l1(self.fc1(x.flatten(2)))
+        spikes = self.l2(self.fc2(hidden))
+        found = {"hidden": hidden, "rate": hidden.mean(0), "spikes": spikes, "sum": spikes.sum(0)}
+        answer = tuple(found[name] for name in self.given)
+        return answer[0] if len(answer) == 1 else answer
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [("spikes", 0), ("spikes hidden", 1), ("hidden spikes", 2), ("rate hidden sum", 3)],
+)
+def test_the_answer_is_what_hangs_on_most_weights(given: str, part: int) -> None:
+    samples = spikes(40)
+    alone = osbc_deploy.compress_model(Recorded("spikes").eval(), samples, sparsity=0.5, bits=4)
+    done = osbc_deploy.compress_model(Recorded(given).eval(), samples, sparsity=0.5, bits=4)
+    assert done.accuracy.agreement == alone.accuracy.agreement < 1.0
+    assert done.state["fc1.weight"].equal(alone.state["fc1.weight"])
+    said = [d.message for d in done.deviations if d.subject == "answer"]
+    if not part:
+        assert said == []
+    else:
+        assert said == [
+            f"part {part} of {len(given.split())} that forward gives is read: it hangs on 2 of 2 "
+            "weights"
+        ]

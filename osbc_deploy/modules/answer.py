@@ -1,0 +1,53 @@
+"""Which of several tensors that a model gives is its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from osbc_deploy.arrays import InputArray
+from osbc_deploy.deviations import Deviation
+from osbc_deploy.modules.scene import exchanged
+from osbc_deploy.modules.session import Session
+from osbc_deploy.modules.weights import Weight
+
+__all__ = ["answering"]
+
+_SAMPLES = 8
+
+
+def answering(
+    session: Session, weights: Sequence[Weight], samples: InputArray
+) -> tuple[Session, tuple[Deviation, ...]]:
+    """Return a session that reads what hangs on most weights, and say what else there is.
+
+    Models give recordings of their hidden layers beside their answer, before it or behind it. What
+    changes without a weight hangs on it: the answer does on most, recordings on those before them.
+    Of parts that hang on as many, the first is taken.
+
+    Parameters
+    ----------
+    session : Session
+    weights : sequence of Weight
+    samples : ndarray (n, T, ...)
+    """
+    few = samples[:_SAMPLES]
+    before = session.parts(few)
+    if len(before) < 2:
+        return session, ()
+    hangs = dict.fromkeys(before, 0)
+    for weight in weights:
+        nothing = np.zeros(tuple(weight.parameter.shape))
+        with exchanged(session.module, dict.fromkeys(weight.names, nothing)):
+            after = session.parts(few)
+        for part, values in before.items():
+            same = part in after and np.array_equal(values, after[part], equal_nan=True)
+            hangs[part] += not same
+    part = max(hangs, key=lambda number: hangs[number])
+    text = (
+        f"part {part + 1} of {len(before)} that forward gives is read: it hangs on {hangs[part]} "
+        f"of {len(weights)} weights"
+    )
+    return replace(session, part=part), (Deviation("compress", "answer", text),)
