@@ -22,6 +22,7 @@ from osbc_deploy.firmware.machine import FLAGS, call, rasters
 from osbc_deploy.firmware.read import read_blob
 from osbc_deploy.firmware.runtime import runtime_sources
 from osbc_deploy.monitor.baseline import Baseline
+from osbc_deploy.monitor.judgement import NoRecordsError
 from osbc_deploy.monitor.watch import watch_once
 from osbc_deploy.release.checks import Device as Takes
 from osbc_deploy.release.journal import Reason
@@ -303,9 +304,10 @@ def watched(device: Device, baselines: Sequence[Baseline]) -> None:
     with open_store(device.store, change=False) as slots:
         if slots.journal().record.good not in (0, 1):
             return  # nothing is confirmed yet
-    found = watch_once(device.records, baselines, device.store)
-    if found is None:
-        return
+    try:
+        found = watch_once(device.records, baselines, device.store)
+    except NoRecordsError:
+        return  # the image that runs has sent none yet
     before = device.judgement
     device.judgement = found
     known = None if before is None else (before["identity"], before["verdict"])

@@ -198,11 +198,10 @@ def watch_command(
             if once:
                 raise
             # A gateway goes on: the next file may be whole, the next lock free.
-            found = None
             if str(error) != before:
                 complain(error, error.code, lines=True)
                 before = str(error)
-        if found is not None:
+        else:
             news = (found["verdict"], found["moved"], found["action"])
             if news != before or once:
                 code = _show(found, html, as_json)

@@ -16,7 +16,7 @@ from osbc_deploy.monitor.intake import Intake, put_in_order
 from osbc_deploy.monitor.thresholds import strange
 from osbc_deploy.telemetry.record import Window
 
-__all__ = ["EXIT_CODES", "SCHEMA", "judge"]
+__all__ = ["EXIT_CODES", "SCHEMA", "NoRecordsError", "judge"]
 
 SCHEMA = "osbc-deploy/judgement/1"
 EXIT_CODES = {"ok": 0, "drift": 7, "unhealthy": 8}
@@ -25,6 +25,10 @@ _TOGETHER = 3
 _BOOTS_WITHIN = 10
 _POINTS = 240
 """Points of a curve that a judgement keeps, for its pictures."""
+
+
+class NoRecordsError(ArtefactError):
+    """There is no record that can be judged."""
 
 
 def judge(windows: Sequence[Window], baseline: Baseline, torn: int = 0) -> dict[str, Any]:
@@ -40,8 +44,10 @@ def judge(windows: Sequence[Window], baseline: Baseline, torn: int = 0) -> dict[
 
     Raises
     ------
-    ArtefactError
+    NoRecordsError
         When none of them can be judged.
+    ArtefactError
+        When the baseline is of another version of this program.
     """
     intake = put_in_order(
         windows, identity=bytes.fromhex(baseline.identity), layers=len(baseline.layers),
@@ -49,7 +55,7 @@ def judge(windows: Sequence[Window], baseline: Baseline, torn: int = 0) -> dict[
     )  # fmt: skip
     if not intake.windows:
         why = "; ".join(f"{n:,} {reason}" for reason, n in intake.left_out.items()) or "none given"
-        raise ArtefactError(
+        raise NoRecordsError(
             f"records: none can be judged ({why}); the baseline is of image {baseline.identity}. "
             "Give records of that image, or the baseline of theirs."
         )

@@ -9,7 +9,7 @@ from typing import Any
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.monitor.baseline import Baseline
 from osbc_deploy.monitor.intake import read_what_fits
-from osbc_deploy.monitor.judgement import judge
+from osbc_deploy.monitor.judgement import NoRecordsError, judge
 from osbc_deploy.release.checks import RefusedError
 from osbc_deploy.release.journal import NOBODY, Reason
 from osbc_deploy.release.store import open_store, read_facts
@@ -37,7 +37,7 @@ def arrived(folder: Path) -> list[Path]:
 
 def watch_once(
     folder: Path, baselines: Sequence[Baseline], store: Path | None = None
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Judge all records in a folder once.
 
     Parameters
@@ -50,30 +50,28 @@ def watch_once(
 
     Returns
     -------
-    dict or None
+    dict
         The judgement with an ``action``: ``none``, ``rollback``, or why there was none.
-        None while no records are there.
 
     Raises
     ------
+    NoRecordsError
+        While there are no records of the image that runs, or none that can be read.
     ArtefactError
-        When there are records, and none of an image that has a baseline; when files are there, and
-        none can be read. One that is too large is set aside, which a remark says.
+        When the image that runs has no baseline. A file that is too large is set aside, which a
+        remark says.
     """
     windows, torn, aside = read_what_fits(arrived(folder), str(folder))
-    if not windows:
-        if aside:
-            raise ArtefactError(f"{folder}: nothing in it can be judged ({_some(aside)}).")
-        return None
+    if not windows and aside:
+        raise NoRecordsError(f"{folder}: nothing in it can be judged ({_some(aside)}).")
     by_image = {baseline.identity: baseline for baseline in baselines}
-    version, running = _running(store) if store is not None else (0, windows[-1].identity.hex())
+    last = windows[-1].identity.hex() if windows else baselines[0].identity
+    version, running = _running(store) if store is not None else (0, last)
     if running not in by_image:
         raise ArtefactError(
             f"{folder}: the image that runs is {running or 'none'}, there are baselines of "
             f"{', '.join(by_image)}. Give the baseline of the image that runs."
         )
-    if store is not None and not any(w.identity.hex() == running for w in windows):
-        return None
     found = judge(windows, by_image[running], torn)
     found["action"] = "none"
     if aside:

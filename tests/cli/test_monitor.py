@@ -24,6 +24,7 @@ from osbc_deploy.monitor.baseline import (
     save_baseline,
 )
 from osbc_deploy.monitor.intake import Intake
+from osbc_deploy.monitor.judgement import NoRecordsError
 from osbc_deploy.telemetry.counting import count_window
 from osbc_deploy.telemetry.record import Window
 from osbc_deploy.testing import random_networks
@@ -117,7 +118,6 @@ def test_a_gateway_goes_back_where_its_policy_says_so(policy: str, place: Path) 
     arrived = place / "arrived"
     arrived.mkdir()
     watch = ["monitor", "watch", "arrived", "--baseline", "b.json", "--store", "store", "--once"]
-    assert osbc(*watch).exit_code == 0
     (arrived / "0").write_bytes((place / "ok").read_bytes())
     (arrived / ".half").write_bytes(b"being written")
     assert osbc(*watch).exit_code == 0
@@ -159,6 +159,45 @@ def test_a_file_that_is_too_large_is_set_aside(
     (arrived / "0").unlink()
     (arrived / "2").unlink()
     assert "arrived: nothing in it can be judged" in str(osbc(*watch).exception)
+
+
+OTHER = b"".join(w.to_bytes() for w in device_records(3, identity=b"otherone"))
+
+
+@pytest.mark.parametrize(
+    ("content", "stored", "said"),
+    [
+        ([], False, "(none given)"),
+        ([], True, "(none given)"),
+        ([b"junk", b"\xff" * 50], False, "(2 torn)"),
+        ([b"junk", b"\xff" * 50], True, "(2 torn)"),
+        ([OTHER, b"junk"], True, "(1 torn; 3 of another image)"),
+    ],
+)
+def test_where_nothing_can_be_judged_the_reason_is_said(
+    content: list[bytes], stored: bool, said: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = place / "arrived"
+    arrived.mkdir()
+    for number, data in enumerate(content):
+        (arrived / str(number)).write_bytes(data)
+    watch = ["monitor", "watch", "arrived", "--baseline", "b.json"]
+    if stored:
+        monkeypatch.setattr("osbc_deploy.monitor.watch._running", lambda _: (1, IDENTITY.hex()))
+        watch += ["--store", "store"]
+    done = osbc(*watch, "--once", "--json")
+    assert isinstance(done.exception, NoRecordsError)
+    assert f"none can be judged {said}" in str(done.exception)
+    assert done.exception.exit_code == 6
+    # A gateway goes on, and complains once.
+    rounds = iter([None, None])
+
+    def sleep(_: float) -> None:
+        if next(rounds, "over") == "over":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert osbc(*watch).stderr.count("none can be judged") == 1
 
 
 @pytest.mark.parametrize(
