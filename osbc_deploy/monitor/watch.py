@@ -9,10 +9,11 @@ from typing import Any
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.monitor.baseline import Baseline
 from osbc_deploy.monitor.intake import read_what_fits
-from osbc_deploy.monitor.judgement import NoRecordsError, judge
+from osbc_deploy.monitor.judgement import EXIT_CODES, NoRecordsError, judge
 from osbc_deploy.release.checks import RefusedError
 from osbc_deploy.release.journal import NOBODY, Reason
 from osbc_deploy.release.store import open_store, read_facts
+from osbc_deploy.telemetry.record import Window
 from osbc_deploy.writing import is_temporary
 
 __all__ = ["arrived", "watch_once"]
@@ -44,19 +45,21 @@ def watch_once(
     ----------
     folder : Path
     baselines : sequence of Baseline
-        Of the images that may run; records of the others are left out.
+        Of the images that may run, one or more.
     store : Path, optional
-        The device's: what runs is the image it says, and its policy is followed.
+        The device's: what runs is the image it says, and its policy is followed. Without one, every
+        image that has a baseline is judged: which of them runs, no record says.
 
     Returns
     -------
     dict
-        The judgement with an ``action``: ``none``, ``rollback``, or why there was none.
+        The judgement with an ``action``: ``none``, ``rollback``, or why there was none. Of several
+        images the worst, with a remark on each other one.
 
     Raises
     ------
     NoRecordsError
-        While there are no records of the image that runs, or none that can be read.
+        While there are no records of the images that are judged, or none that can be read.
     ArtefactError
         When the image that runs has no baseline. A file that is too large is set aside, which a
         remark says.
@@ -65,20 +68,43 @@ def watch_once(
     if not windows and aside:
         raise NoRecordsError(f"{folder}: nothing in it can be judged ({_some(aside)}).")
     by_image = {baseline.identity: baseline for baseline in baselines}
-    last = windows[-1].identity.hex() if windows else baselines[0].identity
-    version, running = _running(store) if store is not None else (0, last)
-    if running not in by_image:
-        raise ArtefactError(
-            f"{folder}: the image that runs is {running or 'none'}, there are baselines of "
-            f"{', '.join(by_image)}. Give the baseline of the image that runs."
-        )
-    found = judge(windows, by_image[running], torn)
+    version = 0
+    if store is not None:
+        version, running = _running(store)
+        if running not in by_image:
+            raise ArtefactError(
+                f"{folder}: the image that runs is {running or 'none'}, there are baselines of "
+                f"{', '.join(by_image)}. Give the baseline of the image that runs."
+            )
+        by_image = {running: by_image[running]}
+    found = _worst(windows, list(by_image.values()), torn)
     found["action"] = "none"
     if aside:
         found["remarks"].append(f"set aside: {_some(aside)}")
     if store is not None and found["verdict"] == "drift":
         found["action"] = _follow(store, version)
     return found
+
+
+def _worst(windows: Sequence[Window], baselines: Sequence[Baseline], torn: int) -> dict[str, Any]:
+    """Return the worst judgement of several images; one without records is none of them."""
+    judged, without = [], []
+    for baseline in baselines:
+        try:
+            found = judge(windows, baseline, torn)
+        except NoRecordsError as error:
+            without.append(error)
+            continue
+        judged.append(found)
+    if not judged:
+        raise NoRecordsError("\n".join(map(str, without)))
+    worst = max(judged, key=lambda one: EXIT_CODES[one["verdict"]])
+    worst["remarks"] += [
+        f"image {other['identity']}: {other['verdict']} ({other['records']:,} records)"
+        for other in judged
+        if other is not worst
+    ]
+    return worst
 
 
 def _some(faults: Sequence[str]) -> str:

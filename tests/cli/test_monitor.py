@@ -135,6 +135,28 @@ def test_a_gateway_goes_back_where_its_policy_says_so(policy: str, place: Path) 
         assert "there are baselines of 0001020304050607" in str(osbc(*watch).exception)
 
 
+def test_without_a_store_names_of_files_do_not_say_which_image_is_judged(
+    baseline: Baseline, place: Path
+) -> None:
+    arrived, identity = place / "arrived", b"otherone"
+    arrived.mkdir()
+    save_baseline(baseline.model_copy(update={"identity": identity.hex()}), place / "old.json")
+    both = ["--baseline", "old.json", "--baseline", "b.json"]
+    watch = ["monitor", "watch", "arrived", "--once"]
+    write("arrived/drift", [*device_records(100, 3), *device_records(60, 4, start=100, level=1.1)])
+    for stray in ("a", "z"):
+        write(f"arrived/{stray}", device_records(30, 5, identity=identity))
+        for known in (both, both[2:]):
+            done = osbc(*watch, *known)
+            assert done.exit_code == 7
+            assert "moved first: fc" in done.stdout
+            assert "left out: 30 of another image" in done.stdout
+            assert (f"note: image {identity.hex()}: ok (30 records)" in done.stdout) == (
+                known is both
+            )
+        (arrived / stray).unlink()
+
+
 def test_a_file_that_is_too_large_is_set_aside(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +193,7 @@ OTHER = b"".join(w.to_bytes() for w in device_records(3, identity=b"otherone"))
         ([], True, "(none given)"),
         ([b"junk", b"\xff" * 50], False, "(2 torn)"),
         ([b"junk", b"\xff" * 50], True, "(2 torn)"),
+        ([OTHER, b"junk"], False, "(1 torn; 3 of another image)"),
         ([OTHER, b"junk"], True, "(1 torn; 3 of another image)"),
     ],
 )
