@@ -3,7 +3,8 @@
 A file for each point, which is there whole or not at all and never written again: whatever the
 moment of death, all that was finished is kept. The folder belongs to one network, one set of
 options and one version of this program, and each seed in it to one draw of the samples; for
-anything else it is refused. One sweep at a time writes into it.
+anything else it is refused. Each point says so itself, too: where the files that refuse were
+removed, points of anything else are not found. One sweep at a time writes into it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from osbc_deploy.writing import check_growing, write_whole
 
 __all__ = ["Ledger", "check_ledger", "open_ledger"]
 
-FORMAT = "osbc-deploy/ledger/1"
+FORMAT = "osbc-deploy/ledger/2"
 _MANIFEST = "ledger.json"
 _LOCK = "lock"
 
@@ -40,10 +41,14 @@ class Ledger:
     folder : Path
     digests : dict of str
         Of the targets, by name.
+    origins : dict of str
+        By seed, the digest of all else that its points depend on.
     """
 
-    def __init__(self, folder: Path, digests: Mapping[str, str]) -> None:
-        self._folder, self._digests = folder, digests
+    def __init__(
+        self, folder: Path, digests: Mapping[str, str], origins: Mapping[int | None, str]
+    ) -> None:
+        self._folder, self._digests, self._origins = folder, digests, origins
 
     def load(self, point: Point) -> Record | None:
         """Return what is known of a point, or None.
@@ -67,8 +72,12 @@ class Ledger:
         _write(self._path(point), {"point": self._identity(point), "record": record})
 
     def _identity(self, point: Point) -> dict[str, Any]:
-        # A target whose file was changed makes other points.
-        return {**point.as_dict(), "target_sha256": self._digests[point.configuration.target]}
+        # A target whose file was changed makes other points, and so do other samples.
+        return {
+            **point.as_dict(),
+            "target_sha256": self._digests[point.configuration.target],
+            "origin_sha256": self._origins[point.seed],
+        }
 
     def _path(self, point: Point) -> Path:
         return self._folder / f"point-{_digest(self._identity(point))[:32]}.json"
@@ -123,7 +132,8 @@ def open_ledger(
             name = "given" if seed is None else str(seed)
             of = "" if seed is None else f" of seed {seed}"
             _claim(folder / f"samples-{name}.json", of, samples)
-        yield Ledger(folder, digests)
+        origins = {seed: _digest({**belongs_to, **samples}) for seed, samples in draws.items()}
+        yield Ledger(folder, digests, origins)
     finally:
         os.close(lock)
 

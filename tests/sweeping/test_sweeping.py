@@ -120,6 +120,26 @@ def test_what_does_not_belong_to_a_ledger_is_refused(whole: SweepResult, tmp_pat
         again(ledger=tmp_path)
 
 
+def test_a_ledger_that_lost_what_it_belongs_to_gives_no_point_of_another(tmp_path: Path) -> None:
+    of: dict[str, Any] = {"targets": ["loihi2"], "bits": [4], "sparsities": [0.5], **COMMON}
+    one, other = ((np.random.default_rng(n).random((8, 6, 24)) < 0.2).astype("u1") for n in (1, 2))
+    first = sweep(NAMES[0], one, workers=1, ledger=tmp_path, **of)
+    claim = tmp_path / "samples-given.json"
+    claim.write_text("garbage")
+    with pytest.raises(ArtefactError, match=r"samples-given.json: .* Remove it and start again"):
+        sweep(NAMES[0], other, workers=1, ledger=tmp_path, **of)
+    for samples, computed in ((other, 1), (one, 0)):
+        claim.unlink()
+        again = sweep(NAMES[0], samples, workers=1, ledger=tmp_path, **of)
+        assert again.computed == computed
+    assert again.points == first.points
+    # So with the whole ledger's.
+    manifest = tmp_path / "ledger.json"
+    sweep(NAMES[0], one, workers=1, ledger=tmp_path / "tuned", tune=False, **of)
+    manifest.write_bytes((tmp_path / "tuned" / "ledger.json").read_bytes())
+    assert sweep(NAMES[0], one, workers=1, ledger=tmp_path, tune=False, **of).computed == 1
+
+
 def test_two_sweeps_do_not_write_one_ledger(whole: SweepResult) -> None:
     import fcntl
 
