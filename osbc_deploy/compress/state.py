@@ -264,4 +264,6 @@ def _check_digest(
 
 
 def _broken(path: Path, error: Exception) -> ArtefactError:
-    return ArtefactError(f"{path}: cannot be read ({error}). Remove it and start again.")
+    # Without its manifest, the folder is not known for a state.
+    remove = "the folder, or choose another" if path.name == _MANIFEST else "it and start again"
+    return ArtefactError(f"{path}: cannot be read ({error}). Remove {remove}.")

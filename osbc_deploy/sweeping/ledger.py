@@ -189,4 +189,6 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _broken(path: Path, why: object) -> ArtefactError:
-    return ArtefactError(f"{path}: cannot be read ({why}). Remove it and start again.")
+    # Without its manifest, the folder is not known for a ledger.
+    remove = "the folder, or choose another" if path.name == _MANIFEST else "it and start again"
+    return ArtefactError(f"{path}: cannot be read ({why}). Remove {remove}.")

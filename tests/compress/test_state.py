@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,3 +166,13 @@ def test_a_broken_plan_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "s" / "plan.json").write_text(content)
     with pytest.raises(ArtefactError, match="plan.json: cannot be read"):
         compress(net, x, OPTIONS, state=tmp_path / "s")
+
+
+def test_the_remedy_for_a_broken_manifest_works(tmp_path: Path) -> None:
+    net, x = nets.mlp(), nets.spikes(4, 5, 10, 24)
+    compress(net, x, OPTIONS, state=tmp_path / "s")
+    (tmp_path / "s" / "state.json").write_text("{")
+    with pytest.raises(ArtefactError, match=r"state.json: .* Remove the folder, or choose another"):
+        compress(net, x, OPTIONS, state=tmp_path / "s")
+    shutil.rmtree(tmp_path / "s")
+    compress(net, x, OPTIONS, state=tmp_path / "s")

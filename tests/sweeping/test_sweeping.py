@@ -138,6 +138,10 @@ def test_a_ledger_that_lost_what_it_belongs_to_gives_no_point_of_another(tmp_pat
     sweep(NAMES[0], one, workers=1, ledger=tmp_path / "tuned", tune=False, **of)
     manifest.write_bytes((tmp_path / "tuned" / "ledger.json").read_bytes())
     assert sweep(NAMES[0], one, workers=1, ledger=tmp_path, tune=False, **of).computed == 1
+    # Without it, the folder would not be known for a ledger.
+    manifest.write_text("garbage")
+    with pytest.raises(ArtefactError, match=r"ledger.json: .* Remove the folder, or choose another"):
+        sweep(NAMES[0], one, workers=1, ledger=tmp_path, tune=False, **of)
 
 
 def test_two_sweeps_do_not_write_one_ledger(whole: SweepResult) -> None:
