@@ -76,7 +76,8 @@ class SolverState:
             found = parse_json(read_text(path, each=PARSED))
             plan: dict[str, Any] = found["plan"]
             _check_digest(found["sha256"], plan)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            _check_plan(plan)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _broken(path, error) from error
         return plan
 
@@ -245,6 +246,15 @@ def _check_kinds(about: Mapping[str, Any]) -> None:
         or (about["relative_loss"] and set(about["relative_loss"]) != {"pruned", "total"})
     ):
         raise ValueError(f"{', '.join(wrong) or 'bits or losses'} cannot be")
+
+
+def _check_plan(plan: Mapping[str, Any]) -> None:
+    """Raise unless weights and bits are planned by layer, in whole numbers."""
+    counts = [number for name in ("keep", "bits") for number in plan[name].values()]
+    if any(isinstance(number, bool) or not isinstance(number, int) for number in counts):
+        raise ValueError("weights or bits of a layer are no whole number")
+    for said in plan.get("deviations", []):
+        Deviation(**said)
 
 
 def _digest(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> str:

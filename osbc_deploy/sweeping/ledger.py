@@ -22,6 +22,7 @@ from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.sweeping.grid import Point
+from osbc_deploy.sweeping.record import check_record
 from osbc_deploy.writing import check_growing, write_whole
 
 __all__ = ["Ledger", "check_ledger", "open_ledger"]
@@ -62,9 +63,13 @@ class Ledger:
         if not path.is_file():
             return None
         found = _read(path)
-        if found.get("point") != self._identity(point) or not isinstance(found["record"], dict):
+        if found.get("point") != self._identity(point):
             raise _broken(path, "it is that of another point")
-        record: Record = found["record"]
+        try:
+            record: Record = found["record"]
+            check_record(record)
+        except (KeyError, ValueError) as error:
+            raise _broken(path, error) from error
         return record
 
     def save(self, point: Point, record: Record) -> None:

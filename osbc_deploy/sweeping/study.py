@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
 from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.shared import Shared
-from osbc_deploy.deployment import Deployment
 from osbc_deploy.errors import OsbcError
 from osbc_deploy.job import Job, Source, prepare
 from osbc_deploy.options import DeployOptions, SweepOptions
 from osbc_deploy.pipeline import DeployCall, compressed_for, finish
 from osbc_deploy.sweeping.grid import Point, options_of
+from osbc_deploy.sweeping.record import record_of
 
 __all__ = ["Failure", "Study", "job_of", "measured"]
 
@@ -100,36 +100,6 @@ def measured(study: Study, point: Point, threads: int) -> dict[str, Any] | Failu
         job, asked = job_of(study, point)
         shared = _shared(study, point.seed)
         compressed = compressed_for(job, asked, shared=shared, threads=threads)
-        return _record(finish(job, compressed))
+        return record_of(finish(job, compressed))
     except OsbcError as error:
         return Failure(str(error), error.exit_code)
-
-
-def _record(done: Deployment) -> dict[str, Any]:
-    mapping, accuracy, layers = done.mapping, done.accuracy, done.compressed.projections.values()
-    # All projections into a population have the loss of the population.
-    first = [done.network.afferents(p.name)[0].name for p in done.network.trained]
-    losses = [done.compressed.projections[name].relative_loss.get("total") for name in first]
-    return {
-        "fits": mapping.fits,
-        "excesses": list(mapping.excesses()),
-        "cores": mapping.cores_used,
-        "memory_bytes": mapping.bytes,
-        "weights": sum(layer.codes.size for layer in layers),
-        "nonzero": sum(layer.nonzero for layer in layers),
-        "accuracy": {
-            "float": accuracy.float_,
-            "compressed": accuracy.compressed,
-            "fixed_point": accuracy.fixed_point,
-            "agreement": accuracy.agreement,
-            "samples": accuracy.samples,
-        },
-        "loss": None if None in losses else sum(filter(None, losses)),
-        "synaptic_operations": sum(op.performed for op in done.operations.values()),
-        "fidelity": asdict(done.fidelity),
-        "exact": done.fidelity.exact,
-        "network_sha256": done.provenance["network_sha256"],
-        "output_sha256": done.provenance["output_sha256"],
-        "warnings": list(done.warnings),
-        "deviations": [asdict(deviation) for deviation in done.deviations],
-    }

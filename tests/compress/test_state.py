@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -157,8 +159,21 @@ def test_a_broken_state_is_refused(tmp_path: Path, damage: str) -> None:
         compress(net, x, OPTIONS, state=tmp_path / "s")
 
 
+def _sealed(plan: object) -> str:
+    digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"plan": plan, "sha256": digest})
+
+
 @pytest.mark.parametrize(
-    "content", ["[]", "{}", '{"plan": {"keep": {}, "bits": {}}, "sha256": ""}']
+    "content",
+    [
+        "[]",
+        "{}",
+        '{"plan": {"keep": {}, "bits": {}}, "sha256": ""}',
+        _sealed({}),
+        _sealed({"keep": [], "bits": {}}),
+        _sealed({"keep": {"a": "1"}, "bits": {}}),
+    ],
 )
 def test_a_broken_plan_is_refused(tmp_path: Path, content: str) -> None:
     net, x = nets.mlp(), nets.spikes(4, 5, 10, 24)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import multiprocessing
@@ -124,7 +125,7 @@ def test_a_ledger_that_lost_what_it_belongs_to_gives_no_point_of_another(tmp_pat
     of: dict[str, Any] = {"targets": ["loihi2"], "bits": [4], "sparsities": [0.5], **COMMON}
     one, other = ((np.random.default_rng(n).random((8, 6, 24)) < 0.2).astype("u1") for n in (1, 2))
     first = sweep(NAMES[0], one, workers=1, ledger=tmp_path, **of)
-    claim = tmp_path / "samples-given.json"
+    claim, (kept,) = tmp_path / "samples-given.json", tmp_path.glob("point-*.json")
     claim.write_text("garbage")
     with pytest.raises(ArtefactError, match=r"samples-given.json: .* Remove it and start again"):
         sweep(NAMES[0], other, workers=1, ledger=tmp_path, **of)
@@ -133,6 +134,22 @@ def test_a_ledger_that_lost_what_it_belongs_to_gives_no_point_of_another(tmp_pat
         again = sweep(NAMES[0], samples, workers=1, ledger=tmp_path, **of)
         assert again.computed == computed
     assert again.points == first.points
+    # So is what this program did not write, though its checksum is right.
+    content = kept.read_text()
+    record = json.loads(content)["record"]
+    for damage, words in (
+        ({"record": {}}, "record lacks or has no place for accuracy, cores"),
+        ({"record": record | {"cores": True}}, "cores is True"),
+        ({"record": record | {"accuracy": None}}, "accuracy is none"),
+        ({"record": record | {"warnings": "no"}}, "warnings is no list"),
+        ({}, "'record'"),
+    ):
+        changed = {"point": json.loads(content)["point"], **damage}
+        digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
+        kept.write_text(json.dumps({**changed, "sha256": digest}))
+        with pytest.raises(ArtefactError, match=rf"{kept.name}: cannot be read \({words}"):
+            sweep(NAMES[0], one, workers=1, ledger=tmp_path, **of)
+    kept.write_text(content)
     # So with the whole ledger's.
     manifest = tmp_path / "ledger.json"
     sweep(NAMES[0], one, workers=1, ledger=tmp_path / "tuned", tune=False, **of)
@@ -140,7 +157,9 @@ def test_a_ledger_that_lost_what_it_belongs_to_gives_no_point_of_another(tmp_pat
     assert sweep(NAMES[0], one, workers=1, ledger=tmp_path, tune=False, **of).computed == 1
     # Without it, the folder would not be known for a ledger.
     manifest.write_text("garbage")
-    with pytest.raises(ArtefactError, match=r"ledger.json: .* Remove the folder, or choose another"):
+    with pytest.raises(
+        ArtefactError, match=r"ledger.json: .* Remove the folder, or choose another"
+    ):
         sweep(NAMES[0], one, workers=1, ledger=tmp_path, tune=False, **of)
 
 
