@@ -92,7 +92,9 @@ def assemble(
             (offenders if exact else said).extend(why)
             alone = neuron.exact or len(terms) == 1
             connection, pool = mapped(term, signal.shape, alone=alone)
-            trained = not neuron.exact and (term.connection is not None or len(terms) > 1)
+            # Spikes as they are, beside others, are compressed together with those.
+            whole = len(terms) > 1 if term.connection is None else term.trained
+            trained = not neuron.exact and whole
             title = term.name or f"{term.pre}-{name}"
             projections.append(
                 Projection(title, term.pre, name, _cast(connection, dtype), pool, trained, late)

@@ -33,7 +33,9 @@ from osbc_deploy.model.windows import AvgPool, Shape
 __all__ = ["compose"]
 
 
-def compose(term: Term, operation: Operation, shape: Shape, path: str) -> Term:
+def compose(
+    term: Term, operation: Operation, shape: Shape, path: str, *, trained: bool = True
+) -> Term:
     """Return a term followed by one more operation.
 
     Parameters
@@ -45,6 +47,8 @@ def compose(term: Term, operation: Operation, shape: Shape, path: str) -> Term:
         Of the term's result.
     path : str
         Name of the operation's node.
+    trained : bool
+        Whether its weights are trained, where it has any.
 
     Raises
     ------
@@ -57,12 +61,26 @@ def compose(term: Term, operation: Operation, shape: Shape, path: str) -> Term:
     if term.averages is not None and not (is_matrix or isinstance(operation, Flatten)):
         raise NotComposable(term.averages.alone)
     step: Callable[..., Term] = _STEPS[type(operation)]
-    return step(term, operation, shape, path)
+    made = step(term, operation, shape, path)
+    return _named(term, made, path, trained) if isinstance(operation, Connection) else made
+
+
+def _named(term: Term, made: Term, path: str, trained: bool) -> Term:
+    """Name a term whose connection is new, or is multiplied with one more, after the layer.
+
+    The last one names it, since it gives what the neurons hear; but weights that nobody trained,
+    such as those of a sum, do not name trained ones.
+    """
+    both = replace(made, name=path, trained=term.trained or trained)
+    if term.connection is None:
+        return both
+    first, last = (term.name, path) if trained or not term.trained else (path, term.name)
+    note = f"{first}: multiplied into {last}, as no neurons lie between them"
+    return replace(both, name=last, folded=(*made.folded, note))
 
 
 def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
     weight = dense.weight.astype(np.float64)
-    folded = term.folded
     if term.spatial:
         raise NotComposable(_between(term.name))
     if term.averages is not None:
@@ -72,7 +90,6 @@ def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
             weight = weight * np.broadcast_to(term.factor, term.shape).ravel()
     else:
         weight = weight @ term.connection.weight
-        folded = (*folded, f"{term.name}: multiplied into {path}, as no neurons lie between them")
     offset = term.offset
     if offset is not None:
         offset = dense.weight @ np.broadcast_to(offset, shape).ravel()
@@ -84,8 +101,6 @@ def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
         averages=None,
         factor=None,
         offset=offset,
-        name=path,
-        folded=folded,
     )
 
 
@@ -107,7 +122,6 @@ def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
         connection=replace(conv, weight=weight.astype(conv.weight.dtype), bias=None),
         factor=None,
         offset=None if conv.bias is None else conv.bias.reshape(-1, 1, 1),
-        name=path,
     )
 
 
@@ -156,13 +170,7 @@ def _mixed(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
         bias = conv.bias.reshape(-1, 1, 1)
         offset = bias if offset is None else offset + bias
     weight = np.tensordot(mix, first.weight, 1).astype(first.weight.dtype)
-    note = f"{path}: multiplied into {term.name}, as no neurons lie between them"
-    return replace(
-        term,
-        connection=replace(first, weight=weight),
-        offset=offset,
-        folded=(*term.folded, note),
-    )
+    return replace(term, connection=replace(first, weight=weight), offset=offset)
 
 
 def _pool(term: Term, pool: AvgPool, shape: Shape, path: str) -> Term:

@@ -226,4 +226,4 @@ class Draft:
         for late, source in self._late.items():
             leads_back = late in ancestors(edges, source)
             self.nodes[late] = Add() if leads_back else Delay(np.ones((), np.int64))
-        return Graph(self.shape(input_shape), self.nodes, edges, output)
+        return Graph(self.shape(input_shape), self.nodes, edges, output, self.fixed)

@@ -98,6 +98,8 @@ class Term:
         Broadcasts to `shape`; multiplies what the connection takes.
     connection : Connection or None
         Without bias.
+    trained : bool
+        Whether any of the weights in it are trained.
     offset : ndarray of float64 or None
         Broadcasts to the current; added in every step.
     name : str
@@ -116,6 +118,7 @@ class Term:
     averages: Averages | None = None
     factor: FloatArray | None = None
     connection: Connection | None = None
+    trained: bool = False
     offset: FloatArray | None = None
     name: str = ""
     flattened: bool = False

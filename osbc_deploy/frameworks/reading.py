@@ -22,7 +22,7 @@ from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import LAYERS
 from osbc_deploy.frameworks.repeats import check_repeats
 from osbc_deploy.frameworks.tracing import Trace, trace
-from osbc_deploy.model.graph import Network, Shape
+from osbc_deploy.model.graph import Shape
 
 __all__ = ["read_call"]
 
@@ -137,7 +137,6 @@ def read_call(
     followed = found.plain and all(called.step is None for called in needed)
     network = replace(network, notes=_in_order(network.notes, flow))
     network = replace(network, warnings=(*network.warnings, *_left_out(flow, needed, builder, end)))
-    network = _with_fixed(network, builder.fixed)
     return Reading(
         network, builder.modules, followed, prefix, found.votes, builder.constant, builder.orders
     )
@@ -239,14 +238,3 @@ def _in_order(notes: Sequence[str], flow: Flow) -> tuple[str, ...]:
     """Return notes in the order in which what they are about is called."""
     order = {called.name: number for number, called in enumerate(flow.calls)}
     return tuple(sorted(notes, key=lambda n: order.get(n.partition(": ")[0], len(order))))
-
-
-def _with_fixed(network: Network, fixed: set[str]) -> Network:
-    return replace(
-        network,
-        projections=tuple(
-            # Of several projections from one connection, the ends are in the names, too.
-            replace(p, compressible=False) if {p.name, p.name.rpartition(":")[0]} & fixed else p
-            for p in network.projections
-        ),
-    )

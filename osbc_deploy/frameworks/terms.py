@@ -49,6 +49,7 @@ def _added(first: Term, second: Term) -> Term | None:
     return replace(
         first,
         connection=replace(a, weight=weight.astype(np.result_type(a.weight, b.weight))),
+        trained=first.trained or second.trained,
         offset=offset,
         folded=(*first.folded, *second.folded),
     )

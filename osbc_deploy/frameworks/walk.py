@@ -6,7 +6,7 @@ way from spikes to a population becomes one term; what cannot be one is listed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -68,12 +68,15 @@ class Graph:
         From node to node; ``"input"`` is where the input's spikes come from.
     output : str
         The neurons whose activity is the answer.
+    fixed : collection of str
+        Connections without trained weights.
     """
 
     input_shape: Shape
     nodes: Mapping[str, Node]
     edges: Sequence[tuple[str, str]]
     output: str
+    fixed: Collection[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,8 +223,10 @@ class Walk:
             shape = result_shape(node, arrives.shape)
             # What an operation adds, it adds once, however many populations it hears.
             first, *others = arrives.terms
-            terms = [compose(first, node, arrives.shape, name)]
-            terms += [compose(t, without_bias(node), arrives.shape, name) for t in others]
+            rest = without_bias(node)
+            trained = name not in self.graph.fixed
+            terms = [compose(first, node, arrives.shape, name, trained=trained)]
+            terms += [compose(t, rest, arrives.shape, name, trained=trained) for t in others]
         except NotComposable as why:
             self.faults.append(f"{name}: {why}")
             return None

@@ -117,6 +117,9 @@ def conv(out: int, width: int, k: int = 3, *, bias: bool = True, **more: Any) ->
     return Conv(normal(out, width, k, k), normal(out) * 0.3 if bias else None, **more)
 
 
+D = Dense(normal(4, 4))
+
+
 def test_a_residual_block() -> None:
     network = check(
         {"c1": conv(3, 2), "a": FIRES, "c2": conv(3, 3), "add": Add(), "b": FIRES,
@@ -235,6 +238,28 @@ def test_what_the_output_does_not_hear_is_left_out() -> None:
     assert network.notes == ("left out, as the output does not hear it: probe",)
 
 
+@pytest.mark.parametrize(
+    ("fixed", "name", "trained"),
+    [
+        # Such as what sums what a trained layer gives.
+        ({"e"}, "d", True),
+        ({"d"}, "e", True),
+        ((), "e", True),
+        ({"d", "e"}, "e", False),
+    ],
+)
+def test_a_projection_is_trained_where_any_layer_multiplied_into_it_is(
+    fixed: set[str], name: str, trained: bool
+) -> None:
+    nodes: dict[str, Any] = {"d": D, "e": D, "a": FIRES}
+    edges = [("input", "d"), ("d", "e"), ("e", "a")]
+    network = assemble(Graph((4,), nodes, edges, "a", fixed), dtype="float32", source="test")
+    (projection,) = network.projections
+    assert (projection.name, projection.compressible) == (name, trained)
+    other = {"d": "e", "e": "d"}[name]
+    assert network.notes == (f"{other}: multiplied into {name}, as no neurons lie between them",)
+
+
 def thin(out: int, into: int) -> Dense:
     return Dense(np.ones((out, into), np.float32))
 
@@ -285,9 +310,6 @@ def test_small_models_of_large_networks_are_refused_before_memory_is_taken(
     finally:
         tracemalloc.stop()
     assert peak < 64 * 2**20
-
-
-D = Dense(normal(4, 4))
 
 
 @pytest.mark.parametrize(
