@@ -11,10 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
 from osbc_deploy.frameworks.averages import Averages
+from osbc_deploy.frameworks.convolved import (
+    behind_constant,
+    border_fault,
+    channels_seen,
+    convolved,
+    convolved_shape,
+)
 from osbc_deploy.frameworks.operations import (
     Add,
     Delay,
@@ -30,7 +38,16 @@ from osbc_deploy.frameworks.operations import (
 from osbc_deploy.model.connections import Connection, Conv, Dense
 from osbc_deploy.model.windows import AvgPool, Shape
 
-__all__ = ["compose"]
+__all__ = ["compose", "multiplied"]
+
+
+def multiplied(term: Term, operation: Operation) -> Shape:
+    """Return the shape of the weights that two layers become, none where an operation has none."""
+    if term.connection is None or not isinstance(operation, Connection):
+        return (0,)
+    if term.spatial and operation.convolutional:
+        return convolved_shape(cast("Conv", term.connection), cast("Conv", operation))
+    return len(operation.weight), term.connection.fan_in
 
 
 def compose(
@@ -105,24 +122,43 @@ def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
 
 
 def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
-    if term.connection is not None:
-        return _mixed(term, conv, shape, path)
-    if term.offset is not None:
-        raise NotComposable("takes spikes with a constant added; only zero is padded with")
-    weight = conv.weight.astype(np.float64)
-    if term.factor is not None:
-        channels = per_channel(term.factor, term.shape)
-        # Output channel o of group g sees input channels g * width to (g + 1) * width - 1.
-        width = weight.shape[1]
-        group = np.arange(len(weight)) // (len(weight) // conv.groups)
-        seen = group[:, None] * width + np.arange(width)
-        weight = weight * channels[seen][:, :, None, None]
-    return replace(
-        term,
-        connection=replace(conv, weight=weight.astype(conv.weight.dtype), bias=None),
-        factor=None,
-        offset=None if conv.bias is None else conv.bias.reshape(-1, 1, 1),
-    )
+    offset = term.offset
+    constant = offset is not None and bool(np.any(offset))
+    if term.connection is None:
+        if constant and any(conv.padding):
+            raise NotComposable(
+                "takes spikes with a constant added; only zero is padded with. Put the constant, "
+                "such as a BatchNorm, behind it, or neurons before it"
+            )
+        weight = conv.weight.astype(np.float64)
+        if term.factor is not None:
+            channels = per_channel(term.factor, term.shape)
+            weight = weight * channels[channels_seen(conv)][:, :, None, None]
+        made = replace(conv, weight=weight.astype(conv.weight.dtype), bias=None)
+    else:
+        first = _before(term, conv, path, constant=constant)
+        made = convolved(first, conv)
+    if offset is not None:
+        offset = behind_constant(conv, per_channel(offset, shape)).reshape(-1, 1, 1)
+    if conv.bias is not None:
+        bias = conv.bias.reshape(-1, 1, 1)
+        offset = bias if offset is None else offset + bias
+    return replace(term, connection=made, factor=None, offset=offset)
+
+
+def _before(term: Term, conv: Conv, path: str, *, constant: bool) -> Conv:
+    """Return the convolution that another one follows, if the two are one."""
+    if not term.spatial:
+        raise NotComposable(_between(term.name))
+    # Whatever is convolutional has the geometry of one.
+    first = cast("Conv", term.connection)
+    if why := border_fault(first, conv, term.shape, constant=constant):
+        raise NotComposable(
+            f"follows {term.name} with no neurons between, and the two are no single convolution: "
+            f"{why}. Move the padding of {path} to {term.name}, times the strides from there on, "
+            "and train again, or put spiking neurons between"
+        )
+    return first
 
 
 def _by_place(connection: Connection) -> bool:
@@ -154,23 +190,6 @@ def _pooled_before(
         offset=offset,
         folded=(*term.folded, f"{path}: pooling moved in front of {term.name}"),
     )
-
-
-def _mixed(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
-    """Mix the channels that a convolution gives: one convolution of both weights."""
-    first = term.connection
-    grouped = first is None or first.groups > 1 or conv.groups > 1
-    if first is None or not term.spatial or grouped or not _by_place(conv):
-        raise NotComposable(_between(term.name))
-    mix = conv.weight[:, :, 0, 0].astype(np.float64)
-    offset = term.offset
-    if offset is not None:
-        offset = (mix @ per_channel(offset, shape)).reshape(-1, 1, 1)
-    if conv.bias is not None:
-        bias = conv.bias.reshape(-1, 1, 1)
-        offset = bias if offset is None else offset + bias
-    weight = np.tensordot(mix, first.weight, 1).astype(first.weight.dtype)
-    return replace(term, connection=replace(first, weight=weight), offset=offset)
 
 
 def _pool(term: Term, pool: AvgPool, shape: Shape, path: str) -> Term:

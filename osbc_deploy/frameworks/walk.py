@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from osbc_deploy.frameworks.compose import compose
+from osbc_deploy.frameworks.compose import compose, multiplied
 from osbc_deploy.frameworks.operations import (
     NotComposable,
     Operation,
@@ -22,7 +22,7 @@ from osbc_deploy.frameworks.operations import (
 from osbc_deploy.frameworks.order import ancestors
 from osbc_deploy.frameworks.terms import mapped
 from osbc_deploy.limits import Allowance, array_bytes
-from osbc_deploy.model.graph import INPUT, Connection, Shape
+from osbc_deploy.model.graph import INPUT, Shape
 from osbc_deploy.model.neurons import Neuron
 
 __all__ = ["Arrival", "Cells", "Graph", "Node", "Walk"]
@@ -216,9 +216,7 @@ class Walk:
             return None
         for term in arrives.terms:
             self._memory.take(_TERM, at=name)
-            if isinstance(node, Connection) and term.connection is not None:
-                made = (len(node.weight), term.connection.fan_in)
-                self._memory.take(array_bytes(made, _WEIGHT), at=name)
+            self._memory.take(array_bytes(multiplied(term, node), _WEIGHT), at=name)
         try:
             shape = result_shape(node, arrives.shape)
             # What an operation adds, it adds once, however many populations it hears.

@@ -192,6 +192,32 @@ def test_poolings_and_spikes_that_feed_neurons_as_they_are() -> None:
     assert first.weight.shape == (2, 1, 2, 2)
 
 
+def test_what_several_populations_send_is_convolved_with_each() -> None:
+    network = check(
+        {"c1": conv(4, 2), "a": FIRES, "c2": conv(4, 4, bias=False), "b": FIRES,
+         "add": Add(), "late": Delay(np.array(1)), "dw": conv(4, 1, groups=4),
+         "s": Scale(0.8 * ONE), "pw": conv(6, 4, 1, stride=(2, 2)), "c": FIRES, "flat": Flatten(),
+         "fc": Dense(normal(4, 96)), "out": READS},
+        "input>c1>a>c2>b>add>dw>s>pw>c>flat>fc>out, a>late>add",
+        (2, 8, 8),
+    )  # fmt: skip
+    parts = network.afferents("c")
+    assert sorted(p.name for p in parts) == ["pw:a-c", "pw:b-c"]
+    # Of both constants each is added once.
+    assert sum(p.connection.bias is not None for p in parts) == 1
+    assert parts[0].connection.geometry == parts[1].connection.geometry
+
+
+def test_a_constant_is_convolved_where_nothing_is_padded() -> None:
+    check(
+        {"c1": conv(3, 2), "a": FIRES, "s": Shift(normal(3, 1, 1)),
+         "c2": conv(6, 1, padding=(0, 0), groups=3), "c3": conv(4, 6, padding=(0, 0)), "b": FIRES,
+         "flat": Flatten(), "fc": Dense(normal(4, 64)), "out": READS},
+        "input>c1>a>s>c2>c3>b>flat>fc>out",
+        (2, 8, 8),
+    )  # fmt: skip
+
+
 def test_delays_of_every_kind() -> None:
     network = check(
         {"d1": Delay(np.arange(5) % 3), "w1": Dense(normal(6, 5)), "d2": Delay(np.array(2)),
@@ -287,6 +313,13 @@ def doubled(stages: int) -> tuple[dict[str, Any], list[tuple[str, str]]]:
             [("input", "a"), ("a", "b"), ("b", "out")],
             "b",
         ),
+        # The same of convolutions, whose kernels grow, too.
+        (
+            (4, 30, 30),
+            {"a": Conv(np.ones((4, 4, 20, 20))), "b": Conv(np.ones((900, 4, 9, 9))), "out": READS},
+            [("input", "a"), ("a", "b"), ("b", "out")],
+            "b",
+        ),
         # More neurons than there are inputs, by padding alone.
         (
             (1, 1, 1),
@@ -315,7 +348,10 @@ def test_small_models_of_large_networks_are_refused_before_memory_is_taken(
 @pytest.mark.parametrize(
     ("nodes", "edges", "shape", "said"),
     [
-        ({"x": conv(3, 2), "y": conv(3, 3)}, "input>x>y>o", (2, 8, 8), "y: follows x"),
+        ({"x": conv(3, 2, bias=False), "y": conv(3, 3)}, "input>x>y>o", (2, 8, 8),
+         "y: follows x with no neurons between, .*: it pads with zeros where .* would give more"),
+        ({"x": conv(3, 2, 1), "y": conv(3, 3)}, "input>x>y>o", (2, 8, 8),
+         r"y: follows x .*: the constant added in front of it \(bias, BatchNorm\) is missing"),
         (
             {"x": conv(3, 2), "f": Flatten(), "d": Dense(normal(4, 192))},
             "input>x>f>d>o", (2, 8, 8), "d: follows x with no neurons",
