@@ -128,6 +128,8 @@ class Framework:
         Modules of its own that call others; they are looked into.
     layers : tuple of str
         Where its layers and neurons are; what it has elsewhere is looked into as well.
+    models : tuple of str
+        Where it has models whose own code decides how they are called, as that of users does.
     neurons : tuple of type
         What all its neurons derive from: what they hold belongs to them, and what they take beside
         a current is their state.
@@ -163,6 +165,7 @@ class Framework:
     timeless: str
     containers: tuple[type, ...] = ()
     layers: tuple[str, ...] = ("",)
+    models: tuple[str, ...] = ()
     neurons: tuple[type, ...] = ()
     misplaced: Callable[[nn.Module, bool, bool], Sequence[str]] = _well_placed
     over_time: Callable[[nn.Module], bool] = _by_step
@@ -183,7 +186,7 @@ class Framework:
         if package == "torch":
             return not issubclass(kind, _TORCH_CONTAINERS)
         if package == self.package:
-            is_layer = kind.__module__.startswith(tuple(f"{package}.{p}" for p in self.layers))
+            is_layer = self._is_in(kind, self.layers)
             return is_layer and not issubclass(kind, (*self.containers, *_TORCH_CONTAINERS))
         return any(k in LAYERS for k in kind.__mro__)
 
@@ -196,9 +199,14 @@ class Framework:
 
     def is_own(self, module: nn.Module) -> bool:
         """Tell whether a module groups layers in code of the user's own."""
-        package = kind_of(module).__module__.split(".")[0]
-        foreign = package not in ("torch", self.package) and not self.is_leaf(module)
+        kind = kind_of(module)
+        foreign = kind.__module__.split(".")[0] not in ("torch", self.package)
+        foreign = (foreign or self._is_in(kind, self.models)) and not self.is_leaf(module)
         return foreign and any(True for _ in module.children())
+
+    def _is_in(self, kind: type, places: Iterable[str]) -> bool:
+        """Tell whether a class comes from some of the framework's modules."""
+        return kind.__module__.startswith(tuple(f"{self.package}.{p}" for p in places))
 
     def own(self, module: nn.Module) -> list[str]:
         """Return the names of the classes in a model that are code of the user's own."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from norse.torch.functional.leaky_integrator_box import LIBoxParameters
 from norse.torch.functional.reset import reset_subtract
+from norse.torch.models.conv import ConvNet, ConvNet4
 from norse.torch.module.leaky_integrator_box import LIBoxCell
 from torch import nn
 
@@ -323,3 +324,20 @@ def test_weights_that_are_no_numbers_are_refused(bad: float) -> None:
 def test_data_that_does_not_fit_the_first_layer_is_a_fault_of_the_data() -> None:
     with pytest.raises(ArtefactError, match=r"samples of shape \(3, 12, 11\)"):
         read_norse(conv_stack(), (3, 12, 11))
+
+
+@pytest.mark.parametrize("kind", [ConvNet, ConvNet4])
+def test_models_of_norses_own_are_looked_into(kind: Any) -> None:
+    torch.manual_seed(2)
+    model = kind(num_channels=2, feature_size=16)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    network = read_norse(model, (2, 16, 16), samples=spikes_of(random_input(2, 16, 16)))
+    x = random_input(2, 16, 16)
+    run = simulate(network, spikes_of(x), record=["lif0", "lif1", "lif2"])
+    with torch.no_grad():
+        expected = model(x).movedim(0, 1).numpy()
+    assert all(run.rates[name] > 0.001 for name in ("lif0", "lif1", "lif2"))
+    # A factor of 10 is folded into the second convolution, which rounds differently.
+    assert np.abs(run.output - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -127,6 +127,8 @@ NORSE = Framework(
     "all steps at once",
     timeless="put it into a norse.torch.Lift",
     containers=(norse.Lift, norse.SequentialState, norse.RecurrentSequential),
+    layers=("torch.module",),
+    models=("torch.models", "task"),
     neurons=_NEURONS,
     misplaced=_misplaced,
     over_time=_over_time,
