@@ -201,6 +201,10 @@ class Builder(Draft):
         if called.event.module is not None:
             self.modules[self.now[called][0]] = called.event.module
 
+    def unwatched(self, called: Called) -> None:
+        """Let neurons be compared by the model's answer alone, as no call gives their steps."""
+        self.modules.pop(self.now[called][0], None)
+
     def gates(
         self, called: Called, least: Any, what: str, shape: Shape, name: str | None = None
     ) -> None:

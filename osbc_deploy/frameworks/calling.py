@@ -61,7 +61,7 @@ def stepped(module: nn.Module, x: torch.Tensor) -> Any:
 
 def time_first(module: nn.Module, x: torch.Tensor) -> Any:
     """One call, time first."""
-    return module(x)
+    return _all_steps(module(x), x)
 
 
 def samples_first(module: nn.Module, x: torch.Tensor) -> Any:
@@ -92,6 +92,14 @@ def _parts(answer: Any) -> tuple[Any, ...] | list[Any]:
 def described(call: Call) -> str:
     """Return in a few words how a module is called."""
     return (call.__doc__ or "").rstrip(".").lower()
+
+
+def _all_steps(answer: Any, x: torch.Tensor) -> Any:
+    """Return an answer to input (T, n, ...), one for each step stacked if they are in a list."""
+    listed = isinstance(answer, list) and len(answer) == len(x)
+    if listed and all(isinstance(a, torch.Tensor) and a.shape[:2] != x.shape[:2] for a in answer):
+        return torch.stack(answer) if len({a.shape for a in answer}) == 1 else answer
+    return answer
 
 
 def _stacked(answers: list[Any]) -> Any:

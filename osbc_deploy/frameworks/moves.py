@@ -65,12 +65,26 @@ class Follower:
         called = Called(name, event, tuple(sources), step, fault)
         self.flow.calls.append(called)
         found = []
+        by_step = is_neuron and self._by_step(first.axes, event.results)
         for number, value in enumerate(event.results):
-            sample = value.shape[len(first.axes) :]
-            state = is_neuron and number > 0
-            signal = Signal(called, first.axes, sample, step, state, still=still)
+            axes = first.axes
+            if is_neuron and not self._has(axes, value):
+                # Of one step: one of a list of all, or what is left after the last.
+                axes = tuple(a for a in axes if a != "T")
+            sample = value.shape[len(axes) :]
+            state = is_neuron and number > 0 and not by_step
+            at = number if by_step else step
+            signal = Signal(called, axes, sample, at, state, still=still)
             found.append(replace(signal, over_time=reduced.over_time, factor=reduced.factor))
         return found
+
+    def _has(self, axes: Axes, value: Value) -> bool:
+        return value.shape[: len(axes)] == self.size(axes)
+
+    def _by_step(self, axes: Axes, values: Sequence[Value]) -> bool:
+        """Tell whether what neurons gave for all steps is a list of one tensor for each."""
+        listed = "T" in axes and len(values) == self.sizes["T"]
+        return listed and not any(self._has(axes, value) for value in values)
 
     def size(self, axes: Axes) -> tuple[int, ...]:
         """Return how long axes are."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -161,8 +162,9 @@ def _of_spikes(flow: Flow, output: Called, builder: Builder) -> None:
             output,
             "forward answers with its potentials, which are reset when it fires; a readout takes "
             "the spikes of such neurons, or potentials of those that never reset. Train with those "
-            "at the end (snnTorch: reset_mechanism='none', norse: LICell) or with a linear layer, "
-            "or have forward answer with spikes and see what accuracy these have",
+            "at the end (snnTorch: reset_mechanism='none', norse: LICell, SpikingJelly: "
+            "NonSpikingLIFNode or v_threshold=inf) or with a linear layer, or have forward answer "
+            "with spikes and see what accuracy these have",
         )
 
 
@@ -178,14 +180,17 @@ def _traced(
     def is_leaf(part: nn.Module) -> bool:
         return part is prefix or framework.is_leaf(part)
 
+    def kept(part: nn.Module, answer: Any) -> torch.Tensor | None:
+        return framework.potential(part, answer) if isinstance(part, framework.neurons) else None
+
     wide = framework.widened(module) if dtype_of(module) == "float64" else nullcontext()
     with wide:
         for steps in dict.fromkeys((min(_STEPS, len(x)), len(x))):
             framework.reset(module)
             if call is still:
-                traced = trace(module, time_first, x[0], is_leaf)
+                traced = trace(module, time_first, x[0], is_leaf, kept)
             else:
-                traced = trace(module, call, x[:steps], is_leaf)
+                traced = trace(module, call, x[:steps], is_leaf, kept)
             if traced.failure is None:
                 break
         framework.reset(module)

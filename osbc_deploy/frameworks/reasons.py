@@ -54,6 +54,9 @@ _REASONS = {
         "Alpha",
         "its states are not the current and the potential of the chip's neurons",
     ),
+    "SynapseFilter": "its current leaks only in steps without a spike, which no linear current "
+    "does; train without it, with CUBALIFNode, whose current leaks in each step, in place of the "
+    "neurons behind",
     **_alike(
         "SLSTM SConv2dLSTM LSTM LSTMCell GRU GRUCell RNN RNNCell",
         "its gates multiply signals by signals; recurrent spiking neurons are read",

@@ -83,7 +83,11 @@ class Trace:
 
 
 def trace(
-    module: nn.Module, call: Call, x: torch.Tensor, is_leaf: Callable[[nn.Module], bool]
+    module: nn.Module,
+    call: Call,
+    x: torch.Tensor,
+    is_leaf: Callable[[nn.Module], bool],
+    kept: Callable[[nn.Module, Any], torch.Tensor | None] = lambda part, answer: None,
 ) -> Trace:
     """Return what a module's forward does with input x.
 
@@ -96,8 +100,11 @@ def trace(
     x : torch.Tensor (T, n, ...)
     is_leaf : callable
         Whether a submodule is one event; all others are looked into.
+    kept : callable
+        Returns what a submodule that gave an answer keeps beside it, which a forward may take from
+        there: the last of its event's results.
     """
-    tracer = _Tracer(x)
+    tracer = _Tracer(x, kept)
     found = tracer.trace
     hooks: list[Any] = []
     for path, part in module.named_modules():
@@ -127,8 +134,11 @@ def values_in(arguments: Any) -> list[Value]:
 
 
 class _Tracer(TorchFunctionMode):
-    def __init__(self, x: torch.Tensor) -> None:
+    def __init__(
+        self, x: torch.Tensor, kept: Callable[[nn.Module, Any], torch.Tensor | None]
+    ) -> None:
         super().__init__()
+        self._kept = kept
         self._values: Any = WeakIdKeyDictionary()
         self._open: list[tuple[str, bool, nn.Module, Any]] = []
         """Modules that are running: path, whether it is a leaf, it, and what it was given."""
@@ -170,7 +180,10 @@ class _Tracer(TorchFunctionMode):
         _, _, _, given = self._open.pop()
         self._leaves -= leaf
         if given is not None and values_in(given):
-            self._note(path, module, given, self._results(answer))
+            results, kept = self._results(answer), self._kept(module, answer)
+            if kept is not None and kept not in self._values:
+                results += (self._keep(kept),)
+            self._note(path, module, given, results)
 
     def stop(self) -> None:
         """Note the layer that raised, or the place of the code that did."""

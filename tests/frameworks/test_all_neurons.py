@@ -20,7 +20,15 @@ from osbc_deploy.frameworks.snntorch.neurons import (
     Synaptic,
     SynapticIntegrator,
 )
-from osbc_deploy.frameworks.spikingjelly.neurons import IFNode, LIFNode, ParametricLIFNode
+from osbc_deploy.frameworks.spikingjelly.neurons import (
+    CUBALIFNode,
+    IFIntegrator,
+    IFNode,
+    LIFIntegrator,
+    LIFNode,
+    ParametricLIFIntegrator,
+    ParametricLIFNode,
+)
 from osbc_deploy.model.neurons import Neuron
 
 STEPS, SIZE = 40, 6
@@ -47,6 +55,8 @@ def spikingjelly(kind: str, draw: Draw, threshold: Array, reset: str, taken: str
     v_reset = np.zeros(()) if reset == "subtract" else draw(-0.5, 0.1)
     if kind == "IFNode":
         return IFNode(threshold, v_reset, reset)
+    if kind == "CUBALIFNode":
+        return CUBALIFNode(threshold, v_reset, reset, draw(0, 1), draw(0.1, 1))
     if kind == "LIFNode":
         return LIFNode(threshold, v_reset, reset, draw(1.1, 20), taken)
     return ParametricLIFNode(threshold, v_reset, reset, draw(0.05, 0.9), taken)
@@ -113,7 +123,7 @@ def test_what_snntorch_does_is_what_its_rule_says(
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.sampled_from(["IFNode", "LIFNode", "ParametricLIFNode"]),
+    st.sampled_from(["IFNode", "LIFNode", "ParametricLIFNode", "CUBALIFNode"]),
     st.sampled_from(["subtract", "zero"]),
     st.sampled_from(["decayed", "added"]),
     st.integers(0, 2**20),
@@ -138,7 +148,16 @@ def test_a_late_reset_to_zero_that_loses_input_is_told_apart_for_a_reason() -> N
 @pytest.mark.parametrize("seed", range(4))
 def test_integrators_answer_with_the_potential_of_their_system(seed: int) -> None:
     draw, _, x = drawing(seed)
-    for neuron in (LeakyIntegrator(draw(0, 1)), SynapticIntegrator(draw(0, 1), draw(0, 1))):
+    start = draw(-0.5, 0.1)
+    for neuron in (
+        LeakyIntegrator(draw(0, 1)),
+        SynapticIntegrator(draw(0, 1), draw(0, 1)),
+        IFIntegrator(start),
+        LIFIntegrator(start, draw(1.1, 20), "decayed"),
+        LIFIntegrator(start, draw(1.1, 20), "added"),
+        ParametricLIFIntegrator(start, draw(0.05, 0.9), "decayed"),
+        ParametricLIFIntegrator(start, draw(0.05, 0.9), "added"),
+    ):
         assert not neuron.spiking
         np.testing.assert_allclose(stepped(neuron, x), on_chip(neuron, x)[1], rtol=1e-12)
 

@@ -52,7 +52,10 @@ def equal(model: nn.Module, shape: tuple[int, ...], x: torch.Tensor, mode: str) 
 
 def node(data: st.DataObject) -> nn.Module:
     """Draw a node of any kind."""
-    kind = data.draw(st.sampled_from(["IFNode", "LIFNode", "ParametricLIFNode"]))
+    simple = ["SimpleIFNode", "SimpleLIFNode"]
+    kind = data.draw(
+        st.sampled_from(["IFNode", "LIFNode", "ParametricLIFNode", "CUBALIFNode", *simple])
+    )
     common: dict[str, Any] = {
         "v_threshold": data.draw(st.sampled_from([1.0, 0.3, 0.77, 2.0])),
         "v_reset": data.draw(st.sampled_from([None, 0.0, 0.1, -0.37])),
@@ -60,9 +63,18 @@ def node(data: st.DataObject) -> nn.Module:
         "detach_reset": data.draw(st.booleans()),
         "store_v_seq": data.draw(st.booleans()),
     }
-    if kind != "IFNode":
+    if kind == "CUBALIFNode":
+        kept = [data.draw(st.integers(0, 1000)) / 1000 for _ in range(2)]
+        threshold, v_reset = common["v_threshold"], common["v_reset"]
+        return neuron.CUBALIFNode(*kept, threshold, v_reset, common["surrogate_function"])
+    if kind in simple:
+        # They start at 0 whatever they are reset to, and a leak takes the reset from them.
+        either = data.draw(st.sampled_from([None, 0.0]))
+        common["v_reset"] = 0.0 if kind == "SimpleLIFNode" else either
+        del common["store_v_seq"]
+    if "LIF" in kind:
         tau = data.draw(st.integers(1001, 20000)) / 1000
-        common["tau" if kind == "LIFNode" else "init_tau"] = tau
+        common["init_tau" if kind == "ParametricLIFNode" else "tau"] = tau
         common["decay_input"] = data.draw(st.booleans())
     return getattr(neuron, kind)(**common)
 
@@ -106,7 +118,8 @@ def test_every_state_is_spikingjellys_to_the_last_bit(
     family = read_spikingjelly(nn.Sequential(nn.Linear(2, size), drawn).to(dtype), (2,))
     neuron_ = family.populations[0].neuron
     p = {name: torch.tensor(np.array(v), dtype=dtype) for name, v in neuron_.parameters.items()}
-    state: Any = {"v": torch.full((N, size), float(neuron_.v_init), dtype=dtype)}
+    state: Any = {name: torch.zeros((N, size), dtype=dtype) for name in neuron_.states}
+    state["v"] += float(neuron_.v_init)
     with torch.no_grad():
         for _ in range(T):
             # Steps of a quarter reach thresholds exactly, where SpikingJelly fires.

@@ -6,11 +6,12 @@ sequence (T, N, ...) a call. Both compute the same; what counts is that all laye
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import base, layer, neuron
+from spikingjelly.activation_based import base, layer
 from torch import nn
 
 from osbc_deploy.frameworks.builder import Builder
@@ -20,10 +21,14 @@ from osbc_deploy.frameworks.framework import Framework, kind_of
 from osbc_deploy.frameworks.layers import LAYERS, SUPPORTED_LAYERS
 from osbc_deploy.frameworks.proof import ProvenReader
 from osbc_deploy.frameworks.spikingjelly.nodes import (
+    ALL_STEPS,
     CONTAINERS,
+    NEURONS,
     NODES,
     NOT_STEPPED,
+    SILENT,
     faults_of,
+    integrates,
     mode_faults,
     neuron_of,
 )
@@ -33,22 +38,32 @@ __all__ = ["SPIKINGJELLY", "SUPPORTED", "read_spikingjelly"]
 
 SUPPORTED = (
     f"{SUPPORTED_LAYERS}, ThresholdDependentBatchNorm1d/2d, SeqToANNContainer, MultiStepContainer, "
-    "LinearRecurrentContainer, ElementWiseRecurrentContainer, IFNode, LIFNode, ParametricLIFNode"
+    "LinearRecurrentContainer, ElementWiseRecurrentContainer, IFNode, LIFNode, ParametricLIFNode, "
+    "CUBALIFNode, SimpleIFNode, SimpleLIFNode, NonSpikingIFNode, NonSpikingLIFNode"
 )
 
 
 def _node(builder: Builder, called: Called, node: Any) -> None:
-    faults = faults_of(node)
+    last = builder.is_output(called)
+    faults = faults_of(node, last=last)
     for fault in faults:
         builder.refuse(called, f"{type(node).__name__}: {fault}")
-    if not faults:
-        builder.neurons(called, neuron_of(node, builder.kind(node)))
+    if faults:
+        return
+    builder.neurons(called, neuron_of(node, builder.kind(node), last=last))
+    if integrates(node, last=last):
+        builder.note(f"{called.name}: never fires, so its potential is the network's answer")
+    if isinstance(node, SILENT):
+        # It answers with what it decodes of all steps, which is the model's answer.
+        builder.unwatched(called)
 
 
 def _misplaced(module: nn.Module, over_time: bool, merged: bool) -> Sequence[str]:
     """Say where the step mode of a module is not what it gets."""
-    if isinstance(module, base.MemoryModule) and merged:
+    if isinstance(module, base.MemoryModule | SILENT) and merged:
         return (NOT_STEPPED,)
+    if isinstance(module, SILENT):
+        return () if over_time else (ALL_STEPS,)
     return mode_faults(module, over_time=over_time) if hasattr(module, "step_mode") else ()
 
 
@@ -80,10 +95,13 @@ def _potential(node: nn.Module, answer: Any) -> torch.Tensor | None:
 
 def _values(module: nn.Module) -> dict[str, Any]:
     """Return a node's parameters that are plain numbers."""
-    if not isinstance(module, neuron.BaseNode):
+    if not isinstance(module, NEURONS):
         return {}
-    names = ("v_threshold", "v_reset", "tau")
+    names = ("v_threshold", "v_reset", "tau", "c_decay", "v_decay")
     values = {name: getattr(module, name, None) for name in names}
+    if values["v_threshold"] == math.inf:
+        # That is how a node never fires.
+        values["v_threshold"] = None
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -92,7 +110,6 @@ def _dynamics(node: nn.Module, kind: type) -> LinearDynamics | None:
 
 
 _ALL_STEPS = (layer.SeqToANNContainer, layer.MultiStepContainer)
-_NEURONS = (neuron.BaseNode, layer.NeuNorm)
 _WRAPPED = {
     layer.Linear: LAYERS[nn.Linear],
     layer.Conv1d: LAYERS[nn.Conv1d],
@@ -125,7 +142,7 @@ SPIKINGJELLY = Framework(
     timeless="use spikingjelly's layer.LAYER",
     containers=CONTAINERS,
     layers=("activation_based.layer", "activation_based.neuron"),
-    neurons=_NEURONS,
+    neurons=NEURONS,
     misplaced=_misplaced,
     over_time=_over_time,
     votes=_votes,
