@@ -244,7 +244,8 @@ def framework_of(module: nn.Module, name: str) -> tuple[str, FrameworkPlugin] | 
             [f"{place or 'model'}: is compiled" for place in compiled],
             "Give the modules they were compiled from.",
         )
-    packages = {type(m).__module__.split(".")[0] for m in module.modules()}
+    # Rockpool's modules() gives something else.
+    packages = {type(m).__module__.split(".")[0] for _, m in module.named_modules()}
     used = sorted(packages & set(FRAMEWORKS.names()))
     frameworks = [FRAMEWORKS.load(package) for package in used]
     if len(used) > 1:

@@ -94,6 +94,17 @@ NOT_READ = {
         "holds neurons that fire once in a step, so it is another network: deploy tells its "
         "accuracy.",
     ),
+    "rockpool": (
+        "Rockpool",
+        "its neurons fire as often in a step as their potential holds thresholds, and its modules "
+        "are called in a way of their own",
+        "Train it with max_spikes_per_dt=1 and the bias of each LIFTorch kept at 0, and give the "
+        "same network in SpikingJelly: for each LIFTorch a CUBALIFNode(c_decay=beta, "
+        "v_decay=alpha, v_threshold=threshold, v_reset=None), for each LinearTorch a Linear whose "
+        "weight is (weight * beta).T, with the beta of the neurons behind. A NIR file of it as it "
+        "is (to_nir(net, torch.zeros(net.size_in))) holds neurons that fire once in a step, so it "
+        "is another network: deploy tells its accuracy.",
+    ),
     "lava": (
         "lava-dl",
         "its blocks compute in integers of their own",

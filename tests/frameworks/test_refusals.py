@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,8 @@ from spikingjelly.activation_based import layer, neuron
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.frameworks.spikingjelly.reading import read_spikingjelly
 from osbc_deploy.importing import import_network
+from osbc_deploy.model.simulate import simulate
+from osbc_deploy.modules.run import compress_model
 
 CONV = layer.Conv2d(2, 4, 3)
 LINEAR = layer.Linear(8, 8)
@@ -129,7 +134,11 @@ def test_what_no_chip_computes_is_refused_with_its_reason(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("package", "kind", "remedy"),
-    [("sinabs.layers.iaf", "IAF", "spike_fn=SingleSpike"), ("lava.lib.dl", "Dense", "NetX")],
+    [
+        ("sinabs.layers.iaf", "IAF", "spike_fn=SingleSpike"),
+        ("lava.lib.dl", "Dense", "NetX"),
+        ("rockpool.nn.modules", "LIFTorch", "max_spikes_per_dt=1"),
+    ],
 )
 def test_frameworks_that_are_not_read_are_refused_as_such(
     package: str, kind: str, remedy: str
@@ -142,6 +151,69 @@ def test_frameworks_that_are_not_read_are_refused_as_such(
     with pytest.raises(UnsupportedModelError, match=remedy) as caught:
         import_network(nn.Sequential(nn.Linear(4, 3), Foreign()), None, samples)
     assert caught.value.offenders == (f"1: {kind}",)
+
+
+class LIFTorch(nn.Module):
+    """A neuron as Rockpool's is made and named: its modules() is not torch's."""
+
+    __module__ = "rockpool.nn.modules.torch.lif_torch"
+
+    def modules(self) -> Any:
+        return {}
+
+
+class Sequence(LIFTorch):
+    """A container of Rockpool's, whose modules() are a dictionary of names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neurons = LIFTorch()
+
+    def modules(self) -> Any:
+        return {"neurons": self.neurons}
+
+
+def test_rockpools_modules_are_refused_wherever_they_are_given() -> None:
+    spikes = np.ones((2, 3, 4), np.uint8)
+    for verb in (
+        lambda: import_network(Sequence(), None, check_samples("calibration", spikes)),
+        lambda: compress_model(Sequence(), spikes),
+    ):
+        with pytest.raises(UnsupportedModelError, match="is made of Rockpool") as caught:
+            verb()
+        assert caught.value.offenders == ("neurons: LIFTorch",)
+
+
+def rockpool(
+    x: torch.Tensor, weights: list[torch.Tensor], alpha: float, beta: float
+) -> torch.Tensor:
+    """Compute what Rockpool 3.0.3's LinearTorch and LIFTorch(max_spikes_per_dt=1) do."""
+    for weight in weights:
+        current, v, spikes = torch.zeros(()), torch.zeros(()), []
+        for frame in x:
+            current = (current + frame @ weight) * beta
+            v = v * alpha + current
+            fired = (v >= 1.0).double()
+            v = v - fired
+            spikes.append(fired)
+        x = torch.stack(spikes)
+    return x
+
+
+def test_what_rockpools_users_are_told_to_build_is_their_network() -> None:
+    torch.manual_seed(0)
+    alpha, beta, sizes = 0.9, 0.8, (14, 9, 4)
+    weights = [torch.randn(a, b).double() / 2 for a, b in pairwise(sizes)]
+    layers: list[nn.Module] = []
+    for weight in weights:
+        linear = nn.Linear(*weight.shape, bias=False).double()
+        linear.weight = nn.Parameter((weight * beta).T)
+        layers += [linear, neuron.CUBALIFNode(beta, alpha, v_threshold=1.0, v_reset=None)]
+    spikes = (np.random.default_rng(0).random((6, 25, 14)) < 0.4).astype(np.uint8)
+    network = read_spikingjelly(nn.Sequential(*layers), (14,), samples=spikes)
+    theirs = rockpool(torch.from_numpy(spikes.astype(float)).transpose(0, 1), weights, alpha, beta)
+    assert 0.05 < theirs.mean() < 0.6
+    assert np.array_equal(simulate(network, spikes).output, theirs.transpose(0, 1).numpy())
 
 
 def test_what_hears_a_refused_part_is_not_judged() -> None:
