@@ -13,7 +13,7 @@ from pathlib import Path
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 
-__all__ = ["C_LIBRARY", "DEPLOYMENT", "GOLDEN", "RUNTIME", "FolderKind"]
+__all__ = ["C_LIBRARY", "DEPLOYMENT", "GOLDEN", "KINDS", "RUNTIME", "FolderKind"]
 
 
 @dataclass(frozen=True)
@@ -75,3 +75,6 @@ GOLDEN = FolderKind(
     "golden.json", lambda _: ("golden.json", "rasters.bin", "outputs.bin", "selftest.bin")
 )
 """What ``run --golden`` writes."""
+
+KINDS = (DEPLOYMENT, C_LIBRARY, RUNTIME, GOLDEN)
+"""All of them."""

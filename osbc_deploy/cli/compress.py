@@ -16,13 +16,13 @@ from osbc_deploy.cli.job import (
     load_inputs,
     save_results,
 )
-from osbc_deploy.cli.options import OutputFile
+from osbc_deploy.cli.places import Command, OutputFile
 from osbc_deploy.options import CompressOptions, DataOptions
 
 __all__ = ["compress_command"]
 
 
-@click.command("compress")
+@click.command("compress", cls=Command)
 @click.option(
     "-o",
     "--output",
@@ -59,7 +59,7 @@ def compress_command(
     from osbc_deploy.writing import check_file, write_whole
 
     check_data(model, inputs, options.weights)
-    check_resume(options.resume, output)
+    check_resume(options.resume)
     for path, name in ((output, "-o"), (report_file, "--report")):
         if path is not None:
             check_file(path, name)

@@ -16,7 +16,8 @@ from osbc_deploy.cli.job import (
     load_inputs,
     save_results,
 )
-from osbc_deploy.cli.options import OutputFile, verbose_option
+from osbc_deploy.cli.options import verbose_option
+from osbc_deploy.cli.places import Command, OutputFile
 from osbc_deploy.errors import FidelityError, FitError
 from osbc_deploy.options import DeployOptions, InputOptions
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["deploy_command", "exit_code", "show_report"]
 
 
-@click.command("deploy")
+@click.command("deploy", cls=Command)
 @click.option(
     "--nir",
     "nir_file",

@@ -14,6 +14,7 @@ from osbc_deploy._version import __version__
 from osbc_deploy.cli.console import say
 from osbc_deploy.cli.info import listed_backends
 from osbc_deploy.cli.options import json_option
+from osbc_deploy.cli.places import Command
 
 __all__ = ["doctor_command"]
 
@@ -107,7 +108,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command)
 @json_option
 def doctor_command(as_json: bool) -> int:
     """Say what is installed, what is missing, and what to do about it.

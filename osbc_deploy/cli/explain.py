@@ -11,13 +11,14 @@ import click
 
 from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import json_option
+from osbc_deploy.cli.places import Command
 from osbc_deploy.errors import NotFoundError
 from osbc_deploy.explanations import EXPLANATIONS
 
 __all__ = ["explain_command"]
 
 
-@click.command("explain")
+@click.command("explain", cls=Command)
 @click.argument("code", required=False)
 @json_option
 def explain_command(code: str | None, as_json: bool) -> int:

@@ -10,6 +10,7 @@ import click
 
 from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
+from osbc_deploy.cli.places import Command, OutputFolder
 
 __all__ = ["export_command"]
 
@@ -47,7 +48,7 @@ class _FormatType(click.ParamType):  # type: ignore[type-arg]
         return value
 
 
-class _Command(click.Command):
+class _Command(Command):
     """Says in its help what each format writes."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -67,7 +68,7 @@ class _Command(click.Command):
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OutputFolder(),
     required=True,
     metavar="PATH",
     help="Folder of the library, or file.",

@@ -17,7 +17,8 @@ from osbc_deploy.cli.job import (
     load_inputs,
     save_results,
 )
-from osbc_deploy.cli.options import OutputFile, verbose_option
+from osbc_deploy.cli.options import verbose_option
+from osbc_deploy.cli.places import Command, OutputFile
 from osbc_deploy.errors import GateError
 from osbc_deploy.options import FitOptions, InputOptions
 
@@ -29,7 +30,7 @@ __all__ = ["fit_command"]
 _ROWS = 12
 
 
-@click.command("fit")
+@click.command("fit", cls=Command)
 @click.option("--plot", type=OutputFile(), metavar="FILE.svg", help="Draw the Pareto front.")
 @click.option(
     "--html",

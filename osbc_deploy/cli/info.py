@@ -10,11 +10,12 @@ import click
 
 from osbc_deploy.cli.console import say
 from osbc_deploy.cli.options import json_option
+from osbc_deploy.cli.places import Command, Group
 
 __all__ = ["backends_command", "listed_backends", "targets_group"]
 
 
-@click.group("targets")
+@click.group("targets", cls=Group)
 def targets_group() -> None:
     """List and show chip descriptions."""
 
@@ -96,7 +97,7 @@ def validate_command(names: tuple[str, ...], as_json: bool) -> int:
     return 0 if all(entry["ok"] for entry in entries) else 2
 
 
-@click.command("backends")
+@click.command("backends", cls=Command)
 @json_option
 def backends_command(as_json: bool) -> int:
     """List installed backends and whether they can run here."""

@@ -9,12 +9,13 @@ import click
 
 from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.options import config_option, json_option, takes
+from osbc_deploy.cli.places import Command
 from osbc_deploy.options import InspectOptions
 
 __all__ = ["inspect_command"]
 
 
-@click.command("inspect")
+@click.command("inspect", cls=Command)
 @click.argument("model")
 @takes(options=InspectOptions)
 @json_option

@@ -82,7 +82,7 @@ def check_inputs(
     if inputs.output is not None:
         check_folder(Path(inputs.output), DEPLOYMENT)
     if isinstance(options, DeployOptions):
-        check_resume(options.resume, inputs.output)
+        check_resume(options.resume)
 
 
 def check_data(model: str | None, inputs: DataOptions, weights: StrPath | None) -> None:
@@ -118,16 +118,12 @@ def _check_together(model: str | None, inputs: DataOptions, weights: StrPath | N
         )
 
 
-def check_resume(resume: StrPath | None, output: StrPath | None) -> None:
-    """Refuse a folder of finished layers that is none, or that the output would replace."""
-    if resume is None:
-        return
-    resume = Path(resume)
-    if output is not None and Path(output).absolute() == resume.absolute():
-        raise UsageError(f"--resume: {resume} is what -o names. Choose another folder.")
-    from osbc_deploy.compress.state import check_state_folder
+def check_resume(resume: StrPath | None) -> None:
+    """Refuse a folder of finished layers that is none."""
+    if resume is not None:
+        from osbc_deploy.compress.state import check_state_folder
 
-    check_state_folder(resume)
+        check_state_folder(Path(resume))
 
 
 def _check_dataset(inputs: DataOptions) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from osbc_deploy.cli.console import complain, say
-from osbc_deploy.cli.options import OutputFile, config_option, given, json_option, quiet_option
+from osbc_deploy.cli.options import config_option, given, json_option, quiet_option
+from osbc_deploy.cli.places import Group, GrowingFolder, OutputFile
 from osbc_deploy.errors import OsbcError, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["monitor_group"]
 _BASELINE = click.Path(path_type=Path)
 
 
-@click.group("monitor")
+@click.group("monitor", cls=Group)
 def monitor_group() -> None:
     """Judge what devices report: drift, and health."""
 
@@ -154,10 +155,10 @@ def judge_command(
 
 
 @monitor_group.command("watch")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=GrowingFolder())
 @click.option("--baseline", "baselines", type=_BASELINE, required=True, multiple=True,
               metavar="FILE.json", help="Of an image that may run; repeatable.")  # fmt: skip
-@click.option("--store", type=click.Path(path_type=Path), metavar="STORE",
+@click.option("--store", type=GrowingFolder(), metavar="STORE",
               help="The device's store; its policy says whether drift goes back.")  # fmt: skip
 @click.option("--every", type=float, default=60.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="Judge once and end with the verdict's exit code.")

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 import click
 
 from osbc_deploy.cli.console import keep_log, log, say
+from osbc_deploy.cli.places import GrowingFolder, OutputFile, OutputFolder, note
 from osbc_deploy.errors import UsageError
 from osbc_deploy.option import BYTES, Options, Row, renamed, rows
 from osbc_deploy.parsing import read_toml
 
 __all__ = [
     "ARGUMENTS",
-    "OutputFile",
     "Size",
     "config_option",
     "given",
@@ -38,6 +38,8 @@ ARGUMENTS = "osbc_deploy.arguments"
 """Key of click's ``Context.meta`` for the command line as it was given."""
 
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?(?:([KMG])(i?B)?|B)?", re.IGNORECASE)
+_WRITTEN = {"output": OutputFolder(), "resume": GrowingFolder(), "ledger": GrowingFolder()}
+"""Paths of the tables that are written."""
 _TYPES: dict[str, Any] = {"flag": bool, "whole": int, "number": float, "text": str}
 
 
@@ -131,7 +133,7 @@ def _option(row: Row, *, hidden: bool = False) -> Callable[[F], F]:
     if row.choices:
         more["type"] = click.Choice(row.choices)
     elif row.kind == "path":
-        more["type"] = click.Path(path_type=Path)
+        more["type"] = _WRITTEN.get(row.name, click.Path(path_type=Path))
     elif row.kind == "flag":
         more = {"is_flag": True}
         flags = (f"{flag}/--no-{flag[2:]}",) if default else flags
@@ -169,10 +171,11 @@ def _numbers(
         ) from error
 
 
-def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None) -> None:
     """Take defaults for the command's options from the table named like the command."""
     if path is None:
         return
+    note(ctx, option, path)
     tables = read_toml(path)
     name = ctx.info_name or ""
     _check_tables(path, tables, {name, *getattr(ctx.find_root().command, "commands", ())})
@@ -276,20 +279,6 @@ class Size(click.types.IntParamType):
         )
 
 
-class OutputFile(click.Path):
-    """A file to write; click would drop a trailing slash, which means a folder."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path of a file."""
-        if isinstance(value, str) and value.endswith("/"):
-            named = f"{param.opts[-1]}: " if param is not None else ""
-            raise UsageError(f"{named}{value!r} names a folder. Name a file in it.")
-        return super().convert(value, param, ctx)
-
-
 config_option = click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -308,10 +297,14 @@ verbose_option = click.option(
 )
 
 
-def _keep_log(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+def _note_log(ctx: click.Context, option: click.Parameter, path: Path | None) -> None:
     if path is not None:
-        keep_log(path)
-        log(shlex.join(["osbc-deploy", *ctx.meta.get(ARGUMENTS, ())]))
+        note(ctx, option, path, _begin_log)
+
+
+def _begin_log(ctx: click.Context, path: Path) -> None:
+    keep_log(path)
+    log(shlex.join(["osbc-deploy", *ctx.meta.get(ARGUMENTS, ())]))
 
 
 log_option = click.option(
@@ -320,6 +313,6 @@ log_option = click.option(
     metavar="FILE",
     is_eager=True,
     expose_value=False,
-    callback=_keep_log,
+    callback=_note_log,
     help="Append what is said on the way, with the time, to a file.",
 )

@@ -8,20 +8,15 @@ from pathlib import Path
 import click
 
 from osbc_deploy.cli.console import say
-from osbc_deploy.cli.options import (
-    OutputFile,
-    config_option,
-    given,
-    json_option,
-    quiet_option,
-)
+from osbc_deploy.cli.options import config_option, given, json_option, quiet_option
+from osbc_deploy.cli.places import Group, GrowingFolder, OutputFile
 from osbc_deploy.cli.store import STORE_COMMANDS
 from osbc_deploy.errors import ArtefactError, OsbcError, UsageError
 
 __all__ = ["release_group"]
 
 
-@click.group("release")
+@click.group("release", cls=Group)
 def release_group() -> None:
     """Sign network images, install them, and go back when they fail."""
 
@@ -215,12 +210,7 @@ def _selftest(image: Path, named: Path | None, samples: str, count: int) -> byte
 
 @release_group.command("library")
 @click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FOLDER",
-    help="Where to.",
+    "-o", "--output", type=GrowingFolder(), required=True, metavar="FOLDER", help="Where to."
 )
 def library_command(output: Path) -> int:
     """Write the same state machine in C99, for the firmware of a device."""

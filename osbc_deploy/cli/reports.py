@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from osbc_deploy.cli.console import say, table_console
-from osbc_deploy.cli.options import OutputFile, Size, config_option, json_option, verbose_option
+from osbc_deploy.cli.options import Size, config_option, json_option, verbose_option
+from osbc_deploy.cli.places import Command, OutputFile, UpdatedFile
 from osbc_deploy.errors import NotFoundError, UsageError
 from osbc_deploy.option import BYTES
 from osbc_deploy.plain_text import visible
@@ -27,7 +28,7 @@ __all__ = [
 REPORT = click.Path(path_type=Path)
 
 
-@click.command("report")
+@click.command("report", cls=Command)
 @click.argument("path", type=REPORT)
 @click.option(
     "--format",
@@ -85,7 +86,7 @@ def _table(report: dict[str, Any], details: bool) -> str:
     return out.getvalue()
 
 
-@click.command("check")
+@click.command("check", cls=Command)
 @click.argument("path", type=REPORT)
 @click.option(
     "--budget",
@@ -101,7 +102,11 @@ def _table(report: dict[str, Any], details: bool) -> str:
     metavar="N",
     help="Instructions that a step may take there: the modelled most of the calibration samples.",
 )
-@click.option("--baseline", type=REPORT, help="Report that growth is measured against.")
+@click.option(
+    "--baseline",
+    type=UpdatedFile("update_baseline"),
+    help="Report that growth is measured against.",
+)
 @click.option(
     "--update-baseline", is_flag=True, help="Make this report the baseline, if it keeps the limits."
 )
@@ -196,7 +201,7 @@ def _findings(findings: Sequence[Any], form: str) -> str:
     )
 
 
-@click.command("map")
+@click.command("map", cls=Command)
 @click.argument("path", type=REPORT)
 @click.option(
     "--target",
@@ -255,7 +260,7 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
     return 0 if mapping.fits else 4
 
 
-@click.command("diff")
+@click.command("diff", cls=Command)
 @click.argument("before", type=REPORT)
 @click.argument("after", type=REPORT)
 @json_option

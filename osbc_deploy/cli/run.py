@@ -10,6 +10,7 @@ import click
 
 from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
+from osbc_deploy.cli.places import Command, OutputFolder
 from osbc_deploy.errors import FidelityError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _places() -> list[str]:
     return ["engine", *MACHINES]
 
 
-@click.command("run")
+@click.command("run", cls=Command)
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--test", required=True, metavar="DATA", help="Samples to run, with labels or not.")
 @click.option("--on", type=_On(), default="engine", show_default=True, help="What computes.")
@@ -47,7 +48,7 @@ def _places() -> list[str]:
               help="Steps to show samples without a time axis for, such as images.")  # fmt: skip
 @click.option("--target", metavar="NAME|FILE.toml",
               help="Chip of a file that does not say; by default the one deployed on.")  # fmt: skip
-@click.option("--golden", type=click.Path(path_type=Path), metavar="FOLDER",
+@click.option("--golden", type=OutputFolder(), metavar="FOLDER",
               help="Write the samples and what came out as golden vectors.")  # fmt: skip
 @click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=1800.0,
               show_default=True, help="Seconds that a machine's program may take.")  # fmt: skip

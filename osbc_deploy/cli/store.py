@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from osbc_deploy.cli.console import say
-from osbc_deploy.cli.options import OutputFile, config_option, json_option
+from osbc_deploy.cli.options import config_option, json_option
+from osbc_deploy.cli.places import Command, GrowingFolder, OutputFile, OutputFolder
 from osbc_deploy.errors import ArtefactError, UsageError
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["STORE_COMMANDS"]
 
-_STORE = click.argument("store", type=click.Path(path_type=Path))
+_STORE = click.argument("store", type=GrowingFolder())
 _REASONS = ("self-test", "boots", "silent", "clipped", "host")
 
 
-@click.command("create")
-@_STORE
+@click.command("create", cls=Command)
+@click.argument("store", type=OutputFolder())
 @click.option("--target", required=True, metavar="NAME", help="Kind of device.")
 @click.option(
     "--key",
@@ -63,7 +64,7 @@ def create_command(
     return 0
 
 
-@click.command("install")
+@click.command("install", cls=Command)
 @_STORE
 @click.argument("release", type=click.Path(path_type=Path))
 @json_option
@@ -86,7 +87,7 @@ def install_command(store: Path, release: Path, as_json: bool) -> int:
         return _show(slots, as_json)
 
 
-@click.command("boot")
+@click.command("boot", cls=Command)
 @_STORE
 @click.option("-o", "--output", type=OutputFile(), metavar="FILE", help="Write the image here.")
 @click.option(
@@ -116,7 +117,7 @@ def boot_command(store: Path, output: Path | None, selftest: Path | None, as_jso
         return _show(slots, as_json)
 
 
-@click.command("confirm")
+@click.command("confirm", cls=Command)
 @_STORE
 @json_option
 def confirm_command(store: Path, as_json: bool) -> int:
@@ -128,7 +129,7 @@ def confirm_command(store: Path, as_json: bool) -> int:
         return _show(slots, as_json)
 
 
-@click.command("judge")
+@click.command("judge", cls=Command)
 @_STORE
 @click.option("--samples", type=int, required=True, help="Samples since the boot.")
 @click.option("--silent", type=int, required=True, help="Those of them without an answer.")
@@ -145,7 +146,7 @@ def judge_command(store: Path, samples: int, silent: int, clipped: int, as_json:
         return _show(slots, as_json)
 
 
-@click.command("rollback")
+@click.command("rollback", cls=Command)
 @_STORE
 @click.option(
     "--version", type=int, default=0, metavar="N", help="Only if this version is the one to leave."
@@ -171,7 +172,7 @@ def rollback_command(store: Path, version: int, reason: str, as_json: bool) -> i
         return _show(slots, as_json)
 
 
-@click.command("status")
+@click.command("status", cls=Command)
 @_STORE
 @json_option
 def status_command(store: Path, as_json: bool) -> int:

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from osbc_deploy.cli.console import complain, table_console
 from osbc_deploy.cli.job import check_data, command_line, job_options, load_inputs, save_results
-from osbc_deploy.cli.options import OutputFile
+from osbc_deploy.cli.places import Command, OutputFile
 from osbc_deploy.errors import FitError, UsageError
 from osbc_deploy.option import rows
 from osbc_deploy.options import DataOptions, SweepOptions
@@ -24,7 +24,7 @@ __all__ = ["sweep_command"]
 _FILE: dict[str, Any] = {"type": OutputFile(), "metavar": "FILE"}
 
 
-@click.command("sweep")
+@click.command("sweep", cls=Command)
 @click.option("--csv", "csv_file", help="Write a row for each point here.", **_FILE)
 @click.option("--html", help="Write table and front as one self-contained page.", **_FILE)
 @click.option("--report", "report_file", help="Write the report here, as JSON.", **_FILE)

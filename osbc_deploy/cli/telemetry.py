@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from osbc_deploy.cli.console import say, table_console
-from osbc_deploy.cli.options import OutputFile, config_option, json_option, quiet_option
+from osbc_deploy.cli.options import config_option, json_option, quiet_option
+from osbc_deploy.cli.places import Group, OutputFile
 
 __all__ = ["telemetry_group"]
 
 
-@click.group("telemetry")
+@click.group("telemetry", cls=Group)
 def telemetry_group() -> None:
     """Read what devices counted while a network ran on them."""
 

@@ -18,7 +18,7 @@ from osbc_deploy.cli.job import (
     load_inputs,
     save_results,
 )
-from osbc_deploy.cli.options import OutputFile
+from osbc_deploy.cli.places import Command, OutputFile
 from osbc_deploy.errors import FidelityError, GateError
 from osbc_deploy.options import InputOptions, VerifyOptions
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["verify_command"]
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @click.option(
     "--html",
     type=OutputFile(),

@@ -164,7 +164,7 @@ def test_what_is_refused_is_one_sentence(place: Path, monkeypatch: pytest.Monkey
         ("net", "--test high.npz", 6, "high.npz: labels go up to 999"),
         ("net", "--pick 30", 2, "pick: 30 is outside 0 to 29"),
         ("net", "--pick 1-x", 2, "pick: '1-x' is no number"),
-        ("net", "--golden net", 2, "net: exists and was not written"),
+        ("net", "--golden net", 2, "--golden: net is what IMAGE names"),
         ("net", "--on host-c", 2, "host-c: gcc cannot be found. Install gcc."),
         ("net", "--on qemu-m4", 2, "arm-none-eabi-gcc and qemu-system-arm cannot be found"),
     ):
