@@ -77,7 +77,9 @@ def findings_junit(findings: Sequence[LimitResult]) -> str:
         case = ElementTree.SubElement(
             suite, "testcase", classname=f"budget.{finding.kind}", name=visible(finding.name)
         )
-        if not finding.ok:
+        if finding.ok:
+            ElementTree.SubElement(case, "system-out").text = visible(finding.message)
+        else:
             ElementTree.SubElement(case, "failure", message=visible(finding.message))
     ElementTree.indent(suite)
     return (

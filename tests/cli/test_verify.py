@@ -122,10 +122,16 @@ def test_everything_is_written_although_a_gate_is_broken(
     page = (user / "page.html").read_text()
     assert page == (user / "out" / "verify.html").read_text()
     assert "1 OF 1 GATES BROKEN" in page
-    (user / "budget.toml").write_text("schema = 1\n[budget]\ncores = 120\n")
-    with pytest.raises(SystemExit) as done:
-        main(["check", "out", "--budget", "budget.toml", "--test", "data.npz"])
-    assert done.value.code == 0
+    # An accuracy of some samples passes as that of all only where the budget says so.
+    for enough, code in (("cores = 120", 6), ("samples = 8", 6), ("samples = 7", 0)):
+        (user / "budget.toml").write_text(f"schema = 1\n[budget]\n{enough}\n")
+        with pytest.raises(SystemExit) as done:
+            main(["check", "out", "--budget", "budget.toml", "--test", "data.npz"])
+        assert done.value.code == code
+        said = capsys.readouterr()
+        assert ("out: was evaluated on 7 of the " in said.err) == (code == 6)
+        assert ("[budget] samples = 7" in said.err) == (code == 6)
+        assert ("7 evaluated, at least 7" in said.out) == (code == 0)
     inner = json.loads((user / "out" / "report.json").read_text())
     assert inner["fidelity"]["samples"] == 7
     assert inner["fidelity"]["mismatched_spikes"] == 0

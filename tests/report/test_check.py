@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import math
 import shutil
@@ -17,6 +18,7 @@ from safetensors.numpy import load_file
 
 from forgeries import FORGERIES, OWN_TARGET, SAMPLES, Report, Site, checked, make_site, write
 from osbc_deploy.chip.target import load_target
+from osbc_deploy.cli.main import main
 from osbc_deploy.errors import UsageError
 from osbc_deploy.provenance import Request
 
@@ -197,6 +199,28 @@ def test_a_claim_that_is_possible_takes_the_test_data_to_refute(site: Site, tmp_
     code, said = checked(site, tmp_path, ["--test", str(site.root / "data.npz")])
     assert code == 6
     assert "accuracy.fixed_point: 1.0 instead of 0.8" in said[0]
+
+
+@pytest.mark.parametrize("form", ["table", "json", "junit", "markdown"])
+def test_accuracies_say_on_how_many_samples_and_what_puts_them_in_doubt(
+    form: str, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, report = site.copy("plain", tmp_path), site.report("plain")
+    doubt = "labels: calibration holds 3 of the 4 classes that the outputs stand for"
+    report["warnings"] = ["a layer is dead", doubt]
+    write(folder, report)
+    budget = tmp_path / "budget.toml"
+    budget.write_text(
+        "schema = 1\n[budget]\nsamples = 21\naccuracy_floor = 0.5\naccuracy_drop = 0.9\n"
+    )
+    with pytest.raises(SystemExit) as done:
+        main(["check", str(folder), "--budget", str(budget), "--format", form])
+    assert done.value.code == 5
+    shown = html.unescape(capsys.readouterr().out).replace("\\", "")
+    assert "20 evaluated, at least 21" in shown
+    for said in ("80.00% on 20 samples, at least 50.00%", "lost on 20 samples, at most 90.00%"):
+        assert f"{said}; {doubt}" in shown
+    assert "a layer is dead" not in shown
 
 
 def test_a_report_needs_its_network_beside_it(site: Site, tmp_path: Path) -> None:

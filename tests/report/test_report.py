@@ -105,7 +105,7 @@ def test_measures_are_sums_over_the_cores(report: dict[str, Any]) -> None:
         ("[budget]\ncores = 2", 4, ["3 of 2, 1 over"]),
         ("[budget]\nmemory_bytes = 100", 4, ["memory", "over"]),
         ("[budget]\naccuracy_floor = 1.0", 5, ["short"]),
-        ("[budget]\naccuracy_drop = 1.0", 0, ["lost, at most 100.00%"]),
+        ("[budget]\naccuracy_drop = 1.0", 0, ["lost on 20 samples, at most 100.00%"]),
         ("[budget]\nmismatched_spikes = 0", 0, ["mismatched spikes"]),
         ("[budget]\ncores = 2\naccuracy_floor = 1.0", 4, ["1 over", "short"]),
         ("[resources]\ntotal = 0.9", 0, ["core 0 total"]),

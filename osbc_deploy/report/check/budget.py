@@ -40,6 +40,8 @@ class Limits(_Table):
         The least accuracy in fixed point, 0 to 1.
     accuracy_drop : float
         The most accuracy lost from float to fixed point.
+    samples : int
+        The least samples that accuracy is judged on.
     mismatched_spikes : int
         The most spikes, and potentials of a readout, in which backend and engine may differ. None
         may where the budget does not say.
@@ -52,6 +54,7 @@ class Limits(_Table):
     instructions: Count | None = None
     accuracy_floor: Share | None = None
     accuracy_drop: Share | None = None
+    samples: Count | None = None
     mismatched_spikes: Count | None = None
 
 
@@ -247,21 +250,23 @@ def _network(report: Mapping[str, Any], limits: Limits) -> Iterator[LimitResult]
         limit = getattr(limits, name)
         if limit is not None:
             yield _at_most(name, _on_processor(report, name), limit, unit)
+    if limits.samples is not None:
+        count = int(report["provenance"]["test"]["samples"])
+        text = f"{count:,} evaluated, at least {limits.samples:,}"
+        ok = count >= limits.samples
+        yield LimitResult("samples", "quality", count, limits.samples, ok, text)
     if limits.accuracy_floor is not None:
         actual = _accuracy(report, "fixed_point")
         missing = limits.accuracy_floor - actual
-        text = f"{actual:.2%}, at least {limits.accuracy_floor:.2%}"
+        text = f"{actual:.2%} {_judged_on(report)}, at least {limits.accuracy_floor:.2%}"
+        text += f", {missing:.2%} short" if missing > 0 else ""
         yield LimitResult(
-            "accuracy",
-            "quality",
-            actual,
-            limits.accuracy_floor,
-            missing <= 0,
-            text + (f", {missing:.2%} short" if missing > 0 else ""),
-        )
+            "accuracy", "quality", actual, limits.accuracy_floor, missing <= 0,
+            text + _doubts(report),
+        )  # fmt: skip
     if limits.accuracy_drop is not None:
         drop = _accuracy(report, "float") - _accuracy(report, "fixed_point")
-        yield _drop("accuracy drop", drop, limits.accuracy_drop)
+        yield _drop("accuracy drop", drop, limits.accuracy_drop, report)
 
 
 def _on_processor(report: Mapping[str, Any], name: str) -> int:
@@ -289,12 +294,24 @@ def _fidelity(report: Mapping[str, Any], limits: Limits) -> Iterator[LimitResult
         yield LimitResult(name, "quality", None, allowed, False, text)
 
 
-def _drop(name: str, drop: float, limit: float) -> LimitResult:
+def _judged_on(report: Mapping[str, Any]) -> str:
+    count = report["provenance"]["test"]["samples"]
+    return f"on {count:,} sample{'s' if count != 1 else ''}"
+
+
+def _doubts(report: Mapping[str, Any]) -> str:
+    """Return what the report says against its own accuracies, such as classes without samples."""
+    found = (w for w in report["warnings"] if w.startswith(("labels: ", "accuracy: ")))
+    return "".join(f"; {warning}" for warning in found)
+
+
+def _drop(name: str, drop: float, limit: float, report: Mapping[str, Any]) -> LimitResult:
     # A drop is a difference of shares of whole samples; rounding must not decide.
     over = drop - limit
     ok = over <= 1e-9
-    text = f"{drop:.2%} lost, at most {limit:.2%}" + ("" if ok else f", {over:.2%} over")
-    return LimitResult(name, "quality", drop, limit, ok, text)
+    text = f"{drop:.2%} lost {_judged_on(report)}, at most {limit:.2%}"
+    text += "" if ok else f", {over:.2%} over"
+    return LimitResult(name, "quality", drop, limit, ok, text + _doubts(report))
 
 
 def _accuracy(report: Mapping[str, Any], which: str) -> float:
@@ -378,4 +395,4 @@ def _growth(
         yield _at_most("memory since baseline", now["memory_bytes"], limit, " B")
     if growth.accuracy_drop is not None:
         drop = _accuracy(baseline, "fixed_point") - _accuracy(report, "fixed_point")
-        yield _drop("accuracy since baseline", drop, growth.accuracy_drop)
+        yield _drop("accuracy since baseline", drop, growth.accuracy_drop, report)

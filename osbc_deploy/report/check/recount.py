@@ -30,7 +30,7 @@ _SHOWN = 5
 
 
 def read_recounted(
-    path: Path, target: str | None = None, test: str | None = None
+    path: Path, target: str | None = None, test: str | None = None, samples: int | None = None
 ) -> dict[str, Any]:
     """Read a report that agrees with the network beside it and with its target.
 
@@ -41,7 +41,9 @@ def read_recounted(
     target : str, optional
         Name or file of the target it must be for; the shipped one of the report's name by default.
     test : str, optional
-        The data it was evaluated on, which are then run again: an .npz or a factory.
+        The data it was evaluated on, all of them, which are then run again: an .npz or a factory.
+    samples : int, optional
+        How many of them, the first ones, are enough.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def read_recounted(
     counted["input"] = input_parts(network.input).get("input")
     lines = list(_differences("", counted, report))
     if test is not None and not lines:
-        lines = list(_differences("", _evaluated(path, network, report, test), report))
+        lines = list(_differences("", _evaluated(path, network, report, test, samples), report))
     if lines:
         listed = "; ".join(lines[:_SHOWN])
         more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
@@ -122,7 +124,9 @@ def _sizes(network: FixedPointNetwork, report: Report) -> dict[str, Any]:
     }
 
 
-def _evaluated(path: Path, network: FixedPointNetwork, report: Report, test: str) -> dict[str, Any]:
+def _evaluated(
+    path: Path, network: FixedPointNetwork, report: Report, test: str, enough: int | None
+) -> dict[str, Any]:
     """Return the parts of a report that the integer network and the test data decide."""
     from osbc_deploy.fixedpoint.engine import run
     from osbc_deploy.references import as_samples
@@ -131,11 +135,19 @@ def _evaluated(path: Path, network: FixedPointNetwork, report: Report, test: str
     # How long samples without a time axis were shown is the report's own word.
     repeat = report["provenance"]["options"].get("repeat")
     repeat = repeat if isinstance(repeat, int) else None
-    samples = as_samples(test, "test", repeat).take(expected["samples"])
+    given = as_samples(test, "test", repeat)
+    samples = given.take(expected["samples"])
     if samples.fingerprint() != expected["sha256"]:
         raise ArtefactError(
             f"{path}: was evaluated on other data ({expected['name']}, {expected['sha256'][:12]}) "
             f"than {samples.name} ({samples.fingerprint()[:12]}). Give those."
+        )
+    # Whoever evaluates some alone chooses the accuracy that the budget sees.
+    if len(given) > len(samples) and (enough is None or len(samples) < enough):
+        raise ArtefactError(
+            f"{path}: was evaluated on {len(samples):,} of the {len(given):,} samples of "
+            f"{given.name}, all are asked for. Evaluate all of them (verify: without --samples), "
+            f"or say in the budget that fewer are enough: [budget] samples = {len(samples)}."
         )
     done = run(network, network.input.codes(samples.spikes))
     found: dict[str, Any] = {
