@@ -184,8 +184,10 @@ class Row:
         elif about.least > -math.inf and value < about.least:
             said = f"{shown} is less than {_shown(about.least)}"
         else:
-            least = "above " if about.above > -math.inf else "of at least "
-            said = f"{shown} is not a number {least}{max(about.above, about.least):g}"
+            least = max(about.above, about.least)
+            limit = f"{'above' if about.above > -math.inf else 'of at least'} {least:g}"
+            finite = "" if math.isfinite(value) else "finite "
+            said = f"{shown} is not a {finite}number {limit if least > -math.inf else ''}".rstrip()
         return f"{said}. {about.remedy}".rstrip()
 
     def schema(self) -> dict[str, Any]:

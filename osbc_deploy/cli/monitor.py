@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["monitor_group"]
 
+_LONGEST = 366 * 24 * 3600
+"""Seconds between two rounds; systems cannot wait for any number of them."""
 _BASELINE = click.Path(path_type=Path)
 
 
@@ -78,10 +81,12 @@ def baseline_command(
         raise UsageError("--samples, --records: one of them is needed. Give data, or records.")
     if records and (idle := given("samples", "window")):
         raise UsageError(f"{', '.join(idle)}: --records are counted already. Drop one of the two.")
-    if not (days > 0 and per_day > 0):
-        raise UsageError("--days, --per-day: must be above 0. Give what is promised.")
-    if not 0 <= silent <= 1 or (clipped is not None and not clipped >= 0):
-        raise UsageError("--silent is a share from 0 to 1, --clipped 0 or more. Give such.")
+    if not (0 < days < math.inf and 0 < per_day < math.inf):
+        raise UsageError("--days, --per-day: must be finite and above 0. Give what is promised.")
+    if not 0 <= silent <= 1 or (clipped is not None and not 0 <= clipped < math.inf):
+        raise UsageError(
+            "--silent is a share from 0 to 1, --clipped finite and not below 0. Give such."
+        )
     known = read_stored(network, None)
     layers = [known.layers[p.name] for p in known.populations]
     intake = _counted(known, samples, window) if samples else _received(known, records)
@@ -187,8 +192,10 @@ def watch_command(
 
     if html is not None:
         check_file(html, "--html")
-    if not every > 0:
-        raise UsageError(f"--every: {every:g} is not above 0. Give seconds.")
+    if not 0 < every <= _LONGEST:
+        raise UsageError(
+            f"--every: {every:g} is not above 0 and at most {_LONGEST:,} (a year). Give seconds."
+        )
     known = [read_baseline(path) for path in baselines]
     before: object = None
     while True:

@@ -39,6 +39,8 @@ FLAGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 _BARE = ("-ffreestanding", "-ffunction-sections", "-fdata-sections")
 _LINKED = ("-nostdlib", "-Wl,--gc-sections")
 _TIME_LIMIT = 600.0
+_LONGEST = 1e6
+"""Seconds that the system can wait for a program."""
 _PACKAGES = {
     "arm-none-eabi-gcc": "gcc-arm-none-eabi",
     "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf",
@@ -295,8 +297,8 @@ def call(command: Sequence[str], *, cwd: Path | None = None) -> str:
 def _run(command: Sequence[str], cwd: Path | None, name: str, time_limit: float) -> str:
     try:
         done = subprocess.run(  # noqa: S603 - ours, and the compiler that the user named
-            command, cwd=cwd, capture_output=True, text=True, timeout=time_limit, check=False,
-            stdin=subprocess.DEVNULL,
+            command, cwd=cwd, capture_output=True, text=True, timeout=min(time_limit, _LONGEST),
+            check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise BackendError(

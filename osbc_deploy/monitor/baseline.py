@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.limits import PARSED, read_text
@@ -39,8 +40,17 @@ _CORRELATED = 10
 """Blocks of histograms, in times of correlation."""
 
 
+_LARGEST = 1e15
+"""What a number is at most: far beyond any count, and what is computed of it stays finite."""
+
+Whole = Annotated[int, Field(ge=1, le=_LARGEST)]
+Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+Positive = Annotated[float, Field(ge=1 / _LARGEST, le=_LARGEST)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Promise(_Part):
@@ -64,23 +74,23 @@ class Limits(_Part):
 
     silent: float = Field(ge=0, le=1)
     faults: float = Field(ge=0, le=1)
-    clipped: list[float]
+    clipped: list[Annotated[float, Field(ge=0)]]
     boots: int = Field(ge=1)
 
 
 class _Channel(_Part):
     what: str
     layer: str
-    mean: float
-    coefficients: list[float]
-    deviation: float = Field(gt=0)
+    mean: Number
+    coefficients: list[Number]
+    deviation: Positive
 
 
 class _Histogram(_Part):
     what: str
     layer: str
-    shares: list[float]
-    usual: float = Field(gt=0)
+    shares: list[Share]
+    usual: Positive
 
 
 class Baseline(_Part):
@@ -103,19 +113,25 @@ class Baseline(_Part):
     schema_: str = Field(alias="schema", pattern=f"^{SCHEMA}$")
     identity: str = Field(pattern="^[0-9a-f]{16}$")
     layers: list[str] = Field(min_length=1)
-    classes: int = Field(ge=1)
+    classes: Whole
     source: str
-    records: int
-    needed: int
-    samples: float = Field(gt=0)
+    records: Whole
+    needed: Whole
+    samples: Positive
     promise: Promise
-    reference: float
-    threshold: float = Field(gt=0)
+    reference: Number
+    threshold: Positive
     channels: list[_Channel]
-    period: int = Field(ge=1)
-    histogram_threshold: float
+    period: Whole
+    histogram_threshold: Positive
     histograms: list[_Histogram]
     limits: Limits
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Baseline:
+        if len(self.limits.clipped) != len(self.layers):
+            raise ValueError("its parts contradict each other")
+        return self
 
     @property
     def kept(self) -> bool:
@@ -167,9 +183,10 @@ def make_baseline(
     """
     windows, between = intake.windows, promise.records
     if not 1 <= between <= _MOST_BETWEEN:
+        shown = f"{between:,.0f}" if between < _LARGEST else f"{between:g}"
         raise UsageError(
-            f"promise: one false alarm in {between:,.0f} records, 1 to {_MOST_BETWEEN:,} are "
-            "possible. Change --days or --per-day."
+            f"promise: one false alarm in {shown} records, 1 to {_MOST_BETWEEN:,} are possible. "
+            "Change --days or --per-day."
         )
     if len(windows) < _LEAST:
         raise ArtefactError(
@@ -212,7 +229,7 @@ def make_baseline(
             for c, a in zip(stream.channels, charts.channels, strict=True)
         ],
         period=period,
-        histogram_threshold=histograms.threshold if histograms.shares else 0.0,
+        histogram_threshold=histograms.threshold,
         histograms=_histograms(stream.histogram_channels, histograms),
         limits=Limits(
             silent=silent, faults=0.01, boots=3,
@@ -259,11 +276,7 @@ def read_baseline(path: Path) -> Baseline:
         When it is none, or damaged.
     """
     try:
-        found = Baseline.model_validate_json(read_text(path, each=PARSED))
-        fits = len(found.limits.clipped) == len(found.layers)
-        numbers = [found.threshold, *(v for c in found.channels for v in (c.mean, c.deviation))]
-        if not fits or not all(map(math.isfinite, numbers)):
-            raise ArtefactError(f"{path}: is not a baseline (its parts contradict each other).")
+        return Baseline.model_validate_json(read_text(path, each=PARSED))
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be read ({error.strerror}). 'osbc-deploy monitor baseline' makes one."
@@ -277,4 +290,3 @@ def read_baseline(path: Path) -> Baseline:
         ) from error
     except ValueError as error:
         raise ArtefactError(f"{path}: is not a baseline ({error}).") from error
-    return found

@@ -61,7 +61,9 @@ def judge(windows: Sequence[Window], baseline: Baseline, torn: int = 0) -> dict[
         )
     stream = stream_of(intake.windows, baseline.layers)
     known = [(c.what, c.layer) for c in baseline.channels]
-    if [(c.what, c.layer) for c in stream.channels] != known:
+    known += [(h.what, h.layer) for h in baseline.histograms]
+    watched = (*stream.channels, *stream.histogram_channels)
+    if [(c.what, c.layer) for c in watched] != known:
         raise ArtefactError(
             "baseline: has other channels than this version of osbc-deploy watches. Make it again."
         )

@@ -15,6 +15,7 @@ from osbc_deploy.firmware import payloads_of
 from osbc_deploy.firmware.machine import MACHINES, built
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.model.readout import NO_ANSWER, classes_of, decode
+from osbc_deploy.options import RunOptions
 from osbc_deploy.progress import SILENT, Progress, task
 from osbc_deploy.running.runnable import Image
 
@@ -102,7 +103,7 @@ def run_image(
     Raises
     ------
     UsageError
-        For samples that the network does not take.
+        For samples that the network does not take, and a time limit that is none.
     ArtefactError
         For labels that no output stands for.
     BackendError
@@ -110,6 +111,7 @@ def run_image(
     FidelityError
         When a current leaves the chip's range.
     """
+    RunOptions(time_limit=time_limit)
     network = image.network
     payloads = payloads_of(network, samples)
     check_labels([samples], classes_of(network.readout, network.output.size))

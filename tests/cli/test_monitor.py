@@ -231,10 +231,16 @@ def test_where_nothing_can_be_judged_the_reason_is_said(
         (["judge", "b.json", "--baseline", "b.json"], "none can be judged (1 torn)"),
         (["watch", "none", "--baseline", "b.json", "--once"], "none: cannot be read"),
         (["watch", ".", "--baseline", "b.json", "--every", "0"], "--every: 0 is not above 0"),
+        (["watch", ".", "--baseline", "b.json", "--every", "inf"], "--every: inf is not above 0"),
+        (["watch", ".", "--baseline", "b.json", "--every", "1e300"], "at most 31,622,400 (a year)"),
+        (["watch", ".", "--baseline", "b.json", "--every", "nan"], "--every: nan is not above 0"),
+        (["baseline", ".", "-o", "x.json", "--samples", "a", "--clipped", "inf"], "--clipped fin"),
+        (["baseline", ".", "-o", "x.json", "--samples", "a", "--silent", "nan"], "--silent is a"),
+        (["baseline", ".", "-o", "x.json", "--samples", "a", "--days", "inf"], "must be finite"),
         (["baseline", ".", "-o", "x.json"], "one of them is needed"),
         (["baseline", ".", "-o", "x.json", "--records", "a", "--window", "9"], "--window: --reco"),
         (["baseline", "ok", "-o", "x.json", "--samples", "d"], "ok: does not end in .img or .net"),
-        (["baseline", ".", "-o", "x.json", "--samples", "a", "--days", "-1"], "must be above 0"),
+        (["baseline", ".", "-o", "x.json", "--samples", "a", "--days", "-1"], "finite and above 0"),
     ],
 )
 def test_what_is_refused_is_one_sentence(arguments: list[str], said: str, place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -173,9 +174,28 @@ def test_a_baseline_that_is_too_short_says_how_long_it_must_be() -> None:
         (few.windows[:49], PROMISE, "has 49 records, 50 are the least"),
         (few.windows, Promise(days=0.01, per_day=10), "one false alarm in 0 records"),
         (few.windows, Promise(days=1e6, per_day=1440), "1 to 1,000,000 are possible"),
+        (few.windows, Promise(days=1e300, per_day=1), r"in 1e\+300 records, 1 to 1,000,000"),
     ):
         with pytest.raises(OsbcError, match=said):
             make_baseline(Intake(windows, {}, ()), LAYERS, promise, source="device")
+
+
+def edited(text: str, field: str, value: str) -> str:
+    """Return a baseline's text with another value in one place, such as ``limits.silent``."""
+    *way, last = (int(part) if part.isdigit() else part for part in field.split("."))
+    data = place = json.loads(text)
+    for part in way:
+        place = place[part]
+    place[last] = "@"
+    return json.dumps(data).replace('"@"', value)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_baseline_that_was_cut_is_refused(kept: int, baseline: Baseline) -> None:
+    for part in ("channels", "histograms"):
+        cut = baseline.model_copy(update={part: getattr(baseline, part)[:kept]})
+        with pytest.raises(ArtefactError, match="baseline: has other channels"):
+            judge(stream(1.0), cut)
 
 
 def test_a_baseline_is_read_as_it_was_written_or_refused(
@@ -188,6 +208,24 @@ def test_a_baseline_is_read_as_it_was_written_or_refused(
                    text.replace('"threshold"', '"treshold"'),
                    text.replace('"layers"', '"layers": ["a"], "x"', 1)):  # fmt: skip
         path.write_text(broken)
+        with pytest.raises(ArtefactError, match="is not a baseline"):
+            read_baseline(path)
+    number = "Infinity", "-Infinity", "NaN", "1e999", "1e308"
+    for field, value in (
+        *(("threshold", n) for n in number),
+        *(("histogram_threshold", n) for n in number),
+        *(("reference", n) for n in number),
+        *((f"channels.0.{name}", n) for name in ("mean", "deviation") for n in number),
+        *((f"channels.0.{name}", "1e-300") for name in ("deviation",)),
+        *(("channels.0.coefficients", f"[{n}]") for n in number),
+        *((name, "9" * 40) for name in ("records", "needed", "period", "classes")),
+        *(("histograms.0.usual", n) for n in number),
+        *(("histograms.0.shares.0", n) for n in (*number, "0", "-1")),
+        *(("limits.clipped.0", n) for n in (*number[:4], "-1")),
+        *((f"limits.{name}", n) for name in ("silent", "faults") for n in number),
+        *((f"promise.{name}", n) for name in ("days", "per_day") for n in number[:4]),
+    ):
+        path.write_text(edited(text, field, value))
         with pytest.raises(ArtefactError, match="is not a baseline"):
             read_baseline(path)
     with pytest.raises(UsageError, match="cannot be read"):
