@@ -170,6 +170,12 @@ def check_command(
     if known is None and update_baseline:
         # The first baseline has nothing before it to grow from.
         limits = limits.model_copy(update={"growth": Growth()})
+    elif not limits.growth.limited and not update_baseline and baseline is not None:
+        say(
+            f"note: {baseline} limits nothing, since the budget has no [growth]. Add one, such as "
+            "memory = 0.05, or drop --baseline.",
+            err=True,
+        )
     findings = check_report(report, limits, known)
     click.echo(_findings(findings, form), nl=False)
     failed = [f for f in findings if not f.ok]

@@ -223,6 +223,16 @@ def test_accuracies_say_on_how_many_samples_and_what_puts_them_in_doubt(
     assert "a layer is dead" not in shown
 
 
+def test_a_baseline_that_limits_nothing_is_noted(site: Site) -> None:
+    same = ["--baseline", str(site.root / "plain")]
+    code, said = checked(site, site.root, same, image="plain")
+    assert code == 0
+    assert len(said) == 1
+    assert "plain limits nothing, since the budget has no [growth]" in said[0]
+    growth = ["--budget", str(site.root / "growth.toml")]
+    assert checked(site, site.root, [*same, *growth], image="plain") == (0, [])
+
+
 def test_a_report_needs_its_network_beside_it(site: Site, tmp_path: Path) -> None:
     assert checked(site, site.root, [], image="plain/report.json") == (0, [])
     shutil.copy(site.root / "plain" / "report.json", tmp_path)
