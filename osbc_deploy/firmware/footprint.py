@@ -61,9 +61,12 @@ def measure(export: CExport, compiler: str = "gcc") -> Footprint:
     target = arm if "arm-none-eabi" in compiler else ()
     code = tables = ram = 0
     with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, text in export.sources.items():
+            if "/" not in file:
+                (folder / file).write_text(text, encoding="ascii")
         for unit in (export.name, f"{export.name}_weights"):
-            built = Path(name) / f"{unit}.o"
-            source = export.folder / f"{unit}.c"
+            source, built = folder / f"{unit}.c", folder / f"{unit}.o"
             _call([compiler, *FLAGS, *target, "-O2", "-c", str(source), "-o", str(built)])
             # One line for each section: its name, size and address.
             for line in _call([size_tool, "-A", str(built)]).splitlines():

@@ -58,6 +58,8 @@ class CExport:
         Of the body of the blob.
     tables : dict of int
         Bytes of flash by projection and population.
+    sources : dict of str
+        The text of each file, by its name in the folder, which another run may have replaced.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class CExport:
     state_bytes: int
     crc: int
     tables: dict[str, int]
+    sources: dict[str, str]
 
 
 def export_c(
@@ -127,7 +130,7 @@ def export_c(
         parts[p.name] += sum(t.size for t in p.tables.values())
     for q in tables.populations:
         parts[q.population.name] = sum(t.size for t in q.tables.values())
-    done = CExport(folder, name, len(blob), 4 * tables.state_words, crc, parts)
+    done = CExport(folder, name, len(blob), 4 * tables.state_words, crc, parts, texts)
     with new_folder(folder, C_LIBRARY) as work:
         # Not beside the library: a build that takes every source of its folder has its own main.
         for file, text in texts.items():
