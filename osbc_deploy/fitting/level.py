@@ -17,6 +17,7 @@ from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.accuracy import AccuracyLimit, smallest
+from osbc_deploy.fitting.built import kept_when_built, mapped
 from osbc_deploy.fitting.candidates import (
     BITS,
     SPARSITIES,
@@ -28,8 +29,7 @@ from osbc_deploy.fitting.candidates import (
 )
 from osbc_deploy.fitting.remedies import advice
 from osbc_deploy.fitting.resources import most_of, quick_enough, within_resources
-from osbc_deploy.fitting.search import Candidate, Plan, front_over, pareto_plans
-from osbc_deploy.fitting.tuned import Limits
+from osbc_deploy.fitting.search import Candidate, Cost, Limits, Plan, front_over, pareto_plans
 from osbc_deploy.job import Job
 from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.timing import timing
@@ -141,22 +141,11 @@ class Level:
             for name, found in self._candidates.items()
         }
         beside = cost_beside(self.apart.network, self.job.chip, self.times)
-        plans = [
-            replace(plan, removed=self.removed, lost=self.lost)
-            for plan in pareto_plans(allowed, beside)
-        ]
-        if not plans:
-            raise FitError(_no_plan(allowed, self.job.chip))
-        try:
-            feasible = _within(plans, self._candidates, self.budget, self.job.chip)
-        except FitError:
-            # What is advised may be a width that was not allowed, so not looked at.
-            tried = {c.bits for found in self._candidates.values() for c in found}
-            others = [bits for bits in BITS if bits not in tried]
-            if not others:
-                raise
-            self._add(dict.fromkeys(self._candidates, (SPARSITIES, others)))
-            return self._best()
+        plans = self._plans(allowed, beside)
+        limits = limits_of(self.budget, self.job.chip)
+        feasible = [plan for plan in plans if limits.keep(plan)]
+        if not feasible:
+            plans, feasible = self._built(plans, allowed, beside, limits)
         feasible = quick_enough(
             feasible,
             self.budget.instructions,
@@ -170,6 +159,43 @@ class Level:
             return accuracy.drop(self.compressed(plan).network)
 
         return plans, smallest(feasible, drop, accuracy.allowed, self.progress)
+
+    def _plans(self, candidates: Mapping[str, Sequence[Candidate]], beside: Cost) -> list[Plan]:
+        found = pareto_plans(candidates, beside)
+        return [replace(plan, removed=self.removed, lost=self.lost) for plan in found]
+
+    def _built(
+        self,
+        plans: list[Plan],
+        allowed: Mapping[str, Sequence[Candidate]],
+        beside: Cost,
+        limits: Limits,
+    ) -> tuple[list[Plan], list[Plan]]:
+        """Return all plans, and those that keep the limits once they are built.
+
+        Raises
+        ------
+        FitError
+            When none of those that take least does; it says what they take.
+        """
+        named = bool(plans)
+        if not named:
+            # A layer that has no room alone may have it without its idle neurons.
+            whole = {n: [replace(c, fault="") for c in found] for n, found in allowed.items()}
+            plans = self._plans(whole, beside)
+        feasible, least = kept_when_built(
+            plans, limits, lambda plan: mapped(self.job, self.compressed(plan))
+        )
+        if feasible:
+            return plans, feasible
+        if not named:
+            raise FitError(_no_plan(allowed, self.job.chip))
+        # What is advised may be a width that was not allowed, so not looked at.
+        tried = {c.bits for found in self._candidates.values() for c in found}
+        if others := [bits for bits in BITS if bits not in tried]:
+            self._add(dict.fromkeys(self._candidates, (SPARSITIES, others)))
+        _within([p for p, _ in least], self._candidates, self.budget, self.job.chip)
+        raise FitError(f"nothing fits {self.job.chip.name}: {least[0][1].misfits()[0]}.")
 
     def compressed(self, plan: Plan) -> CompressedNetwork:
         """Return the network as a plan compresses it."""
@@ -233,13 +259,13 @@ def _within(
     candidates: Mapping[str, Sequence[Candidate]],
     budget: FitBudget,
     chip: Target,
-) -> list[Plan]:
-    """Return the plans within cores and memory.
+) -> None:
+    """Make sure that some plans are within cores, memory and what all layers share.
 
     Raises
     ------
     FitError
-        When there is none.
+        When none is.
     """
     plans = within_resources(plans, candidates, budget, chip)
     limits = limits_of(budget, chip)
@@ -254,10 +280,8 @@ def _within(
     if budget.memory is not None:
         words = int(limits.words)
         cheapest = front_over(feasible, "words")[0]
-        feasible = [p for p in feasible if p.words <= words]
-        if not feasible:
+        if cheapest.words > words:
             raise FitError(
                 f"nothing fits {budget.memory:,} B of {chip.name}:\n"
                 + advice(cheapest, candidates, chip, "words", words, budget.memory)
             )
-    return feasible

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from osbc_deploy.chip.target import Target, larger_targets
 from osbc_deploy.fitting.search import Candidate, Plan
@@ -118,7 +118,7 @@ def advice(
     actual = getattr(plan, resource)
     if resource == "cores":
         lines = [
-            f"{actual} cores needed at least, {limit} allowed ({actual - limit} over)",
+            f"{actual} cores in the smallest plan, {limit} allowed ({actual - limit} over)",
             f"most are layer {name}'s: {largest.cores} cores, limited by {largest.limiting}",
         ]
         beside = plan.beside.cores
@@ -136,9 +136,12 @@ def advice(
         needed = round(actual * per_word)
         allowed = int(limit * per_word) if memory is None else memory
         lines = [
-            f"{needed:,} B needed at least, {allowed:,} B allowed ({needed - allowed:,} over)",
+            f"{needed:,} B in the smallest plan, {allowed:,} B allowed ({needed - allowed:,} over)",
             f"most are layer {name}'s: {round(largest.words * per_word):,} B",
         ]
+    if getattr(plan, resource) < getattr(replace(plan, built=None), resource):
+        # The rest of the network shows which neurons are idle.
+        lines[-1] += ", with neurons that the network leaves out"
     changes = [
         r.text(resource, per_word) for r in remedies(plan, candidates, resource, actual - limit)
     ]

@@ -107,9 +107,9 @@ def _over(
         return head + "\n" + advice(least, candidates, chip, "words", most)
     layer, largest = max(least.choices.items(), key=lambda pair: pair[1].used[name])
     return (
-        f"{head}{needed:,}{unit} needed at least ({needed - most:,} over), most of it by layer "
-        f"{layer} ({largest.used[name]:,}{unit}). Neurons take it: let more of them be removed "
-        "(--max-removed), give the network fewer neurons, or take a larger chip."
+        f"{head}{needed:,}{unit} in the smallest plan ({needed - most:,} over), most of it by "
+        f"layer {layer} ({largest.used[name]:,}{unit}). Neurons take it: let more of them be "
+        "removed (--max-removed), give the network fewer neurons, or take a larger chip."
     )
 
 
@@ -137,9 +137,9 @@ def quick_enough(
         progress.advance()
         if least > most:
             raise FitError(
-                f"instructions: {least:,.0f} a step needed at least (modelled, the most of any "
-                f"calibration step), {most:,} allowed ({least - most:,.0f} over). Allow more, or "
-                "give the network fewer neurons or spikes."
+                f"instructions: {least:,.0f} a step of the smallest plan (modelled, the most of "
+                f"any calibration step), {most:,} allowed ({least - most:,.0f} over). Allow more, "
+                "or give the network fewer neurons or spikes."
             )
         low, high = 0, len(front)
         while high - low > 1:

@@ -138,17 +138,20 @@ def fit(call: FitCall) -> FitResult:
     front = tuple(front_over(found.plans, resource))
     compressed = level.compressed(plan)
     if call.tune:
+        limits = limits_of(budget, job.chip)
         built, tuned = tuned_plan(
             plan,
             level.job,
             compressed.options,
-            limits_of(budget, job.chip),
+            limits,
             level.apart,
             level.times,
             shared=level.shared,
             progress=progress,
         )
         over = _beyond(budget, level, tuned, accuracy)
+        if not limits.keep(built):
+            over = "take more cores or memory"
         if not over:
             plan = built
             compressed = replace(tuned, deviations=tuned.deviations + level.notes)

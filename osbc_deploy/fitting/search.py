@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.chip.sharing import Part, shared_cores
 from osbc_deploy.compress.result import CompressedProjection
 
-__all__ = ["Candidate", "Cost", "Plan", "front_over", "pareto_plans"]
+__all__ = ["Candidate", "Cost", "Limits", "Plan", "front_over", "pareto_plans"]
 
 MOST_STATES = 4096
 """Partial plans kept while layers are joined; beyond that, they are thinned evenly by loss."""
@@ -60,7 +61,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Cost:
-    """What populations without weights of the network's own take, such as relays.
+    """What populations take, such as relays, which have no weights of the network's own.
 
     Attributes
     ----------
@@ -97,16 +98,21 @@ class Plan:
         Share of the hidden neurons that are removed before.
     lost : float
         What is lost with them, as relative membrane loss of the layers that heard them.
+    built : Cost or None
+        What the whole network takes, where it was built to know; otherwise its layers are summed.
     """
 
     choices: Mapping[str, Candidate]
     beside: Cost = _NOTHING
     removed: float = 0.0
     lost: float = 0.0
+    built: Cost | None = None
 
     @cached_property
     def cores(self) -> int:
         """Cores of the whole network."""
+        if self.built is not None:
+            return self.built.cores
         if self.beside.limits:
             parts = [*self.beside.parts, *(p for c in self.choices.values() for p in c.parts)]
             return len(set(shared_cores(parts, self.beside.limits)))
@@ -115,11 +121,15 @@ class Plan:
     @property
     def words(self) -> int:
         """Words of the whole network."""
+        if self.built is not None:
+            return self.built.words
         return self.beside.words + sum(c.words for c in self.choices.values())
 
     @property
     def used(self) -> dict[str, int]:
         """What the whole network takes of each resource of a core that all layers share."""
+        if self.built is not None:
+            return dict(self.built.used)
         total: Counter[str] = Counter()
         for used in (self.beside.used, *(c.used for c in self.choices.values())):
             total.update(used)
@@ -129,6 +139,29 @@ class Plan:
     def loss(self) -> float:
         """Sum of the layers' relative losses, and of what was lost with neurons."""
         return self.lost + sum(c.loss for c in self.choices.values())
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a whole network may take.
+
+    Attributes
+    ----------
+    cores : int
+    words : float
+        Of memory; infinite without a limit.
+    used : dict of int
+        Of each resource of a core that all layers share.
+    """
+
+    cores: int
+    words: float = math.inf
+    used: Mapping[str, int] = field(default_factory=dict)
+
+    def keep(self, plan: Plan) -> bool:
+        """Return whether a plan keeps them."""
+        within = all(plan.used.get(name, 0) <= most for name, most in self.used.items())
+        return within and plan.cores <= self.cores and plan.words <= self.words
 
 
 def pareto_plans(

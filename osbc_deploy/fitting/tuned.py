@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from osbc_deploy.compress.network import Found, compress
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.deviations import Deviation
+from osbc_deploy.fitting.built import cost_of, mapped
 from osbc_deploy.fitting.candidates import costed
-from osbc_deploy.fitting.search import Candidate, Plan
+from osbc_deploy.fitting.search import Candidate, Limits, Plan
 from osbc_deploy.job import Job
 from osbc_deploy.lower.counting import Apart
 from osbc_deploy.lower.timing import Timing
 from osbc_deploy.progress import Progress
 
-__all__ = ["Limits", "tuned_plan"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a whole network may take.
-
-    Attributes
-    ----------
-    cores : int
-    words : float
-        Of memory; infinite without a limit.
-    used : dict of int
-        Of each resource of a core that all layers share.
-    """
-
-    cores: int
-    words: float = math.inf
-    used: Mapping[str, int] = field(default_factory=dict)
-
-    def keep(self, plan: Plan) -> bool:
-        """Return whether a plan keeps them."""
-        within = all(plan.used.get(name, 0) <= most for name, most in self.used.items())
-        return within and plan.cores <= self.cores and plan.words <= self.words
+__all__ = ["tuned_plan"]
 
 
 def tuned_plan(
@@ -92,7 +69,8 @@ def tuned_plan(
             found = costed(layer, apart, populations[name], job.chip, times, chosen.sparsity)
             found = replace(found, loss=chosen.loss)
             total = replace(plan, choices={**built, first: found})
-            if not found.fault and limits.keep(total):
+            # What was built to be counted is built again in the end.
+            if plan.built or (not found.fault and limits.keep(total)):
                 built[first] = found
                 return layer, ()
             over = (f"{total.cores} cores, {total.words:,} words", found.fault)[bool(found.fault)]
@@ -103,7 +81,10 @@ def tuned_plan(
     compressed = compress(
         job.network, job.typical.spikes, options, shared=shared, settle=settle, progress=progress
     )
-    return replace(plan, choices=_ordered(built, plan.choices)), compressed
+    found = replace(plan, choices=_ordered(built, plan.choices))
+    if plan.built:
+        found = replace(found, built=cost_of(mapped(job, compressed)))
+    return found, compressed
 
 
 def _ordered(

@@ -173,7 +173,7 @@ def test_fit_finds_a_plan_for_a_budget_or_says_what_is_over(user: Path) -> None:
     assert (user / "f.svg").read_text().startswith("<svg")
     over = osbc("fit", *common, "--cores", 2, cwd=user)
     assert over.returncode == 4
-    assert "3 cores needed at least, 2 allowed (1 over)" in over.stderr
+    assert "3 cores in the smallest plan, 2 allowed (1 over)" in over.stderr
     table = osbc("fit", *common, "--max-accuracy-drop", 0.5, "-o", "out", cwd=user)
     assert table.returncode == 0, table.stderr
     assert "Least loss for memory" in table.stdout

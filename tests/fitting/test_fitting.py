@@ -285,7 +285,7 @@ def test_as_many_neurons_stay_as_ram_holds() -> None:
     assert done.plan.used["ram"] == sum(c.usage.used["ram"] for c in done.deployment.mapping.cores)
     assert most.ram - 2 * 9 - 8 < done.plan.used["ram"] <= most.ram
     with pytest.raises(FitError, match=r"1,298 B of RAM on cortex-m4: .*\(--max-removed\)"):
-        fitted(max_removed=0.1)
+        fitted(max_removed=0.1, max_sparsity=0.1)
     strict = replace(most, accuracy_drop=0.0)
     with pytest.raises(FitError, match=r"51\.8% of the hidden .* 0\.00% are allowed .* more RAM"):
         fitted(max_removed=0.6, budget=strict)
@@ -300,6 +300,22 @@ def test_memory_and_accuracy_budgets_are_kept(call: Any) -> None:
     assert strict.deployment.accuracy.agreement >= 0.9
     assert loose.deployment.accuracy.agreement >= 0.3
     assert loose.plan.words < strict.plan.words
+
+
+def test_a_budget_that_is_kept_without_idle_neurons_is_not_refused(call: Any) -> None:
+    """They show when all layers are there, so no layer alone says what is taken."""
+    smallest = call(accuracy_drop=1.0)
+    taken = smallest.deployment.mapping.bytes
+    predicted = smallest.plan.words * smallest.deployment.mapping.word_bits // 8
+    assert taken < predicted
+    for tune in (False, True):
+        for limit in (taken, predicted - 1):
+            found = call(memory=limit, tune=tune)
+            assert found.deployment.mapping.bytes <= limit
+            assert (found.as_predicted, found.prediction) == (True, "as predicted")
+            assert found.plan.loss <= smallest.plan.loss
+    with pytest.raises(FitError, match=rf"{taken} B in the smallest plan, .* \(1 over\)"):
+        call(memory=taken - 1)
 
 
 def test_the_front_falls_and_holds_the_choice(call: Any) -> None:
@@ -329,7 +345,7 @@ def test_what_cannot_be_kept_names_layer_excess_and_remedies(call: Any) -> None:
         call(cores=3, bits=(8,), max_sparsity=0.3)
     first, over, most, enough, less = str(error.value).splitlines()
     assert first == "nothing fits 3 cores of small:"
-    assert over == "  - 5 cores needed at least, 3 allowed (2 over)"
+    assert over == "  - 5 cores in the smallest plan, 3 allowed (2 over)"
     assert most == "  - most are layer 0's: 3 cores, limited by synapses"
     change = re.fullmatch(
         r"  - layer 0: (?:8 -> (\d) bit)?(?:, )?(?:30% -> (\d+)% sparsity)?: -2 cores, "
@@ -341,8 +357,8 @@ def test_what_cannot_be_kept_names_layer_excess_and_remedies(call: Any) -> None:
     # The remedy is real: what it allows lets the network fit.
     bits, sparsity = int(change[1] or 8), int(change[2] or 30) / 100
     assert call(cores=3, bits=(8, bits), max_sparsity=sparsity).deployment.fits
-    with pytest.raises(FitError, match=r"1,000 B .*\n.*B needed at least, 1,000 B allowed"):
-        call(memory=1000)
+    with pytest.raises(FitError, match=r"100 B .*\n.*B in the smallest plan, 100 B allowed"):
+        call(memory=100)
     # Not the one whole word that 10 bytes hold.
     with pytest.raises(FitError, match=r"fits 10 B .*\n.* 10 B allowed"):
         call(memory=10)

@@ -44,10 +44,10 @@ def test_plans_are_those_within_flash_and_ram() -> None:
     assert within_resources(plans, candidates, FitBudget(), CHIP) == plans
     assert within_resources(plans, candidates, FitBudget(flash=9999), CHIP) == plans[1:]
     with pytest.raises(
-        FitError, match=r"(?s)3,999 B of flash on cortex-m4.*4,000 B needed at least"
+        FitError, match=r"(?s)3,999 B of flash on cortex-m4.*4,000 B in the smallest plan"
     ):
         within_resources(plans, candidates, FitBudget(flash=3999), CHIP)
-    with pytest.raises(FitError, match=r"139 B of RAM .*140 B needed .*1 over.*fewer neurons"):
+    with pytest.raises(FitError, match=r"139 B of RAM .*140 B in the .*1 over.*fewer neurons"):
         within_resources(plans, candidates, FitBudget(ram=139), CHIP)
     # More than the chip has is not there.
     room = CHIP.memory.limits()
@@ -75,7 +75,7 @@ def test_the_most_words_that_are_quick_enough_are_kept() -> None:
     assert sorted(p.words for p in kept) == [2000, 3000, 4000, 5000, 6000]
     assert quick_enough(plans, None, instructions, SILENT) == plans
     assert len(quick_enough(plans, 10**6, instructions, SILENT)) == len(plans)
-    with pytest.raises(FitError, match=r"200 a step needed at least.*199 allowed \(1 over\)"):
+    with pytest.raises(FitError, match=r"200 a step of the smallest plan.*199 allowed \(1 over\)"):
         quick_enough(plans, 199, instructions, SILENT)
 
 
