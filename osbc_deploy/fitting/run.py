@@ -216,7 +216,8 @@ def _searched(
                 fits=fits, shared=whole.shared, progress=progress,
             )  # fmt: skip
             if accuracy is not None and (lost := accuracy.drop(less.network)) > accuracy.allowed:
-                failures = failures or [FitError(_too_few(job.chip, removed, lost, accuracy))]
+                text = _too_few(job.chip, removed, lost, accuracy, failures)
+                failures.append(FitError(text))
                 break
             smaller = replace(job, network=less.network)
             own = replace(options, dynamics=smaller.dynamics)
@@ -247,13 +248,27 @@ def _searched(
     return best
 
 
-def _too_few(chip: Target, removed: float, lost: float, accuracy: AccuracyLimit) -> str:
-    """Return why a network loses too much that fits with no more neurons."""
+def _too_few(
+    chip: Target,
+    removed: float,
+    lost: float,
+    accuracy: AccuracyLimit,
+    failures: Sequence[FitError],
+) -> str:
+    """Return why a network is refused that loses too much without some of its neurons."""
+    text = (
+        f"{lost:.2%} of the samples are lost, {accuracy.allowed:.2%} are allowed "
+        f"({lost - accuracy.allowed:.2%} over)"
+    )
+    if failures:
+        # What stands against more neurons was said of the network that has them.
+        return (
+            f"{failures[-1]}\n  - without {removed:.1%} of the hidden neurons, where less is "
+            f"taken, {text}; allow a larger drop, or a larger budget"
+        )
     return (
         f"{removed:.1%} of the hidden neurons do not fit {chip.name} within the budget; without "
-        f"them {lost:.2%} of the samples are lost, {accuracy.allowed:.2%} are allowed "
-        f"({lost - accuracy.allowed:.2%} over). Allow a larger drop or more RAM, or take a larger "
-        "chip."
+        f"them {text}. Allow a larger drop or more RAM, or take a larger chip."
     )
 
 

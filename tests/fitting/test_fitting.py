@@ -372,6 +372,19 @@ def test_what_cannot_be_kept_names_layer_excess_and_remedies(call: Any) -> None:
         call(accuracy_drop=0.0, bits=(2,), labels=False)
 
 
+def test_both_memory_and_accuracy_are_said_where_both_stand_against_it(call: Any) -> None:
+    with pytest.raises(FitError) as refused:
+        call(memory=100, accuracy_drop=0.0, labels=False, max_removed=0.5)
+    head, needed, *_, fewer = str(refused.value).splitlines()
+    assert head == "nothing fits 100 B of small:"
+    assert re.search(r"B in the smallest plan, 100 B allowed", needed)
+    assert re.fullmatch(
+        r"  - without \d\d\.\d% of the hidden neurons, where less is taken, \d+\.\d\d% of the "
+        r"samples are lost, 0\.00% are allowed \(.* over\); allow a larger drop, or a larger budget",
+        fewer,
+    )
+
+
 def test_what_takes_too_long_to_rank_is_left_out_and_said(
     call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
