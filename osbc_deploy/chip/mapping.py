@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -119,6 +120,10 @@ class Mapping:
         What was counted otherwise than one may expect.
     rule_names : dict of str
         What the maker's tools call the limits, by resource.
+    rules : tuple of str
+        The rules of the chip among the faults.
+    ends : tuple of str
+        Resources that count inputs or outputs.
     """
 
     cores: tuple[Core, ...]
@@ -129,6 +134,8 @@ class Mapping:
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     rule_names: dict[str, str] = field(default_factory=dict)
+    rules: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
 
     @cached_property
     def cores_used(self) -> int:
@@ -150,17 +157,32 @@ class Mapping:
     def misfits(self) -> list[str]:
         """Return one line for every limit exceeded that more cores would not help."""
         lines = list(self.faults)
-        for index, cores in self._by_core().items():
+        for cores, name, used, limit in self._over():
             names = " + ".join(f"layer {core.layer}[{core.slice}]" for core in cores)
+            rule = f"; {self.rule_names[name]}" if name in self.rule_names else ""
+            lines.append(
+                f"core {cores[0].index} ({names}): {name} {used} exceeds {limit} "
+                f"({used - limit} over{rule})"
+            )
+        return lines
+
+    def remedy(self) -> str:
+        """Return what to change where no weights would help; empty where they may."""
+        over = {name for _, name, _, _ in self._over()}
+        parts = [f"fewer {name}" for name in self.ends if name in over]
+        changes = [f"give the network {' and '.join(parts)}"] if parts else []
+        changes += ["change the layers that break a rule of the chip"] if self.rules else []
+        if not changes:
+            return ""
+        return f"No weights change that: {', '.join(changes)}, or take another target"
+
+    def _over(self) -> Iterator[tuple[list[Core], str, int, int]]:
+        """Yield the slices of each core with a resource that they exceed, what it is and holds."""
+        for cores in self._by_core().values():
             for name, limit in cores[0].limits.items():
                 used = sum(core.usage.used[name] for core in cores)
                 if used > limit:
-                    rule = f"; {self.rule_names[name]}" if name in self.rule_names else ""
-                    lines.append(
-                        f"core {index} ({names}): {name} {used} exceeds {limit} "
-                        f"({used - limit} over{rule})"
-                    )
-        return lines
+                    yield cores, name, used, limit
 
     def as_cut(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         """Return the layers with their neurons in the order that cores' ranges count them in."""
@@ -273,6 +295,7 @@ def map_layers(layers: tuple[Layer, ...], target: Target, *, whole: bool = True)
             core = Core(index, layer.name, name, ranges, usage, limits, listed, layer.delay_bits)
             cores.append(core)
         first += len(part.slices)
+    rules = tuple(target.memory.broken_rules(layers)) if whole else ()
     return Mapping(
         tuple(cores),
         sum(part.lower_bound for part in found),
@@ -280,9 +303,11 @@ def map_layers(layers: tuple[Layer, ...], target: Target, *, whole: bool = True)
         target.chip.chips.value,
         target.memory.word_bits.value,
         (
-            *(target.memory.broken_rules(layers) if whole else ()),
+            *rules,
             *dict.fromkeys(fault for part in found for fault in part.faults),
         ),
         tuple(target.memory.notes(layers)),
         target.memory.rule_names(),
+        rules,
+        target.memory.ends,
     )

@@ -109,9 +109,9 @@ def exit_code(deployment: Deployment) -> int:
         from osbc_deploy.chip.target import larger_targets
 
         target, mapping = deployment.target, deployment.mapping
-        remedy = (
-            "'osbc-deploy fit' with the same arguments looks for the sparsity and bits of each "
-            "layer that do"
+        remedy = mapping.remedy() or (
+            "'osbc-deploy fit' with the same model, data and target looks for the neurons, and "
+            "for the sparsity and bits of each layer, that do"
         )
         if mapping.cores_used > mapping.available:
             larger = larger_targets(target, mapping.cores_used)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,20 @@ def _exit_code(report: Mapping[str, Any]) -> int:
     if not all(point["exact"] for point in report["points"]):
         return 5
     if not any(point["fits"] for point in report["points"]):
-        complain("no point fits its target. Sweep higher sparsities or fewer bits.", FitError.code)
+        complain("\n".join(_excesses(report)), FitError.code, lines=True)
         return 4
     return 0
+
+
+def _excesses(report: Mapping[str, Any]) -> Iterator[str]:
+    """Say what all points of a target exceed, and what to change."""
+    yield "no point fits its target"
+    for target in dict.fromkeys(point["target"] for point in report["points"]):
+        points = [point for point in report["points"] if point["target"] == target]
+        # Which slices lie on a core is another in every point.
+        over = [[line.rpartition("): ")[2] for line in point["excesses"]] for point in points]
+        shared = [line for line in over[0] if all(line in lines for lines in over)]
+        remedies = {point["remedy"] for point in points}
+        remedy = remedies.pop() if len(remedies) == 1 else ""
+        remedy = remedy or "Sweep higher sparsities or fewer bits, or take a larger target"
+        yield f"  - {target}: {'; '.join(shared) or 'each point has other excesses'}. {remedy}."

@@ -188,14 +188,19 @@ class Level:
         )
         if feasible:
             return plans, feasible
+        mapping = least[0][1]
+        if helps := mapping.remedy():
+            lines = "\n".join(f"  - {line}" for line in mapping.misfits())
+            raise FitError(f"nothing fits {self.job.chip.name}:\n{lines}\n{helps}.")
         if not named:
-            raise FitError(_no_plan(allowed, self.job.chip))
+            more = min(self.bits) > min(BITS) or self.options.sparsity < max(SPARSITIES)
+            raise FitError(_no_plan(allowed, self.job.chip, more))
         # What is advised may be a width that was not allowed, so not looked at.
         tried = {c.bits for found in self._candidates.values() for c in found}
         if others := [bits for bits in BITS if bits not in tried]:
             self._add(dict.fromkeys(self._candidates, (SPARSITIES, others)))
         _within([p for p, _ in least], self._candidates, self.budget, self.job.chip)
-        raise FitError(f"nothing fits {self.job.chip.name}: {least[0][1].misfits()[0]}.")
+        raise FitError(f"nothing fits {self.job.chip.name}: {mapping.misfits()[0]}.")
 
     def compressed(self, plan: Plan) -> CompressedNetwork:
         """Return the network as a plan compresses it."""
@@ -245,12 +250,13 @@ def limits_of(budget: FitBudget, chip: Target) -> Limits:
     return Limits(cores, budget.memory * 8 // chip.memory.word_bits.value, used)
 
 
-def _no_plan(allowed: Mapping[str, Sequence[Candidate]], chip: Target) -> str:
+def _no_plan(allowed: Mapping[str, Sequence[Candidate]], chip: Target, more: bool) -> str:
     lines = [f"  - {found[-1].fault}" for found in allowed.values() if all(c.fault for c in found)]
+    remedy = "Allow fewer bits or more sparsity, or make" if more else "Make"
     return (
         f"no sparsity up to the one allowed, and none of the bits, fits {chip.name}:\n"
         + "\n".join(lines)
-        + "\nAllow fewer bits or more sparsity, or make these layers smaller."
+        + f"\n{remedy} these layers smaller."
     )
 
 

@@ -19,6 +19,7 @@ _BACKENDS = dict.fromkeys(("backend", "reference"), (str, type(None)))
 _KINDS: dict[str, Any] = {
     "fits": bool,
     "excesses": [str],
+    "remedy": str,
     "cores": int,
     "memory_bytes": int,
     "weights": int,
@@ -45,6 +46,7 @@ def record_of(done: Deployment) -> dict[str, Any]:
     return {
         "fits": mapping.fits,
         "excesses": list(mapping.excesses()),
+        "remedy": mapping.remedy(),
         "cores": mapping.cores_used,
         "memory_bytes": mapping.bytes,
         "weights": sum(layer.codes.size for layer in layers),

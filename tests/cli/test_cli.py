@@ -155,7 +155,7 @@ def test_a_chip_that_is_too_small_exits_with_4_and_says_why(user: Path) -> None:
     assert done.returncode == 4
     assert "3 cores needed, 2 available (1 over)" in done.stderr
     assert "DOES NOT FIT" in done.stdout
-    assert "'osbc-deploy fit' with the same arguments" in done.stderr
+    assert "'osbc-deploy fit' with the same model, data and target" in done.stderr
     assert "loihi2 has 120 cores" in done.stderr
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,39 @@ def test_report_page_and_table(
     for picture in pictures:
         drawn = ElementTree.fromstring("<svg" + picture.split("</svg>")[0] + "</svg>")  # noqa: S314
         assert len(drawn.findall(".//g[@class='dot']//use")) == 2
+
+
+WIDE = """
+import snntorch, torch
+def net():
+    torch.manual_seed(1)
+    first, second = (snntorch.Leaky(beta=0.9, init_hidden=True, output=o) for o in (False, True))
+    return torch.nn.Sequential(torch.nn.Linear(24, 20), first, torch.nn.Linear(20, 4), second)
+"""
+
+
+def test_what_no_weights_change_is_said_with_what_helps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wide.py").write_text(WIDE)
+    spikes = (np.random.default_rng(1).random((8, 6, 24)) < 0.4).astype(np.uint8)
+    np.savez(tmp_path / "data.npz", spikes=spikes)
+    of = [f"{tmp_path}/wide.py:net", "--calibration", str(tmp_path / "data.npz"), "--quiet"]
+    of += ["--target", "xylo-audio2", "--backend-samples", "0"]
+    helps = "No weights change that: give the network fewer inputs, or take another target."
+    for verb, options in (
+        ("sweep", ["--sparsity", "0.5,0.9", "--bits", "4", "--workers", "1"]),
+        ("deploy", ["--sparsity", "0.5"]),
+        ("fit", []),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main([verb, *of, *options])
+        said = capsys.readouterr().err
+        assert end.value.code == 4
+        assert "inputs 24 exceeds 16 (8 over; le_16_input_channels)" in said
+        assert helps in said
+        assert "\\n" not in said
+        assert not re.search("fewer bits|sparsity", said)
 
 
 @pytest.mark.parametrize(

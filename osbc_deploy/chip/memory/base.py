@@ -32,12 +32,15 @@ class MemoryBase(Strict):
     layers_share : Fact or None
         Where populations are split: whether a core may hold slices of several of them. What they
         take is added up.
+    ends : tuple of str
+        Resources that count the network's inputs or outputs, which no weights change.
     arrangement : {"split", "together", "one each"}
         Whether a population is cut over as many cores as it needs, all lie on one core, or each is
         given a core that can hold it. Only where populations are split, :meth:`least` is asked.
     """
 
     arrangement: ClassVar[Arrangement] = "split"
+    ends: ClassVar[tuple[str, ...]] = ()
 
     model: str
     word_bits: Fact[Width]

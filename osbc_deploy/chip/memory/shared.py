@@ -37,6 +37,7 @@ class SharedCore(MemoryBase):
 
     arrangement: ClassVar[Arrangement] = "together"
     """All layers lie on the one core."""
+    ends: ClassVar[tuple[str, ...]] = ("inputs", "outputs")
 
     caps: SharedCaps
     synapse_words: Fact[Positive]
