@@ -38,7 +38,7 @@ from osbc_deploy.model.raster import Raster
 from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["Settle", "assemble", "compress", "helpers", "silent_outputs"]
+__all__ = ["Settle", "assemble", "check_room", "compress", "helpers", "silent_outputs"]
 
 Found: TypeAlias = tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]
 
@@ -91,9 +91,7 @@ def compress(
         raise UsageError(
             "allocation: only compress_model tries auto. Give lamps, uniform or global here."
         )
-    tuned = options.tries and len(calibration) >= HELD_OUT * MIN_HELD_OUT
-    size = len(calibration), calibration.shape[1]
-    check_solver_memory(network, size, options, tuned=tuned, together=options.joint)
+    tuned = check_room(network, calibration, options)
     given = calibration
     if options.method == "magnitude" and not (tuned or options.joint):
         calibration = enough_samples(network, given)
@@ -231,6 +229,20 @@ def _compress_population(
                 notes = problem.deviations + held_out_note(problem, layer)
                 return layer, notes + tuple(_shared_scales(layer, options))
             scene = replace(scene, rows_per_input=more_rows(problem, scene.rows_per_input))
+
+
+def check_room(network: Network, calibration: SpikeArray, options: CompressionOptions) -> bool:
+    """Return whether variants of each layer are tried, for which there must be room.
+
+    Raises
+    ------
+    UsageError
+        When the Hessians of a layer do not fit into the solver's memory.
+    """
+    samples, steps = calibration.shape[:2]
+    tuned = options.tries and samples >= HELD_OUT * MIN_HELD_OUT
+    check_solver_memory(network, (samples, steps), options, tuned=tuned, together=options.joint)
+    return tuned
 
 
 def _belongs_to(

@@ -12,8 +12,10 @@ from typing import Any
 from osbc_deploy._version import __version__
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.cluster import spread
+from osbc_deploy.compress.network import check_room
+from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import UsageError
-from osbc_deploy.job import Source, VerbInputs, load_source, seed_everything, verb
+from osbc_deploy.job import Job, Source, VerbInputs, load_source, seed_everything, verb
 from osbc_deploy.option import rows
 from osbc_deploy.options import SweepOptions
 from osbc_deploy.pipeline import DeployCall
@@ -146,8 +148,25 @@ def _check_draws(sources: Mapping[int | None, Source]) -> None:
 
 def _check_points(study: Study, points: tuple[Point, ...]) -> None:
     """Refuse what no point of a target could do, before any work."""
-    for first in {(p.seed, p.configuration.target): p for p in points}.values():
-        job_of(study, first)
+    together: dict[tuple[int | None, str], list[Point]] = {}
+    for point in points:
+        together.setdefault((point.seed, point.configuration.target), []).append(point)
+    for alike in together.values():
+        job, _ = job_of(study, alike[0])
+        # What the solver needs, sparsity and method decide, too.
+        faults = [_room_fault(study, job, point) for point in alike]
+        if (fault := faults[0]) is not None and None not in faults:
+            raise fault
+
+
+def _room_fault(study: Study, job: Job, point: Point) -> UsageError | None:
+    asked = options_of(study.options, point.configuration)
+    options = CompressionOptions.of(asked, scale_groups=job.scale_groups)
+    try:
+        check_room(job.network, job.typical.spikes, options)
+    except UsageError as error:
+        return error
+    return None
 
 
 def _belongs_to(options: SweepOptions, source: Source) -> dict[str, str]:

@@ -272,6 +272,27 @@ def test_sweeps_that_make_no_sense(options: dict[str, Any], words: str) -> None:
         sweep(small_models.model(), small_models.data()[0], **values)
 
 
+def test_solver_memory_that_is_enough_for_no_point_is_refused_before_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of: dict[str, Any] = {"targets": ["loihi2"], "bits": [4], "workers": 1, **COMMON}
+    with pytest.raises(UsageError, match=r"--solver-memory: 1000 B is less than the Hessians"):
+        sweep(*NAMES, solver_memory=1000, ledger=tmp_path / "ledger", **of)
+    assert not (tmp_path / "ledger").exists()
+    # Where some point needs none, the others' failures are said line by line.
+    arguments = ["sweep", NAMES[0], "--calibration", NAMES[1], "--workers", "1", "--bits", "4"]
+    arguments += ["--target", "loihi2", "--sparsity", "0.5", "--solver-memory", "1000"]
+    arguments += ["--method", "osbc", "--method", "magnitude", "--no-tune"]
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--backend-samples", "0", "--html", str(tmp_path / "sweep.html")])
+    assert end.value.code == 2
+    page = (tmp_path / "sweep.html").read_text()
+    for text in (capsys.readouterr().out, page):
+        assert "is less than the Hessians" in text
+        assert "\\n" not in text
+    assert "layer(s) need:<br>  - 0: needs" in page
+
+
 def test_seeds_that_make_another_model_are_refused() -> None:
     with pytest.raises(UsageError, match="seeds: each of them makes another model"):
         sweep("small_models:other_model", NAMES[1], targets=["loihi2"], seeds=[1, 2])

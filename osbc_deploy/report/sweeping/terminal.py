@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from osbc_deploy.plain_text import terminal
+from osbc_deploy.plain_text import message, terminal
 from osbc_deploy.report.tables import PlainTable
 
 __all__ = ["COLUMNS", "configuration_cells", "print_sweep", "said_of"]
@@ -33,8 +33,9 @@ def print_sweep(report: Report, console: Console) -> None:
     for row in rows:
         table.add_row(*row[:shown])
     console.print(table)
-    for line in said_of(report):
-        console.print(terminal(line), soft_wrap=True)
+    for said in said_of(report):
+        for line in message(said).split("\n"):
+            console.print(terminal(line), soft_wrap=True)
 
 
 def configuration_cells(c: Mapping[str, Any]) -> list[str]:
@@ -56,7 +57,7 @@ def configuration_cells(c: Mapping[str, Any]) -> list[str]:
 
 
 def said_of(report: Report) -> list[str]:
-    """Return what is to be read beside the table, a line each; what many points say, once."""
+    """Return what is to be read beside the table; what many points say, once."""
     warnings = dict.fromkeys(w for point in report["points"] for w in point["warnings"])
     lines = [f"warning: {text}" for text in warnings]
     for point in report["points"]:
