@@ -15,12 +15,14 @@ from typing import cast
 
 import numpy as np
 
+from osbc_deploy.arrays import FloatArray
 from osbc_deploy.frameworks.averages import Averages
 from osbc_deploy.frameworks.convolved import (
     behind_constant,
     border_fault,
     channels_seen,
     convolved,
+    convolved_matrix,
     convolved_shape,
 )
 from osbc_deploy.frameworks.operations import (
@@ -47,7 +49,8 @@ def multiplied(term: Term, operation: Operation) -> Shape:
         return (0,)
     if term.spatial and operation.convolutional:
         return convolved_shape(cast("Conv", term.connection), cast("Conv", operation))
-    return len(operation.weight), term.connection.fan_in
+    taken = math.prod(term.shape) if term.spatial else term.connection.fan_in
+    return len(operation.weight), taken
 
 
 def compose(
@@ -97,14 +100,14 @@ def _named(term: Term, made: Term, path: str, trained: bool) -> Term:
 
 
 def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
-    weight = dense.weight.astype(np.float64)
-    if term.spatial:
-        raise NotComposable(_between(term.name))
+    weight: FloatArray = dense.weight.astype(np.float64)
     if term.averages is not None:
         weight = term.averages.before(weight).astype(np.float64)
     if term.connection is None:
         if term.factor is not None:
             weight = weight * np.broadcast_to(term.factor, term.shape).ravel()
+    elif term.spatial:
+        weight = convolved_matrix(cast("Conv", term.connection), weight, term.shape)
     else:
         weight = weight @ term.connection.weight
     offset = term.offset
@@ -118,6 +121,7 @@ def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
         averages=None,
         factor=None,
         offset=offset,
+        flattened=False,
     )
 
 
@@ -149,7 +153,10 @@ def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
 def _before(term: Term, conv: Conv, path: str, *, constant: bool) -> Conv:
     """Return the convolution that another one follows, if the two are one."""
     if not term.spatial:
-        raise NotComposable(_between(term.name))
+        raise NotComposable(
+            f"follows {term.name} with no neurons between; merge the two or put spiking neurons "
+            "there"
+        )
     # Whatever is convolutional has the geometry of one.
     first = cast("Conv", term.connection)
     if why := border_fault(first, conv, term.shape, constant=constant):
@@ -300,7 +307,3 @@ _STEPS: dict[type, Callable[..., Term]] = {
     Shift: _shift,
     Delay: _delay,
 }
-
-
-def _between(name: str) -> str:
-    return f"follows {name} with no neurons between; merge the two or put spiking neurons there"

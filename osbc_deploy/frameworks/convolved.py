@@ -1,4 +1,4 @@
-"""Two convolutions in a row as the single one that computes the same.
+"""A convolution and what follows it, another one or a matrix, as one that computes the same.
 
 Behind a convolution of stride s, a tap of the second one that is d places further on sees what lies
 s d places further on in the source. The taps of both add up to a kernel of the source::
@@ -7,7 +7,8 @@ s d places further on in the source. The taps of both add up to a kernel of the 
 
 That holds wherever the second one sees results of the first. Where it pads, it sees zeros, while
 the single one goes on with the taps of the first; they are equal only where those see nothing of
-the source either, and where the first adds nothing.
+the source either, and where the first adds nothing. A matrix sees nothing but results, each with
+weights of its own, so it can always be multiplied with the convolution, place by place.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.model.connections import Conv
 from osbc_deploy.model.windows import Shape
 
-__all__ = ["behind_constant", "border_fault", "channels_seen", "convolved", "convolved_shape"]
+__all__ = [
+    "behind_constant",
+    "border_fault",
+    "channels_seen",
+    "convolved",
+    "convolved_matrix",
+    "convolved_shape",
+]
 
 
 def channels_seen(conv: Conv) -> IntArray:
@@ -125,6 +133,40 @@ def convolved(first: Conv, second: Conv) -> Conv:
         (rows.dilation, cols.dilation),
         groups,
     )
+
+
+def convolved_matrix(conv: Conv, weight: FloatArray, shape: Shape) -> FloatArray:
+    """Return the matrix that does what a convolution and a matrix behind it do.
+
+    Parameters
+    ----------
+    conv : Conv
+        Its bias is left out.
+    weight : ndarray (n, c_out * rows * columns)
+        Of the matrix that hears all results of the convolution, flattened.
+    shape : tuple of int
+        (C, H, W) of the convolution's source.
+
+    Returns
+    -------
+    ndarray of float64 (n, C * H * W)
+    """
+    behind = weight.astype(np.float64).reshape(len(weight), *conv.output_shape(shape))
+    found = np.zeros((len(weight), *shape))
+    rows, cols = conv.reached(shape)
+    given, taken = len(conv.weight) // conv.groups, conv.weight.shape[1]
+    for y, x in np.ndindex(conv.weight.shape[2:]):
+        # Places of the source that a tap sees, and the results that it sees them for.
+        (down,), (right,) = np.nonzero(rows[:, y] >= 0), np.nonzero(cols[:, x] >= 0)
+        heard = behind[:, :, rows[down, y][:, None], cols[right, x]]
+        for group in range(conv.groups):
+            outputs = slice(group * given, (group + 1) * given)
+            tap = conv.weight[outputs, :, y, x].astype(np.float64)
+            sums = np.tensordot(heard[:, outputs], tap, (1, 0))
+            inputs = np.arange(group * taken, (group + 1) * taken)
+            where = np.ix_(np.arange(len(found)), inputs, down, right)
+            found[where] += np.moveaxis(sums, 3, 1)
+    return found.reshape(len(found), -1)
 
 
 def _groups(first: Conv, second: Conv) -> int:

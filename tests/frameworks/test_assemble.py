@@ -218,6 +218,21 @@ def test_a_constant_is_convolved_where_nothing_is_padded() -> None:
     )  # fmt: skip
 
 
+def test_a_convolution_in_front_of_a_matrix_is_multiplied_into_it() -> None:
+    network = check(
+        {"p": AvgPool((2, 2), (2, 2)), "c": conv(4, 1, groups=2), "s": Scale(normal(4, 1, 1)),
+         "c2": conv(6, 2, 2, groups=2, padding=(0, 0), bias=False), "flat": Flatten(),
+         "fc": Dense(normal(5, 54), normal(5)), "a": FIRES, "end": Dense(normal(3, 5)),
+         "out": READS},
+        "input>p>c>s>c2>flat>fc>a>end>out",
+        (2, 8, 8),
+    )  # fmt: skip
+    (projection,) = network.afferents("a")
+    assert (projection.name, projection.connection.weight.shape) == ("fc", (5, 32))
+    assert projection.pool is not None
+    assert "c2: multiplied into fc, as no neurons lie between them" in network.notes
+
+
 def test_delays_of_every_kind() -> None:
     network = check(
         {"d1": Delay(np.arange(5) % 3), "w1": Dense(normal(6, 5)), "d2": Delay(np.array(2)),
@@ -352,10 +367,6 @@ def test_small_models_of_large_networks_are_refused_before_memory_is_taken(
          "y: follows x with no neurons between, .*: it pads with zeros where .* would give more"),
         ({"x": conv(3, 2, 1), "y": conv(3, 3)}, "input>x>y>o", (2, 8, 8),
          r"y: follows x .*: the constant added in front of it \(bias, BatchNorm\) is missing"),
-        (
-            {"x": conv(3, 2), "f": Flatten(), "d": Dense(normal(4, 192))},
-            "input>x>f>d>o", (2, 8, 8), "d: follows x with no neurons",
-        ),
         ({"x": conv(3, 2), "f": Flatten()}, "input>x>f>o", (2, 8, 8), "o: hears .* x flattened"),
         (
             {"x": conv(3, 2), "p": AvgPool((2, 2), (2, 2), (1, 1))},

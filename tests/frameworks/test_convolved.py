@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from osbc_deploy.frameworks.convolved import (
     behind_constant,
     border_fault,
     convolved,
+    convolved_matrix,
     convolved_shape,
 )
 from osbc_deploy.model.graph import Conv
@@ -100,6 +102,18 @@ def test_padding_the_first_in_place_of_the_second_makes_them_one(
     assert bare.output_shape(moved.output_shape(shape)) == second.output_shape(
         first.output_shape(shape)
     )
+
+
+@settings(max_examples=200, deadline=None)
+@given(pairs())
+def test_a_matrix_behind_a_convolution_is_one_matrix(
+    drawn: tuple[Conv, Conv, tuple[int, int, int]],
+) -> None:
+    first, _, shape = drawn
+    rng = np.random.default_rng(3)
+    x, behind = rng.random((2, *shape)), rng.random((3, math.prod(first.output_shape(shape))))
+    found = x.reshape(2, -1) @ convolved_matrix(first, behind, shape).T
+    np.testing.assert_allclose(found, applied(first, x).reshape(2, -1) @ behind.T, rtol=1e-10)
 
 
 def conv(out: int, width: int, kernel: int, **more: Any) -> Conv:

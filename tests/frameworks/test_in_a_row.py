@@ -170,9 +170,15 @@ class Loop(nn.Module):
             [nn.Conv1d(3, 6, 3, padding=1, groups=3), nn.Conv1d(6, 5, 1)],
             100, (3, 20),
         ),
+        # A matrix behind a convolution, whose padding and constants it sees as they are.
+        (
+            [nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.AvgPool2d(2), nn.Flatten(),
+             nn.Linear(64, 12)],
+            12, (2, 8, 8),
+        ),
     ],
 )  # fmt: skip
-def test_any_row_that_is_one_convolution(
+def test_any_row_that_is_one_connection(
     row: list[nn.Module], size: int, shape: tuple[int, ...]
 ) -> None:
     model = trained(Loop(*row, size=size), 2.5).float()
