@@ -92,9 +92,7 @@ def assemble(
             (offenders if exact else said).extend(why)
             alone = neuron.exact or len(terms) == 1
             connection, pool = mapped(term, signal.shape, alone=alone)
-            # Spikes as they are, beside others, are compressed together with those.
-            whole = len(terms) > 1 if term.connection is None else term.trained
-            trained = not neuron.exact and whole
+            trained = not neuron.exact and _is_trained(term, terms)
             title = term.name or f"{term.pre}-{name}"
             projections.append(
                 Projection(title, term.pre, name, _cast(connection, dtype), pool, trained, late)
@@ -110,6 +108,13 @@ def assemble(
         source,
         tuple(said),
     )
+
+
+def _is_trained(term: Term, terms: Sequence[Term]) -> bool:
+    """Tell whether a projection can be compressed: spikes as they are, together with others."""
+    if term.connection is None:
+        return len(terms) > 1
+    return term.trained if term.layered else any(other.trained for other in terms)
 
 
 def _refusal(source: str, offenders: Sequence[str]) -> UnsupportedModelError:

@@ -26,7 +26,7 @@ from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.frameworks.walk import Cells
 from osbc_deploy.model.answer import Answer
 from osbc_deploy.model.gates import Gate
-from osbc_deploy.model.graph import INPUT, Connection, Shape
+from osbc_deploy.model.graph import Connection, Shape
 from osbc_deploy.model.neurons import Neuron
 
 __all__ = ["Builder"]
@@ -75,13 +75,7 @@ class Builder(Draft):
         except Exception as error:  # noqa: BLE001 - what a layer holds may have been replaced
             self.refuse(called, f"{event.name} cannot be read ({described(error)})")
         if len(self.faults) > faults:
-            # It is left out, so that what hears it is not judged.
-            self.nodes.pop(called.name, None)
-            self.now[called] = [called.name]
-            for source in called.sources:
-                before = source.called
-                heard = [INPUT] if before is None else self.now.get(before, [before.name])
-                self.edges += [(pre, called.name) for pre in heard]
+            self.leave_out(called)
 
     def layer(self, called: Called, layer: nn.Module) -> None:
         """Put a layer into the graph."""

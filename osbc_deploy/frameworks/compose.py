@@ -27,6 +27,7 @@ from osbc_deploy.frameworks.convolved import (
 )
 from osbc_deploy.frameworks.operations import (
     Add,
+    Beside,
     Delay,
     Flatten,
     NotComposable,
@@ -45,6 +46,11 @@ __all__ = ["compose", "multiplied"]
 
 def multiplied(term: Term, operation: Operation) -> Shape:
     """Return the shape of the weights that two layers become, none where an operation has none."""
+    if isinstance(operation, Beside):
+        first = term.connection
+        if first is None or not term.spatial:
+            return operation.channels, term.shape[0]
+        return operation.channels, first.weight.shape[1] * first.groups, *first.weight.shape[2:]
     if term.connection is None or not isinstance(operation, Connection):
         return (0,)
     if term.spatial and operation.convolutional:
@@ -92,7 +98,7 @@ def _named(term: Term, made: Term, path: str, trained: bool) -> Term:
     such as those of a sum, do not name trained ones.
     """
     both = replace(made, name=path, trained=term.trained or trained)
-    if term.connection is None:
+    if not term.layered:
         return both
     first, last = (term.name, path) if trained or not term.trained else (path, term.name)
     note = f"{first}: multiplied into {last}, as no neurons lie between them"
@@ -127,21 +133,19 @@ def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
 
 def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
     offset = term.offset
-    constant = offset is not None and bool(np.any(offset))
+    if not term.layered and term.constant and any(conv.padding):
+        raise NotComposable(
+            "takes spikes with a constant added; only zero is padded with. Put the constant, such "
+            "as a BatchNorm, behind it, or neurons before it"
+        )
     if term.connection is None:
-        if constant and any(conv.padding):
-            raise NotComposable(
-                "takes spikes with a constant added; only zero is padded with. Put the constant, "
-                "such as a BatchNorm, behind it, or neurons before it"
-            )
         weight = conv.weight.astype(np.float64)
         if term.factor is not None:
             channels = per_channel(term.factor, term.shape)
             weight = weight * channels[channels_seen(conv)][:, :, None, None]
         made = replace(conv, weight=weight.astype(conv.weight.dtype), bias=None)
     else:
-        first = _before(term, conv, path, constant=constant)
-        made = convolved(first, conv)
+        made = convolved(_before(term, conv, path), conv)
     if offset is not None:
         offset = behind_constant(conv, per_channel(offset, shape)).reshape(-1, 1, 1)
     if conv.bias is not None:
@@ -150,7 +154,7 @@ def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
     return replace(term, connection=made, factor=None, offset=offset)
 
 
-def _before(term: Term, conv: Conv, path: str, *, constant: bool) -> Conv:
+def _before(term: Term, conv: Conv, path: str) -> Conv:
     """Return the convolution that another one follows, if the two are one."""
     if not term.spatial:
         raise NotComposable(
@@ -159,13 +163,19 @@ def _before(term: Term, conv: Conv, path: str, *, constant: bool) -> Conv:
         )
     # Whatever is convolutional has the geometry of one.
     first = cast("Conv", term.connection)
-    if why := border_fault(first, conv, term.shape, constant=constant):
+    if why := border_fault(first, conv, term.shape, constant=term.constant):
         raise NotComposable(
             f"follows {term.name} with no neurons between, and the two are no single convolution: "
             f"{why}. Move the padding of {path} to {term.name}, times the strides from there on, "
             "and train again, or put spiking neurons between"
         )
     return first
+
+
+def _beside(term: Term, beside: Beside, shape: Shape, path: str) -> Term:
+    """Put channels where they lie beside others, which is no layer of its own."""
+    made = _conv(term, beside.weights(shape[0]), shape, path)
+    return made if term.layered else replace(made, name="")
 
 
 def _by_place(connection: Connection) -> bool:
@@ -189,22 +199,27 @@ def _pooled_before(
         share = pool.kernel[0] * pool.kernel[1] / pool.divisor
         offset = per_channel(offset, shape).reshape(-1, 1, 1) * share
     weight = (connection.weight / pool.divisor).astype(connection.weight.dtype)
+    both = pool if term.pool is None else _pooled_pool(term.pool, pool)
+    note = f"{path}: pooling moved in front of {term.name}"
     return replace(
         term,
-        pool=replace(pool, divisor=1),
+        pool=replace(both, divisor=both.divisor // pool.divisor),
         shape=pool.output_shape(term.shape),
         connection=replace(connection, weight=weight),
         offset=offset,
-        folded=(*term.folded, f"{path}: pooling moved in front of {term.name}"),
+        folded=(*term.folded, note) if term.layered else term.folded,
     )
 
 
 def _pool(term: Term, pool: AvgPool, shape: Shape, path: str) -> Term:
     if term.connection is not None:
-        if term.pool is None and _by_place(term.connection) and pool.padding == (0, 0):
+        # Where nothing is added, zeros that are padded with stay zeros.
+        kept = pool.padding == (0, 0) or not term.constant
+        if _by_place(term.connection) and kept and (term.pool is None or not term.layered):
             return _pooled_before(term, term.connection, pool, shape, path)
         if pool.padding != (0, 0):
-            raise NotComposable(f"a pooling with padding after the convolution {term.name}")
+            before = term.name if term.layered else "spikes with a constant added"
+            raise NotComposable(f"a pooling with padding after {before}; put neurons before it")
         offset = term.offset
         if offset is not None:
             share = pool.kernel[0] * pool.kernel[1] / pool.divisor
@@ -268,12 +283,13 @@ def _scale(term: Term, scale: Scale, shape: Shape, path: str) -> Term:
     if term.spatial and term.flattened:
         raise NotComposable(f"scales the convolution {term.name} after it was flattened")
     rows = per_output(connection, factor, shape)
+    note = f"{path}: {scale.what} folded into {term.name}"
     weight = connection.weight * rows.reshape(-1, *(1,) * (connection.weight.ndim - 1))
     return replace(
         term,
         connection=replace(connection, weight=weight.astype(connection.weight.dtype)),
         offset=offset,
-        folded=(*term.folded, f"{path}: {scale.what} folded into {term.name}"),
+        folded=(*term.folded, note) if term.layered else term.folded,
     )
 
 
@@ -302,6 +318,7 @@ _STEPS: dict[type, Callable[..., Term]] = {
     Conv: _conv,
     Averages: _averages,
     AvgPool: _pool,
+    Beside: _beside,
     Flatten: _flatten,
     Scale: _scale,
     Shift: _shift,

@@ -10,6 +10,7 @@ import numpy as np
 from osbc_deploy.frameworks.assemble import Graph
 from osbc_deploy.frameworks.framework import Framework
 from osbc_deploy.frameworks.gating import counted, literal_of, spikes_behind
+from osbc_deploy.frameworks.joining import put_beside
 from osbc_deploy.frameworks.layout import Layout, spread, whole_of
 from osbc_deploy.frameworks.operations import Add, Delay, Flatten
 from osbc_deploy.frameworks.order import ancestors
@@ -81,11 +82,8 @@ class Draft:
                     f"{name}: its state is used as a signal; on the chip only spikes are"
                 )
             return [self.node(f"{name}.late", Add(), [name], late=True)] if late else [name]
-        if called.event.name == "cat":
-            self.faults.append(
-                f"{called.event.place or 'forward'}: cat puts signals side by side; only a Linear "
-                "may hear that"
-            )
+        if called.event.name == "cat" and called not in self.now:
+            put_beside(self, called)
         return self.now.get(called, [])
 
     def joined(self, signal: Signal) -> tuple[Signal, ...] | None:
@@ -182,6 +180,18 @@ class Draft:
         event = called.event
         where = called.name if event.module is not None else event.place or "forward"
         self.faults.append(f"{where}: {why}")
+
+    def leave_out(self, called: Called) -> None:
+        """Leave out what was refused, so that what hears it is not judged."""
+        self.nodes.pop(called.name, None)
+        self.now[called] = [called.name]
+        for source in called.sources:
+            before = source.called
+            if before is not None and before.event.name == "cat" and before not in self.now:
+                # Nothing else puts it into the graph.
+                self.leave_out(before)
+            heard = [INPUT] if before is None else self.now.get(before, [before.name])
+            self.edges += [(pre, called.name) for pre in heard]
 
     def known(self, called: Called) -> bool:
         """Tell whether all that a call hears was read; what was refused is nothing to go by."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.frameworks.operations import Add, Flatten, Scale, Shift
+from osbc_deploy.frameworks.operations import Add, Beside, Flatten, Scale, Shift
 from osbc_deploy.frameworks.walk import Cells, Node
 from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.model.graph import INPUT, AvgPool, Connection, Conv, Pair, Shape
@@ -106,12 +106,14 @@ def literal_of(
 ) -> tuple[float, float] | None:
     """Return which of SPIKES (s) and NO_SPIKES (1 - s) a node sends, or None if neither.
 
-    What is graded, the input is if anything, is neither.
+    What is graded, the input is if anything, is neither; nor is 1 less spikes of several.
     """
     found = _affine(name, nodes, edges)
     if found not in (SPIKES, NO_SPIKES):
         return None
-    return None if graded and spikes_behind(name, nodes, edges) == INPUT else found
+    behind = _all_behind(name, nodes, edges)
+    several = len(behind) > 1 and found == NO_SPIKES
+    return None if several or (graded and INPUT in behind) else found
 
 
 def _affine(
@@ -122,8 +124,11 @@ def _affine(
     if node is None or isinstance(node, Cells):
         return SPIKES if node is None or node.neuron.spiking else None
     before = _before(name, edges)
-    heard = _affine(before[0], nodes, edges) if len(before) == 1 else None
-    if heard is None or isinstance(node, Add | Flatten):
+    # Of signals side by side, each brings other channels.
+    apart = len(before) == 1 or all(isinstance(nodes.get(pre), Beside) for pre in before)
+    found = {_affine(pre, nodes, edges) for pre in before} if apart else set()
+    heard = found.pop() if len(found) == 1 else None
+    if heard is None or isinstance(node, Add | Beside | Flatten):
         return heard
     if isinstance(node, Scale) and node.factor.size == 1:
         by = float(node.factor.item())
@@ -135,6 +140,14 @@ def _affine(
 
 def _before(name: str, edges: Sequence[tuple[str, str]]) -> list[str]:
     return [pre for pre, post in edges if post == name]
+
+
+def _all_behind(name: str, nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]) -> set[str]:
+    """Return all neurons, and the input, whose spikes a node sends a multiple of."""
+    node = nodes.get(name)
+    if node is None or isinstance(node, Cells):
+        return {name}
+    return {end for pre in _before(name, edges) for end in _all_behind(pre, nodes, edges)}
 
 
 def spikes_behind(name: str, nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]) -> str:
@@ -170,7 +183,7 @@ def counted(
             positive = positive and bool((values >= 0).all())
         elif isinstance(node, AvgPool):
             whole = node.divisor == 1
-        elif not isinstance(node, Add | Flatten):
+        elif not isinstance(node, Add | Beside | Flatten):
             # Sums that are no pooling are convolutions of ones.
             whole = name in fixed
     return whole, positive

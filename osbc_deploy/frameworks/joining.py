@@ -10,13 +10,14 @@ import numpy as np
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.frameworks.gating import NO_SPIKES
 from osbc_deploy.frameworks.layout import Layout, spread, summed, whole_of
-from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
+from osbc_deploy.frameworks.operations import Add, Beside, Flatten, Scale, Shift
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
+    from osbc_deploy.frameworks.draft import Draft
     from osbc_deploy.frameworks.signals import Called, Signal
 
-__all__ = ["joined", "put_sum", "sample_axes", "side_by_side"]
+__all__ = ["joined", "put_beside", "put_sum", "sample_axes", "side_by_side"]
 
 
 def joined(builder: Builder, called: Called, name: str) -> tuple[list[list[str]], Layout]:
@@ -53,7 +54,7 @@ def joined(builder: Builder, called: Called, name: str) -> tuple[list[list[str]]
     return names, target
 
 
-def brought(builder: Builder, name: str, signal: Signal, target: Layout) -> list[str]:
+def brought(builder: Draft, name: str, signal: Signal, target: Layout) -> list[str]:
     """Return the nodes whose sum a signal is where another lies; ValueError where none can be."""
     heard, layout = builder.names(signal), builder.placed(signal)
     operation = spread(layout, target)
@@ -71,6 +72,34 @@ def brought(builder: Builder, name: str, signal: Signal, target: Layout) -> list
         heard = [builder.node(f"{name}.scale", Scale(np.asarray(-1.0)), heard)]
         heard = [builder.node(f"{name}.shift", Shift(np.asarray(1.0)), heard)]
     return heard
+
+
+def put_beside(builder: Draft, called: Called) -> None:
+    """Put maps side by side by their channels: each is brought to its own, and all are added."""
+    shape = called.event.results[0].shape[len(called.sources[0].axes) :]
+    parts = [source.shape for source in called.sources]
+    maps = [len(builder.shape(part)) == 3 and part[1:] == shape[1:] for part in parts]
+    sizes = [part[0] for part, one in zip(parts, maps, strict=True) if one]
+    starts = np.cumsum([0, *sizes]).tolist()
+    heard = []
+    try:
+        if len(sizes) < len(parts) or starts[-1] != shape[0]:
+            raise ValueError
+        for number, (source, start) in enumerate(zip(called.sources, starts, strict=False)):
+            name = f"{called.name}.{number}"
+            target = whole_of(builder.shape(source.shape), source.shape)
+            names = brought(builder, f"{name}.part", source, target)
+            heard.append(builder.node(name, Beside(start, shape[0]), names))
+    except ValueError:
+        builder.refuse(
+            called,
+            f"cat puts {' and '.join(map(str, parts))} side by side, which only a Linear may hear, "
+            "flattened; all else hears whole channels of maps of one size side by side",
+        )
+        builder.leave_out(called)
+        return
+    builder.lies(called, None)
+    builder.now[called] = [builder.node(called.name, Add(), heard)]
 
 
 def side_by_side(signal: Signal) -> list[IntArray]:

@@ -10,11 +10,12 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.frameworks.averages import Averages
-from osbc_deploy.model.connections import Connection
+from osbc_deploy.model.connections import Connection, Conv
 from osbc_deploy.model.windows import AvgPool, Shape
 
 __all__ = [
     "Add",
+    "Beside",
     "Delay",
     "Flatten",
     "NotComposable",
@@ -38,6 +39,39 @@ class Add:
 @dataclass(frozen=True)
 class Flatten:
     """All axes of the sample become one, the last running fastest."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Put maps (c, H, W) into larger ones, of which other signals bring the other channels.
+
+    The sum of several is what ``torch.cat`` makes of them.
+
+    Attributes
+    ----------
+    start : int
+        The channel that the first one becomes.
+    channels : int
+        Of the larger maps.
+    """
+
+    start: int
+    channels: int
+
+    def mismatch(self, shape: Shape) -> str:
+        """Return why it cannot take a source of `shape`; empty if it can."""
+        if len(shape) == 3 and self.start + shape[0] <= self.channels:
+            return ""
+        return f"takes up to {self.channels - self.start} channels (C, H, W), gets {shape}"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape of the larger maps."""
+        return self.channels, *shape[1:]
+
+    def weights(self, channels: int) -> Conv:
+        """Return the convolution that does it for this many channels."""
+        places = np.eye(self.channels, channels, -self.start)
+        return Conv(places[:, :, None, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +108,9 @@ class Delay:
         object.__setattr__(self, "steps", frozen(self.steps, np.int64))
 
 
-Operation: TypeAlias = Add | Averages | AvgPool | Connection | Delay | Flatten | Scale | Shift
+Operation: TypeAlias = (
+    Add | Averages | AvgPool | Beside | Connection | Delay | Flatten | Scale | Shift
+)
 
 
 class NotComposable(Exception):  # noqa: N818 - reported as a fault of the model, never raised to users
@@ -103,7 +139,8 @@ class Term:
     offset : ndarray of float64 or None
         Broadcasts to the current; added in every step.
     name : str
-        Node of the connection, or of the pooling where there is none.
+        Node of the connection, or of the pooling where there is none. Empty where the connection
+        is no layer, but puts channels beside others.
     flattened : bool
         Whether a Flatten comes after a convolution.
     folded : tuple of str
@@ -125,6 +162,16 @@ class Term:
     folded: tuple[str, ...] = ()
 
     @property
+    def layered(self) -> bool:
+        """Whether its connection is a layer."""
+        return self.connection is not None and self.name != ""
+
+    @property
+    def constant(self) -> bool:
+        """Whether something is added in every step."""
+        return self.offset is not None and bool(self.offset.any())
+
+    @property
     def spatial(self) -> bool:
         """Whether its connection has the same weights for all places."""
         return self.connection is not None and self.connection.convolutional
@@ -137,7 +184,7 @@ def result_shape(operation: Operation, shape: Shape) -> Shape:
     ------
     NotComposable
     """
-    if isinstance(operation, Averages | AvgPool | Connection):
+    if isinstance(operation, Averages | AvgPool | Beside | Connection):
         if why := operation.mismatch(shape):
             raise NotComposable(why)
         return operation.output_shape(shape)

@@ -358,7 +358,10 @@ def test_layers_of_one_dimension_have_a_height_of_1() -> None:
         (lambda y: y[torch.zeros(len(y), dtype=torch.long)], "that tensors choose"),
         (torch.relu, "relu is not supported"),
         (lambda y: y * y, "product of signals of which one is neither spikes"),
-        (lambda y: torch.cat([y[:, :3], y[:, 3:]], 1), "cat puts signals side by side"),
+        (
+            lambda y: torch.cat([y[:, :, :3], y[:, :, 3:]], 2),
+            "cat puts (6, 3, 6) and (6, 3, 6) side by side, which only a Linear may hear",
+        ),
     ],
 )
 def test_what_no_projection_does_is_refused_with_its_place(act: Any, words: str) -> None:
