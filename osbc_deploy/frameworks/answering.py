@@ -17,7 +17,7 @@ _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)
 _SUMS = ("add", "radd", "sum", "mean", "mul", "div", "truediv", "softmax", "log_softmax")
 _NORMALIZES = (nn.Softmax, nn.LogSoftmax)
 _ENDS = ("linear", "conv1d", "conv2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d",
-         "adaptive_avg_pool2d", "add", "sub")  # fmt: skip
+         "adaptive_avg_pool2d", "add", "sub", "matmul", "mm", "addmm", "einsum")  # fmt: skip
 _END_LAYERS = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),

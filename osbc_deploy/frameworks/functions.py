@@ -171,14 +171,63 @@ def _multiply(builder: Builder, called: Called) -> None:
     divides = "div" in name
     if len(called.sources) == 2 and name in ("mul", "rmul", "imul", "multiply"):
         put_gate(builder, called, "product", 2)
-    elif name in PRODUCTS and len(called.sources) > 1:
-        builder.refuse(called, unsupported_part(name))
-    elif len(called.sources) > 1 or name in ("rtruediv", "rdiv", *PRODUCTS):
+    elif len(called.sources) > 1 or name in ("rtruediv", "rdiv"):
         builder.refuse(called, f"{name} of signals by signals; on the chip only weights multiply")
     elif constant is None or (divides and not np.all(constant)):
         builder.refuse(called, f"{name} by something that is no number")
     else:
         builder.put(called, called.name, Scale(1.0 / constant if divides else constant))
+
+
+def _product(builder: Builder, called: Called) -> None:
+    """Take a product with a matrix of weights as the Linear it is."""
+    name = called.event.name
+    if len(called.sources) > 1:
+        builder.refuse(called, unsupported_part(name))
+        return
+    weight, bias = _einsum(called) if name == "einsum" else _factors(called)
+    if weight is None or weight.ndim != 2:
+        builder.refuse(
+            called,
+            f"{name} of a signal by weights, but not as a Linear does; write F.linear(x, weight) "
+            "with a weight of (outputs, inputs)",
+        )
+        return
+    joined_linear(builder, called, as_array(weight), None if bias is None else as_array(bias))
+
+
+def _factors(called: Called) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return the weight (outputs, inputs) and bias of a product; None where there are none."""
+    name, bias = called.event.name, None
+    if name == "addmm":
+        bias, signal, weight, *more = _given(called, "input", "mat1", "mat2", "beta", "alpha")
+        known = isinstance(bias, torch.Tensor) and bias.ndim == 1
+        if not known or any(factor not in (None, 1) for factor in more):
+            return None, None
+    elif name in ("matmul", "mm"):
+        signal, weight = _given(called, "input", "mat2" if name == "mm" else "other")
+    else:
+        return None, None
+    if not isinstance(signal, Value) or not isinstance(weight, torch.Tensor) or weight.ndim != 2:
+        return None, None
+    return weight.T, bias
+
+
+def _einsum(called: Called) -> tuple[torch.Tensor | None, None]:
+    """Return the weight (outputs, inputs) of an einsum that maps the last axis of a signal."""
+    equation, *operands = called.event.args
+    if len(operands) == 1 and isinstance(operands[0], tuple | list):
+        operands = list(operands[0])
+    inputs, _, output = str(equation).replace(" ", "").partition("->")
+    named = list(zip(inputs.split(","), operands, strict=False))
+    if len(named) != 2:
+        return None, None
+    (seen, _), (axes, weight) = sorted(named, key=lambda pair: isinstance(pair[1], torch.Tensor))
+    before, last = seen[:-1], seen[-1:]
+    after = axes.replace(last, "")
+    if len(axes) != 2 or len(after) != 1 or after in seen or output != before + after:
+        return None, None
+    return (weight.T if axes[0] == last else weight), None
 
 
 def _negate(builder: Builder, called: Called) -> None:
@@ -204,7 +253,8 @@ FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
     **dict.fromkeys(_OF_FUNCTIONS, _function),
     **dict.fromkeys(("add", "radd", "iadd"), _add),
     **dict.fromkeys(("sub", "rsub", "isub", "subtract"), _subtract),
-    **dict.fromkeys(("mul", "rmul", "imul", "multiply", "div", "truediv", *PRODUCTS), _multiply),
+    **dict.fromkeys(("mul", "rmul", "imul", "multiply", "div", "truediv"), _multiply),
+    **dict.fromkeys((*PRODUCTS, "addmm"), _product),
     **dict.fromkeys(("sum", "mean"), _reduced),
     "neg": _negate,
     **dict.fromkeys(("relu", "relu_"), rectified),
@@ -216,6 +266,7 @@ FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
 
 LINEAR = (
     *("flatten", "reshape", "view", "squeeze", "ravel", "view_as", "reshape_as", "linear"),
+    *("matmul", "mm", "addmm", "einsum"),
     *("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"),
 )
 """Functions that make of a sum what they make of its parts, summed."""
