@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.frameworks.calling import ONE_CALL, Call
-from osbc_deploy.frameworks.layers import LAYERS, LayerReader
+from osbc_deploy.frameworks.layers import LAYERS, WEIGHTED, LayerReader
 from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.neurons import LinearDynamics
@@ -180,7 +180,12 @@ class Framework:
     def is_leaf(self, module: nn.Module) -> bool:
         """Tell whether a module is looked at as a whole."""
         kind = kind_of(module)
-        if isinstance(module, self.neurons) or any(k in self.readers for k in kind.__mro__):
+        if isinstance(module, self.neurons):
+            return True
+        if issubclass(kind, WEIGHTED) and self._computes_itself(kind):
+            # What it makes of its weights, as in training that quantizes, is what counts.
+            return False
+        if any(k in self.readers for k in kind.__mro__):
             return True
         package = kind.__module__.split(".")[0]
         if package == "torch":
@@ -203,6 +208,11 @@ class Framework:
         foreign = kind.__module__.split(".")[0] not in ("torch", self.package)
         foreign = (foreign or self._is_in(kind, self.models)) and not self.is_leaf(module)
         return foreign and any(True for _ in module.children())
+
+    def _computes_itself(self, kind: type) -> bool:
+        """Tell whether a class has a forward of its own, not that of a layer that is read."""
+        author = next(k for k in kind.__mro__ if "forward" in vars(k))
+        return author not in self.readers and author not in LAYERS
 
     def _is_in(self, kind: type, places: Iterable[str]) -> bool:
         """Tell whether a class comes from some of the framework's modules."""

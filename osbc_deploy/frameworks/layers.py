@@ -28,6 +28,7 @@ __all__ = [
     "LINEAR_LAYERS",
     "SUPPORTED_LAYERS",
     "TIMELESS",
+    "WEIGHTED",
     "LayerReader",
     "conv_layer",
     "convolution",
@@ -303,6 +304,9 @@ TIMELESS = (
     nn.AdaptiveMaxPool2d,
 )
 """Layers that take no time axis beside the batch."""
+
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
+"""Layers of weights, whose subclasses may compute with others than they keep."""
 
 LINEAR_LAYERS = (
     *(nn.Linear, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d),

@@ -42,6 +42,12 @@ _REASONS = {
         "train with neurons in its place",
     ),
     **_alike(
+        "round floor ceil trunc sign fake_quantize_per_tensor_affine "
+        "fake_quantize_per_channel_affine fused_moving_avg_obs_fake_quant",
+        "it rounds signals, and what reaches a neuron is a sum of weighted spikes as it is; a "
+        "forward may round weights",
+    ),
+    **_alike(
         "EIFNode QIFNode IzhikevichNode LIFEx LIFExCell LIFAdEx LIFAdExCell IzhikevichCell "
         "IzhikevichSpiking KLIFNode PSN SlidingPSN MaskedPSN GatedLIFNode CLIFNode",
         "its membrane does not follow the linear equation of the chip's neurons",

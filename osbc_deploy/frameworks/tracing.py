@@ -190,7 +190,8 @@ class _Tracer(TorchFunctionMode):
         for path, _, module, given in self._open:
             self.trace.place = path
             if given is not None:
-                self._note(path, module, given, ())
+                if values_in(given):
+                    self._note(path, module, given, ())
                 break
 
     def _note(
