@@ -9,6 +9,7 @@ from torch import nn
 
 from osbc_deploy.frameworks.flow import Called, Flow, Signal
 from osbc_deploy.frameworks.framework import Framework, kind_of
+from osbc_deploy.frameworks.joining import averaged
 
 __all__ = ["Answering", "answering", "behind", "left_out", "needed_for"]
 
@@ -174,9 +175,13 @@ def _linear(flow: Flow, answer: Signal, framework: Framework) -> Answering | Non
 
 def _votes(called: Called, framework: Framework) -> int:
     """Return how many outputs in a row a call averages, 0 where it does not or leaves some out."""
-    module, shape = called.event.module, called.sources[0].shape
+    signal = called.sources[0]
+    module, shape = called.event.module, signal.shape
     votes = 0 if module is None else framework.votes(module)
-    return votes if votes > 0 and len(shape) == 1 and shape[0] % votes == 0 else 0
+    if votes > 0 and len(shape) == 1 and shape[0] % votes == 0:
+        return votes
+    in_order = signal.layout is None or (signal.layout.ordered and signal.layout.whole)
+    return averaged(called) if in_order else 0
 
 
 def _reduces(called: Called) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.frameworks.gating import NO_SPIKES
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from osbc_deploy.frameworks.draft import Draft
     from osbc_deploy.frameworks.signals import Called, Signal
 
-__all__ = ["joined", "put_beside", "put_sum", "sample_axes", "side_by_side"]
+__all__ = ["averaged", "joined", "put_beside", "put_sum", "sample_axes", "side_by_side"]
 
 
 def joined(builder: Builder, called: Called, name: str) -> tuple[list[list[str]], Layout]:
@@ -147,3 +148,21 @@ def sample_axes(called: Called) -> tuple[tuple[int, ...], bool]:
     dims = [dims] if isinstance(dims, int) else dims or range(rank)
     axes = tuple(int(d) % rank - lead for d in dims)
     return (() if min(axes) < 0 else axes), bool(given.get("keepdim"))
+
+
+def averaged(called: Called) -> int:
+    """Return how many values in a row a call averages or adds up, 0 where it does neither.
+
+    A pooling of one dimension does, and so does a sum along the last axis of values that were cut
+    into rows; a multiple is as good for a vote.
+    """
+    event, shape = called.event, called.sources[0].shape
+    if isinstance(event.module, nn.AvgPool1d) or event.name == "avg_pool1d":
+        pool: Any = event.module or nn.AvgPool1d(*event.args[1:], **event.kwargs)
+        (size,), (step,), (padding,) = pool.kernel_size, pool.stride, pool.padding
+        alone = math.prod(shape) == shape[-1] and size == step and not padding
+        return int(size) if alone and shape[-1] % size == 0 else 0
+    if event.module is None and event.name in ("sum", "mean") and len(shape) > 1:
+        axes, _ = sample_axes(called)
+        return shape[-1] if axes == (len(shape) - 1,) else 0
+    return 0

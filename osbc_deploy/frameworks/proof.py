@@ -63,7 +63,8 @@ _STEPS = (
 )
 _ANSWER = (
     "Have forward() answer with what the last neuron layer gives: its spikes, or its potentials if "
-    "it never resets; of all steps, or their sum, mean, maximum or last; alone or in a tuple."
+    "it never resets; of all steps, or their sum, mean, maximum or last; alone or in a tuple. "
+    "Where N in a row vote for a class, answer with their mean (AvgPool1d(N))."
 )
 _REMEDIES = {"": _REMEDY, "tied": TIED, "steps": _STEPS, "answer": _ANSWER}
 _TRACED = 2

@@ -207,6 +207,57 @@ def test_a_vote_at_the_end_is_left_to_the_readout(mode: str) -> None:
     assert np.array_equal(decode(ours, "vote:3", spiking=True), rates.argmax(1))
 
 
+class Voted(nn.Module):
+    """Votes in its own code, over the sum of all steps or in each."""
+
+    def __init__(self, vote: Any, *, first: bool) -> None:
+        super().__init__()
+        self.layers, self.vote, self.first = voters(3)[:-1], vote, first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.first:
+            return sum(self.vote(self.layers(frame)) for frame in x)  # type: ignore[return-value]
+        return self.vote(torch.stack([self.layers(frame) for frame in x]).mean(0))  # type: ignore[no-any-return]
+
+
+VOTES = {
+    "pooling of one channel": lambda y: nn.AvgPool1d(3, 3)(y.unsqueeze(1)).squeeze(1),
+    "pooling of samples": nn.AvgPool1d(3),
+    "function": lambda y: nn.functional.avg_pool1d(y, 3),
+    "mean of rows": lambda y: y.view(-1, 4, 3).mean(-1),
+    "sum of rows": lambda y: y.reshape(len(y), 4, 3).sum(2),
+}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", VOTES)
+def test_a_vote_is_read_however_it_is_written(name: str, first: bool) -> None:
+    model = Voted(VOTES[name], first=first)
+    given, fresh = (
+        (np.random.default_rng(seed).random((9, 15, 6)) < 0.4).astype(np.uint8) for seed in (1, 2)
+    )
+    network = read_spikingjelly(model, (6,), samples=given)
+    assert network.readout == "vote:3"
+    functional.reset_net(model)
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(fresh).double().transpose(0, 1)).numpy()
+    ours = decode(simulate(network, fresh).output, "vote:3", spiking=True)
+    assert np.array_equal(ours, theirs.argmax(1))
+    assert len(set(ours)) > 1
+
+
+@pytest.mark.parametrize(
+    "vote",
+    [
+        lambda y: y.view(-1, 3, 4).sum(1),
+        lambda y: nn.functional.avg_pool1d(y, 3, 2),
+        lambda y: y.flip(-1).view(-1, 4, 3).mean(-1),
+    ],
+)
+def test_a_vote_of_outputs_that_are_not_in_a_row_is_refused(vote: Any) -> None:
+    refused(Voted(vote, first=True), (6,))
+
+
 def test_dvs_gesture_net_is_imported_as_it_comes() -> None:
     torch.manual_seed(0)
     model = parametric_lif_net.DVSGestureNet(channels=2, spiking_neuron=neuron.LIFNode)
