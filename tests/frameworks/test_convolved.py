@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from osbc_deploy.frameworks.convolved import (
@@ -58,7 +58,7 @@ def pairs(draw: st.DrawFn, most: int = 3) -> tuple[Conv, Conv, tuple[int, int, i
     return made[0], made[1], shape
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(pairs())
 def test_one_convolution_gives_what_two_in_a_row_do(
     drawn: tuple[Conv, Conv, tuple[int, int, int]],
@@ -76,7 +76,7 @@ def test_one_convolution_gives_what_two_in_a_row_do(
         np.testing.assert_allclose(found, after, rtol=1e-10)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(pairs(most=1))
 def test_what_is_refused_differs_at_the_border(
     drawn: tuple[Conv, Conv, tuple[int, int, int]],
