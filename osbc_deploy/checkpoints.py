@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osbc_deploy.errors import NotFoundError, WeightsError, described
-from osbc_deploy.limits import Allowance, check_tensors, read_bytes
+from osbc_deploy.limits import Allowance, check_tensors, is_there, read_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def read_state(path: Path) -> Mapping[str, torch.Tensor]:
 
 def check_weights_file(path: Path) -> None:
     """Refuse a file of weights that is not there."""
-    if not path.is_file():
+    if not is_there(path):
         raise NotFoundError(f"{path}: no such file. Give the weights as .safetensors or .pth.")
 
 

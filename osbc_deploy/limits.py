@@ -26,11 +26,14 @@ __all__ = [
     "Allowance",
     "array_bytes",
     "check_tensors",
+    "is_there",
     "memory_limit",
     "read_bytes",
     "read_text",
     "shown",
 ]
+
+_IRREGULAR = "is not a regular file. Save what it holds to one."
 
 VARIABLE = "OSBC_DEPLOY_MEMORY"
 DEFAULT = 2**30
@@ -135,6 +138,25 @@ class Allowance:
         self.taken += kept
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether there is a file.
+
+    Raises
+    ------
+    UsageError
+        When there is a folder.
+    ArtefactError
+        When there is something else.
+    """
+    if path.is_file():
+        return True
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder. Name a file.")
+    if path.exists():
+        raise ArtefactError(f"{path}: {_IRREGULAR}")
+    return False
+
+
 def read_bytes(
     path: Path,
     *,
@@ -165,7 +187,7 @@ def read_bytes(
     with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
-            raise error(f"{path}: is not a regular file. Save what it holds to one.")
+            raise error(f"{path}: {_IRREGULAR}")
         allowance = Allowance(str(path), error=error, remedy="Give a smaller file")
         largest = allowance.limit // each if most is None else min(most, allowance.limit // each)
         # A file of /proc has no size, and any file may grow: never more than allowed is read.
@@ -212,7 +234,7 @@ def check_tensors(path: Path) -> None:
     with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
-            raise ArtefactError(f"{path}: is not a regular file. Save what it holds to one.")
+            raise ArtefactError(f"{path}: {_IRREGULAR}")
         header = min(int.from_bytes(file.read(8), "little"), state.st_size)
     allowance = Allowance(str(path), remedy="Give a smaller file")
     allowance.take(2 * state.st_size + _TENSOR_HEADER * header)

@@ -21,6 +21,7 @@ from osbc_deploy.data.samples import (
 from osbc_deploy.errors import NotFoundError, UsageError, WeightsError, described
 from osbc_deploy.formats.format import broken_formats, format_of
 from osbc_deploy.frameworks.plugin import FRAMEWORKS
+from osbc_deploy.limits import is_there
 from osbc_deploy.option import StrPath
 
 __all__ = [
@@ -87,7 +88,7 @@ def check_reference(reference: str) -> tuple[str, str]:
     if not place or not name.isidentifier():
         raise UsageError(f"{reference}: is not of the form {FORM}.{broken_formats()}")
     if place.endswith(".py"):
-        if not Path(place).is_file():
+        if not is_there(Path(place)):
             raise NotFoundError(f"{place}: no such file. Give {FORM}.")
         return place, name
     _search_here()
@@ -117,7 +118,7 @@ def check_paths(model: str | None, weights: StrPath | None, *samples: str | None
     form = None if model is None else format_of(model)
     if model is not None and form is None:
         check_reference(model)
-    elif form is not None and not Path(str(model)).is_file():
+    elif form is not None and not is_there(Path(str(model))):
         raise NotFoundError(f"{model}: no such file. Give a {form[0]} file, or {FORM}.")
     if weights is not None and form is None:
         check_weights_file(Path(weights))

@@ -160,8 +160,7 @@ def _mode(path: Path, what: str, *, links: bool = False) -> int | None:
         if links:
             return mode
         raise UsageError(
-            f"{what} is a link, and links are not replaced. Name the place it leads to, or leave "
-            "the option out to print."
+            f"{what} is a link, and links are not replaced. Name the place it leads to."
         )
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise WritingError(

@@ -83,6 +83,11 @@ def test_nothing_is_read_of_what_is_no_file(tmp_path: Path) -> None:
             read_bytes(path)
         with pytest.raises(ArtefactError, match="is not a regular file"):
             limits.check_tensors(path)
+        with pytest.raises(ArtefactError, match="is not a regular file"):
+            limits.is_there(path)
+    with pytest.raises(UsageError, match="is a folder"):
+        limits.is_there(tmp_path)
+    assert not limits.is_there(tmp_path / "none")
 
 
 def test_a_hole_is_as_large_as_it_claims(tmp_path: Path) -> None:

@@ -129,10 +129,11 @@ def listening(path: Path) -> None:
         server.bind(os.path.relpath(path))
 
 
+LINK = r"is a link, and links are not replaced\. Name the place it leads to\.$"
 PLACES: dict[str, tuple[Any, str]] = {
-    "link": (lambda p: link(p, "kept"), "is a link"),
-    "link to a folder": (lambda p: link(p, "."), "is a link"),
-    "dangling": (lambda p: link(p, "nowhere"), "is a link"),
+    "link": (lambda p: link(p, "kept"), LINK),
+    "link to a folder": (lambda p: link(p, "."), LINK),
+    "dangling": (lambda p: link(p, "nowhere"), LINK),
     "pipe": (os.mkfifo, "is a device, pipe or socket"),
     "socket": (listening, "is a device, pipe or socket"),
 }

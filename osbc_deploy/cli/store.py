@@ -141,6 +141,11 @@ def judge_command(store: Path, samples: int, silent: int, clipped: int, as_json:
 
     if min(samples, silent, clipped) < 0:
         raise UsageError("--samples, --silent, --clipped: none can be below 0. Give counts.")
+    if silent > samples:
+        raise UsageError(
+            f"--silent: {silent:,} of {samples:,} samples, which is more than there are. Give both "
+            "counts since the same boot."
+        )
     with open_store(store, change=True) as slots:
         slots.judge(samples, silent, clipped)
         return _show(slots, as_json)

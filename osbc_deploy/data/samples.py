@@ -22,7 +22,7 @@ from osbc_deploy.errors import (
     described,
     reason,
 )
-from osbc_deploy.limits import Allowance, array_bytes
+from osbc_deploy.limits import Allowance, array_bytes, is_there
 from osbc_deploy.notation import InputKind
 
 __all__ = ["Samples", "check_npz", "check_samples", "kind_of", "load_npz", "samples_from_dataset"]
@@ -228,7 +228,7 @@ def check_npz(path: Path) -> None:
     NotFoundError
         When there is no such file.
     """
-    if not path.is_file():
+    if not is_there(path):
         raise NotFoundError(
             f"{path}: no such file. Give an .npz with 'spikes' (n, T, ...), or "
             "package.module:factory for a dataset."

@@ -41,7 +41,7 @@ def read_report(path: Path) -> dict[str, Any]:
     file = path / "report.json" if path.is_dir() else path
     if not path.exists():
         raise NotFoundError(f"{path}: no such file. Write it with osbc-deploy ... -o FOLDER.")
-    if not file.is_file():
+    if not file.exists():
         raise ArtefactError(
             f"{file}: is not there, so this is not a deployment. Give the folder that "
             "osbc-deploy ... -o wrote."

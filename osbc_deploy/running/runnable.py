@@ -19,7 +19,7 @@ from osbc_deploy.fixedpoint.formats import LOIHI, NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.folders import C_LIBRARY, RUNTIME
 from osbc_deploy.formats.folder import network_digest
-from osbc_deploy.formats.format import format_of
+from osbc_deploy.formats.format import broken_formats, format_of
 from osbc_deploy.formats.stored import read_stored
 from osbc_deploy.limits import read_bytes
 from osbc_deploy.release.manifest import MAGIC as RELEASE
@@ -107,6 +107,11 @@ def read_image(path: Path, target: Target | str | None = None) -> Image:
         raise ArtefactError(f"{path}: is a signed release, which a store runs. {_KINDS}")
     if start.startswith(MAGIC) or file != path:
         return _from_blob(str(path), file)
+    if form is None and file.is_file():
+        raise ArtefactError(
+            f"{path}: is no network: it does not begin with {MAGIC[:7].decode()}, as a network.bin "
+            f"does, nor end as other files do. {_KINDS}{broken_formats()}"
+        )
     return Image(str(path), read_stored(path, _formats(path, target)))
 
 

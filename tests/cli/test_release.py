@@ -65,6 +65,9 @@ def test_a_life_of_a_gateway(place: Path) -> None:
 def test_a_trial_is_judged_by_counts(place: Path) -> None:
     osbc("install", "store", "r1")
     osbc("boot", "store")
+    done = osbc("judge", "store", "--samples", 10, "--silent", 11, "--clipped", 0)
+    assert "--silent: 11 of 10 samples, which is more than there are" in str(done.exception)
+    assert state(place / "store")["state"] == "trial"
     counts = ["--samples", 10, "--silent", 0, "--clipped", 1]
     assert osbc("judge", "store", *counts).exit_code == 0
     found = state(place / "store")

@@ -6,6 +6,7 @@ import hashlib
 import html
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -239,6 +240,16 @@ def test_a_report_needs_its_network_beside_it(site: Site, tmp_path: Path) -> Non
     code, said = checked(site, tmp_path, [], image="report.json")
     assert code == 6
     assert "no network lies beside the report" in said[0]
+
+
+def test_a_report_that_is_no_file_is_called_that(site: Site, tmp_path: Path) -> None:
+    folder = site.copy("plain", tmp_path)
+    (folder / "report.json").unlink()
+    assert "report.json: is not there" in checked(site, tmp_path, [])[1][0]
+    os.mkfifo(folder / "report.json")
+    code, said = checked(site, tmp_path, [])
+    assert code == 6
+    assert "report.json: is not a regular file" in said[0]
 
 
 def test_a_budget_may_allow_bits_that_differ(site: Site, tmp_path: Path) -> None:

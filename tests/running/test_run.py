@@ -148,6 +148,7 @@ def test_what_is_refused_is_one_sentence(place: Path, monkeypatch: pytest.Monkey
     np.savez("wide.npz", spikes=np.ones((2, 3, 77), np.uint8))
     np.savez("high.npz", spikes=data["spikes"], labels=np.full(30, 999))
     (place / "torn").write_bytes(blob[:-1])
+    (place / "flipped.bin").write_bytes(b"\0" + blob[1:])
     (place / "signed").write_bytes(b"OSBR" + bytes(300))
     (place / "lib").mkdir()
     (place / "lib" / "firmware.json").write_text("{}")
@@ -157,7 +158,10 @@ def test_what_is_refused_is_one_sentence(place: Path, monkeypatch: pytest.Monkey
         ("net", "--test none.npz", 2, "none.npz: no such file"),
         ("lib", "", 6, "lib: is a C library with its network compiled in"),
         ("signed", "", 6, "signed: is a signed release"),
-        ("data.npz", "", 6, "data.npz: does not end in .img or .net"),
+        ("data.npz", "", 6, "data.npz: is no network: it does not begin with OSBCNET"),
+        ("flipped.bin", "", 6, "flipped.bin: is no network: it does not begin with OSBCNET"),
+        ("net", "--test /dev/null", 6, "/dev/null: is not a regular file"),
+        ("net", "--test net", 2, "net: is a folder. Name a file"),
         ("torn", "", 6, "torn: blob: has"),
         ("net", "--target loihi1", 2, "--target: net holds its own registers"),
         ("net", "--test wide.npz", 2, "wide.npz: samples have shape (77,) per time step"),

@@ -19,7 +19,7 @@ from osbc_deploy.fixedpoint.ranges import weight_range
 from osbc_deploy.formats.folder import network_of
 from osbc_deploy.formats.image import write as layout
 from osbc_deploy.formats.image.bits import packed_size, unpack
-from osbc_deploy.limits import PARSED, Allowance, array_bytes, read_bytes
+from osbc_deploy.limits import PARSED, Allowance, array_bytes, is_there, read_bytes
 from osbc_deploy.model.graph import Shape
 from osbc_deploy.parsing import parse_json
 
@@ -35,7 +35,7 @@ every bit of it an int64."""
 def read_image(path: str | Path) -> FixedPointNetwork:
     """Read an image; see :func:`decode_image`."""
     path = Path(path)
-    if not path.is_file():
+    if not is_there(path):
         raise NotFoundError(f"{path}: no such file. Give an image written with osbc-deploy export.")
     try:
         data = read_bytes(path, each=2)

@@ -25,7 +25,7 @@ from osbc_deploy.errors import (
 )
 from osbc_deploy.fixedpoint.ranges import MAX_DELAY
 from osbc_deploy.formats.hdf5 import Hdf5, open_hdf5
-from osbc_deploy.limits import array_bytes
+from osbc_deploy.limits import array_bytes, is_there
 from osbc_deploy.parsing import parse_json
 
 __all__ = ["OURS", "NetxFile", "NetxLayer", "NetxNeuron", "consistent", "read_layers", "spread"]
@@ -131,7 +131,7 @@ def read_layers(path: Path) -> NetxFile:
     UnsupportedModelError
         With every layer that cannot be represented.
     """
-    if not path.is_file():
+    if not is_there(path):
         raise NotFoundError(
             f"{path}: no such file. Give a NetX file as written by lava-dl or osbc-deploy export."
         )

@@ -24,6 +24,7 @@ from osbc_deploy.errors import (
     reason,
 )
 from osbc_deploy.formats.hdf5 import Hdf5, open_hdf5
+from osbc_deploy.limits import is_there
 
 __all__ = ["NirModel", "read_model", "take_apart"]
 
@@ -67,7 +68,7 @@ def read_model(path: Path) -> NirModel:
     UnsupportedModelError
         With every node of a type that NIR does not have.
     """
-    if not path.is_file():
+    if not is_there(path):
         raise NotFoundError(f"{path}: no such file. Give a NIR graph as written by nir.write.")
     try:
         with open_hdf5(path) as hdf5:

@@ -472,11 +472,15 @@ def test_damaged_files_are_refused(what: str, tmp_path: Path, formats: NumberFor
     assert caught.value.exit_code == 6
 
 
-@pytest.mark.parametrize("name", ["gone.net", "folder.net"])
-def test_a_missing_file_is_wrong_usage(name: str, tmp_path: Path, formats: NumberFormats) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"), [("gone.net", "no such file"), ("folder.net", "is a folder")]
+)
+def test_a_missing_file_is_wrong_usage(
+    name: str, said: str, tmp_path: Path, formats: NumberFormats
+) -> None:
     (tmp_path / "folder.net").mkdir()
     for read in (read_netx, lambda p: read_netx_fixed(p, formats)):
-        with pytest.raises(UsageError, match=f"{name}: no such file") as caught:
+        with pytest.raises(UsageError, match=f"{name}: {said}") as caught:
             read(tmp_path / name)
         assert caught.value.exit_code == 2
 
