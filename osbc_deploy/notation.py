@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from osbc_deploy.errors import UsageError
 
-__all__ = ["InputKind", "Readout", "outputs_per_class", "parsed_pattern"]
+__all__ = ["InputKind", "Readout", "outputs_per_class", "parsed_pattern", "removed_by"]
 
 InputKind: TypeAlias = Literal["spikes", "integers", "values"]
 """What samples hold: 0 and 1, whole numbers such as event counts, or real values."""
@@ -54,3 +54,9 @@ def parsed_pattern(text: str) -> tuple[str, int, int]:
             "of at most six digits, such as 2:4."
         )
     return "n:m", int(found[1]), int(found[2])
+
+
+def removed_by(pattern: str) -> float | None:
+    """Return the share of weights that N:M removes; None for a pattern that leaves it open."""
+    kind, stay, of = parsed_pattern(pattern)
+    return 1.0 - stay / of if kind == "n:m" else None

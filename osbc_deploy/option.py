@@ -306,12 +306,19 @@ class Options:
             object.__setattr__(self, row.name, value)
             if fault := row.fault(value):
                 faults.append(f"{row.title}: {fault}")
-        faults = faults or list(self._contradictions())
+        if not faults:
+            for name, value in self._settled().items():
+                object.__setattr__(self, name, value)
+            faults = list(self._contradictions())
         if len(faults) > 1:
             listed = "\n".join(f"  - {fault}" for fault in faults)
             raise UsageError(f"options: {len(faults)} are not valid:\n{listed}")
         if faults:
             raise UsageError(faults[0])
+
+    def _settled(self) -> Mapping[str, Any]:
+        """Return values that nobody asked for and other options settle, by name."""
+        return {}
 
     def _contradictions(self) -> Iterable[str]:
         """Return what is wrong with options that are right one by one."""

@@ -13,11 +13,11 @@ This module is imported before the command line is read, so it imports nothing h
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from osbc_deploy.errors import UsageError
-from osbc_deploy.notation import Readout, outputs_per_class, parsed_pattern
-from osbc_deploy.option import BYTES, Options, StrPath, option
+from osbc_deploy.notation import Readout, outputs_per_class, removed_by
+from osbc_deploy.option import Options, StrPath, option
 from osbc_deploy.search_options import (
     BITS,
     BudgetOptions,
@@ -26,6 +26,22 @@ from osbc_deploy.search_options import (
     NeuronOptions,
     SearchOptions,
 )  # fmt: skip
+from osbc_deploy.solver_options import (
+    BOTH,
+    REQUESTED,
+    SHARING,
+    VERIFIED,
+    Allocation,
+    Compression,
+    CompressionRequest,
+    Method,
+    MethodOptions,
+    SolverOptions,
+    TriedAllocation,
+    impossible,
+    other_sparsity,
+)
+from osbc_deploy.unasked import Unasked, unasked
 from osbc_deploy.work_options import ClusterOptions, DeviceOptions, ResumeOptions
 
 __all__ = [
@@ -36,20 +52,10 @@ __all__ = [
     "TargetOptions", "TriedAllocation", "VerifyOptions",
 ]  # fmt: skip
 
-Method: TypeAlias = Literal["osbc", "obc", "magnitude", "paper"]
-Allocation: TypeAlias = Literal["lamps", "uniform", "global"]
-TriedAllocation: TypeAlias = Literal["lamps", "uniform", "global", "auto"]
 Reset: TypeAlias = Literal["zero", "subtract"]
 Substitute: TypeAlias = Literal["maxpool=avg"]
 Split: TypeAlias = Literal["time", "number"]
 Dataset: TypeAlias = Literal["nmnist", "cifar10dvs", "dvs128gesture"]
-
-REQUESTED = "report.compression.requested"
-VERIFIED = "verify.options"
-"""Places in the reports, beside the provenance of every report, which holds all options."""
-
-_BOTH = (REQUESTED, VERIFIED)
-_SHARING = "How layers share --sparsity; global is by loss, or by size with magnitude."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,110 +144,13 @@ class RunOptions(ReadoutOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AmountOptions(Options):
-    """How much is left of the weights."""
-
-    sparsity: float = option(
-        0.9,
-        "Share of weights to remove, 0 <= S < 1.",
-        least=0,
-        below=1,
-        remedy="Give the share of weights to remove, such as 0.9.",
-        reported=[REQUESTED, VERIFIED],
-    )
-    bits: int = option(
-        4,
-        "Bits per weight, 1 to 8.",
-        least=1,
-        most=8,
-        remedy="Give the bits per weight, such as 4.",
-        reported=[REQUESTED, VERIFIED],
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodOptions(Options):
-    """What the choice and the values of the weights go by."""
-
-    method: Method = option(
-        "osbc",
-        "Membrane Hessian, current Hessian, magnitude alone, or OSBC's recipe as published.",
-        reported=[VERIFIED],
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SolverOptions(Options):
-    """How the weights to keep are chosen, and what the solver may take."""
-
-    allocation: TriedAllocation = option("lamps", _SHARING, formerly="budget", reported=_BOTH)
-    pattern: str = option(
-        "weights",
-        "What is removed together: single weights, all but N of M, whole neurons or channels.",
-        metavar="weights|N:M|inputs|outputs",
-        reported=[REQUESTED, VERIFIED],
-    )
-    mixed: bool = option(
-        False,
-        "Share what --bits would take on the chip among layers, for the least loss.",
-        reported=[REQUESTED, VERIFIED],
-    )
-    tune: bool = option(
-        True,
-        "Try variants of every layer on held-out calibration samples.",
-        reported=[REQUESTED, VERIFIED],
-    )
-    solver_memory: int = option(
-        4 * 1024**3,
-        "What spikes and a layer's Hessians may take; as much again is worked with beside them.",
-        metavar=BYTES,
-        least=1,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compression(SolverOptions, MethodOptions, AmountOptions):
-    """What is asked of the compression."""
-
-    def _contradictions(self) -> Iterator[str]:
-        yield from super()._contradictions()
-        yield from _impossible(self, self.method)
-
-
-def _impossible(solver: SolverOptions, method: Method) -> Iterator[str]:
-    """Return what a method cannot do."""
-    kind, _, _ = parsed_pattern(solver.pattern)
-    if kind != "weights" and solver.allocation == "global":
-        yield (
-            f"allocation: global ranks single weights, the pattern is {solver.pattern}. Use "
-            "lamps or uniform with it."
-        )
-    if kind != "weights" and method == "magnitude":
-        yield (f"pattern: {solver.pattern} needs a Hessian. Use method osbc or obc with it.")
-    for name, more in (("pattern", kind != "weights"), ("mixed", solver.mixed)):
-        if more and method == "paper":
-            yield f"{name}: is no part of method paper. Use method osbc or obc with it."
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressionRequest(Compression):
-    """The same with what has one best value, which Python alone can change."""
-
-    damping: float = option(
-        0.03,
-        "Added to the Hessian's diagonal, relative to its mean.",
-        least=0, below=math.inf, reported=[REQUESTED],
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
 class DeployOptions(
     RunOptions, ClusterOptions, DeviceOptions, ResumeOptions, NeuronOptions, Compression,
     ModelOptions, TargetOptions,
 ):  # fmt: skip
     """What ``deploy`` is asked to do."""
 
-    allocation: Allocation = option("lamps", _SHARING, formerly="budget", reported=_BOTH)
+    allocation: Allocation = option("lamps", SHARING, formerly="budget", reported=BOTH)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +164,7 @@ class CompressOptions(
         "auto",
         "How layers share --sparsity; global is by loss, auto tries it against lamps.",
         formerly="budget",
-        reported=_BOTH,
+        reported=BOTH,
     )
     exclude: Sequence[str] = option(
         (),
@@ -307,16 +216,23 @@ class FitOptions(
 class SweepOptions(RunOptions, SolverOptions, ClusterOptions, ModelOptions, GridOptions):
     """What ``sweep`` is asked to do."""
 
-    allocation: Allocation = option("lamps", _SHARING, formerly="budget", reported=_BOTH)
+    allocation: Allocation = option("lamps", SHARING, formerly="budget", reported=BOTH)
     methods: Sequence[Method] = option(
         ("osbc",), "Method of compression; may be repeated.", flags=["--method"]
     )
 
+    def _settled(self) -> dict[str, Any]:
+        removed = removed_by(self.pattern)
+        if removed is None or not unasked(self.sparsities):
+            return {}
+        return {"sparsities": (Unasked(removed),)}
+
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
+        yield from other_sparsity(self.pattern, self.sparsities)
         if not self.methods:
             yield "methods: none is given, so there is no point. Give one or more."
-        faults = (fault for method in self.methods for fault in _impossible(self, method))
+        faults = (fault for method in self.methods for fault in impossible(self, method))
         yield from dict.fromkeys(faults)
 
 

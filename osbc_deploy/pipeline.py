@@ -39,6 +39,7 @@ from osbc_deploy.lower.timing import timing
 from osbc_deploy.lower.unheard import without_idle
 from osbc_deploy.model.graph import INPUT
 from osbc_deploy.model.readout import classes_of
+from osbc_deploy.notation import removed_by
 from osbc_deploy.options import DeployOptions
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import provenance, request
@@ -113,9 +114,11 @@ def _compressed(
     if asked.remove_neurons:
         less = without_neurons(job, options, asked.remove_neurons, progress)
         smaller = replace(job, network=less.network)
-        # What is removed with neurons counts: as many weights stay as without.
-        stay = min(1.0, (1.0 - asked.sparsity) * job.network.weights / less.network.weights)
-        rest = replace(asked, remove_neurons=0.0, sparsity=1.0 - stay)
+        rest = replace(asked, remove_neurons=0.0)
+        if removed_by(asked.pattern) is None:
+            # What is removed with neurons counts: as many weights stay as without.
+            stay = min(1.0, (1.0 - asked.sparsity) * job.network.weights / less.network.weights)
+            rest = replace(rest, sparsity=1.0 - stay)
         done = less.whole(_compressed(smaller, rest, crew, progress, None, threads))
         return replace(done, options=replace(options, crew=None))
     apart = kept_apart(job.network, counted_poolings(job.network, job.chip, options))

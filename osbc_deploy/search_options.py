@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from osbc_deploy.option import BYTES, Options, StrPath, option
+from osbc_deploy.unasked import Unasked
 
 __all__ = ["BITS", "BudgetOptions", "FitBudget", "GridOptions", "NeuronOptions", "SearchOptions"]
 
@@ -148,8 +149,8 @@ class GridOptions(Options):
         required=True,
     )
     sparsities: Sequence[float] = option(
-        (0.8, 0.9, 0.95),
-        "Shares of weights to remove.",
+        (Unasked(0.8), Unasked(0.9), Unasked(0.95)),
+        "Shares of weights to remove; --pattern N:M says its own.",
         metavar="S,S,...",
         flags=["--sparsity"],
         least=0,

@@ -73,7 +73,7 @@ def flat(table: type[Options]) -> list[Row]:
 
 def other(row: Row) -> Any:
     """Return a value that is allowed and not the default."""
-    one = {"flag": not row.default, "whole": 5, "number": 0.25, "text": "2:4", "path": "there"}
+    one = {"flag": not row.default, "whole": 5, "number": 0.5, "text": "2:4", "path": "there"}
     value = next(c for c in row.choices if c != row.default) if row.choices else one[row.kind]
     return (value,) if row.many else value
 
@@ -326,6 +326,44 @@ def test_every_wrong_value_is_named_at_once() -> None:
     assert [line.split(":")[0] for line in rest] == ["  - sparsity", "  - method", "  - classes"]
     with pytest.raises(UsageError, match=r"(?s)allocation: global.*pattern: 2:4 needs a Hessian"):
         DeployOptions(pattern="2:4", allocation="global", method="magnitude")
+
+
+def test_a_pattern_of_n_of_m_says_the_sparsity_by_itself() -> None:
+    settled = DeployOptions(pattern="1:4")
+    assert settled.sparsity == 0.75
+    assert SweepOptions(pattern="2:4").sparsities == (0.5,)
+    # What nobody asked for contradicts nothing, on whatever way it came.
+    assert replace(settled, pattern="2:4").sparsity == 0.5
+    assert replace(settled, pattern="weights").sparsity == 0.9
+    assert (
+        CompressionRequest(pattern="1:3", sparsity=DeployOptions().sparsity).sparsity == 1 - 1 / 3
+    )
+    assert DeployOptions(pattern="1:4", sparsity=0.75).sparsity == 0.75
+    for table, asked in (
+        (DeployOptions, {"sparsity": 0.9}),
+        (CompressOptions, {"sparsity": 0.5}),
+        (SweepOptions, {"sparsities": (0.75, 0.9)}),
+    ):
+        with pytest.raises(UsageError, match="pattern 1:4, by which 1 of 4 weights stay: 0.75 are"):
+            table(pattern="1:4", **asked)
+
+
+@pytest.mark.parametrize("by", ["flag", "config", "none"])
+def test_the_default_that_is_given_is_told_from_the_default(by: str, tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text("[toy]\nsparsity = 0.9\n")
+    given = {"flag": ["--sparsity", "0.9"], "config": ["--config", str(tmp_path / "job.toml")]}
+
+    @click.command("toy")
+    @config_option
+    @takes(options=CompressionRequest)
+    def toy(options: CompressionRequest) -> None:
+        click.echo(options.sparsity)
+
+    found = CliRunner().invoke(toy, ["--pattern", "2:4", *given.get(by, [])])
+    if by == "none":
+        assert found.output == "0.5\n"
+    else:
+        assert "0.9 cannot be had with pattern 2:4" in str(found.exception)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -19,6 +19,7 @@ from osbc_deploy.cli.places import GrowingFolder, OutputFile, OutputFolder, note
 from osbc_deploy.errors import UsageError
 from osbc_deploy.option import BYTES, Options, Row, renamed, rows
 from osbc_deploy.parsing import read_toml
+from osbc_deploy.unasked import unasked
 
 __all__ = [
     "ARGUMENTS",
@@ -117,12 +118,17 @@ def given(*names: str) -> list[str]:
 
 def _made(table: type[Options], values: dict[str, Any]) -> Options:
     """Take the options of a table out of a command's arguments."""
-    return table(
-        **{
-            row.name: values.pop(row.name) if row.table is None else _made(row.table, values)
-            for row in rows(table)
-        }
-    )
+    source = click.get_current_context().get_parameter_source
+
+    def value(row: Row) -> Any:
+        if row.table is not None:
+            return _made(row.table, values)
+        found = values.pop(row.name)
+        # click makes plain numbers of defaults that are known to be no more than that.
+        default = source(row.name) is click.core.ParameterSource.DEFAULT
+        return row.default if default and unasked(row.default) else found
+
+    return table(**{row.name: value(row) for row in rows(table)})
 
 
 def _option(row: Row, *, hidden: bool = False) -> Callable[[F], F]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -311,7 +312,8 @@ def test_a_dead_layer_is_kept_and_said() -> None:
 def test_patterns_hold_in_the_codes(pattern: str, build: object) -> None:
     net = build()  # type: ignore[operator]
     x = nets.spikes(4, 50, 10, *net.input_shape)
-    options = CompressionOptions(sparsity=0.5, bits=8, pattern=pattern, allocation="uniform")
+    sparsity: dict[str, Any] = {} if ":" in pattern else {"sparsity": 0.5}
+    options = CompressionOptions(bits=8, pattern=pattern, allocation="uniform", **sparsity)
     done = compress(net, x, options)
     for projection in net.projections:
         found = done.projections[projection.name]

@@ -22,8 +22,10 @@ print(hashlib.sha256(np.concatenate([spikes, digits.test().spikes]).tobytes()).h
 model = digits_mlp()
 load_weights(model, weights_path("digits_mlp"))
 network = read_norse(model, spikes.shape[2:])
-for pattern, tune in (("weights", True), ("2:4", False)):
-    options = CompressionOptions(sparsity=0.8, bits=3, pattern=pattern, tune=tune)
+for options in (
+    CompressionOptions(sparsity=0.8, bits=3, tune=True),
+    CompressionOptions(pattern="2:4", bits=3, tune=False),
+):
     done = compress(network, spikes[:24], options)
     parts = [x.tobytes() for p in done.projections.values() for x in (p.codes, p.scale)]
     told = [(p.chosen, p.threshold, p.tried, p.curve) for p in done.projections.values()]
