@@ -159,7 +159,7 @@ class GridOptions(Options):
     )
     bits: Sequence[int] = option(
         (8, 4, 3, 2),
-        "Bits per weight.",
+        "Bits per weight; 1 is ternary: -1, 0 and 1.",
         metavar="B,B,...",
         least=1,
         most=8,

@@ -48,7 +48,7 @@ class AmountOptions(Options):
     )
     bits: int = option(
         4,
-        "Bits per weight, 1 to 8.",
+        "Bits per weight, 1 to 8; 1 is ternary: -1, 0 and 1.",
         least=1,
         most=8,
         remedy="Give the bits per weight, such as 4.",

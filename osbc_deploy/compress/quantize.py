@@ -49,7 +49,7 @@ _SHARED_ROWS = 256
 def levels(bits: int) -> int:
     """Return the largest code of a symmetric grid: ``2^(bits-1) - 1``, and 1 for one bit.
 
-    One bit is the sign alone, codes -1 and +1.
+    One bit is the sign alone, codes -1 and +1; with what is removed, ternary.
     """
     return max(1, (1 << (bits - 1)) - 1)
 

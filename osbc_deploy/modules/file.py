@@ -40,8 +40,8 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
 def write_weights(result: CompressedModel, path: Path) -> None:
     """Write the state dict, whole or not at all; the same result gives the same bytes.
 
-    A row's weights are whole numbers of at most ``2^(bits - 1) - 1`` (1 for one bit) times its
-    scale, rounded to the parameter's type; the metadata holds the scales.
+    A row's weights are whole numbers from ``-2^(bits - 1)`` to ``2^(bits - 1) - 1`` (-1 to 1 for
+    one bit) times its scale, rounded to the parameter's type; the metadata holds the scales.
 
     Raises
     ------

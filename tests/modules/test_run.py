@@ -28,6 +28,8 @@ from osbc_deploy.importing import import_network
 from osbc_deploy.modules.scene import moments_of
 from osbc_deploy.modules.session import session_of
 from osbc_deploy.modules.weights import find_weights
+from osbc_deploy.option import rows
+from osbc_deploy.options import CompressOptions
 from osbc_deploy.report.modules.build import compression_json_schema
 
 
@@ -196,6 +198,34 @@ def test_the_state_loads_into_the_unchanged_model_and_scores_as_reported(tmp_pat
     assert [entry["hessian"] for entry in report["layers"]] == ["membrane"] * 4
     assert "accuracy: before" in repr(done)
     assert len(done.to_pandas()) == 4
+
+
+@pytest.mark.parametrize(
+    ("bits", "options"),
+    [(1, {}), (2, {}), (3, {"tune": False}), (5, {}), (2, {"method": "paper"}), (8, {})],
+)
+def test_a_file_holds_the_codes_that_are_documented(
+    bits: int, options: dict[str, Any], tmp_path: Path
+) -> None:
+    done = osbc_deploy.compress_model(net(), spikes(), sparsity=0.2, bits=bits, **options)
+    done.save(tmp_path / "w.safetensors")
+    with safe_open(tmp_path / "w.safetensors", "numpy") as file:
+        layers = json.loads(file.metadata()["osbc-deploy"])["layers"].values()
+        assert layers
+        for about in layers:
+            weights = file.get_tensor(about["parameters"][0])
+            found = weights.reshape(len(weights), -1) / np.array(about["scale"])[:, None]
+            codes = np.rint(found)
+            assert np.allclose(found, codes, atol=1e-4)
+            lowest, highest = (-1, 1) if bits == 1 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+            if bits > 4 or (bits > 1 and not options.get("tune", True)):
+                lowest += 1
+            assert lowest <= codes.min() < 0 < codes.max() <= highest
+            if bits == 1:
+                assert set(codes.ravel()) == {-1.0, 0.0, 1.0}
+    assert next(r for r in rows(CompressOptions) if r.name == "bits").about.help.endswith(
+        "1 is ternary: -1, 0 and 1."
+    )
 
 
 def test_a_run_goes_on_from_finished_layers(tmp_path: Path) -> None:
