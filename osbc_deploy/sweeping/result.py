@@ -10,7 +10,7 @@ from typing import Any
 from osbc_deploy.options import SweepOptions
 from osbc_deploy.results import Result
 from osbc_deploy.sweeping.front import Summary, summaries
-from osbc_deploy.sweeping.grid import Point
+from osbc_deploy.sweeping.grid import Point, points_of
 from osbc_deploy.sweeping.study import Failure
 
 __all__ = ["SweepResult"]
@@ -42,11 +42,9 @@ class SweepResult(Result):
     @cached_property
     def summaries(self) -> tuple[Summary, ...]:
         """The configurations over their draws, in the order of the grid."""
-        every: dict[Point, Mapping[str, Any] | None] = {**self.points}
-        every |= dict.fromkeys(self.failures)
-        return tuple(summaries(every.items()))
+        return tuple(summaries((p, self.points.get(p)) for p in points_of(self.options)))
 
     @property
     def labelled(self) -> bool:
         """Whether scores are accuracies, and not agreements with the float network."""
-        return any(r["accuracy"]["fixed_point"] is not None for r in self.points.values())
+        return bool(self.provenance["test"]["labels"])

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,8 +24,9 @@ from osbc_deploy import SweepOptions, SweepResult, deploy, sweep
 from osbc_deploy.cli.main import main
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.progress import Silent
-from osbc_deploy.report.sweeping.build import sweep_json_schema
+from osbc_deploy.report.sweeping.build import build_sweep, sweep_json_schema
 from osbc_deploy.sweeping.grid import points_of
+from osbc_deploy.sweeping.study import Failure
 
 NAMES = ("small_models:model", "small_models:data")
 COMMON: dict[str, Any] = {"backend": "engine", "backend_samples": 1}
@@ -291,6 +293,21 @@ def test_solver_memory_that_is_enough_for_no_point_is_refused_before_work(
         assert "is less than the Hessians" in text
         assert "\\n" not in text
     assert "layer(s) need:<br>  - 0: needs" in page
+
+
+def test_points_that_fail_keep_their_place_and_the_name_of_the_score(tmp_path: Path) -> None:
+    of: dict[str, Any] = {"targets": ["loihi2"], "bits": [4], "workers": 1, "backend_samples": 0}
+    labelled = (np.ones((40, 6, 24), np.uint8), np.arange(40) % 4)
+    some = sweep(
+        NAMES[0], labelled, methods=["osbc", "magnitude"], tune=False, sparsities=[0.5, 0.8],
+        solver_memory=1000, **of,
+    )  # fmt: skip
+    assert len(some.points) == len(some.failures) == 2
+    listed = [(s.configuration.method, s.configuration.sparsity) for s in some.summaries]
+    assert listed == [("osbc", 0.5), ("osbc", 0.8), ("magnitude", 0.5), ("magnitude", 0.8)]
+    none = replace(some, points={}, failures=dict.fromkeys(points_of(some.options), Failure("", 2)))
+    assert build_sweep(none)["score"] == "accuracy"
+    assert [c["draws"] for c in build_sweep(none)["configurations"]] == [0, 0, 0, 0]
 
 
 def test_seeds_that_make_another_model_are_refused() -> None:
