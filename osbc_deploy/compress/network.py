@@ -28,11 +28,12 @@ from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection,
 from osbc_deploy.compress.scene import HELD_OUT, MIN_HELD_OUT, Scene
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.solver_memory import check_solver_memory
-from osbc_deploy.compress.state import SolverState
+from osbc_deploy.compress.state import SolverState, options_asked
 from osbc_deploy.compress.tuning import tune, tune_threshold
 from osbc_deploy.compress.work import Spent
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import UsageError
+from osbc_deploy.folders import BelongsTo
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.model.raster import Raster
 from osbc_deploy.options import StrPath
@@ -247,14 +248,12 @@ def check_room(network: Network, calibration: SpikeArray, options: CompressionOp
 
 def _belongs_to(
     network: Network, calibration: SpikeArray, options: CompressionOptions
-) -> dict[str, str]:
-    # How many threads solve it does not matter to the result; memory may decide the method.
-    asked = replace(options, threads=0)
+) -> BelongsTo:
     samples = hashlib.sha256(repr(calibration.shape).encode() + calibration.tobytes())
     return {
         "model": network.fingerprint(),
         "calibration": samples.hexdigest(),
-        "options": repr(asked),
+        "options": options_asked(options),
         "version of osbc-deploy": __version__,
     }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,19 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.folders import BelongsTo, changed
 from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.writing import check_growing, write_whole
 
-__all__ = ["SolverState", "check_state_folder"]
+__all__ = ["SolverState", "check_state_folder", "options_asked"]
 
-FORMAT = "osbc-deploy/state/3"
+FORMAT = "osbc-deploy/state/4"
 _MANIFEST = "state.json"
 
 Layer = tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]
@@ -42,8 +44,8 @@ class SolverState:
     ----------
     folder : Path
         Made if it is not there.
-    belongs_to : dict of str
-        What the state depends on, by the name a user knows it by.
+    belongs_to : dict
+        What the state depends on.
 
     Raises
     ------
@@ -53,7 +55,7 @@ class SolverState:
         When the state is broken.
     """
 
-    def __init__(self, folder: Path, belongs_to: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, belongs_to: BelongsTo) -> None:
         self._folder = folder
         path = folder / _MANIFEST
         if path.is_file():
@@ -158,7 +160,14 @@ def check_state_folder(folder: Path) -> None:
     check_growing(folder, _MANIFEST, "state")
 
 
-def _check_manifest(path: Path, wanted: Mapping[str, str]) -> None:
+def options_asked(options: CompressionOptions) -> dict[str, str]:
+    """Return what decides the result of a compression, by name."""
+    # How many threads solve it does not matter to the result; memory may decide the method.
+    asked = [field.name for field in fields(options) if field.repr and field.name != "threads"]
+    return {name: repr(getattr(options, name)) for name in asked}
+
+
+def _check_manifest(path: Path, wanted: BelongsTo) -> None:
     try:
         found = parse_json(read_text(path, each=PARSED))
         known = dict(found["belongs_to"])
@@ -170,8 +179,7 @@ def _check_manifest(path: Path, wanted: Mapping[str, str]) -> None:
             f"{path.parent}: state of format {version!r}, this program writes {FORMAT!r}. "
             "Choose another folder."
         )
-    other = [name for name, value in wanted.items() if known.get(name) != value]
-    if other:
+    if other := changed(known, wanted):
         raise UsageError(
             f"{path.parent}: holds the state of another run; changed since: {', '.join(other)}. "
             "Go on with what it was, or choose another folder."

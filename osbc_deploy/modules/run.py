@@ -17,9 +17,10 @@ from osbc_deploy.arrays import FloatArray
 from osbc_deploy.cluster import crew_of
 from osbc_deploy.compress.network import helpers
 from osbc_deploy.compress.options import CompressionOptions
-from osbc_deploy.compress.state import SolverState
+from osbc_deploy.compress.state import SolverState, options_asked
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
+from osbc_deploy.folders import BelongsTo
 from osbc_deploy.frameworks.calling import described, undisturbed
 from osbc_deploy.frameworks.finite import check_finite
 from osbc_deploy.importing import framework_of, load_module
@@ -157,13 +158,16 @@ def _state(module: nn.Module, source: str) -> dict[str, torch.Tensor]:
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
 
 
-def _belongs_to(model: str, call: CompressCall, work: Work) -> dict[str, str]:
+def _belongs_to(model: str, call: CompressCall, work: Work) -> BelongsTo:
     samples = hashlib.sha256(repr(work.samples.shape).encode() + work.samples.tobytes())
     return {
         "model": model,
         "calibration": samples.hexdigest(),
-        # How many threads solve it does not matter to the result.
-        "options": repr((replace(work.options, threads=0), tuple(call.exclude), call.device)),
+        "options": {
+            **options_asked(work.options),
+            "exclude": repr(tuple(call.exclude)),
+            "device": repr(call.device),
+        },
         "version of osbc-deploy": __version__,
     }
 

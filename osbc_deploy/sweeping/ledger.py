@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.folders import BelongsTo, changed
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.sweeping.grid import Point
@@ -91,7 +92,7 @@ class Ledger:
 @contextmanager
 def open_ledger(
     folder: Path,
-    belongs_to: Mapping[str, str],
+    belongs_to: BelongsTo,
     draws: Mapping[int | None, Mapping[str, str]],
     digests: Mapping[str, str],
 ) -> Iterator[Ledger]:
@@ -100,8 +101,8 @@ def open_ledger(
     Parameters
     ----------
     folder : Path
-    belongs_to : dict of str
-        What all points depend on, by the name a user knows it by.
+    belongs_to : dict
+        What all points depend on.
     draws : dict of dict
         The same of the samples of each seed.
     digests : dict of str
@@ -153,7 +154,7 @@ def check_ledger(folder: Path) -> None:
     check_growing(folder, _MANIFEST, "ledger", [_LOCK])
 
 
-def _claim(path: Path, of: str, wanted: Mapping[str, str]) -> None:
+def _claim(path: Path, of: str, wanted: BelongsTo) -> None:
     """Write what the ledger belongs to, or compare it."""
     if not path.is_file():
         _write(path, {"format": FORMAT, "belongs_to": dict(wanted)})
@@ -167,10 +168,9 @@ def _claim(path: Path, of: str, wanted: Mapping[str, str]) -> None:
     known = found.get("belongs_to")
     if not isinstance(known, dict):
         raise _broken(path, "it does not say what it belongs to")
-    if other := [name for name, value in wanted.items() if known.get(name) != value]:
-        changed = ", ".join(f"{name}{of}" for name in other)
+    if other := ", ".join(f"{name}{of}" for name in changed(known, wanted)):
         raise UsageError(
-            f"{path.parent}: is the ledger of another sweep; changed since: {changed}. Go on with "
+            f"{path.parent}: is the ledger of another sweep; changed since: {other}. Go on with "
             "what it was, or choose another folder."
         )
 

@@ -15,6 +15,7 @@ from osbc_deploy.cluster import spread
 from osbc_deploy.compress.network import check_room
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import UsageError
+from osbc_deploy.folders import BelongsTo
 from osbc_deploy.job import Job, Source, VerbInputs, load_source, seed_everything, verb
 from osbc_deploy.option import rows
 from osbc_deploy.options import SweepOptions
@@ -104,7 +105,7 @@ def swept(call: SweepCall, draw: Callable[[int | None], Mapping[str, Any]]) -> S
         origin(
             asked,
             model=first.network.source,
-            model_sha256=belongs_to["model"],
+            model_sha256=first.network.fingerprint(),
             calibration=first.typical,
             test=first.evaluated,
         ),
@@ -169,14 +170,13 @@ def _room_fault(study: Study, job: Job, point: Point) -> UsageError | None:
     return None
 
 
-def _belongs_to(options: SweepOptions, source: Source) -> dict[str, str]:
-    asked = {row.name: getattr(options, row.name) for row in rows(SweepOptions)}
+def _belongs_to(options: SweepOptions, source: Source) -> BelongsTo:
     # How a model is read shows in its fingerprint; how long a backend may take, in nothing.
-    asked = {k: v for k, v in asked.items() if k not in _NOT_ASKED | {"methods", "time_limit"}}
-    asked["weights"] = None
+    other = _NOT_ASKED | {"methods", "time_limit", "weights"}
+    names = sorted(row.name for row in rows(SweepOptions) if row.name not in other)
     return {
         "model": source.network.fingerprint(),
-        "options": repr(sorted(asked.items())),
+        "options": {name: repr(getattr(options, name)) for name in names},
         "version of osbc-deploy": __version__,
     }
 
@@ -191,7 +191,7 @@ def _samples(source: Source) -> dict[str, str]:
 @contextmanager
 def _ledger(
     options: SweepOptions,
-    belongs_to: Mapping[str, str],
+    belongs_to: BelongsTo,
     draws: Mapping[int | None, Mapping[str, str]],
     digests: Mapping[str, str],
 ) -> Iterator[Ledger | None]:

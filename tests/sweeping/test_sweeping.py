@@ -105,7 +105,9 @@ def test_what_does_not_belong_to_a_ledger_is_refused(whole: SweepResult, tmp_pat
 
     with pytest.raises(UsageError, match="another sweep; changed since: model. Go on"):
         again("small_models:other_model", NAMES[1])
-    with pytest.raises(UsageError, match="changed since: options"):
+    with pytest.raises(
+        UsageError, match=r"changed since: options \(tune was True and is False\)\."
+    ):
         again(tune=False)
     drawn = np.random.default_rng(1).random((40, 6, 24)) < 0.2
     with pytest.raises(UsageError, match="since: calibration of seed 3, test samples of seed 3"):
