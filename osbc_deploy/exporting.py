@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def export(
     OsbcError
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
+    if not isinstance(network, Deployment | FixedPointNetwork | str | os.PathLike):
+        raise UsageError(
+            f"network: a {type(network).__name__} is no deployed network. Give what deploy() "
+            "returns, the `deployment` of what fit() returns, or the path of a folder that it was "
+            "saved in, of a chip image or of a NetX file; a model is deployed first."
+        )
     output = Path(output)
     written = FORMATS.load(format)
     if written.export is None:

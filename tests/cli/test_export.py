@@ -6,13 +6,16 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
+import osbc_deploy
 from command import osbc
 from osbc_deploy.cli.main import cli
+from osbc_deploy.errors import UsageError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.folders import C_LIBRARY, DEPLOYMENT
 from osbc_deploy.formats.folder import write_network
@@ -45,6 +48,13 @@ def test_a_library_an_image_and_what_they_take(folder: Path) -> None:
     mapped = osbc("map", "net.img", "--target", "loihi1", cwd=folder)
     plain = osbc("map", "out", "--target", "loihi1", cwd=folder)
     assert mapped.stdout == plain.stdout
+
+
+@pytest.mark.parametrize("given", [None, 5, b"out", object()])
+def test_what_is_no_deployed_network_is_said(given: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"network: a \w+ is no deployed network\. Give"):
+        osbc_deploy.export(given, tmp_path / "fw", format="c")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_broken_image_ends_with_code_6(folder: Path) -> None:
