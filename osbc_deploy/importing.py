@@ -111,7 +111,9 @@ def _import(
         return _checked(_from_file(form, found, name, dt, reset), weights, samples)
     if isinstance(found, Network):
         return _checked(found, weights, samples)
-    found = _checked_module(found, name)
+    found = _unwrapped(_checked_module(found, name))
+    if found is not module and isinstance(module, nn.Module):
+        name = type(found).__name__
     if samples is None:
         raise UsageError(
             f"{name}: a module does not say what input it takes. Give its shape (--shape 34,34,2; "
@@ -180,6 +182,18 @@ def _checked_module(found: object, name: str) -> nn.Module:
             remedy=f"Return a network of {titles()} as a torch.nn.Module.",
         )
     return found
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Return what DataParallel spreads or torch.compile has compiled, which computes the same."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        inner = module.module if isinstance(module, parallel) else None
+        if type(module).__name__ == "OptimizedModule":
+            inner = getattr(module, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
 
 
 def _missing(module: nn.Module, name: str) -> Iterator[str]:

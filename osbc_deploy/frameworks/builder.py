@@ -23,6 +23,7 @@ from osbc_deploy.frameworks.functions import FUNCTIONS, LINEAR
 from osbc_deploy.frameworks.gating import gates_note
 from osbc_deploy.frameworks.layers import FLAT, LAYERS, LINEAR_LAYERS, TIMELESS
 from osbc_deploy.frameworks.reasons import unsupported_part
+from osbc_deploy.frameworks.repeats import hears_last
 from osbc_deploy.frameworks.walk import Cells
 from osbc_deploy.model.answer import Answer
 from osbc_deploy.model.gates import Gate
@@ -60,9 +61,10 @@ class Builder(Draft):
             # It failed for what it was given.
             return
         try:
-            if called.fault:
-                self.refuse(called, called.fault)
-            elif hears and (why := self._reduced_fault(called, hears[0])):
+            why = called.fault or hears_last(self.flow, called)
+            if hears and not why:
+                why = self._reduced_fault(called, hears[0])
+            if why:
                 self.refuse(called, why)
             elif event.module is not None:
                 self.layer(called, event.module)

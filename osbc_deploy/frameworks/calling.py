@@ -21,6 +21,7 @@ __all__ = [
     "Call",
     "described",
     "evaluated",
+    "is_half",
     "stays",
     "stepped",
     "stepped_with_state",
@@ -108,6 +109,11 @@ def _stacked(answers: list[Any]) -> Any:
         kept = [number for number, part in enumerate(answers[0]) if isinstance(part, torch.Tensor)]
         return tuple(torch.stack([answer[number] for answer in answers]) for number in kept)
     return torch.stack(answers)
+
+
+def is_half(module: nn.Module) -> bool:
+    """Tell whether weights are of half precision, in which the CPU does not compute all layers."""
+    return any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters())
 
 
 @contextmanager

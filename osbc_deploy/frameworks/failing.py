@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 
 from torch import nn
 
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.frameworks.framework import Framework
+from osbc_deploy.frameworks.framework import Framework, kind_of
 
-__all__ = ["cannot_run"]
+__all__ = ["cannot_run", "encoders"]
 
 
 def cannot_run(
@@ -35,7 +36,7 @@ def cannot_run(
     """
     return UnsupportedModelError(
         f"{source}: {framework.title} itself cannot run it on these samples",
-        (*_misfit(module, shape), *said),
+        (*_misfit(module, shape), *_demands(module, said), *said),
         f"Make it run in {framework.title} first ({framework.runs}).",
     )
 
@@ -57,3 +58,28 @@ def _misfit(module: nn.Module, shape: Sequence[int]) -> Iterator[str]:
                     f"({', '.join(map(str, shape[2:]))})"
                 )
             return
+
+
+def _demands(module: nn.Module, said: Sequence[str]) -> Iterator[str]:
+    """Say what a forward takes that it is not given, where it failed for that."""
+    if not any("missing" in line and "required" in line for line in said):
+        return
+    taken = list(inspect.signature(module.forward).parameters.values())[1:]
+    asked = [p.name for p in taken if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if asked:
+        yield (
+            f"forward: takes {', '.join(asked)} beside the input; give what is no state a default, "
+            "as in def forward(self, x, num_steps=25)"
+        )
+
+
+def encoders(module: nn.Module, framework: Framework) -> list[str]:
+    """Say which layers of a framework make spikes of samples, which no chip does."""
+    return [
+        f"{name or 'model'}: {kind_of(part).__name__} makes spikes of samples, which are the input "
+        "here; apply it to the samples, give what it returns as (n, T, ...), and leave it out of "
+        "forward()"
+        for name, part in module.named_modules()
+        if kind_of(part).__name__.endswith(("Encoder", "EncoderStep"))
+        and kind_of(part).__module__.split(".")[0] == framework.package
+    ]

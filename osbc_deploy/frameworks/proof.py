@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import torch
 from torch import nn
 
 from osbc_deploy.arrays import InputArray
@@ -25,6 +24,7 @@ from osbc_deploy.errors import UnsupportedModelError, reason
 from osbc_deploy.frameworks.calling import (
     Call,
     described,
+    is_half,
     stays,
     still,
     undisturbed,
@@ -139,7 +139,7 @@ def _proven(
     source = source or type(module).__name__
     try:
         with undisturbed(module):
-            half = _is_half(module)
+            half = is_half(module)
             if half:
                 module.float()
             if samples is None:
@@ -161,10 +161,6 @@ def _proven(
         said = "half-precision weights are simulated in float32"
         network = replace(network, notes=(*network.notes, said))
     return network
-
-
-def _is_half(module: nn.Module) -> bool:
-    return any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters())
 
 
 def _read(

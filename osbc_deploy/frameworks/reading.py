@@ -16,12 +16,12 @@ from osbc_deploy.frameworks.answering import Answering, answering, behind, left_
 from osbc_deploy.frameworks.assemble import assemble
 from osbc_deploy.frameworks.builder import Builder, is_flat
 from osbc_deploy.frameworks.calling import Call, still, time_first
-from osbc_deploy.frameworks.failing import cannot_run
+from osbc_deploy.frameworks.failing import cannot_run, encoders
 from osbc_deploy.frameworks.flow import Called, Flow, follow
 from osbc_deploy.frameworks.framework import Framework, Reading, kind_of, unsupported
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import LAYERS
-from osbc_deploy.frameworks.repeats import check_repeats
+from osbc_deploy.frameworks.repeats import check_repeats, taking_turns
 from osbc_deploy.frameworks.tracing import Trace, trace
 from osbc_deploy.model.graph import Shape
 
@@ -84,21 +84,13 @@ def read_call(
     builder = Builder(framework, flow, output, is_flat(needed), _is_graded(x, host))
     for called in needed:
         builder.take(called)
+    builder.faults += taking_turns(flow, needed)
     if traced.failure is not None and not framework.own(module):
         builder.faults += _not_reached(module, flow, builder)
     ends = output or next((c for c in reversed(needed) if c.name in builder.nodes), None)
     end = "" if ends is None else ends.name
-    clean = not faults and not builder.faults
-    if clean and output is not None:
-        if not isinstance(output.event.module, framework.neurons):
-            end = builder.answer(output)
-        elif builder.sends_spikes(end):
-            _of_spikes(flow, output, builder)
-            if found.instead:
-                builder.note(
-                    f"{end}: forward answers with its potentials first, and with its spikes; the "
-                    "spikes are read"
-                )
+    if not (faults or builder.faults or output is None):
+        end = _ended(flow, found, output, builder)
     shape = tuple(x.shape[2:])
     if host is not None:
         shape = _hosted(flow, builder, host)
@@ -125,6 +117,9 @@ def read_call(
             )
         except UnsupportedModelError as error:
             offenders = list(error.offenders)
+    if offenders:
+        # Nothing behind an encoder is as it would be without it.
+        offenders = encoders(module, framework) or offenders
     if traced.failure is not None and not offenders:
         said = [f"{traced.place or 'forward'}: {_raised(traced)}"]
         raise cannot_run(source, framework, said, module, x.shape)
@@ -150,6 +145,20 @@ def _left_out(flow: Flow, needed: list[Called], builder: Builder, end: str) -> I
             f"{', '.join(unheard)}: forward calls them, but its answer, {end}, does not depend on "
             "them, so they are left out. If another is the answer, have forward give that first"
         )
+
+
+def _ended(flow: Flow, found: Answering, output: Called, builder: Builder) -> str:
+    """Return the node that a network ends in, and say what of the answer it is not."""
+    if not isinstance(output.event.module, builder.framework.neurons):
+        return builder.answer(output)
+    if builder.sends_spikes(output.name):
+        _of_spikes(flow, output, builder)
+        if found.instead:
+            builder.note(
+                f"{output.name}: forward answers with its potentials first, and with its spikes; "
+                "the spikes are read"
+            )
+    return output.name
 
 
 def _of_spikes(flow: Flow, output: Called, builder: Builder) -> None:

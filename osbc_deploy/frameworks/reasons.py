@@ -57,6 +57,34 @@ _REASONS = {
         "its threshold or current moves with its own spikes, a state that the chip's neurons lack",
     ),
     **_alike(
+        "LIFRefracCell LIFRefracRecurrentCell LIFRefracRecurrent LIFAdExRefracCell "
+        "LIFAdExRefracRecurrentCell LIFAdExRefracRecurrent LIFMCRefracRecurrentCell",
+        "it rests for some steps after a spike, a state that the neurons here lack; train with "
+        "LIFCell or LIFRecurrentCell",
+    ),
+    "CobaLIFCell": "its conductances multiply its potential, which no linear neuron does; train "
+    "with LIFCell",
+    "LIFMCRecurrentCell": "its compartments hear each other's potentials, and on a chip neurons "
+    "hear spikes; train with LIFRecurrentCell",
+    **_alike(
+        "LeakyParallel LeakyKernel LinearLeaky StateLeaky",
+        "it computes all steps at once and never resets, which no neuron of a chip does; train "
+        "with Leaky",
+    ),
+    "NeuNorm": "it takes off each channel what all of them fired, kept in a state of its own; "
+    "train with BatchNorm",
+    **_alike(
+        "TemporalEffectiveBatchNorm1d TemporalEffectiveBatchNorm2d BatchNormThroughTime1d "
+        "BatchNormThroughTime2d",
+        "it scales each time step by numbers of its own, and a chip's weights are the same in all; "
+        "train with BatchNorm or ThresholdDependentBatchNorm",
+    ),
+    **_alike(
+        "bernoulli bernoulli_ poisson multinomial",
+        "it draws at random, so the same samples give another answer; make spikes of samples "
+        "before they are given",
+    ),
+    **_alike(
         "Alpha",
         "its states are not the current and the potential of the chip's neurons",
     ),

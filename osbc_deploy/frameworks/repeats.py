@@ -1,12 +1,15 @@
-"""A forward that shows one input for as many time steps as it says itself, such as an image."""
+"""What a forward does in some time steps that it does not do in all of them alike."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from osbc_deploy.errors import UnsupportedModelError
-from osbc_deploy.frameworks.flow import Flow
+from osbc_deploy.frameworks.flow import Called, Flow
+from osbc_deploy.frameworks.framework import kind_of
 from osbc_deploy.frameworks.moves import OF_A_BATCH
 
-__all__ = ["TakesStepsError", "check_repeats"]
+__all__ = ["TakesStepsError", "check_repeats", "hears_last", "taking_turns"]
 
 
 class TakesStepsError(UnsupportedModelError):
@@ -35,3 +38,39 @@ def check_repeats(flow: Flow, neurons: tuple[type, ...], source: str) -> None:
             f"{flow.steps}",
             remedy=f"Give images without time, and --repeat {shown}.",
         )
+
+
+def taking_turns(flow: Flow, needed: Iterable[Called]) -> Iterator[str]:
+    """Say which layers are called in a step of their own, where their like are in another."""
+    following = {c.name: c for c in flow.calls if c.step == flow.shown + 1}
+    now = {c.name for c in flow.calls if c.step == flow.shown}
+    for called in needed:
+        module = called.event.module
+        if module is None or called.step != flow.shown or called.name in following:
+            continue
+        kind = kind_of(module)
+        others = ((n, c.event.module) for n, c in following.items() if n not in now)
+        turns = [n for n, m in others if m is not None and kind_of(m) is kind]
+        if turns:
+            yield (
+                f"{called.name}: is a {kind.__name__} for one time step, as {turns[0]} is for the "
+                "next (BatchNormTT); on a chip weights are the same in all steps: train with one "
+                f"{kind.__name__} for all"
+            )
+
+
+def hears_last(flow: Flow, called: Called) -> str:
+    """Say how a call hears but the last step of something; empty if it does not."""
+    for signal in called.sources:
+        if signal.step is None or signal.step <= flow.shown or signal.called is None:
+            continue
+        if signal.state:
+            return (
+                f"hears the potential of {signal.called.name}; between layers of a chip there are "
+                "spikes alone, of each step"
+            )
+        return (
+            f"hears {signal.called.name} in one step alone; call it in every step, and have "
+            "forward answer with what it gave in the last"
+        )
+    return ""

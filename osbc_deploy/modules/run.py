@@ -21,7 +21,7 @@ from osbc_deploy.compress.state import SolverState, options_asked
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
 from osbc_deploy.folders import BelongsTo
-from osbc_deploy.frameworks.calling import described, undisturbed
+from osbc_deploy.frameworks.calling import described, is_half, undisturbed
 from osbc_deploy.frameworks.finite import check_finite
 from osbc_deploy.importing import framework_of, load_module
 from osbc_deploy.job import VerbInputs, verb
@@ -52,6 +52,11 @@ _BATCH = 32
 
 _SCALES = 2**31
 """Different scales a layer may have: one for each row, as no chip limits them."""
+
+_HALF = (
+    "weights of half precision are computed with, and saved, in float32, as codes and scales are "
+    "rounded otherwise; load them into model.float()"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +106,16 @@ def compress_model(call: CompressCall) -> CompressedModel:
     check_finite(module, framework)
     state = _state(module, source)
     fingerprint = weights_digest(state)
+    if half := is_half(module):
+        state = {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+        warnings = (*warnings, _HALF)
     try:
         with crew_of(call) as crew, undisturbed(module):
+            if half:
+                module.float()
             options = replace(options, crew=crew, device=device)
             module.to(device or "cpu")
             session = session_of(module, framework, source, typical.spikes, _BATCH)

@@ -357,3 +357,18 @@ def test_the_answer_is_what_hangs_on_most_weights(given: str, part: int) -> None
             f"part {part} of {len(given.split())} that forward gives is read: it hangs on 2 of 2 "
             "weights"
         ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_single_and_said(dtype: torch.dtype) -> None:
+    model = net().to(dtype)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = osbc_deploy.compress_model(model, spikes(), sparsity=0.4, bits=6)
+    widened = osbc_deploy.compress_model(net().to(dtype).float(), spikes(), sparsity=0.4, bits=6)
+    assert any("half precision" in warning for warning in found.warnings)
+    assert not widened.warnings
+    for name, value in found.state.items():
+        assert value.dtype in (torch.float32, torch.int64)
+        assert torch.equal(value, widened.state[name])
+    assert all(torch.equal(before[n], v) for n, v in model.state_dict().items())
+    assert next(model.parameters()).dtype == dtype
