@@ -218,6 +218,17 @@ def test_a_constant_is_convolved_where_nothing_is_padded() -> None:
     )  # fmt: skip
 
 
+def test_a_pooling_that_pads_moves_in_front_of_what_adds_nothing() -> None:
+    network = check(
+        {"x": conv(3, 2, 1, bias=False), "p": AvgPool((2, 2), (2, 2), (1, 1)),
+         "s": Scale(6 * ONE), "a": FIRES, "flat": Flatten(), "fc": Dense(normal(4, 75)),
+         "out": READS},
+        "input>x>p>s>a>flat>fc>out",
+        (2, 8, 8),
+    )  # fmt: skip
+    assert "p: pooling moved in front of x" in network.notes
+
+
 def test_a_convolution_in_front_of_a_matrix_is_multiplied_into_it() -> None:
     network = check(
         {"p": AvgPool((2, 2), (2, 2)), "c": conv(4, 1, groups=2), "s": Scale(normal(4, 1, 1)),
@@ -370,7 +381,11 @@ def test_small_models_of_large_networks_are_refused_before_memory_is_taken(
         ({"x": conv(3, 2), "f": Flatten()}, "input>x>f>o", (2, 8, 8), "o: hears .* x flattened"),
         (
             {"x": conv(3, 2), "p": AvgPool((2, 2), (2, 2), (1, 1))},
-            "input>x>p>o", (2, 8, 8), "p: a pooling with padding",
+            "input>x>p>o", (2, 8, 8), "p: a pooling with padding after x",
+        ),
+        (
+            {"x": conv(3, 2, 1), "p": AvgPool((2, 2), (2, 2), (1, 1))},
+            "input>x>p>o", (2, 8, 8), "p: a pooling with padding after x",
         ),
         (
             {"p": AvgPool((3, 3), (1, 1)), "q": AvgPool((2, 2), (2, 2))},

@@ -267,6 +267,16 @@ def test_the_largest_of_signals_side_by_side_is_a_gate_if_all_are_spikes() -> No
         assert "amax takes the largest of several currents" in caught.value.offenders[0]
 
 
+def test_the_largest_of_what_is_1_less_spikes_side_by_side_is_refused() -> None:
+    def act(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([1 - a, 1 - b], 2)
+        pooled = nn.functional.max_pool2d(both.flatten(0, 1), 3, 1, 1)
+        return pooled.unflatten(0, both.shape[:2])
+
+    with pytest.raises(UnsupportedModelError, match="MaxPool2d takes the largest of several curr"):
+        imported(jelly(Usual(act, 8)), raster(0, 2, 8, 8))
+
+
 def test_branches_fire_on_the_chip_as_they_should() -> None:
     model = inception(
         layer.MaxPool2d(2), layer.Conv2d(7, 6, 3, padding=1), neuron.LIFNode(), *end(96)
