@@ -110,8 +110,8 @@ def exit_code(deployment: Deployment) -> int:
 
         target, mapping = deployment.target, deployment.mapping
         remedy = mapping.remedy() or (
-            "'osbc-deploy fit' with the same model, data and target looks for the neurons, and "
-            "for the sparsity and bits of each layer, that do"
+            "'osbc-deploy fit' with the same model, data and target looks for neurons to remove, "
+            "and for the sparsity and bits of each layer, so that it does"
         )
         if mapping.cores_used > mapping.available:
             larger = larger_targets(target, mapping.cores_used)
