@@ -6,16 +6,17 @@ layers are there. Building takes a while, so it is done where no plan keeps a bu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping as AnyMapping
 from dataclasses import replace
 
 from osbc_deploy.chip.mapping import Mapping, layers_of, map_layers
 from osbc_deploy.compress.result import CompressedNetwork
-from osbc_deploy.fitting.search import Cost, Limits, Plan, front_over
+from osbc_deploy.fitting.search import Candidate, Cost, Limits, Plan
 from osbc_deploy.job import Job
 from osbc_deploy.pipeline import lowered_for
 
-__all__ = ["cost_of", "kept_when_built", "mapped"]
+__all__ = ["by_sparsity", "cost_of", "kept_when_built", "mapped"]
 
 
 def mapped(job: Job, compressed: CompressedNetwork) -> Mapping:
@@ -28,8 +29,26 @@ def cost_of(mapping: Mapping) -> Cost:
     return Cost(mapping.cores_used, mapping.words, mapping.used)
 
 
+def by_sparsity(candidates: AnyMapping[str, Sequence[Candidate]], beside: Cost) -> list[Plan]:
+    """Return a plan for every sparsity that was tried, the sparsest first.
+
+    On a chip that stores zeros as well, they take no fewer words, but leave more neurons idle.
+    """
+    grid = sorted({c.sparsity for found in candidates.values() for c in found}, reverse=True)
+
+    def nearest(found: Sequence[Candidate], sparsity: float) -> Candidate:
+        least = min(c.sparsity for c in found)
+        below = [c for c in found if c.sparsity <= max(sparsity, least)]
+        return min(below, key=lambda c: (-c.sparsity, c.words, c.loss))
+
+    return [
+        Plan({name: nearest(found, sparsity) for name, found in candidates.items()}, beside)
+        for sparsity in grid
+    ]
+
+
 def kept_when_built(
-    plans: Sequence[Plan], limits: Limits, count: Callable[[Plan], Mapping]
+    fronts: Iterable[Sequence[Plan]], limits: Limits, count: Callable[[Plan], Mapping]
 ) -> tuple[list[Plan], list[tuple[Plan, Mapping]]]:
     """Build the plans that take least, and return those that keep limits.
 
@@ -38,7 +57,8 @@ def kept_when_built(
 
     Parameters
     ----------
-    plans : sequence of Plan
+    fronts : iterable of sequence of Plan
+        Each with the plan first that takes least.
     limits : Limits
     count : callable
         From a plan to the cores of what is built from it.
@@ -48,7 +68,7 @@ def kept_when_built(
     feasible : list of Plan
         Empty where none of those that were built keeps them.
     least : list of (Plan, Mapping)
-        Those of fewest words and of fewest cores, with what they take.
+        The first of each front, with what they take.
     """
 
     def counted(plan: Plan) -> tuple[Plan, Mapping]:
@@ -59,8 +79,7 @@ def kept_when_built(
         return limits.keep(plan) and not mapping.misfits()
 
     least = []
-    for resource in ("words", "cores"):
-        front = front_over(plans, resource)
+    for front in fronts:
         least.append(counted(front[0]))
         if not keeps(*least[-1]):
             continue

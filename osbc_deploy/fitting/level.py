@@ -17,7 +17,7 @@ from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.errors import FitError
 from osbc_deploy.fitting.accuracy import AccuracyLimit, smallest
-from osbc_deploy.fitting.built import kept_when_built, mapped
+from osbc_deploy.fitting.built import by_sparsity, kept_when_built, mapped
 from osbc_deploy.fitting.candidates import (
     BITS,
     SPARSITIES,
@@ -161,8 +161,10 @@ class Level:
         return plans, smallest(feasible, drop, accuracy.allowed, self.progress)
 
     def _plans(self, candidates: Mapping[str, Sequence[Candidate]], beside: Cost) -> list[Plan]:
-        found = pareto_plans(candidates, beside)
-        return [replace(plan, removed=self.removed, lost=self.lost) for plan in found]
+        return [self._without(plan) for plan in pareto_plans(candidates, beside)]
+
+    def _without(self, plan: Plan) -> Plan:
+        return replace(plan, removed=self.removed, lost=self.lost)
 
     def _built(
         self,
@@ -183,11 +185,13 @@ class Level:
             # A layer that has no room alone may have it without its idle neurons.
             whole = {n: [replace(c, fault="") for c in found] for n, found in allowed.items()}
             plans = self._plans(whole, beside)
+        fronts = [front_over(plans, resource) for resource in ("words", "cores")]
+        fronts.append([self._without(plan) for plan in by_sparsity(allowed, beside)])
         feasible, least = kept_when_built(
-            plans, limits, lambda plan: mapped(self.job, self.compressed(plan))
+            fronts, limits, lambda plan: mapped(self.job, self.compressed(plan))
         )
         if feasible:
-            return plans, feasible
+            return plans if named else feasible, feasible
         mapping = least[0][1]
         if helps := mapping.remedy():
             lines = "\n".join(f"  - {line}" for line in mapping.misfits())

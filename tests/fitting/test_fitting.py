@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import norse.torch as norse
 import numpy as np
 import pytest
+import snntorch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -316,6 +317,40 @@ def test_a_budget_that_is_kept_without_idle_neurons_is_not_refused(call: Any) ->
             assert found.plan.loss <= smallest.plan.loss
     with pytest.raises(FitError, match=rf"{taken} B in the smallest plan, .* \(1 over\)"):
         call(memory=taken - 1)
+
+
+ROOM = """
+    schema = 1
+    name = "narrow"
+    inherits = "xylo-audio2"
+    [sources]
+    brief = "a test"
+    [memory.caps]
+    inputs = { value = 24, unit = "channels", grade = "assumed", source = "brief" }
+    hidden = { value = 10, unit = "neurons", grade = "assumed", source = "brief" }
+"""
+
+
+def test_a_layer_that_has_room_without_its_idle_neurons_is_not_refused(tmp_path: Path) -> None:
+    """Of 20 neurons, 10 have room; zeros are stored as well, so words say nothing."""
+    (tmp_path / "narrow.toml").write_text(textwrap.dedent(ROOM))
+    torch.manual_seed(1)
+    cells = (snntorch.Leaky(beta=0.9, init_hidden=True, output=last) for last in (False, True))
+    net = nn.Sequential(nn.Linear(24, 20), next(cells), nn.Linear(20, 4), next(cells))
+    spikes = (np.random.default_rng(1).random((40, 6, 24)) < 0.4).astype(np.uint8)
+
+    def fitted(most: float) -> FitResult:
+        return fit(
+            net, spikes, target=str(tmp_path / "narrow.toml"), backend_samples=0, bits=(8,),
+            tune=False, max_removed=0.0, max_sparsity=most,
+        )  # fmt: skip
+
+    found = fitted(0.99)
+    assert found.deployment.fits
+    assert found.as_predicted
+    assert all(plan.built for plan in found.front)
+    with pytest.raises(FitError, match="hidden 20 exceeds 10 .*\n.*more sparsity, or make these"):
+        fitted(0.1)
 
 
 def test_the_front_falls_and_holds_the_choice(call: Any) -> None:
