@@ -27,10 +27,12 @@ from osbc_deploy.frameworks.repeats import hears_last
 from osbc_deploy.frameworks.walk import Cells
 from osbc_deploy.model.answer import Answer
 from osbc_deploy.model.gates import Gate
-from osbc_deploy.model.graph import Connection, Shape
+from osbc_deploy.model.graph import Connection, Pair, Shape
 from osbc_deploy.model.neurons import Neuron
 
 __all__ = ["Builder"]
+
+_CONVOLVE = (nn.Conv1d, nn.Conv2d)
 
 
 @dataclass
@@ -45,11 +47,14 @@ class Builder(Draft):
         What each neuron node was read from.
     constant : ndarray of float
         What the last layer adds once to a sum over time, in units of that sum.
+    padded : dict of str to (int, int)
+        Calls that put zeros around maps, by name, and how many rows and columns at each side.
     """
 
     orders: dict[str, IntArray] = field(default_factory=dict)
     modules: dict[str, nn.Module] = field(default_factory=dict)
     constant: FloatArray = field(default_factory=lambda: np.zeros(()))
+    padded: dict[str, Pair] = field(default_factory=dict)
 
     def take(self, called: Called) -> None:
         """Put one call into the graph."""
@@ -64,6 +69,8 @@ class Builder(Draft):
             why = called.fault or hears_last(self.flow, called)
             if hears and not why:
                 why = self._reduced_fault(called, hears[0])
+            if not why and any(s.called and s.called.name in self.padded for s in called.sources):
+                why = self._padded_fault(called)
             if why:
                 self.refuse(called, why)
             elif event.module is not None:
@@ -118,6 +125,16 @@ class Builder(Draft):
         if not linear or len(called.sources) > 1:
             return f"{what} hears a {signal.over_time} over time; only linear layers at the end may"
         return ""
+
+    def _padded_fault(self, called: Called) -> str:
+        """Say why a call cannot hear what zeros were put around; empty if it can."""
+        module, name = called.event.module, called.event.name
+        kind = None if module is None else self.kind(module)
+        convolves = name in ("conv1d", "conv2d") if kind is None else issubclass(kind, _CONVOLVE)
+        if convolves:
+            return ""
+        what = name if kind is None else kind.__name__
+        return f"{what} hears zeros that were put around a map; only a convolution may"
 
     def bias(self, called: Called, bias: FloatArray | None) -> FloatArray | None:
         """Return what a layer adds in every step; what it adds once to a sum is noted."""

@@ -14,6 +14,7 @@ from osbc_deploy.frameworks.joining import joined, put_sum, sample_axes
 from osbc_deploy.frameworks.layers import conv_layer, joined_linear, rectified
 from osbc_deploy.frameworks.logic import LOGIC, put_gate
 from osbc_deploy.frameworks.operations import Add, Scale, Shift
+from osbc_deploy.frameworks.padding import pad_function
 from osbc_deploy.frameworks.reasons import PRODUCTS, unsupported_part
 from osbc_deploy.frameworks.tracing import Value
 
@@ -258,6 +259,7 @@ FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
     **dict.fromkeys(("sum", "mean"), _reduced),
     "neg": _negate,
     **dict.fromkeys(("relu", "relu_"), rectified),
+    "pad": pad_function,
     "linear": _functional_linear,
     "conv1d": _functional_convolution,
     "conv2d": _functional_convolution,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from osbc_deploy.frameworks.gating import OF_CURRENTS, SPIKES, max_pooling, unle
 from osbc_deploy.frameworks.joining import side_by_side
 from osbc_deploy.frameworks.layout import Layout
 from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
+from osbc_deploy.frameworks.padding import pad_layer, padding_before
 from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Pair
 
@@ -82,6 +84,11 @@ def conv_layer(builder: Builder, called: Called, layer: Any) -> None:
         builder.refuse(called, fault)
     channels, dims = conv.weight.shape[1] * conv.groups, len(layer.kernel_size)
     shape = called.sources[0].shape
+    if any(around := padding_before(builder, called)):
+        both = (conv.padding[0] + around[0], conv.padding[1] + around[1])
+        conv = replace(conv, padding=both)
+        sides = (0, *around)[-len(shape) :] if len(shape) == dims + 1 else ()
+        shape = tuple(s - 2 * a for s, a in zip(shape, sides, strict=False))
     layout = builder.layout(called.sources[0])
     by_place = len(shape) == dims + 1 and shape[0] == channels and _by_place(conv) and not faults
     if by_place and layout is not None and per_place(builder, called, conv, layout, 0):
@@ -285,13 +292,15 @@ LAYERS: Mapping[type, LayerReader] = {
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool2d), _largest),
     nn.Linear: _linear,
     nn.Flatten: _dropped,
+    **dict.fromkeys((nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d), pad_layer),
     nn.ReLU: rectified,
 }
 """How torch's layers are read, by class; subclasses are read as these."""
 
 SUPPORTED_LAYERS = (
-    "Linear, Conv1d/2d (zero padding), BatchNorm1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d onto a "
-    "divisor of its input, MaxPool1d/2d and AdaptiveMaxPool2d of spikes, Flatten, Dropout, Identity"
+    "Linear, Conv1d/2d (zero padding, ZeroPad1d/2d before it), BatchNorm1d/2d, AvgPool1d/2d, "
+    "AdaptiveAvgPool1d/2d onto a divisor of its input, MaxPool1d/2d and AdaptiveMaxPool2d of "
+    "spikes, Flatten, Dropout, Identity"
 )
 """The same for a message."""
 
