@@ -260,7 +260,8 @@ def _check(
             f"{session.source}: weights that are computed of others, which compression would undo",
             computed,
             "Make them plain first (torch.nn.utils.parametrize.remove_parametrizations, "
-            "remove_weight_norm, prune.remove), or leave them out with --exclude.",
+            "remove_weight_norm, prune.remove; where a layer's own forward computes them, put what "
+            "it computes into a plain Linear or convolution), or leave them out with --exclude.",
         )
     twins = [
         f"{a.name} and {b.name}"

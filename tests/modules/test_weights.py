@@ -280,6 +280,13 @@ def parametrized() -> nn.Module:
     return stack
 
 
+class Rounded(nn.Linear):
+    """Computes with other weights than it keeps."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, (self.weight * 8).round() / 8, self.bias)
+
+
 class Unused(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -305,6 +312,10 @@ class Mixing(nn.Module):
     [
         (nn.Sequential(neuron.LIFNode()), "no linear or convolutional layer"),
         (parametrized(), r"computed of others[^~]*- 0\n[^~]*- 2\n"),
+        (
+            nn.Sequential(Rounded(4, 3), neuron.LIFNode()),
+            r"computed of others[^~]*- 0\n[^~]*put what it computes into a plain Linear",
+        ),
         (Unused(), r"never run[^~]*- spare\n"),
         (lively(Mixing()), "depends on the others"),
         (nn.Sequential(nn.Linear(5, 3), neuron.LIFNode()), r"shape \(6, 4\)[^~]*cannot be mult"),
