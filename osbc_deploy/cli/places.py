@@ -179,7 +179,7 @@ def _fault(output: _Place, other: _Place) -> str:
             return f"is what {other.option} names, which would be lost"
         return f"is what {other.option} names, too, and one would take the other's place"
     if other.role in (Role.FOLDER, Role.GROWING) and other.real in output.real.parents:
-        return f"lies in {other.given}, where only what {other.option} writes has a place"
+        return f"lies in {other.given}, which belongs to {other.option} alone"
     if output.role is Role.FOLDER and output.real in other.real.parents:
         return f"holds {other.given}, which {other.option} names and which would be lost"
     if other.role is Role.READ and _together(output.real, other.real):

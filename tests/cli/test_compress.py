@@ -82,7 +82,7 @@ def test_magnitude_measures_no_loss(work: Path, capsys: pytest.CaptureFixture[st
         (("-o", "."), 2, "is a folder. Name a file in it"),
         (("-o", "m.py/w"), 2, "m.py/w cannot be written"),
         (("--exclude", "9"), 2, "no layer '9'. It has 0, 2"),
-        (("--resume", "."), 2, "--report: r.json lies in ., where only what --resume writes"),
+        (("--resume", "."), 2, "--report: r.json lies in ., which belongs to --resume alone"),
         (("--sparsity", "1"), 2, "sparsity: 1 is outside"),
     ],
 )
