@@ -16,9 +16,10 @@ __all__ = ["Answering", "answering", "behind", "left_out", "needed_for"]
 _MOVES = ("stack", "cat", "getitem", "setitem", "reshape", "view", "flatten", "squeeze")
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)
 _SUMS = ("add", "radd", "sum", "mean", "mul", "div", "truediv", "softmax", "log_softmax")
+_SHIFTS = ("add", "radd", "iadd")
 _NORMALIZES = (nn.Softmax, nn.LogSoftmax)
 _ENDS = ("linear", "conv1d", "conv2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d",
-         "adaptive_avg_pool2d", "add", "sub", "matmul", "mm", "addmm", "einsum")  # fmt: skip
+         "adaptive_avg_pool2d", *_SHIFTS, "sub", "matmul", "mm", "addmm", "einsum")  # fmt: skip
 _END_LAYERS = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
@@ -158,7 +159,10 @@ def _linear(flow: Flow, answer: Signal, framework: Framework) -> Answering | Non
     votes, called, acting = 1, answer.called, False
     while called is not None:
         share = _votes(called, framework)
-        if not (share or _moves(called) or _reduces(called)) or len(called.sources) > 1:
+        # What adds the next step adds zero first, and is gone by now: this is a bias.
+        shifts = called.event.name in _SHIFTS and called.event.module is None
+        reduces = not shifts and _reduces(called)
+        if not (share or _moves(called) or reduces) or len(called.sources) > 1:
             break
         votes, acting = votes * (share or 1), acting or not _moves(called)
         called = called.sources[0].called
