@@ -59,4 +59,4 @@ def parsed_pattern(text: str) -> tuple[str, int, int]:
 def removed_by(pattern: str) -> float | None:
     """Return the share of weights that N:M removes; None for a pattern that leaves it open."""
     kind, stay, of = parsed_pattern(pattern)
-    return 1.0 - stay / of if kind == "n:m" else None
+    return (of - stay) / of if kind == "n:m" else None

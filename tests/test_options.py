@@ -335,10 +335,11 @@ def test_a_pattern_of_n_of_m_says_the_sparsity_by_itself() -> None:
     # What nobody asked for contradicts nothing, on whatever way it came.
     assert replace(settled, pattern="2:4").sparsity == 0.5
     assert replace(settled, pattern="weights").sparsity == 0.9
-    assert (
-        CompressionRequest(pattern="1:3", sparsity=DeployOptions().sparsity).sparsity == 1 - 1 / 3
-    )
+    assert CompressionRequest(pattern="1:3", sparsity=DeployOptions().sparsity).sparsity == 2 / 3
     assert DeployOptions(pattern="1:4", sparsity=0.75).sparsity == 0.75
+    for pattern, sparsity in (("9:10", 0.1), ("7:10", 0.3), ("1:3", 2 / 3), ("1:3", 0.6667)):
+        assert DeployOptions(pattern=pattern, sparsity=sparsity).sparsity == sparsity
+        assert SweepOptions(pattern=pattern, sparsities=(sparsity,)).sparsities == (sparsity,)
     for table, asked in (
         (DeployOptions, {"sparsity": 0.9}),
         (CompressOptions, {"sparsity": 0.5}),
