@@ -329,9 +329,11 @@ def _answer(
     reading: Reading, ours: FloatArray, answer: list[Any], proof: Proof, tolerance: float
 ) -> _Found | None:
     """Find the output in a module's answer, where it was found before."""
-    output = np.moveaxis(ours, 1, 0)
+    output, constant = np.moveaxis(ours, 1, 0), reading.constant
     if reading.votes > 1:
         output = output.reshape(*output.shape[:2], -1, reading.votes).mean(-1)
+        if constant.size > 1:
+            constant = constant.reshape(-1, reading.votes).mean(-1)
     last = reading.network.output
     if last.neuron.spiking:
         # Whole numbers, and means of them.
@@ -340,7 +342,11 @@ def _answer(
         proof.active.add(last.name)
     fired = np.asarray((output != 0).any((0, 1))).ravel()
     proof.fired = fired if proof.fired is None else np.logical_or(proof.fired, fired)
-    same = found_in(answer, output, reading.constant, tolerance)
+    same = found_in(answer, output, constant, tolerance)
+    if reading.votes > 1:
+        # Votes may be added up as well.
+        many = reading.votes
+        same |= found_in(answer, output * many, constant * many, tolerance)
     if proof.answers is not None:
         same &= proof.answers
     proof.answers = same

@@ -86,6 +86,10 @@ ENDS: dict[str, tuple[Forward, str]] = {
     "mean of the classifier": (lambda net, f: torch.stack([net.fc(s) for s in f]).mean(0), "sum"),
     "sum of the classifier": (lambda net, f: sum(net.fc(s) for s in f), "sum"),
     "growing sum": (accumulated, "sum"),
+    "votes of the classifier on the sum": (
+        lambda net, f: net.fc(sum(f)).view(-1, 2, 2).mean(-1),
+        "vote:2",
+    ),
     "log_softmax in each step": (
         lambda net, f: torch.stack([log_softmax(net.fc(s), 1) for s in f]).sum(0),
         "sum",
