@@ -19,7 +19,8 @@ _SUMS = ("add", "radd", "sum", "mean", "mul", "div", "truediv", "softmax", "log_
 _SHIFTS = ("add", "radd", "iadd")
 _NORMALIZES = (nn.Softmax, nn.LogSoftmax)
 _ENDS = ("linear", "conv1d", "conv2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d",
-         "adaptive_avg_pool2d", *_SHIFTS, "sub", "matmul", "mm", "addmm", "einsum")  # fmt: skip
+         "adaptive_avg_pool2d", *_SHIFTS, "sub", "rsub", "isub", "matmul", "mm", "addmm",
+         "einsum")  # fmt: skip
 _END_LAYERS = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
@@ -60,16 +61,16 @@ def answering(flow: Flow, framework: Framework) -> Answering:
 
     Of several tensors, those that another one is made of are recordings on the way to it, wherever
     they stand; of the rest the first counts. A layer that answers with spikes and potentials is
-    read by its spikes.
+    read by its spikes, one that answers with its votes as well by those.
     """
     found = list(_candidates(flow, framework))
     for one in found:
         if any(_on_the_way(flow, framework, one.output, other.output) for other in found):
             continue
-        spikes = (c for c in found if c.output is one.output and not c.state)
-        if one.state and (other := next(spikes, None)) is not None:
-            return replace(other, instead=True)
-        return one
+        alike = [c for c in found if c.output is one.output]
+        spikes = [c for c in alike if not c.state]
+        best = max(spikes or alike, key=lambda c: c.votes > 1)
+        return replace(best, instead=True) if one.state and not best.state else best
     return _unfounded(flow, framework)
 
 
@@ -159,10 +160,8 @@ def _linear(flow: Flow, answer: Signal, framework: Framework) -> Answering | Non
     votes, called, acting = 1, answer.called, False
     while called is not None:
         share = _votes(called, framework)
-        # What adds the next step adds zero first, and is gone by now: this is a bias.
-        shifts = called.event.name in _SHIFTS and called.event.module is None
-        reduces = not shifts and _reduces(called)
-        if not (share or _moves(called) or reduces) or len(called.sources) > 1:
+        bare = _moves(called) or _reduces(called)
+        if _shifts(called) or not (share or bare) or len(called.sources) > 1:
             break
         votes, acting = votes * (share or 1), acting or not _moves(called)
         called = called.sources[0].called
@@ -173,7 +172,8 @@ def _linear(flow: Flow, answer: Signal, framework: Framework) -> Answering | Non
     if not linear:
         return None
     shown = (flow.shown, None)
-    found = [c for c in flow.calls if c.step in shown and c.name == called.name]
+    found = [called] if called.step in shown else []
+    found += [c for c in flow.calls if c.step in shown and c.name == called.name]
     return Answering(found[0], not acting, votes) if found else None
 
 
@@ -192,6 +192,15 @@ def _reduces(called: Called) -> bool:
     """Tell whether a call adds up or scales values, or makes probabilities of them."""
     module = called.event.module
     return called.event.name in _SUMS if module is None else isinstance(module, _NORMALIZES)
+
+
+def _shifts(called: Called) -> bool:
+    """Tell whether a call adds a constant to what it hears in each step.
+
+    What adds up steps begins with zero, which is gone by now.
+    """
+    added = called.event.name in _SHIFTS and len(called.sources) == 1
+    return added and not called.sources[0].over_time
 
 
 def _moves(called: Called) -> bool:

@@ -90,6 +90,18 @@ ENDS: dict[str, tuple[Forward, str]] = {
         lambda net, f: net.fc(sum(f)).view(-1, 2, 2).mean(-1),
         "vote:2",
     ),
+    "a constant behind the classifier": (
+        lambda net, f: sum(net.fc(s) + torch.linspace(0.8, -0.8, 4) for s in f),
+        "sum",
+    ),
+    "a constant before the classifier's answer": (
+        lambda net, f: sum(0.5 + net.fc(s) for s in f),
+        "sum",
+    ),
+    "classifier called in each step beside": (
+        lambda net, f: ([net.fc(s) for s in f], net.fc(sum(f)))[1],
+        "sum",
+    ),
     "log_softmax in each step": (
         lambda net, f: torch.stack([log_softmax(net.fc(s), 1) for s in f]).sum(0),
         "sum",

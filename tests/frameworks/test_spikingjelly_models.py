@@ -246,6 +246,31 @@ def test_a_vote_is_read_however_it_is_written(name: str, first: bool) -> None:
     assert len(set(ours)) > 1
 
 
+class Shown(Voted):
+    """Answers with the votes of all steps, and with what they are made of before or behind."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        fired = torch.stack([self.layers(frame) for frame in x])
+        votes = torch.stack([self.vote(s) for s in fired])
+        return (fired, votes) if self.first else (votes, fired)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", VOTES)
+def test_votes_in_all_steps_are_read_beside_what_they_are_made_of(name: str, first: bool) -> None:
+    model = Shown(VOTES[name], first=first)
+    given, fresh = (
+        (np.random.default_rng(seed).random((9, 15, 6)) < 0.4).astype(np.uint8) for seed in (1, 2)
+    )
+    network = read_spikingjelly(model, (6,), samples=given)
+    assert network.readout == "vote:3"
+    functional.reset_net(model)
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(fresh).double().transpose(0, 1))[first].sum(0).numpy()
+    ours = decode(simulate(network, fresh).output, "vote:3", spiking=True)
+    assert np.array_equal(ours, theirs.argmax(1))
+
+
 @pytest.mark.parametrize(
     "vote",
     [
