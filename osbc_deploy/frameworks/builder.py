@@ -47,14 +47,14 @@ class Builder(Draft):
         What each neuron node was read from.
     constant : ndarray of float
         What the last layer adds once to a sum over time, in units of that sum.
-    padded : dict of str to (int, int)
-        Calls that put zeros around maps, by name, and how many rows and columns at each side.
+    padded : dict of Called to (int, int)
+        Calls that put zeros around maps, and how many rows and columns at each side.
     """
 
     orders: dict[str, IntArray] = field(default_factory=dict)
     modules: dict[str, nn.Module] = field(default_factory=dict)
     constant: FloatArray = field(default_factory=lambda: np.zeros(()))
-    padded: dict[str, Pair] = field(default_factory=dict)
+    padded: dict[Called, Pair] = field(default_factory=dict)
 
     def take(self, called: Called) -> None:
         """Put one call into the graph."""
@@ -69,7 +69,7 @@ class Builder(Draft):
             why = called.fault or hears_last(self.flow, called)
             if hears and not why:
                 why = self._reduced_fault(called, hears[0])
-            if not why and any(s.called and s.called.name in self.padded for s in called.sources):
+            if not why and any(s.called in self.padded for s in called.sources):
                 why = self._padded_fault(called)
             if why:
                 self.refuse(called, why)

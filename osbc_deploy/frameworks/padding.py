@@ -31,7 +31,7 @@ def pad_function(builder: Builder, called: Called) -> None:
 def padding_before(builder: Builder, called: Called) -> Pair:
     """Return how many rows and columns of zeros were put at each side of what a call hears."""
     source = called.sources[0].called
-    return (0, 0) if source is None else builder.padded.get(source.name, (0, 0))
+    return (0, 0) if source is None else builder.padded.get(source, (0, 0))
 
 
 def _put(builder: Builder, called: Called, name: str, amounts: Sequence[int], value: Any) -> None:
@@ -50,4 +50,4 @@ def _put(builder: Builder, called: Called, name: str, amounts: Sequence[int], va
         )
     else:
         builder.passed(called)
-        builder.padded[called.name] = (rows, columns)
+        builder.padded[called] = (rows, columns)

@@ -73,6 +73,31 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
+class Image(nn.Module):
+    """Shows an image in each step, padded in two ways once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.wide = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 4, 5)
+        self.one = neuron.IFNode(0.3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        once, twice = functional.pad(x, (1, 1, 1, 1)), functional.pad(x, (2, 2, 2, 2))
+        current = self.first(once) + self.wide(twice)
+        return torch.stack([self.one(current) for _ in range(T)])
+
+
+def test_an_image_is_padded_in_several_ways() -> None:
+    model = lively(Image())
+    given, fresh = (np.repeat(spikes(seed, 2, 6, 6)[:, :1], T, axis=1) for seed in (0, 1))
+    network = read_spikingjelly(model, (2, 6, 6), samples=given)
+    jelly.reset_net(model)
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(fresh[:, 0]).double()).transpose(0, 1).numpy()
+    assert 0.02 < theirs.mean() < 0.98
+    assert np.array_equal(simulate(network, fresh).output, theirs)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_zeros_around_a_map_are_the_padding_of_a_convolution(name: str) -> None:
     make, shape = MODELS[name]
