@@ -133,7 +133,7 @@ def _dense(term: Term, dense: Dense, shape: Shape, path: str) -> Term:
 
 def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
     offset = term.offset
-    if not term.layered and term.constant and any(conv.padding):
+    if not (term.layered and term.trained) and term.constant and any(conv.padding):
         raise NotComposable(
             "takes spikes with a constant added; only zero is padded with. Put the constant, such "
             "as a BatchNorm, behind it, or neurons before it"

@@ -160,7 +160,7 @@ def _columns(weight: Any, layout: Layout) -> Any:
     if layout.ordered:
         return weight
     found = np.zeros((math.prod(layout.shape), len(weight)), weight.dtype)
-    np.add.at(found, layout.index, weight.T)
+    np.add.at(found, layout.index.ravel(), weight.T)
     return found.T
 
 

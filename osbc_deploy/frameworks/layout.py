@@ -128,7 +128,7 @@ def spread(source: Layout, target: Layout) -> Connection | None:
     if len(target.shape) == 1:
         made = (len(positions), math.prod(source.shape))
         Allowance("mask", remedy="Use a smaller one").take(array_bytes(made, _WEIGHT))
-        weight = np.zeros(made, np.float32)
+        weight = np.zeros(made)
         weight[np.arange(len(positions)), positions] = 1.0
         return Dense(weight)
     conv = _spread_maps(source.shape, target.shape, positions)
@@ -156,9 +156,9 @@ def _spread_maps(source: Shape, target: Shape, positions: IntArray) -> Conv | No
     picked = channel[:, 0, 0]
     each, rest = divmod(target[0], source[0])
     if not rest and (picked == np.arange(target[0]) // max(1, each)).all():
-        weight, groups = np.ones((target[0], 1, rows, cols), np.float32), source[0]
+        weight, groups = np.ones((target[0], 1, rows, cols)), source[0]
     else:
-        weight, groups = np.zeros((target[0], source[0], rows, cols), np.float32), 1
+        weight, groups = np.zeros((target[0], source[0], rows, cols)), 1
         weight[np.arange(target[0]), picked] = 1.0
     # A window as large as the result, with the one place in the middle of its padding.
     return Conv(weight, None, (1, 1), (rows - 1, cols - 1), (1, 1), groups)

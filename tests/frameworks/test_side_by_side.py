@@ -225,9 +225,40 @@ class Usual(nn.Module):
         return answer
 
 
+def test_scaled_parts_side_by_side_round_as_the_model_does() -> None:
+    # In double precision, as the model is.
+    def act(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.cat([a[:, :, :2] / 3, b[:, :, 1:3] * 1.7], 2)
+
+    fires_alike(jelly(Usual(act, 4), 6.0), 2, 8, 8)
+
+
+class Rows(nn.Module):
+    """Rows of a map side by side, in another order, and flattened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.na = layer.Conv2d(2, 3, 3), neuron.LIFNode()
+        self.fc, self.out = layer.Linear(108, 5), neuron.LIFNode()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.na(self.a(x))
+        turned = torch.cat([maps[..., 2:, :], maps[..., :2, :]], 3)
+        answer: torch.Tensor = self.out(self.fc(turned.flatten(2)))
+        return answer
+
+
+def test_a_linear_hears_parts_of_maps_side_by_side_along_rows() -> None:
+    fires_alike(jelly(Rows(), 4.0), 2, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("act", "channels", "said"),
     [
+        (
+            lambda one, two: torch.cat([one[:, :, :2], 1 - two[:, :, :2]], 2), 4,
+            "out.0: takes spikes with a constant added; only zero is padded with",
+        ),
         # Along rows.
         (
             lambda one, two: torch.cat([one, two], 3), 4,
