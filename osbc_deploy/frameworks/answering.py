@@ -199,8 +199,8 @@ def _shifts(called: Called) -> bool:
 
     What adds up steps begins with zero, which is gone by now.
     """
-    added = called.event.name in _SHIFTS and len(called.sources) == 1
-    return added and not called.sources[0].over_time
+    added = called.event.module is None and called.event.name in _SHIFTS
+    return added and len(called.sources) == 1 and not called.sources[0].over_time
 
 
 def _moves(called: Called) -> bool:
