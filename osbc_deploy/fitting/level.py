@@ -204,7 +204,9 @@ class Level:
         if others := [bits for bits in BITS if bits not in tried]:
             self._add(dict.fromkeys(self._candidates, (SPARSITIES, others)))
         _within([p for p, _ in least], self._candidates, self.budget, self.job.chip)
-        raise FitError(f"nothing fits {self.job.chip.name}: {mapping.misfits()[0]}.")
+        # One of them is within the limits, so it is a core of it that does not hold its part.
+        over = next(line for _, built in least for line in built.misfits())
+        raise FitError(f"nothing fits {self.job.chip.name}: {over}.")
 
     def compressed(self, plan: Plan) -> CompressedNetwork:
         """Return the network as a plan compresses it."""

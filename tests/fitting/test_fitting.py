@@ -29,7 +29,7 @@ from osbc_deploy.errors import FitError, UsageError
 from osbc_deploy.fitting import Candidate, FitBudget, FitResult, Plan, fit
 from osbc_deploy.fitting import candidates as grid
 from osbc_deploy.fitting.candidates import BITS, SPARSITIES, costed
-from osbc_deploy.fitting.search import front_over, pareto_plans
+from osbc_deploy.fitting.search import Cost, front_over, pareto_plans
 from osbc_deploy.formats.folder import network_digest
 from osbc_deploy.formats.nir.write import write_nir
 from osbc_deploy.model.graph import Network
@@ -317,6 +317,22 @@ def test_a_budget_that_is_kept_without_idle_neurons_is_not_refused(call: Any) ->
             assert found.plan.loss <= smallest.plan.loss
     with pytest.raises(FitError, match=rf"{taken} B in the smallest plan, .* \(1 over\)"):
         call(memory=taken - 1)
+
+
+def test_what_stands_against_a_plan_within_the_budget_is_said(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan of fewest words may have no such fault itself, but more cores than allowed."""
+
+    def none_is_kept(fronts: Any, _: Any, count: Any) -> Any:
+        first = next(iter(fronts))[0]
+        mapping = count(first)
+        within = replace(first, built=Cost(1, 1))
+        return [], [(first, mapping), (within, replace(mapping, faults=("no room for delays",)))]
+
+    monkeypatch.setattr("osbc_deploy.fitting.level.kept_when_built", none_is_kept)
+    with pytest.raises(FitError, match=r"nothing fits \S+: no room for delays\."):
+        call(memory=100)
 
 
 ROOM = """
