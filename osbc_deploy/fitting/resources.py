@@ -101,13 +101,13 @@ def _over(
     needed = least.used[name]
     unit = " B" if name in ("flash", "ram") else ""
     shown = "RAM" if name == "ram" else name
-    head = f"nothing fits {most:,}{unit} of {shown} on {chip.name}: "
+    head = f"nothing fits {most:,}{unit} of {shown} on {chip.name}:"
     if name == "flash":
         # Words of a microcontroller are its flash.
         return head + "\n" + advice(least, candidates, chip, "words", most)
     layer, largest = max(least.choices.items(), key=lambda pair: pair[1].used[name])
     return (
-        f"{head}{needed:,}{unit} in the smallest plan ({needed - most:,} over), most of it by "
+        f"{head} {needed:,}{unit} in the smallest plan ({needed - most:,} over), most of it by "
         f"layer {layer} ({largest.used[name]:,}{unit}). Neurons take it: let more of them be "
         "removed (--max-removed), give the network fewer neurons, or take a larger chip."
     )
