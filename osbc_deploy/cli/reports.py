@@ -163,7 +163,7 @@ def check_command(
         check_file(baseline, parents=True)
     asked = {"flash": flash, "ram": ram, "instructions": instructions}
     limits = with_limits(None if budget is None else read_budget(budget), asked)
-    report = read_recounted(path, target, test, limits.budget.samples)
+    report = read_recounted(path, target, test, some=limits.budget.samples is not None)
     known = None
     if baseline is not None and not (update_baseline and not baseline.exists()):
         known = read_report(baseline)

@@ -30,7 +30,7 @@ _SHOWN = 5
 
 
 def read_recounted(
-    path: Path, target: str | None = None, test: str | None = None, samples: int | None = None
+    path: Path, target: str | None = None, test: str | None = None, *, some: bool = False
 ) -> dict[str, Any]:
     """Read a report that agrees with the network beside it and with its target.
 
@@ -42,8 +42,8 @@ def read_recounted(
         Name or file of the target it must be for; the shipped one of the report's name by default.
     test : str, optional
         The data it was evaluated on, all of them, which are then run again: an .npz or a factory.
-    samples : int, optional
-        How many of them, the first ones, are enough.
+    some : bool
+        Whether it may be on the first of them alone; a limit then says how many are enough.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def read_recounted(
     counted["input"] = input_parts(network.input).get("input")
     lines = list(_differences("", counted, report))
     if test is not None and not lines:
-        lines = list(_differences("", _evaluated(path, network, report, test, samples), report))
+        lines = list(_differences("", _evaluated(path, network, report, test, some=some), report))
     if lines:
         listed = "; ".join(lines[:_SHOWN])
         more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
@@ -125,7 +125,7 @@ def _sizes(network: FixedPointNetwork, report: Report) -> dict[str, Any]:
 
 
 def _evaluated(
-    path: Path, network: FixedPointNetwork, report: Report, test: str, enough: int | None
+    path: Path, network: FixedPointNetwork, report: Report, test: str, *, some: bool
 ) -> dict[str, Any]:
     """Return the parts of a report that the integer network and the test data decide."""
     from osbc_deploy.fixedpoint.engine import run
@@ -143,7 +143,7 @@ def _evaluated(
             f"than {samples.name} ({samples.fingerprint()[:12]}). Give those."
         )
     # Whoever evaluates some alone chooses the accuracy that the budget sees.
-    if len(given) > len(samples) and (enough is None or len(samples) < enough):
+    if len(given) > len(samples) and not some:
         raise ArtefactError(
             f"{path}: was evaluated on {len(samples):,} of the {len(given):,} samples of "
             f"{given.name}, all are asked for. Evaluate all of them (verify: without --samples), "
