@@ -78,7 +78,7 @@ class OutputFolder(click.Path):
 
 
 class GrowingFolder(OutputFolder):
-    """A folder that is read and written file by file, in which nothing else has a place."""
+    """A folder that is read and written file by file, in which no file of others has a place."""
 
     def role(self, _: click.Context) -> Role:
         """Return what the command does with it."""
@@ -178,7 +178,9 @@ def _fault(output: _Place, other: _Place) -> str:
         if other.role is Role.READ:
             return f"is what {other.option} names, which would be lost"
         return f"is what {other.option} names, too, and one would take the other's place"
-    if other.role in (Role.FOLDER, Role.GROWING) and other.real in output.real.parents:
+    # Such a folder may hold another, as one of records its device's store: only files are read.
+    both = output.role is other.role is Role.GROWING
+    if other.role in (Role.FOLDER, Role.GROWING) and not both and other.real in output.real.parents:
         return f"lies in {other.given}, which belongs to {other.option} alone"
     if output.role is Role.FOLDER and output.real in other.real.parents:
         return f"holds {other.given}, which {other.option} names and which would be lost"

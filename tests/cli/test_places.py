@@ -96,13 +96,14 @@ def test_an_output_that_is_an_input_or_another_output_is_refused(
     assert content(place) == before
 
 
-def test_names_that_are_no_paths_are_no_inputs(place: Path) -> None:
+def test_what_is_in_nobodys_way_is_not_refused(place: Path) -> None:
     Path("loihi2").mkdir()
     for command in (
         "export image --format c -o loihi2 --target loihi2",
         "check image --baseline b.json --budget b.json",
         "report image -o image/page.html",
         f"{SIGN} --key k.pem -o rt/release",
+        "monitor watch . --store store --baseline b.json --once",
     ):
         done = CliRunner().invoke(cli, command.split())
         assert "Name another place" not in str(done.exception)
