@@ -149,6 +149,8 @@ class Framework:
     potential : callable
         Returns the membrane potential of a cell that was just called and gave an answer: after that
         step, or after the last one where it took all; None where it cannot be seen.
+    recorded : callable
+        Returns the potentials of all steps that such a cell keeps; None where it keeps none.
     widened : callable
         A context in which a module whose weights are of double precision computes in it throughout.
     dynamics : callable
@@ -174,6 +176,7 @@ class Framework:
     calls: tuple[Call, ...] = ()
     reset: Callable[[nn.Module], None] = _nothing
     potential: Callable[[nn.Module, Any], torch.Tensor | None] = _no_potential
+    recorded: Callable[[nn.Module], torch.Tensor | None] = lambda cell: None
     widened: Callable[[nn.Module], AbstractContextManager[None]] = _as_it_is
     dynamics: Callable[[nn.Module, type], LinearDynamics | None] = _no_dynamics
 

@@ -76,6 +76,8 @@ def read_call(
     found = Answering(None)
     if traced.failure is None:
         found = answering(flow, framework)
+        if why := _unfollowed(traced, x.shape[1]):
+            found = Answering(None, faults=(why,))
     else:
         # It may not have come as far as the second step.
         flow.shown = 0
@@ -189,8 +191,11 @@ def _traced(
     def is_leaf(part: nn.Module) -> bool:
         return part is prefix or framework.is_leaf(part)
 
-    def kept(part: nn.Module, answer: Any) -> torch.Tensor | None:
-        return framework.potential(part, answer) if isinstance(part, framework.neurons) else None
+    def kept(part: nn.Module, answer: Any) -> list[torch.Tensor]:
+        if not isinstance(part, framework.neurons):
+            return []
+        found = (framework.potential(part, answer), framework.recorded(part))
+        return [tensor for tensor in found if tensor is not None]
 
     wide = framework.widened(module) if dtype_of(module) == "float64" else nullcontext()
     with wide:
@@ -204,6 +209,18 @@ def _traced(
                 break
         framework.reset(module)
     return traced
+
+
+def _unfollowed(traced: Trace, n: int) -> str:
+    """Say what an answer of n samples begins with, if nothing shows what it is made of."""
+    shape, behind = next(iter(traced.others), ((), True))
+    if behind or n not in shape[:2] or not traced.answers:
+        return ""
+    return (
+        f"forward: answers first with a tensor of shape {shape} that was not seen to come from its "
+        "input, as what leaves torch (numpy, tolist) or a torch.autograd.Function that forward "
+        "calls; have layers and functions of torch make it, or give the answer first"
+    )
 
 
 def _is_graded(x: torch.Tensor, host: HostPrefix | None) -> bool:

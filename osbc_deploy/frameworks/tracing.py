@@ -7,7 +7,7 @@ outside; what other hooks do to what they take and give is noted as what the for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -71,6 +71,9 @@ class Trace:
         In the order in which they ended.
     answers : list of Value
         The tensors of its answer that come from the input.
+    others : list of (tuple of int, bool)
+        Shapes of the tensors of its answer that were not seen to come from there, as what it makes
+        of numbers outside of torch, and whether any of `answers` stands before them.
     failure : Exception or SystemExit or None
         What it raised; a layer that did is the last event then, or `place` says whose code did.
     """
@@ -78,6 +81,7 @@ class Trace:
     source: Value
     events: list[Event] = field(default_factory=list)
     answers: list[Value] = field(default_factory=list)
+    others: list[tuple[tuple[int, ...], bool]] = field(default_factory=list)
     failure: BaseException | None = None
     place: str = ""
 
@@ -87,7 +91,7 @@ def trace(
     call: Call,
     x: torch.Tensor,
     is_leaf: Callable[[nn.Module], bool],
-    kept: Callable[[nn.Module, Any], torch.Tensor | None] = lambda part, answer: None,
+    kept: Callable[[nn.Module, Any], Sequence[torch.Tensor]] = lambda part, answer: (),
 ) -> Trace:
     """Return what a module's forward does with input x.
 
@@ -116,7 +120,9 @@ def trace(
     try:
         with tracer:
             answer = call(module, x)
-        found.answers = list(values_in(tracer.seen(answer)))
+        shown = tracer.seen(answer)
+        found.answers = list(values_in(shown))
+        found.others = list(_others(module, shown))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - any forward may do anything
         found.failure = error
         tracer.stop()
@@ -133,9 +139,21 @@ def values_in(arguments: Any) -> list[Value]:
     return found
 
 
+def _others(module: nn.Module, answer: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
+    """Yield the tensors in an answer that are neither values nor weights, with axes for samples."""
+    weights = {id(weight) for weight in (*module.parameters(), *module.buffers())}
+    parts: list[Any] = []
+    map_aggregate(answer, parts.append)
+    behind = False
+    for part in parts:
+        behind |= isinstance(part, Value)
+        if isinstance(part, torch.Tensor) and part.ndim > 1 and id(part) not in weights:
+            yield tuple(part.shape), behind
+
+
 class _Tracer(TorchFunctionMode):
     def __init__(
-        self, x: torch.Tensor, kept: Callable[[nn.Module, Any], torch.Tensor | None]
+        self, x: torch.Tensor, kept: Callable[[nn.Module, Any], Sequence[torch.Tensor]]
     ) -> None:
         super().__init__()
         self._kept = kept
@@ -180,9 +198,10 @@ class _Tracer(TorchFunctionMode):
         _, _, _, given = self._open.pop()
         self._leaves -= leaf
         if given is not None and values_in(given):
-            results, kept = self._results(answer), self._kept(module, answer)
-            if kept is not None and kept not in self._values:
-                results += (self._keep(kept),)
+            results = self._results(answer)
+            for kept in self._kept(module, answer):
+                if kept not in self._values:
+                    results += (self._keep(kept),)
             self._note(path, module, given, results)
 
     def stop(self) -> None:

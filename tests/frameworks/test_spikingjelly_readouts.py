@@ -60,6 +60,20 @@ class Kept(nn.Module):
         return self.layers[3].v
 
 
+class Recorded(nn.Module):
+    """Answers with the potentials of all steps that its last node keeps, or what `end` does."""
+
+    def __init__(self, end: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.layers = stack(neuron.LIFNode(v_threshold=INF, store_v_seq=True), "m")
+        self.end = end
+
+    def forward(self, x: torch.Tensor) -> Any:
+        hidden = self.layers[:2](x)
+        self.layers[2:](hidden)
+        return self.end(self.layers[3].v_seq, hidden)
+
+
 class Shown(neuron.SimpleLIFNode):
     """The readout of SpikingJelly's reinforcement learning examples."""
 
@@ -86,6 +100,8 @@ ENDS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "stacked": (lambda: All(SILENT(1.7), torch.stack), ""),
     "added": (lambda: All(IF(), sum), "sum"),
     "last of a list": (lambda: All(IF(), lambda steps: steps[-1]), "last"),
+    "recorded": (lambda: Recorded(lambda v, hidden: v), ""),
+    "largest of what is recorded": (lambda: Recorded(lambda v, hidden: v.max(0)[0]), "max"),
     "infinite threshold": (lambda: Kept(neuron.LIFNode(v_threshold=INF)), "last"),
     "infinite, in one call": (lambda: Kept(neuron.LIFNode(v_threshold=INF), "m"), "last"),
     "infinite, not decayed": (
@@ -161,3 +177,19 @@ def test_what_no_readout_is_says_what_to_do(name: str) -> None:
     with pytest.raises(UnsupportedModelError) as caught:
         read_spikingjelly(make(), (14,), samples=spikes(0))
     assert any(line.startswith(words) for line in caught.value.offenders), caught.value
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_recorded_potentials_answer_beside_spikes_on_the_way_to_them(first: bool) -> None:
+    model = Recorded(lambda v, hidden: (v, hidden) if first else (hidden, v))
+    network = read_spikingjelly(model, (14,), samples=spikes(0))
+    assert [p.name for p in network.populations] == ["layers.1", "layers.3"]
+    assert network.warnings == ()
+
+
+def test_an_answer_that_leaves_torch_is_not_taken_for_a_recording() -> None:
+    model = Recorded(lambda v, hidden: (torch.tensor(v.tolist()), hidden))
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_spikingjelly(model, (14,), samples=spikes(0))
+    said = "forward: answers first with a tensor of shape (3, 2, 4) that was not seen to come from"
+    assert any(line.startswith(said) for line in caught.value.offenders)

@@ -93,6 +93,12 @@ def _potential(node: nn.Module, answer: Any) -> torch.Tensor | None:
     return found if isinstance(found, torch.Tensor) else None
 
 
+def _recorded(node: nn.Module) -> torch.Tensor | None:
+    """Return the potentials of all steps that a node keeps with store_v_seq."""
+    found = getattr(node, "v_seq", None)
+    return found if isinstance(found, torch.Tensor) else None
+
+
 def _values(module: nn.Module) -> dict[str, Any]:
     """Return a node's parameters that are plain numbers."""
     if not isinstance(module, NEURONS):
@@ -150,6 +156,7 @@ SPIKINGJELLY = Framework(
     calls=(stepped, *ONE_CALL),
     reset=_start,
     potential=_potential,
+    recorded=_recorded,
     dynamics=_dynamics,
 )
 
