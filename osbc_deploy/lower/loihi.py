@@ -252,9 +252,11 @@ class _Growing:
 
     def _over(self, population: FixedPopulation, seen: Activity) -> float:
         """Return the peaks with headroom over what the registers hold."""
-        # The readout's potential must also stay under the largest threshold there is.
-        above = 0 if population.spiking else 2**self.formats.state_shift
-        return max(seen.u_peak, seen.v_peak) * HEADROOM / (self.formats.state_limit - above)
+        # A readout must also stay at or under the largest threshold there is, whatever wider
+        # registers hold, or it would fire and be reset.
+        threshold = self.formats.vth_max << self.formats.state_shift
+        held = self.formats.state_limit if population.spiking else threshold
+        return max(seen.u_peak, seen.v_peak) * HEADROOM / held
 
     def _keep(
         self,

@@ -276,6 +276,19 @@ def test_a_readout_stays_below_the_largest_threshold(formats: NumberFormats) -> 
     assert growing._over(spiking, seen) < 1 < growing._over(readout, seen)
 
 
+def test_a_readout_does_not_fire_where_registers_are_wider(formats: NumberFormats) -> None:
+    # As on a Cortex-M4, whose registers hold 32 times the largest threshold.
+    last = linear(100, 10, 4.0, bias=False)
+    with torch.no_grad():
+        last.weight.abs_()
+    model = norse.SequentialState(last, LIBoxCell())
+    wide = replace(formats, state_bits=29)
+    before, after, lowered = both(model, (100,), wide, sparsity=0.0, bits=8)
+    assert 1.5 * after.activity["1"].v_peak <= 2**23
+    readout = lowered.network.output
+    np.testing.assert_allclose(after.output * readout.v_scale, before.output, rtol=0.05)
+
+
 def test_biases_that_hold_almost_nothing_are_reported(formats: NumberFormats) -> None:
     # Codes are the weights, up to 127 of them; NetX holds them twice and biases in the same unit.
     weight = torch.randint(-127, 128, (4, 20), generator=torch.Generator().manual_seed(0)) / 127
