@@ -16,6 +16,11 @@ def _alike(names: str, reason: str) -> dict[str, str]:
 
 
 _REASONS = {
+    **_alike(
+        "DataParallel DistributedDataParallel",
+        "it only spreads a model, which is read alone: put its .module where it stands",
+    ),
+    "OptimizedModule": "torch.compile hides what it calls: compile nothing inside of a model",
     "VotingLayer": "it averages several neurons; only the last layer may, and it must leave none "
     "out: end the network with the neurons, or with a vote that --readout vote:N repeats",
     **_alike(

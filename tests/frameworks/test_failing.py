@@ -136,6 +136,14 @@ def test_what_is_wrapped_is_read(wrap: Any) -> None:
     assert np.array_equal(simulate(network, spikes(3)).output, simulate(plain, spikes(3)).output)
 
 
+def test_what_is_wrapped_inside_of_a_model_says_what_to_give() -> None:
+    (line,) = refused(nn.Sequential(nn.DataParallel(nn.Linear(14, 4)), neuron.IFNode()))
+    assert line.endswith("put its .module where it stands")
+    compiled = torch.compile(nn.Linear(14, 4), backend="eager")
+    (line,) = refused(nn.Sequential(compiled, neuron.IFNode()))
+    assert line.endswith("compile nothing inside of a model")
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
