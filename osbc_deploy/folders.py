@@ -6,10 +6,9 @@ when all of it can be written again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
@@ -20,17 +19,8 @@ __all__ = [
     "GOLDEN",
     "KINDS",
     "RUNTIME",
-    "BelongsTo",
     "FolderKind",
-    "changed",
 ]
-
-BelongsTo: TypeAlias = Mapping[str, str | Mapping[str, str]]
-"""What a folder of finished work depends on, by the name a user knows it by: digests, and options
-by their own names."""
-
-_LONGEST = 40
-"""Characters of a value that is shown."""
 
 
 @dataclass(frozen=True)
@@ -95,26 +85,3 @@ GOLDEN = FolderKind(
 
 KINDS = (DEPLOYMENT, C_LIBRARY, RUNTIME, GOLDEN)
 """All of them."""
-
-
-def changed(known: Mapping[str, object], wanted: BelongsTo) -> list[str]:
-    """Return what a folder depends on and is another now, options with what they were and are."""
-    found = []
-    for name, value in wanted.items():
-        before = known.get(name)
-        if before == value:
-            continue
-        parts = []
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            parts = [
-                _change(key, str(before.get(key, "unknown")), value.get(key, "unknown"))
-                for key in dict.fromkeys([*value, *before])
-                if before.get(key) != value.get(key)
-            ]
-        found.append(name + f" ({', '.join(parts)})" * bool(parts))
-    return found
-
-
-def _change(name: str, before: str, now: str) -> str:
-    shown = max(len(before), len(now)) <= _LONGEST
-    return f"{name} was {before} and is {now}" if shown else name

@@ -28,6 +28,7 @@ ORDER = [
     "plain_text",
     "limits",
     "parsing",
+    "belonging",
     "folders",
     "writing",
     "progress",

@@ -14,6 +14,7 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
+from osbc_deploy.belonging import BelongsTo
 from osbc_deploy.compress.activity import ACTIVITY, active
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
 from osbc_deploy.compress.effort import effort_of
@@ -33,7 +34,6 @@ from osbc_deploy.compress.tuning import tune, tune_threshold
 from osbc_deploy.compress.work import Spent
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import UsageError
-from osbc_deploy.folders import BelongsTo
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.model.raster import Raster
 from osbc_deploy.options import StrPath

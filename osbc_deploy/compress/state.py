@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from osbc_deploy.belonging import BelongsTo, changed
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ArtefactError, UsageError
-from osbc_deploy.folders import BelongsTo, changed
 from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.parsing import parse_json

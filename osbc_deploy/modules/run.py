@@ -14,13 +14,13 @@ from torch import nn
 from osbc_deploy._version import __version__
 from osbc_deploy.accuracy import Accuracy, check_classes, doubts
 from osbc_deploy.arrays import FloatArray
+from osbc_deploy.belonging import BelongsTo
 from osbc_deploy.cluster import crew_of
 from osbc_deploy.compress.network import helpers
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.state import SolverState, options_asked
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
-from osbc_deploy.folders import BelongsTo
 from osbc_deploy.frameworks.calling import described, is_half, undisturbed
 from osbc_deploy.frameworks.finite import check_finite
 from osbc_deploy.importing import framework_of, load_module

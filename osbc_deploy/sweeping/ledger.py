@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from osbc_deploy.belonging import BelongsTo, changed
 from osbc_deploy.errors import ArtefactError, UsageError
-from osbc_deploy.folders import BelongsTo, changed
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.sweeping.grid import Point

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from osbc_deploy._version import __version__
+from osbc_deploy.belonging import BelongsTo
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.cluster import spread
 from osbc_deploy.compress.network import check_room
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import UsageError
-from osbc_deploy.folders import BelongsTo
 from osbc_deploy.job import Job, Source, VerbInputs, load_source, seed_everything, verb
 from osbc_deploy.option import rows
 from osbc_deploy.options import SweepOptions
