@@ -1,11 +1,14 @@
-"""What a folder of finished work belongs to, and what of that is another now."""
+"""What a folder of finished work belongs to, and what is said where that is another or broken."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeAlias
 
-__all__ = ["BelongsTo", "changed"]
+from osbc_deploy.errors import ArtefactError
+
+__all__ = ["BelongsTo", "broken", "changed"]
 
 BelongsTo: TypeAlias = Mapping[str, str | Mapping[str, str]]
 """What a folder of finished work depends on, by the name a user knows it by: digests, and options
@@ -13,6 +16,13 @@ by their own names."""
 
 _LONGEST = 40
 """Characters of a value that is shown."""
+
+
+def broken(path: Path, manifest: str, why: object) -> ArtefactError:
+    """Return the error for a file that cannot be read, in a folder that is known by a manifest."""
+    # Without its manifest, nobody knows what the folder is.
+    remove = "the folder, or choose another" if path.name == manifest else "it and start again"
+    return ArtefactError(f"{path}: cannot be read ({why}). Remove {remove}.")
 
 
 def changed(known: Mapping[str, object], wanted: BelongsTo) -> list[str]:

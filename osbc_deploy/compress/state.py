@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from osbc_deploy.belonging import BelongsTo, changed
+from osbc_deploy.belonging import BelongsTo, broken, changed
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.parsing import parse_json
@@ -80,7 +80,7 @@ class SolverState:
             _check_digest(found["sha256"], plan)
             _check_plan(plan)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _broken(path, error) from error
+            raise broken(path, _MANIFEST, error) from error
         return plan
 
     def save_plan(self, plan: Mapping[str, Any]) -> None:
@@ -120,7 +120,7 @@ class SolverState:
             AttributeError,
             OSError,
         ) as error:
-            raise _broken(path, error) from error
+            raise broken(path, _MANIFEST, error) from error
 
     def save(
         self,
@@ -173,7 +173,7 @@ def _check_manifest(path: Path, wanted: BelongsTo) -> None:
         known = dict(found["belongs_to"])
         version = found["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _broken(path, error) from error
+        raise broken(path, _MANIFEST, error) from error
     if version != FORMAT:
         raise UsageError(
             f"{path.parent}: state of format {version!r}, this program writes {FORMAT!r}. "
@@ -279,9 +279,3 @@ def _check_digest(
 ) -> None:
     if _digest(about, arrays) != wanted:
         raise ValueError("its content is not what was written")
-
-
-def _broken(path: Path, error: Exception) -> ArtefactError:
-    # Without its manifest, the folder is not known for a state.
-    remove = "the folder, or choose another" if path.name == _MANIFEST else "it and start again"
-    return ArtefactError(f"{path}: cannot be read ({error}). Remove {remove}.")

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from osbc_deploy.belonging import BelongsTo, changed
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.belonging import BelongsTo, broken, changed
+from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.sweeping.grid import Point
@@ -65,12 +65,12 @@ class Ledger:
             return None
         found = _read(path)
         if found.get("point") != self._identity(point):
-            raise _broken(path, "it is that of another point")
+            raise broken(path, _MANIFEST, "it is that of another point")
         try:
             record: Record = found["record"]
             check_record(record)
         except (KeyError, ValueError) as error:
-            raise _broken(path, error) from error
+            raise broken(path, _MANIFEST, error) from error
         return record
 
     def save(self, point: Point, record: Record) -> None:
@@ -167,7 +167,7 @@ def _claim(path: Path, of: str, wanted: BelongsTo) -> None:
         )
     known = found.get("belongs_to")
     if not isinstance(known, dict):
-        raise _broken(path, "it does not say what it belongs to")
+        raise broken(path, _MANIFEST, "it does not say what it belongs to")
     if other := ", ".join(f"{name}{of}" for name in changed(known, wanted)):
         raise UsageError(
             f"{path.parent}: is the ledger of another sweep; changed since: {other}. Go on with "
@@ -185,15 +185,9 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(found, dict) or found.pop("sha256") != _digest(found):
             raise ValueError("its content is not what was written")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _broken(path, error) from error
+        raise broken(path, _MANIFEST, error) from error
     return found
 
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _broken(path: Path, why: object) -> ArtefactError:
-    # Without its manifest, the folder is not known for a ledger.
-    remove = "the folder, or choose another" if path.name == _MANIFEST else "it and start again"
-    return ArtefactError(f"{path}: cannot be read ({why}). Remove {remove}.")

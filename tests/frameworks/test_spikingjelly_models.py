@@ -229,10 +229,8 @@ VOTES = {
 }
 
 
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("name", VOTES)
-def test_a_vote_is_read_however_it_is_written(name: str, first: bool) -> None:
-    model = Voted(VOTES[name], first=first)
+def classes_and_answer(model: nn.Module) -> tuple[Any, Any]:
+    """Import a model of votes; return its classes of fresh samples, and what it answers itself."""
     given, fresh = (
         (np.random.default_rng(seed).random((9, 15, 6)) < 0.4).astype(np.uint8) for seed in (1, 2)
     )
@@ -240,9 +238,16 @@ def test_a_vote_is_read_however_it_is_written(name: str, first: bool) -> None:
     assert network.readout == "vote:3"
     functional.reset_net(model)
     with torch.no_grad():
-        theirs = model(torch.from_numpy(fresh).double().transpose(0, 1)).numpy()
-    ours = decode(simulate(network, fresh).output, "vote:3", spiking=True)
-    assert np.array_equal(ours, theirs.argmax(1))
+        theirs = model(torch.from_numpy(fresh).double().transpose(0, 1))
+    return decode(simulate(network, fresh).output, "vote:3", spiking=True), theirs
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", VOTES)
+def test_a_vote_is_read_however_it_is_written(name: str, first: bool) -> None:
+    model = Voted(VOTES[name], first=first)
+    ours, theirs = classes_and_answer(model)
+    assert np.array_equal(ours, theirs.numpy().argmax(1))
     assert len(set(ours)) > 1
 
 
@@ -259,16 +264,8 @@ class Shown(Voted):
 @pytest.mark.parametrize("name", VOTES)
 def test_votes_in_all_steps_are_read_beside_what_they_are_made_of(name: str, first: bool) -> None:
     model = Shown(VOTES[name], first=first)
-    given, fresh = (
-        (np.random.default_rng(seed).random((9, 15, 6)) < 0.4).astype(np.uint8) for seed in (1, 2)
-    )
-    network = read_spikingjelly(model, (6,), samples=given)
-    assert network.readout == "vote:3"
-    functional.reset_net(model)
-    with torch.no_grad():
-        theirs = model(torch.from_numpy(fresh).double().transpose(0, 1))[first].sum(0).numpy()
-    ours = decode(simulate(network, fresh).output, "vote:3", spiking=True)
-    assert np.array_equal(ours, theirs.argmax(1))
+    ours, theirs = classes_and_answer(model)
+    assert np.array_equal(ours, theirs[first].sum(0).numpy().argmax(1))
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from osbc_deploy.data.samples import check_samples
+from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.importing import import_network
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.simulate import simulate
+from osbc_deploy.pipeline import deploy
 
 Bits = np.ndarray[Any, Any]
 T = 8
@@ -80,3 +82,16 @@ def fires_alike(model: nn.Module, *shape: int) -> Network:
         assert np.array_equal(found[name], spikes.transpose(0, 1).numpy()), name
         assert 0.02 < found[name].mean() < 0.98, name
     return network
+
+
+def differ_on_the_chip(model: nn.Module, x: Bits) -> dict[str, tuple[Bits, float]]:
+    """Deploy a model; return populations' float spikes, and the share that differs there."""
+    done = deploy(model, x, target="loihi2", sparsity=0.3, bits=8, tune=False, backend_samples=0)
+    names = [p.name for p in done.network.populations if p.neuron.spiking]
+    before = simulate(done.compressed.network, x, record=names)
+    after = run(done.lowered.whole, x, record=names)
+    found = {}
+    for name in names:
+        fired = before.spikes[name].reshape(after.spikes[name].shape)
+        found[name] = fired, float(np.mean(fired != after.spikes[name]))
+    return found

@@ -94,40 +94,48 @@ class _IF:
         return v + x
 
 
-class _LIF:
-    """A fixed time constant; see :class:`LIFNode`."""
+class _Leaky:
+    """A leak towards `v_reset`, of the input as well where that is "decayed"."""
 
     v_reset: FloatArray
-    tau: FloatArray
     input: str
+
+    def _leaked(self, p: State, difference: Any) -> Any:
+        """Return what of a difference is gone after a step."""
+        raise NotImplementedError
+
+    def _charged(self, p: State, v: Any, x: Any) -> Any:
+        if self.input == "decayed":
+            return v + self._leaked(p, x - (v - p["v_reset"]))
+        return v - self._leaked(p, v - p["v_reset"]) + x
+
+
+class _LIF(_Leaky):
+    """A fixed time constant; see :class:`LIFNode`."""
+
+    tau: FloatArray
 
     equation: ClassVar[str] = "v += (x - (v - v_reset)) / tau"
 
     def dynamics(self) -> LinearDynamics:
         return _leak(1.0 / self.tau.astype(np.float64), self.v_reset, self.input)
 
-    def _charged(self, p: State, v: Any, x: Any) -> Any:
-        if self.input == "decayed":
-            return v + (x - (v - p["v_reset"])) / p["tau"]
-        return v - (v - p["v_reset"]) / p["tau"] + x
+    def _leaked(self, p: State, difference: Any) -> Any:
+        return difference / p["tau"]
 
 
-class _ParametricLIF:
+class _ParametricLIF(_Leaky):
     """A learned leak; see :class:`ParametricLIFNode`."""
 
-    v_reset: FloatArray
     leak: FloatArray
-    input: str
 
     equation: ClassVar[str] = "v += (x - (v - v_reset)) leak"
 
     def dynamics(self) -> LinearDynamics:
         return _leak(self.leak.astype(np.float64), self.v_reset, self.input)
 
-    def _charged(self, p: State, v: Any, x: Any) -> Any:
-        if self.input == "decayed":
-            return v + (x - (v - p["v_reset"])) * p["leak"]
-        return v - (v - p["v_reset"]) * p["leak"] + x
+    def _leaked(self, p: State, difference: Any) -> Any:
+        return difference * p["leak"]
 
 
 @dataclass(frozen=True, eq=False)
