@@ -32,6 +32,7 @@ from osbc_deploy.solver_options import (
     SHARING,
     VERIFIED,
     Allocation,
+    AugmentOptions,
     Compression,
     CompressionRequest,
     Method,
@@ -145,8 +146,8 @@ class RunOptions(ReadoutOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DeployOptions(
-    RunOptions, ClusterOptions, DeviceOptions, ResumeOptions, NeuronOptions, Compression,
-    ModelOptions, TargetOptions,
+    RunOptions, ClusterOptions, DeviceOptions, ResumeOptions, NeuronOptions, AugmentOptions,
+    Compression, ModelOptions, TargetOptions,
 ):  # fmt: skip
     """What ``deploy`` is asked to do."""
 
@@ -207,13 +208,16 @@ class VerifyOptions(DeployOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions(
-    RunOptions, MethodOptions, SearchOptions, ModelOptions, TargetOptions, BudgetOptions
-):
+    RunOptions, AugmentOptions, MethodOptions, SearchOptions, ModelOptions, TargetOptions,
+    BudgetOptions,
+):  # fmt: skip
     """What ``fit`` is asked to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepOptions(RunOptions, SolverOptions, ClusterOptions, ModelOptions, GridOptions):
+class SweepOptions(
+    RunOptions, AugmentOptions, SolverOptions, ClusterOptions, ModelOptions, GridOptions
+):
     """What ``sweep`` is asked to do."""
 
     allocation: Allocation = option("lamps", SHARING, formerly="budget", reported=BOTH)

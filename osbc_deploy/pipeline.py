@@ -108,8 +108,9 @@ def _compressed(
     threads: int,
 ) -> CompressedNetwork:
     options = CompressionOptions.of(
-        asked, scale_groups=job.scale_groups, dynamics=job.dynamics, readout=job.readout
-    )
+        asked, scale_groups=job.scale_groups, dynamics=job.dynamics, readout=job.readout,
+        augment=asked.augment,
+    )  # fmt: skip
     options = replace(options, threads=threads, device=asked.device, crew=crew)
     if asked.remove_neurons:
         less = without_neurons(job, options, asked.remove_neurons, progress)

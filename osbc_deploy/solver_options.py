@@ -15,14 +15,15 @@ from osbc_deploy.option import BYTES, Options, option
 from osbc_deploy.unasked import Unasked, unasked
 
 __all__ = [
-    "BOTH", "REQUESTED", "SHARING", "VERIFIED", "Allocation", "AmountOptions", "Compression",
-    "CompressionRequest", "Method", "MethodOptions", "SolverOptions", "TriedAllocation",
-    "impossible", "other_sparsity",
+    "BOTH", "REQUESTED", "SHARING", "VERIFIED", "Allocation", "AmountOptions", "AugmentOptions",
+    "Augmentation", "Compression", "CompressionRequest", "Method", "MethodOptions",
+    "SolverOptions", "TriedAllocation", "impossible", "other_sparsity",
 ]  # fmt: skip
 
 Method: TypeAlias = Literal["osbc", "obc", "magnitude", "paper"]
 Allocation: TypeAlias = Literal["lamps", "uniform", "global"]
 TriedAllocation: TypeAlias = Literal["lamps", "uniform", "global", "auto"]
+Augmentation: TypeAlias = Literal["auto", "shifts", "none"]
 
 REQUESTED = "report.compression.requested"
 VERIFIED = "verify.options"
@@ -142,7 +143,28 @@ def other_sparsity(pattern: str, asked: Sequence[float]) -> Iterator[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressionRequest(Compression):
+class AugmentOptions(Options):
+    """What is calibrated on beside the samples."""
+
+    augment: Augmentation = option(
+        "auto",
+        "Calibrate on copies of the samples, moved by up to 2 pixels, as well; auto where they are "
+        "few for the inputs of a dense layer that hears a camera.",
+    )
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        methods = getattr(self, "methods", [getattr(self, "method", "osbc")])
+        for method in dict.fromkeys(methods):
+            if self.augment == "shifts" and method in ("magnitude", "paper"):
+                yield (
+                    f"augment: method {method} is calibrated on the samples as they are. Use "
+                    "method osbc or obc with shifts."
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressionRequest(AugmentOptions, Compression):
     """The same with what has one best value, which Python alone can change."""
 
     damping: float = option(

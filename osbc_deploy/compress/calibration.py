@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.compress.activity import ACTIVITY, active
+from osbc_deploy.compress.augmentation import copies
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.problem import LayerProblem
 from osbc_deploy.compress.rows import Workspace
@@ -24,7 +25,7 @@ from osbc_deploy.model.raster import Raster
 from osbc_deploy.model.simulate import FloatRun
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["Statistics", "collect", "float_run", "oddities", "scene_of"]
+__all__ = ["Statistics", "collect", "float_run", "oddities", "scene_of", "statistics_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +57,31 @@ def collect(
 ) -> Statistics:
     """Run the calibration samples through the float network and build every layer's Hessian.
 
+    The samples are joined by copies where :func:`.copies` says so.
+
     Raises
     ------
     ArtefactError
         When the calibration set holds no spike at all.
     """
+    added = copies(network, calibration, options)
+    found = statistics_of(
+        network, added.add(calibration), options,
+        shared=shared, batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    return replace(found, deviations=added.deviations + found.deviations)
+
+
+def statistics_of(
+    network: Network,
+    calibration: SpikeArray,
+    options: CompressionOptions,
+    *,
+    shared: Shared | None = None,
+    batch_size: int = 64,
+    progress: Progress = SILENT,
+) -> Statistics:
+    """Do the same with the samples as they are."""
     check_solver_memory(
         network, (len(calibration), calibration.shape[1]), options, tuned=False, together=True
     )

@@ -16,6 +16,7 @@ from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.belonging import BelongsTo
 from osbc_deploy.compress.activity import ACTIVITY, active
+from osbc_deploy.compress.augmentation import copies
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
 from osbc_deploy.compress.effort import effort_of
 from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
@@ -35,7 +36,7 @@ from osbc_deploy.compress.work import Spent
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import UsageError
 from osbc_deploy.model.graph import INPUT, Network
-from osbc_deploy.model.raster import Raster
+from osbc_deploy.model.raster import Raster, part_of
 from osbc_deploy.options import StrPath
 from osbc_deploy.progress import SILENT, Progress, task
 
@@ -94,6 +95,8 @@ def compress(
         )
     tuned = check_room(network, calibration, options)
     given = calibration
+    added = copies(network, given, options)
+    calibration = added.add(given)
     if options.method == "magnitude" and not (tuned or options.joint):
         calibration = enough_samples(network, given)
     effort = effort_of(network, len(calibration), calibration.shape[1], options, tuned=tuned)
@@ -109,7 +112,11 @@ def compress(
         ("float run", len(calibration)),
         lambda: float_run(network, calibration, batch_size, progress, space=options.space()),
     )
-    deviations = [*oddities(network, run), *_of_samples(calibration, given, options, tuned=tuned)]
+    deviations = [
+        *added.deviations,
+        *oddities(network, run),
+        *_of_samples(calibration, given, options, tuned=tuned),
+    ]
     keep, bits = plan(network, calibration, run, options, store, progress, cost, shared)
     arriving: dict[str, Raster] = {INPUT: calibration}
     results: dict[str, CompressedProjection] = {}
@@ -154,7 +161,10 @@ def compress(
             state=None if state is None else Path(state) / "plain", cost=cost, shared=shared,
             batch_size=batch_size, progress=progress,
         )  # fmt: skip
-        done = better(done, without, calibration, run.output, arriving, options.space())
+        # Copies are no other samples: what one of them shows would be counted many times.
+        own = slice(len(given))
+        heard = {name: part_of(raster, own) for name, raster in arriving.items()}
+        done = better(done, without, given, run.output[own], heard, options.space())
     return replace(done, spent=Spent(effort, expected, time.perf_counter() - began))
 
 
@@ -242,7 +252,8 @@ def check_room(network: Network, calibration: SpikeArray, options: CompressionOp
     """
     samples, steps = calibration.shape[:2]
     tuned = options.tries and samples >= HELD_OUT * MIN_HELD_OUT
-    check_solver_memory(network, (samples, steps), options, tuned=tuned, together=options.joint)
+    many = copies(network, calibration, options).count(samples), steps
+    check_solver_memory(network, many, options, tuned=tuned, together=options.joint)
     return tuned
 
 

@@ -12,6 +12,7 @@ from osbc_deploy.model.neurons import LinearDynamics
 from osbc_deploy.notation import Readout
 from osbc_deploy.option import rows
 from osbc_deploy.options import Allocation, Compression, CompressionRequest, Method
+from osbc_deploy.solver_options import Augmentation
 
 __all__ = ["ALLOCATIONS", "METHODS", "CompressionOptions", "LayerChoice"]
 
@@ -91,7 +92,14 @@ class CompressionOptions(CompressionRequest):
         scale_groups: int,
         dynamics: Mapping[str, LinearDynamics] | None = None,
         readout: Readout = "sum",
+        augment: Augmentation = "none",
     ) -> CompressionOptions:
         """Return what a verb's options ask of the compression, on a chip."""
         values = {row.name: getattr(asked, row.name) for row in rows(Compression)}
-        return cls(**values, scale_groups=scale_groups, dynamics=dynamics or {}, readout=readout)
+        return cls(
+            **values,
+            scale_groups=scale_groups,
+            dynamics=dynamics or {},
+            readout=readout,
+            augment=augment,
+        )

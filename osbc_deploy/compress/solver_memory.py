@@ -16,7 +16,7 @@ from osbc_deploy.limits import array_bytes, shown
 from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.simulate import activity_bytes
 
-__all__ = ["check_needed", "check_solver_memory", "hessian_bytes", "matrices_of"]
+__all__ = ["check_needed", "check_solver_memory", "hessian_bytes", "matrices_of", "run_bytes"]
 
 _TUNED, _PLAIN, _SPARSE, _KEPT = 16, 6, 4, 3
 """Matrices of a layer: at most, by what is asked, and those that stay when all layers are held."""

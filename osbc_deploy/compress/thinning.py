@@ -19,6 +19,7 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, SpikeArray
 from osbc_deploy.compress.activity import ACTIVITY, active
+from osbc_deploy.compress.augmentation import copies
 from osbc_deploy.compress.calibration import float_run, scene_of
 from osbc_deploy.compress.cutting import Thinned, Units, between, cut, units_of
 from osbc_deploy.compress.kernels import factorized, invert
@@ -247,14 +248,18 @@ def thinned(
     shared : Shared, optional
     """
     tried: list[Thinned] = []
+    # Fewer than can judge are not made enough by copies.
+    enough = len(calibration) >= HELD_OUT * MIN_HELD_OUT
+    calibration = copies(network, calibration, options).add(calibration)
     asked = _ways(network, found, share, fits)
     with task(progress, "neurons", len(asked)):
         for units in asked:
             lost = lost_with(found, units)
             for again in (True, False):
                 whole, error = _solved(
-                    network, calibration, options, units, shared or Shared(), again=again
-                )
+                    network, calibration, options, units, shared or Shared(),
+                    again=again, enough=enough,
+                )  # fmt: skip
                 tried.append(Thinned(network, cut(whole, units), units, lost, error))
             progress.advance()
     return min(tried, key=lambda t: t.error)
@@ -268,10 +273,11 @@ def _solved(
     shared: Shared,
     *,
     again: bool,
+    enough: bool,
 ) -> tuple[Network, float]:
     """Return the network with nothing from and to what is gone, and the output's held-out error.
 
-    The weights behind are solved `again`, or as they were.
+    The weights behind are solved `again` where there are `enough` samples, or as they were.
     """
     space, memory = options.space(), options.solver_memory // ACTIVITY
     run = shared.take(
@@ -279,7 +285,6 @@ def _solved(
         lambda: float_run(network, calibration, 64, SILENT, space=space),
     )
     judges = slice(HELD_OUT - 1, None, HELD_OUT)
-    enough = len(calibration) >= HELD_OUT * MIN_HELD_OUT
     arriving: dict[str, Raster] = {INPUT: calibration}
     changed = network
     lost = False

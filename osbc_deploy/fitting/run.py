@@ -126,8 +126,9 @@ def fit(call: FitCall) -> FitResult:
     """
     budget, bits, progress = call.budget or FitBudget(), call.bits, call.progress
     options = CompressionOptions(
-        sparsity=call.max_sparsity, bits=max(bits), method=call.method, tune=call.tune
-    )
+        sparsity=call.max_sparsity, bits=max(bits), method=call.method, tune=call.tune,
+        augment=call.augment,
+    )  # fmt: skip
     job = prepare(call, request(fit, FitOptions, call))
     check_budget(budget, job.chip)
     options = replace(options, dynamics=job.dynamics)

@@ -162,7 +162,7 @@ def _check_points(study: Study, points: tuple[Point, ...]) -> None:
 
 def _room_fault(study: Study, job: Job, point: Point) -> UsageError | None:
     asked = options_of(study.options, point.configuration)
-    options = CompressionOptions.of(asked, scale_groups=job.scale_groups)
+    options = CompressionOptions.of(asked, scale_groups=job.scale_groups, augment=asked.augment)
     try:
         check_room(job.network, job.typical.spikes, options)
     except UsageError as error:
