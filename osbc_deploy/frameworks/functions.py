@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -108,23 +108,39 @@ def _constant(builder: Builder, called: Called) -> Any:
 
 
 def _add(builder: Builder, called: Called) -> None:
-    _shift(builder, called, 1.0, 1.0)
+    signal_first = isinstance(called.event.args[0], Value)
+    _shift(builder, called, 1.0, 1.0, scaled="second" if signal_first else "first")
 
 
 def _subtract(builder: Builder, called: Called) -> None:
-    args = called.event.args
-    signal_first = isinstance(args[0], Value)
-    first = signal_first != called.event.name.startswith("rsub")
-    _shift(builder, called, 1.0 if first else -1.0, -1.0 if first else 1.0)
+    signal_first = isinstance(called.event.args[0], Value)
+    if signal_first != called.event.name.startswith("rsub"):
+        _shift(builder, called, 1.0, -1.0, scaled="second")
+    else:
+        _shift(builder, called, -1.0, 1.0, scaled="first")
 
 
-def _shift(builder: Builder, called: Called, sign: float, of_constant: float) -> None:
-    """Put ``sign * signal + of_constant * constant``, or the sum of two signals."""
+def _shift(
+    builder: Builder,
+    called: Called,
+    sign: float,
+    of_constant: float,
+    *,
+    scaled: Literal["first", "second"],
+) -> None:
+    """Put ``sign * signal + of_constant * constant``, or the sum of two signals.
+
+    What torch calls `alpha` is a factor of the one that is `scaled`.
+    """
     name = called.event.name
     sources = called.sources
-    if called.event.kwargs or len(sources) not in (1, 2):
+    others = dict(called.event.kwargs)
+    alpha = others.pop("alpha", 1)
+    if others or len(sources) not in (1, 2) or not isinstance(alpha, int | float):
         builder.refuse(called, f"{name} of anything but two signals")
         return
+    sign *= alpha if scaled == "first" else 1
+    of_constant *= alpha if scaled == "second" else 1
     if len(sources) == 2:
         _sum(builder, called, sign, of_constant)
         return

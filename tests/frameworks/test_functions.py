@@ -86,6 +86,35 @@ def test_a_product_with_a_parameter_is_a_linear(name: str, last: bool) -> None:
         assert np.array_equal(output, theirs.numpy())
 
 
+def parts(x: Any, w: Any) -> tuple[Any, Any]:
+    return functional.linear(x, w), functional.linear(x, w.flip(0))
+
+
+SUMS: dict[str, Act] = {
+    "add": lambda x, w, b: torch.add(*parts(x, w), alpha=0.5),
+    "add to itself": lambda x, w, b: torch.add(*parts(x, w)[:1] * 2, alpha=0.5),
+    "method": lambda x, w, b: parts(x, w)[0].add(parts(x, w)[1], alpha=2),
+    "sub": lambda x, w, b: torch.sub(*parts(x, w), alpha=0.25),
+    "rsub": lambda x, w, b: torch.rsub(*parts(x, w), alpha=2),
+    "add a constant": lambda x, w, b: torch.add(functional.linear(x, w), b, alpha=2),
+    "add to a constant": lambda x, w, b: torch.add(b, functional.linear(x, w), alpha=2),
+    "take a constant": lambda x, w, b: torch.sub(functional.linear(x, w), b, alpha=2),
+    "take from a constant": lambda x, w, b: torch.sub(b, functional.linear(x, w), alpha=-2),
+    "nothing of the second": lambda x, w, b: torch.add(*parts(x, w), alpha=0),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_factor_of_a_sum_is_a_factor_of_the_weights(name: str) -> None:
+    model = Written(SUMS[name]).eval()
+    network = read_snntorch(model, (IN,), samples=spikes(0))
+    fresh = spikes(1)
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(fresh.astype(float)).transpose(0, 1)).transpose(0, 1)
+    assert 0.02 < theirs.mean() < 0.9
+    assert np.array_equal(simulate(network, fresh).output, theirs.numpy())
+
+
 REFUSED: dict[str, tuple[Act, str]] = {
     "scaled": (
         lambda x, w, b: torch.addmm(b, x, w.T, beta=0.5),
