@@ -148,8 +148,8 @@ class AugmentOptions(Options):
 
     augment: Augmentation = option(
         "auto",
-        "Calibrate on copies of the samples, moved by up to 2 pixels, as well; auto where they are "
-        "few for the inputs of a dense layer that hears a camera.",
+        "Calibrate on copies of the samples, moved by up to 2 pixels, as well; auto where a dense "
+        "layer that hears a camera has more inputs than they have steps.",
     )
 
     def _contradictions(self) -> Iterator[str]:

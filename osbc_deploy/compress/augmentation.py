@@ -1,8 +1,9 @@
 """Copies of calibration samples that are moved by some pixels, where there are too few.
 
-A dense layer that hears a camera has an input for every pixel. Of most directions in that space a
-hundred samples say nothing, and weights that are chosen, and moved, to lose little on what they do
-say lose much on other samples. What the network sees when the same thing is a pixel further left is
+A dense layer that hears a camera has an input for every pixel. Where the samples have fewer time
+steps in all than that, its Hessian cannot have full rank: of many directions they say nothing, and
+weights that are chosen, and moved, to lose little on what they do say lose much on other samples.
+What the network sees when the same thing is a pixel further left is
 as typical, costs no recording, and needs no label, since the float network itself says what is to
 come out (shifted copies of training images: Simard, Steinkraus, Platt 2003).
 """
@@ -28,10 +29,6 @@ _REACHES = (2, 1)
 """Pixels that copies are moved by at most, what is tried first. On N-MNIST's 2312-800-10 at 97 %,
 100 recordings, the output's error on others is 0.103 without, 0.064 with 1, 0.053 with 2 and 0.052
 with 3, at a third, half as much and twice the time of 2."""
-
-_INPUTS_PER_SAMPLE = 10
-"""From so many on, copies are worth their time: 23 on N-MNIST, where they take 30 to 50 % of the
-output's error away; at 3 (800 samples) and 8 (100 of the bundled digits) they change nothing."""
 
 _SMALLEST = 8
 """Pixels along each side of what is taken for a picture: a grid of taxels is none."""
@@ -86,7 +83,7 @@ def copies(network: Network, samples: SpikeArray, options: CompressionOptions) -
     samples : ndarray (n, T, *input_shape)
     options : CompressionOptions
         By default, copies are made where weights are removed and a dense layer hears pictures of
-        events that has ten times as many inputs as there are samples; never for methods that are
+        events that has more inputs than the samples have steps in all; never for methods that are
         baselines.
 
     Raises
@@ -99,9 +96,9 @@ def copies(network: Network, samples: SpikeArray, options: CompressionOptions) -
     asked = options.augment == "shifts"
     layer = _hearing(network)
     inputs = 0 if layer is None else layer.connection.fan_in
-    few = inputs > _INPUTS_PER_SAMPLE * len(samples)
+    steps = len(samples) * samples.shape[1]
     # Rounding alone changes weights too little for it to matter.
-    if not asked and not (few and _prunes(options)):
+    if not asked and not (steps < inputs and _prunes(options)):
         return Copies()
     if fault := _no_picture(network.input_shape, samples):
         if asked:
@@ -116,8 +113,8 @@ def copies(network: Network, samples: SpikeArray, options: CompressionOptions) -
         )
     if not reach:
         text = (
-            f"{len(samples)} samples are few for {inputs:,} inputs of a neuron; in --solver-memory "
-            "there is no room for copies of them, which would be calibrated on as well"
+            f"{steps:,} steps of samples are few for {inputs:,} inputs of a neuron; in "
+            "--solver-memory is no room for copies, which would be calibrated on as well"
         )
         return Copies(0, (Deviation("compress", "calibration", text),))
     found = Copies(reach)
@@ -125,8 +122,8 @@ def copies(network: Network, samples: SpikeArray, options: CompressionOptions) -
         f"{found.count(len(samples)) - len(samples):,} copies of {len(samples)} samples, moved by "
         f"up to {reach} pixel{'s' * (reach > 1)}, were calibrated on as well"
     )
-    if few:
-        text += f": they are few for {inputs:,} inputs of a neuron"
+    if steps < inputs:
+        text += f": {steps:,} steps in all are few for {inputs:,} inputs of a neuron"
     return Copies(reach, (Deviation("compress", "calibration", text),))
 
 

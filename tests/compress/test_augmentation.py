@@ -76,10 +76,10 @@ def test_no_part_of_the_samples_holds_copies_of_another(count: int) -> None:
 
 
 CASES: dict[str, tuple[Network, Sequence[int], dict[str, Any], int]] = {
-    # 198 inputs: up to 19 samples are few.
-    "few": (seeing(), (19, 4, *SHAPE), {}, 2),
-    "enough": (seeing(), (20, 4, *SHAPE), {}, 0),
-    "asked for": (seeing(), (20, 4, *SHAPE), {"augment": "shifts"}, 2),
+    # 198 inputs: 49 samples of 4 steps are few.
+    "few": (seeing(), (49, 4, *SHAPE), {}, 2),
+    "enough": (seeing(), (50, 4, *SHAPE), {}, 0),
+    "asked for": (seeing(), (50, 4, *SHAPE), {"augment": "shifts"}, 2),
     "not wanted": (seeing(), (6, 4, *SHAPE), {"augment": "none"}, 0),
     "nothing is removed": (seeing(), (6, 4, *SHAPE), {"sparsity": 0.0}, 0),
     "current Hessian": (seeing(), (6, 4, *SHAPE), {"method": "obc"}, 2),
@@ -108,13 +108,13 @@ def test_when_there_are_copies(case: str) -> None:
     told = [d.message for d in found.deviations]
     assert len(told) == (bool(reach) or case == "no memory")
     if case == "few":
-        # Of 19 samples, 15 are whole rounds of five, each moved in 24 ways.
+        # Of 49 samples, 45 are whole rounds of five, each moved in 24 ways.
         assert told == [
-            "360 copies of 19 samples, moved by up to 2 pixels, were calibrated on as well: they "
-            "are few for 198 inputs of a neuron"
+            "1,080 copies of 49 samples, moved by up to 2 pixels, were calibrated on as well: 196 "
+            "steps in all are few for 198 inputs of a neuron"
         ]
     if case == "no memory":
-        assert "no room for copies" in told[0]
+        assert "is no room for copies" in told[0]
 
 
 def test_real_values_have_no_copies_by_themselves() -> None:
