@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from osbc_deploy.model.raster import Raster
 from osbc_deploy.model.simulate import FloatRun
 from osbc_deploy.progress import SILENT, Progress, task
 
-__all__ = ["Statistics", "collect", "float_run", "oddities", "scene_of", "statistics_of"]
+__all__ = ["Statistics", "collect", "float_run", "oddities", "scene_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,23 +65,7 @@ def collect(
         When the calibration set holds no spike at all.
     """
     added = copies(network, calibration, options)
-    found = statistics_of(
-        network, added.add(calibration), options,
-        shared=shared, batch_size=batch_size, progress=progress,
-    )  # fmt: skip
-    return replace(found, deviations=added.deviations + found.deviations)
-
-
-def statistics_of(
-    network: Network,
-    calibration: SpikeArray,
-    options: CompressionOptions,
-    *,
-    shared: Shared | None = None,
-    batch_size: int = 64,
-    progress: Progress = SILENT,
-) -> Statistics:
-    """Do the same with the samples as they are."""
+    calibration = added.add(calibration)
     check_solver_memory(
         network, (len(calibration), calibration.shape[1]), options, tuned=False, together=True
     )
@@ -90,7 +74,7 @@ def statistics_of(
         ("float run", len(calibration)),
         lambda: float_run(network, calibration, batch_size, progress, space=options.space()),
     )
-    deviations = list(oddities(network, run))
+    deviations = [*added.deviations, *oddities(network, run)]
     problems = []
     with task(progress, "Hessians", len(network.trained) * len(calibration)):
         for population in network.trained:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ from osbc_deploy.compress.allocation import (
     mixed_widths,
     uniform_allocation,
 )
-from osbc_deploy.compress.calibration import statistics_of
+from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.layer import prune_layer, quantize_layer
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.patterns import Pattern
@@ -77,7 +78,9 @@ def plan(
     left = [name for name in sizes if name not in keep]
     problems: dict[str, LayerProblem] = {}
     if left and options.joint:
-        found = statistics_of(network, calibration, options, shared=shared, progress=progress)
+        # The samples have their copies already.
+        as_they_are = replace(options, augment="none")
+        found = collect(network, calibration, as_they_are, shared=shared, progress=progress)
         plain = found.problems
         by_name = {p.afferents[0].post: p for p in plain}
         problems = {name: by_name[name] for name in left}
