@@ -20,6 +20,7 @@ from osbc_deploy.chip.step import step_load
 from osbc_deploy.chip.traffic import operations, traffic
 from osbc_deploy.chip.unpruned import unpruned
 from osbc_deploy.cluster import Crew, crew_of
+from osbc_deploy.compress.augmentation import missed
 from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.cutting import Thinned
 from osbc_deploy.compress.network import compress
@@ -252,13 +253,13 @@ def finish(job: Job, compressed: CompressedNetwork, *, progress: Progress = SILE
                 classes_of(job.readout, job.network.output.size),
                 job.classes,
             ),
-            *_few(job),
+            *_few(job, compressed),
         ),
         steps=job.steps(lowered.network),
     )
 
 
-def _few(job: Job) -> Iterator[str]:
+def _few(job: Job, compressed: CompressedNetwork) -> Iterator[str]:
     """Say where compression had little to go by."""
     count = len(job.typical)
     if count < _FEW:
@@ -266,3 +267,5 @@ def _few(job: Job) -> Iterator[str]:
             f"calibration: {job.typical.name} holds {count} sample{'s' if count > 1 else ''}, few "
             "to fit weights to, and none are held out to see what that loses; a hundred are usual"
         )
+    if text := missed(job.network, job.typical.spikes, compressed.options):
+        yield f"calibration: {text}"

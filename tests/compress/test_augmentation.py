@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.ndimage
+from spikingjelly.activation_based.neuron import LIFNode
+from torch import nn
 
 from float_networks import NEURONS, dense, network, spikes
 from osbc_deploy import deploy, fit
@@ -16,11 +18,11 @@ from osbc_deploy.bundled import digits
 from osbc_deploy.bundled.models import digits_mlp, weights_path
 from osbc_deploy.compress import CompressionOptions, compress
 from osbc_deploy.compress import network as of_network
-from osbc_deploy.compress.augmentation import Copies, copies
-from osbc_deploy.compress.scene import HELD_OUT
+from osbc_deploy.compress.augmentation import Copies, copies, missed
+from osbc_deploy.compress.scene import HELD_OUT, MIN_HELD_OUT
 from osbc_deploy.errors import UsageError
 from osbc_deploy.frameworks.norse.reading import read_norse
-from osbc_deploy.model.graph import Conv, Network
+from osbc_deploy.model.graph import AvgPool, Conv, Network
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.options import DeployOptions, SweepOptions
 from osbc_deploy.references import load_weights
@@ -59,7 +61,7 @@ def test_copies_are_what_scipy_makes_of_the_samples(reach: int, dtype: Any) -> N
     assert sorted(made) == sorted(wanted)
 
 
-@pytest.mark.parametrize("count", [3, 5, 7, 9, 10, 13])
+@pytest.mark.parametrize("count", [3, 5, 9, 39, 40, 43])
 def test_no_part_of_the_samples_holds_copies_of_another(count: int) -> None:
     """What judges must not have been fitted to. Each sample fires at a step of its own."""
     x = np.zeros((count, count, *SHAPE), np.uint8)
@@ -68,10 +70,12 @@ def test_no_part_of_the_samples_holds_copies_of_another(count: int) -> None:
     assert len(found) == Copies(2).count(count)
     sample = found.any(axis=(2, 3, 4)).argmax(axis=1)
     np.testing.assert_array_equal(sample[:count], np.arange(count))
-    if count >= HELD_OUT:
+    # Fewer are too few for any to judge.
+    judged = count >= HELD_OUT * MIN_HELD_OUT
+    if judged:
         np.testing.assert_array_equal(np.arange(len(found)) % HELD_OUT, sample % HELD_OUT)
     copied = np.bincount(sample[count:], minlength=count)
-    whole = count - count % HELD_OUT if count >= HELD_OUT else count
+    whole = count - count % HELD_OUT if judged else count
     assert (copied == np.where(np.arange(count) < whole, 24, 0)).all()
 
 
@@ -136,6 +140,64 @@ def test_what_was_asked_for_and_cannot_be_is_refused(
     options = replace(OPTIONS, augment="shifts", solver_memory=memory)
     with pytest.raises(UsageError, match=words):
         copies(net, samples, options)
+
+
+def test_steps_like_the_one_before_are_counted_once() -> None:
+    """What an image says is said by its first step: 50 images of 40 steps are 50 steps."""
+    images = spikes(1, 50, 1, *SHAPE)
+    (told,) = copies(seeing(), images.repeat(40, axis=1), OPTIONS).deviations
+    assert told.message.endswith(": 50 different steps in all are few for 198 inputs of a neuron")
+    # The same with another pixel in each step.
+    moving = images.repeat(4, axis=1)
+    for step in range(4):
+        moving[:, step, 0, 0, :4] = np.arange(4) == step
+    assert not copies(seeing(), moving, OPTIONS).reach
+
+
+def test_a_pooling_may_stand_before_the_dense_layer() -> None:
+    """Pooled by 2 x 2, 2 x 9 x 11 pixels are 40 inputs."""
+    whole = seeing((2, 4, 5))
+    first = replace(whole.projections[0], pool=AvgPool((2, 2), (2, 2)))
+    net = replace(whole, input_shape=SHAPE, projections=(first, *whole.projections[1:]))
+    assert copies(net, spikes(1, 9, 4, *SHAPE), OPTIONS).reach == 2
+    assert not copies(net, spikes(1, 10, 4, *SHAPE), OPTIONS).reach
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "changes", "said"),
+    [
+        ((198,), 49, {}, True),
+        ((18, 11), 49, {}, True),
+        ((198,), 50, {}, False),
+        ((198,), 49, {"augment": "none"}, False),
+        ((198,), 49, {"method": "paper"}, False),
+        ((198,), 49, {"sparsity": 0.0}, False),
+        # Pictures have copies, and 63 inputs are too few for one.
+        (SHAPE, 49, {}, False),
+        ((63,), 2, {}, False),
+    ],
+)
+def test_flat_samples_that_may_be_pictures_are_warned_of(
+    shape: tuple[int, ...], count: int, changes: dict[str, Any], said: bool
+) -> None:
+    net, x, options = seeing(shape), spikes(1, count, 4, *shape), replace(OPTIONS, **changes)
+    assert bool(missed(net, x, options)) == said
+    # Of real values there would be no copies either.
+    assert not missed(net, x.astype(np.float32), options)
+
+
+def test_what_the_warning_asks_for_is_taken() -> None:
+    """The same weights behind a Flatten hear pictures, which have copies."""
+    flat = nn.Sequential(nn.Linear(198, 12), LIFNode(), nn.Linear(12, 3), LIFNode())
+    x = spikes(1, 20, 4, *SHAPE)
+    given: dict[str, Any] = {"backend_samples": 0, "sparsity": 0.5}
+    done = deploy(flat, x.reshape(20, 4, 198), **given)
+    (warning,) = [w for w in done.report()["warnings"] if "copies" in w]
+    assert warning.startswith("calibration: 80 steps in all are few for 198 inputs of a neuron. If")
+    assert "(n, T, channels, height, width), with a Flatten in front of the network" in warning
+    seen = deploy(nn.Sequential(nn.Flatten(), *flat), x, **given).report()
+    assert not any("copies" in w for w in seen["warnings"])
+    assert any("480 copies of 20 samples" in d["message"] for d in seen["deviations"])
 
 
 def test_methods_that_are_baselines_take_none() -> None:
