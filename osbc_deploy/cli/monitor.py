@@ -98,6 +98,8 @@ def baseline_command(
     if not quiet:
         for reason, count in intake.left_out.items():
             say(f"left out: {count:,} {reason}", err=True)
+        for remark in intake.remarks:
+            say(f"note: {remark}", err=True)
         if not found.kept:
             say(
                 f"warning: {found.records:,} records, the promise needs {found.needed:,}: false "
@@ -149,14 +151,19 @@ def judge_command(
     """Judge RECORDS, files of one device. Exit code 0: ok; 7: drift; 8: unhealthy."""
     from osbc_deploy.monitor.baseline import read_baseline
     from osbc_deploy.monitor.intake import read_whole
-    from osbc_deploy.monitor.judgement import judge
+    from osbc_deploy.monitor.judgement import EXIT_CODES, judge
     from osbc_deploy.writing import check_file
 
     if html is not None:
         check_file(html, "--html")
     known = read_baseline(baseline)
     windows, torn = read_whole(records)
-    return _show(judge(windows, known, torn), html, as_json)
+    found = judge(windows, known, torn)
+    _say(found, as_json)
+    if html is not None:
+        _write_page(found, html)
+        say(f"wrote {html}", err=True)
+    return EXIT_CODES[found["verdict"]]
 
 
 @monitor_group.command("watch")
@@ -187,6 +194,7 @@ def watch_command(
     import time
 
     from osbc_deploy.monitor.baseline import read_baseline
+    from osbc_deploy.monitor.judgement import EXIT_CODES
     from osbc_deploy.monitor.watch import watch_once
     from osbc_deploy.writing import check_file
 
@@ -197,41 +205,55 @@ def watch_command(
             f"--every: {every:g} is not above 0 and at most {_LONGEST:,} (a year). Give seconds."
         )
     known = [read_baseline(path) for path in baselines]
-    before: object = None
+    said: object = None
+    shown: dict[str, Any] | None = None
+    complaint: str | None = None
     while True:
-        code = 0
+        found = None
         try:
             found = watch_once(folder, known, store)
+            if once or _news(found) != said:
+                _say(found, as_json)
+                # Before the page: a disk that is full must not hide that the device went back.
+                if found["action"] != "none":
+                    say(f"action: {found['action']}", err=True)
+            said = _news(found)
+            if html is not None and found != shown:
+                _write_page(found, html)
+                shown = found
+            complaint = None
         except OsbcError as error:
             if once:
                 raise
-            # A gateway goes on: the next file may be whole, the next lock free.
-            if str(error) != before:
+            # A gateway goes on: the next file may be whole, the next lock free, the disk less full.
+            if str(error) != complaint:
                 complain(error, error.code, lines=True)
-                before = str(error)
-        else:
-            news = (found["verdict"], found["moved"], found["action"])
-            if news != before or once:
-                code = _show(found, html, as_json)
-                if found["action"] != "none":
-                    say(f"action: {found['action']}", err=True)
-            before = news
-        if once:
-            return code
+            complaint = str(error)
+            if found is None:
+                said = None
+        if once and found is not None:
+            return EXIT_CODES[found["verdict"]]
         time.sleep(every)
 
 
-def _show(judgement: dict[str, Any], html: Path | None, as_json: bool) -> int:
-    from osbc_deploy.monitor.judgement import EXIT_CODES
-    from osbc_deploy.report.monitoring.page import judgement_page, lines
-    from osbc_deploy.writing import write_whole
+def _news(judgement: dict[str, Any]) -> object:
+    """Return what of a judgement is worth saying when it changes."""
+    unwell = [(fault["what"], fault["layer"]) for fault in judgement["health"]]
+    return [judgement[key] for key in ("identity", "verdict", "moved", "action")] + unwell
+
+
+def _say(judgement: dict[str, Any], as_json: bool) -> None:
+    from osbc_deploy.report.monitoring.page import lines
 
     if as_json:
         click.echo(json.dumps(judgement, indent=1))
     else:
         for line in lines(judgement):
             say(line)
-    if html is not None:
-        write_whole(html, judgement_page(judgement))
-        say(f"wrote {html}", err=True)
-    return EXIT_CODES[judgement["verdict"]]
+
+
+def _write_page(judgement: dict[str, Any], path: Path) -> None:
+    from osbc_deploy.report.monitoring.page import judgement_page
+    from osbc_deploy.writing import write_whole
+
+    write_whole(path, judgement_page(judgement))

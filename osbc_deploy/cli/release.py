@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -145,7 +146,8 @@ def sign_command(
     tested = b"" if samples is None else _selftest(image, network, samples, vectors)
     manifest, release = make_release(
         content, tested, signer, version=version, target=target, trial_samples=trial_samples,
-        silent_most=int(silent * trial_samples), clipped_most=clipped,
+        # As it is written: 0.29 of 100 are 29, although the float times 100 is less.
+        silent_most=int(Decimal(str(silent)) * trial_samples), clipped_most=clipped,
     )  # fmt: skip
     wrapped = b""
     if mcuboot is not None:

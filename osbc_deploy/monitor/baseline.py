@@ -189,9 +189,10 @@ def make_baseline(
             "Change --days or --per-day."
         )
     if len(windows) < _LEAST:
+        without = "".join(f"; left out: {n:,} {reason}" for reason, n in intake.left_out.items())
         raise ArtefactError(
-            f"baseline: has {len(windows)} records, {_LEAST} are the least. Give more data, or "
-            "fewer samples to a record."
+            f"baseline: has {len(windows)} records, {_LEAST} are the least{without}. Give more "
+            "data, or fewer samples to a record."
         )
     stream = stream_of(windows, layers)
     # Charts and histograms share the promise, half of the alarms each.
@@ -289,4 +290,6 @@ def read_baseline(path: Path) -> Baseline:
             "'osbc-deploy monitor baseline'."
         ) from error
     except ValueError as error:
-        raise ArtefactError(f"{path}: is not a baseline ({error}).") from error
+        raise ArtefactError(
+            f"{path}: is not a baseline ({error}). Make one with 'osbc-deploy monitor baseline'."
+        ) from error

@@ -199,8 +199,9 @@ def _health(windows: Sequence[Window], baseline: Baseline) -> list[dict[str, Any
         shares = _running(counts) / samples
         over = np.argwhere(shares > limit).ravel()
         if len(over):
+            noticed = int(over[0]) + len(windows) - len(shares)
             found.append(
-                {"what": what, "layer": layer, "since": _at(windows, int(over[0])),
+                {"what": what, "layer": layer, "since": _at(windows, noticed),
                  "seen": float(shares.max()), "limit": limit}
             )  # fmt: skip
 
@@ -213,18 +214,22 @@ def _health(windows: Sequence[Window], baseline: Baseline) -> list[dict[str, Any
     starts = np.concatenate([[0], (np.diff(boots) % 2**16)]).astype(float)
     recent = np.array([starts[max(0, i - _BOOTS_WITHIN + 1) : i + 1].sum()
                        for i in range(len(starts))])  # fmt: skip
-    over = np.argwhere(recent >= limits.boots).ravel()
+    # The limit is the number of starts that is a fault; what is well is one less.
+    well = float(limits.boots - 1)
+    over = np.argwhere(recent > well).ravel()
     if len(over):
         found.append(
             {"what": "boots", "layer": "", "since": _at(windows, int(over[0])),
-             "seen": float(recent.max()), "limit": float(limits.boots)}
+             "seen": float(recent.max()), "limit": well}
         )  # fmt: skip
     return found
 
 
 def _running(counts: Sequence[int]) -> FloatArray:
-    """Return sums over the last few records."""
+    """Return sums over a few records in a row, or over all where there are fewer."""
+    # Fewer are judged only while there are no more: the first record of a device that starts in the
+    # dark would be a fault for good, which it is nowhere else.
+    together = min(_TOGETHER, len(counts))
     total = np.concatenate([[0.0], np.cumsum(np.array(counts, float))])
-    ends = np.arange(1, len(counts) + 1)
-    sums: FloatArray = total[ends] - total[np.maximum(ends - _TOGETHER, 0)]
+    sums: FloatArray = total[together:] - total[:-together]
     return sums

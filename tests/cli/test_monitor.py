@@ -223,6 +223,53 @@ def test_where_nothing_can_be_judged_the_reason_is_said(
     assert osbc(*watch).stderr.count("none can be judged") == 1
 
 
+def test_a_gateway_keeps_its_page_and_says_what_is_new_though_the_page_cannot_be_written(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived, page = place / "arrived", place / "pages" / "p.html"
+    arrived.mkdir()
+    page.parent.mkdir()
+    write("arrived/0", device_records(100, 3))
+    seen: list[str] = []
+
+    def sleep(_: float) -> None:
+        seen.append(page.read_text() if page.exists() else "")
+        match len(seen):
+            case 1:  # Nothing new but more records.
+                write("arrived/1", device_records(20, 5, start=100))
+            case 2:
+                page.unlink()
+                page.parent.rmdir()
+                page.parent.write_text("in the way")
+                write("arrived/2", device_records(30, 6, start=120, silent=18))
+            case 3:  # The same verdict for one more reason, and still no room for the page.
+                write("arrived/3", device_records(30, 7, start=150, faults=9))
+            case 4:
+                page.parent.unlink()
+                page.parent.mkdir()
+            case _:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    done = osbc("monitor", "watch", "arrived", "--baseline", "b.json", "--html", page)
+    assert [f"{n} records" in text for n, text in zip((100, 120), seen, strict=False)] == [True] * 2
+    assert "180 records" in seen[4]
+    assert done.stdout.count("verdict: ") == 3
+    assert done.stdout.count("unhealthy: faults") == 1
+    assert done.stderr.count("p.html") == 1
+
+
+def test_a_baseline_says_which_records_it_could_not_use(
+    formats: NumberFormats, place: Path
+) -> None:
+    case = next(c for c in random_networks(9, formats, start=3) if "calm" in c.features)
+    with new_folder(place / "net", DEPLOYMENT) as work:
+        write_network(case.network, work)
+    done = osbc("monitor", "baseline", "net", "-o", "x.json", "--records", "ok", "--short")
+    said = "has 0 records, 50 are the least; left out: 100 of another image."
+    assert said in str(done.exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -76,6 +76,18 @@ def test_a_trial_is_judged_by_counts(place: Path) -> None:
     assert "holds no image that may run" in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("share", "samples", "most"), [("0.29", 100, 29), ("0.57", 100, 57), ("0.5", 3, 1), ("1", 7, 7)]
+)
+def test_the_share_that_may_be_silent_is_as_written(
+    share: str, samples: int, most: int, place: Path
+) -> None:
+    asked = ["--silent", share, "--trial-samples", samples]
+    done = osbc("sign", "image", "-o", "r", "--key", "k.pem", "--target", "cam", "--version", 4,
+                "--no-self-test", *asked, "--json", "-q")  # fmt: skip
+    assert json.loads(done.stdout)["trial"]["silent_most"] == most
+
+
 def test_the_self_test_is_what_the_engine_answers(place: Path, formats: NumberFormats) -> None:
     case = next(c for c in random_networks(9, formats, start=3) if "calm" in c.features)
     first, *rest = case.network.projections

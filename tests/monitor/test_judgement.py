@@ -94,6 +94,24 @@ def test_hard_faults_are_no_drift(more: dict[str, int], what: str, baseline: Bas
     assert 100 <= found["health"][0]["since"]["record"] <= 103
 
 
+def test_starts_that_are_no_fault_are_said_as_well(baseline: Baseline) -> None:
+    records = stream(1.0)
+    for starts, unwell in ((2, False), (3, True)):
+        started = [replace(w, boots=starts * (i > 99)) for i, w in enumerate(records)]
+        found = judge(started, baseline)
+        assert (found["verdict"] == "unhealthy") == unwell
+    assert "unhealthy: boots 3, at most 2 is well" in lines(found)[1]
+
+
+@pytest.mark.parametrize("first", [0, 100])
+def test_one_bad_record_is_no_fault_wherever_it_is(first: int, baseline: Baseline) -> None:
+    # 12 of 20 samples: beyond half of one record, not of three.
+    records = changed(stream(1.0), range(first, first + 1), silent=12)
+    assert not judge(records, baseline)["health"]
+    (fault,) = judge(records[first : first + 1], baseline)["health"]
+    assert fault["what"] == "silent"
+
+
 def test_clipping_is_a_fault_of_its_layer(baseline: Baseline) -> None:
     records = stream(1.0)
     layers = (records[0].layers[0], replace(records[0].layers[1], clipped_currents=100))
