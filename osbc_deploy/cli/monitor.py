@@ -204,6 +204,8 @@ def watch_command(
         raise UsageError(
             f"--every: {every:g} is not above 0 and at most {_LONGEST:,} (a year). Give seconds."
         )
+    if once and given("every"):
+        raise UsageError("--every: has no use with --once. Drop one of the two.")
     known = [read_baseline(path) for path in baselines]
     said: object = None
     shown: dict[str, Any] | None = None

@@ -130,11 +130,12 @@ class Slots:
         image = release[HEAD_BYTES : HEAD_BYTES + manifest.image_bytes]
         tested = release[manifest.selftest_at : manifest.selftest_at + manifest.selftest_bytes]
         if len(release) != size or not manifest.holds(image, tested):
-            raise RefusedError(
-                Refusal.DAMAGED,
-                f"is damaged: its {len(release):,} B are not the {size:,} B that were signed. "
-                "Copy or sign it again.",
+            wrong = (
+                f"has {len(release):,} B, {size:,} were signed"
+                if len(release) != size
+                else "its image or self-test has other bytes than were signed"
             )
+            raise RefusedError(Refusal.DAMAGED, f"is damaged ({wrong}). Copy or sign it again.")
         if (
             record.state is State.STAGED
             and self.storage.read(geometry.slot_at(record.other), HEAD_BYTES) == head

@@ -278,6 +278,7 @@ def test_a_baseline_says_which_records_it_could_not_use(
         (["judge", "b.json", "--baseline", "b.json"], "none can be judged (1 torn)"),
         (["watch", "none", "--baseline", "b.json", "--once"], "none: cannot be read"),
         (["watch", ".", "--baseline", "b.json", "--every", "0"], "--every: 0 is not above 0"),
+        (["watch", ".", "--baseline", "b.json", "--every", "9", "--once"], "no use with --once"),
         (["watch", ".", "--baseline", "b.json", "--every", "inf"], "--every: inf is not above 0"),
         (["watch", ".", "--baseline", "b.json", "--every", "1e300"], "at most 31,622,400 (a year)"),
         (["watch", ".", "--baseline", "b.json", "--every", "nan"], "--every: nan is not above 0"),

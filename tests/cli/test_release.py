@@ -157,6 +157,17 @@ def test_what_is_refused_is_one_sentence(arguments: list[Any], said: str, place:
     assert (place / "store" / "store.bin").read_bytes() == before
 
 
+def test_what_is_wrong_with_a_damaged_release_is_said(place: Path) -> None:
+    whole = (place / "r1").read_bytes()
+    for damaged, said in (
+        (whole[:-32], f"r: is damaged (has {len(whole) - 32} B, {len(whole)} were signed)"),
+        (whole[:300] + b"?" + whole[301:], "r: is damaged (its image or self-test has other bytes"),
+    ):
+        (place / "r").write_bytes(damaged)
+        assert said in str(osbc("install", "store", "r").exception)
+    assert state(place / "store")["state"] == "empty"
+
+
 def test_a_full_a_locked_and_a_damaged_store(place: Path) -> None:
     Path("image").write_bytes(bytes(8192))
     osbc("sign", "image", "-o", "big", "--key", "k.pem", "--target", "cam", "--version", 4,
