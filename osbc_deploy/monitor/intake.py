@@ -6,6 +6,7 @@ clock: gateways' clocks jump, and files arrive late.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,11 +39,15 @@ class Intake:
         How many records by reason.
     remarks : tuple of str
         What is odd about those that are kept.
+    starts : tuple of int
+        How often the device started since the record before each, but for starts in which another
+        image reported.
     """
 
     windows: tuple[Window, ...]
     left_out: dict[str, int]
     remarks: tuple[str, ...]
+    starts: tuple[int, ...] = ()
 
 
 def read_whole(paths: Sequence[Path]) -> tuple[list[Window], int]:
@@ -155,11 +160,15 @@ def put_in_order(
     left_out: Counter[str] = Counter()
     left_out["torn"] = torn
     kept: dict[tuple[int, int], Window] = {}
+    others: set[int] = set()
     moved = stopped = 0
     boots = sequence = latest = None
     for w in windows:
+        # Counters go round: each is nearest to the one that arrived before it.
+        boots = w.boots if boots is None else _near(w.boots, boots, _HALF_BOOTS)
         if w.identity != identity or (len(w.layers), len(w.answers)) != (layers, classes):
             left_out["of another image"] += 1
+            others.add(boots)
             continue
         if w.samples == 0:
             left_out["without samples"] += 1
@@ -167,8 +176,6 @@ def put_in_order(
         if samples is not None and not _SHORT * samples <= w.samples <= _LONG * samples:
             left_out["with far fewer or more samples than the baseline's"] += 1
             continue
-        # Counters go round: each is nearest to the one that arrived before it.
-        boots = w.boots if boots is None else _near(w.boots, boots, _HALF_BOOTS)
         sequence = w.sequence if sequence is None else _near(w.sequence, sequence, _HALF_SEQUENCE)
         key = (boots, sequence)
         if key in kept:
@@ -195,7 +202,17 @@ def put_in_order(
         tuple(kept[key] for key in ordered),
         {reason: count for reason, count in left_out.items() if count},
         tuple(remarks),
+        _starts([boots for boots, _ in ordered], sorted(others)),
     )
+
+
+def _starts(boots: Sequence[int], others: Sequence[int]) -> tuple[int, ...]:
+    """Return the starts before each record, but for those in which another image reported."""
+    found = [0] if boots else []
+    for before, now in pairwise(boots):
+        tried = max(bisect_left(others, now) - bisect_right(others, before), 0)
+        found.append(now - before - tried)
+    return tuple(found)
 
 
 def _near(value: int, before: int, half: int) -> int:

@@ -69,7 +69,7 @@ def judge(windows: Sequence[Window], baseline: Baseline, torn: int = 0) -> dict[
         )
     channels = _charts(stream, baseline, intake.windows)
     histograms = _histograms(stream, baseline, intake.windows)
-    health = _health(intake.windows, baseline)
+    health = _health(intake, baseline)
     # Of those that began together, what the network computes first.
     moved = sorted(
         (c for c in [*channels, *histograms] if c["alarm"]), key=lambda c: c["since"]["record"]
@@ -189,9 +189,9 @@ def _histograms(
     return found
 
 
-def _health(windows: Sequence[Window], baseline: Baseline) -> list[dict[str, Any]]:
+def _health(intake: Intake, baseline: Baseline) -> list[dict[str, Any]]:
     """Return the faults: what is beyond its limit in a few records in a row."""
-    limits = baseline.limits
+    windows, limits = intake.windows, baseline.limits
     samples = _running([w.samples for w in windows])
     found = []
 
@@ -210,8 +210,7 @@ def _health(windows: Sequence[Window], baseline: Baseline) -> list[dict[str, Any
     for i, (layer, limit) in enumerate(zip(baseline.layers, limits.clipped, strict=True)):
         counts = [w.layers[i].clipped_currents + w.layers[i].clipped_potentials for w in windows]
         check("clipped", layer, counts, limit)
-    boots = np.array([w.boots for w in windows])
-    starts = np.concatenate([[0], (np.diff(boots) % 2**16)]).astype(float)
+    starts = np.array(intake.starts, float)
     recent = np.array([starts[max(0, i - _BOOTS_WITHIN + 1) : i + 1].sum()
                        for i in range(len(starts))])  # fmt: skip
     # The limit is the number of starts that is a fault; what is well is one less.

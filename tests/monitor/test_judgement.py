@@ -103,6 +103,24 @@ def test_starts_that_are_no_fault_are_said_as_well(baseline: Baseline) -> None:
     assert "unhealthy: boots 3, at most 2 is well" in lines(found)[1]
 
 
+@pytest.mark.parametrize("first", [0, 65533])
+def test_starts_of_an_image_that_was_tried_are_not_those_of_the_one_before(
+    first: int, baseline: Baseline
+) -> None:
+    before = device_records(60, 3, boots=first)
+    after = device_records(60, 5, boots=(first + 5) % 2**16)
+    tried = [
+        record
+        for n in range(1, 5)
+        for record in device_records(3, n, boots=(first + n) % 2**16, identity=b"otherone")
+    ]
+    assert judge([*before, *tried, *after], baseline)["verdict"] == "ok"
+    assert [h["what"] for h in judge([*before, *after], baseline)["health"]] == ["boots"]
+    # Two starts of its own remain, and a third is a fault.
+    assert judge([*before, *tried[3:], *after], baseline)["verdict"] == "ok"
+    assert [h["seen"] for h in judge([*before, *tried[6:], *after], baseline)["health"]] == [3]
+
+
 @pytest.mark.parametrize("first", [0, 100])
 def test_one_bad_record_is_no_fault_wherever_it_is(first: int, baseline: Baseline) -> None:
     # 12 of 20 samples: beyond half of one record, not of three.
