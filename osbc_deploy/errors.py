@@ -25,6 +25,7 @@ that all was done but the reader of stdout went away.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 __all__ = [
@@ -128,10 +129,20 @@ class ChipLimitError(UnsupportedModelError):
 
 
 class FitError(OsbcError):
-    """The network exceeds the chip or a budget."""
+    """The network exceeds the chip or a budget.
+
+    Attributes
+    ----------
+    excess : float
+        The share of a limit that is over it; infinite where that is no number.
+    """
 
     code = "E400"
     exit_code = 4
+
+    def __init__(self, message: str, excess: float = math.inf) -> None:
+        super().__init__(message)
+        self.excess = excess
 
 
 class FidelityError(OsbcError):

@@ -83,9 +83,8 @@ class RuntimeMemory(MemoryBase):
         flash = _registers(registers) + sum(_synapses(part) for part in parts)
         ram = 4 * registers.state_words + sum(4 * part.sums * layer.size for part in parts)
         if layer.is_output:
-            flash += self.code.value + HEADER.size + NETWORK.size
-            # The first word of the state counts steps.
-            ram += self.stack.value + 4
+            flash += self.fixed()["flash"]
+            ram += self.fixed()["ram"]
         payload = sum(part.synapses * part.code_bits for part in parts)
         index = 8 * sum(p.start.size + p.target.size + p.delay.size for p in parts)
         stored = 8 * sum(sum(_filled(t.size) for t in p.tables.values()) for p in parts)
@@ -104,10 +103,17 @@ class RuntimeMemory(MemoryBase):
             },
         )
 
+    def fixed(self) -> dict[str, int]:
+        """Return the runtime's code and stack, with what every blob and state begins with."""
+        flash = self.code.value + HEADER.size + NETWORK.size
+        words = flash * 8 // self.word_bits.value
+        # The first word of the state counts steps.
+        return {"flash": flash, "ram": self.stack.value + 4, "words": words}
+
     def least_together(self, populations: Iterable[tuple[int, bool]]) -> dict[str, int]:
         """Return the RAM of populations whose sums take none."""
         words = sum(state_words(size, keeps_u) for size, keeps_u in populations)
-        return {"ram": self.stack.value + 4 + 4 * words}
+        return {"ram": self.fixed()["ram"] + 4 * words}
 
     def notes(self, layers: tuple[Layer, ...]) -> list[str]:
         """Return what belongs to no layer."""

@@ -76,9 +76,10 @@ def smallest(
         if best > allowed:
             raise FitError(
                 f"the best plan within the budget loses {best:.2%} of the samples, "
-                f"{allowed:.2%} are allowed ({best - allowed:.2%} over). It takes "
+                f"{allowed:.2%} are allowed ({best - allowed:.2%} over{front[-1].fewer}). It takes "
                 f"{front[-1].cores} cores; allow more cores or memory, more bits, or a larger "
-                "drop."
+                "drop.",
+                best - allowed,
             )
         low, high = -1, len(front) - 1
         while high - low > 1:

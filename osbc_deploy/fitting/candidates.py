@@ -188,6 +188,7 @@ def costed(
     mapping = map_alone(apart, population, projections, target, times)
     misfits, shared = mapping.misfits(), _shares(target)
     limiting = max((core.limiting() for core in mapping.cores), key=lambda pair: pair[1])[0]
+    last = population.name == apart.network.output.name
     return Candidate(
         sparsity=sparsity,
         bits=projections[0].bits,
@@ -200,6 +201,7 @@ def costed(
         fault=misfits[0] if misfits else "",
         used=mapping.used if shared else {},
         parts=_parts(mapping, target),
+        fixed=target.memory.fixed() if last else {},
     )
 
 

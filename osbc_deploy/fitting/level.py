@@ -287,7 +287,8 @@ def _within(
         cheapest = front_over(plans, "cores")[0]
         raise FitError(
             f"nothing fits {cores} core{'s' * (cores != 1)} of {chip.name}:\n"
-            + advice(cheapest, candidates, chip, "cores", cores)
+            + advice(cheapest, candidates, chip, "cores", cores),
+            cheapest.cores / cores - 1,
         )
     if budget.memory is not None:
         words = int(limits.words)
@@ -295,5 +296,6 @@ def _within(
         if cheapest.words > words:
             raise FitError(
                 f"nothing fits {budget.memory:,} B of {chip.name}:\n"
-                + advice(cheapest, candidates, chip, "words", words, budget.memory)
+                + advice(cheapest, candidates, chip, "words", words, budget.memory),
+                cheapest.words / max(words, 1) - 1,
             )

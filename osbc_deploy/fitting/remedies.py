@@ -114,11 +114,13 @@ def advice(
         Bytes that were asked for, of which `limit` are the whole words.
     """
     per_word = target.memory.word_bits.value / 8
-    name, largest = max(plan.choices.items(), key=lambda pair: getattr(pair[1], resource))
+    name, largest = max(plan.choices.items(), key=lambda pair: pair[1].own(resource))
+    fixed = sum(c.fixed.get(resource, 0) for c in plan.choices.values())
     actual = getattr(plan, resource)
     if resource == "cores":
         lines = [
-            f"{actual} cores in the smallest plan, {limit} allowed ({actual - limit} over)",
+            f"{actual} cores in the smallest plan{plan.fewer}, {limit} allowed "
+            f"({actual - limit} over)",
             f"most are layer {name}'s: {largest.cores} cores, limited by {largest.limiting}",
         ]
         beside = plan.beside.cores
@@ -136,9 +138,18 @@ def advice(
         needed = round(actual * per_word)
         allowed = int(limit * per_word) if memory is None else memory
         lines = [
-            f"{needed:,} B in the smallest plan, {allowed:,} B allowed ({needed - allowed:,} over)",
-            f"most are layer {name}'s: {round(largest.words * per_word):,} B",
+            f"{needed:,} B in the smallest plan{plan.fewer}, {allowed:,} B allowed "
+            f"({needed - allowed:,} over)",
+            f"most are layer {name}'s: {round(largest.own(resource) * per_word):,} B",
         ]
+        if fixed:
+            code = f"{round(fixed * per_word):,} B are the runtime's code, whatever the network"
+            lines.insert(1, code)
+            lines[2] = lines[2].replace("most", "most of the rest")
+        if limit < fixed:
+            # Neither remedies nor smaller layers would help.
+            lines[2:] = [f"allow at least {needed:,} B, or take a larger chip"]
+            return "\n".join(f"  - {line}" for line in lines)
     if getattr(plan, resource) < getattr(replace(plan, built=None), resource):
         # The rest of the network shows which neurons are idle.
         lines[-1] += ", with neurons that the network leaves out"

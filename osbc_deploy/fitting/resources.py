@@ -84,20 +84,21 @@ def within_resources(
     for name, most in most_of(budget, chip).items():
         left = [plan for plan in feasible if plan.used.get(name, 0) <= most]
         if not left:
-            raise FitError(_over(feasible, candidates, chip, name, most))
+            least = min(feasible, key=lambda plan: plan.used[name])
+            text = _over(least, candidates, chip, name, most)
+            raise FitError(text, least.used[name] / most - 1)
         feasible = left
     return feasible
 
 
 def _over(
-    plans: Sequence[Plan],
+    least: Plan,
     candidates: Mapping[str, Sequence[Candidate]],
     chip: Target,
     name: str,
     most: int,
 ) -> str:
-    """Return what is over where no plan keeps a resource."""
-    least = min(plans, key=lambda plan: plan.used[name])
+    """Return what is over where even the plan that takes least does not keep a resource."""
     needed = least.used[name]
     unit = " B" if name in ("flash", "ram") else ""
     shown = "RAM" if name == "ram" else name
@@ -105,11 +106,16 @@ def _over(
     if name == "flash":
         # Words of a microcontroller are its flash.
         return head + "\n" + advice(least, candidates, chip, "words", most)
-    layer, largest = max(least.choices.items(), key=lambda pair: pair[1].used[name])
+    layer, largest = max(least.choices.items(), key=lambda pair: pair[1].own(name))
+    fixed = sum(c.fixed.get(name, 0) for c in least.choices.values())
+    over = f"{head} {needed:,}{unit} in the smallest plan{least.fewer} ({needed - most:,} over)"
+    if most < fixed:
+        stack = f"{fixed:,}{unit} are the runtime's stack, whatever the network"
+        return f"{over}, and {stack}. Allow at least {needed:,}{unit}, or take a larger chip."
     return (
-        f"{head} {needed:,}{unit} in the smallest plan ({needed - most:,} over), most of it by "
-        f"layer {layer} ({largest.used[name]:,}{unit}). Neurons take it: let more of them be "
-        "removed (--max-removed), give the network fewer neurons, or take a larger chip."
+        f"{over}, most of it by layer {layer} ({largest.own(name):,}{unit}). Neurons take it: let "
+        "more of them be removed (--max-removed), give the network fewer neurons, or take a larger "
+        "chip."
     )
 
 
@@ -137,9 +143,11 @@ def quick_enough(
         progress.advance()
         if least > most:
             raise FitError(
-                f"instructions: {least:,.0f} a step of the smallest plan (modelled, the most of "
-                f"any calibration step), {most:,} allowed ({least - most:,.0f} over). Allow more, "
-                "or give the network fewer neurons or spikes."
+                f"instructions: {least:,.0f} a step of the smallest plan{front[0].fewer} "
+                f"(modelled, the most of any calibration step), {most:,} allowed "
+                f"({least - most:,.0f} over). Allow more, or give the network fewer neurons or "
+                "spikes.",
+                least / most - 1,
             )
         low, high = 0, len(front)
         while high - low > 1:

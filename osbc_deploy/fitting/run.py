@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -218,7 +219,7 @@ def _searched(
             )  # fmt: skip
             if accuracy is not None and (lost := accuracy.drop(less.network)) > accuracy.allowed:
                 text = _too_few(job.chip, removed, lost, accuracy, failures)
-                failures.append(FitError(text))
+                failures.append(FitError(text, min((e.excess for e in failures), default=math.inf)))
                 break
             smaller = replace(job, network=less.network)
             own = replace(options, dynamics=smaller.dynamics)
@@ -245,7 +246,8 @@ def _searched(
             both = best.plans + plans
             best = _Found(level, plan, both) if better else replace(best, plans=both)
     if best is None:
-        raise failures[-1]
+        # What came closest; of what no number says, the network of fewest neurons.
+        raise min(reversed(failures), key=lambda error: error.excess)
     return best
 
 
@@ -264,8 +266,8 @@ def _too_few(
     if failures:
         # What stands against more neurons was said of the network that has them.
         return (
-            f"{failures[-1]}\n  - without {removed:.1%} of the hidden neurons, where less is "
-            f"taken, {text}; allow a larger drop, or a larger budget"
+            f"{min(failures, key=lambda error: error.excess)}\n  - without {removed:.1%} of the "
+            f"hidden neurons, where less is taken, {text}; allow a larger drop, or a larger budget"
         )
     return (
         f"{removed:.1%} of the hidden neurons do not fit {chip.name} within the budget; without "

@@ -45,6 +45,8 @@ class Candidate:
         own.
     parts : tuple of Part
         Its slices, where those of several layers may lie on one core.
+    fixed : dict of int
+        Of what it takes, what every network does: a runtime's code and stack.
     """
 
     sparsity: float
@@ -57,6 +59,12 @@ class Candidate:
     fault: str = ""
     used: Mapping[str, int] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
+    fixed: Mapping[str, int] = field(default_factory=dict)
+
+    def own(self, resource: str) -> int:
+        """Return what the layer itself takes of cores, words or a shared resource."""
+        whole = self.used.get(resource, getattr(self, resource, 0))
+        return int(whole) - self.fixed.get(resource, 0)
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,11 @@ class Plan:
         for used in (self.beside.used, *(c.used for c in self.choices.values())):
             total.update(used)
         return dict(total)
+
+    @property
+    def fewer(self) -> str:
+        """What the plan does without, in words that go on behind a plan."""
+        return f", with {self.removed:.1%} of the hidden neurons removed" if self.removed else ""
 
     @property
     def loss(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import re
 import textwrap
 from collections.abc import Iterator
@@ -53,6 +54,9 @@ def _searched_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("osbc_deploy.fitting.level.layer_candidates", once)
         yield
+
+
+CODE = 15_024 + 44 + 36
 
 
 def candidate(cores: int, words: int, loss: float, fault: str = "") -> Candidate:
@@ -292,6 +296,44 @@ def test_as_many_neurons_stay_as_ram_holds() -> None:
         fitted(max_removed=0.6, budget=strict)
 
 
+def test_the_code_and_stack_of_a_microcontroller_are_no_layers() -> None:
+    """Code 15,024 B, heads of blob and network 44 and 36, stack 1,024 and a word: cortex-m4."""
+    spikes = (np.random.default_rng(0).random((20, 4, 60)) < 0.15).astype(np.uint8)
+
+    def refused(**most: int) -> str:
+        with pytest.raises(FitError) as error:
+            fit(
+                model(), spikes, target="cortex-m4", bits=(4,), tune=False, max_removed=0.0,
+                budget=FitBudget(**most),
+            )  # fmt: skip
+        return str(error.value)
+
+    for flash, last in ((CODE - 1, "allow at least"), (CODE, "% loss")):
+        _, over, code, *_, way = refused(flash=flash).splitlines()
+        needed = int(re.search(r"- ([\d,]+) B in", over)[1].replace(",", ""))  # type: ignore[index]
+        assert f"({needed - flash:,} over)" in over
+        assert code == f"  - {CODE:,} B are the runtime's code, whatever the network"
+        assert last in way
+    _, _, _, most, *_ = refused(flash=CODE).splitlines()
+    assert "most of the rest are layer 0's: " in most
+    assert re.search(r"1,028 B are the runtime's stack.* at least 1,\d{3} B", refused(ram=1027))
+    assert "most of it by layer 0 (" in refused(ram=1028)
+
+
+def test_of_several_failures_the_one_that_came_closest_is_said(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the last that was tried, nor one that no number measures."""
+    excesses = iter([0.4, 0.1, 0.7, *(8 * [math.inf])])
+
+    def searched(self: Any) -> Any:
+        raise FitError(f"without {self.removed:.2f}", next(excesses))
+
+    monkeypatch.setattr("osbc_deploy.fitting.run.Level.search", searched)
+    with pytest.raises(FitError, match=r"^without 0\.25$"):
+        call(memory=100, max_removed=0.75)
+
+
 def test_memory_and_accuracy_budgets_are_kept(call: Any) -> None:
     smaller = call(memory=4_000)
     assert smaller.deployment.mapping.bytes <= 4_000
@@ -428,7 +470,7 @@ def test_both_memory_and_accuracy_are_said_where_both_stand_against_it(call: Any
         call(memory=100, accuracy_drop=0.0, labels=False, max_removed=0.5)
     head, needed, *_, fewer = str(refused.value).splitlines()
     assert head == "nothing fits 100 B of small:"
-    assert re.search(r"B in the smallest plan, 100 B allowed", needed)
+    assert re.search(r"B in the smallest plan, with 25\.0% of .* removed, 100 B allowed", needed)
     assert re.fullmatch(
         r"  - without \d\d\.\d% of the hidden neurons, where less is taken, \d+\.\d\d% of the "
         r"samples are lost, 0\.00% are allowed \(.* over\); allow a larger .*, or a larger budget",

@@ -83,6 +83,13 @@ class MemoryBase(Strict):
         """Return what a slice of a layer uses on its core; the whole layer where none is cut."""
         raise NotImplementedError
 
+    def fixed(self) -> dict[str, int]:
+        """Return what of :meth:`cost` the output layer only stands for, whatever the network.
+
+        Of each resource, and of "words".
+        """
+        return {}
+
     def least(self, layer: Layer) -> dict[str, int]:
         """Return what the slices of any cut together use at least of every resource."""
         raise NotImplementedError
