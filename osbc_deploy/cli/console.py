@@ -15,7 +15,7 @@ from osbc_deploy.plain_text import message, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["complain", "keep_log", "log", "say", "table_console"]
+__all__ = ["complain", "keep_log", "log", "logs", "say", "table_console"]
 
 _WIDTH = 160
 """Columns of output that is piped or redirected, which must not be squeezed into 80."""
@@ -55,11 +55,16 @@ def keep_log(path: Path) -> None:
     _LOG.propagate = False
 
 
+def logs() -> bool:
+    """Return whether a log file is kept."""
+    return any(isinstance(handler, logging.FileHandler) for handler in _LOG.handlers)
+
+
 def log(text: str) -> bool:
     """Write into the log file, if one is kept; return whether one is."""
-    if _LOG.handlers:
+    if logs():
         _LOG.info("%s", text)
-    return bool(_LOG.handlers)
+    return logs()
 
 
 def table_console(file: IO[str] | None = None) -> Console:

@@ -18,7 +18,7 @@ import click
 from osbc_deploy._version import __version__
 from osbc_deploy.cli import interrupts
 from osbc_deploy.cli.compress import compress_command
-from osbc_deploy.cli.console import complain, say
+from osbc_deploy.cli.console import complain, logs, say
 from osbc_deploy.cli.deploy import deploy_command
 from osbc_deploy.cli.doctor import doctor_command
 from osbc_deploy.cli.explain import explain_command
@@ -27,14 +27,14 @@ from osbc_deploy.cli.fit import fit_command
 from osbc_deploy.cli.info import backends_command, targets_group
 from osbc_deploy.cli.inspect import inspect_command
 from osbc_deploy.cli.monitor import monitor_group
-from osbc_deploy.cli.options import ARGUMENTS
+from osbc_deploy.cli.options import ARGUMENTS, begin_refused_log
 from osbc_deploy.cli.release import release_group
 from osbc_deploy.cli.reports import check_command, diff_command, map_command, report_command
 from osbc_deploy.cli.run import run_command
 from osbc_deploy.cli.sweep import sweep_command
 from osbc_deploy.cli.telemetry import telemetry_group
 from osbc_deploy.cli.verify import verify_command
-from osbc_deploy.errors import NotFoundError, OsbcError, UsageError, reason
+from osbc_deploy.errors import NotFoundError, OsbcError, UsageError, WritingError, reason
 from osbc_deploy.explanations import COMMAND_LINE, MEMORY, SYSTEM
 
 __all__ = ["cli", "main"]
@@ -116,6 +116,15 @@ cli.add_command(doctor_command)
 cli.add_command(explain_command)
 
 
+def _log_refused(argv: list[str] | None) -> None:
+    """Begin the log that was asked for, if what is refused now has none yet."""
+    if not logs():
+        try:
+            begin_refused_log(sys.argv[1:] if argv is None else argv)
+        except WritingError as error:
+            complain(error, error.code)
+
+
 def main(argv: list[str] | None = None) -> Any:
     """Run the command line and exit with the documented code."""
     # SpikingJelly makes torch look for a compiler of GPU code, and warn on machines without one.
@@ -132,6 +141,7 @@ def main(argv: list[str] | None = None) -> Any:
         click.echo("interrupted", err=True)
         sys.exit(interrupts.received() or 130)
     except click.ClickException as error:
+        _log_refused(argv)
         # click repeats what it was given.
         shown = io.StringIO()
         error.show(shown)
@@ -139,6 +149,7 @@ def main(argv: list[str] | None = None) -> Any:
         say(text, err=True, lines=True)
         sys.exit(error.exit_code)
     except OsbcError as error:
+        _log_refused(argv)
         complain(error, error.code, lines=True)
         sys.exit(error.exit_code)
     except OSError as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import functools
+import itertools
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from osbc_deploy.cli.console import keep_log, log, say
-from osbc_deploy.cli.places import GrowingFolder, OutputFile, OutputFolder, note
+from osbc_deploy.cli.places import GrowingFolder, OutputFile, OutputFolder, note, within
 from osbc_deploy.errors import UsageError
 from osbc_deploy.option import BYTES, Options, Row, renamed, rows
 from osbc_deploy.parsing import read_toml
@@ -24,6 +25,7 @@ from osbc_deploy.unasked import unasked
 __all__ = [
     "ARGUMENTS",
     "Size",
+    "begin_refused_log",
     "config_option",
     "given",
     "json_option",
@@ -311,6 +313,25 @@ def _note_log(ctx: click.Context, option: click.Parameter, path: Path | None) ->
 def _begin_log(ctx: click.Context, path: Path) -> None:
     keep_log(path)
     log(shlex.join(["osbc-deploy", *ctx.meta.get(ARGUMENTS, ())]))
+
+
+def begin_refused_log(arguments: Sequence[str]) -> None:
+    """Begin the log of a command line that is refused before its command runs.
+
+    Not where another word may name the file, or a folder that holds it.
+
+    Raises
+    ------
+    WritingError
+        When the file cannot be opened.
+    """
+    words = [w for a in arguments for w in (a.split("=", 1) if a.startswith("--") else [a])]
+    for place, (name, value) in enumerate(itertools.pairwise(words)):
+        others = [word.partition(":")[0] for word in words[:place] + words[place + 2 :]]
+        if name == "--log" and not any(within(Path(value), Path(o)) for o in others if o):
+            keep_log(Path(value))
+            log(shlex.join(["osbc-deploy", *arguments]))
+            return
 
 
 log_option = click.option(

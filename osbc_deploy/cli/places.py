@@ -18,7 +18,16 @@ import click
 from osbc_deploy.errors import UsageError
 from osbc_deploy.folders import KINDS
 
-__all__ = ["Command", "Group", "GrowingFolder", "OutputFile", "OutputFolder", "UpdatedFile", "note"]
+__all__ = [
+    "Command",
+    "Group",
+    "GrowingFolder",
+    "OutputFile",
+    "OutputFolder",
+    "UpdatedFile",
+    "note",
+    "within",
+]
 
 _NOTED = "osbc_deploy.places"
 """Key of click's ``Context.meta`` for paths that do not reach the command as arguments."""
@@ -187,6 +196,12 @@ def _fault(output: _Place, other: _Place) -> str:
     if other.role is Role.READ and _together(output.real, other.real):
         return f"belongs to {other.given}, which {other.option} names, and would be lost"
     return ""
+
+
+def within(path: Path, other: Path) -> bool:
+    """Tell whether a path is another, or lies in it."""
+    place, folder = _real(path), _real(other)
+    return _same(place, folder) or folder in place.parents
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -71,6 +71,43 @@ def test_a_log_holds_the_command_the_errors_and_what_bars_show(
         keep_log(Path("gone/log.txt"))
 
 
+@pytest.mark.usefixtures("logged")
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["deploy", "--log", "log.txt", "--no-such"], "E240"),
+        (["deploy", "--target", "loihi2", "--log=log.txt", "--bits"], "E240"),
+        (["deploy", "--bits", "many", "--log", "log.txt"], "E240"),
+        (["deploi", "--log", "log.txt"], "E201"),
+    ],
+)
+def test_a_log_holds_the_errors_of_the_command_line(
+    words: list[str], code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(words)
+    said = capsys.readouterr().err.splitlines()
+    assert any(line.strip().startswith(f"error[{code}]") for line in said)
+    command, *lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert command.endswith(f" osbc-deploy {' '.join(words)}")
+    assert said[0] in lines[0]
+    assert said[-1] in lines[-1]
+
+
+@pytest.mark.usefixtures("logged")
+@pytest.mark.parametrize("read", ["net.py:net", "--calibration=net.py", "."])
+def test_a_refused_command_line_does_not_log_into_what_it_reads(
+    read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text("net = None\n")
+    with pytest.raises(SystemExit):
+        main(["deploy", read, "--log", "net.py", "--no-such"])
+    assert (tmp_path / "net.py").read_text() == "net = None\n"
+
+
 def test_tables_are_as_wide_as_asked_and_not_squeezed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     assert table_console(io.StringIO()).width == 160
