@@ -10,6 +10,7 @@ import numpy as np
 from osbc_deploy.arrays import FloatArray, InputArray, IntArray
 from osbc_deploy.compress.result import CompressedNetwork
 from osbc_deploy.deployment import Deployment
+from osbc_deploy.errors import UsageError
 from osbc_deploy.fidelity import Fidelity
 from osbc_deploy.fixedpoint.engine import Activity
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
@@ -63,6 +64,11 @@ def verify(call: VerifyCall) -> Verification:
     job = prepare(call, request(verify, VerifyOptions, call), device=call.device)
     named = parse_neurons(call.neurons, job.network)
     if call.samples is not None:
+        if call.samples > len(job.evaluated):
+            raise UsageError(
+                f"samples: {call.samples:,} are asked for, {job.evaluated.name} holds "
+                f"{len(job.evaluated):,}. Ask for no more, or leave it out to evaluate all."
+            )
         job = replace(job, evaluated=job.evaluated.take(call.samples))
     check_needs(wanted, labels=job.evaluated.labels is not None, backend=job.runner is not None)
     compressed = compressed_for(job, call, call.progress)

@@ -58,6 +58,12 @@ def verify(*args: Any, data: str = "data.npz") -> int:
 
 
 @pytest.mark.usefixtures("user")
+def test_more_samples_than_there_are_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify("--samples", "21") == 2
+    assert "samples: 21 are asked for, data.npz holds 20." in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("user")
 def test_the_exit_code_is_that_of_the_gates(capsys: pytest.CaptureFixture[str]) -> None:
     assert verify("--gate", "mismatch=1", "--gate", "backend_mismatches=0") == 0
     assert "gate mismatch: ok" in capsys.readouterr().out
