@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -116,14 +117,30 @@ def _exit_code(report: Mapping[str, Any]) -> int:
 
 
 def _excesses(report: Mapping[str, Any]) -> Iterator[str]:
-    """Say what all points of a target exceed, and what to change."""
+    """Say what all points of a target exceed, or each of them, and what to change."""
+    from osbc_deploy.report.sweeping.terminal import named
+
     yield "no point fits its target"
     for target in dict.fromkeys(point["target"] for point in report["points"]):
         points = [point for point in report["points"] if point["target"] == target]
-        # Which slices lie on a core is another in every point.
-        over = [[line.rpartition("): ")[2] for line in point["excesses"]] for point in points]
-        shared = [line for line in over[0] if all(line in lines for lines in over)]
         remedies = {point["remedy"] for point in points}
         remedy = remedies.pop() if len(remedies) == 1 else ""
         remedy = remedy or "Sweep higher sparsities or fewer bits, or take a larger target"
-        yield f"  - {target}: {'; '.join(shared) or 'each point has other excesses'}. {remedy}."
+        for lines in ([p["excesses"] for p in points], [_of_layers(p) for p in points]):
+            if all(line == lines[0] for line in lines):
+                yield f"  - {target}: {'; '.join(lines[0])}. {remedy}."
+                break
+        else:
+            for point in points:
+                yield f"  - {named(point)}: {'; '.join(point['excesses'])}"
+            yield f"  - {target}: {remedy}."
+
+
+def _of_layers(point: Mapping[str, Any]) -> list[str]:
+    """Return what a point exceeds by layer: which slices lie on a core is another in every one."""
+    found = []
+    for line in point["excesses"]:
+        core = re.match(r"core \d+ \((.*?)\): ", line)
+        where = "" if core is None else re.sub(r"\[.*?\]", "", core[1]) + ": "
+        found.append(where + line[0 if core is None else core.end() :])
+    return list(dict.fromkeys(found))

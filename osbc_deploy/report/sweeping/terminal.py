@@ -10,7 +10,7 @@ from rich.console import Console
 from osbc_deploy.plain_text import message, terminal
 from osbc_deploy.report.tables import PlainTable
 
-__all__ = ["COLUMNS", "configuration_cells", "print_sweep", "said_of"]
+__all__ = ["COLUMNS", "configuration_cells", "named", "print_sweep", "said_of"]
 
 Report = Mapping[str, Any]
 
@@ -64,14 +64,15 @@ def said_of(report: Report) -> list[str]:
         if not point["exact"]:
             f = point["fidelity"]
             lines.append(
-                f"error: {_named(point)}: {f['backend']} and {f['reference']} differ in "
+                f"error: {named(point)}: {f['backend']} and {f['reference']} differ in "
                 f"{f['mismatched_spikes']} spikes and {f['mismatched_potentials']} potentials"
             )
-    lines += [f"failed: {_named(f)}: {f['message']}" for f in report["failures"]]
+    lines += [f"failed: {named(f)}: {f['message']}" for f in report["failures"]]
     return lines
 
 
-def _named(point: Mapping[str, Any]) -> str:
+def named(point: Mapping[str, Any]) -> str:
+    """Return a point in words."""
     seed = "" if point["seed"] is None else f", seed {point['seed']}"
     return (
         f"{point['target']}, {point['method']}, {point['sparsity']:.4g} sparsity, "
