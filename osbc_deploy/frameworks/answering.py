@@ -161,7 +161,7 @@ def _linear(flow: Flow, answer: Signal, framework: Framework) -> Answering | Non
     while called is not None:
         share = _votes(called, framework)
         bare = _moves(called) or _reduces(called)
-        if _shifts(called) or not (share or bare) or len(called.sources) > 1:
+        if not (share or bare) or len(called.sources) > 1:
             break
         votes, acting = votes * (share or 1), acting or not _moves(called)
         called = called.sources[0].called
@@ -191,16 +191,15 @@ def _votes(called: Called, framework: Framework) -> int:
 def _reduces(called: Called) -> bool:
     """Tell whether a call adds up or scales values, or makes probabilities of them."""
     module = called.event.module
+    if _shifts(called):
+        return False
     return called.event.name in _SUMS if module is None else isinstance(module, _NORMALIZES)
 
 
 def _shifts(called: Called) -> bool:
-    """Tell whether a call adds a constant to what it hears in each step.
-
-    What adds up steps begins with zero, which is gone by now.
-    """
+    """Tell whether a call adds a constant. What adds up steps begins with zero, gone by now."""
     added = called.event.module is None and called.event.name in _SHIFTS
-    return added and len(called.sources) == 1 and not called.sources[0].over_time
+    return added and len(called.sources) == 1
 
 
 def _moves(called: Called) -> bool:
@@ -241,6 +240,23 @@ def needed_for(flow: Flow, framework: Framework, output: Called | None) -> list[
 
 
 def left_out(flow: Flow, framework: Framework, needed: Sequence[Called]) -> list[str]:
-    """Return the neurons that are at work, but not for the answer."""
+    """Return the neurons and layers of weights that are at work, but not for the answer."""
     heard = {called.name for called in needed}
-    return [name for name in reversed(_cells(flow, framework)) if name not in heard]
+    if flow.host is not None:
+        # What runs on the host is part of the data.
+        heard |= {called.name for called in needed_for(flow, framework, flow.host)}
+    found = [
+        called.name
+        for called in flow.calls
+        if called.step in (flow.shown, None) and _works(called, framework)
+    ]
+    return [name for name in dict.fromkeys(found) if name not in heard]
+
+
+def _works(called: Called, framework: Framework) -> bool:
+    """Tell whether a call is of neurons, or of weights."""
+    module, event = called.event.module, called.event
+    if module is None:
+        given = (*event.args, *event.kwargs.values())
+        return any(isinstance(weight, nn.Parameter) for weight in given)
+    return isinstance(module, framework.neurons) or any(True for _ in module.parameters())

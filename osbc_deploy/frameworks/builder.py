@@ -139,8 +139,10 @@ class Builder(Draft):
     def bias(self, called: Called, bias: FloatArray | None) -> FloatArray | None:
         """Return what a layer adds in every step; what it adds once to a sum is noted."""
         signal = called.sources[0]
-        if bias is None or signal.over_time != "sum":
+        if bias is None or not signal.over_time:
             return bias
+        if signal.over_time == "mean":
+            return bias / signal.factor
         if self.output is None or called.name != self.output.name:
             self.refuse(called, "adds a constant to a sum over time; only the last layer may")
         self.constant = bias / signal.factor

@@ -153,7 +153,9 @@ def _shift(
         return
     if sign != 1.0:
         builder.put(called, called.name, Scale(np.asarray(sign)))
-    builder.put(called, f"{called.name}.shift", Shift(of_constant * constant))
+    shift = builder.bias(called, of_constant * constant)
+    if shift is not None:
+        builder.put(called, f"{called.name}.shift", Shift(shift))
 
 
 def _sum(builder: Builder, called: Called, first: float, second: float) -> None:
@@ -283,6 +285,7 @@ FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
 """How functions of tensors are read, by name."""
 
 LINEAR = (
+    *("add", "radd", "iadd", "sub", "rsub", "isub"),
     *("flatten", "reshape", "view", "squeeze", "ravel", "view_as", "reshape_as", "linear"),
     *("matmul", "mm", "addmm", "einsum"),
     *("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"),

@@ -134,18 +134,28 @@ def read_call(
     # What code of the user's own does in other steps is not known from a few of them.
     followed = found.plain and all(called.step is None for called in needed)
     network = replace(network, notes=_in_order(network.notes, flow))
-    network = replace(network, warnings=(*network.warnings, *_left_out(flow, needed, builder, end)))
+    warned = (*_left_out(flow, needed, builder, end), *_unseen(traced, x.shape[1]))
+    network = replace(network, warnings=(*network.warnings, *warned))
     return Reading(
         network, builder.modules, followed, prefix, found.votes, builder.constant, builder.orders
     )
 
 
 def _left_out(flow: Flow, needed: list[Called], builder: Builder, end: str) -> Iterator[str]:
-    """Say which neurons are at work, but not for the answer."""
+    """Say which neurons and weights are at work, but not for the answer."""
     if unheard := left_out(flow, builder.framework, needed):
         yield (
             f"{', '.join(unheard)}: forward calls them, but its answer, {end}, does not depend on "
             "them, so they are left out. If another is the answer, have forward give that first"
+        )
+
+
+def _unseen(traced: Trace, n: int) -> Iterator[str]:
+    """Say that a part of the answer of n samples was not seen to come from the input."""
+    if any(behind and n in shape[:2] for shape, behind in traced.others):
+        yield (
+            "forward: answers with a tensor as well that was not seen to come from its input, as "
+            "what leaves torch (numpy, tolist); what it is made of is left out"
         )
 
 

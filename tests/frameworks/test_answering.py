@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import UnsupportedModelError
@@ -46,6 +47,28 @@ class Recording(nn.Module):
         whole["weighted2"] = whole["sum2"] * torch.tensor([1.0, 1.0, 3.0, 1.0, 1.0])
         answer = tuple(whole[name] for name in self.given)
         return answer[0] if len(answer) == 1 else answer
+
+
+class Aside(Recording):
+    """Weights that only a second part of the answer hears, which torch sees or does not."""
+
+    def __init__(self, *, array: bool) -> None:
+        super().__init__("")
+        self.array = array
+        self.aux, self.weight = nn.Linear(16, 3), nn.Parameter(torch.ones(2, 16))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        m1, m2 = self.l1.init_leaky(), self.l2.init_leaky()
+        spikes, aside = [], []
+        for frame in x:
+            s1, m1 = self.l1(self.fc1(frame), m1)
+            s2, m2 = self.l2(self.fc2(s1), m2)
+            spikes.append(s2)
+            if self.array:
+                aside.append(torch.from_numpy(s1.detach().numpy() @ np.ones((16, 2))))
+            else:
+                aside.append(torch.cat([self.aux(s1), functional.linear(s1, self.weight)], 1))
+        return torch.stack(spikes), torch.stack(aside)
 
 
 class Heads(Recording):
@@ -127,7 +150,24 @@ def test_a_layer_that_the_answer_does_not_hang_on_is_named() -> None:
     network = imported(lively(Heads("")), x)
     assert [p.name for p in network.populations] == ["l1"]
     said = network.warnings[0]
-    assert said.startswith("l2: forward calls them, but its answer, l1, does not depend on them")
+    assert said.startswith(
+        "fc2, l2: forward calls them, but its answer, l1, does not depend on them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (False, "aux, linear: forward calls them, but its answer, l2, does not depend on them"),
+        (True, "forward: answers with a tensor as well that was not seen to come from its input"),
+    ],
+)
+def test_weights_that_the_answer_does_not_hang_on_are_named(array: bool, said: str) -> None:
+    x = raster()
+    network = imported(lively(Aside(array=array)), x)
+    (warning,) = network.warnings
+    assert warning.startswith(said)
+    assert np.array_equal(np.moveaxis(simulate(network, x).output, 1, 0), theirs("spk2", x))
 
 
 def test_what_forward_makes_of_outputs_that_never_fire_is_not_proven() -> None:

@@ -16,7 +16,7 @@ import torch
 from snntorch.functional import accuracy_rate
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
-from torch.nn.functional import log_softmax
+from torch.nn.functional import linear, log_softmax
 
 from osbc_deploy import deploy, inspect
 from osbc_deploy.errors import UnsupportedModelError
@@ -98,6 +98,19 @@ ENDS: dict[str, tuple[Forward, str]] = {
         lambda net, f: sum(0.5 + net.fc(s) for s in f),
         "sum",
     ),
+    "a constant behind the sum of the classifier": (
+        lambda net, f: sum(linear(s, net.fc.weight) for s in f) + torch.linspace(2.0, -2.0, 4),
+        "sum",
+    ),
+    "a constant behind the sum of the spikes": (
+        lambda net, f: torch.linspace(2.0, -2.0, 15) + torch.stack(f).sum(0) / 2,
+        "sum",
+    ),
+    "a constant less the mean of the spikes": (
+        lambda net, f: 2 * torch.stack(f).mean(0) - torch.linspace(0.0, 1.0, 15),
+        "sum",
+    ),
+    "steps without a spike": (lambda net, f: 1 - torch.stack(f).mean(0), "sum"),
     "classifier called in each step beside": (
         lambda net, f: ([net.fc(s) for s in f], net.fc(sum(f)))[1],
         "sum",
