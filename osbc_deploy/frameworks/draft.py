@@ -10,7 +10,7 @@ import numpy as np
 from osbc_deploy.frameworks.assemble import Graph
 from osbc_deploy.frameworks.framework import Framework
 from osbc_deploy.frameworks.gating import counted, literal_of, spikes_behind
-from osbc_deploy.frameworks.joining import put_beside
+from osbc_deploy.frameworks.joining import brought, put_beside
 from osbc_deploy.frameworks.layout import Layout, spread, whole_of
 from osbc_deploy.frameworks.operations import Add, Delay, Flatten
 from osbc_deploy.frameworks.order import ancestors
@@ -133,12 +133,19 @@ class Draft:
         if layout.ordered and len(layout.seen) == 1:
             self.put(called, f"{called.name}.flat", Flatten())
             return True
-        self.refuse(
-            called,
-            f"hears values of {layout.shape} cut or turned to {layout.seen}; here they must come "
-            "as they are given, or flattened",
-        )
-        return False
+        target = whole_of(self.shape(layout.seen), layout.seen)
+        try:
+            if len(target.shape) != 3:
+                raise ValueError
+            self.now[called] = brought(self, f"{called.name}.part", called.sources[0], target)
+        except ValueError:
+            self.refuse(
+                called,
+                f"hears values of {layout.shape} cut or turned to {layout.seen}; here they must "
+                "come as they are given, as whole channels of them, or flattened",
+            )
+            return False
+        return True
 
     def picked(self, called: Called, layout: Layout) -> Layout:
         """Let neurons hear whole channels of maps, rather than all of which they see a part."""
@@ -212,7 +219,7 @@ class Draft:
         return isinstance(node, Cells) and node.neuron.spiking
 
     def spikes_behind(self, name: str) -> str:
-        """Return the neurons, or the input, of which a node sends a multiple."""
+        """Return what a node sends a multiple of: neurons, the input, or some of their channels."""
         return spikes_behind(name, self.nodes, self.edges)
 
     def counts(self, called: Called) -> tuple[bool, bool]:

@@ -151,9 +151,9 @@ def _all_behind(name: str, nodes: Mapping[str, Node], edges: Sequence[tuple[str,
 
 
 def spikes_behind(name: str, nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]) -> str:
-    """Return the neurons, or the input, of which a node sends a multiple."""
+    """Return what a node sends a multiple of: neurons, the input, or some of their channels."""
     node = nodes.get(name)
-    while node is not None and not isinstance(node, Cells):
+    while isinstance(node, Scale | Shift | Add | Flatten):
         (name,) = _before(name, edges)
         node = nodes.get(name)
     return name

@@ -176,8 +176,9 @@ def _batch_norm(builder: Builder, called: Called, norm: Any) -> None:
         builder.misfit(called, f"{name}({len(factor)}) does not match its input {shape}")
         return
     if layout is not None and not layout.whole:
-        builder.settled(called)
-        return
+        if not builder.settled(called):
+            return
+        layout = None
     rank = len(shape if layout is None else layout.seen)
     by_channel = [values.reshape(-1, *(1,) * (rank - 1)) for values in (factor, offset)]
     if layout is not None:

@@ -350,7 +350,7 @@ def test_layers_of_one_dimension_have_a_height_of_1() -> None:
     ("act", "words"),
     [
         (
-            lambda y: y[:, [1, 0, 2, 3, 4, 5]],
+            lambda y: y[:, :, [1, 0, 2, 3, 4, 5]],
             "(6, 6, 6) cut or turned to (6, 6, 6); here they must",
         ),
         (lambda y: y[:, :, 0].unsqueeze(2) + 0 * y, "(6, 1, 6) to others (6, 6, 6) that lie"),
