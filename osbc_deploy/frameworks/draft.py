@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -134,18 +135,16 @@ class Draft:
             self.put(called, f"{called.name}.flat", Flatten())
             return True
         target = whole_of(self.shape(layout.seen), layout.seen)
-        try:
-            if len(target.shape) != 3:
-                raise ValueError
-            self.now[called] = brought(self, f"{called.name}.part", called.sources[0], target)
-        except ValueError:
-            self.refuse(
-                called,
-                f"hears values of {layout.shape} cut or turned to {layout.seen}; here they must "
-                "come as they are given, as whole channels of them, or flattened",
-            )
-            return False
-        return True
+        if len(target.shape) == 3:
+            with suppress(ValueError):
+                self.now[called] = brought(self, f"{called.name}.part", called.sources[0], target)
+                return True
+        self.refuse(
+            called,
+            f"hears values of {layout.shape} cut or turned to {layout.seen}; here they must "
+            "come as they are given, as whole channels of them, or flattened",
+        )
+        return False
 
     def picked(self, called: Called, layout: Layout) -> Layout:
         """Let neurons hear whole channels of maps, rather than all of which they see a part."""
