@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ from numpy.typing import NDArray
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.maps import are_better
 from osbc_deploy.fixedpoint.network import INPUT, FixedPointNetwork, FixedPopulation
-from osbc_deploy.fixedpoint.passes import Pass, margin_of, passes_into
+from osbc_deploy.fixedpoint.packing import Pass
+from osbc_deploy.fixedpoint.passes import margin_of, passes_into
 from osbc_deploy.fixedpoint.sites import NO_MARGIN, Site
+from osbc_deploy.fixedpoint.stepping import TOGETHER
 
 __all__ = ["Cell", "Total", "sites_of"]
 
@@ -24,10 +28,13 @@ def sites_of(network: FixedPointNetwork, given: frozenset[str]) -> dict[str, Sit
         if p.name in given:
             sites[p.name] = Site(p.shape, turned=False)
             continue
+        heard = [(q, network.shape_of(q.pre)) for q in network.afferents(p.name)]
         margin = NO_MARGIN
-        for q in network.afferents(p.name):
-            margin = margin.or_wider(margin_of(q.connection, network.shape_of(q.pre)))
-        sites[p.name] = Site(p.shape, len(p.shape) == 3, margin)
+        turned = len(p.shape) == 3 and not are_better(heard)
+        if turned:
+            for q, shape in heard:
+                margin = margin.or_wider(margin_of(q.connection, shape))
+        sites[p.name] = Site(p.shape, turned, margin)
     return sites
 
 
@@ -73,7 +80,7 @@ class Cell:
     narrow : bool
         Whether 32 bits hold its arithmetic.
     registers, initial, resets
-        What :mod:`.stepping` wants.
+        What :mod:`.stepping` wants, with a value for each neuron.
     """
 
     population: FixedPopulation
@@ -82,6 +89,15 @@ class Cell:
     registers: tuple[NDArray[Any], ...]
     initial: tuple[IntArray, IntArray]
     resets: tuple[bool, int, int]
+
+    @cached_property
+    def short(self) -> tuple[NDArray[Any], ...]:
+        """The registers as :func:`.stepping.neurons` takes them: what is the same stays short.
+
+        They are read in every step, and long ones not from the nearest cache.
+        """
+        share_u, *others = self.registers
+        return _once(share_u) if share_u.any() else share_u[:0], *map(_once, others)
 
     @classmethod
     def of(
@@ -110,6 +126,11 @@ class Cell:
             (site.here(p.u_init.astype(kind)), site.here(p.v_init.astype(kind))),
             (p.reset == "subtract", p.reset_interval, p.reset_offset),
         )
+
+
+def _once(values: NDArray[Any]) -> NDArray[Any]:
+    """Cut values that are all the same to as many as are taken at a time."""
+    return values[:TOGETHER] if values.size and (values == values[0]).all() else values
 
 
 def _totals(passes: list[Pass]) -> list[Total]:

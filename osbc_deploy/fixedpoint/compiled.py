@@ -8,7 +8,7 @@ is on its way between populations stays in the processor's cache, however long t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from threading import Lock
@@ -23,14 +23,18 @@ from osbc_deploy.fixedpoint import kernels, stepping
 from osbc_deploy.fixedpoint.cells import Cell, Total, sites_of
 from osbc_deploy.fixedpoint.lanes import WIDE
 from osbc_deploy.fixedpoint.network import INPUT, FixedPointNetwork
-from osbc_deploy.fixedpoint.passes import Pass
+from osbc_deploy.fixedpoint.packing import Pass
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
 from osbc_deploy.fixedpoint.sites import Lines
 
 __all__ = ["Bench", "Course", "EnginePlan", "plan_of"]
 
-_CACHED = 1 << 18
-"""Sums of a population that stay in the second cache."""
+_SUMS = 1 << 21
+"""Most sums of a population at a time.
+
+More do not stay in the second cache, but they are read in one line; a call for fewer would cost
+more than they do, as threads take turns to make one.
+"""
 
 _LISTED = 1 << 22
 """Most neurons whose spikes are looked through at a time, of all steps and samples together."""
@@ -94,7 +98,7 @@ class EnginePlan:
         if any(recurrent for _, recurrent in self.blocks):
             # Each step is a call for every population; side by side they cost less.
             return max(1, min(_SAMPLES, most))
-        return max(1, min(_SAMPLES, most, _CACHED // (self._widest * max(steps, 1))))
+        return max(1, min(_SAMPLES, most, _SUMS // (self._widest * max(steps, 1))))
 
     @cached_property
     def _widest(self) -> int:
@@ -113,7 +117,7 @@ class EnginePlan:
     def _bench(self, samples: int, steps: int) -> Iterator[Bench]:
         """Lend memory to work with: what was used before is warm."""
         largest = max(site.size for site in self.sites.values())
-        length = max(1, min(steps, _CACHED // self._widest, _LISTED // (samples * largest)))
+        length = max(1, min(steps, _SUMS // self._widest, _LISTED // (samples * largest)))
         with self._lock:
             bench = self._idle.pop() if self._idle else None
         if bench is None or bench.samples < samples or bench.length != length:
@@ -147,8 +151,14 @@ class Bench:
         self.ptr = np.empty(samples * length + 1, np.int64)
         self.index = np.empty(most + 8, np.int32)
         self.spikes = np.empty(most, np.uint8)
+        heard = (part for parts in plan.heard.values() for _, _, part in parts)
+        self._zeros = np.zeros(max((part.places for part in heard), default=0), np.int16)
         self._most = most
         self._other: dict[tuple[str, type], NDArray[Any]] = {}
+
+    def zeros(self, part: Pass) -> tuple[IntArray, ...]:
+        """Return the zeros that a pass works with, if any."""
+        return (self._zeros[: part.places],) if part.places else ()
 
     def other(self, what: str, kind: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
         """Return memory that not every network needs."""
@@ -158,6 +168,7 @@ class Bench:
 
 
 _NOTHING = np.empty((0, 0, 0), np.int32)
+_NO_EVENTS = np.empty(0, np.int64), np.empty(0, np.int32)
 
 
 class Course:
@@ -207,32 +218,30 @@ class Course:
             self.bench.other(what, np.int32, shape) if name in states else _NOTHING
             for what, states in (("u", self.traces.u), ("v", self.traces.v))
         )
-        self.neurons(name, cell, begin, end, spikes, kept)
+        events = self._events(end - begin) if name in self.plan.heard else _NO_EVENTS
+        self.neurons(name, cell, begin, end, spikes, kept, events)
         self._check(name)
         self._keep(name, begin, end, spikes, *kept)
-        self._push(name, spikes, begin, end)
+        self._deliver(name, spikes, begin, end)
 
     def neurons(
-        self, name: str, cell: Cell, begin: int, end: int, spikes: IntArray, kept: Any
+        self, name: str, cell: Cell, begin: int, end: int, spikes: IntArray, kept: Any, events: Any
     ) -> None:
-        """Run the neurons of a population for some steps."""
+        """Run the neurons of a population for some steps, and list those that fire."""
         formats = self.plan.formats
-        common = (
-            cell.registers,
-            self.bench.states[name],
-            self.seen[name],
-            self.counts[name],
-        )
+        common = self.bench.states[name], self.seen[name], self.counts[name]
         if cell.narrow:
             sums, where, lines, exponent = self._arrived(name, begin, end)
             stepping.neurons(
-                sums, where, lines, exponent + formats.state_shift, begin, *common,
-                formats.state_limit, cell.resets, spikes, kept,
+                sums, where, lines, exponent + formats.state_shift, begin, cell.short,
+                *common, formats.state_limit, cell.resets, spikes, kept, events,
             )  # fmt: skip
         else:
             a = self.combined(name, begin, end, np.int64).reshape(spikes.shape)
             widths = (formats.decay_bits, formats.state_shift, formats.state_limit)
-            stepping.wide_neurons(a, begin, widths, *common, cell.resets, spikes, kept)
+            stepping.wide_neurons(
+                a, begin, widths, cell.registers, *common, cell.resets, spikes, kept, events
+            )
 
     def _arrived(
         self, name: str, begin: int, end: int
@@ -269,26 +278,33 @@ class Course:
         pitch = self.plan.sites[name].pitch
         return self.samples, end - begin, held, pitch, begin - self.begin
 
-    def find(self, spikes: IntArray) -> Callable[..., None]:
-        """Return what lists the active neurons of rasters."""
-        return kernels.find_events if spikes.dtype == np.uint8 else kernels.find_values
+    def find(self, spikes: IntArray, begin: int, end: int, events: Any) -> None:
+        """List the active neurons of rasters in some steps."""
+        list_of = kernels.find_events if spikes.dtype == np.uint8 else kernels.find_values
+        list_of(spikes, begin, end, *events)
+
+    def _events(self, steps: int) -> tuple[IntArray, IntArray]:
+        """Return where the events of some steps are listed."""
+        return self.bench.ptr[: self.samples * steps + 1], self.bench.index
 
     def _push(self, name: str, spikes: IntArray, begin: int, end: int) -> None:
-        """Deliver spikes (S, T, n) of some steps, or of these steps alone."""
+        """Deliver what comes from outside, spikes (S, T, n)."""
+        if name in self.plan.heard:
+            self.find(spikes, begin, end, self._events(end - begin))
+            self._deliver(name, spikes, begin, end)
+
+    def _deliver(self, name: str, spikes: IntArray, begin: int, end: int) -> None:
+        """Deliver listed spikes (S, T, n) of some steps, or of these steps alone."""
         plan, bench = self.plan, self.bench
-        if name not in plan.heard:
-            return
         first = begin if spikes.shape[1] == self.steps else 0
-        steps = end - begin
-        ptr = bench.ptr[: self.samples * steps + 1]
-        self.find(spikes)(spikes, first, first + steps, ptr, bench.index)
-        for post, number, part in plan.heard[name]:
+        events = self._events(end - begin)
+        for post, number, part in plan.heard.get(name, ()):
             total = plan.cells[post].totals[number]
             *where, at = self._where(post, total, begin, end)
             value = spikes if part.graded else None
             part.push(
-                ptr, bench.index, value, first, (*where, at + part.late), *part.tables,
-                bench.sums[post, number],
+                *events, value, first, (*where, at + part.late), *part.tables,
+                *bench.zeros(part), bench.sums[post, number],
             )  # fmt: skip
 
     def _check(self, name: str) -> None:

@@ -15,17 +15,34 @@ from typing import Any
 
 import numpy as np
 
-from osbc_deploy.fixedpoint.lanes import LANES, WIDE, add_lanes, add_rows, put_places
+from osbc_deploy.fixedpoint.lanes import (
+    LANES,
+    SPAN,
+    WIDE,
+    add_few,
+    add_lanes,
+    add_rows,
+    put_places,
+    put_taps,
+)
 from osbc_deploy.jit import compiled
 
 __all__ = [
+    "SPANS",
     "cover",
     "find_events",
     "find_values",
     "push_blocks",
+    "push_maps",
     "push_rows",
     "push_synapses",
 ]
+
+SPANS = 6
+"""Most spans of a map whose sums stay in registers, also where these are half as wide."""
+
+_RUNS = 16
+"""Runs of weights whose sums are kept in the nearest cache before they are added."""
 
 _GATHER = np.uint64(0x0102040810204080)
 """Brings the lowest bits of eight bytes together in the highest byte of a product."""
@@ -146,16 +163,129 @@ def push_synapses(
         row = (k // steps * held + k % steps + late) * pitch
         for e in range(ptr[k], ptr[k + 1]):
             pre = np.uint32(index[e])
-            place, channel = _split(pre, channels, places, last)
-            to = row + starts[place]
-            which = kinds[place] + channel
             if value is None:
-                for b in range(np.uint64(first[which]), np.uint64(stop[which])):
-                    out[np.uint64(to + offset[b])] += weight[b]
+                _add_list(row, pre, source, lists, out)
             else:
+                place, channel = _split(pre, channels, places, last)
+                to = row + starts[place]
+                which = kinds[place] + channel
                 factor = value[k // steps, begin + k % steps, pre]
                 for b in range(first[which], stop[which]):
                     out[np.uint64(to + offset[b])] += weight[np.uint64(b)] * factor
+
+
+@compiled
+def _add_list(row: int, pre: Any, source: Any, lists: Any, out: Any) -> None:
+    """Add the single weights of a neuron of the source."""
+    channels, places, last, kinds, starts = source
+    first, stop, offset, weight = lists
+    place, channel = _split(pre, channels, places, last)
+    to = row + starts[place]
+    which = kinds[place] + channel
+    for b in range(np.uint64(first[which]), np.uint64(stop[which])):
+        out[np.uint64(to + offset[b])] += weight[b]
+
+
+@compiled
+def push_maps(
+    ptr: Any, index: Any, value: Any, begin: int, where: Any, source: Any, lists: Any, grid: Any,
+    runs: Any, maps: Any, out: Any,
+) -> None:  # fmt: skip
+    """Multiply weights with whole maps of spikes; see :func:`push_blocks`.
+
+    In a step with few spikes, single weights are added instead.
+
+    Parameters
+    ----------
+    source, lists : tuple
+        As for :func:`push_synapses`; channels of `out` are first.
+    grid : tuple
+        Where in `maps` each neuron of the source is counted (int32); rows and columns of a map of
+        `out`, places from one row of `maps` to the next, rows and columns that are summed at
+        a time, and how many spikes are too few.
+    runs : tuple of ndarrays
+        Where in `out` a run of weights adds its map and where in the weights it starts (int64);
+        how far into `maps` each weight begins, and the weights. No sum of a run leaves 16 bits.
+    maps : ndarray of int16
+        Zeros, and left as such.
+    """
+    samples, steps, held, pitch, late = where
+    counted, height, width, line, rows, cols, few = grid
+    place, start, offset, weight = runs
+    tile = np.empty(_RUNS * SPANS * SPAN, np.int16)
+    for k in range(samples * steps):
+        row = (k // steps * held + k % steps + late) * pitch
+        if ptr[k + 1] - ptr[k] < few:
+            for e in range(ptr[k], ptr[k + 1]):
+                _add_list(row, np.uint32(index[e]), source, lists, out)
+            continue
+        for e in range(ptr[k], ptr[k + 1]):
+            maps[np.uint64(counted[np.uint64(index[e])])] += np.int16(1)
+        for y in range(0, height, rows):
+            for x in range(0, width, cols):
+                high, wide = min(rows, height - y), min(cols, width - x)
+                spans = ((high - 1) * line + wide + SPAN - 1) // SPAN
+                at = y * line + x
+                for run in range(0, len(place), _RUNS):
+                    end = min(run + _RUNS, len(place))
+                    for r in range(run, end):
+                        to = (r - run) * spans * SPAN
+                        _put_run(spans, maps, at, offset, weight, start[r], start[r + 1], tile, to)
+                    # What was just written is not read at once: it would have to be waited for.
+                    for r in range(run, end):
+                        for j in range(high):
+                            first = (r - run) * spans * SPAN + j * line
+                            here = row + place[r] + (y + j) * width + x
+                            _add_span(out, here, tile, first, wide)
+        for e in range(ptr[k], ptr[k + 1]):
+            maps[np.uint64(counted[np.uint64(index[e])])] = np.int16(0)
+
+
+@compiled
+def _put_run(
+    spans: int, maps: Any, at: int, offset: Any, weight: Any, first: int, stop: int, tile: Any,
+    to: int,
+) -> None:  # fmt: skip
+    """Sum a run of weights on some spans; each number of registers is a loop of its own."""
+    if spans == 1:
+        put_taps(1, maps, at, offset, weight, first, stop, tile, to)
+    elif spans == 2:
+        put_taps(2, maps, at, offset, weight, first, stop, tile, to)
+    elif spans == 3:
+        put_taps(3, maps, at, offset, weight, first, stop, tile, to)
+    elif spans == 4:
+        put_taps(4, maps, at, offset, weight, first, stop, tile, to)
+    elif spans == 5:
+        put_taps(5, maps, at, offset, weight, first, stop, tile, to)
+    else:
+        put_taps(6, maps, at, offset, weight, first, stop, tile, to)
+
+
+@compiled
+def _add_span(out: Any, at: int, values: Any, first: int, count: int) -> None:
+    """Add exactly ``values[first :][:count]``, so that no store meets the next load."""
+    for _ in range(count // SPAN):
+        add_few(32, out, at, values, first)
+        at += SPAN
+        first += SPAN
+    if count & 16:
+        add_few(16, out, at, values, first)
+        at += 16
+        first += 16
+    if count & 8:
+        add_few(8, out, at, values, first)
+        at += 8
+        first += 8
+    if count & 4:
+        add_few(4, out, at, values, first)
+        at += 4
+        first += 4
+    if count & 2:
+        add_few(2, out, at, values, first)
+        at += 2
+        first += 2
+    if count & 1:
+        add_few(1, out, at, values, first)
 
 
 @compiled

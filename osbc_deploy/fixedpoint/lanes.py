@@ -14,7 +14,16 @@ from numba.extending import intrinsic as _intrinsic
 cgutils: Any = _cgutils
 types: Any = _types
 
-__all__ = ["LANES", "WIDE", "add_lanes", "add_rows", "put_places"]
+__all__ = [
+    "LANES",
+    "SPAN",
+    "WIDE",
+    "add_few",
+    "add_lanes",
+    "add_rows",
+    "put_places",
+    "put_taps",
+]
 
 LANES = 16
 """Sums that a block of weights reaches side by side: one vector register of 16-bit sums."""
@@ -22,10 +31,14 @@ LANES = 16
 WIDE = 64
 """Sums that rows of weights are added to at a time."""
 
+SPAN = 32
+"""Places of a map that a weight is multiplied with at a time: the widest register of 16 bits."""
+
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function build instructions; who calls it leaves out its first parameter."""
-    made: Callable[..., Any] = _intrinsic(function)
+    # A number that is written out is a type of its own, and builds instructions for that number.
+    made: Callable[..., Any] = _intrinsic(prefer_literal=True)(function)
     return made
 
 
@@ -84,11 +97,78 @@ def put_places(typing: Any, out: Any, at: Any, table: Any, first: Any, base: Any
     return types.void(out, types.int64, table, types.int64, types.int32), build
 
 
+@intrinsic
+def put_taps(
+    typing: Any, spans: Any, maps: Any, at: Any, offset: Any, weight: Any, first: Any, stop: Any,
+    out: Any, to: Any,
+) -> Any:  # fmt: skip
+    """Set ``out[to :][: SPAN * spans]`` to ``weight[e] * maps[at + offset[e] :]``, added up.
+
+    `e` runs from `first` to `stop`; `spans`, a number that is written out, says how many registers
+    hold the sums meanwhile. All but `offset`, which is not negative, are of 16 bits.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, maps, at, offset, weight, first, stop, out, to = arguments
+        kinds = signature.args
+        vector = ir.VectorType(ir.IntType(16), SPAN)
+        one = ir.Constant(vector, ir.Undefined)
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), SPAN), [0] * SPAN)
+        places = [ir.Constant(to.type, SPAN * n) for n in range(spans.literal_value)]
+        sums = [cgutils.alloca_once(builder, vector) for _ in places]
+        for total in sums:
+            builder.store(ir.Constant(vector, [0] * SPAN), total)
+        step = ir.Constant(first.type, 1)
+        with cgutils.for_range_slice(builder, first, stop, step, first.type) as (e, _):
+            start = builder.zext(_element(context, builder, kinds[3], offset, e), at.type)
+            value = _element(context, builder, kinds[4], weight, e)
+            factor = builder.insert_element(one, value, ir.Constant(ir.IntType(32), 0))
+            factor = builder.shuffle_vector(factor, one, zeros)
+            start = builder.add(at, start)
+            for total, place in zip(sums, places, strict=True):
+                _, seen = _lanes(context, builder, kinds[1], maps, builder.add(start, place), SPAN)
+                added = builder.add(builder.load(total), builder.mul(seen, factor))
+                builder.store(added, total)
+        for total, place in zip(sums, places, strict=True):
+            there, _ = _lanes(context, builder, kinds[7], out, builder.add(to, place), SPAN)
+            builder.store(builder.load(total), there, align=2)
+        return context.get_dummy_value()
+
+    number = types.int64
+    return types.void(spans, maps, number, offset, weight, number, number, out, number), build
+
+
+@intrinsic
+def add_few(typing: Any, count: Any, out: Any, at: Any, values: Any, first: Any) -> Any:
+    """Add ``values[first :][:count]`` to ``out[at :][:count]``; `count` is written out."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, out, at, values, first = arguments
+        kind, many = signature.args[1], count.literal_value
+        to, total = _lanes(context, builder, kind, out, at, many)
+        _, added = _lanes(context, builder, signature.args[3], values, first, many)
+        if added.type != total.type:
+            added = builder.sext(added, total.type)
+        builder.store(builder.add(total, added), to, align=kind.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(count, out, types.int64, values, types.int64), build
+
+
+def _element(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+    """Return an element of a one-dimensional array."""
+    return builder.load(builder.gep(_data(context, builder, kind, array), [at]))
+
+
+def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    return cgutils.create_struct_proxy(kind)(context, builder, array).data
+
+
 def _lanes(
     context: Any, builder: Any, kind: Any, array: Any, at: Any, count: int
 ) -> tuple[Any, Any]:
     """Return a pointer to some elements of a one-dimensional array, and their values."""
-    data = cgutils.create_struct_proxy(kind)(context, builder, array).data
+    data = _data(context, builder, kind, array)
     number = context.get_data_type(kind.dtype)
     vector = ir.VectorType(number, count)
     pointer = builder.bitcast(builder.gep(data, [at]), vector.as_pointer())

@@ -6,10 +6,9 @@ a channel and each way in which its taps meet the stride, which all places share
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from functools import singledispatch
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,94 +17,23 @@ from osbc_deploy.fixedpoint import kernels
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.connections.base import widest_sum
 from osbc_deploy.fixedpoint.lanes import LANES, WIDE
+from osbc_deploy.fixedpoint.maps import maps_of
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedProjection
+from osbc_deploy.fixedpoint.packing import BLOCK, Codes, Lists, Pass, listed, made, number, packed
 from osbc_deploy.fixedpoint.sites import NO_MARGIN, Margin, Site
 from osbc_deploy.model.connections.base import no_such_kind
 from osbc_deploy.model.windows import Shape, reached
 
-__all__ = ["Pass", "margin_of", "passes_into"]
+__all__ = ["margin_of", "passes_into"]
 
-_BLOCK, _SYNAPSE, _ROW = 1.0, 0.9, 0.4
-"""Time to add a block, a single weight, and as much of a whole row as a block (measured)."""
+_ROW = 0.4
+"""Time to add as much of a whole row as a block (measured; see :mod:`.packing`)."""
 
 _PART = 1 << 22
 """Bytes of weights that are fetched again and again while samples run through them."""
 
 _BEYOND = 1.5
 """How much more than what arrives may be added before what lies beyond the border is left out."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pass:
-    """Weights that a kernel delivers at one go.
-
-    Attributes
-    ----------
-    pre : str
-    graded : bool
-    late, latest : int
-        Steps of own time after which they deliver, and after which the last one has.
-    push : callable
-        The kernel.
-    tables : tuple
-        What it takes beside spikes and sums.
-    narrow : bool
-        Whether its weights are bytes.
-    bound : int
-        Largest magnitude of the sum.
-    exponent : int
-        Places to shift the sum left, or right where it is negative.
-    wrap : int
-        Half the range of a sum that wraps; 0 where it cannot.
-    """
-
-    pre: str
-    graded: bool
-    late: int
-    latest: int
-    push: Callable[..., None]
-    tables: tuple[Any, ...]
-    narrow: bool
-    bound: int
-    exponent: int
-    wrap: int
-
-    @property
-    def shared(self) -> bool:
-        """Whether passes of the same exponent may add to one sum."""
-        return self.exponent >= 0 and not self.wrap
-
-
-@dataclass(frozen=True, eq=False)
-class _Codes:
-    """A projection whose weights have given up the powers of two that they share."""
-
-    projection: FixedProjection
-    codes: IntArray
-    exponent: int
-    bound: int
-    wrap: int
-
-    @property
-    def shared(self) -> bool:
-        return self.exponent >= 0 and not self.wrap
-
-    def lowered(self, exponent: int) -> _Codes:
-        """Return the same with less to shift, where the codes still fit."""
-        less = self.exponent - exponent
-        largest = max(int(self.codes.max(initial=0)), -int(self.codes.min(initial=0)))
-        if not self.shared or largest << less >= 2**15:
-            return self
-        codes = self.codes << np.int16(less)
-        return replace(self, codes=codes, exponent=exponent, bound=self.bound << less)
-
-
-class _Lists(NamedTuple):
-    """Weights that are not 0: where each list starts; offsets, rising in a list; weights."""
-
-    start: IntArray
-    offset: IntArray
-    weight: IntArray
 
 
 def passes_into(
@@ -138,7 +66,7 @@ def passes_into(
     ]
 
 
-def _codes(projection: FixedProjection, peak: int, limit: int) -> _Codes:
+def _codes(projection: FixedProjection, peak: int, limit: int) -> Codes:
     weight = projection.connection.weight
     # The lowest bit that any weight has.
     used = int(np.bitwise_or.reduce(weight, axis=None))
@@ -148,7 +76,7 @@ def _codes(projection: FixedProjection, peak: int, limit: int) -> _Codes:
     bound = widest_sum(codes) * (peak if projection.graded else 1)
     # A sum that cannot reach the limit need not be wrapped.
     wraps = projection.connection.wraps and bound << max(exponent, 0) >= limit
-    return _Codes(projection, codes, exponent, bound, limit if wraps else 0)
+    return Codes(projection, codes, exponent, bound, limit if wraps else 0)
 
 
 def margin_of(connection: FixedConnection, shape: Shape) -> Margin:
@@ -163,20 +91,20 @@ def _margin(connection: FixedConnection, shape: Shape) -> Margin:
 
 @_margin.register(FixedConv)
 def _(conv: FixedConv, shape: Shape) -> Margin:
-    down, across = _axes(conv, shape)
+    down, across = _axes(conv, shape, beyond=True)
     return Margin(*down.beyond, *across.beyond)
 
 
 @singledispatch
 def _laid_out(
-    connection: FixedConnection, codes: _Codes, pre: Site, post: Site, latency: int
+    connection: FixedConnection, codes: Codes, pre: Site, post: Site, latency: int
 ) -> list[Pass]:
     """Return the passes of a connection."""
     raise no_such_kind(connection, "the engine")
 
 
 @_laid_out.register(FixedDense)
-def _(dense: FixedDense, codes: _Codes, pre: Site, post: Site, latency: int) -> list[Pass]:
+def _(dense: FixedDense, codes: Codes, pre: Site, post: Site, latency: int) -> list[Pass]:
     delay = dense.delay
     if delay is not None and delay.any() and codes.exponent < 0:
         # Sums are shifted for each delay on its own.
@@ -189,15 +117,15 @@ def _(dense: FixedDense, codes: _Codes, pre: Site, post: Site, latency: int) -> 
 
 
 def _dense(
-    codes: _Codes, weight: IntArray, delay: IntArray | None, pre: Site, post: Site, late: int
+    codes: Codes, weight: IntArray, delay: IntArray | None, pre: Site, post: Site, late: int
 ) -> Pass:
     """Take rows where most synapses are there, lists where few are."""
-    number = _number(codes)
+    kind = number(codes)
     rows = weight.T[pre.order]
     latest = late + (0 if delay is None else int(delay.max(initial=0)))
     listed = int(np.count_nonzero(rows))
     # Blocks cost at least this; no need to lay them out to know.
-    least = _BLOCK * max(listed / LANES, min(listed, len(rows)))
+    least = BLOCK * max(listed / LANES, min(listed, len(rows)))
     if delay is None and _ROW * len(rows) * post.pitch / LANES <= least:
         return _by_rows(codes, rows, post, late)
     source, place = np.nonzero(rows)
@@ -206,17 +134,17 @@ def _dense(
         offset = offset + post.pitch * delay.T[pre.order][source, place].astype(np.int64)
     order = np.lexsort((offset, source))
     start = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=len(rows)))])
-    lists = _Lists(start, offset[order], rows[source, place][order].astype(number))
-    push, tables, cost = _packed(lists, alike=codes.projection.pooling is not None)
+    lists = Lists(start, offset[order], rows[source, place][order].astype(kind))
+    push, tables, cost = packed(lists, alike=codes.projection.pooling is not None)
     if delay is None and _ROW * len(rows) * post.pitch / LANES <= cost:
         return _by_rows(codes, rows, post, late)
     zero = np.zeros(1, np.int32)
-    return _made(codes, late, latest, push, ((len(rows), 1, False, zero, zero), tables))
+    return made(codes, late, latest, push, ((len(rows), 1, False, zero, zero), tables))
 
 
-def _by_rows(codes: _Codes, rows: IntArray, post: Site, late: int) -> Pass:
-    number = _number(codes)
-    wide = np.zeros((len(rows) + 1, post.pitch), number)
+def _by_rows(codes: Codes, rows: IntArray, post: Site, late: int) -> Pass:
+    kind = number(codes)
+    wide = np.zeros((len(rows) + 1, post.pitch), kind)
     wide[:-1, post.places] = rows
     row_of = np.arange(len(rows))
     if codes.projection.pooling is not None:
@@ -226,38 +154,38 @@ def _by_rows(codes: _Codes, rows: IntArray, post: Site, late: int) -> Pass:
     fits = _PART // wide[:, 0].nbytes // WIDE
     width = WIDE * max(1, min(fits, -(-post.pitch // WIDE)))
     parts = -(-post.pitch // width)
-    cut = np.zeros((len(wide), parts * width), number)
+    cut = np.zeros((len(wide), parts * width), kind)
     cut[:, : post.pitch] = wide
     apart = np.ascontiguousarray(cut.reshape(len(wide), parts, width).swapaxes(0, 1))
-    return _made(codes, late, late, kernels.push_rows, (row_of.astype(np.int32).ravel(), apart))
+    return made(codes, late, late, kernels.push_rows, (row_of.astype(np.int32).ravel(), apart))
 
 
 @_laid_out.register(FixedConv)
-def _(conv: FixedConv, codes: _Codes, pre: Site, post: Site, latency: int) -> list[Pass]:
+def _(conv: FixedConv, codes: Codes, pre: Site, post: Site, latency: int) -> list[Pass]:
     out, per_group, _, _ = conv.weight.shape
     channels, share = per_group * conv.groups, out // conv.groups
-    down, across = _axes(conv, pre.shape)
+    down, across = _axes(conv, pre.shape, beyond=post.turned)
     kernel = conv.by_input(codes.codes)
     group = np.arange(channels) // per_group * share
+    by_channel, by_row, by_col = post.strides
     parts = []
     for rows, row_taps in down.kinds:
         for cols, col_taps in across.kinds:
             taps = kernel[:, row_taps][:, :, col_taps].reshape(channels, -1)
-            to = rows[:, None] * post.line + cols * out
-            offset = (to[..., None] + np.arange(share)).ravel()
+            to = rows[:, None] * by_row + cols * by_col
+            offset = (to[..., None] + np.arange(share) * by_channel).ravel()
             channel, entry = np.nonzero(taps)
             parts.append(
                 (
                     np.bincount(channel, minlength=channels),
-                    group[channel] + offset[entry],
+                    group[channel] * by_channel + offset[entry],
                     taps[channel, entry],
                 )
             )
     count, offset, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
-    lists = _Lists(np.concatenate([[0], np.cumsum(count)]), offset, weight.astype(_number(codes)))
-    push, tables, _ = _packed(lists, alike=codes.projection.pooling is not None)
+    lists = Lists(np.concatenate([[0], np.cumsum(count)]), offset, weight.astype(number(codes)))
     kinds = channels * (down.kind[:, None] * len(across.kinds) + across.kind)
-    starts = post.start + down.first[:, None] * post.line + across.first * out
+    starts = post.start + down.first[:, None] * by_row + across.first * by_col
     source = (
         channels,
         kinds.size,
@@ -265,7 +193,14 @@ def _(conv: FixedConv, codes: _Codes, pre: Site, post: Site, latency: int) -> li
         kinds.ravel().astype(np.int32),
         starts.ravel().astype(np.int32),
     )
-    return [_made(codes, latency, latency, push, (source, tables))]
+    alike = codes.projection.pooling is not None
+    maps = None if post.turned else maps_of(conv, codes, pre, post)
+    if maps is None:
+        push, tables, _ = packed(lists.risen(), alike=alike)
+        return [made(codes, latency, latency, push, (source, tables))]
+    single = listed(lists, alike=alike)
+    tables = source, single, maps.grid, maps.runs
+    return [made(codes, latency, latency, kernels.push_maps, tables, maps.places)]
 
 
 class _Axis(NamedTuple):
@@ -281,8 +216,8 @@ class _Axis(NamedTuple):
     beyond: tuple[int, int]
 
 
-def _axes(conv: FixedConv, shape: Shape) -> tuple[_Axis, _Axis]:
-    """Return rows and columns, with what lies beyond the border unless that is most of it."""
+def _axes(conv: FixedConv, shape: Shape, *, beyond: bool) -> tuple[_Axis, _Axis]:
+    """Return rows and columns; `beyond`: with what lies beyond the border, unless that is most."""
     inside = [int(np.count_nonzero(axis >= 0)) for axis in conv.reached(shape)]
     found = []
     for axis, there, whole in zip(conv.reached(shape), inside, conv.axes(shape), strict=True):
@@ -291,7 +226,7 @@ def _axes(conv: FixedConv, shape: Shape) -> tuple[_Axis, _Axis]:
         before = -(-dilation * (kernel - 1) // stride)
         every = size + padding + before * stride + 1
         free = reached(size, kernel, stride, padding + before * stride, dilation, every)
-        fits = np.count_nonzero(free >= 0) <= _BEYOND * there
+        fits = beyond and np.count_nonzero(free >= 0) <= _BEYOND * there
         found.append(_axis(free, before, outputs) if fits else _axis(axis, 0, outputs))
     down, across = found
     return down, across
@@ -315,71 +250,3 @@ def _axis(found: IntArray, before: int, outputs: int) -> _Axis:
     last = max(f + int(kinds[k][0].max(initial=0)) for f, k in zip(first, kind, strict=True))
     beyond = max(0, -min(first)), max(0, last + 1 - outputs)
     return _Axis(np.array(first), np.array(kind), kinds, beyond)
-
-
-def _number(codes: _Codes) -> type[np.signedinteger[Any]]:
-    """Return the type of the codes: the smaller one is not compiled for what is graded or huge."""
-    low, high = codes.codes.min(initial=0), codes.codes.max(initial=0)
-    small = low >= -128 and high < 128 and codes.bound < 2**31
-    return np.int8 if small and not codes.projection.graded else np.int16
-
-
-def _made(
-    codes: _Codes, late: int, latest: int, push: Callable[..., None], tables: tuple[Any, ...]
-) -> Pass:
-    return Pass(
-        codes.projection.pre,
-        codes.projection.graded,
-        late,
-        latest,
-        push,
-        tables,
-        _number(codes) is np.int8,
-        codes.bound,
-        codes.exponent,
-        codes.wrap,
-    )
-
-
-def _packed(lists: _Lists, *, alike: bool) -> tuple[Callable[..., None], tuple[Any, ...], float]:
-    """Return the kernel for lists, its tables, and what all lists together cost.
-
-    `alike` says that some lists may be the same; those are held once.
-    """
-    start, offset, weight = lists
-    first: IntArray = np.empty(len(start), np.int64)
-    place: IntArray = offset
-    values: IntArray = weight[:, None]
-    nothing = np.zeros(0, np.int32)
-    count = kernels.cover(start, offset, weight, first, nothing, weight[:0].reshape(0, 1))
-    if _SYNAPSE * len(weight) <= _BLOCK * count:
-        push, first, cost = kernels.push_synapses, start, _SYNAPSE * len(weight)
-    else:
-        place = np.empty(count, np.int32)
-        values = np.zeros((count, LANES), weight.dtype)
-        kernels.cover(start, offset, weight, first, place, values)
-        push, cost = kernels.push_blocks, _BLOCK * count
-    begin, end = first[:-1], first[1:]
-    if alike:
-        begin, end, place, values = _once(begin, end, place, values)
-    tables = *(part.astype(np.int32) for part in (begin, end, place)), values.ravel()
-    return push, tables, cost
-
-
-def _once(
-    begin: IntArray, end: IntArray, place: IntArray, values: IntArray
-) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-    """Hold lists that are the same once."""
-    known: dict[tuple[bytes, bytes], int] = {}
-    kept: list[tuple[int, int]] = []
-    which = np.empty(len(begin), np.int64)
-    for number, (a, b) in enumerate(zip(begin.tolist(), end.tolist(), strict=True)):
-        key = place[a:b].tobytes(), values[a:b].tobytes()
-        if key not in known:
-            known[key] = len(kept)
-            kept.append((a, b))
-        which[number] = known[key]
-    rows = np.concatenate([np.arange(a, b) for a, b in kept]) if kept else begin[:0]
-    ends = np.cumsum([b - a for a, b in kept])
-    begins = np.concatenate([[0], ends[:-1]])
-    return begins[which], ends[which], place[rows], values[rows]

@@ -95,6 +95,13 @@ class Site:
             return self.size
         return (self.shape[2] + self.margin.left + self.margin.right) * self.shape[0]
 
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """Places from one channel, row and column of maps to the next."""
+        if not self.turned:
+            return self.shape[1] * self.shape[2], self.shape[2], 1
+        return 1, self.line, self.shape[0]
+
     @cached_property
     def start(self) -> int:
         """The place of the first neuron."""

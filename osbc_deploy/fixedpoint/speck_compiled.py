@@ -5,7 +5,6 @@ Neurons share nothing with the specification (:mod:`.speck`) but the equations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -33,14 +32,14 @@ class _SpeckCourse(Course):
         super().__init__(plan, bench, signal, traces)
         self.floor = floor
 
-    def find(self, spikes: IntArray) -> Callable[..., None]:
-        """Return what lists the active neurons: any may fire several times."""
-        return find_values
+    def find(self, spikes: IntArray, begin: int, end: int, events: Any) -> None:
+        """List the active neurons: any may fire several times."""
+        find_values(spikes, begin, end, *events)
 
     def neurons(
-        self, name: str, cell: Cell, begin: int, end: int, spikes: IntArray, kept: Any
+        self, name: str, cell: Cell, begin: int, end: int, spikes: IntArray, kept: Any, events: Any
     ) -> None:
-        """Run the neurons of a population for some steps."""
+        """Run the neurons of a population for some steps, and list those that fire."""
         *_, bias, threshold, _ = cell.registers
         subtract, *_ = cell.resets
         a = self.combined(name, begin, end, np.int64).reshape(spikes.shape)
@@ -50,6 +49,8 @@ class _SpeckCourse(Course):
         )
         if self.plan.strict:
             check_spikes(name, most)
+        if len(events[0]):
+            self.find(spikes, 0, end - begin, events)
 
 
 class SpeckPlan(EnginePlan):

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from osbc_deploy.fixedpoint.kernels import find_events
 from osbc_deploy.jit import compiled
 
-__all__ = ["combine", "neurons", "wide_neurons"]
+__all__ = ["TOGETHER", "combine", "neurons", "wide_neurons"]
 
-_TOGETHER = 512
+TOGETHER = 1024
 """Neurons whose states stay in the nearest cache for all steps."""
 
 
@@ -94,6 +95,7 @@ def neurons(
     resets: Any,
     spikes: Any,
     kept: Any,
+    events: Any,
 ) -> None:
     """Run neurons whose registers hold 32 bits; see the conditions in :mod:`.compiled`.
 
@@ -109,11 +111,12 @@ def neurons(
         Places to shift activations left, so that they are aligned with the state.
     clock : int
         Steps since the sample began.
-    registers : tuple of ndarrays (n,)
+    registers : tuple of ndarrays
         Shares of u and v kept (float64, whose products are exact), bias, threshold and drop
-        (int32, aligned with the state).
+        (int32, aligned with the state). Each (n,), or shorter where all neurons have the same. No
+        shares of u where none is kept.
     state : tuple of two ndarrays of int32 (S, n)
-        u and v; changed.
+        u, only where it is wanted if none is kept, and v; changed.
     seen : ndarray of int64 (S, 4)
         Peaks of u and v before wrapping and saturation, wraps, saturations; changed.
     counts : ndarray of int64 (n,)
@@ -126,22 +129,23 @@ def neurons(
         Written.
     kept : tuple of two ndarrays of int32 (S, steps, n)
         u and v of every step, where they have that shape; otherwise empty.
+    events : tuple
+        `ptr` and `index` of :func:`.kernels.find_events`; empty if nobody hears the neurons.
     """
     samples, steps, held, pitch, begin = where
     count, length, step, start = lines
-    share_u, share_v, bias, threshold, drop = registers
     subtract, interval, offset = resets
     keeps_u, keeps_v = kept[0].size > 0, kept[1].size > 0
     kind = np.int32
     places = exponent & 31
+    stays = len(registers[0]) > 0
     for s in range(samples):
         for line in range(count):
-            for low in range(line * length, (line + 1) * length, _TOGETHER):
-                n = min(_TOGETHER, (line + 1) * length - low)
+            for low in range(line * length, (line + 1) * length, TOGETHER):
+                n = min(TOGETHER, (line + 1) * length - low)
                 here = slice(low, low + n)
                 u, v = state[0][s, here], state[1][s, here]
-                ku, kv, b = share_u[here], share_v[here], bias[here]
-                top, less = threshold[here], drop[here]
+                ku, kv, b, top, less = _registers(registers, low, n, count * length)
                 total = counts[here]
                 for t in range(steps):
                     if interval and (clock + t) % interval == offset % interval:
@@ -152,46 +156,106 @@ def neurons(
                     row = sums[at : at + n]
                     fires = spikes[s, t, here]
                     # One loop for all would not be vectorized: too many arrays may overlap.
-                    peak = kind(0)
-                    for j in range(n):
-                        # The share is a multiple of a power of two, so the product is exact; it
-                        # is rounded towards zero.
-                        raw = kind(kind(u[j] * ku[j]) + kind(kind(row[j]) << places))
-                        u[j] = raw
-                        peak = max(peak, kind(abs(raw)))
+                    if stays:
+                        peak = _keep_currents(row, places, ku, u)
+                    else:
+                        peak = kind(_peak(row) << places)
+                    seen[s, 0] = max(seen[s, 0], peak)
+                    wraps = peak >= limit
+                    if wraps and peak > 3 * limit:
+                        return
+                    if not stays and (wraps or keeps_u):
+                        for j in range(n):
+                            u[j] = kind(row[j]) << places
+                    if wraps:
+                        seen[s, 2] += _wrap(u, limit)
+                    if stays or wraps:
+                        peak = _add_currents(u, kind(0), kv, b, v)
+                    else:
+                        peak = _add_currents(row, places, kv, b, v)
                     for j in range(n):
                         row[j] = 0
-                    seen[s, 0] = max(seen[s, 0], peak)
-                    if peak >= limit:
-                        if peak > 3 * limit:
-                            return
-                        seen[s, 2] += _wrap(u, limit)
-                    peak = kind(0)
-                    for j in range(n):
-                        raw = kind(kind(kind(v[j] * kv[j]) + u[j]) + b[j])
-                        v[j] = raw
-                        peak = max(peak, kind(abs(raw)))
                     seen[s, 1] = max(seen[s, 1], peak)
                     if peak >= limit:
                         seen[s, 3] += _saturate(v, limit)
-                    if subtract:
-                        for j in range(n):
-                            fired = v[j] > top[j]
-                            fires[j] = fired
-                            v[j] = kind(v[j] - less[j]) if fired else v[j]
-                    else:
-                        for j in range(n):
-                            fired = v[j] > top[j]
-                            fires[j] = fired
-                            v[j] = kind(0) if fired else v[j]
-                    for j in range(n):
-                        total[j] += fires[j]
+                    _fire(v, top, less, subtract, fires, total)
                     if keeps_u:
-                        for j in range(n):
-                            kept[0][s, t, low + j] = u[j]
+                        kept[0][s, t, here] = u
                     if keeps_v:
-                        for j in range(n):
-                            kept[1][s, t, low + j] = v[j]
+                        kept[1][s, t, here] = v
+    if len(events[0]):
+        find_events(spikes, 0, steps, events[0], events[1])
+
+
+@compiled
+def _keep_currents(row: Any, places: int, share: Any, u: Any) -> Any:
+    """Add what arrives, shifted left, to the shares of currents that are kept; return the peak."""
+    kind = np.int32
+    peak = kind(0)
+    for j in range(len(u)):
+        # The share is a multiple of a power of two, so the product is exact; it is rounded
+        # towards zero.
+        raw = kind(kind(u[j] * share[j]) + kind(kind(row[j]) << places))
+        u[j] = raw
+        peak = max(peak, kind(abs(raw)))
+    return peak
+
+
+@compiled
+def _peak(row: Any) -> Any:
+    """Return the largest magnitude."""
+    peak = np.int32(0)
+    for j in range(len(row)):
+        peak = max(peak, np.int32(abs(np.int32(row[j]))))
+    return peak
+
+
+@compiled
+def _add_currents(u: Any, places: int, share: Any, bias: Any, v: Any) -> Any:
+    """Add currents, shifted left, to the shares of potentials that are kept; return the peak."""
+    kind = np.int32
+    peak = kind(0)
+    for j in range(len(v)):
+        raw = kind(kind(kind(v[j] * share[j]) + kind(kind(u[j]) << places)) + bias[j])
+        v[j] = raw
+        peak = max(peak, kind(abs(raw)))
+    return peak
+
+
+@compiled
+def _fire(v: Any, threshold: Any, drop: Any, subtract: bool, fires: Any, total: Any) -> None:
+    """Let neurons fire and reset them."""
+    kind = np.int32
+    if subtract:
+        for j in range(len(v)):
+            fired = v[j] > threshold[j]
+            fires[j] = fired
+            v[j] = kind(v[j] - drop[j]) if fired else v[j]
+    else:
+        for j in range(len(v)):
+            fired = v[j] > threshold[j]
+            fires[j] = fired
+            v[j] = kind(0) if fired else v[j]
+    for j in range(len(v)):
+        total[j] += fires[j]
+
+
+@compiled
+def _registers(registers: Any, low: int, n: int, size: int) -> Any:
+    """Return the registers of some neurons of a population."""
+    share_u, share_v, bias, threshold, drop = registers
+    return (
+        _some(share_u, low, n, size),
+        _some(share_v, low, n, size),
+        _some(bias, low, n, size),
+        _some(threshold, low, n, size),
+        _some(drop, low, n, size),
+    )
+
+
+@compiled
+def _some(values: Any, low: int, n: int, size: int) -> Any:
+    return values[low : low + n] if len(values) == size else values[:n]
 
 
 @compiled
@@ -206,6 +270,7 @@ def wide_neurons(
     resets: Any,
     spikes: Any,
     kept: Any,
+    events: Any,
 ) -> None:
     """Run any neurons, in 64 bits; see :func:`neurons`.
 
@@ -216,7 +281,7 @@ def wide_neurons(
     clock : int
     widths : tuple of int
         Bits of a decay, left shift of an activation, half the range of a state.
-    registers, state, seen, counts, resets, spikes, kept
+    registers, state, seen, counts, resets, spikes, kept, events
         As for :func:`neurons`, registers and states in int64.
     """
     decay_bits, shift, limit = widths
@@ -257,3 +322,5 @@ def wide_neurons(
                     kept[0][s, t, j] = u[j]
                 if keeps_v:
                     kept[1][s, t, j] = v[j]
+    if len(events[0]):
+        find_events(spikes, 0, steps, events[0], events[1])

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from osbc_deploy.fixedpoint import kernels
+from osbc_deploy.fixedpoint.compiled import plan_of
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.maps import are_better
 from osbc_deploy.fixedpoint.network import (
     FixedConv,
     FixedDense,
@@ -56,6 +58,20 @@ def correlated(spikes: Any, conv: FixedConv) -> Any:
     return found.numpy().astype(int).reshape(*spikes.shape[:2], -1)
 
 
+@pytest.fixture(params=["maps", "spikes"])
+def gathers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """All convolutions meet whole maps, or none does."""
+    way = str(request.param)
+    monkeypatch.setattr("osbc_deploy.fixedpoint.cells.are_better", lambda heard: way == "maps")
+    return way
+
+
+def pushes(network: FixedPointNetwork) -> set[str]:
+    """The kernels that a network runs on."""
+    plan = plan_of(network, 1, frozenset(), strict=True)
+    return {part.push.__name__ for parts in plan.heard.values() for _, _, part in parts}
+
+
 @pytest.mark.parametrize(
     ("shape", "size", "stride", "padding", "dilation", "groups", "density"),
     [
@@ -66,6 +82,9 @@ def correlated(spikes: Any, conv: FixedConv) -> Any:
         ((2, 7, 11), (3, 1), (3, 4), (0, 1), (2, 1), 1, 0.1),  # a stride wider than the kernel
         ((5, 6, 6), (3, 3), (1, 1), (1, 1), (1, 1), 1, 0.0),  # nothing left
         ((40, 5, 5), (3, 3), (2, 2), (1, 1), (1, 1), 1, 0.1),
+        ((150, 6, 6), (5, 5), (1, 1), (2, 2), (1, 1), 1, 1.0),  # sums beyond 16 bits
+        ((2, 3, 400), (2, 3), (1, 1), (0, 1), (1, 2), 1, 0.5),  # a row wider than the registers
+        ((6, 9, 33), (4, 4), (3, 2), (2, 3), (2, 1), 2, 0.4),
     ],
 )
 def test_convolutions_of_every_geometry_are_torchs(
@@ -76,6 +95,7 @@ def test_convolutions_of_every_geometry_are_torchs(
     dilation: Any,
     groups: int,
     density: float,
+    gathers: str,
     formats: NumberFormats,
     rng: np.random.Generator,
 ) -> None:
@@ -83,15 +103,20 @@ def test_convolutions_of_every_geometry_are_torchs(
     weight = 2 * rng.integers(-127, 128, (channels, shape[0] // groups, *size))
     weight *= rng.random(weight.shape) < density
     spikes = (rng.random((3, 5, *shape)) < 0.3).astype(np.uint8)
+    # Few spikes, and none, go another way than many.
+    spikes[:, 3] *= rng.random(spikes[:, 3].shape) < 0.01
+    spikes[:, 4] = 0
     conv = FixedConv(weight, stride, padding, dilation, groups)
-    done = run(listening(shape, formats, (conv, 0)), spikes, states=["a"])
+    network = listening(shape, formats, (conv, 0))
+    assert ("push_maps" in pushes(network)) == (gathers == "maps")
+    done = run(network, spikes, states=["a"])
     assert np.array_equal(done.u["a"] // 64, correlated(spikes, conv))
     assert done.u["a"].any() == (density > 0)
 
 
 @pytest.mark.parametrize("exponents", [(0, 0, 0), (3, 0, 1), (-2, 1, -1)])
 def test_projections_of_other_margins_and_exponents_meet(
-    exponents: tuple[int, ...], formats: NumberFormats, rng: np.random.Generator
+    exponents: tuple[int, ...], gathers: str, formats: NumberFormats, rng: np.random.Generator
 ) -> None:
     shape = (3, 6, 7)
     wide = FixedConv(rng.integers(-127, 128, (4, 3, 5, 5)), (1, 1), (2, 2), (1, 1), 1)
@@ -119,6 +144,65 @@ def test_neurons_in_one_window_of_a_pooling_share_their_weights(
         found = run(network, spikes, states=["a"]).u["a"] // 64
         kept = weight.reshape(30, 2, 3, 2, 3, 2)[:, :, :, 0, :, 0].reshape(30, -1)
         assert np.array_equal(found, windows @ kept.T)
+
+
+@pytest.mark.parametrize(
+    ("window", "kernel", "stride", "padding", "dilation"),
+    [
+        ((2, 2), (5, 5), (1, 1), (0, 0), (1, 1)),
+        ((2, 3), (3, 3), (1, 1), (1, 1), (1, 1)),
+        ((3, 2), (3, 2), (2, 3), (0, 1), (1, 1)),
+        ((2, 2), (3, 3), (1, 2), (2, 1), (2, 1)),
+    ],
+)
+def test_a_merged_pooling_is_taken_out_of_a_convolution(
+    window: Any,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    gathers: str,
+    formats: NumberFormats,
+    rng: np.random.Generator,
+) -> None:
+    weight = rng.integers(-60, 61, (9, 4, *kernel)) * (rng.random((9, 4, *kernel)) < 0.4)
+    spikes = (rng.random((2, 5, 4, 6 * window[0], 7 * window[1])) < 0.3).astype(np.uint8)
+    counted = torch.nn.functional.avg_pool2d(
+        torch.tensor(spikes).flatten(0, 1).double(), window, window, divisor_override=1
+    )
+    expected = correlated(
+        counted.unflatten(0, spikes.shape[:2]).numpy(),
+        FixedConv(weight, stride, padding, dilation, 1),
+    )
+    # A kernel with the distances of its dilation written out, each weight once for each place.
+    apart = np.zeros((9, 4, *(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))), int)
+    apart[:, :, :: dilation[0], :: dilation[1]] = weight
+    rows, cols = window
+    merged = FixedConv(
+        apart.repeat(rows, axis=2).repeat(cols, axis=3),
+        (rows * stride[0], cols * stride[1]),
+        (rows * padding[0], cols * padding[1]),
+        (1, 1),
+        1,
+    )
+    for pooling in (Pooling(window, dilation), Pooling((1, 2)), None):
+        # What a network says of its poolings is not believed unless its weights bear it out.
+        network = listening(spikes.shape[2:], formats, (merged, 0), pooling=pooling)
+        assert ("push_maps" in pushes(network)) == (gathers == "maps")
+        assert np.array_equal(run(network, spikes, states=["a"]).u["a"] // 64, expected)
+
+
+def test_whole_maps_are_better_where_few_weights_are_left(rng: np.random.Generator) -> None:
+    weight = rng.integers(1, 100, (32, 32, 3, 3))
+    sparse = weight * (rng.random(weight.shape) < 0.1)
+    heard = {
+        name: FixedProjection(name, "input", "a", FixedConv(w, (1, 1), (1, 1), (1, 1), 1), 8, 0)
+        for name, w in {"sparse": sparse, "dense": weight}.items()
+    }
+    assert are_better([(heard["sparse"], (32, 16, 16))])
+    assert not are_better([(heard["dense"], (32, 16, 16))])
+    # Graded spikes are not counted.
+    assert not are_better([(replace(heard["sparse"], graded=True), (32, 16, 16))])
 
 
 @pytest.mark.parametrize("strict", [True, False])

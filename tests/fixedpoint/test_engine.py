@@ -372,7 +372,7 @@ def test_samples_may_run_in_stretches_of_any_length(
     for number, case in enumerate(chosen):
         names = [p.name for p in case.network.populations]
         plain = run(case.network, case.spikes, record=names, states=names, kernels="plain")
-        monkeypatch.setattr("osbc_deploy.fixedpoint.compiled._CACHED", (1, 64)[number % 2])
+        monkeypatch.setattr("osbc_deploy.fixedpoint.compiled._SUMS", (1, 64)[number % 2])
         done = run(case.network, case.spikes, record=names, states=names)
         assert str(done.activity) == str(plain.activity)
         for quantity in ("spikes", "u", "v"):
