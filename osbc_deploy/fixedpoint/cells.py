@@ -96,8 +96,7 @@ class Cell:
 
         They are read in every step, and long ones not from the nearest cache.
         """
-        share_u, *others = self.registers
-        return _once(share_u) if share_u.any() else share_u[:0], *map(_once, others)
+        return tuple(map(_once, self.registers))
 
     @classmethod
     def of(

@@ -21,8 +21,11 @@ __all__ = [
     "add_few",
     "add_lanes",
     "add_rows",
+    "intrinsic",
     "put_places",
     "put_taps",
+    "repeated",
+    "vector_at",
 ]
 
 LANES = 16
@@ -47,8 +50,10 @@ def add_lanes(typing: Any, out: Any, at: Any, weight: Any, first: Any) -> Any:
     """Add ``weight[first : first + LANES]`` to ``out[at : at + LANES]``; none are negative."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        to, total = _lanes(context, builder, signature.args[0], arguments[0], arguments[1], LANES)
-        _, added = _lanes(context, builder, signature.args[2], arguments[2], arguments[3], LANES)
+        to, total = vector_at(
+            context, builder, signature.args[0], arguments[0], arguments[1], LANES
+        )
+        _, added = vector_at(context, builder, signature.args[2], arguments[2], arguments[3], LANES)
         if added.type != total.type:
             added = builder.sext(added, total.type)
         builder.store(builder.add(total, added), to, align=signature.args[0].dtype.bitwidth // 8)
@@ -68,10 +73,10 @@ def add_rows(typing: Any, out: Any, at: Any, weight: Any, rows: Any, behind: Any
         added = None
         for row in cgutils.unpack_tuple(builder, arguments[3]):
             first = builder.add(row, arguments[4])
-            _, values = _lanes(context, builder, signature.args[2], arguments[2], first, WIDE)
+            _, values = vector_at(context, builder, signature.args[2], arguments[2], first, WIDE)
             values = builder.sext(values, double)
             added = values if added is None else builder.add(added, values)
-        to, total = _lanes(context, builder, signature.args[0], arguments[0], arguments[1], WIDE)
+        to, total = vector_at(context, builder, signature.args[0], arguments[0], arguments[1], WIDE)
         if double != total.type:
             added = builder.sext(added, total.type)
         builder.store(builder.add(total, added), to, align=signature.args[0].dtype.bitwidth // 8)
@@ -85,12 +90,9 @@ def put_places(typing: Any, out: Any, at: Any, table: Any, first: Any, base: Any
     """Set ``out[at : at + 8]`` (int32) to ``base + table[first : first + 8]`` (uint8)."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        to, old = _lanes(context, builder, signature.args[0], arguments[0], arguments[1], 8)
-        _, places = _lanes(context, builder, signature.args[2], arguments[2], arguments[3], 8)
-        one = ir.Constant(old.type, ir.Undefined)
-        start = builder.insert_element(one, arguments[4], ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
-        start = builder.shuffle_vector(start, one, zeros)
+        to, old = vector_at(context, builder, signature.args[0], arguments[0], arguments[1], 8)
+        _, places = vector_at(context, builder, signature.args[2], arguments[2], arguments[3], 8)
+        start = repeated(builder, arguments[4], 8)
         builder.store(builder.add(builder.zext(places, old.type), start), to, align=4)
         return context.get_dummy_value()
 
@@ -112,8 +114,6 @@ def put_taps(
         _, maps, at, offset, weight, first, stop, out, to = arguments
         kinds = signature.args
         vector = ir.VectorType(ir.IntType(16), SPAN)
-        one = ir.Constant(vector, ir.Undefined)
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), SPAN), [0] * SPAN)
         places = [ir.Constant(to.type, SPAN * n) for n in range(spans.literal_value)]
         sums = [cgutils.alloca_once(builder, vector) for _ in places]
         for total in sums:
@@ -122,15 +122,16 @@ def put_taps(
         with cgutils.for_range_slice(builder, first, stop, step, first.type) as (e, _):
             start = builder.zext(_element(context, builder, kinds[3], offset, e), at.type)
             value = _element(context, builder, kinds[4], weight, e)
-            factor = builder.insert_element(one, value, ir.Constant(ir.IntType(32), 0))
-            factor = builder.shuffle_vector(factor, one, zeros)
+            factor = repeated(builder, value, SPAN)
             start = builder.add(at, start)
             for total, place in zip(sums, places, strict=True):
-                _, seen = _lanes(context, builder, kinds[1], maps, builder.add(start, place), SPAN)
+                _, seen = vector_at(
+                    context, builder, kinds[1], maps, builder.add(start, place), SPAN
+                )
                 added = builder.add(builder.load(total), builder.mul(seen, factor))
                 builder.store(added, total)
         for total, place in zip(sums, places, strict=True):
-            there, _ = _lanes(context, builder, kinds[7], out, builder.add(to, place), SPAN)
+            there, _ = vector_at(context, builder, kinds[7], out, builder.add(to, place), SPAN)
             builder.store(builder.load(total), there, align=2)
         return context.get_dummy_value()
 
@@ -145,8 +146,8 @@ def add_few(typing: Any, count: Any, out: Any, at: Any, values: Any, first: Any)
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, out, at, values, first = arguments
         kind, many = signature.args[1], count.literal_value
-        to, total = _lanes(context, builder, kind, out, at, many)
-        _, added = _lanes(context, builder, signature.args[3], values, first, many)
+        to, total = vector_at(context, builder, kind, out, at, many)
+        _, added = vector_at(context, builder, signature.args[3], values, first, many)
         if added.type != total.type:
             added = builder.sext(added, total.type)
         builder.store(builder.add(total, added), to, align=kind.dtype.bitwidth // 8)
@@ -164,7 +165,7 @@ def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
     return cgutils.create_struct_proxy(kind)(context, builder, array).data
 
 
-def _lanes(
+def vector_at(
     context: Any, builder: Any, kind: Any, array: Any, at: Any, count: int
 ) -> tuple[Any, Any]:
     """Return a pointer to some elements of a one-dimensional array, and their values."""
@@ -173,3 +174,11 @@ def _lanes(
     vector = ir.VectorType(number, count)
     pointer = builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
     return pointer, builder.load(pointer, align=kind.dtype.bitwidth // 8)
+
+
+def repeated(builder: Any, value: Any, count: int) -> Any:
+    """Return a vector of the same number."""
+    one = ir.Constant(ir.VectorType(value.type, count), ir.Undefined)
+    first = builder.insert_element(one, value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
+    return builder.shuffle_vector(first, one, zeros)

@@ -7,13 +7,15 @@ spikes of a window are counted once instead of a weight for each of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from functools import singledispatch
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from osbc_deploy.arrays import IntArray
-from osbc_deploy.fixedpoint.connections import FixedConv
+from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv
 from osbc_deploy.fixedpoint.kernels import SPANS
 from osbc_deploy.fixedpoint.lanes import LANES, SPAN
 from osbc_deploy.fixedpoint.network import FixedProjection, Pooling
@@ -67,18 +69,24 @@ def are_better(heard: Iterable[tuple[FixedProjection, Shape]]) -> bool:
     heard : iterable of (FixedProjection, shape)
         All projections into the population, and their sources' shapes.
     """
-    by_maps = by_spikes = 0.0
-    for projection, shape in heard:
-        conv = projection.connection
-        if not isinstance(conv, FixedConv):
-            continue
-        if projection.graded:
-            return False
-        kernel = _apart(conv, conv.weight, projection.pooling)
-        often = _OFTEN * shape[1] * shape[2]
-        by_maps += _tiled(conv, kernel, shape).cost + _COUNT * often * shape[0]
-        by_spikes += often * (BLOCK * _blocks(conv, kernel) + _SPIKE * shape[0])
-    return by_maps < by_spikes
+    return sum(_gain(projection.connection, projection, shape) for projection, shape in heard) > 0
+
+
+@singledispatch
+def _gain(connection: FixedConnection, projection: FixedProjection, shape: Shape) -> float:
+    """Return what whole maps save of the time of a step; nothing where there are none."""
+    return 0.0
+
+
+@_gain.register(FixedConv)
+def _(conv: FixedConv, projection: FixedProjection, shape: Shape) -> float:
+    if projection.graded:
+        return -math.inf
+    kernel = _apart(conv, conv.weight, projection.pooling)
+    often = _OFTEN * shape[1] * shape[2]
+    by_maps = _tiled(conv, kernel, shape).cost + _COUNT * often * shape[0]
+    by_spikes = often * (BLOCK * _blocks(conv, kernel) + _SPIKE * shape[0])
+    return by_spikes - by_maps
 
 
 def maps_of(conv: FixedConv, codes: Codes, pre: Site, post: Site) -> Maps | None:

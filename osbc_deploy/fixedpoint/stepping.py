@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.fixedpoint.kernels import find_events
+from osbc_deploy.fixedpoint.neuron_lanes import step_neurons
 from osbc_deploy.jit import compiled
 
 __all__ = ["TOGETHER", "combine", "neurons", "wide_neurons"]
@@ -59,28 +60,6 @@ def combine(
 
 
 @compiled
-def _wrap(u: Any, limit: int) -> int:
-    """Wrap currents into ``(-limit, limit]`` once; return how many were beyond."""
-    count = 0
-    for j in range(len(u)):
-        if u[j] > limit or u[j] <= -limit:
-            u[j] += -2 * limit if u[j] > 0 else 2 * limit
-            count += 1
-    return count
-
-
-@compiled
-def _saturate(v: Any, limit: int) -> int:
-    """Clip potentials to less than `limit`; return how many were beyond."""
-    count = 0
-    for j in range(len(v)):
-        if abs(v[j]) >= limit:
-            v[j] = limit - 1 if v[j] > 0 else 1 - limit
-            count += 1
-    return count
-
-
-@compiled
 def neurons(
     sums: Any,
     where: Any,
@@ -113,10 +92,9 @@ def neurons(
         Steps since the sample began.
     registers : tuple of ndarrays
         Shares of u and v kept (float64, whose products are exact), bias, threshold and drop
-        (int32, aligned with the state). Each (n,), or shorter where all neurons have the same. No
-        shares of u where none is kept.
+        (int32, aligned with the state). Each (n,), or shorter where all neurons have the same.
     state : tuple of two ndarrays of int32 (S, n)
-        u, only where it is wanted if none is kept, and v; changed.
+        u and v; changed.
     seen : ndarray of int64 (S, 4)
         Peaks of u and v before wrapping and saturation, wraps, saturations; changed.
     counts : ndarray of int64 (n,)
@@ -136,16 +114,16 @@ def neurons(
     count, length, step, start = lines
     subtract, interval, offset = resets
     keeps_u, keeps_v = kept[0].size > 0, kept[1].size > 0
-    kind = np.int32
-    places = exponent & 31
-    stays = len(registers[0]) > 0
+    fires = spikes.reshape(-1)
+    # Currents of which nothing is kept are not written down unless somebody wants them.
+    stays = keeps_u or bool(registers[0].any())
     for s in range(samples):
         for line in range(count):
             for low in range(line * length, (line + 1) * length, TOGETHER):
                 n = min(TOGETHER, (line + 1) * length - low)
                 here = slice(low, low + n)
                 u, v = state[0][s, here], state[1][s, here]
-                ku, kv, b, top, less = _registers(registers, low, n, count * length)
+                some = _registers(registers, low, n, count * length)
                 total = counts[here]
                 for t in range(steps):
                     if interval and (clock + t) % interval == offset % interval:
@@ -153,91 +131,37 @@ def neurons(
                             u[j] = 0
                             v[j] = 0
                     at = (s * held + t + begin) * pitch + start + line * (step - length) + low
-                    row = sums[at : at + n]
-                    fires = spikes[s, t, here]
-                    # One loop for all would not be vectorized: too many arrays may overlap.
-                    if stays:
-                        peak = _keep_currents(row, places, ku, u)
+                    to = (s * steps + t) * count * length + low
+                    if stays and subtract:
+                        found = step_neurons(
+                            1, 1, sums, at, exponent, some, u, v, fires, to, total, n, limit
+                        )
+                    elif stays:
+                        found = step_neurons(
+                            1, 0, sums, at, exponent, some, u, v, fires, to, total, n, limit
+                        )
+                    elif subtract:
+                        found = step_neurons(
+                            0, 1, sums, at, exponent, some, u, v, fires, to, total, n, limit
+                        )
                     else:
-                        peak = kind(_peak(row) << places)
-                    seen[s, 0] = max(seen[s, 0], peak)
-                    wraps = peak >= limit
-                    if wraps and peak > 3 * limit:
+                        found = step_neurons(
+                            0, 0, sums, at, exponent, some, u, v, fires, to, total, n, limit
+                        )
+                    seen[s, 0] = max(seen[s, 0], found[0])
+                    seen[s, 1] = max(seen[s, 1], found[1])
+                    seen[s, 2] += found[2]
+                    seen[s, 3] += found[3]
+                    if found[0] > 3 * limit:
                         return
-                    if not stays and (wraps or keeps_u):
-                        for j in range(n):
-                            u[j] = kind(row[j]) << places
-                    if wraps:
-                        seen[s, 2] += _wrap(u, limit)
-                    if stays or wraps:
-                        peak = _add_currents(u, kind(0), kv, b, v)
-                    else:
-                        peak = _add_currents(row, places, kv, b, v)
-                    for j in range(n):
-                        row[j] = 0
-                    seen[s, 1] = max(seen[s, 1], peak)
-                    if peak >= limit:
-                        seen[s, 3] += _saturate(v, limit)
-                    _fire(v, top, less, subtract, fires, total)
                     if keeps_u:
-                        kept[0][s, t, here] = u
+                        for j in range(n):
+                            kept[0][s, t, low + j] = u[j]
                     if keeps_v:
-                        kept[1][s, t, here] = v
+                        for j in range(n):
+                            kept[1][s, t, low + j] = v[j]
     if len(events[0]):
         find_events(spikes, 0, steps, events[0], events[1])
-
-
-@compiled
-def _keep_currents(row: Any, places: int, share: Any, u: Any) -> Any:
-    """Add what arrives, shifted left, to the shares of currents that are kept; return the peak."""
-    kind = np.int32
-    peak = kind(0)
-    for j in range(len(u)):
-        # The share is a multiple of a power of two, so the product is exact; it is rounded
-        # towards zero.
-        raw = kind(kind(u[j] * share[j]) + kind(kind(row[j]) << places))
-        u[j] = raw
-        peak = max(peak, kind(abs(raw)))
-    return peak
-
-
-@compiled
-def _peak(row: Any) -> Any:
-    """Return the largest magnitude."""
-    peak = np.int32(0)
-    for j in range(len(row)):
-        peak = max(peak, np.int32(abs(np.int32(row[j]))))
-    return peak
-
-
-@compiled
-def _add_currents(u: Any, places: int, share: Any, bias: Any, v: Any) -> Any:
-    """Add currents, shifted left, to the shares of potentials that are kept; return the peak."""
-    kind = np.int32
-    peak = kind(0)
-    for j in range(len(v)):
-        raw = kind(kind(kind(v[j] * share[j]) + kind(kind(u[j]) << places)) + bias[j])
-        v[j] = raw
-        peak = max(peak, kind(abs(raw)))
-    return peak
-
-
-@compiled
-def _fire(v: Any, threshold: Any, drop: Any, subtract: bool, fires: Any, total: Any) -> None:
-    """Let neurons fire and reset them."""
-    kind = np.int32
-    if subtract:
-        for j in range(len(v)):
-            fired = v[j] > threshold[j]
-            fires[j] = fired
-            v[j] = kind(v[j] - drop[j]) if fired else v[j]
-    else:
-        for j in range(len(v)):
-            fired = v[j] > threshold[j]
-            fires[j] = fired
-            v[j] = kind(0) if fired else v[j]
-    for j in range(len(v)):
-        total[j] += fires[j]
 
 
 @compiled
