@@ -44,7 +44,7 @@ _OURS = {
 class Plan(Protocol):
     """A network prepared to be run; used by several threads at once."""
 
-    def side_by_side(self, steps: int, most: int) -> int:
+    def batch(self, steps: int, most: int) -> int:
         """Return how many samples of this many steps go into one run, `most` at most."""
 
     def run(self, signal: IntArray, traces: Traces) -> Mapping[str, Activity]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -26,8 +27,9 @@ from osbc_deploy.fixedpoint.network import INPUT, FixedPointNetwork
 from osbc_deploy.fixedpoint.packing import Pass
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
 from osbc_deploy.fixedpoint.sites import Lines
+from osbc_deploy.fixedpoint.stepping import BROUGHT_BACK
 
-__all__ = ["Bench", "Course", "EnginePlan", "plan_of"]
+__all__ = ["Bench", "Course", "EnginePlan", "Tally", "plan_of"]
 
 _SUMS = 1 << 21
 """Most sums of a population at a time.
@@ -93,8 +95,12 @@ class EnginePlan:
         self._idle: list[Bench] = []
         self._lock = Lock()
 
-    def side_by_side(self, steps: int, most: int) -> int:
-        """Return how many samples of this many steps go side by side, `most` at most."""
+    def batch(self, steps: int, most: int) -> int:
+        """Return how many samples of this many steps are run in one call, `most` at most."""
+        # Few enough for threads to end together; what comes after each call is for all of them.
+        return max(self._side_by_side(steps, most), min(_SAMPLES, -(-most // 2)))
+
+    def _side_by_side(self, steps: int, most: int) -> int:
         if any(recurrent for _, recurrent in self.blocks):
             # Each step is a call for every population; side by side they cost less.
             return max(1, min(_SAMPLES, most))
@@ -106,12 +112,18 @@ class EnginePlan:
 
     def run(self, signal: IntArray, traces: Traces) -> dict[str, Activity]:
         """Run some samples (S, T, input size); see :func:`.plain.run_plain`."""
-        with self._bench(*signal.shape[:2]) as bench:
-            return self.course(bench, signal, traces).run()
+        samples, steps = signal.shape[:2]
+        size = self._side_by_side(steps, samples)
+        tally = Tally(self, samples)
+        with self._bench(size, steps) as bench:
+            for start in range(0, samples, size):
+                rows = slice(start, min(start + size, samples))
+                self.course(bench, signal[rows], traces.of(rows), tally.of(rows)).run()
+        return tally.activity(steps)
 
-    def course(self, bench: Bench, signal: IntArray, traces: Traces) -> Course:
+    def course(self, bench: Bench, signal: IntArray, traces: Traces, tally: Tally) -> Course:
         """Return what takes some samples through the network."""
-        return Course(self, bench, signal, traces)
+        return Course(self, bench, signal, traces, tally)
 
     @contextmanager
     def _bench(self, samples: int, steps: int) -> Iterator[Bench]:
@@ -167,6 +179,42 @@ class Bench:
         return self._other[what, kind][: math.prod(shape)].reshape(shape)
 
 
+class Tally:
+    """What populations go through: peaks of u and v, wraps, saturations (S, 4), and spikes (n,)."""
+
+    def __init__(self, plan: EnginePlan, samples: int) -> None:
+        self.plan = plan
+        self.seen = {name: np.zeros((samples, 4), np.int64) for name in plan.cells}
+        self.counts = {
+            name: np.zeros(cell.population.size, np.int32) for name, cell in plan.cells.items()
+        }
+
+    def of(self, rows: slice) -> Tally:
+        """Return what some of the samples add to."""
+        part = copy(self)
+        part.seen = {name: seen[rows] for name, seen in self.seen.items()}
+        return part
+
+    def activity(self, steps: int) -> dict[str, Activity]:
+        """Return what the populations went through in so many steps of each sample."""
+        return {name: self._activity(name, steps) for name in self.plan.cells}
+
+    def _activity(self, name: str, steps: int) -> Activity:
+        seen = self.seen[name]
+        u_peak, v_peak = seen[:, :2].max(axis=0, initial=0)
+        wraps, saturations = seen[:, 2:].sum(axis=0)
+        counts = self.plan.sites[name].there(self.counts[name]).astype(np.int64)
+        return Activity(
+            int(counts.sum()),
+            counts.size * len(seen) * steps,
+            int(u_peak),
+            int(v_peak),
+            int(wraps),
+            int(saturations),
+            counts,
+        )
+
+
 _NOTHING = np.empty((0, 0, 0), np.int32)
 _NO_EVENTS = np.empty(0, np.int64), np.empty(0, np.int32)
 
@@ -174,17 +222,16 @@ _NO_EVENTS = np.empty(0, np.int64), np.empty(0, np.int32)
 class Course:
     """Some samples on their way through the network."""
 
-    def __init__(self, plan: EnginePlan, bench: Bench, signal: IntArray, traces: Traces) -> None:
+    def __init__(
+        self, plan: EnginePlan, bench: Bench, signal: IntArray, traces: Traces, tally: Tally
+    ) -> None:
         # Kernels are compiled for two types of input.
         kind = np.uint8 if signal.dtype == np.uint8 else np.int32
         self.plan, self.bench, self.traces = plan, bench, traces
         self.signal = np.ascontiguousarray(signal, kind)
         self.samples, self.steps = signal.shape[:2]
         self.begin = 0
-        self.seen = {name: np.zeros((self.samples, 4), np.int64) for name in plan.cells}
-        self.counts = {
-            name: np.zeros(cell.population.size, np.int32) for name, cell in plan.cells.items()
-        }
+        self.seen, self.counts = tally.seen, tally.counts
         for name, cell in plan.cells.items():
             for state, initial in zip(bench.states[name], cell.initial, strict=True):
                 state[: self.samples] = initial
@@ -193,8 +240,8 @@ class Course:
                     # What was on its way to the samples before.
                     bench.sums[name, number].fill(0)
 
-    def run(self) -> dict[str, Activity]:
-        """Run all stretches; return what the populations went through."""
+    def run(self) -> None:
+        """Run all stretches."""
         plan, length = self.plan, self.bench.length
         for start in range(0, self.steps, length):
             self.begin, end = start, min(start + length, self.steps)
@@ -205,7 +252,6 @@ class Course:
                     for name in names:
                         self._advance(name, begin, begin + step)
             self._carry(end - self.begin)
-        return {name: self._activity(name) for name in plan.cells}
 
     def _advance(self, name: str, begin: int, end: int) -> None:
         if name in self.plan.given:
@@ -219,29 +265,38 @@ class Course:
             for what, states in (("u", self.traces.u), ("v", self.traces.v))
         )
         events = self._events(end - begin) if name in self.plan.heard else _NO_EVENTS
-        self.neurons(name, cell, begin, end, spikes, kept, events)
-        self._check(name)
+        beyond = self.neurons(name, cell, begin, end, spikes, kept, events)
+        if beyond and self.plan.strict:
+            peaks, limit = self.seen[name][:, 0], self.plan.formats.state_limit
+            refuse_current(
+                name, int(peaks[(peaks > BROUGHT_BACK * limit).argmax()]), self.plan.formats
+            )
         self._keep(name, begin, end, spikes, *kept)
         self._deliver(name, spikes, begin, end)
 
     def neurons(
         self, name: str, cell: Cell, begin: int, end: int, spikes: IntArray, kept: Any, events: Any
-    ) -> None:
-        """Run the neurons of a population for some steps, and list those that fire."""
+    ) -> bool:
+        """Run the neurons of a population for some steps, and list those that fire.
+
+        Returns
+        -------
+        bool
+            Whether a current is beyond what one wrap brings back.
+        """
         formats = self.plan.formats
         common = self.bench.states[name], self.seen[name], self.counts[name]
         if cell.narrow:
             sums, where, lines, exponent = self._arrived(name, begin, end)
-            stepping.neurons(
+            return stepping.neurons(
                 sums, where, lines, exponent + formats.state_shift, begin, cell.short,
                 *common, formats.state_limit, cell.resets, spikes, kept, events,
             )  # fmt: skip
-        else:
-            a = self.combined(name, begin, end, np.int64).reshape(spikes.shape)
-            widths = (formats.decay_bits, formats.state_shift, formats.state_limit)
-            stepping.wide_neurons(
-                a, begin, widths, cell.registers, *common, cell.resets, spikes, kept, events
-            )
+        a = self.combined(name, begin, end, np.int64).reshape(spikes.shape)
+        widths = (formats.decay_bits, formats.state_shift, formats.state_limit)
+        return stepping.wide_neurons(
+            a, begin, widths, cell.registers, *common, cell.resets, spikes, kept, events
+        )
 
     def _arrived(
         self, name: str, begin: int, end: int
@@ -307,12 +362,6 @@ class Course:
                 *bench.zeros(part), bench.sums[post, number],
             )  # fmt: skip
 
-    def _check(self, name: str) -> None:
-        peaks = self.seen[name][:, 0]
-        beyond = peaks > 3 * self.plan.formats.state_limit
-        if self.plan.strict and beyond.any():
-            refuse_current(name, int(peaks[beyond.argmax()]), self.plan.formats)
-
     def _keep(
         self, name: str, begin: int, end: int, spikes: IntArray, u: IntArray, v: IntArray
     ) -> None:
@@ -337,17 +386,3 @@ class Course:
                 late = sums[:, steps : steps + total.tail].copy()
                 sums[:, : steps + total.tail] = 0
                 sums[:, : total.tail] = late
-
-    def _activity(self, name: str) -> Activity:
-        u_peak, v_peak = self.seen[name][:, :2].max(axis=0, initial=0)
-        wraps, saturations = self.seen[name][:, 2:].sum(axis=0)
-        counts = self.plan.sites[name].there(self.counts[name]).astype(np.int64)
-        return Activity(
-            int(counts.sum()),
-            counts.size * self.samples * self.steps,
-            int(u_peak),
-            int(v_peak),
-            int(wraps),
-            int(saturations),
-            counts,
-        )

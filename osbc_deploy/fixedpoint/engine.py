@@ -137,7 +137,7 @@ def run(
         peak = int(peak_of(signal)) if graded else 1
         plan = arithmetic.plan(network, peak, frozenset(known), strict=strict)
         count = threads or os.cpu_count() or 1
-        work, size = plan.run, plan.side_by_side(steps, -(-n // count))
+        work, size = plan.run, plan.batch(steps, -(-n // count))
     activity = {name: Activity() for name in sizes if name not in known}
     with task(progress, title, n), _each(done, count) as each:
         for samples, seen in each(_batches(first, n, size)):

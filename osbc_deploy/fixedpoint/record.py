@@ -104,6 +104,12 @@ class Traces:
     v: Mapping[str, IntArray]
     given: frozenset[str] = frozenset()
 
+    def of(self, rows: slice) -> Traces:
+        """Return the part for some of the samples."""
+        spikes = {name: array[rows] for name, array in self.spikes.items()}
+        u, v = ({name: array[rows] for name, array in kept.items()} for kept in (self.u, self.v))
+        return Traces(spikes, u, v, self.given)
+
     def note(self, name: str, t: int, u: IntArray, v: IntArray) -> None:
         """Keep the states of one step where they are wanted."""
         if name in self.u:

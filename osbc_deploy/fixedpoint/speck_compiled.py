@@ -13,7 +13,7 @@ import numpy as np
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.fixedpoint.cells import Cell
 from osbc_deploy.fixedpoint.coding import InputFormat
-from osbc_deploy.fixedpoint.compiled import Bench, Course, EnginePlan
+from osbc_deploy.fixedpoint.compiled import Bench, Course, EnginePlan, Tally
 from osbc_deploy.fixedpoint.kernels import find_values
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.record import Traces
@@ -27,9 +27,10 @@ class _SpeckCourse(Course):
     """Some samples on their way through the network."""
 
     def __init__(
-        self, plan: EnginePlan, bench: Bench, signal: IntArray, traces: Traces, floor: int
-    ) -> None:
-        super().__init__(plan, bench, signal, traces)
+        self, plan: EnginePlan, bench: Bench, signal: IntArray, traces: Traces, tally: Tally,
+        floor: int,
+    ) -> None:  # fmt: skip
+        super().__init__(plan, bench, signal, traces, tally)
         self.floor = floor
 
     def find(self, spikes: IntArray, begin: int, end: int, events: Any) -> None:
@@ -38,7 +39,7 @@ class _SpeckCourse(Course):
 
     def neurons(
         self, name: str, cell: Cell, begin: int, end: int, spikes: IntArray, kept: Any, events: Any
-    ) -> None:
+    ) -> bool:
         """Run the neurons of a population for some steps, and list those that fire."""
         *_, bias, threshold, _ = cell.registers
         subtract, *_ = cell.resets
@@ -51,6 +52,8 @@ class _SpeckCourse(Course):
             check_spikes(name, most)
         if len(events[0]):
             self.find(spikes, 0, end - begin, events)
+        # Sums do not wrap.
+        return False
 
 
 class SpeckPlan(EnginePlan):
@@ -70,9 +73,9 @@ class SpeckPlan(EnginePlan):
         )
         super().__init__(graded, max(peak, MOST_SPIKES), given, strict=strict)
 
-    def course(self, bench: Bench, signal: IntArray, traces: Traces) -> Course:
+    def course(self, bench: Bench, signal: IntArray, traces: Traces, tally: Tally) -> Course:
         """Return what takes some samples through the network."""
-        return _SpeckCourse(self, bench, signal, traces, -self.limit)
+        return _SpeckCourse(self, bench, signal, traces, tally, -self.limit)
 
 
 @compiled

@@ -13,10 +13,14 @@ from osbc_deploy.fixedpoint.kernels import find_events
 from osbc_deploy.fixedpoint.neuron_lanes import step_neurons
 from osbc_deploy.jit import compiled
 
-__all__ = ["TOGETHER", "combine", "neurons", "wide_neurons"]
+__all__ = ["BROUGHT_BACK", "TOGETHER", "combine", "neurons", "wide_neurons"]
 
 TOGETHER = 1024
 """Neurons whose states stay in the nearest cache for all steps."""
+
+
+BROUGHT_BACK = 3
+"""Largest current that one wrap brings back, in halves of a register's range."""
 
 
 @compiled
@@ -75,10 +79,10 @@ def neurons(
     spikes: Any,
     kept: Any,
     events: Any,
-) -> None:
+) -> bool:
     """Run neurons whose registers hold 32 bits; see the conditions in :mod:`.compiled`.
 
-    A sample stops where a current is beyond what one wrap brings back.
+    All stop where a current is beyond what one wrap brings back.
 
     Parameters
     ----------
@@ -109,6 +113,11 @@ def neurons(
         u and v of every step, where they have that shape; otherwise empty.
     events : tuple
         `ptr` and `index` of :func:`.kernels.find_events`; empty if nobody hears the neurons.
+
+    Returns
+    -------
+    bool
+        Whether they stopped.
     """
     samples, steps, held, pitch, begin = where
     count, length, step, start = lines
@@ -152,8 +161,8 @@ def neurons(
                     seen[s, 1] = max(seen[s, 1], found[1])
                     seen[s, 2] += found[2]
                     seen[s, 3] += found[3]
-                    if found[0] > 3 * limit:
-                        return
+                    if found[0] > BROUGHT_BACK * limit:
+                        return True
                     if keeps_u:
                         for j in range(n):
                             kept[0][s, t, low + j] = u[j]
@@ -162,6 +171,7 @@ def neurons(
                             kept[1][s, t, low + j] = v[j]
     if len(events[0]):
         find_events(spikes, 0, steps, events[0], events[1])
+    return False
 
 
 @compiled
@@ -195,7 +205,7 @@ def wide_neurons(
     spikes: Any,
     kept: Any,
     events: Any,
-) -> None:
+) -> bool:
     """Run any neurons, in 64 bits; see :func:`neurons`.
 
     Parameters
@@ -207,6 +217,11 @@ def wide_neurons(
         Bits of a decay, left shift of an activation, half the range of a state.
     registers, state, seen, counts, resets, spikes, kept, events
         As for :func:`neurons`, registers and states in int64.
+
+    Returns
+    -------
+    bool
+        Whether a current is beyond what one wrap brings back.
     """
     decay_bits, shift, limit = widths
     subtract, interval, offset = resets
@@ -248,3 +263,4 @@ def wide_neurons(
                     kept[1][s, t, j] = v[j]
     if len(events[0]):
         find_events(spikes, 0, steps, events[0], events[1])
+    return bool(seen[:, 0].max() > BROUGHT_BACK * limit)

@@ -62,7 +62,7 @@ class XyloPlan:
             self.runs[self.places[name]] = False
         self.limit = network.formats.state_limit
 
-    def side_by_side(self, steps: int, most: int) -> int:
+    def batch(self, steps: int, most: int) -> int:
         """Return how many samples go into one run."""
         del steps
         return max(1, min(most, 4 * (os.cpu_count() or 1)))
