@@ -65,8 +65,8 @@ def deep(channels: int, places: int) -> nn.Sequential:
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, ...], int, int]] = {
-    "2x34x34-12c5-p2-32c5-p2-10": (shallow, (2, 34, 34), 100, 8),
-    "2x32x32, five 3x3 of 64": (lambda: deep(64, 64), (2, 32, 32), 16, 8),
+    "2x34x34-12c5-p2-32c5-p2-10": (shallow, (2, 34, 34), 100, 64),
+    "2x32x32, five 3x3 of 64": (lambda: deep(64, 64), (2, 32, 32), 16, 64),
 }
 
 

@@ -18,17 +18,17 @@ import numpy as np
 from osbc_deploy.fixedpoint.lanes import (
     LANES,
     SPAN,
+    SPANS,
     WIDE,
-    add_few,
     add_lanes,
     add_rows,
+    add_span,
     put_places,
     put_taps,
 )
 from osbc_deploy.jit import compiled
 
 __all__ = [
-    "SPANS",
     "cover",
     "find_events",
     "find_values",
@@ -37,9 +37,6 @@ __all__ = [
     "push_rows",
     "push_synapses",
 ]
-
-SPANS = 6
-"""Most spans of a map whose sums stay in registers, also where these are half as wide."""
 
 _RUNS = 16
 """Runs of weights whose sums are kept in the nearest cache before they are added."""
@@ -163,27 +160,16 @@ def push_synapses(
         row = (k // steps * held + k % steps + late) * pitch
         for e in range(ptr[k], ptr[k + 1]):
             pre = np.uint32(index[e])
+            place, channel = _split(pre, channels, places, last)
+            to = row + starts[place]
+            which = kinds[place] + channel
             if value is None:
-                _add_list(row, pre, source, lists, out)
+                for b in range(np.uint64(first[which]), np.uint64(stop[which])):
+                    out[np.uint64(to + offset[b])] += weight[b]
             else:
-                place, channel = _split(pre, channels, places, last)
-                to = row + starts[place]
-                which = kinds[place] + channel
                 factor = value[k // steps, begin + k % steps, pre]
                 for b in range(first[which], stop[which]):
                     out[np.uint64(to + offset[b])] += weight[np.uint64(b)] * factor
-
-
-@compiled
-def _add_list(row: int, pre: Any, source: Any, lists: Any, out: Any) -> None:
-    """Add the single weights of a neuron of the source."""
-    channels, places, last, kinds, starts = source
-    first, stop, offset, weight = lists
-    place, channel = _split(pre, channels, places, last)
-    to = row + starts[place]
-    which = kinds[place] + channel
-    for b in range(np.uint64(first[which]), np.uint64(stop[which])):
-        out[np.uint64(to + offset[b])] += weight[b]
 
 
 @compiled
@@ -216,8 +202,8 @@ def push_maps(
     for k in range(samples * steps):
         row = (k // steps * held + k % steps + late) * pitch
         if ptr[k + 1] - ptr[k] < few:
-            for e in range(ptr[k], ptr[k + 1]):
-                _add_list(row, np.uint32(index[e]), source, lists, out)
+            only = 1, 1, 1, pitch, row // pitch
+            push_synapses(ptr[k : k + 2], index, None, begin, only, source, lists, out)
             continue
         for e in range(ptr[k], ptr[k + 1]):
             maps[np.uint64(counted[np.uint64(index[e])])] += np.int16(1)
@@ -230,62 +216,15 @@ def push_maps(
                     end = min(run + _RUNS, len(place))
                     for r in range(run, end):
                         to = (r - run) * spans * SPAN
-                        _put_run(spans, maps, at, offset, weight, start[r], start[r + 1], tile, to)
+                        put_taps(spans, maps, at, offset, weight, start[r], start[r + 1], tile, to)
                     # What was just written is not read at once: it would have to be waited for.
                     for r in range(run, end):
                         for j in range(high):
                             first = (r - run) * spans * SPAN + j * line
                             here = row + place[r] + (y + j) * width + x
-                            _add_span(out, here, tile, first, wide)
+                            add_span(out, here, tile, first, wide)
         for e in range(ptr[k], ptr[k + 1]):
             maps[np.uint64(counted[np.uint64(index[e])])] = np.int16(0)
-
-
-@compiled
-def _put_run(
-    spans: int, maps: Any, at: int, offset: Any, weight: Any, first: int, stop: int, tile: Any,
-    to: int,
-) -> None:  # fmt: skip
-    """Sum a run of weights on some spans; each number of registers is a loop of its own."""
-    if spans == 1:
-        put_taps(1, maps, at, offset, weight, first, stop, tile, to)
-    elif spans == 2:
-        put_taps(2, maps, at, offset, weight, first, stop, tile, to)
-    elif spans == 3:
-        put_taps(3, maps, at, offset, weight, first, stop, tile, to)
-    elif spans == 4:
-        put_taps(4, maps, at, offset, weight, first, stop, tile, to)
-    elif spans == 5:
-        put_taps(5, maps, at, offset, weight, first, stop, tile, to)
-    else:
-        put_taps(6, maps, at, offset, weight, first, stop, tile, to)
-
-
-@compiled
-def _add_span(out: Any, at: int, values: Any, first: int, count: int) -> None:
-    """Add exactly ``values[first :][:count]``, so that no store meets the next load."""
-    for _ in range(count // SPAN):
-        add_few(32, out, at, values, first)
-        at += SPAN
-        first += SPAN
-    if count & 16:
-        add_few(16, out, at, values, first)
-        at += 16
-        first += 16
-    if count & 8:
-        add_few(8, out, at, values, first)
-        at += 8
-        first += 8
-    if count & 4:
-        add_few(4, out, at, values, first)
-        at += 4
-        first += 4
-    if count & 2:
-        add_few(2, out, at, values, first)
-        at += 2
-        first += 2
-    if count & 1:
-        add_few(1, out, at, values, first)
 
 
 @compiled

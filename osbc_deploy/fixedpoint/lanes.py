@@ -17,10 +17,11 @@ types: Any = _types
 __all__ = [
     "LANES",
     "SPAN",
+    "SPANS",
     "WIDE",
-    "add_few",
     "add_lanes",
     "add_rows",
+    "add_span",
     "intrinsic",
     "put_places",
     "put_taps",
@@ -36,6 +37,9 @@ WIDE = 64
 
 SPAN = 32
 """Places of a map that a weight is multiplied with at a time: the widest register of 16 bits."""
+
+SPANS = 6
+"""Most spans of a map whose sums stay in registers, also where these are half as wide."""
 
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,54 +110,76 @@ def put_taps(
 ) -> Any:  # fmt: skip
     """Set ``out[to :][: SPAN * spans]`` to ``weight[e] * maps[at + offset[e] :]``, added up.
 
-    `e` runs from `first` to `stop`; `spans`, a number that is written out, says how many registers
-    hold the sums meanwhile. All but `offset`, which is not negative, are of 16 bits.
+    `e` runs from `first` to `stop`; `spans` is from 1 to :data:`SPANS`. All but `offset`, which is
+    not negative, are of 16 bits.
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, maps, at, offset, weight, first, stop, out, to = arguments
+        spans, maps, at, offset, weight, first, stop, out, to = arguments
         kinds = signature.args
         vector = ir.VectorType(ir.IntType(16), SPAN)
-        places = [ir.Constant(to.type, SPAN * n) for n in range(spans.literal_value)]
-        sums = [cgutils.alloca_once(builder, vector) for _ in places]
-        for total in sums:
-            builder.store(ir.Constant(vector, [0] * SPAN), total)
         step = ir.Constant(first.type, 1)
-        with cgutils.for_range_slice(builder, first, stop, step, first.type) as (e, _):
-            start = builder.zext(_element(context, builder, kinds[3], offset, e), at.type)
-            value = _element(context, builder, kinds[4], weight, e)
-            factor = repeated(builder, value, SPAN)
-            start = builder.add(at, start)
-            for total, place in zip(sums, places, strict=True):
-                _, seen = vector_at(
-                    context, builder, kinds[1], maps, builder.add(start, place), SPAN
-                )
-                added = builder.add(builder.load(total), builder.mul(seen, factor))
-                builder.store(added, total)
-        for total, place in zip(sums, places, strict=True):
-            there, _ = vector_at(context, builder, kinds[7], out, builder.add(to, place), SPAN)
-            builder.store(builder.load(total), there, align=2)
+        for count in range(1, SPANS + 1):
+            # Each number of sums that are held in registers is a loop of its own.
+            places = [ir.Constant(to.type, SPAN * n) for n in range(count)]
+            with builder.if_then(builder.icmp_signed("==", spans, ir.Constant(to.type, count))):
+                sums = [cgutils.alloca_once(builder, vector) for _ in places]
+                for total in sums:
+                    builder.store(ir.Constant(vector, [0] * SPAN), total)
+                with cgutils.for_range_slice(builder, first, stop, step, first.type) as (e, _):
+                    start = builder.zext(_element(context, builder, kinds[3], offset, e), at.type)
+                    start = builder.add(at, start)
+                    value = _element(context, builder, kinds[4], weight, e)
+                    factor = repeated(builder, value, SPAN)
+                    for total, place in zip(sums, places, strict=True):
+                        here = builder.add(start, place)
+                        _, seen = vector_at(context, builder, kinds[1], maps, here, SPAN)
+                        added = builder.add(builder.load(total), builder.mul(seen, factor))
+                        builder.store(added, total)
+                for total, place in zip(sums, places, strict=True):
+                    here = builder.add(to, place)
+                    there, _ = vector_at(context, builder, kinds[7], out, here, SPAN)
+                    builder.store(builder.load(total), there, align=2)
         return context.get_dummy_value()
 
     number = types.int64
-    return types.void(spans, maps, number, offset, weight, number, number, out, number), build
+    return types.void(number, maps, number, offset, weight, number, number, out, number), build
 
 
 @intrinsic
-def add_few(typing: Any, count: Any, out: Any, at: Any, values: Any, first: Any) -> Any:
-    """Add ``values[first :][:count]`` to ``out[at :][:count]``; `count` is written out."""
+def add_span(typing: Any, out: Any, at: Any, values: Any, first: Any, count: Any) -> Any:
+    """Add exactly ``values[first :][:count]`` to ``out[at :]``, so that no store meets a load."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, out, at, values, first = arguments
-        kind, many = signature.args[1], count.literal_value
-        to, total = vector_at(context, builder, kind, out, at, many)
-        _, added = vector_at(context, builder, signature.args[3], values, first, many)
-        if added.type != total.type:
-            added = builder.sext(added, total.type)
-        builder.store(builder.add(total, added), to, align=kind.dtype.bitwidth // 8)
+        out, at, values, first, count = arguments
+        kind = signature.args[0]
+
+        def add(done: Any, many: int) -> None:
+            to, total = vector_at(context, builder, kind, out, builder.add(at, done), many)
+            here = builder.add(first, done)
+            _, added = vector_at(context, builder, signature.args[2], values, here, many)
+            if added.type != total.type:
+                added = builder.sext(added, total.type)
+            builder.store(builder.add(total, added), to, align=kind.dtype.bitwidth // 8)
+
+        def number(value: int) -> Any:
+            return ir.Constant(count.type, value)
+
+        whole = builder.and_(count, number(-SPAN))
+        loop = cgutils.for_range_slice(builder, number(0), whole, number(SPAN), count.type)
+        with loop as (done, _):
+            add(done, SPAN)
+        many = SPAN // 2
+        while many:
+            # What of the rest is larger than this comes before.
+            wanted = builder.icmp_signed("!=", builder.and_(count, number(many)), number(0))
+            with builder.if_then(wanted):
+                add(builder.and_(count, number(-2 * many)), many)
+            many //= 2
         return context.get_dummy_value()
 
-    return types.void(count, out, types.int64, values, types.int64), build
+    number = types.int64
+    return types.void(out, number, values, number, number), build
 
 
 def _element(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:

@@ -16,8 +16,7 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv
-from osbc_deploy.fixedpoint.kernels import SPANS
-from osbc_deploy.fixedpoint.lanes import LANES, SPAN
+from osbc_deploy.fixedpoint.lanes import LANES, SPAN, SPANS
 from osbc_deploy.fixedpoint.network import FixedProjection, Pooling
 from osbc_deploy.fixedpoint.packing import BLOCK, SYNAPSE, Codes
 from osbc_deploy.fixedpoint.sites import Site
