@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.fixedpoint.maps import are_better
 from osbc_deploy.fixedpoint.network import INPUT, FixedPointNetwork, FixedPopulation
 from osbc_deploy.fixedpoint.packing import Pass
 from osbc_deploy.fixedpoint.passes import margin_of, passes_into
@@ -21,19 +21,20 @@ from osbc_deploy.fixedpoint.stepping import TOGETHER
 __all__ = ["Cell", "Total", "sites_of"]
 
 
-def sites_of(network: FixedPointNetwork, given: frozenset[str]) -> dict[str, Site]:
-    """Return where the neurons of the input and of all populations lie."""
+def sites_of(
+    network: FixedPointNetwork, given: Collection[str], by_maps: Collection[str]
+) -> dict[str, Site]:
+    """Return where the neurons of the input and of all populations lie.
+
+    Those that are given lie as they are, those that hear whole maps with their channels first.
+    """
     sites = {INPUT: Site(network.input_shape, turned=False)}
     for p in network.populations:
-        if p.name in given:
-            sites[p.name] = Site(p.shape, turned=False)
-            continue
-        heard = [(q, network.shape_of(q.pre)) for q in network.afferents(p.name)]
+        turned = len(p.shape) == 3 and p.name not in given and p.name not in by_maps
         margin = NO_MARGIN
-        turned = len(p.shape) == 3 and not are_better(heard)
         if turned:
-            for q, shape in heard:
-                margin = margin.or_wider(margin_of(q.connection, shape))
+            for q in network.afferents(p.name):
+                margin = margin.or_wider(margin_of(q.connection, network.shape_of(q.pre)))
         sites[p.name] = Site(p.shape, turned, margin)
     return sites
 

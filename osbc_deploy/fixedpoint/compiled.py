@@ -8,13 +8,11 @@ is on its way between populations stays in the processor's cache, however long t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from copy import copy
 from functools import cached_property
 from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +21,15 @@ from osbc_deploy.arrays import IntArray
 from osbc_deploy.fixedpoint import kernels, stepping
 from osbc_deploy.fixedpoint.cells import Cell, Total, sites_of
 from osbc_deploy.fixedpoint.lanes import WIDE
+from osbc_deploy.fixedpoint.maps import saved, trade_of
 from osbc_deploy.fixedpoint.network import INPUT, FixedPointNetwork
 from osbc_deploy.fixedpoint.packing import Pass
 from osbc_deploy.fixedpoint.record import Activity, Traces, refuse_current
 from osbc_deploy.fixedpoint.sites import Lines
 from osbc_deploy.fixedpoint.stepping import BROUGHT_BACK
+from osbc_deploy.fixedpoint.tally import Tally
 
-__all__ = ["Bench", "Course", "EnginePlan", "Tally", "plan_of"]
+__all__ = ["Bench", "Course", "EnginePlan"]
 
 _SUMS = 1 << 21
 """Most sums of a population at a time.
@@ -44,19 +44,6 @@ _LISTED = 1 << 22
 _SAMPLES = 16
 """Most samples that run side by side."""
 
-_PLANS: WeakKeyDictionary[FixedPointNetwork, dict[tuple[int, frozenset[str], bool], EnginePlan]]
-_PLANS = WeakKeyDictionary()
-
-
-def plan_of(
-    network: FixedPointNetwork, peak: int, given: frozenset[str], *, strict: bool
-) -> EnginePlan:
-    """Return the plan of a network, made once as long as the network lives."""
-    plans = _PLANS.setdefault(network, {})
-    if (peak, given, strict) not in plans:
-        plans[peak, given, strict] = EnginePlan(network, peak, given, strict=strict)
-    return plans[peak, given, strict]
-
 
 class EnginePlan:
     """A network prepared for the kernels; may be used by several threads at once.
@@ -70,14 +57,30 @@ class EnginePlan:
         Populations that will not run; nothing is prepared for what they hear.
     strict : bool
         Refuse currents out of the register's range.
+    rates : dict of float, optional
+        Share of the input and of populations that fires in a step, where it is known.
     """
 
     def __init__(
-        self, network: FixedPointNetwork, peak: int, given: frozenset[str], *, strict: bool
+        self,
+        network: FixedPointNetwork,
+        peak: int,
+        given: frozenset[str],
+        *,
+        strict: bool,
+        rates: Mapping[str, float] | None = None,
     ) -> None:
         self.formats, self.given, self.strict = network.formats, given, strict
         self.names = [p.name for p in network.populations]
-        self.sites = sites_of(network, given)
+        self.trades = {
+            p.name: [trade_of(q, network.shape_of(q.pre)) for q in network.afferents(p.name)]
+            for p in network.populations
+            if p.name not in given
+        }
+        self.by_maps = frozenset(
+            name for name, trades in self.trades.items() if saved(trades, rates or {}) > 0
+        )
+        self.sites = sites_of(network, given, self.by_maps)
         self.cells = {
             p.name: Cell.of(network, p, self.sites, peak, strict=strict)
             for p in network.populations
@@ -114,7 +117,7 @@ class EnginePlan:
         """Run some samples (S, T, input size); see :func:`.plain.run_plain`."""
         samples, steps = signal.shape[:2]
         size = self._side_by_side(steps, samples)
-        tally = Tally(self, samples)
+        tally = Tally(self.sites, self.cells, samples)
         with self._bench(size, steps) as bench:
             for start in range(0, samples, size):
                 rows = slice(start, min(start + size, samples))
@@ -177,42 +180,6 @@ class Bench:
         if (what, kind) not in self._other:
             self._other[what, kind] = np.empty(self._most, kind)
         return self._other[what, kind][: math.prod(shape)].reshape(shape)
-
-
-class Tally:
-    """What populations go through: peaks of u and v, wraps, saturations (S, 4), and spikes (n,)."""
-
-    def __init__(self, plan: EnginePlan, samples: int) -> None:
-        self.plan = plan
-        self.seen = {name: np.zeros((samples, 4), np.int64) for name in plan.cells}
-        self.counts = {
-            name: np.zeros(cell.population.size, np.int32) for name, cell in plan.cells.items()
-        }
-
-    def of(self, rows: slice) -> Tally:
-        """Return what some of the samples add to."""
-        part = copy(self)
-        part.seen = {name: seen[rows] for name, seen in self.seen.items()}
-        return part
-
-    def activity(self, steps: int) -> dict[str, Activity]:
-        """Return what the populations went through in so many steps of each sample."""
-        return {name: self._activity(name, steps) for name in self.plan.cells}
-
-    def _activity(self, name: str, steps: int) -> Activity:
-        seen = self.seen[name]
-        u_peak, v_peak = seen[:, :2].max(axis=0, initial=0)
-        wraps, saturations = seen[:, 2:].sum(axis=0)
-        counts = self.plan.sites[name].there(self.counts[name]).astype(np.int64)
-        return Activity(
-            int(counts.sum()),
-            counts.size * len(seen) * steps,
-            int(u_peak),
-            int(v_peak),
-            int(wraps),
-            int(saturations),
-            counts,
-        )
 
 
 _NOTHING = np.empty((0, 0, 0), np.int32)

@@ -8,7 +8,7 @@ spikes of a window are counted once instead of a weight for each of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import singledispatch
 from typing import Any, NamedTuple
 
@@ -22,14 +22,14 @@ from osbc_deploy.fixedpoint.packing import BLOCK, SYNAPSE, Codes
 from osbc_deploy.fixedpoint.sites import Site
 from osbc_deploy.model.windows import Pair, Shape
 
-__all__ = ["Maps", "are_better", "maps_of"]
+__all__ = ["Maps", "Trade", "maps_of", "saved", "trade_of"]
 
 _TAP, _RUN, _PIECE, _COUNT, _SPIKE = 0.42, 8.0, 1.0, 1.5, 2.0
 """Nanoseconds to multiply a span, to begin a run, to add a piece of a row, to count a spike and to
 look up its lists (measured, as :data:`.packing.BLOCK`)."""
 
 _OFTEN = 0.05
-"""Share of a source that fires in a step, where nothing has run yet."""
+"""Share of a source that fires in a step, as long as that is not known."""
 
 _HALF = 1 << 14
 """Half of what 16 bits hold of either sign."""
@@ -60,32 +60,53 @@ class _Kernel(NamedTuple):
         return self.dilation[axis] * (size - 1) // self.stride[axis]
 
 
-def are_better(heard: Iterable[tuple[FixedProjection, Shape]]) -> bool:
-    """Tell whether convolutions into a population had better meet whole maps than spikes.
+class Trade(NamedTuple):
+    """What whole maps save of the time of a step, in nanoseconds.
+
+    Attributes
+    ----------
+    pre : str
+    spikes : float
+        Times the share of `pre` that fires: what spikes would take one by one.
+    maps : float
+        What maps take.
+    """
+
+    pre: str
+    spikes: float
+    maps: float
+
+
+def trade_of(projection: FixedProjection, shape: Shape) -> Trade:
+    """Return what whole maps save of the time of a projection from a source of `shape`."""
+    return _trade(projection.connection, projection, shape)
+
+
+def saved(trades: Iterable[Trade], rates: Mapping[str, float]) -> float:
+    """Return what maps save of a step's time in all, nanoseconds; negative if they cost more.
 
     Parameters
     ----------
-    heard : iterable of (FixedProjection, shape)
-        All projections into the population, and their sources' shapes.
+    trades : iterable of Trade
+        Of all projections into a population, which share its layout.
+    rates : dict of float
+        Share of a source that fires in a step, where it is known.
     """
-    return sum(_gain(projection.connection, projection, shape) for projection, shape in heard) > 0
+    return sum(t.spikes * rates.get(t.pre, _OFTEN) - t.maps for t in trades)
 
 
 @singledispatch
-def _gain(connection: FixedConnection, projection: FixedProjection, shape: Shape) -> float:
-    """Return what whole maps save of the time of a step; nothing where there are none."""
-    return 0.0
+def _trade(connection: FixedConnection, projection: FixedProjection, shape: Shape) -> Trade:
+    return Trade(projection.pre, 0.0, 0.0)
 
 
-@_gain.register(FixedConv)
-def _(conv: FixedConv, projection: FixedProjection, shape: Shape) -> float:
+@_trade.register(FixedConv)
+def _(conv: FixedConv, projection: FixedProjection, shape: Shape) -> Trade:
     if projection.graded:
-        return -math.inf
+        return Trade(projection.pre, 0.0, math.inf)
     kernel = _apart(conv, conv.weight, projection.pooling)
-    often = _OFTEN * shape[1] * shape[2]
-    by_maps = _tiled(conv, kernel, shape).cost + _COUNT * often * shape[0]
-    by_spikes = often * (BLOCK * _blocks(conv, kernel) + _SPIKE * shape[0])
-    return by_spikes - by_maps
+    spike = BLOCK * _blocks(conv, kernel) + (_SPIKE - _COUNT) * shape[0]
+    return Trade(projection.pre, shape[1] * shape[2] * spike, _tiled(conv, kernel, shape).cost)
 
 
 def maps_of(conv: FixedConv, codes: Codes, pre: Site, post: Site) -> Maps | None:

@@ -182,7 +182,7 @@ def _peak(values: IntArray) -> int:
 
 def _plan(network: FixedPointNetwork, peak: int, given: frozenset[str], *, strict: bool) -> Plan:
     # Imported here: numba takes half a second, which reading a network need not.
-    from osbc_deploy.fixedpoint.compiled import plan_of
+    from osbc_deploy.fixedpoint.learning import plan_of
 
     return plan_of(network, peak, given, strict=strict)
 

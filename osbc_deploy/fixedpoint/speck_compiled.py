@@ -13,11 +13,12 @@ import numpy as np
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.fixedpoint.cells import Cell
 from osbc_deploy.fixedpoint.coding import InputFormat
-from osbc_deploy.fixedpoint.compiled import Bench, Course, EnginePlan, Tally
+from osbc_deploy.fixedpoint.compiled import Bench, Course, EnginePlan
 from osbc_deploy.fixedpoint.kernels import find_values
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.record import Traces
 from osbc_deploy.fixedpoint.speck import LARGEST_SUM, MOST_SPIKES, check_spikes
+from osbc_deploy.fixedpoint.tally import Tally
 from osbc_deploy.jit import compiled
 
 __all__ = ["SpeckPlan"]

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from osbc_deploy.fixedpoint import kernels
-from osbc_deploy.fixedpoint.compiled import plan_of
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.fixedpoint.maps import are_better
+from osbc_deploy.fixedpoint.learning import LearningPlan, plan_of
+from osbc_deploy.fixedpoint.maps import saved, trade_of
 from osbc_deploy.fixedpoint.network import (
     FixedConv,
     FixedDense,
@@ -62,13 +62,14 @@ def correlated(spikes: Any, conv: FixedConv) -> Any:
 def gathers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """All convolutions meet whole maps, or none does."""
     way = str(request.param)
-    monkeypatch.setattr("osbc_deploy.fixedpoint.cells.are_better", lambda heard: way == "maps")
+    saving = 1.0 if way == "maps" else -1.0
+    monkeypatch.setattr("osbc_deploy.fixedpoint.compiled.saved", lambda trades, rates: saving)
     return way
 
 
 def pushes(network: FixedPointNetwork) -> set[str]:
     """The kernels that a network runs on."""
-    plan = plan_of(network, 1, frozenset(), strict=True)
+    plan = plan_of(network, 1, frozenset(), strict=True).plan
     return {part.push.__name__ for parts in plan.heard.values() for _, _, part in parts}
 
 
@@ -199,10 +200,37 @@ def test_whole_maps_are_better_where_few_weights_are_left(rng: np.random.Generat
         name: FixedProjection(name, "input", "a", FixedConv(w, (1, 1), (1, 1), (1, 1), 1), 8, 0)
         for name, w in {"sparse": sparse, "dense": weight}.items()
     }
-    assert are_better([(heard["sparse"], (32, 16, 16))])
-    assert not are_better([(heard["dense"], (32, 16, 16))])
+    trades = {name: [trade_of(projection, (32, 16, 16))] for name, projection in heard.items()}
+    assert saved(trades["sparse"], {}) > 0 > saved(trades["dense"], {})
+    # Who fires seldom is better heard one by one, who fires often with all others.
+    assert saved(trades["sparse"], {"input": 0.001}) < 0 < saved(trades["dense"], {"input": 0.9})
     # Graded spikes are not counted.
-    assert not are_better([(replace(heard["sparse"], graded=True), (32, 16, 16))])
+    graded = trade_of(replace(heard["sparse"], graded=True), (32, 16, 16))
+    assert saved([graded], {"input": 0.9}) < 0
+
+
+def test_a_plan_learns_how_often_its_network_fires(
+    monkeypatch: pytest.MonkeyPatch, formats: NumberFormats, rng: np.random.Generator
+) -> None:
+    conv = FixedConv(rng.integers(1, 100, (32, 32, 3, 3)), (1, 1), (1, 1), (1, 1), 1)
+    network = listening((32, 12, 12), formats, (conv, 0))
+    plan = plan_of(network, 1, frozenset(), strict=True)
+    assert isinstance(plan, LearningPlan)
+    often = (rng.random((4, 30, 32, 12, 12)) < 0.9).astype(np.uint8)
+    assert pushes(network) == {"push_blocks"}
+    expected = correlated(often, conv)
+    # Nothing is made for less than it takes to make it.
+    monkeypatch.setattr(plan, "_price", np.inf)
+    run(network, often)
+    assert pushes(network) == {"push_blocks"}
+    monkeypatch.setattr(plan, "_price", 0.0)
+    for _ in range(2):
+        done = run(network, often, states=["a"])
+        assert np.array_equal(done.u["a"] // 64, expected)
+        assert pushes(network) == {"push_maps"}
+    # Once is enough: what fires now and then does not have it laid out again and again.
+    run(network, np.zeros_like(often))
+    assert pushes(network) == {"push_maps"}
 
 
 @pytest.mark.parametrize("strict", [True, False])
