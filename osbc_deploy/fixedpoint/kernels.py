@@ -246,6 +246,8 @@ def push_rows(
     # A part of all rows stays in the cache for all steps.
     for part in range(parts):
         base = part * rows * width
+        # The last part may be longer than what `out` has behind a step.
+        wide = min(width, pitch - part * width)
         for k in range(samples * steps):
             to = (k // steps * held + k % steps + late) * pitch + part * width
             if value is None:
@@ -261,13 +263,13 @@ def push_rows(
                         base + width * _row(row_of, index, e + 6, ptr[k + 1], rows),
                         base + width * _row(row_of, index, e + 7, ptr[k + 1], rows),
                     )
-                    for j in range(0, width, WIDE):
+                    for j in range(0, wide, WIDE):
                         add_rows(out, to + j, flat, at, j)
             else:
                 for e in range(ptr[k], ptr[k + 1]):
                     factor = value[k // steps, begin + k % steps, index[e]]
                     at_one = base + width * row_of[index[e]]
-                    for j in range(width):
+                    for j in range(wide):
                         out[np.uint64(to + j)] += flat[np.uint64(at_one + j)] * factor
 
 

@@ -13,6 +13,7 @@ import torch
 from osbc_deploy.fixedpoint import kernels
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.lanes import WIDE
 from osbc_deploy.fixedpoint.learning import LearningPlan, plan_of
 from osbc_deploy.fixedpoint.maps import saved, trade_of
 from osbc_deploy.fixedpoint.network import (
@@ -275,6 +276,17 @@ def test_currents_are_exact_at_every_width(
         assert {name: getattr(silent.activity["a"], name) for name in seen} == seen
     if strict and seen["u_peak"] <= 3 * LIMIT:
         assert np.array_equal(run(network, spikes, states=["a"]).u["a"], done.u["a"])
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_rows_end_where_their_sums_do(graded: bool) -> None:
+    # Two parts of 128 for 129 sums: what is added to behind them is WIDE at most.
+    weight, out = np.ones((2, 3, 128), np.int16), np.zeros(3 * 128, np.int32)
+    value = np.full((1, 1, 2), 5, np.int32) if graded else None
+    ptr, index = np.array([0, 2]), np.arange(2, dtype=np.int32)
+    kernels.push_rows(ptr, index, value, 0, (1, 1, 1, 129, 0), index, weight, out)
+    assert out[:129].all()
+    assert not out[129 + WIDE :].any()
 
 
 def test_events_of_any_number_of_neurons(rng: np.random.Generator) -> None:
