@@ -91,6 +91,7 @@ class EnginePlan:
             for number, total in enumerate(cell.totals):
                 for part in total.parts:
                     self.heard.setdefault(part.pre, []).append((name, number, part))
+        self.graded = any(part.graded for parts in self.heard.values() for *_, part in parts)
         self.blocks = [
             (self.names[start:stop], network.is_recurrent(start, stop))
             for start, stop in network.blocks()
@@ -302,7 +303,9 @@ class Course:
 
     def find(self, spikes: IntArray, begin: int, end: int, events: Any) -> None:
         """List the active neurons of rasters in some steps."""
-        list_of = kernels.find_events if spikes.dtype == np.uint8 else kernels.find_values
+        # Bytes may be values too.
+        spiking = spikes.dtype == np.uint8 and not self.plan.graded
+        list_of = kernels.find_events if spiking else kernels.find_values
         list_of(spikes, begin, end, *events)
 
     def _events(self, steps: int) -> tuple[IntArray, IntArray]:

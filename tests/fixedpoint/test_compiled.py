@@ -278,6 +278,17 @@ def test_currents_are_exact_at_every_width(
         assert np.array_equal(run(network, spikes, states=["a"]).u["a"], done.u["a"])
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int32, np.int64])
+def test_graded_input_is_the_same_in_every_type(
+    kind: Any, formats: NumberFormats, rng: np.random.Generator
+) -> None:
+    weight = 2 * rng.integers(-60, 61, (5, 20))
+    values = rng.integers(0, 128, (2, 4, 20)) * rng.integers(0, 2, (2, 4, 20))
+    network = listening((20,), formats, (FixedDense(weight), 0), graded=True)
+    found = run(network, values.astype(kind), states=["a"])
+    assert np.array_equal(found.u["a"] // 64, values @ weight.T)
+
+
 @pytest.mark.parametrize("graded", [False, True])
 def test_rows_end_where_their_sums_do(graded: bool) -> None:
     # Two parts of 128 for 129 sums: what is added to behind them is WIDE at most.
