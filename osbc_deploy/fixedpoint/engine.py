@@ -93,9 +93,9 @@ def run(
 
     arithmetic = arithmetic_of(network.formats)
     known = {
-        name: np.clip(raster, 0, arithmetic.most_spikes)
-        .astype(np.uint8, copy=False)
-        .reshape(n, steps, sizes[name])
+        name: np.ascontiguousarray(
+            np.clip(raster, 0, arithmetic.most_spikes).reshape(n, steps, sizes[name]), np.uint8
+        )
         for name, raster in (given or {}).items()
     }
     first = n if keep is None else min(n, keep)

@@ -353,6 +353,9 @@ def test_given_spikes_are_taken_as_they_are(kernels: Any, drawn: list[Case]) -> 
         assert np.array_equal(part.u[names[-1]], whole.u[names[-1]])
         assert list(part.activity) == names[-1:]
         assert all(np.array_equal(part.spikes[name], given[name]) for name in given)
+        turned = {name: np.asfortranarray(raster) for name, raster in given.items()}
+        again = run(network, spikes, given=turned, kernels=kernels)
+        assert np.array_equal(again.output, whole.output)
         silent = {name: np.zeros_like(raster) for name, raster in given.items()}
         assert np.array_equal(
             run(network, spikes, given=silent, kernels=kernels).output,
