@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 __all__ = ["compiled"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@lru_cache
+def _stamp(folder: Path) -> str:
+    """Return a SHA-256 of the sources of a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 class _Cache(FunctionCache):
-    """Machine code on disk, as far as the disk takes it: a full one costs time, no run."""
+    """Machine code on disk, as far as the disk takes it: a full one costs time, no run.
+
+    It is that of a function with all that it calls, and with the constants it found. They lie in
+    modules of the same folder, so machine code is good as long as none of these changes; numba
+    itself looks at the function's module alone.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._cache_file = IndexDataCacheFile(  # type: ignore[no-untyped-call]
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=_stamp(Path(function.__code__.co_filename).parent),
+        )
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with suppress(OSError):
@@ -31,6 +56,6 @@ def compiled(function: F) -> F:
     made = numba.njit(function, nogil=True)
     # numba raises where no folder can be written, such as in a read-only container.
     with suppress(RuntimeError):
-        made._cache = _Cache(function)  # type: ignore[no-untyped-call]
+        made._cache = _Cache(function)
     result: F = made
     return result

@@ -42,6 +42,16 @@ def test_machine_code_is_kept_between_runs(tmp_path: Path) -> None:
     assert sum(again.stats.cache_hits.values()) == 1
 
 
+def test_machine_code_is_made_anew_where_what_it_calls_has_changed(tmp_path: Path) -> None:
+    jit._stamp.cache_clear()
+    assert twice(tmp_path)(21) == 42
+    (tmp_path / "called.py").write_text("FACTOR = 2\n")
+    jit._stamp.cache_clear()
+    again = twice(tmp_path)
+    assert again(21) == 42
+    assert not sum(again.stats.cache_hits.values())
+
+
 def test_a_full_disk_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(source: Any, place: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -97,7 +97,7 @@ class Cell:
 
         They are read in every step, and long ones not from the nearest cache.
         """
-        return tuple(map(_once, self.registers))
+        return tuple(map(_cut, self.registers))
 
     @classmethod
     def of(
@@ -128,7 +128,7 @@ class Cell:
         )
 
 
-def _once(values: NDArray[Any]) -> NDArray[Any]:
+def _cut(values: NDArray[Any]) -> NDArray[Any]:
     """Cut values that are all the same to as many as are taken at a time."""
     return values[:TOGETHER] if values.size and (values == values[0]).all() else values
 

@@ -1,8 +1,8 @@
-"""The engine that runs by default: event-driven, compiled, some samples at a time per thread.
+"""The engine that runs by default: compiled, some samples at a time per thread.
 
 A network is prepared once (:mod:`.passes`): its synapses are laid out by presynaptic neuron, so
 that a spike only touches the sums it changes. Samples run in stretches of some steps, so that what
-is on its way between populations stays in the processor's cache, however long they are.
+is on its way between populations takes no more memory, however long they are.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from osbc_deploy.fixedpoint.tally import Tally
 
 __all__ = ["Bench", "Course", "EnginePlan"]
 
-_SUMS = 1 << 21
-"""Most sums of a population at a time.
+_SUMS = 1 << 22
+"""Most sums of all populations at a time.
 
-More do not stay in the second cache, but they are read in one line; a call for fewer would cost
+They do not all stay in the second cache, but they are read in one line; a call for fewer would cost
 more than they do, as threads take turns to make one.
 """
 
@@ -108,11 +108,12 @@ class EnginePlan:
         if any(recurrent for _, recurrent in self.blocks):
             # Each step is a call for every population; side by side they cost less.
             return max(1, min(_SAMPLES, most))
-        return max(1, min(_SAMPLES, most, _SUMS // (self._widest * max(steps, 1))))
+        return max(1, min(_SAMPLES, most, _SUMS // (self._width * max(steps, 1))))
 
     @cached_property
-    def _widest(self) -> int:
-        return max((self.sites[name].pitch for name in self.cells), default=1)
+    def _width(self) -> int:
+        """Sums of a step."""
+        return max(1, sum(self.sites[name].pitch for name in self.cells))
 
     def run(self, signal: IntArray, traces: Traces) -> dict[str, Activity]:
         """Run some samples (S, T, input size); see :func:`.plain.run_plain`."""
@@ -133,7 +134,7 @@ class EnginePlan:
     def _bench(self, samples: int, steps: int) -> Iterator[Bench]:
         """Lend memory to work with: what was used before is warm."""
         largest = max(site.size for site in self.sites.values())
-        length = max(1, min(steps, _SUMS // self._widest, _LISTED // (samples * largest)))
+        length = max(1, min(steps, _SUMS // self._width, _LISTED // (samples * largest)))
         with self._lock:
             bench = self._idle.pop() if self._idle else None
         if bench is None or bench.samples < samples or bench.length != length:

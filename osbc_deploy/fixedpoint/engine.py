@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +83,7 @@ def run(
         )
     network.input.check(spikes)
     n, steps = spikes.shape[:2]
-    signal = spikes.reshape(n, steps, -1)
+    signal = spikes.reshape(n, steps, math.prod(network.input_shape))
     sizes = {p.name: p.size for p in network.populations}
     out = network.output
 

@@ -179,7 +179,7 @@ def push_maps(
 ) -> None:  # fmt: skip
     """Multiply weights with whole maps of spikes; see :func:`push_blocks`.
 
-    In a step with few spikes, single weights are added instead.
+    In a step with few spikes, single weights are added instead. No spike is graded.
 
     Parameters
     ----------

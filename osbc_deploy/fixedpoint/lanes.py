@@ -188,6 +188,8 @@ def _element(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
 
 
 def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    if kind.layout != "C" or kind.ndim != 1:
+        raise TypeError(f"{kind}: neighbors are not side by side")
     return cgutils.create_struct_proxy(kind)(context, builder, array).data
 
 

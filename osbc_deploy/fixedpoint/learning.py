@@ -66,15 +66,16 @@ class LearningPlan:
         seen = self.plan.run(signal, traces)
         if self._learns and self._lock.acquire(blocking=False):
             try:
-                self._learn(signal, seen)
+                self._learn(signal, traces, seen)
             finally:
                 self._lock.release()
         return seen
 
-    def _learn(self, signal: IntArray, seen: dict[str, Activity]) -> None:
+    def _learn(self, signal: IntArray, traces: Traces, seen: dict[str, Activity]) -> None:
         """Make another plan once this one has lost the time that it takes to make one."""
         rates = {name: activity.rate for name, activity in seen.items()}
-        rates[INPUT] = np.count_nonzero(signal) / max(signal.size, 1)
+        rates |= {name: _rate(traces.spikes[name]) for name in traces.given}
+        rates[INPUT] = _rate(signal)
         gains = {name: saved(trades, rates) for name, trades in self.plan.trades.items()}
         lost = sum(
             abs(gain) for name, gain in gains.items() if (gain > 0) != (name in self.plan.by_maps)
@@ -86,3 +87,7 @@ class LearningPlan:
                 network, self._peak, self._given, strict=self._strict, rates=rates
             )
             self._learns = False
+
+
+def _rate(spikes: IntArray) -> float:
+    return float(np.count_nonzero(spikes) / max(spikes.size, 1))

@@ -79,7 +79,8 @@ class FixedProjection:
         The spikes carry a value, which the weights are multiplied with; otherwise anything that
         is not 0 counts as 1. Only the input sends graded spikes.
     pooling : Pooling or None
-        What the weights have merged, for chips whose cores pool; nothing is computed from it.
+        What the weights have merged, for chips whose cores pool. It is believed only as far as the
+        weights bear it out, and changes no result.
     """
 
     name: str

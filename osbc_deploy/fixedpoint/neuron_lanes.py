@@ -78,6 +78,8 @@ class _Step:
         stays, subtract, *kinds = signature.args
         self.stays, self.subtract = bool(stays.literal_value), bool(subtract.literal_value)
         _, _, sums, self.at, places, registers, u, v, fires, self.to, total, _, limit = arguments
+        # What has no bits left in a register may be asked to shift by more than it has.
+        places = builder.and_(places, ir.Constant(places.type, _STATE.width - 1))
         self.places, self.limit = builder.trunc(places, _STATE), builder.trunc(limit, _STATE)
         share_u, share_v, bias, threshold, drop = cgutils.unpack_tuple(builder, registers)
         self.arrays = {

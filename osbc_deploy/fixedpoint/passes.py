@@ -1,7 +1,8 @@
 """How projections are laid out for the kernels: by presynaptic neuron, without their zeros.
 
 A spike adds a list of weights to the sums of the neurons it reaches. A convolution has one list for
-a channel and each way in which its taps meet the stride, which all places share.
+a channel and each way in which its taps meet the stride, which all places share; or its weights
+meet whole maps of spikes (:mod:`.maps`).
 """
 
 from __future__ import annotations

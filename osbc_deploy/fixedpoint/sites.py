@@ -1,7 +1,8 @@
 """Where the compiled engine keeps the sums of a population: channels last, with a margin.
 
 A spike adds the same weights wherever it is; what they reach beyond the border lands in the margin,
-which nobody reads.
+which nobody reads. Populations that hear whole maps (:mod:`.maps`), and those that are no maps, are
+kept in the order of the network.
 """
 
 from __future__ import annotations

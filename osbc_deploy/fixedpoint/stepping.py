@@ -80,7 +80,7 @@ def neurons(
     kept: Any,
     events: Any,
 ) -> bool:
-    """Run neurons whose registers hold 32 bits; see the conditions in :mod:`.compiled`.
+    """Run neurons whose registers hold 32 bits; see the conditions in :mod:`.cells`.
 
     All stop where a current is beyond what one wrap brings back.
 
@@ -101,7 +101,7 @@ def neurons(
         u and v; changed.
     seen : ndarray of int64 (S, 4)
         Peaks of u and v before wrapping and saturation, wraps, saturations; changed.
-    counts : ndarray of int64 (n,)
+    counts : ndarray of int32 (n,)
         Spikes; changed.
     limit : int
         Half the range of a state.
@@ -141,6 +141,7 @@ def neurons(
                             v[j] = 0
                     at = (s * held + t + begin) * pitch + start + line * (step - length) + low
                     to = (s * steps + t) * count * length + low
+                    # Numbers that are written out choose the instructions.
                     if stays and subtract:
                         found = step_neurons(
                             1, 1, sums, at, exponent, some, u, v, fires, to, total, n, limit

@@ -390,6 +390,17 @@ def test_samples_of_another_shape_are_refused(formats: NumberFormats) -> None:
 
 
 @KERNELS
+@pytest.mark.parametrize(("samples", "steps"), [(0, 4), (2, 0)])
+def test_nothing_comes_of_no_samples_and_of_no_steps(
+    kernels: Any, samples: int, steps: int, formats: NumberFormats
+) -> None:
+    network = memoryless(FixedDense(np.ones((2, 3))), 0, (3,), 2, formats)
+    done = run(network, np.ones((samples, steps, 3), np.uint8), states=["a"], kernels=kernels)
+    assert done.output.shape == done.u["a"].shape == (samples, steps, 2)
+    assert not done.activity["a"].spikes
+
+
+@KERNELS
 def test_only_the_first_samples_are_kept(kernels: Any, drawn: list[Case]) -> None:
     for case in drawn:
         network, spikes = case.network, np.concatenate([case.spikes] * 3)
