@@ -110,7 +110,9 @@ def _(conv: FixedConv, projection: FixedProjection, shape: Shape) -> Trade:
 
 
 def maps_of(conv: FixedConv, codes: Codes, pre: Site, post: Site) -> Maps | None:
-    """Return how whole maps meet the weights of a convolution; None where 16 bits are too few.
+    """Return how whole maps meet the weights of a convolution; None where numbers are too narrow.
+
+    Sums take 16 bits, places of maps 32.
 
     Parameters
     ----------
@@ -123,19 +125,19 @@ def maps_of(conv: FixedConv, codes: Codes, pre: Site, post: Site) -> Maps | None
     kernel = _apart(conv, codes.codes, codes.projection.pooling)
     tall = kernel.window[0] * kernel.window[1]
     largest = tall * int(np.abs(kernel.weight.astype(np.int64)).max(initial=0))
-    if codes.projection.graded or largest >= _HALF:
-        return None
     (_, height, width), (sy, sx) = post.shape, kernel.stride
     line, lines = width + kernel.reach(1), height + kernel.reach(0)
     per_group = conv.weight.shape[1]
+    channels = per_group * conv.groups
+    places = channels * sy * sx * lines * line
+    if codes.projection.graded or largest >= _HALF or places >= 2**31:
+        return None
 
     def found(channel: Any, y: Any, x: Any) -> Any:
         """Return where places of a channel are, one map for each way to meet the stride."""
         number = (channel * sy + y % sy) * sx + x % sx
         return (number * lines + y // sy) * line + x // sx
 
-    channels = per_group * conv.groups
-    places = channels * sy * sx * lines * line
     c, y, x = np.ogrid[:channels, : pre.shape[1], : pre.shape[2]]
     y = (y + conv.padding[0]) // kernel.window[0]
     x = (x + conv.padding[1]) // kernel.window[1]
