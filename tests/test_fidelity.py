@@ -20,7 +20,7 @@ from osbc_deploy.cli.deploy import exit_code
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.errors import BackendError
-from osbc_deploy.fixedpoint import compiled
+from osbc_deploy.fixedpoint import compiled, learning
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedConv, FixedPointNetwork
 from osbc_deploy.fixedpoint.plain import work_of
@@ -66,7 +66,7 @@ def broken_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         kept.append(lower_threshold(network))
         return plan(kept[-1], *rest, **options)
 
-    monkeypatch.setattr(compiled, "EnginePlan", wrong)
+    monkeypatch.setattr(learning, "EnginePlan", wrong)
 
 
 def test_the_engine_is_compared_with_its_specification(capsys: pytest.CaptureFixture[str]) -> None:
