@@ -31,7 +31,7 @@ class _Cache(FunctionCache):
 
     It is that of a function with all that it calls, and with the constants it found. They lie in
     modules of the same folder, so machine code is good as long as none of these changes; numba
-    itself looks at the function's module alone.
+    itself looks at the function's own module alone.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -39,7 +39,10 @@ class _Cache(FunctionCache):
         self._cache_file = IndexDataCacheFile(  # type: ignore[no-untyped-call]
             cache_path=self._cache_path,
             filename_base=self._impl.filename_base,
-            source_stamp=_stamp(Path(function.__code__.co_filename).parent),
+            source_stamp=(
+                self._impl.locator.get_source_stamp(),
+                _stamp(Path(function.__code__.co_filename).parent),
+            ),
         )
 
     def save_overload(self, sig: Any, data: Any) -> None:

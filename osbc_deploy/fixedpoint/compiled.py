@@ -134,7 +134,8 @@ class EnginePlan:
     def _bench(self, samples: int, steps: int) -> Iterator[Bench]:
         """Lend memory to work with: what was used before is warm."""
         largest = max(site.size for site in self.sites.values())
-        length = max(1, min(steps, _SUMS // self._width, _LISTED // (samples * largest)))
+        most = min(_SUMS // self._width, _LISTED // largest) // samples
+        length = max(1, min(steps, most))
         with self._lock:
             bench = self._idle.pop() if self._idle else None
         if bench is None or bench.samples < samples or bench.length != length:

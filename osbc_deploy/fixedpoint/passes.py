@@ -197,7 +197,8 @@ def _(conv: FixedConv, codes: Codes, pre: Site, post: Site, latency: int) -> lis
     alike = codes.projection.pooling is not None
     maps = None if post.turned else maps_of(conv, codes, pre, post)
     if maps is None:
-        push, tables, _ = packed(lists.risen(), alike=alike)
+        # With channels last, offsets have come in order.
+        push, tables, _ = packed(lists if post.turned else lists.risen(), alike=alike)
         return [made(codes, latency, latency, push, (source, tables))]
     single = listed(lists, alike=alike)
     tables = source, single, maps.grid, maps.runs
