@@ -19,9 +19,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @lru_cache
 def _stamp(folder: Path) -> str:
-    """Return a SHA-256 of the sources of a folder."""
+    """Return a SHA-256 of the sources of a folder, and of what builds vector instructions."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in [*sorted(folder.glob("*.py")), Path(__file__).with_name("vectors.py")]:
         digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -30,8 +30,8 @@ class _Cache(FunctionCache):
     """Machine code on disk, as far as the disk takes it: a full one costs time, no run.
 
     It is that of a function with all that it calls, and with the constants it found. They lie in
-    modules of the same folder, so machine code is good as long as none of these changes; numba
-    itself looks at the function's own module alone.
+    modules of the same folder and in `vectors.py`, so machine code is good as long as none of these
+    changes; numba itself looks at the function's own module alone.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

@@ -24,6 +24,7 @@ ORDER = [
     "explanations",
     "_version",
     "jit",
+    "vectors",
     "intervals",
     "plain_text",
     "limits",

@@ -97,7 +97,7 @@ def _eliminated(
     n = W.shape[1]
     start = np.array(W, np.float64)
     inverse = np.empty((n, n))
-    invert(factorized(np.array(H, np.float64)), inverse)
+    invert(factorized(np.array(H, np.float64, order="C")), inverse)
 
     work = partial(_eliminated_rows, start, inverse, group, spare, steps)
     return joined(space.batches(work, len(W), elimination_bytes(n), elimination_work(len(W), n)))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray
+from osbc_deploy.compress.tiles import FEW, LONG, ROWS, WIDE, take_tile
 from osbc_deploy.jit import compiled
 
 __all__ = [
@@ -35,39 +36,58 @@ __all__ = [
 BLOCK = 64
 """Rows of a panel, or removals that are gathered before a matrix is updated by all of them."""
 
-_TILE = 256
-"""Columns worked on at once: a panel of them stays in the second cache."""
-
 
 @compiled
 def take(C: Any, row: int, A: Any, column: int, B: Any, k0: int, k1: int, j0: int, j1: int) -> None:
     """Take ``A[k, column] * B[k, j0:j1]`` from ``C[row, j0:j1]``, for k from k0 to k1 in turn."""
-    c = C[row, j0:j1]
-    k = k0
-    while k + 4 <= k1:
-        a0, a1, a2, a3 = A[k, column], A[k + 1, column], A[k + 2, column], A[k + 3, column]
-        b0, b1, b2, b3 = B[k, j0:j1], B[k + 1, j0:j1], B[k + 2, j0:j1], B[k + 3, j0:j1]
-        for j in range(len(c)):
-            c[j] = c[j] - a0 * b0[j] - a1 * b1[j] - a2 * b2[j] - a3 * b3[j]
-        k += 4
-    while k < k1:
-        a0, b0 = A[k, column], B[k, j0:j1]
-        for j in range(len(c)):
-            c[j] = c[j] - a0 * b0[j]
-        k += 1
+    long, few = LONG // C.itemsize, FEW // C.itemsize
+    j = j0
+    while j + long <= j1:
+        take_tile(1, LONG, C, row, A, column, B, k0, k1, j)
+        j += long
+    while j + few <= j1:
+        take_tile(1, FEW, C, row, A, column, B, k0, k1, j)
+        j += few
+    while j < j1:
+        take_tile(1, 0, C, row, A, column, B, k0, k1, j)
+        j += 1
 
 
 @compiled
 def subtract(
     C: Any, A: Any, B: Any, i0: int, i1: int, k0: int, k1: int, j0: int, j1: int, upper: bool
 ) -> None:
-    """Take ``A[k0:k1, i0:i1]^T B[k0:k1, j0:j1]`` from `C`, or from its upper triangle."""
-    for start in range(j0, j1, _TILE):
-        stop = min(start + _TILE, j1)
-        for i in range(i0, i1):
-            first = max(start, i) if upper else start
-            if first < stop:
-                take(C, i, A, i, B, k0, k1, first, stop)
+    """Take ``A[k0:k1, i0:i1]^T B[k0:k1, j0:j1]`` from ``C[i0:i1, j0:j1]``.
+
+    Of a symmetric `C` the `upper` triangle is enough; then less of what is below it changes.
+    """
+    wide, few = WIDE // C.itemsize, FEW // C.itemsize
+    for k in range(k0, k1, BLOCK):
+        stop = min(k + BLOCK, k1)
+        j = j0
+        while j < j1:
+            # So many columns of the second factor stay in the first cache for all rows.
+            left = j1 - j
+            columns = wide if left >= wide else few if left >= few else 1
+            last = min(i1, j + columns) if upper else i1
+            i = i0
+            while i + ROWS <= last:
+                if columns == wide:
+                    take_tile(ROWS, WIDE, C, i, A, i, B, k, stop, j)
+                elif columns == few:
+                    take_tile(ROWS, FEW, C, i, A, i, B, k, stop, j)
+                else:
+                    take_tile(ROWS, 0, C, i, A, i, B, k, stop, j)
+                i += ROWS
+            while i < last:
+                if columns == wide:
+                    take_tile(1, WIDE, C, i, A, i, B, k, stop, j)
+                elif columns == few:
+                    take_tile(1, FEW, C, i, A, i, B, k, stop, j)
+                else:
+                    take_tile(1, 0, C, i, A, i, B, k, stop, j)
+                i += 1
+            j += columns
 
 
 @compiled
@@ -101,18 +121,22 @@ def factorized(A: FloatArray) -> FloatArray:
     return A
 
 
-def gathered(H: FloatArray, columns: IntArray) -> FloatArray:
-    """Return the block of a matrix with some of its rows and columns."""
+def gathered(H: FloatArray, columns: IntArray, *, upper: bool = False) -> FloatArray:
+    """Return the block of a matrix with some of its rows and columns.
+
+    Of a symmetric one the `upper` triangle may be enough; then what is below it is anything.
+    """
     block = np.empty((len(columns), len(columns)))
-    _gather(H, columns, block)
+    _gather(H, columns, block, upper)
     return block
 
 
 @compiled
-def _gather(H: Any, columns: Any, block: Any) -> None:
+def _gather(H: Any, columns: Any, block: Any, upper: bool) -> None:
     for i in range(len(columns)):
-        for j in range(len(columns)):
-            block[i, j] = H[columns[i], columns[j]]
+        row, seen = block[i], H[columns[i]]
+        for j in range(i if upper else 0, len(columns)):
+            row[j] = seen[columns[j]]
 
 
 @compiled
@@ -164,21 +188,28 @@ def solve_many(U: Any, B: Any) -> None:
 
 @compiled
 def invert(U: Any, out: Any) -> None:
-    """Write the inverse of ``U^T U`` to the upper triangle of `out`; `U` is overwritten."""
-    n = len(U)
-    turned = U.T.copy()
-    # The inverse of U takes its place, from the last row on.
-    for i in range(n - 1, -1, -1):
-        pivot = U[i, i]
-        U[i] = 0.0
-        take(U, i, turned, i, U, i + 1, n, i + 1, n)
-        U[i, i] = 1.0
-        for j in range(i, n):
-            U[i, j] /= pivot
-    turned[:] = U.T
+    """Write the inverse of ``U^T U`` to the upper triangle of `out`."""
+    n, columns = len(U), LONG // U.itemsize
+    turned = np.zeros((n, n), U.dtype)
+    factors, panel = np.empty((n, 1), U.dtype), np.empty((n, columns), U.dtype)
+    # The inverse of U, some columns after the other, each from its last row on.
+    for start in range(0, n, columns):
+        stop = min(start + columns, n)
+        panel[:stop] = 0.0
+        for i in range(stop - 1, -1, -1):
+            if i >= start:
+                panel[i, i - start] = 1.0
+            for k in range(i + 1, stop):
+                factors[k, 0] = U[i, k]
+            take(panel, i, factors, 0, panel, i + 1, stop, 0, columns)
+            for j in range(columns):
+                panel[i, j] /= U[i, i]
+        for j in range(start, stop):
+            for i in range(j + 1):
+                turned[j, i] = panel[i, j - start]
     out[:] = 0.0
-    for start in range(0, n, _TILE):
-        stop = min(start + _TILE, n)
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
         subtract(out, turned, turned, 0, stop, start, n, start, stop, True)
     for i in range(n):
         for j in range(i, n):

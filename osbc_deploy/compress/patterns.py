@@ -120,8 +120,8 @@ def input_order(W: FloatArray, H: FloatArray, unit: int) -> tuple[IntArray, Floa
     n = W.shape[1]
     count = n // unit
     inverse = np.empty((n, n))
-    invert(factorized(np.array(H, np.float64)), inverse)
-    w = np.array(W.T, np.float64)
+    invert(factorized(np.array(H, np.float64, order="C")), inverse)
+    w = np.array(W.T, np.float64, order="C")
     alive = np.ones(count, bool)
     order, rise = np.empty(count, np.int64), np.empty(count)
     for step in range(count - 1, -1, -1):

@@ -216,7 +216,7 @@ def _centre(
     centre = np.array(W, np.float64)
     # What damping added pulls towards the weights as they were.
     added = _added(d, H)
-    right = product(C, W.T)[d.live] + (pull * added * W[:, d.live]).T
+    right = np.ascontiguousarray(product(C, W.T)[d.live] + (pull * added * W[:, d.live]).T)
     left = d.H + np.diag((pull - 1.0) * added)
     given = W[:, d.live] != 0
     if given.all():

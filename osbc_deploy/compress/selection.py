@@ -23,17 +23,16 @@ are kept. Going back and forth, hybrid ends with smaller losses than either.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray
-from osbc_deploy.compress.elimination import SHRINK, removals
+from osbc_deploy.compress.elimination import removals
 from osbc_deploy.compress.exact import product
-from osbc_deploy.compress.kernels import factorized, gathered, halfway, invert, solve, take
+from osbc_deploy.compress.forward import choose
+from osbc_deploy.compress.kernels import factorized, gathered, halfway, invert, solve
 from osbc_deploy.compress.paths import Path, joined
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.jit import compiled
 
 __all__ = [
     "forward_columns",
@@ -173,7 +172,7 @@ def _selected_rows(
         may = None if given is None else given[part.start + row]
         # What may not be chosen is worth nothing.
         floor = least.copy() if may is None else np.where(may, least, np.inf).astype(least.dtype)
-        _forward(target.astype(least.dtype), H, floor, factor, order[row], candidates)
+        choose(target.astype(least.dtype), H, floor, factor, order[row], candidates)
         chosen = order[row].copy()
         if may is not None:
             order[row] = chosen = chosen[np.argsort(~may[chosen], kind="stable")]
@@ -181,7 +180,7 @@ def _selected_rows(
         most = len(chosen)
         start = target[chosen]
         drop[row, most:] = 0.0
-        block = factorized(gathered(H, chosen))
+        block = factorized(gathered(H, chosen, upper=True))
         if not hybrid:
             # L z = c: each z^2 is the drop of its weight (Chen, Cowan, Grant 1991, eq. 22).
             halfway(block, start)
@@ -197,50 +196,3 @@ def _selected_rows(
 
 def _precision(shape: tuple[int, ...], k: int) -> type[np.floating]:
     return np.float32 if forward_work(*shape, k) > _SINGLE_WORK else np.float64  # type: ignore[call-arg]
-
-
-@compiled
-def _forward(c: Any, H: Any, least: Any, factor: Any, order: Any, candidates: int) -> None:
-    """Write the columns chosen to `order`; all but `H` are overwritten.
-
-    `c` and `least` (n,), `factor` (k, n). When a quarter, and when half of them are chosen, so many
-    `candidates` for each that is still to come stay.
-    """
-    width, k = len(c), len(order)
-    column_of = np.arange(width)
-    d, worth = np.empty_like(c), np.empty_like(c)
-    taken = np.zeros(width, np.bool_)
-    for i in range(width):
-        d[i] = H[i, i]
-    for step in range(k):
-        for i in range(width):
-            worth[i] = -1.0 if taken[i] else c[i] * c[i] / max(d[i], least[i])
-        if step in (k // 4, k // 2) and candidates * (k - step) < SHRINK * width:
-            # Upwards only, so nothing is overwritten that is still to be moved.
-            keep = np.sort(np.argsort(-worth[:width], kind="mergesort")[: candidates * (k - step)])
-            width = len(keep)
-            for a in range(width):
-                i = keep[a]
-                c[a], d[a], least[a], worth[a] = c[i], d[i], least[i], worth[i]
-                column_of[a], taken[a] = column_of[i], taken[i]
-            for s in range(step):
-                row = factor[s]
-                for a in range(width):
-                    row[a] = row[keep[a]]
-        p = -1
-        for i in range(width):
-            if not taken[i] and (p < 0 or worth[i] > worth[p]):
-                p = i
-        column, seen = factor[step], H[column_of[p]]
-        for i in range(width):
-            column[i] = seen[column_of[i]]
-        take(factor, step, factor, p, factor, 0, step, 0, width)
-        root = np.sqrt(max(d[p], least[p]))
-        for i in range(width):
-            column[i] = column[i] / root
-        share = c[p] / root
-        for i in range(width):
-            c[i] = c[i] - share * column[i]
-            d[i] = d[i] - column[i] * column[i]
-        order[step] = column_of[p]
-        taken[p] = True

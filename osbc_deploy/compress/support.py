@@ -54,7 +54,7 @@ def _solved(target: FloatArray, H: FloatArray, mask: BoolArray, part: slice) -> 
     found = np.zeros_like(target[part])
     for row, support in enumerate(mask[part]):
         columns = np.flatnonzero(support)
-        block, best = gathered(H, columns), target[part.start + row, columns]
+        block, best = gathered(H, columns, upper=True), target[part.start + row, columns]
         factorized(block)
         solve(block, best)
         found[row, columns] = best

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types as _types
-from numba.core import cgutils as _cgutils
-from numba.extending import intrinsic as _intrinsic
 
-# Neither says what its functions take.
-cgutils: Any = _cgutils
-types: Any = _types
+from osbc_deploy.vectors import cgutils, element, intrinsic, repeated, types, vector_at
 
 __all__ = [
     "LANES",
@@ -22,11 +16,8 @@ __all__ = [
     "add_lanes",
     "add_rows",
     "add_span",
-    "intrinsic",
     "put_places",
     "put_taps",
-    "repeated",
-    "vector_at",
 ]
 
 LANES = 16
@@ -40,13 +31,6 @@ SPAN = 32
 
 SPANS = 6
 """Most spans of a map whose sums stay in registers, also where these are half as wide."""
-
-
-def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function build instructions; who calls it leaves out its first parameter."""
-    # A number that is written out is a type of its own, and builds instructions for that number.
-    made: Callable[..., Any] = _intrinsic(prefer_literal=True)(function)
-    return made
 
 
 @intrinsic
@@ -127,9 +111,9 @@ def put_taps(
                 for total in sums:
                     builder.store(ir.Constant(vector, [0] * SPAN), total)
                 with cgutils.for_range_slice(builder, first, stop, step, first.type) as (e, _):
-                    start = builder.zext(_element(context, builder, kinds[3], offset, e), at.type)
+                    start = builder.zext(element(context, builder, kinds[3], offset, e), at.type)
                     start = builder.add(at, start)
-                    value = _element(context, builder, kinds[4], weight, e)
+                    value = element(context, builder, kinds[4], weight, e)
                     factor = repeated(builder, value, SPAN)
                     for total, place in zip(sums, places, strict=True):
                         here = builder.add(start, place)
@@ -180,33 +164,3 @@ def add_span(typing: Any, out: Any, at: Any, values: Any, first: Any, count: Any
 
     number = types.int64
     return types.void(out, number, values, number, number), build
-
-
-def _element(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
-    """Return an element of a one-dimensional array."""
-    return builder.load(builder.gep(_data(context, builder, kind, array), [at]))
-
-
-def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
-    if kind.layout != "C" or kind.ndim != 1:
-        raise TypeError(f"{kind}: neighbors are not side by side")
-    return cgutils.create_struct_proxy(kind)(context, builder, array).data
-
-
-def vector_at(
-    context: Any, builder: Any, kind: Any, array: Any, at: Any, count: int
-) -> tuple[Any, Any]:
-    """Return a pointer to some elements of a one-dimensional array, and their values."""
-    data = _data(context, builder, kind, array)
-    number = context.get_data_type(kind.dtype)
-    vector = ir.VectorType(number, count)
-    pointer = builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
-    return pointer, builder.load(pointer, align=kind.dtype.bitwidth // 8)
-
-
-def repeated(builder: Any, value: Any, count: int) -> Any:
-    """Return a vector of the same number."""
-    one = ir.Constant(ir.VectorType(value.type, count), ir.Undefined)
-    first = builder.insert_element(one, value, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
-    return builder.shuffle_vector(first, one, zeros)

@@ -10,16 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils as _cgutils
-from numba.core import types as _types
 
-from osbc_deploy.fixedpoint.lanes import intrinsic, repeated, vector_at
+from osbc_deploy.vectors import cgutils, intrinsic, repeated, types, vector_at
 
 __all__ = ["step_neurons"]
-
-# Neither says what its functions take.
-cgutils: Any = _cgutils
-types: Any = _types
 
 _WIDTHS = (16, 4, 1)
 """Neurons at a time, as long as so many are left."""

@@ -77,10 +77,42 @@ def test_terms_are_taken_away_one_after_the_other() -> None:
     take(row, 4, A, 4, B, 2, 11, 0, 300)
     assert np.array_equal(whole, expected)
     assert np.array_equal(row[4], expected[4])
-    upper = C.copy()
-    subtract(upper, A, B, 0, 9, 2, 11, 0, 300, True)
-    above = np.arange(300)[None] >= np.arange(9)[:, None]
-    assert np.array_equal(upper, np.where(above, expected, C))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 11),
+    columns=st.integers(1, 170),
+    terms=st.integers(0, 140),
+    single=st.booleans(),
+)
+def test_tiles_of_any_shape_take_terms_one_after_the_other(
+    seed: int, rows: int, columns: int, terms: int, single: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    kind = np.float32 if single else np.float64
+    A, B, C = (
+        rng.normal(size=shape).astype(kind)
+        for shape in ((terms + 2, rows + 2), (terms + 2, columns + 2), (rows + 2, columns + 2))
+    )
+    inner = np.s_[1 : 1 + rows, 1 : 1 + columns]
+    expected = C.copy()
+    for k in range(1, terms + 1):
+        # NumPy rounds each product and each difference, as a loop over elements does.
+        expected[inner] -= A[k, 1 : 1 + rows, None] * B[k, 1 : 1 + columns]
+    whole, upper, row = C.copy(), C.copy(), C.copy()
+    subtract(whole, A, B, 1, 1 + rows, 1, 1 + terms, 1, 1 + columns, False)
+    assert np.array_equal(whole, expected)
+    subtract(upper, A, B, 1, 1 + rows, 1, 1 + terms, 1, 1 + columns, True)
+    assert np.array_equal(np.triu(upper), np.triu(expected))
+    # Nothing but the block changes, though below the diagonal it may be anything.
+    upper[inner] = C[inner]
+    assert np.array_equal(upper, C)
+    take(row, rows, A, 1, B, 1, 1 + terms, 1, 1 + columns)
+    for k in range(1, terms + 1):
+        C[rows, 1 : 1 + columns] -= A[k, 1] * B[k, 1 : 1 + columns]
+    assert np.array_equal(row, C)
 
 
 @pytest.mark.parametrize("n", [1, 5, 64, 150])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from osbc_deploy.compress import selection
 from osbc_deploy.compress.damping import damp
 from osbc_deploy.compress.elimination import eliminate
+from osbc_deploy.compress.forward import choose
 from osbc_deploy.compress.paths import Path, allocate, path_mask
 from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
 from osbc_deploy.compress.ranking import rank_rows
@@ -62,6 +63,53 @@ def test_forward_and_hybrid_orders_are_brute_force_orders(
         chosen = brute_force_additions(W[row], H, k)
         assert forward.order[row].tolist() == chosen
         assert hybrid.order[row, ::-1].tolist() == brute_force_removals(W[row], H, tuple(chosen))
+
+
+def one_by_one(c: Array, H: Array, count: int) -> list[int]:
+    """Add the column with the largest drop again and again, as defined, in NumPy."""
+    c, d, factor = c.copy(), np.diagonal(H).copy(), np.zeros((count, len(c)))
+    chosen: list[int] = []
+    for step in range(count):
+        worth = c * c / np.maximum(d, 1e-12)
+        worth[chosen] = -1.0
+        p = int(worth.argmax())
+        row = (H[p] - factor[:step, p] @ factor[:step]) / np.sqrt(d[p])
+        c -= c[p] / np.sqrt(d[p]) * row
+        d -= row * row
+        factor[step] = row
+        chosen.append(p)
+    return chosen
+
+
+@pytest.mark.parametrize(("n", "k", "spread"), [(700, 420, 1.0), (900, 450, 0.3), (1200, 300, 3.0)])
+def test_steps_foreseen_are_those_of_single_steps(n: int, k: int, spread: float) -> None:
+    # Large enough that steps are foreseen, where the factor is more than a cache holds.
+    rng = np.random.default_rng(n)
+    X = rng.normal(size=(2 * n, n)) * rng.gamma(1.0, spread, n)
+    X += rng.normal(size=(2 * n, 1))
+    H = X.T @ X + np.eye(n)
+    for w in rng.normal(size=(2, n)):
+        order = np.empty(k, np.int64)
+        choose(H @ w, H, np.full(n, 1e-12), np.empty((k, n)), order, n)
+        assert order.tolist() == one_by_one(H @ w, H, k)
+
+
+def test_of_equal_columns_the_first_is_chosen_first() -> None:
+    n, k = 700, 500
+    size = np.repeat([1.0, 3.0, 2.0, 3.0, 1.0], n // 5)
+    order = np.empty(k, np.int64)
+    choose(size.copy(), np.eye(n), np.full(n, 1e-12), np.empty((k, n)), order, n)
+    assert order.tolist() == np.argsort(-size, kind="stable")[:k].tolist()
+    order[:] = -1
+    choose(np.zeros(n), np.eye(n), np.full(n, 1e-12), np.empty((k, n)), order, n)
+    assert order.tolist() == list(range(k))
+
+
+def test_numbers_that_are_none_end_in_a_choice() -> None:
+    n, k = 600, 400
+    order = np.empty(k, np.int64)
+    choose(np.full(n, np.nan), np.eye(n), np.full(n, 1e-12), np.empty((k, n)), order, n)
+    assert ((order >= 0) & (order < n)).all()
 
 
 def step_by_step(W: Array, H: Array) -> tuple[Array, Array]:
