@@ -94,6 +94,20 @@ def test_steps_foreseen_are_those_of_single_steps(n: int, k: int, spread: float)
         assert order.tolist() == one_by_one(H @ w, H, k)
 
 
+def test_a_column_that_another_makes_valuable_is_not_overlooked() -> None:
+    # Of each pair the second says nothing of the target by itself, and as much as the first beside
+    # it: it is not among the best until that is chosen, and then it is the best of all.
+    pairs, k = 500, 700
+    size = np.random.default_rng(0).permutation(np.linspace(1.0, 2.0, pairs))
+    H = np.kron(np.eye(pairs), np.array([[2.0, 1.0], [1.0, 1.0]]))
+    c = np.kron(size, np.array([1.0, -0.01]))
+    order = np.empty(k, np.int64)
+    choose(c.copy(), H, np.full(2 * pairs, 1e-12), np.empty((k, 2 * pairs)), order, 2 * pairs)
+    falling = np.argsort(-size)
+    expected = np.stack([2 * falling, 2 * falling + 1], axis=1).ravel()
+    assert order.tolist() == expected[:k].tolist() == one_by_one(c, H, k)
+
+
 def test_of_equal_columns_the_first_is_chosen_first() -> None:
     n, k = 700, 500
     size = np.repeat([1.0, 3.0, 2.0, 3.0, 1.0], n // 5)
