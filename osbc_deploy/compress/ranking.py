@@ -102,7 +102,7 @@ def expected_work(groups: int, rows: int, n: int, keep: int, *, exact: bool) -> 
     depth = _depth(keep / (groups * rows), n)
     if exact or whole <= max(_EXACT_WORK, hybrid_work(groups * rows, n, depth)):
         return 1.4 * whole
-    return groups * rows * (forward_columns(rows, n, depth) * depth**2 / 2.0 + 2.0 * depth**3)
+    return groups * rows * (forward_columns(rows, n, depth) * depth**2 * 0.75 + 2.0 * depth**3)
 
 
 def rank_rows(
