@@ -23,6 +23,7 @@ from osbc_deploy.frameworks.calling import Call
 __all__ = ["Event", "Trace", "Value", "trace", "values_in"]
 
 _SHAPE_ONLY = ("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like")
+_OPERATORS = ("iadd", "isub", "imul", "itruediv")
 _NEW = ("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor")
 
 
@@ -225,6 +226,9 @@ class _Tracer(TorchFunctionMode):
         if self._leaves:
             return func(*args, **(kwargs or {}))
         given = self.seen((args, kwargs or {}))
+        if _is_in_place(func):
+            # A tensor of numbers is noted as it was, not as what will have become of it.
+            given = map_aggregate(given, lambda a: a.clone() if a is args[0] else a)
         answer = func(*args, **(kwargs or {}))
         name = _name(func)
         if not values_in(given) or name in _SHAPE_ONLY or name in _NEW:
@@ -242,3 +246,11 @@ def _name(func: Any) -> str:
     if name == "__get__":
         name = getattr(func.__self__, "__name__", name)
     return str(name).strip("_")
+
+
+def _is_in_place(func: Any) -> bool:
+    """Tell whether a function changes the first of its arguments: ``x += y``, ``x.add_(y)``."""
+    name = str(getattr(func, "__name__", ""))
+    if name.endswith("__"):
+        return name.startswith("__i") and name.strip("_") in _OPERATORS
+    return name.endswith("_")

@@ -78,6 +78,21 @@ def accumulated(net: Any, fired: list[torch.Tensor]) -> torch.Tensor:
     return log_softmax(total / len(fired), dim=1)
 
 
+def accumulated_in_place(net: Any, fired: list[torch.Tensor]) -> torch.Tensor:
+    total = torch.zeros(fired[0].shape[0], 4)
+    for s in fired:
+        total += net.fc(s)
+    total /= len(fired)
+    return total
+
+
+def counted_in_place(net: Any, fired: list[torch.Tensor]) -> torch.Tensor:
+    total = torch.zeros_like(fired[0])
+    for s in fired:
+        total.add_(s)
+    return total
+
+
 ENDS: dict[str, tuple[Forward, str]] = {
     "classifier on the mean": (lambda net, f: net.fc(torch.stack(f).mean(0)), "sum"),
     "classifier on the sum": (lambda net, f: net.fc(sum(f)), "sum"),
@@ -86,6 +101,8 @@ ENDS: dict[str, tuple[Forward, str]] = {
     "mean of the classifier": (lambda net, f: torch.stack([net.fc(s) for s in f]).mean(0), "sum"),
     "sum of the classifier": (lambda net, f: sum(net.fc(s) for s in f), "sum"),
     "growing sum": (accumulated, "sum"),
+    "growing sum in place": (accumulated_in_place, "sum"),
+    "spikes counted in place": (counted_in_place, "sum"),
     "votes of the classifier on the sum": (
         lambda net, f: net.fc(sum(f)).view(-1, 2, 2).mean(-1),
         "vote:2",
