@@ -29,6 +29,7 @@ def found_in(
     same = set()
     for part, values in enumerate(answer):
         turned = [values.swapaxes(0, 1)] if values.ndim > 1 else []
+        turned += [np.moveaxis(values, -1, 0)] if values.ndim > 2 else []
         for axis, found in enumerate((values, *turned)):
             for way, expected in wanted.items():
                 if found.size != expected.size or not _alike(found, expected):

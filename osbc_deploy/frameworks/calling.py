@@ -18,6 +18,7 @@ from osbc_deploy.arrays import InputArray
 
 __all__ = [
     "ONE_CALL",
+    "TIME_BEHIND",
     "Call",
     "described",
     "evaluated",
@@ -70,6 +71,18 @@ def samples_first(module: nn.Module, x: torch.Tensor) -> Any:
     return module(x.transpose(0, 1))
 
 
+def time_last(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call, samples first and time last."""
+    return module(x.movedim(0, -1))
+
+
+def channels_then_time(module: nn.Module, x: torch.Tensor) -> Any:
+    """One call, samples first, then their channels, then time."""
+    if x.ndim < 4:
+        raise ValueError("samples have one axis, which time would be behind")
+    return module(x.movedim(0, 2))
+
+
 def still(module: nn.Module, x: torch.Tensor) -> Any:
     """One call with what stays the same in all steps, which forward repeats."""
     return module(x[0])
@@ -81,6 +94,8 @@ def stays(samples: InputArray) -> bool:
 
 
 ONE_CALL: tuple[Call, ...] = (time_first, samples_first)
+TIME_BEHIND: tuple[Call, ...] = (time_last, channels_then_time)
+"""Ways in which time comes behind axes of a sample, tried where no other will do."""
 
 
 def _parts(answer: Any) -> tuple[Any, ...] | list[Any]:

@@ -11,7 +11,7 @@ from torch import nn
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.frameworks.framework import Framework, kind_of
 
-__all__ = ["cannot_run", "encoders"]
+__all__ = ["also_acting", "cannot_run", "encoders"]
 
 
 def cannot_run(
@@ -83,3 +83,23 @@ def encoders(module: nn.Module, framework: Framework) -> list[str]:
         if kind_of(part).__name__.endswith(("Encoder", "EncoderStep"))
         and kind_of(part).__module__.split(".")[0] == framework.package
     ]
+
+
+def also_acting(module: nn.Module) -> str:
+    """Say what acts on layers, as an end of a remedy."""
+    acting = ", ".join(_acting(module))
+    return f" There are: {acting}." if acting else ""
+
+
+def _acting(module: nn.Module) -> Iterator[str]:
+    """Say what acts on layers that is not in them."""
+    for name, part in module.named_modules():
+        what = {
+            "a forward hook": part._forward_hooks,
+            "a forward pre-hook": part._forward_pre_hooks,
+            "a replaced forward": "forward" in vars(part),
+        }
+        yield from (f"{kind} on {name or 'the model'}" for kind, there in what.items() if there)
+    hooks = nn.modules.module
+    if hooks._global_forward_hooks or hooks._global_forward_pre_hooks:
+        yield "a hook on all modules"

@@ -15,6 +15,7 @@ from torch import nn
 from osbc_deploy.frameworks.moves import MOVES, Follower, Rule, reshaped
 from osbc_deploy.frameworks.signals import Called, Flow, Signal
 from osbc_deploy.frameworks.tracing import Event, Trace, values_in
+from osbc_deploy.frameworks.turns import turned_back
 
 __all__ = ["Called", "Flow", "Signal", "follow"]
 
@@ -61,6 +62,8 @@ class _Following(Follower):
         rule: Rule | None = reshaped if isinstance(event.module, nn.Flatten) else None
         if event.module is None:
             rule = MOVES.get(event.name)
+        if any(source.turned for source in sources):
+            rule = turned_back
         found = None if rule is None else rule(self, event, sources)
         if found is None or isinstance(found, str):
             found = self.call(event, sources, found or "")

@@ -162,7 +162,9 @@ def averaged(called: Called) -> int:
         (size,), (step,), (padding,) = pool.kernel_size, pool.stride, pool.padding
         alone = math.prod(shape) == shape[-1] and size == step and not padding
         return int(size) if alone and shape[-1] % size == 0 else 0
-    if event.module is None and event.name in ("sum", "mean") and len(shape) > 1:
+    before = called.sources[0].called
+    stacked = before is not None and before.event.name == "stack"
+    if event.module is None and event.name in ("sum", "mean") and len(shape) > 1 and not stacked:
         axes, _ = sample_axes(called)
         return shape[-1] if axes == (len(shape) - 1,) else 0
     return 0

@@ -14,7 +14,7 @@ import torch
 from osbc_deploy.frameworks.signals import Axes, Called, Flow, Signal
 from osbc_deploy.frameworks.tracing import Event, Value
 
-__all__ = ["MOVES", "OF_A_BATCH", "Follower", "Rule", "reshaped"]
+__all__ = ["MOVES", "OF_A_BATCH", "Follower", "Rule", "reshaped", "turned_order"]
 
 OF_A_BATCH = "takes a part of a batch; only time steps can be told apart"
 
@@ -243,6 +243,8 @@ def _stacked(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
     first = sources[0]
     whole = len(sources) == len(event.args[0]) and all(s.axes == first.axes for s in sources)
     opened = event.name == "stack"
+    rank = len(first.axes) + len(first.shape) + opened
+    axis = axis % max(1, rank) if isinstance(axis, int) else axis
     same = first.still and opened and axis == 0 and set(sources) == {first}
     if same and len(sources) == follower.sizes["T"]:
         return [replace(first, axes=("T", *first.axes), still=False)]
@@ -251,6 +253,9 @@ def _stacked(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
         if opened and axis in range(len(first.axes) + 1):
             axes = (*first.axes[:axis], "T", *first.axes[axis:])
             return [replace(shown, axes=axes, step=None)]
+        if opened:
+            order = [*range(1, axis + 1), 0, *range(axis + 1, rank)]
+            return [replace(shown, axes=("T", *first.axes), step=None, turned=tuple(order))]
         if not opened and axis == 0 and first.axes[0] == "1":
             return [replace(shown, axes=("T", *first.axes[1:]), step=None)]
     if whole and opened and axis == 0:
@@ -295,25 +300,29 @@ def _added(follower: Follower, event: Event, sources: list[Signal]) -> list[Sign
     return [replace(s, added=tuple(steps)) for s in follower.call(event, sources)]
 
 
-def _turned(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
-    source = sources[0]
+def turned_order(event: Event, rank: int) -> list[int]:
+    """Return which axis a function that turns them puts at each place."""
     given = [*event.args[1:], *event.kwargs.values()]
-    rank = len(source.axes) + len(source.shape)
     order = list(range(rank))
     if event.name == "permute":
         axes = given[0] if isinstance(given[0], tuple | list) else given
-        order = [int(a) % rank for a in axes]
-    elif event.name in ("movedim", "moveaxis"):
-        order = list(np.moveaxis(np.empty(order), *given).shape)
-    else:
-        a, b = (int(g) % rank for g in given)
-        order[a], order[b] = order[b], order[a]
+        return [int(a) % rank for a in axes]
+    if event.name in ("movedim", "moveaxis"):
+        return list(np.moveaxis(np.empty(order), *given).shape)
+    a, b = (int(g) % rank for g in given)
+    order[a], order[b] = order[b], order[a]
+    return order
+
+
+def _turned(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
+    source = sources[0]
+    order = turned_order(event, len(source.axes) + len(source.shape))
     lead = len(source.axes)
     if sorted(order[:lead]) != list(range(lead)):
-        fault = f"{event.name} moves axes of a sample in front of time or samples"
         if sorted(order[1 : lead + 1]) != list(range(lead)):
-            return fault
+            return [replace(source, turned=tuple(order))]
         # Queries, keys and values of one layer are told apart so.
+        fault = f"{event.name} moves axes of a sample in front of time or samples"
         (found,) = follower.call(event, sources, fault)
         return [replace(found, parts=_apart(source, order))]
     turned = source.moved(lambda index: index.transpose([a - lead for a in order[lead:]]))

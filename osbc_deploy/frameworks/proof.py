@@ -12,7 +12,7 @@ What it moves in single precision is measured (:mod:`.rounding`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,6 +22,7 @@ from torch import nn
 from osbc_deploy.arrays import InputArray
 from osbc_deploy.errors import UnsupportedModelError, reason
 from osbc_deploy.frameworks.calling import (
+    TIME_BEHIND,
     Call,
     described,
     is_half,
@@ -39,7 +40,7 @@ from osbc_deploy.frameworks.comparing import (
     compared,
     encoder,
 )
-from osbc_deploy.frameworks.failing import cannot_run
+from osbc_deploy.frameworks.failing import also_acting, cannot_run
 from osbc_deploy.frameworks.finite import check_finite, check_weights
 from osbc_deploy.frameworks.framework import Framework, Reading
 from osbc_deploy.frameworks.hosting import HostPrefix
@@ -218,12 +219,36 @@ def _held(
     if own and stays(samples):
         ways.append(still)
     runs = [call for call in ways if _can(module, framework, call, samples, said)]
-    if own and not runs:
-        raise cannot_run(source, framework, said, module, samples.shape)
-    # What a container holds says more than how it fails.
-    readings = _readings(module, framework, runs or ways, samples, source, host)
-    if not runs:
-        raise cannot_run(source, framework, said, module, samples.shape)
+    try:
+        if own and not runs:
+            raise cannot_run(source, framework, said, module, samples.shape)
+        # What a container holds says more than how it fails.
+        readings = _readings(module, framework, runs or ways, samples, source, host)
+        if not runs:
+            raise cannot_run(source, framework, said, module, samples.shape)
+        return _shown(module, framework, samples, source, own, host, readings, said)
+    except UnsupportedModelError as refused:
+        behind = [c for c in TIME_BEHIND if own and _can(module, framework, c, samples, [])]
+        if not behind:
+            raise
+        try:
+            readings = _readings(module, framework, behind, samples, source, host)
+            return _shown(module, framework, samples, source, own, host, readings, said)
+        except UnsupportedModelError as also:
+            raise (refused if runs else also) from None
+
+
+def _shown(
+    module: nn.Module,
+    framework: Framework,
+    samples: InputArray,
+    source: str,
+    own: list[str],
+    host: HostPrefix | None,
+    readings: Mapping[Call, Reading],
+    said: Sequence[str],
+) -> Network:
+    """Return what was read in the first way of calling a module in which it computes the same."""
     differences: list[Difference] = []
     proof, note = None, ""
     warned: tuple[str, ...] = ()
@@ -298,7 +323,7 @@ def _least(
         more = f" What {', '.join(own)} computes between layers is read as far as it moves, adds, "
         more += "scales or pools."
     return UnsupportedModelError(
-        least.summary, least.offenders, f"{least.remedy}{more}{_also(module)}"
+        least.summary, least.offenders, f"{least.remedy}{more}{also_acting(module)}"
     )
 
 
@@ -349,7 +374,7 @@ def _refusal(
     if not _repeats(module, framework, difference.call, data):
         found.append("forward: answers differently when it is called again with the same samples")
     remedy = _REMEDIES[difference.kind]
-    remedy += _also(module)
+    remedy += also_acting(module)
     if failed:
         remedy += f" It was not called otherwise ({'; '.join(failed)})."
     return UnsupportedModelError(
@@ -370,23 +395,3 @@ def _repeats(module: nn.Module, framework: Framework, call: Call, data: Data) ->
             return True
     same = (np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=False))
     return len(first) == len(second) and all(same)
-
-
-def _also(module: nn.Module) -> str:
-    """Say what acts on layers, as an end of a remedy."""
-    acting = ", ".join(_acting(module))
-    return f" There are: {acting}." if acting else ""
-
-
-def _acting(module: nn.Module) -> Iterator[str]:
-    """Say what acts on layers that is not in them."""
-    for name, part in module.named_modules():
-        what = {
-            "a forward hook": part._forward_hooks,
-            "a forward pre-hook": part._forward_pre_hooks,
-            "a replaced forward": "forward" in vars(part),
-        }
-        yield from (f"{kind} on {name or 'the model'}" for kind, there in what.items() if there)
-    hooks = nn.modules.module
-    if hooks._global_forward_hooks or hooks._global_forward_pre_hooks:
-        yield "a hook on all modules"

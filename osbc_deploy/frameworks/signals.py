@@ -67,6 +67,9 @@ class Signal:
         Whether it is the same in all steps, of which `forward` knows by itself.
     layout : Layout or None
         Which values of what gives it are seen; None where all are, as they are given.
+    turned : tuple of int
+        Which of `axes` and `shape`, counted through, is at each place, where time or samples come
+        behind axes of a sample; empty where they come first.
     """
 
     called: Called | None
@@ -80,6 +83,7 @@ class Signal:
     parts: tuple[Signal, ...] = ()
     still: bool = False
     layout: Layout | None = None
+    turned: tuple[int, ...] = ()
 
     def moved(self, move: Callable[[IntArray], IntArray]) -> Signal:
         """Return the signal with a sample's axes moved, as positions in it are."""
