@@ -194,15 +194,17 @@ def _readings(
     """Read a module in each way of calling it; it is refused where none can be read."""
     found: dict[Call, Reading] = {}
     faults: list[UnsupportedModelError] = []
+    taken: list[UnsupportedModelError] = []
     for call in runs:
         try:
             found[call] = _read(module, framework, samples, source, host, call)
-        except TakesStepsError:  # noqa: PERF203 - a few turns
-            continue
+        except TakesStepsError as error:  # noqa: PERF203 - a few turns
+            taken.append(error)
         except UnsupportedModelError as error:
             faults.append(error)
     if not found:
-        raise _least(module, faults, framework.own(module))
+        # Encoders take what stays the same, and make steps of it.
+        raise _least(module, faults or taken, framework.own(module))
     return found
 
 

@@ -72,7 +72,7 @@ def read_call(
     traced = _traced(module, framework, call, x, prefix)
     flow = follow(traced, framework.neurons, prefix, still=len(x) if call is still else 0)
     if call is still:
-        check_repeats(flow, framework.neurons, source)
+        check_repeats(flow, framework.neurons, source, encoders(module, framework))
     found = Answering(None)
     if traced.failure is None:
         found = answering(flow, framework)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.frameworks.flow import Called, Flow
@@ -16,8 +16,19 @@ class TakesStepsError(UnsupportedModelError):
     """A forward that takes time steps, and repeats nothing."""
 
 
-def check_repeats(flow: Flow, neurons: tuple[type, ...], source: str) -> None:
+def check_repeats(
+    flow: Flow, neurons: tuple[type, ...], source: str, encoders: Sequence[str] = ()
+) -> None:
     """Make sure that a forward repeats its input as often as the samples have steps.
+
+    Parameters
+    ----------
+    flow : Flow
+    neurons : tuple of type
+    source : str
+        What the module is called.
+    encoders : sequence of str
+        What of it makes steps of what stays the same, and that it may not.
 
     Raises
     ------
@@ -31,7 +42,11 @@ def check_repeats(flow: Flow, neurons: tuple[type, ...], source: str) -> None:
         return
     shown = max((c.step + 1 for c in cells if c.step is not None), default=0)
     if shown < 2 or any(c.fault == OF_A_BATCH for c in flow.calls):
-        raise TakesStepsError(f"{source}: forward takes time steps")
+        raise TakesStepsError(
+            f"{source}: forward shows its input for no time steps",
+            encoders or ("forward: takes its input once, or as time steps",),
+            "Give samples in time steps, (n, T, ...), each as forward takes it.",
+        )
     if shown != flow.steps:
         raise UnsupportedModelError(
             f"{source}: forward shows its input for {shown} time steps, the samples have "

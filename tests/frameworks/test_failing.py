@@ -112,6 +112,29 @@ def test_a_forward_that_asks_for_more_is_told_to_have_a_default() -> None:
     )
 
 
+class Classifier(nn.Module):
+    """An encoder, a network and a decoder, as norse's notebooks put them together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = norse.SpikeLatencyLIFEncoder(T)
+        self.snn = Encoded(nn.Identity())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        spikes = self.encoder(x)
+        _steps, _samples, _features = spikes.shape
+        return torch.max(self.snn(spikes), 0)[0].log_softmax(1)
+
+
+def test_an_encoder_of_images_is_said_where_the_model_takes_nothing_else() -> None:
+    images = np.random.default_rng(0).random((8, 1, 14)).astype(np.float32).repeat(T, axis=1)
+    with pytest.raises(UnsupportedModelError, match="for no time steps") as caught:
+        import_network(Classifier(), None, check_samples("calibration", images))
+    (line,) = caught.value.offenders
+    assert line.startswith("encoder: SpikeLatencyLIFEncoder makes spikes of samples")
+    assert caught.value.remedy.startswith("Give samples in time steps, (n, T, ...)")
+
+
 def test_an_encoder_is_said_once() -> None:
     for model, kind in (
         (Encoded(norse.ConstantCurrentLIFEncoder(T)), "ConstantCurrentLIFEncoder"),
