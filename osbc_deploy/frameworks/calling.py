@@ -21,6 +21,7 @@ __all__ = [
     "TIME_BEHIND",
     "Call",
     "described",
+    "double_by_default",
     "evaluated",
     "is_half",
     "stays",
@@ -129,6 +130,17 @@ def _stacked(answers: list[Any]) -> Any:
 def is_half(module: nn.Module) -> bool:
     """Tell whether weights are of half precision, in which the CPU does not compute all layers."""
     return any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters())
+
+
+@contextmanager
+def double_by_default() -> Iterator[None]:
+    """Let what a forward begins with, such as the states of torch.zeros, be of double precision."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

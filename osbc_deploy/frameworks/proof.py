@@ -25,6 +25,7 @@ from osbc_deploy.frameworks.calling import (
     TIME_BEHIND,
     Call,
     described,
+    double_by_default,
     is_half,
     stays,
     still,
@@ -356,7 +357,7 @@ def _in_double(
     """
     with undisturbed(module):
         module.double()
-        with framework.widened(module):
+        with framework.widened(module), double_by_default():
             said: list[str] = []
             if _can(module, framework, found.call, data.sets[0][1], said):
                 return compared(module, framework, read(), found.call, data)

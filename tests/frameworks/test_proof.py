@@ -457,3 +457,35 @@ def test_a_layer_that_holds_something_else_is_one_offender() -> None:
     broken.forward = lambda x: x
     model = nn.Sequential(broken, snn.Leaky(1.0, init_hidden=True))
     assert [line.split(":")[0] for line in refused(model, ones(4, 6)).offenders] == ["0"]
+
+
+class HandWritten(nn.Module):
+    """Hears itself through a layer, from what torch.zeros gives on."""
+
+    def __init__(self, size: int = 2000) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.norm = nn.Linear(1, size, bias=False), nn.BatchNorm1d(size)
+        self.back, self.size = nn.Linear(size, 1, bias=False), size
+        with torch.no_grad():
+            self.back.weight.zero_()
+            self.norm.running_mean.uniform_(-0.3, 0.3)
+            self.norm.running_var.uniform_(0.4, 2.0)
+            current = self.norm.eval()(self.one(torch.ones(1, 1)))[0]
+            # Thresholds that the potential meets in step 2, but for rounding.
+            reached = current + current + current
+            reached[20:] *= 1.5
+        self.lif = snn.Leaky(1.0, reached)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mem, spk, found = self.lif.init_leaky(), torch.zeros(x.shape[1], self.size), []
+        for frame in x:
+            spk, mem = self.lif(self.norm(self.one(frame)) + self.back(spk), mem)
+            found.append(spk)
+        return torch.stack(found)
+
+
+def test_double_precision_is_tried_with_the_states_that_a_forward_makes() -> None:
+    network = imported(HandWritten(), ones(2, 4))
+    assert any("equal in double precision; in single" in note for note in network.notes)
+    assert torch.get_default_dtype() is torch.float32
