@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from osbc_deploy.frameworks.layout import Layout, whole_of
 from osbc_deploy.frameworks.moves import MOVES, Follower, Rule, reshaped
 from osbc_deploy.frameworks.signals import Called, Flow, Signal
 from osbc_deploy.frameworks.tracing import Event, Trace, values_in
 from osbc_deploy.frameworks.turns import turned_back
+from osbc_deploy.model.graph import Shape
 
 __all__ = ["Called", "Flow", "Signal", "follow"]
 
@@ -24,6 +26,9 @@ def follow(
     trace: Trace, neurons: tuple[type, ...], host: nn.Module | None = None, still: int = 0
 ) -> Flow:
     """Return what is at work in a trace of input (T, n, ...), and on what.
+
+    Where layers hear the input in another shape than it is given, (1, 28, 28) of 784 values, it is
+    that of the network's input.
 
     Parameters
     ----------
@@ -35,12 +40,68 @@ def follow(
     still : int
         For how many steps the input is shown where it is (n, ...), the same in all of them.
     """
+    flow = _followed(trace, neurons, host, still, None)
+    shape = None if host is not None else _maps_heard(flow)
+    return flow if shape is None else _followed(trace, neurons, host, still, shape)
+
+
+def _maps_heard(flow: Flow) -> Shape | None:
+    """Return the shape in which layers of maps hear all of the input, where it is another one."""
+    heard = [
+        (called, source.shape, layouts)
+        for called in flow.calls
+        if not (_takes_flat(called) or _leaves_shape(called))
+        for source in called.sources
+        if (layouts := _of_input(source)) is not None
+    ]
+    shapes = {shape for _, shape, _ in heard}
+    if len(shapes) != 1 or not all(_hears_maps(called) for called, _, _ in heard):
+        return None
+    turned = all(layouts and all(one.ordered for one in layouts) for _, _, layouts in heard)
+    return shapes.pop() if turned else None
+
+
+def _takes_flat(called: Called) -> bool:
+    """Tell whether a call takes whatever lies flat in its order."""
+    module = called.event.module
+    return called.event.name == "linear" if module is None else isinstance(module, nn.Linear)
+
+
+def _hears_maps(called: Called) -> bool:
+    """Tell whether a call is a layer of maps, (C, H, W) or (C, L)."""
+    event, rank = called.event, len(called.sources[0].shape)
+    kinds = () if event.module is None else type(event.module).__mro__
+    names = [kind.__name__ for kind in kinds] or [event.name]
+    return rank in (2, 3) and any(name.endswith(f"{rank - 1}d") for name in names)
+
+
+def _leaves_shape(called: Called) -> bool:
+    """Tell whether a call takes each value of one signal by itself, as far as its shape tells."""
+    event, source = called.event, called.sources[0]
+    passes = event.module is None or isinstance(event.module, nn.Dropout | nn.Identity)
+    shapes = [value.shape[len(source.axes) :] for value in event.results[:1]]
+    return passes and len(called.sources) == 1 and shapes == [source.shape]
+
+
+def _of_input(signal: Signal) -> list[Layout] | None:
+    """Return how the input lies in a signal that holds each of its values, by itself; else None."""
+    found = [signal]
+    while signal.called is not None and _leaves_shape(signal.called):
+        signal = signal.called.sources[0]
+        found.append(signal)
+    return [s.layout for s in found if s.layout is not None] if signal.called is None else None
+
+
+def _followed(
+    trace: Trace, neurons: tuple[type, ...], host: nn.Module | None, still: int, maps: Shape | None
+) -> Flow:
     seen = trace.source.shape
     steps, batch, *shape = (still, *seen) if still else seen
-    flow = Flow(steps, min(1, steps - 1))
+    flow = Flow(steps, min(1, steps - 1), shape=tuple(shape) if maps is None else maps)
     follower = _Following(flow, neurons, {"T": steps, "N": batch}, still=still > 0)
     axes = ("N",) if still else ("T", "N")
-    follower.known[trace.source] = Signal(None, axes, tuple(shape), still=still > 0)
+    layout = None if maps is None else whole_of(maps, tuple(shape))
+    follower.known[trace.source] = Signal(None, axes, tuple(shape), still=still > 0, layout=layout)
     for event in trace.events:
         follower.take(event)
         if host is not None and event.module is host and event.results:

@@ -102,15 +102,14 @@ def read_call(
             f"({builder.faults[0]}). Give samples (n, T, ...) in the shape it was trained on; "
             f"{STATIC}."
         )
-    if builder.shape(shape) != shape:
-        builder.note(f"input {shape} is read as {builder.shape(shape)}, of one dimension")
+    taken = _taken(builder, flow, shape, host)
     # What is refused is no fault for ending the network, too.
     refused = tuple(line.partition(": ")[0] for line in builder.faults)
     offenders = [*builder.faults, *(f for f in faults if f.partition(": ")[0] not in refused)]
     if end:
         try:
             network = assemble(
-                builder.graph(shape, end),
+                builder.graph(taken, end),
                 dtype=dtype_of(module),
                 source=source,
                 notes=builder.notes,
@@ -273,6 +272,16 @@ def _hosted(flow: Flow, builder: Builder, host: HostPrefix) -> Shape:
     builder.note(f"on the host, as part of the data: {listed}; the chip begins behind them")
     first = called.event.results[0].shape
     return tuple(first[len(called.sources[0].axes) :])
+
+
+def _taken(builder: Builder, flow: Flow, shape: Shape, host: HostPrefix | None) -> Shape:
+    """Return the shape in which the network takes samples of a shape, and note where it is new."""
+    if host is None and flow.shape != shape:
+        builder.note(f"input {shape} is read as {builder.shape(flow.shape)}, as forward sees it")
+        return flow.shape
+    if builder.shape(shape) != shape:
+        builder.note(f"input {shape} is read as {builder.shape(shape)}, of one dimension")
+    return shape
 
 
 def _in_order(notes: Sequence[str], flow: Flow) -> tuple[str, ...]:

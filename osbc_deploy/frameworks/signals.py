@@ -109,6 +109,8 @@ class Flow:
     answers : list of Signal
     host : Called or None
         The layer behind which the chip begins, where the model's first layers run on the host.
+    shape : tuple of int
+        Of a sample of the input, as the network takes it.
     """
 
     steps: int
@@ -116,3 +118,4 @@ class Flow:
     calls: list[Called] = field(default_factory=list)
     answers: list[Signal] = field(default_factory=list)
     host: Called | None = None
+    shape: tuple[int, ...] = ()
