@@ -78,7 +78,7 @@ class Builder(Draft):
             elif event.name in FUNCTIONS:
                 FUNCTIONS[event.name](self, called)
             elif event.name != "cat":
-                self.refuse(called, unsupported_part(event.name))
+                self.refuse_part(called, unsupported_part(event.name))
         except OsbcError:
             raise
         except Exception as error:  # noqa: BLE001 - what a layer holds may have been replaced
@@ -97,7 +97,7 @@ class Builder(Draft):
         reader = self.framework.readers.get(kind, LAYERS.get(kind))
         if reader is None:
             known = (*self.framework.readers, *LAYERS)
-            self.refuse(called, unsupported(kind_of(layer), known))
+            self.refuse_part(called, unsupported(kind_of(layer), known))
             return
         if len(called.sources[0].axes) > 1 and kind in TIMELESS:
             self.refuse(

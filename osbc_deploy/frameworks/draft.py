@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch.nn import Parameter
 
 from osbc_deploy.frameworks.assemble import Graph
 from osbc_deploy.frameworks.framework import Framework
@@ -139,11 +140,13 @@ class Draft:
             with suppress(ValueError):
                 self.now[called] = brought(self, f"{called.name}.part", called.sources[0], target)
                 return True
-        self.refuse(
-            called,
+        why = (
             f"hears values of {layout.shape} cut or turned to {layout.seen}; here they must "
-            "come as they are given, as whole channels of them, or flattened",
+            "come as they are given, as whole channels of them, or flattened"
         )
+        if all(s.called is None or self._of_input(s.called) for s in called.sources):
+            why += ". They are the input: give samples so, and leave that out of forward()"
+        self.refuse(called, why)
         return False
 
     def picked(self, called: Called, layout: Layout) -> Layout:
@@ -186,6 +189,28 @@ class Draft:
         event = called.event
         where = called.name if event.module is not None else event.place or "forward"
         self.faults.append(f"{where}: {why}")
+
+    def refuse_part(self, called: Called, why: str) -> None:
+        """Note what has no counterpart on a chip; what the input alone goes through needs none."""
+        if self._of_input(called):
+            module = called.event.module
+            where = "be done to the samples, and left out of forward()"
+            if module is not None:
+                where = f"run on the host (--host-prefix {called.name})"
+            why = f"{why}. It hears nothing but the input, so it can {where}"
+        self.refuse(called, why)
+
+    def _of_input(self, called: Called) -> bool:
+        """Tell whether a call hears the input alone, through what has no weights and no states."""
+        module, event = called.event.module, called.event
+        given = (*event.args, *event.kwargs.values())
+        weights: Iterable[Parameter] = (g for g in given if isinstance(g, Parameter))
+        if module is not None:
+            weights = module.parameters()
+        if any(True for _ in weights) or isinstance(module, self.framework.neurons):
+            return False
+        before = (source.called for source in called.sources)
+        return all(one is None or self._of_input(one) for one in before)
 
     def leave_out(self, called: Called) -> None:
         """Leave out what was refused, so that what hears it is not judged."""

@@ -191,7 +191,9 @@ def _multiply(builder: Builder, called: Called) -> None:
     if len(called.sources) == 2 and name in ("mul", "rmul", "imul", "multiply"):
         put_gate(builder, called, "product", 2)
     elif len(called.sources) > 1 or name in ("rtruediv", "rdiv"):
-        builder.refuse(called, f"{name} of signals by signals; on the chip only weights multiply")
+        builder.refuse_part(
+            called, f"{name} of signals by signals; on the chip only weights multiply"
+        )
     elif constant is None or (divides and not np.all(constant)):
         builder.refuse(called, f"{name} by something that is no number")
     else:

@@ -255,7 +255,7 @@ def _largest(builder: Builder, called: Called, layer: Any) -> None:
             raise ValueError(f"{name} {OF_CURRENTS}")
         stages: list[tuple[Connection, Any]] = [(w, 1.0) for w in max_pooling(layer, shape)]
     except ValueError as why:
-        builder.refuse(called, str(why))
+        builder.refuse_part(called, str(why))
         return
     if not builder.settled(called):
         return
@@ -281,7 +281,7 @@ def rectified(builder: Builder, called: Called, layer: Any = None) -> None:
     if builder.known(called) and all(builder.counts(called)):
         builder.passed(called)
     else:
-        builder.refuse(called, unsupported_part("relu" if layer is None else "ReLU"))
+        builder.refuse_part(called, unsupported_part("relu" if layer is None else "ReLU"))
 
 
 LAYERS: Mapping[type, LayerReader] = {

@@ -47,13 +47,13 @@ def _least(builder: Builder, called: Called) -> None:
     elif len(called.sources) == 1 and (len(called.event.args) > 1 or called.event.kwargs):
         _along(builder, called)
     else:
-        builder.refuse(called, unsupported_part(name))
+        builder.refuse_part(called, unsupported_part(name))
 
 
 def _along(builder: Builder, called: Called) -> None:
     name, (axes, keep) = called.event.name, sample_axes(called)
     if builder.literal(called.sources[0]) != SPIKES or not axes:
-        builder.refuse(called, f"{name} {OF_CURRENTS}")
+        builder.refuse_part(called, f"{name} {OF_CURRENTS}")
         return
     try:
         put_sum(builder, called, axes, keep=keep, mean=False, name=f"to {called.name}")
@@ -88,7 +88,7 @@ def _compare(builder: Builder, called: Called) -> None:
     name, args = called.event.name, called.event.args
     number = args[1] if len(args) == 2 else None
     if not isinstance(number, int | float) or not builder.counts(called)[0]:
-        builder.refuse(called, unsupported_part(name))
+        builder.refuse_part(called, unsupported_part(name))
         return
     least = {
         "gt": math.floor(number) + 1,
@@ -110,7 +110,7 @@ def _clamp(builder: Builder, called: Called) -> None:
     whole, positive = builder.counts(called)
     lowest = given.get("min")
     if not whole:
-        builder.refuse(called, unsupported_part(called.event.name))
+        builder.refuse_part(called, unsupported_part(called.event.name))
         return
     if given.get("max") != 1 or lowest not in ((None, 0) if positive else (0,)):
         builder.refuse(called, f"{called.event.name} of spikes to anything but 0 and 1")
@@ -127,7 +127,7 @@ def _cast(builder: Builder, called: Called) -> None:
     elif whole and positive:
         _counted(builder, called, 1)
     else:
-        builder.refuse(called, unsupported_part(name))
+        builder.refuse_part(called, unsupported_part(name))
 
 
 def _counted(builder: Builder, called: Called, least: int) -> None:

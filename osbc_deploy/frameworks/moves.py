@@ -58,7 +58,10 @@ class Follower:
             self.again[name, None] += 1
         elif not still:
             self.again[name, step] += 1
-            if (number := self.again[name, step]) > 1:
+            # A function of all steps is another one than that of each.
+            all_steps = event.module is None and step is not None
+            number = self.again[name, step] + (self.again[name, None] if all_steps else 0)
+            if number > 1:
                 name += f"#{number}"
         first = max(sources, key=lambda s: len(s.axes))
         reduced = next((s for s in sources if s.over_time), first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -9,13 +10,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from osbc_deploy.errors import UnsupportedModelError
 
+pytest.importorskip("snntorch")
 pytest.importorskip("spikingjelly")
+import snntorch as snn
 from spikingjelly.activation_based import layer, neuron
 
 from osbc_deploy.data.samples import check_samples
+from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.spikingjelly.reading import read_spikingjelly
 from osbc_deploy.importing import import_network
 from osbc_deploy.model.simulate import simulate
@@ -221,3 +226,81 @@ def test_what_hears_a_refused_part_is_not_judged() -> None:
         read_spikingjelly(Outer(), (8,), samples=np.ones((4, 5, 8), np.uint8))
     (line,) = caught.value.offenders
     assert line.startswith("forward: matmul is not supported: it multiplies integers")
+
+
+class Prepared(nn.Module):
+    """Does something to its input before a layer of snnTorch hears it."""
+
+    def __init__(self, prepare: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.prepare, self.conv = prepare, nn.Conv2d(2, 4, 3)
+        self.lif, self.fc = snn.Leaky(0.9, threshold=0.2), nn.Linear(16, 3)
+        self.out = snn.Leaky(0.9, threshold=0.2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.prepare(x)
+        mem, last, found = self.lif.init_leaky(), self.out.init_leaky(), []
+        for frame in x:
+            spk, mem = self.lif(self.conv(frame), mem)
+            # Of the same name as what may be done to the input.
+            pooled = functional.max_pool2d(spk, 2).flatten(1)
+            spk, last = self.out(self.fc(pooled), last)
+            found.append(spk)
+        return torch.stack(found)
+
+
+def halved(x: torch.Tensor) -> torch.Tensor:
+    maps = functional.max_pool2d(x.flatten(0, 1), 2)
+    return maps.view(*x.shape[:2], *maps.shape[1:])
+
+
+PREPARED: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "whether anything happened": (lambda x: (x > 0).float(), "forward: gt "),
+    "at most one": (lambda x: x.clamp(0, 1), "forward: clamp "),
+    "coarser": (halved, "forward: MaxPool2d takes the largest of several currents"),
+    "of another size": (
+        lambda x: functional.interpolate(x.flatten(0, 1), (6, 6)).unflatten(0, x.shape[:2]),
+        "forward: interpolate ",
+    ),
+    "a part": (lambda x: x[..., 3:9, 3:9], "conv: hears values of (2, 12, 12) cut or turned"),
+    "turned": (lambda x: x.transpose(3, 4)[..., :6, :6], "conv: hears values of (2, 12, 12) cut"),
+}
+
+
+@pytest.mark.parametrize("how", PREPARED)
+def test_what_is_done_to_the_input_can_be_done_to_the_samples(how: str) -> None:
+    prepare, begins = PREPARED[how]
+    model = Prepared(prepare)
+    counts = np.random.default_rng(0).poisson(1.0, (6, 5, 2, 12, 12)).astype(np.int64)
+    x = torch.from_numpy(counts).float()
+    with torch.no_grad():
+        model.fc = nn.Linear(4 * ((prepare(x).shape[-1] - 2) // 2) ** 2, 3)
+    with pytest.raises(UnsupportedModelError) as caught:
+        import_network(model.eval(), None, check_samples("calibration", counts))
+    (line,) = caught.value.offenders
+    assert line.startswith(begins)
+    assert line.endswith("out of forward()")
+    # As it says.
+    with torch.no_grad():
+        theirs = model(x.transpose(0, 1)).transpose(0, 1).numpy()
+    done = np.ascontiguousarray(prepare(x).numpy())
+    model.prepare = lambda x: x
+    network = import_network(model, None, check_samples("calibration", done))
+    assert np.array_equal(simulate(network, done.astype(np.float32)).output, theirs)
+    assert theirs.any()
+
+
+def test_a_layer_of_the_input_alone_can_run_on_the_host() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.MaxPool2d(2), nn.Conv2d(2, 3, 3), snn.Leaky(0.9, threshold=0.2, init_hidden=True)
+    ).eval()
+    counts = np.random.default_rng(0).poisson(1.0, (6, 5, 2, 12, 12)).astype(np.int64)
+    samples = check_samples("calibration", counts)
+    with pytest.raises(UnsupportedModelError) as caught:
+        import_network(model, None, samples)
+    (line,) = caught.value.offenders
+    assert line.endswith("so it can run on the host (--host-prefix 0)")
+    network = import_network(model, None, samples, host=HostPrefix("0"))
+    assert network.input_shape == (2, 6, 6)
