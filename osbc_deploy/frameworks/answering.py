@@ -18,6 +18,9 @@ _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)
 _SUMS = ("add", "radd", "sum", "mean", "mul", "div", "truediv", "softmax", "log_softmax")
 _SHIFTS = ("add", "radd", "iadd")
 _NORMALIZES = (nn.Softmax, nn.LogSoftmax)
+_SQUASHES = ("sigmoid", "tanh")
+_SQUASHING = (nn.Sigmoid, nn.Tanh)
+"""What leaves the order of values as it is, but not that of their sums."""
 _ENDS = ("linear", "conv1d", "conv2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d",
          "adaptive_avg_pool2d", *_SHIFTS, "sub", "rsub", "isub", "matmul", "mm", "addmm",
          "einsum")  # fmt: skip
@@ -193,6 +196,9 @@ def _reduces(called: Called) -> bool:
     module = called.event.module
     if _shifts(called):
         return False
+    if isinstance(module, _SQUASHING) or (module is None and called.event.name in _SQUASHES):
+        # Of what is read of all steps, rather than in each.
+        return bool(called.sources[0].over_time) or called.step not in (None, 0, 1)
     return called.event.name in _SUMS if module is None else isinstance(module, _NORMALIZES)
 
 

@@ -61,8 +61,8 @@ def _ways(output: FloatArray, constant: FloatArray) -> Iterator[tuple[str, Float
 
     What a layer adds once to a sum is in each step. A sum that is scaled so that its largest value
     is 1 stands for all multiples of it. Probabilities belong to the same class as what they are
-    made of; so does a sum of their logarithms over time, which in each step are the outputs less
-    what these have in common.
+    made of, and so does what a sigmoid or tanh makes of each value; so does a sum of logarithms of
+    probabilities over time, which in each step are the outputs less what these have in common.
     """
     total = output.sum(0) - (len(output) - 1) * constant.astype(output.dtype)
     found = {
@@ -74,6 +74,10 @@ def _ways(output: FloatArray, constant: FloatArray) -> Iterator[tuple[str, Float
     }
     yield from found.items()
     yield "sum:scaled", _scaled(total)
+    for way, values in found.items():
+        if way != "each":
+            yield f"{way}:sigmoid", 0.5 + 0.5 * np.tanh(0.5 * values)
+            yield f"{way}:tanh", np.tanh(values)
     if output.ndim != 3:
         return
     for way, values in found.items():

@@ -141,6 +141,16 @@ ENDS: dict[str, tuple[Forward, str]] = {
         "max",
     ),
     "last step": (lambda net, f: torch.stack([net.fc(s) for s in f])[-1].softmax(1), "last"),
+    "sigmoid of the mean": (lambda net, f: net.fc(torch.stack(f).mean(0)).sigmoid(), "sum"),
+    "sigmoid of the largest": (
+        lambda net, f: torch.sigmoid(torch.stack([net.fc(s) for s in f]).amax(0)),
+        "max",
+    ),
+    "tanh of the last step": (
+        lambda net, f: torch.stack([net.fc(s) for s in f])[-1].tanh(),
+        "last",
+    ),
+    "sigmoid of the spikes' mean": (lambda net, f: nn.Sigmoid()(torch.stack(f).mean(0)), "sum"),
     "spikes counted": (lambda net, f: torch.stack(f).sum(0), "sum"),
     "spikes of the last step": (lambda net, f: torch.stack(f)[-1], "last"),
 }
@@ -180,6 +190,7 @@ def test_the_classes_are_those_of_the_forward(framework: str, end: str) -> None:
         (lambda net, f: torch.stack(f).mean(0).relu(), "relu hears a mean over time"),
         (lambda net, f: torch.stack([net.fc(s).softmax(1) for s in f]).sum(0), "output: forward"),
         (lambda net, f: sum(f[1:]), "output: forward answers"),
+        (lambda net, f: sum(net.fc(s).sigmoid() for s in f), "forward: sigmoid is not supported"),
     ],
 )
 def test_ends_that_no_readout_is_are_refused(end: Forward, why: str) -> None:
