@@ -36,7 +36,7 @@ __all__ = [
 
 OF_CURRENTS = (
     "takes the largest of several currents, sums or graded values, which no neuron of a chip does; "
-    "put it behind neurons, where it is a gate of spikes, or ask for --substitute maxpool=avg"
+    "put it behind neurons, where it is a gate of spikes"
 )
 OF_NUMBERS = (
     "of signals of which one is neither spikes nor 1 less spikes; only spikes mask spikes, so put "

@@ -252,7 +252,7 @@ def _largest(builder: Builder, called: Called, layer: Any) -> None:
     literal = builder.literal(called.sources[0])
     try:
         if literal is None:
-            raise ValueError(f"{name} {OF_CURRENTS}")
+            raise ValueError(f"{name} {OF_CURRENTS}{_exchanged(called)}")
         stages: list[tuple[Connection, Any]] = [(w, 1.0) for w in max_pooling(layer, shape)]
     except ValueError as why:
         builder.refuse_part(called, str(why))
@@ -267,6 +267,20 @@ def _largest(builder: Builder, called: Called, layer: Any) -> None:
         builder.put(called, f"to {gates}", weights)
         shape = weights.output_shape(shape)
         builder.gates(called, least, name, shape, gates)
+
+
+def _exchanged(called: Called) -> str:
+    """Say how a pooling by maximum can be exchanged for one that averages, if it can."""
+    before = called.sources[0].called
+    maker = None if before is None else before.event.module
+    if not isinstance(maker, nn.Conv1d | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d):
+        return ""
+    if isinstance(called.event.module, nn.MaxPool1d | nn.MaxPool2d):
+        return ", or ask for --substitute maxpool=avg"
+    if called.event.module is None and called.event.name in ("max_pool1d", "max_pool2d"):
+        kind = f"MaxPool{called.event.name[-2:]}"
+        return f", or call it as a layer, nn.{kind}, and ask for --substitute maxpool=avg"
+    return ""
 
 
 def _dropped(builder: Builder, called: Called, layer: Any) -> None:

@@ -33,6 +33,11 @@ _MEMORY = 2**28
 """Bytes that the recordings of currents may take."""
 _SAMPLES = 64
 _FITS = ("least squares", "equal variance")
+_MAKERS = (nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
+_POOLS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.MaxPool1d: nn.AvgPool1d,
+    nn.MaxPool2d: nn.AvgPool2d,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +72,7 @@ class _Seen:
     """What happened in a run: currents by the layer that made them, spikes, and the answer."""
 
     currents: dict[nn.Module, list[torch.Tensor]] = field(default_factory=dict)
-    """What poolings gave."""
+    """What poolings gave, of each channel (channels, everything else)."""
     pools: dict[nn.Module, set[nn.Module | None]] = field(default_factory=dict)
     """The makers of the currents that poolings took; None for spikes, and for what none made."""
     spikes: dict[nn.Module, list[torch.Tensor]] = field(default_factory=dict)
@@ -136,8 +141,9 @@ def _exchange(
     if lost := [names[p] for p in pools if None in wanted.pools[p]]:
         raise UnsupportedModelError(
             "--substitute: poolings of which not all take the currents of a layer",
-            [f"{name}: takes spikes, or what no Conv2d or BatchNorm2d gave it" for name in lost],
-            "Put each of them right behind a Conv2d or BatchNorm2d.",
+            [f"{name}: takes spikes, or what no convolution or BatchNorm gave it" for name in lost],
+            "Put each of them right behind a convolution or BatchNorm, and give spikes one of "
+            "their own.",
         )
     if not pools:
         return []
@@ -196,7 +202,9 @@ def _run(module: nn.Module, framework: Framework, call: Call, samples: InputArra
             maker = last if same and output._version == version else None
         seen.pools.setdefault(layer, set()).add(maker)
         if maker is not None:
-            seen.currents.setdefault(maker, []).append(answer.detach().clone())
+            channels = -2 if isinstance(layer, nn.MaxPool1d | nn.AvgPool1d) else -3
+            flat = answer.detach().movedim(channels, 0).flatten(1)
+            seen.currents.setdefault(maker, []).append(flat.clone())
 
     def fires(layer: nn.Module, given: Any, answer: Any) -> None:
         first = answer[0] if isinstance(answer, tuple | list) else answer
@@ -205,9 +213,9 @@ def _run(module: nn.Module, framework: Framework, call: Call, samples: InputArra
 
     hooks = []
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+        if isinstance(layer, _MAKERS):
             hooks.append(layer.register_forward_hook(makes))
-        elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+        elif isinstance(layer, (*_POOLS, *_POOLS.values())):
             hooks.append(layer.register_forward_hook(pools))
         elif framework.neurons and isinstance(layer, framework.neurons):
             hooks.append(layer.register_forward_hook(fires))
@@ -226,11 +234,12 @@ def _run(module: nn.Module, framework: Framework, call: Call, samples: InputArra
 def _average(pool: Any) -> nn.Module:
     """Return an average pooling of the windows of a pooling by maximum."""
     # The framework's own version keeps the time axis as the pooling does.
-    kind: Any = nn.AvgPool2d
+    kind: Any = next(average for largest, average in _POOLS.items() if isinstance(pool, largest))
+    name: str = kind.__name__
     for base in type(pool).__mro__:
         package = sys.modules[base.__module__]
-        if base.__name__ == "MaxPool2d" and hasattr(package, "AvgPool2d"):
-            kind = package.AvgPool2d
+        if base.__name__ == name.replace("Avg", "Max") and hasattr(package, name):
+            kind = getattr(package, name)
             break
     made: nn.Module = kind(pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
     if hasattr(pool, "step_mode"):
@@ -247,8 +256,7 @@ def _replace(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 def _fit(maker: Any, wanted: list[torch.Tensor], given: list[torch.Tensor], how: str) -> None:
     """Scale and shift the channels of a layer so that averages are what the largest were."""
-    y, x = (torch.cat([_by_channel(part) for part in parts], 1) for parts in (wanted, given))
-    y, x = y.double(), x.double()
+    y, x = (torch.cat(parts, 1).double() for parts in (wanted, given))
     varies = x.var(1, correction=0)
     if how == "least squares":
         spread = ((x - x.mean(1, True)) * (y - y.mean(1, True))).mean(1)
@@ -261,11 +269,6 @@ def _fit(maker: Any, wanted: list[torch.Tensor], given: list[torch.Tensor], how:
     bias = torch.zeros_like(shift) if maker.bias is None else maker.bias.detach().double()
     maker.weight = nn.Parameter((weight.double() * many).to(weight.dtype))
     maker.bias = nn.Parameter((bias * scale + shift).to(weight.dtype))
-
-
-def _by_channel(values: torch.Tensor) -> torch.Tensor:
-    """Return (channels, everything else) of (..., C, H, W)."""
-    return values.movedim(-3, 0).flatten(1)
 
 
 def _restore(maker: Any, state: dict[str, torch.Tensor]) -> None:

@@ -110,6 +110,48 @@ def test_averages_of_a_channel_are_fitted_to_the_largest() -> None:
         assert np.isclose(fitted.bias[channel], scale * bias[channel].item() + shift, rtol=1e-3)
 
 
+class Recording(nn.Module):
+    """A window of sensors for each step, as NeuroBench's recognition of activity takes it."""
+
+    def __init__(self, *, layers: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.layers = layers
+        self.conv1, self.max1 = nn.Conv1d(2, 6, 3, padding=1), nn.MaxPool1d(2)
+        self.conv2, self.norm, self.max2 = nn.Conv1d(6, 6, 3), nn.BatchNorm1d(6), nn.MaxPool1d(2)
+        self.one, self.two, self.end = leaky(), leaky(), leaky(output=True)
+        self.fc = nn.Linear(18, 4)
+        with torch.no_grad():
+            for part in (self.conv1, self.conv2, self.fc):
+                part.weight.mul_(4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.conv1(x)
+        y = self.max1(y) if self.layers else nn.functional.max_pool1d(y, 2)
+        y = self.max2(self.norm(self.conv2(self.one(y))))
+        return self.end(self.fc(self.two(y).flatten(1)))
+
+
+def test_poolings_of_one_dimension_are_exchanged_as_well() -> None:
+    found, samples = Recording().eval(), data(2, 16)
+    network = import_network(found, None, samples, substitute="maxpool=avg")
+    exchanged, cost = network.warnings[-2:]
+    assert exchanged.startswith("max1, max2: average")
+    assert "weights and biases of conv1, norm refitted" in exchanged
+    wanted = decode(answers(found, samples.spikes), "sum", spiking=True)
+    spikes = samples.spikes.reshape(*samples.spikes.shape[:2], *network.input_shape)
+    got = decode(simulate(network, spikes).output, "sum", spiking=True)
+    assert f"{np.sum(wanted != got)} of 24 get another" in cost
+
+
+def test_what_is_no_layer_is_told_to_be_one() -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        import_network(Recording(layers=False).eval(), None, data(2, 16), substitute="maxpool=avg")
+    (line,) = caught.value.offenders
+    assert line.startswith("forward: MaxPool1d takes the largest")
+    assert "call it as a layer, nn.MaxPool1d, and ask for --substitute maxpool=avg" in line
+
+
 def test_spikingjelly_keeps_its_time_axis() -> None:
     pytest.importorskip("spikingjelly")
     from spikingjelly.activation_based import functional, layer, neuron
@@ -134,7 +176,7 @@ def test_what_cannot_be_exchanged_is_said(tmp_path: Path) -> None:
         import_network(both, None, data(2, 8, 8), substitute="maxpool=sum")
     with pytest.raises(UsageError, match="no module to exchange layers in"):
         import_network(str(tmp_path / "a.nir"), None, None, substitute="maxpool=avg")
-    with pytest.raises(UnsupportedModelError, match="1: takes spikes, or what no Conv2d"):
+    with pytest.raises(UnsupportedModelError, match="1: takes spikes, or what no convol"):
         import_network(both, None, data(2, 8, 8), substitute="maxpool=avg")
     with pytest.raises(UnsupportedModelError, match="1: Tanh is not supported"):
         import_network(other, None, data(2, 8, 8), substitute="maxpool=avg")
