@@ -32,7 +32,8 @@ def found_in(
         turned += [np.moveaxis(values, -1, 0)] if values.ndim > 2 else []
         for axis, found in enumerate((values, *turned)):
             for way, expected in wanted.items():
-                if found.size != expected.size or not _alike(found, expected):
+                lead = 2 if way == "each" else 1
+                if found.size != expected.size or not _alike(found, expected, lead):
                     continue
                 given = _scaled(found) if way.endswith(":scaled") else found
                 if not apart(given.reshape(expected.shape), expected, tolerance).any():
@@ -46,9 +47,11 @@ def apart(theirs: FloatArray, ours: FloatArray, tolerance: float) -> BoolArray:
     return np.asarray(~(np.abs(theirs - ours) <= tolerance * scale))
 
 
-def _alike(found: FloatArray, expected: FloatArray) -> bool:
-    """Tell whether two arrays have the same shape, or one with axes of 1 between."""
-    return [s for s in found.shape if s != 1] == [s for s in expected.shape if s != 1]
+def _alike(found: FloatArray, expected: FloatArray, lead: int) -> bool:
+    """Tell whether two arrays have the same shape, one with axes of 1 between, or samples flat."""
+    if [s for s in found.shape if s != 1] == [s for s in expected.shape if s != 1]:
+        return True
+    return found.shape[:lead] == expected.shape[:lead]
 
 
 def _scaled(values: FloatArray) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from torch.nn import Parameter
 
 from osbc_deploy.frameworks.assemble import Graph
 from osbc_deploy.frameworks.framework import Framework
-from osbc_deploy.frameworks.gating import counted, literal_of, spikes_behind
+from osbc_deploy.frameworks.gating import counted, literal_of, most_spikes, spikes_behind
 from osbc_deploy.frameworks.joining import brought, put_beside
 from osbc_deploy.frameworks.layout import Layout, spread, whole_of
 from osbc_deploy.frameworks.operations import Add, Delay, Flatten
@@ -250,6 +251,12 @@ class Draft:
         """Tell whether a call hears whole numbers of spikes, and never less than 0."""
         heard = self.heard(called)
         return counted(heard, self.nodes, self.edges, self.fixed, graded=self.graded)
+
+    def most(self, called: Called) -> float:
+        """Return how many spikes a call hears at most where they are counted; else infinity."""
+        if self.counts(called) != (True, True):
+            return math.inf
+        return most_spikes(self.heard(called), self.nodes, self.edges)
 
     def literal(self, signal: Signal) -> tuple[float, float] | None:
         """Return whether a signal is spikes, or 1 less spikes; None where it is neither."""

@@ -1,7 +1,8 @@
 """What a framework computes with spikes that is a logic gate: poolings by maximum, masks.
 
 The largest of several spikes is 1 if any of them is: a gate with a weight of 1 from each input of
-its window. Of currents, or of sums of spikes, the largest is no gate; those are refused.
+its window. The largest of sums of spikes is as many gates as they can hold spikes: whether any sum
+reaches 1, whether any reaches 2, and so on. Of currents the largest is no gate; it is refused.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "gates_note",
     "literal_of",
     "max_pooling",
+    "most_spikes",
     "spikes_behind",
     "unless_all",
 ]
@@ -187,6 +189,27 @@ def counted(
             # Sums that are no pooling are convolutions of ones.
             whole = name in fixed
     return whole, positive
+
+
+def most_spikes(
+    names: Sequence[str], nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]
+) -> float:
+    """Return how large the sum of nodes is at most, if it is one of spikes; else infinity."""
+    total = 0.0
+    for name in names:
+        node, before = nodes.get(name), _before(name, edges)
+        if node is None or isinstance(node, Cells):
+            total += 1.0
+        elif isinstance(node, Scale) and node.factor.size == 1:
+            total += float(node.factor.item()) * most_spikes(before, nodes, edges)
+        elif before and all(isinstance(nodes.get(pre), Beside) for pre in before):
+            # Each brings other channels.
+            total += max(most_spikes([pre], nodes, edges) for pre in before)
+        elif isinstance(node, Add | Beside | Flatten):
+            total += most_spikes(before, nodes, edges)
+        else:
+            return math.inf
+    return total
 
 
 def _windows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -36,6 +36,9 @@ __all__ = [
     "convolution",
     "joined_linear",
 ]
+
+_MOST = 16
+"""Spikes in a sum of which the largest is taken: each number of them is a population of gates."""
 
 LayerReader: TypeAlias = "Callable[[Builder, Called, Any], None]"
 """Puts what a layer computes into the graph, or refuses it."""
@@ -250,8 +253,9 @@ def _largest(builder: Builder, called: Called, layer: Any) -> None:
         )
     shape = builder.shape(called.sources[0].shape)
     literal = builder.literal(called.sources[0])
+    most = 1.0 if literal is not None else builder.most(called)
     try:
-        if literal is None:
+        if most > _MOST:
             raise ValueError(f"{name} {OF_CURRENTS}{_exchanged(called)}")
         stages: list[tuple[Connection, Any]] = [(w, 1.0) for w in max_pooling(layer, shape)]
     except ValueError as why:
@@ -259,14 +263,51 @@ def _largest(builder: Builder, called: Called, layer: Any) -> None:
         return
     if not builder.settled(called):
         return
+    if literal is None:
+        _largest_sum(builder, called, stages, int(most), name)
+        return
     if literal != SPIKES:
         builder.now[called] = [builder.spikes_behind(builder.heard(called)[0])]
         stages[0] = unless_all(stages[0][0], shape)
+    _windows(builder, called, stages, name, called.name)
+
+
+def _windows(
+    builder: Builder,
+    called: Called,
+    stages: Sequence[tuple[Connection, Any]],
+    name: str,
+    path: str,
+) -> None:
+    """Put the gates of a pooling by maximum."""
+    shape = builder.shape(called.sources[0].shape)
     for number, (weights, least) in enumerate(stages):
-        gates = called.name if number == len(stages) - 1 else f"{called.name}.windows"
+        gates = path if number == len(stages) - 1 else f"{path}.windows"
         builder.put(called, f"to {gates}", weights)
         shape = weights.output_shape(shape)
         builder.gates(called, least, name, shape, gates)
+
+
+def _largest_sum(
+    builder: Builder,
+    called: Called,
+    stages: Sequence[tuple[Connection, Any]],
+    most: int,
+    name: str,
+) -> None:
+    """Take the largest of sums of spikes: how many of the numbers up to it are reached."""
+    heard, shape = builder.heard(called), builder.shape(called.sources[0].shape)
+    found = []
+    for number in range(1, most + 1):
+        path = called.name if number == 1 else f"{called.name}.{number}"
+        builder.now[called] = heard
+        if number > 1:
+            builder.gates(called, number, "sums", shape, f"{path}.reached")
+        _windows(builder, called, stages, f"{name} of sums", path)
+        found += builder.now[called]
+    builder.now[called] = found
+    # What it gives is their sum.
+    builder.modules.pop(found[0], None)
 
 
 def _exchanged(called: Called) -> str:

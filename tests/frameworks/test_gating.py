@@ -266,15 +266,67 @@ def test_masks_of_currents_are_refused(join: Any, words: str) -> None:
     assert any(words in line for line in caught.value.offenders), caught.value.offenders
 
 
-def test_the_largest_of_currents_or_sums_is_refused_with_the_ways_out() -> None:
-    class Summed(Masked):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = self.first(x)
-            answer: torch.Tensor = self.last(self.pool(x + self.second(x)))
-            return answer
+class Pooled(nn.Module):
+    """Sums of spikes of three layers, of which the largest is heard."""
 
+    def __init__(self, add: Any, pool: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.one = nn.Sequential(layer.Conv2d(2, 4, 3, padding=1), neuron.IFNode(0.3))
+        self.two = nn.Sequential(layer.Conv2d(4, 4, 3, padding=1), neuron.LIFNode(v_threshold=0.2))
+        self.three = nn.Sequential(layer.Conv2d(4, 4, 1), neuron.IFNode(0.3))
+        self.add, self.pool = add, pool
+        self.behind = nn.Sequential(layer.Conv2d(4, 3, 1), neuron.IFNode(0.3), layer.Flatten())
+        functional.set_step_mode(self, "m")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.one(x)
+        y = self.two(x)
+        answer: torch.Tensor = self.behind(self.pool(self.add(x, y, self.three(y))))
+        return answer
+
+
+SUMS: dict[str, tuple[Any, int]] = {
+    "of two": (lambda x, y, z: x + y, 2),
+    "of three": (lambda x, y, z: x + y + z, 3),
+    "in place": (lambda x, y, z: x.clone().add_(y), 2),
+    "of one twice": (lambda x, y, z: 2 * x, 2),
+    "of one that counts twice": (lambda x, y, z: 2 * x + y, 3),
+    "of masks": (lambda x, y, z: x * y + z, 2),
+}
+POOLS: dict[str, Any] = {
+    "halves": lambda: layer.MaxPool2d(2),
+    "overlaps": lambda: layer.MaxPool2d(3, 2, 1),
+    "one for all": lambda: layer.MaxPool2d(7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("add", SUMS)
+def test_the_largest_of_sums_is_a_gate_for_each_number(add: str, pool: str) -> None:
+    together, most = SUMS[add]
+    model = Pooled(together, POOLS[pool]()).eval()
+    x = (np.random.default_rng(0).random((6, 5, 2, 7, 7)) < 0.5).astype(np.uint8)
+    network = read_spikingjelly(model, (2, 7, 7), samples=x)
+    reached = [p.name for p in network.populations if p.name.endswith(".reached")]
+    assert reached == [f"pool.{number}.reached" for number in range(2, most + 1)]
+    others = (np.random.default_rng(1).random((5, 8, 2, 7, 7)) < 0.4).astype(np.uint8)
+    functional.reset_net(model)
+    with torch.no_grad():
+        given = torch.from_numpy(others).float().transpose(0, 1)
+        theirs = model(given).transpose(0, 1).numpy()
+    functional.reset_net(model)
+    ours = simulate(network, others).output
+    assert np.array_equal(ours.reshape(theirs.shape), theirs)
+    assert theirs.any()
+
+
+def test_the_largest_of_currents_or_of_large_sums_is_refused_with_the_ways_out() -> None:
     stacked = nn.Sequential(layer.Conv2d(2, 4, 3), layer.MaxPool2d(2), neuron.IFNode())
-    for model in (Summed(None), stacked):
+    large = Pooled(lambda x, y, z: 16 * x + y, layer.MaxPool2d(2))
+    weighted = Pooled(lambda x, y, z: 0.5 * x + y, layer.MaxPool2d(2))
+    taken = Pooled(lambda x, y, z: x - y, layer.MaxPool2d(2))
+    for model in (stacked, large, weighted, taken):
         functional.set_step_mode(model.eval(), "m")
         with pytest.raises(UnsupportedModelError) as caught:
             read_spikingjelly(model, (2, 8, 8), samples=np.ones((1, 2, 2, 8, 8), np.uint8))
