@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,14 @@ from torch import nn
 
 from osbc_deploy.arrays import FloatArray, InputArray
 from osbc_deploy.errors import UnsupportedModelError, reason
-from osbc_deploy.frameworks.calling import ONE_CALL, Call, described, stepped, stepped_with_state
+from osbc_deploy.frameworks.calling import (
+    ONE_CALL,
+    TIME_BEHIND,
+    Call,
+    described,
+    stepped,
+    stepped_with_state,
+)
 from osbc_deploy.frameworks.comparing import as_input
 from osbc_deploy.frameworks.framework import Framework, kind_of
 from osbc_deploy.modules.listening import Heard, HeardEnough, Listener
@@ -187,6 +194,9 @@ class Session:
                 return np.moveaxis(values, 0, 1).reshape(n, steps, -1)
             if values.ndim > 1 and values.shape[:2] == (n, steps) and values.ndim > 2:
                 return np.asarray(values.reshape(n, steps, -1))
+            if values.ndim == 3 and (len(values), values.shape[-1]) == (n, steps) and steps > 1:
+                # Classes that steps were stacked behind.
+                return np.ascontiguousarray(np.moveaxis(values, -1, 1))
             if values.ndim > 1 and len(values) == n:
                 return np.asarray(values.reshape(n, 1, -1))
             shown = f"in shape {tuple(values.shape)}"
@@ -195,7 +205,8 @@ class Session:
         raise UnsupportedModelError(
             f"{self.source}: forward answers {shown} to {n} samples of {steps} steps "
             f"({described(self.call)})",
-            remedy="Have it answer with (T, n, classes) or (n, classes), alone or in a tuple.",
+            remedy="Have it answer with (T, n, classes), (n, T, classes), (n, classes, T) or "
+            "(n, classes), alone or in a tuple.",
         )
 
 
@@ -217,6 +228,7 @@ def session_of(
     own = framework.own(module) or framework is PLAIN
     ways = [usual, *(c for c in framework.calls if c is not usual)] if own else [usual]
     sessions = [Session(module, framework, call, source, batch, samples.shape[1]) for call in ways]
+    behind = [replace(sessions[0], call=call) for call in TIME_BEHIND if own]
     apart: list[Session] = []
     said: list[str] = []
     for shown in _shown(samples) if len(ways) > 1 else (samples,):
@@ -235,6 +247,8 @@ def session_of(
             apart.append(session)
         if not apart:
             break
+    if not apart:
+        apart = list(_that_run(behind, samples))
     if apart:
         # Nothing tells them apart, and no other sample would if there is only one.
         others = tuple(session.call for session in apart[1:])
@@ -245,6 +259,14 @@ def session_of(
         f"In {framework.title}, {framework.runs}. Neurons of your own need a reset() that brings "
         "them to their initial state.",
     )
+
+
+def _that_run(sessions: Sequence[Session], samples: InputArray) -> Iterator[Session]:
+    """Yield the sessions in which a model can be called, where samples are apart."""
+    for session in sessions:
+        with suppress(UnsupportedModelError):
+            _keeps_order(session, samples)
+            yield session
 
 
 def _shown(samples: InputArray) -> Iterator[InputArray]:
