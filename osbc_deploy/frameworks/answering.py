@@ -10,6 +10,7 @@ from torch import nn
 from osbc_deploy.frameworks.flow import Called, Flow, Signal
 from osbc_deploy.frameworks.framework import Framework, kind_of
 from osbc_deploy.frameworks.joining import averaged
+from osbc_deploy.frameworks.leaking import Leak, leak_of
 
 __all__ = ["Answering", "answering", "behind", "left_out", "needed_for"]
 
@@ -49,6 +50,8 @@ class Answering:
         Whether it is the layer's potentials.
     instead : bool
         Whether potentials come first, and the layer's spikes are taken instead.
+    leak : Leak or None
+        The leaky sum of what the layer gives, where the forward keeps one.
     """
 
     output: Called | None
@@ -57,6 +60,7 @@ class Answering:
     faults: tuple[str, ...] = ()
     state: bool = False
     instead: bool = False
+    leak: Leak | None = None
 
 
 def answering(flow: Flow, framework: Framework) -> Answering:
@@ -81,6 +85,11 @@ def _candidates(flow: Flow, framework: Framework) -> Iterator[Answering]:
     """Yield the layers that some part of the answer is what they give."""
     cells = _cells(flow, framework)
     for signal in flow.answers:
+        answered, share, _ = _bare(signal, framework)
+        if (leak := leak_of(flow, answered)) is not None:
+            heard = cells.get(leak.hears.name, leak.hears)
+            yield Answering(heard, plain=False, votes=share, leak=leak)
+            continue
         sources, between = behind([signal], framework.neurons)
         names = {s.called.name for s in sources if s.called is not None}
         acting = [c for c in between if not _moves(c)]
@@ -119,6 +128,12 @@ def _unfounded(flow: Flow, framework: Framework) -> Answering:
         said = f"{why}; end it with {framework.ends}"
     elif isinstance(last.event.module, framework.neurons):
         said = _too_much(flow, last)
+    elif isinstance(last.event.module, _END_LAYERS):
+        said = (
+            f"{last.name}: forward answers with something else than what this layer gives in each "
+            "step, or its sum, mean, maximum or last; make one layer of "
+            "those that stand side by side"
+        )
     else:
         kind = kind_of(last.event.module).__name__
         said = f"{last.name}: the network ends in {kind}; end it with {framework.ends}"
@@ -158,8 +173,8 @@ def _too_much(flow: Flow, last: Called) -> str:
     )
 
 
-def _linear(flow: Flow, answer: Signal, framework: Framework) -> Answering | None:
-    """Return the linear layer that answers behind neurons, or None where none does."""
+def _bare(answer: Signal, framework: Framework) -> tuple[Called | None, int, bool]:
+    """Return what an answer is read from, how many outputs vote, and whether more acts on it."""
     votes, called, acting = 1, answer.called, False
     while called is not None:
         share = _votes(called, framework)
@@ -168,6 +183,12 @@ def _linear(flow: Flow, answer: Signal, framework: Framework) -> Answering | Non
             break
         votes, acting = votes * (share or 1), acting or not _moves(called)
         called = called.sources[0].called
+    return called, votes, acting
+
+
+def _linear(flow: Flow, answer: Signal, framework: Framework) -> Answering | None:
+    """Return the linear layer that answers behind neurons, or None where none does."""
+    called, votes, acting = _bare(answer, framework)
     if called is None or not called.event.results:
         return None
     module = called.event.module

@@ -22,10 +22,12 @@ from osbc_deploy.frameworks.framework import kind_of, unsupported
 from osbc_deploy.frameworks.functions import FUNCTIONS, LINEAR
 from osbc_deploy.frameworks.gating import gates_note
 from osbc_deploy.frameworks.layers import FLAT, LAYERS, LINEAR_LAYERS, TIMELESS
+from osbc_deploy.frameworks.leaking import Leak
+from osbc_deploy.frameworks.operations import Scale
 from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.frameworks.repeats import hears_last
 from osbc_deploy.frameworks.walk import Cells
-from osbc_deploy.model.answer import Answer
+from osbc_deploy.model.answer import Answer, Leaking
 from osbc_deploy.model.gates import Gate
 from osbc_deploy.model.graph import Connection, Pair, Shape
 from osbc_deploy.model.neurons import Neuron
@@ -152,6 +154,13 @@ class Builder(Draft):
         """End the graph with potentials for the answer of a linear operation; return their name."""
         neuron = Answer(self.constant, "step")
         return self.node(f"{called.name}.readout", Cells(neuron), self.heard(called))
+
+    def leaking(self, called: Called, leak: Leak) -> str:
+        """End the graph with potentials that keep a leaky sum of what a call gives."""
+        heard = self.heard(called)
+        if (leak.gain != 1.0).any():
+            heard = [self.node(f"{leak.name}.scale", Scale(leak.gain), heard)]
+        return self.node(f"{leak.name}.readout", Cells(Leaking(leak.decay)), heard)
 
     def kind(self, layer: nn.Module) -> type:
         """Return the class that a layer is read as."""

@@ -7,7 +7,7 @@ inside or passed along, or one call with all steps.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -59,34 +59,34 @@ def stepped_with_states(module: nn.Module, x: torch.Tensor) -> Any:
 
 def stepped(module: nn.Module, x: torch.Tensor) -> Any:
     """One call per time step, its state kept inside."""
-    return _stacked([module(frame) for frame in x])
+    return _stacked([_listed(module(frame)) for frame in x])
 
 
 def time_first(module: nn.Module, x: torch.Tensor) -> Any:
     """One call, time first."""
-    return _all_steps(module(x), x)
+    return _all_steps(_listed(module(x)), x)
 
 
 def samples_first(module: nn.Module, x: torch.Tensor) -> Any:
     """One call, samples first."""
-    return module(x.transpose(0, 1))
+    return _listed(module(x.transpose(0, 1)))
 
 
 def time_last(module: nn.Module, x: torch.Tensor) -> Any:
     """One call, samples first and time last."""
-    return module(x.movedim(0, -1))
+    return _listed(module(x.movedim(0, -1)))
 
 
 def channels_then_time(module: nn.Module, x: torch.Tensor) -> Any:
     """One call, samples first, then their channels, then time."""
     if x.ndim < 4:
         raise ValueError("samples have one axis, which time would be behind")
-    return module(x.movedim(0, 2))
+    return _listed(module(x.movedim(0, 2)))
 
 
 def still(module: nn.Module, x: torch.Tensor) -> Any:
     """One call with what stays the same in all steps, which forward repeats."""
-    return module(x[0])
+    return _listed(module(x[0]))
 
 
 def stays(samples: InputArray) -> bool:
@@ -97,6 +97,11 @@ def stays(samples: InputArray) -> bool:
 ONE_CALL: tuple[Call, ...] = (time_first, samples_first)
 TIME_BEHIND: tuple[Call, ...] = (time_last, channels_then_time)
 """Ways in which time comes behind axes of a sample, tried where no other will do."""
+
+
+def _listed(answer: Any) -> Any:
+    """Return an answer, the parts of a dict in their order."""
+    return tuple(answer.values()) if isinstance(answer, Mapping) else answer
 
 
 def _parts(answer: Any) -> tuple[Any, ...] | list[Any]:

@@ -297,10 +297,21 @@ def _added(follower: Follower, event: Event, sources: list[Signal]) -> list[Sign
     )
     if len(sources) < 2 or not alike or len({s.step for s in steps}) < len(steps):
         return None
+    if any(_is_made_of(one, other) for one in sources for other in sources if one is not other):
+        # What is added hangs on the sum so far: v + (x - v) / tau.
+        return None
     if len(steps) == follower.sizes["T"]:
         shown = next(s for s in steps if s.step == follower.flow.shown)
         return [replace(shown, step=None, over_time="sum")]
     return [replace(s, added=tuple(steps)) for s in follower.call(event, sources)]
+
+
+def _is_made_of(signal: Signal, other: Signal) -> bool:
+    """Tell whether functions make a signal of another."""
+    called = signal.called
+    if called is None or called.event.module is not None:
+        return False
+    return any(s.called is other.called or _is_made_of(s, other) for s in called.sources)
 
 
 def turned_order(event: Event, rank: int) -> list[int]:

@@ -133,7 +133,8 @@ def read_call(
     # What code of the user's own does in other steps is not known from a few of them.
     followed = found.plain and all(called.step is None for called in needed)
     network = replace(network, notes=_in_order(network.notes, flow))
-    warned = (*_left_out(flow, needed, builder, end), *_unseen(traced, x.shape[1]))
+    made = () if found.leak is None else found.leak.made
+    warned = (*_left_out(flow, [*needed, *made], builder, end), *_unseen(traced, x.shape[1]))
     network = replace(network, warnings=(*network.warnings, *warned))
     return Reading(
         network, builder.modules, followed, prefix, found.votes, builder.constant, builder.orders
@@ -160,6 +161,8 @@ def _unseen(traced: Trace, n: int) -> Iterator[str]:
 
 def _ended(flow: Flow, found: Answering, output: Called, builder: Builder) -> str:
     """Return the node that a network ends in, and say what of the answer it is not."""
+    if found.leak is not None:
+        return builder.leaking(output, found.leak)
     if not isinstance(output.event.module, builder.framework.neurons):
         return builder.answer(output)
     if builder.sends_spikes(output.name):

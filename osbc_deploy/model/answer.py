@@ -19,7 +19,7 @@ from osbc_deploy.model.neurons import LinearDynamics, Neuron, State, Where
 from osbc_deploy.model.readout import check_readout
 from osbc_deploy.notation import Readout, outputs_per_class
 
-__all__ = ["Answer", "read_by"]
+__all__ = ["Answer", "Leaking", "read_by"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,34 @@ class Answer(Neuron):
         if readout in ("last", "max"):
             return replace(self, keeps="step"), readout
         return replace(self, keeps="sum"), "last"
+
+
+@dataclass(frozen=True, eq=False)
+class Leaking(Neuron):
+    """Potentials that are the answer, of which a share is left in each step: a leaky sum.
+
+    Attributes
+    ----------
+    decay : ndarray
+        The share, from 0 to 1.
+    """
+
+    decay: FloatArray
+
+    spiking: ClassVar[bool] = False
+    states: ClassVar[tuple[str, ...]] = ("v",)
+    equation: ClassVar[str] = "v = decay v + x"
+
+    @property
+    def v_init(self) -> FloatArray:
+        return np.zeros(())
+
+    def dynamics(self) -> LinearDynamics:
+        return LinearDynamics(None, self.decay.astype(np.float64), np.ones(()), np.zeros(()))
+
+    def step(self, p: State, state: State, x: Any, where: Where) -> tuple[Any, State]:
+        v = p["decay"] * state["v"] + x
+        return v, {"v": v}
 
 
 def read_by(network: Network, readout: Readout) -> tuple[Network, Readout]:

@@ -1,0 +1,189 @@
+"""Leaky sums that a forward writes out are potentials that nothing resets.
+
+What is expected is computed by the frameworks' own forwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import norse.torch as norse
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from osbc_deploy import deploy
+from osbc_deploy.data.samples import check_samples
+from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.importing import import_network
+from osbc_deploy.model.answer import Leaking, read_by
+from osbc_deploy.model.graph import Network
+from osbc_deploy.model.simulate import simulate
+
+pytest.importorskip("snntorch")
+pytest.importorskip("spikingjelly")
+import snntorch as snn
+from spikingjelly.activation_based import functional, neuron
+
+T = 8
+FRAMEWORKS = ("norse", "snnTorch", "SpikingJelly")
+Bits = np.ndarray[Any, Any]
+Step = Callable[[Any, Any, torch.Tensor, torch.Tensor], Any]
+
+
+def spikes(seed: int, n: int = 12) -> Bits:
+    return (np.random.default_rng(seed).random((n, T, 10)) < 0.4).astype(np.uint8)
+
+
+class Net(nn.Module):
+    """Neurons, a classifier, and a sum of what that gives that is kept as `step` says."""
+
+    def __init__(self, framework: str, step: Step, *, first: Any = 0.0, end: str = "each") -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.framework, self.step, self.first, self.end = framework, step, first, end
+        self.fc1, self.fc2 = nn.Linear(10, 20), nn.Linear(20, 4)
+        self.beta = nn.Parameter(torch.linspace(0.3, 0.95, 4))
+        self.cell = {
+            "norse": norse.LIFBoxCell,
+            "snnTorch": lambda: snn.Leaky(0.9),
+            "SpikingJelly": neuron.LIFNode,
+        }[framework]()
+        with torch.no_grad():
+            self.fc1.weight.mul_(60 if framework == "norse" else 4)
+            # Otherwise one class is always the strongest.
+            self.fc2.weight.sub_(self.fc2.weight.mean(1, keepdim=True)).mul_(5)
+
+    def fired(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        state = self.cell.init_leaky() if self.framework == "snnTorch" else None
+        for frame in x:
+            if self.framework == "SpikingJelly":
+                yield self.cell(self.fc1(frame))
+                continue
+            spk, state = self.cell(self.fc1(frame), state)
+            yield spk
+
+    def forward(self, x: torch.Tensor) -> Any:
+        v, found = self.first, []
+        if v is None:
+            v = torch.zeros(x.shape[1], 4)
+        for spk in self.fired(x):
+            v = self.step(self, v, self.fc2(spk), spk)
+            found.append(v.clone())
+        if self.end == "largest":
+            return torch.stack(found).max(0).values
+        if self.end == "last":
+            return v.softmax(-1)
+        return torch.stack(found)
+
+
+def in_place(net: Any, v: torch.Tensor, x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    v *= 0.8
+    v += x
+    return v
+
+
+STEPS: dict[str, Step] = {
+    "a share": lambda net, v, x, s: 0.9 * v + x,
+    "behind": lambda net, v, x, s: x + v * 0.9,
+    "divided": lambda net, v, x, s: v / 1.25 + x,
+    "trained": lambda net, v, x, s: net.beta.clamp(0, 1) * v + x,
+    "time constant": lambda net, v, x, s: v + (x - v) / 3.0,
+    "moving average": lambda net, v, x, s: net.beta * v + (1 - net.beta) * x,
+    "in place": in_place,
+    "taken off": lambda net, v, x, s: v - 0.25 * v + x,
+    "of spikes": lambda net, v, x, s: 0.7 * v + s,
+    "of less spikes": lambda net, v, x, s: 0.7 * v - 0.5 * s,
+}
+
+
+def read(model: nn.Module) -> Network:
+    return import_network(model, None, check_samples("calibration", spikes(0)))
+
+
+def theirs(model: Net, x: Bits) -> Bits:
+    functional.reset_net(model)
+    with torch.no_grad():
+        answer = model(torch.from_numpy(x).float().transpose(0, 1))
+    functional.reset_net(model)
+    return answer.numpy()
+
+
+@pytest.mark.parametrize("first", [0.0, None], ids=["number", "zeros"])
+@pytest.mark.parametrize("how", STEPS)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_it_is_what_the_forward_keeps(framework: str, how: str, first: Any) -> None:
+    if first is None and "spikes" in how:
+        pytest.skip("of another size")
+    if first == 0.0 and how == "in place":
+        pytest.skip("a number is not changed in place")
+    model = Net(framework, STEPS[how], first=first).eval()
+    network = read(model)
+    assert isinstance(network.output.neuron, Leaking)
+    # It may hear the spikes themselves.
+    assert any("fc2" in said for said in network.warnings) == ("spikes" in how)
+    assert not any("mul" in said for said in network.warnings)
+    for seed, n in ((1, 12), (2, 1)):
+        expected = theirs(model, spikes(seed, n))
+        ours = simulate(network, spikes(seed, n)).output
+        assert np.allclose(ours, np.moveaxis(expected, 0, 1), rtol=1e-5, atol=1e-5)
+        assert np.abs(expected).max() > 0.1
+
+
+@pytest.mark.parametrize(("end", "readout"), [("largest", "max"), ("last", "last")])
+def test_it_is_deployed_and_read_as_the_forward_reads_it(end: str, readout: str) -> None:
+    model = Net("snnTorch", STEPS["trained"], end=end).eval()
+    labels = theirs(model, spikes(5, 40)).argmax(1)
+    assert len(set(labels)) > 2
+    found = deploy(
+        model,
+        spikes(0, 30),
+        test=(spikes(5, 40), labels),
+        classes=4,
+        sparsity=0.0,
+        bits=8,
+        tune=False,
+    )
+    assert found.lowered.network.readout == readout
+    assert found.accuracy.float_ == 1.0
+    assert found.accuracy.fixed_point is not None
+    assert found.accuracy.fixed_point > 0.9
+    assert found.fidelity.mismatched_spikes == found.fidelity.mismatched_potentials == 0
+    assert found.fidelity.compared_potentials > 0
+
+
+REFUSED: dict[str, tuple[Step, Any]] = {
+    "of the other sign": (lambda net, v, x, s: -0.5 * v + x, 0.0),
+    "growing": (lambda net, v, x, s: 1.5 * v + x, 0.0),
+    "of two currents": (lambda net, v, x, s: 0.9 * v + x - 0.1 * s.sum(1, keepdim=True), 0.0),
+    "from elsewhere": (lambda net, v, x, s: 0.9 * v + x, 2.0),
+    "bent": (lambda net, v, x, s: 0.9 * v.clamp(max=0.5) + x, None),
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_what_is_no_leaky_sum_is_refused(how: str) -> None:
+    step, first = REFUSED[how]
+    with pytest.raises(UnsupportedModelError):
+        read(Net("snnTorch", step, first=first).eval())
+
+
+class Named(Net):
+    def forward(self, x: torch.Tensor) -> Any:
+        found = super().forward(x)
+        return {"logits": found.mean(0), "rate": found.mean()}
+
+
+def test_a_dict_is_read_part_by_part() -> None:
+    model = Named("SpikingJelly", lambda net, v, x, s: x).eval()
+    network = read(model)
+    assert network.readout == "sum"
+    x = spikes(3)
+    functional.reset_net(model)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x).float().transpose(0, 1))["logits"].numpy()
+    functional.reset_net(model)
+    summed, _ = read_by(network, network.readout)
+    assert np.allclose(simulate(summed, x).output[:, -1] / T, expected, rtol=1e-5, atol=1e-5)
