@@ -84,7 +84,11 @@ class Builder(Draft):
         except OsbcError:
             raise
         except Exception as error:  # noqa: BLE001 - what a layer holds may have been replaced
-            self.refuse(called, f"{event.name} cannot be read ({described(error)})")
+            if self.known(called):
+                self.refuse(called, f"{event.name} cannot be read ({described(error)})")
+            else:
+                # What it hears was refused, and may have any shape.
+                self.leave_out(called)
         if len(self.faults) > faults:
             self.leave_out(called)
 

@@ -65,7 +65,7 @@ class Draft:
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     data_fault: bool = False
-    _late: dict[str, str] = field(default_factory=dict)
+    _late: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def shape(self, sample: Shape) -> Shape:
         """Return the shape of a sample in the graph."""
@@ -77,14 +77,14 @@ class Draft:
         late = 0 if signal.step is None else shown - signal.step
         if called is None or isinstance(called.event.module, self.framework.neurons):
             name = INPUT if called is None else called.name
-            if late not in (0, 1):
-                self.faults.append(f"{name}: is heard {late} steps later; one step at most can be")
+            if late < 0:
+                self.faults.append(f"{name}: is heard in a later step than it is given")
                 return [name]
             if signal.state:
                 self.faults.append(
                     f"{name}: its state is used as a signal; on the chip only spikes are"
                 )
-            return [self.node(f"{name}.late", Add(), [name], late=True)] if late else [name]
+            return [self.node(f"{name}.late", Add(), [name], late=late)] if late else [name]
         if called.event.name == "cat" and called not in self.now:
             put_beside(self, called)
         return self.now.get(called, [])
@@ -166,15 +166,15 @@ class Draft:
             self.now[called] = [n for source in called.sources for n in self.names(source)]
         return self.now[called]
 
-    def node(self, name: str, node: Node, heard: Iterable[str], *, late: bool = False) -> str:
-        """Put a node behind others, and return what it is called."""
+    def node(self, name: str, node: Node, heard: Iterable[str], *, late: int = 0) -> str:
+        """Put a node behind others, so many steps later, and return what it is called."""
         free, number = name, 2
         while free in self.nodes:
             free, number = f"{name}#{number}", number + 1
         self.nodes[free] = node
         self.edges += [(pre, free) for pre in heard]
         if late:
-            self._late[free] = next(iter(heard))
+            self._late[free] = (next(iter(heard)), late)
         return free
 
     def put(self, called: Called, name: str, operation: Node) -> None:
@@ -268,10 +268,10 @@ class Draft:
     def graph(self, input_shape: Shape, output: str) -> Graph:
         """Return the graph that ends in a node.
 
-        What arrives one step late and leads back is late by itself; anything else is delayed.
+        What leads back is a step late by itself; anything else that is late is delayed.
         """
         edges = list(self.edges)
-        for late, source in self._late.items():
-            leads_back = late in ancestors(edges, source)
-            self.nodes[late] = Add() if leads_back else Delay(np.ones((), np.int64))
+        for name, (source, late) in self._late.items():
+            steps = late - (name in ancestors(edges, source))
+            self.nodes[name] = Delay(np.asarray(steps)) if steps else Add()
         return Graph(self.shape(input_shape), self.nodes, edges, output, self.fixed)

@@ -23,7 +23,11 @@ __all__ = ["Called", "Flow", "Signal", "follow"]
 
 
 def follow(
-    trace: Trace, neurons: tuple[type, ...], host: nn.Module | None = None, still: int = 0
+    trace: Trace,
+    neurons: tuple[type, ...],
+    host: nn.Module | None = None,
+    still: int = 0,
+    shown: int = 1,
 ) -> Flow:
     """Return what is at work in a trace of input (T, n, ...), and on what.
 
@@ -39,10 +43,12 @@ def follow(
         Whose answer is the network's input.
     still : int
         For how many steps the input is shown where it is (n, ...), the same in all of them.
+    shown : int
+        The step that stands for all, if there are so many.
     """
-    flow = _followed(trace, neurons, host, still, None)
+    flow = _followed(trace, neurons, host, still, None, shown)
     shape = None if host is not None else _maps_heard(flow)
-    return flow if shape is None else _followed(trace, neurons, host, still, shape)
+    return flow if shape is None else _followed(trace, neurons, host, still, shape, shown)
 
 
 def _maps_heard(flow: Flow) -> Shape | None:
@@ -93,11 +99,16 @@ def _of_input(signal: Signal) -> list[Layout] | None:
 
 
 def _followed(
-    trace: Trace, neurons: tuple[type, ...], host: nn.Module | None, still: int, maps: Shape | None
+    trace: Trace,
+    neurons: tuple[type, ...],
+    host: nn.Module | None,
+    still: int,
+    maps: Shape | None,
+    shown: int,
 ) -> Flow:
     seen = trace.source.shape
     steps, batch, *shape = (still, *seen) if still else seen
-    flow = Flow(steps, min(1, steps - 1), shape=tuple(shape) if maps is None else maps)
+    flow = Flow(steps, min(shown, steps - 1), shape=tuple(shape) if maps is None else maps)
     follower = _Following(flow, neurons, {"T": steps, "N": batch}, still=still > 0)
     axes = ("N",) if still else ("T", "N")
     layout = None if maps is None else whole_of(maps, tuple(shape))

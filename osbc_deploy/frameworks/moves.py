@@ -241,7 +241,7 @@ def _axis(event: Event) -> Any:
     return given[0] if isinstance(given, tuple | list) and len(given) == 1 else given
 
 
-def _stacked(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | None:
+def _stacked(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str | None:
     axis, steps = _axis(event), [s.step for s in sources]
     first = sources[0]
     whole = len(sources) == len(event.args[0]) and all(s.axes == first.axes for s in sources)
@@ -261,6 +261,8 @@ def _stacked(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
             return [replace(shown, axes=("T", *first.axes), step=None, turned=tuple(order))]
         if not opened and axis == 0 and first.axes[0] == "1":
             return [replace(shown, axes=("T", *first.axes[1:]), step=None)]
+    if not opened and isinstance(axis, int) and axis < len(first.axes):
+        return f"{event.name} puts time steps or samples beside others; only samples may have more"
     if whole and opened and axis == 0:
         (found,) = follower.call(event, sources)
         return [replace(found, parts=tuple(sources))]

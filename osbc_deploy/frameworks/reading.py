@@ -21,7 +21,7 @@ from osbc_deploy.frameworks.flow import Called, Flow, follow
 from osbc_deploy.frameworks.framework import Framework, Reading, kind_of, unsupported
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import LAYERS
-from osbc_deploy.frameworks.repeats import check_repeats, taking_turns
+from osbc_deploy.frameworks.repeats import check_repeats, heard_in, taking_turns
 from osbc_deploy.frameworks.tracing import Trace, trace
 from osbc_deploy.model.graph import Shape
 
@@ -29,6 +29,9 @@ __all__ = ["read_call"]
 
 _STEPS = 3
 """Time steps that are traced: the second shows what feeds back, and there is one behind it."""
+
+_MORE, _MOST = (4, 5, 7, 10, 13), 16
+"""The same where a forward keeps signals for longer, and how many show whether it does."""
 
 
 def dtype_of(module: nn.Module) -> str:
@@ -69,8 +72,7 @@ def read_call(
         When the input does not have the shape that the first layer takes.
     """
     prefix = None if host is None else host.module_of(module)
-    traced = _traced(module, framework, call, x, prefix)
-    flow = follow(traced, framework.neurons, prefix, still=len(x) if call is still else 0)
+    traced, flow = _followed(module, framework, call, x, prefix)
     if call is still:
         check_repeats(flow, framework.neurons, source, encoders(module, framework))
     found = Answering(None)
@@ -191,14 +193,47 @@ def _of_spikes(flow: Flow, output: Called, builder: Builder) -> None:
         )
 
 
+def _followed(
+    module: nn.Module,
+    framework: Framework,
+    call: Call,
+    x: torch.Tensor,
+    prefix: nn.Module | None,
+) -> tuple[Trace, Flow]:
+    """Trace a call and follow it, in a step in which all has arrived that it keeps."""
+
+    def at(steps: int) -> tuple[Trace, Flow]:
+        traced = _traced(module, framework, call, x, prefix, steps)
+        repeats = len(x) if call is still else 0
+        return traced, follow(traced, framework.neurons, prefix, repeats, steps - 2)
+
+    first = at(_STEPS)
+    most = min(len(x), _MOST)
+    by_step = any(called.step is not None for called in first[1].calls)
+    if call is still or first[0].failure is not None or not by_step or most <= _STEPS:
+        return first
+    neurons = framework.neurons
+    last = at(most)
+    wanted = heard_in(last[1], last[1].shown, neurons)
+    if last[0].failure is not None or heard_in(first[1], first[1].shown, neurons) == wanted:
+        return first
+    for found in (at(count) for count in _MORE if count < most):
+        shown = found[1].shown
+        here, following = (heard_in(found[1], step, neurons) for step in (shown, shown + 1))
+        if here == wanted and all(here.get(name) == heard for name, heard in following.items()):
+            return found
+    return first
+
+
 def _traced(
     module: nn.Module,
     framework: Framework,
     call: Call,
     x: torch.Tensor,
     prefix: nn.Module | None,
+    count: int,
 ) -> Trace:
-    """Trace a call on as few time steps as it takes."""
+    """Trace a call on as few time steps as it takes, from a number of them on."""
 
     def is_leaf(part: nn.Module) -> bool:
         return part is prefix or framework.is_leaf(part)
@@ -211,7 +246,7 @@ def _traced(
 
     wide = framework.widened(module) if dtype_of(module) == "float64" else nullcontext()
     with wide:
-        for steps in dict.fromkeys((min(_STEPS, len(x)), len(x))):
+        for steps in dict.fromkeys((min(count, len(x)), len(x))):
             framework.reset(module)
             if call is still:
                 traced = trace(module, time_first, x[0], is_leaf, kept)

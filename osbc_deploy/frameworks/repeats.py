@@ -9,7 +9,7 @@ from osbc_deploy.frameworks.flow import Called, Flow
 from osbc_deploy.frameworks.framework import kind_of
 from osbc_deploy.frameworks.moves import OF_A_BATCH
 
-__all__ = ["TakesStepsError", "check_repeats", "hears_last", "taking_turns"]
+__all__ = ["TakesStepsError", "check_repeats", "heard_in", "hears_last", "taking_turns"]
 
 
 class TakesStepsError(UnsupportedModelError):
@@ -72,6 +72,26 @@ def taking_turns(flow: Flow, needed: Iterable[Called]) -> Iterator[str]:
                 "next (BatchNormTT); on a chip weights are the same in all steps: train with one "
                 f"{kind.__name__} for all"
             )
+
+
+def heard_in(flow: Flow, step: int, neurons: tuple[type, ...]) -> dict[str, int]:
+    """Return for calls of a step a number for what they hear, how many steps later it is."""
+    known: dict[Called, int] = {}
+
+    def heard(called: Called) -> int:
+        if called not in known:
+            parts = []
+            for signal in called.sources:
+                before = signal.called
+                late = 0 if signal.step is None else step - signal.step
+                # What neurons hear in an earlier step is as it is in theirs.
+                ends = before is None or isinstance(before.event.module, neurons)
+                name = "" if before is None else before.name
+                parts.append((name, late, 0 if before is None or ends else heard(before)))
+            known[called] = hash(tuple(parts))
+        return known[called]
+
+    return {called.name: heard(called) for called in flow.calls if called.step == step}
 
 
 def hears_last(flow: Flow, called: Called) -> str:

@@ -103,7 +103,8 @@ class Flow:
     ----------
     steps : int
     shown : int
-        The step that stands for all: the second, in which what feeds back has arrived.
+        The step that stands for all: the second, in which what feeds back has arrived, or the
+        first in which all has that a forward keeps for longer.
     calls : list of Called
         In the order in which they ended.
     answers : list of Signal

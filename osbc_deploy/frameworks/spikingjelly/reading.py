@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from spikingjelly.activation_based import base, layer
 from torch import nn
@@ -19,6 +20,7 @@ from osbc_deploy.frameworks.calling import ONE_CALL, stepped
 from osbc_deploy.frameworks.flow import Called
 from osbc_deploy.frameworks.framework import Framework, kind_of
 from osbc_deploy.frameworks.layers import LAYERS, SUPPORTED_LAYERS
+from osbc_deploy.frameworks.operations import Delay
 from osbc_deploy.frameworks.proof import ProvenReader
 from osbc_deploy.frameworks.spikingjelly.nodes import (
     ALL_STEPS,
@@ -39,7 +41,7 @@ __all__ = ["SPIKINGJELLY", "SUPPORTED", "read_spikingjelly"]
 SUPPORTED = (
     f"{SUPPORTED_LAYERS}, ThresholdDependentBatchNorm1d/2d, SeqToANNContainer, MultiStepContainer, "
     "LinearRecurrentContainer, ElementWiseRecurrentContainer, IFNode, LIFNode, ParametricLIFNode, "
-    "CUBALIFNode, SimpleIFNode, SimpleLIFNode, NonSpikingIFNode, NonSpikingLIFNode"
+    "CUBALIFNode, SimpleIFNode, SimpleLIFNode, NonSpikingIFNode, NonSpikingLIFNode, Delay"
 )
 
 
@@ -56,6 +58,11 @@ def _node(builder: Builder, called: Called, node: Any) -> None:
     if isinstance(node, SILENT):
         # It answers with what it decodes of all steps, which is the model's answer.
         builder.unwatched(called)
+
+
+def _delay(builder: Builder, called: Called, late: Any) -> None:
+    """Let what it hears arrive later, nothing before."""
+    builder.put(called, called.name, Delay(np.asarray(late.delay_steps)))
 
 
 def _misplaced(module: nn.Module, over_time: bool, merged: bool) -> Sequence[str]:
@@ -141,7 +148,7 @@ _WRAPPED = {
 SPIKINGJELLY = Framework(
     package="spikingjelly",
     title="SpikingJelly",
-    readers={**dict.fromkeys(NODES, _node), **_WRAPPED},
+    readers={**dict.fromkeys(NODES, _node), **_WRAPPED, layer.Delay: _delay},
     supported=SUPPORTED,
     ends="a node (IFNode, LIFNode, ParametricLIFNode) or a linear layer behind one",
     runs="all layers must be in one step mode, and torch's own know no time axis",
