@@ -123,10 +123,20 @@ def _followed(
     return flow
 
 
+def _as_cat(event: Event) -> Event:
+    """Return what puts tensors side by side under its usual name."""
+    if event.module is not None or event.name not in ("concat", "concatenate", "hstack"):
+        return event
+    if event.name == "hstack":
+        return replace(event, name="cat", args=(event.args[0], 1), kwargs={})
+    return replace(event, name="cat")
+
+
 @dataclass
 class _Following(Follower):
     def take(self, event: Event) -> None:
         """Note what the results of an event are."""
+        event = _as_cat(event)
         values = values_in((event.args, tuple(event.kwargs.values())))
         if isinstance(event.module, self.neurons):
             values = values[:1]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from osbc_deploy.frameworks.signals import Axes, Called, Flow, Signal
+from osbc_deploy.frameworks.signals import Axes, Called, Flow, Signal, part_of
 from osbc_deploy.frameworks.tracing import Event, Value
 
 __all__ = ["MOVES", "OF_A_BATCH", "Follower", "Rule", "reshaped", "turned_order"]
@@ -153,20 +153,13 @@ def _indexed(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
         if index == slice(None) and index is not None:
             continue
         if not isinstance(index, int):
-            return f"takes a part of a signal, [{_shown(given)}]"
+            return part_of(source, source.axes[axis], given)
         found = _at(follower, source, axis, index)
         if isinstance(found, str):
             return found
         (source,) = found
     inner = indices[lead:]
     return [source.moved(lambda positions: positions[inner])] if inner else [source]
-
-
-def _shown(index: Any) -> str:
-    return ", ".join(
-        "..." if i is Ellipsis else str(i)
-        for i in (index if isinstance(index, tuple) else (index,))
-    )
 
 
 def _selected(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
@@ -272,8 +265,8 @@ def _stacked(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
 def _reduced(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | None:
     source, axis = sources[0], _axis(event)
     given = len(event.args) > 1 or "dim" in event.kwargs
-    if source.parts and given and axis == 0 and event.name == "sum":
-        return follower.call(replace(event, name="add", kwargs={}), source.parts)
+    if source.parts and given and axis == 0 and event.name in ("sum", "mean"):
+        return _together(follower, event, source.parts)
     if given and isinstance(axis, int):
         axis %= max(1, len(source.axes) + len(source.shape))
     if given and isinstance(axis, int) and axis < len(source.axes) and source.axes[axis] == "T":
@@ -281,6 +274,17 @@ def _reduced(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
         what = {"amax": "max"}.get(event.name, event.name)
         return [replace(source, axes=axes, over_time=what)] * len(event.results)
     return None
+
+
+def _together(follower: Follower, event: Event, parts: Sequence[Signal]) -> list[Signal]:
+    """Take the sum or mean of signals that were stacked, one after the other."""
+    found, *others = parts
+    for other in others:
+        (found,) = follower.call(replace(event, name="add", kwargs={}), [found, other])
+    if event.name == "mean":
+        shared = replace(event, name="div", args=(event.args[0], len(parts)), kwargs={})
+        (found,) = follower.call(shared, [found])
+    return [found]
 
 
 def _added(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | None:

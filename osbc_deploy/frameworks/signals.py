@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.frameworks.layout import Layout, whole_of
 from osbc_deploy.frameworks.tracing import Event
 
-__all__ = ["Axes", "Called", "Flow", "Signal"]
+__all__ = ["Axes", "Called", "Flow", "Signal", "part_of"]
 
 Axes = tuple[str, ...]
 """What comes before a sample's own axes: "T" and "N", in any order, "TN" where they are merged, and
@@ -120,3 +121,21 @@ class Flow:
     answers: list[Signal] = field(default_factory=list)
     host: Called | None = None
     shape: tuple[int, ...] = ()
+
+
+def part_of(signal: Signal, axis: str, index: Any) -> str:
+    """Say that a forward takes a part of an axis that comes before a sample's own."""
+    parts = index if isinstance(index, tuple) else (index,)
+    shown = ", ".join(_written(part) for part in parts)
+    if axis != "T":
+        return f"takes a part of a signal, [{shown}]"
+    way = "; give samples of these steps alone" if signal.called is None else ""
+    return f"takes some of the time steps, [{shown}]{way}"
+
+
+def _written(index: Any) -> str:
+    """Return an index as it is written."""
+    if not isinstance(index, slice):
+        return "..." if index is Ellipsis else str(index)
+    ends = ["" if end is None else str(end) for end in (index.start, index.stop)]
+    return ":".join(ends if index.step is None else [*ends, str(index.step)])

@@ -11,13 +11,16 @@ import pytest
 import torch
 from torch import nn
 
+from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import UnsupportedModelError
+from osbc_deploy.importing import import_network
 from osbc_deploy.model.simulate import simulate
 from own_spikes import differ_on_the_chip, fires_alike, frames, imported, jelly, raster, trained
 
 snn = pytest.importorskip("snntorch")
 pytest.importorskip("spikingjelly")
 from spikingjelly.activation_based import layer, neuron  # noqa: E402 - after the check
+from spikingjelly.activation_based.functional import reset_net  # noqa: E402
 
 
 def end(size: int) -> list[nn.Module]:
@@ -314,3 +317,53 @@ def test_branches_fire_on_the_chip_as_they_should() -> None:
     for name, (fired, share) in differ_on_the_chip(model, x).items():
         assert fired.any()
         assert share < 0.03, name
+
+
+class Branches(nn.Module):
+    """Two halves of the input, heard by two layers each, which stand together as `join` says."""
+
+    def __init__(self, join: Any) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.join = join
+        self.ones = nn.ModuleList(nn.Linear(5, 8) for _ in range(2))
+        self.cells = nn.ModuleList(neuron.IFNode(0.4) for _ in range(2))
+        self.twos = nn.ModuleList(nn.Linear(8, 6) for _ in range(3))
+        self.last, self.end = nn.LazyLinear(4), neuron.IFNode(0.4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
+        fired = [c(w(x[:, 5 * i : 5 * i + 5])) for i, (c, w) in enumerate(
+            zip(self.cells, self.ones, strict=True))]  # fmt: skip
+        answer: torch.Tensor = self.end(self.last(self.join(self, fired)))
+        return answer
+
+
+JOINED: dict[str, Any] = {
+    "concat": lambda net, f: torch.concat(f, dim=1),
+    "concatenate": lambda net, f: torch.concatenate(f, 1),
+    "hstack": lambda net, f: torch.hstack(f),
+    "sum of a stack": lambda net, f: torch.stack([w(f[0]) for w in net.twos]).sum(0),
+    "mean of a stack": lambda net, f: torch.stack([w(f[1]) for w in net.twos]).mean(0),
+    "mean of two": lambda net, f: torch.stack(f).mean(dim=0),
+}
+
+
+@pytest.mark.parametrize("how", JOINED)
+def test_what_stands_together_has_many_names(how: str) -> None:
+    model = Branches(JOINED[how])
+    with torch.no_grad():
+        model(torch.zeros(2, 10))
+        for part in model.modules():
+            if isinstance(part, nn.Linear):
+                part.weight.mul_(3)
+    reset_net(model.eval())
+    x = (np.random.default_rng(0).random((6, 9, 10)) < 0.4).astype(np.uint8)
+    network = import_network(model, None, check_samples("calibration", x))
+    others = (np.random.default_rng(1).random((5, 12, 10)) < 0.4).astype(np.uint8)
+    reset_net(model)
+    with torch.no_grad():
+        steps = [model(frame) for frame in torch.from_numpy(others).float().transpose(0, 1)]
+    theirs = torch.stack(steps, 1).numpy()
+    assert np.array_equal(simulate(network, others).output, theirs)
+    assert theirs.any()
