@@ -9,6 +9,7 @@ the input on.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -123,6 +124,31 @@ def _followed(
     return flow
 
 
+def _filled(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str | None:
+    """Take a tensor that is filled step by step, ``out[t] = spikes``, as the stack it becomes."""
+    axis, step = _place(event.args[1])
+    before = sources[0].parts if len(sources) > 1 else ()
+    if axis is None or step != len(before) or not event.results:
+        return None
+    parts = (*before, sources[-1])
+    if len(parts) == follower.sizes["T"]:
+        stack = replace(event, name="stack", args=(parts, axis), kwargs={})
+        if (found := MOVES["stack"](follower, stack, list(parts))) is not None:
+            return found
+    (found_one,) = follower.call(event, sources)
+    return [replace(found_one, parts=parts)]
+
+
+def _place(index: Any) -> tuple[int | None, int]:
+    """Return of which axis an index takes one place, and all of the others, and which; or None."""
+    indices = index if isinstance(index, tuple) else (index,)
+    fixed = [axis for axis, i in enumerate(indices) if isinstance(i, int)]
+    whole = [i for i in indices if i is Ellipsis or (isinstance(i, slice) and i == slice(None))]
+    if len(fixed) != 1 or len(whole) != len(indices) - 1 or Ellipsis in indices[: fixed[0]]:
+        return None, 0
+    return fixed[0], indices[fixed[0]]
+
+
 def _as_cat(event: Event) -> Event:
     """Return what puts tensors side by side under its usual name."""
     if event.module is not None or event.name not in ("concat", "concatenate", "hstack"):
@@ -143,7 +169,7 @@ class _Following(Follower):
         sources = [self.known[value] for value in values]
         rule: Rule | None = reshaped if isinstance(event.module, nn.Flatten) else None
         if event.module is None:
-            rule = MOVES.get(event.name)
+            rule = _filled if event.name == "setitem" else MOVES.get(event.name)
         if any(source.turned for source in sources):
             rule = turned_back
         found = None if rule is None else rule(self, event, sources)

@@ -93,6 +93,20 @@ def counted_in_place(net: Any, fired: list[torch.Tensor]) -> torch.Tensor:
     return total
 
 
+def filled(net: Any, fired: list[torch.Tensor]) -> torch.Tensor:
+    steps = torch.empty(len(fired), fired[0].shape[0], 4)
+    for step, s in enumerate(fired):
+        steps[step] = net.fc(s)
+    return steps
+
+
+def filled_behind(net: Any, fired: list[torch.Tensor]) -> torch.Tensor:
+    steps = torch.zeros(fired[0].shape[0], len(fired), 4)
+    for step, s in enumerate(fired):
+        steps[:, step, :] = net.fc(s)
+    return steps
+
+
 ENDS: dict[str, tuple[Forward, str]] = {
     "classifier on the mean": (lambda net, f: net.fc(torch.stack(f).mean(0)), "sum"),
     "classifier on the sum": (lambda net, f: net.fc(sum(f)), "sum"),
@@ -140,6 +154,14 @@ ENDS: dict[str, tuple[Forward, str]] = {
         lambda net, f: log_softmax(torch.max(torch.stack([net.fc(s) for s in f]), 0)[0], 1),
         "max",
     ),
+    "largest of what is filled": (lambda net, f: log_softmax(filled(net, f).max(0)[0], 1), "max"),
+    "mean of what is filled": (lambda net, f: filled(net, f).mean(0), "sum"),
+    "last of what is filled": (lambda net, f: filled(net, f)[-1], "last"),
+    "largest of what is filled behind samples": (
+        lambda net, f: filled_behind(net, f).amax(1),
+        "max",
+    ),
+    "last of what is filled behind samples": (lambda net, f: filled_behind(net, f)[:, -1], "last"),
     "last step": (lambda net, f: torch.stack([net.fc(s) for s in f])[-1].softmax(1), "last"),
     "sigmoid of the mean": (lambda net, f: net.fc(torch.stack(f).mean(0)).sigmoid(), "sum"),
     "sigmoid of the largest": (
