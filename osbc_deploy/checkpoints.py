@@ -62,12 +62,13 @@ def read_state(path: Path) -> Mapping[str, torch.Tensor]:
     check_weights_file(path)
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({described(error)}).") from error
-    if start == _ZIP or start[:1] == _PICKLE:
-        return _checkpoint(path, zipped=start == _ZIP)
-    return _safetensors(path)
+    zipped = start.startswith(_ZIP)
+    # The length of safetensors' header, which comes first, may begin as a pickle does.
+    pickled = start.startswith(_PICKLE) and start[8:] != b"{"
+    return _checkpoint(path, zipped=zipped) if zipped or pickled else _safetensors(path)
 
 
 def check_weights_file(path: Path) -> None:

@@ -57,6 +57,18 @@ def test_checkpoints_are_read_in_the_forms_they_are_saved_in(
         assert torch.equal(value, target.state_dict()[name]), name
 
 
+def test_a_header_of_safetensors_of_any_length_is_none_of_a_pickle(tmp_path: Path) -> None:
+    source, path, lengths = made(1), tmp_path / "net.safetensors", set()
+    for pad in range(300):
+        save_file(source.state_dict(), path, {"about": "x" * pad})
+        lengths.add(path.read_bytes()[0])
+        target = made(2)
+        load_weights(target, path)
+        assert torch.equal(source[0].weight, target[0].weight)
+    # 0x80 is how a pickle begins.
+    assert 0x80 in lengths
+
+
 def test_a_checkpoint_of_a_graphics_card_comes_to_the_cpu(tmp_path: Path) -> None:
     source, target = made(1), made(2)
     buffer = io.BytesIO()
