@@ -20,7 +20,7 @@ from osbc_deploy.release.journal import (
     load,
 )
 from osbc_deploy.release.manifest import HEAD_BYTES, Manifest
-from osbc_deploy.release.storage import Storage
+from osbc_deploy.release.storage import ANEW, Storage
 
 __all__ = ["TRIAL_BOOTS", "Boot", "Slots"]
 
@@ -78,7 +78,7 @@ class Slots:
             raise RefusedError(
                 Refusal.JOURNAL,
                 "journal: both of its records are damaged, which no power cut does. Nothing says "
-                "any more which image is good; make the store anew.",
+                f"any more which image is good. {ANEW}",
             )
         return found
 

@@ -14,7 +14,13 @@ from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.release.journal import BLANK
 from osbc_deploy.release.manifest import ALIGNMENT
 
-__all__ = ["FileStorage", "Geometry", "Storage", "open_storage"]
+__all__ = ["ANEW", "FileStorage", "Geometry", "Storage", "open_storage"]
+
+ANEW = (
+    "Where there is none, move the store's folder away and make it anew with 'osbc-deploy release "
+    "create'; it takes every version again then."
+)
+"""What to do about a store that cannot be mended."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,10 @@ def open_storage(path: Path, geometry: Geometry, *, change: bool) -> Iterator[Fi
     try:
         handle = os.open(path, os.O_RDWR if change else os.O_RDONLY)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be opened ({error.strerror}).") from error
+        remedy = f"Restore it from a copy. {ANEW}"
+        if isinstance(error, PermissionError):
+            remedy = f"Let this user {'read and write' if change else 'read'} it."
+        raise UsageError(f"{path}: cannot be opened ({error.strerror}). {remedy}") from error
     try:
         try:
             fcntl.flock(handle, (fcntl.LOCK_EX if change else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -128,10 +137,13 @@ def open_storage(path: Path, geometry: Geometry, *, change: bool) -> Iterator[Fi
         if (size := os.fstat(handle).st_size) != geometry.bytes:
             raise ArtefactError(
                 f"{path}: has {size:,} B, a store of this layout has {geometry.bytes:,}. Restore "
-                "the file, or make a new store."
+                f"it from a copy. {ANEW}"
             )
         yield FileStorage(handle)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read or written ({error.strerror}).") from error
+        raise UsageError(
+            f"{path}: cannot be read or written ({error.strerror}). Free or mend the disk and try "
+            "again; what was confirmed is still there."
+        ) from error
     finally:
         os.close(handle)

@@ -17,7 +17,7 @@ from osbc_deploy.release.checks import Device
 from osbc_deploy.release.journal import BLANK, NOBODY, State
 from osbc_deploy.release.manifest import Manifest, check_name
 from osbc_deploy.release.slots import Slots
-from osbc_deploy.release.storage import Geometry, open_storage
+from osbc_deploy.release.storage import ANEW, Geometry, open_storage
 from osbc_deploy.writing import new_folder
 
 __all__ = ["OnDrift", "StoreFacts", "make_store", "open_store", "read_facts", "status"]
@@ -54,7 +54,10 @@ def make_store(path: Path, facts: StoreFacts) -> None:
     """
     check_name(facts.device.target)
     if path.is_dir() and any(path.iterdir()):
-        raise UsageError(f"{path}: exists, and what is in it would be lost. Choose another folder.")
+        raise UsageError(
+            f"{path}: exists, and what is in it would be lost. Name another folder, or move this "
+            "one away first."
+        )
     geometry = facts.device.geometry
     content = {
         "schema": _SCHEMA,
@@ -100,7 +103,7 @@ def read_facts(path: Path) -> StoreFacts:
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         raise ArtefactError(
-            f"{place}: is damaged ({error}). Restore it from where the store was made."
+            f"{place}: is damaged ({error}). Restore it from a copy. {ANEW}"
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,28 @@ def test_a_full_a_locked_and_a_damaged_store(place: Path) -> None:
     assert "has 24,575 B, a store of this layout has" in str(osbc("status", "store").exception)
     facts.write_text(facts.read_text().replace("cam", "a b"))
     assert "store.json: is damaged" in str(osbc("status", "store").exception)
+
+
+def test_a_store_that_is_lost_can_be_made_anew_as_its_errors_say(place: Path) -> None:
+    slots = place / "store" / "store.bin"
+    anew = "move the store's folder away and make it anew with 'osbc-deploy release create'"
+    create = ("create", "store", "--target", "cam", "--key", "k.pub.pem", "--slot", 8192)
+    for lose, said in (
+        (lambda: slots.write_bytes(bytes(slots.stat().st_size)), "journal: both of its records"),
+        (slots.unlink, "store.bin: cannot be opened (No such file or directory). Restore it"),
+        (lambda: (place / "store" / "store.json").write_text("?"), "store.json: is damaged"),
+    ):
+        lose()
+        found = str(osbc("install", "store", "r1").exception)
+        assert said in found
+        assert anew in found
+        assert "or move this one away first" in str(osbc(*create).exception)
+        (place / "store").rename(place / f"old {len(list(place.iterdir()))}")
+        assert osbc(*create).exit_code == 0
+        assert osbc("install", "store", "r1").exit_code == 0
+    slots.chmod(0o400)
+    if not os.access(slots, os.W_OK):  # To root, nothing is forbidden.
+        assert "Let this user read and write it." in str(osbc("boot", "store").exception)
 
 
 def test_the_library_is_written(place: Path) -> None:
