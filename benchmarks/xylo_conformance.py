@@ -33,6 +33,8 @@ def main() -> int:
     parser.add_argument("--networks", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    if not (runs := BACKEND.availability()).ok:
+        sys.exit(f"backend xylo: {runs.detail}. {runs.remedy}")
     start, seen = time.perf_counter(), Counter[str]()
     for number, case in enumerate(xylo_cases(given.networks, start=given.seed)):
         names = [p.name for p in case.network.populations]
