@@ -36,6 +36,7 @@ from osbc_deploy.formats.format import check_integers
 from osbc_deploy.job import Job, VerbCall, prepare, verb
 from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.lowering import Lowered, lower
+from osbc_deploy.lower.repeated import broken_patterns
 from osbc_deploy.lower.timing import timing
 from osbc_deploy.lower.unheard import without_idle
 from osbc_deploy.model.graph import INPUT
@@ -182,8 +183,12 @@ def lowered_for(
         progress=progress,
     )
     pattern = Pattern.parse(compressed.options.pattern)
+    if pattern.kind != "n:m":
+        return without_idle(done, 1, compressed.removed)
+    broken = broken_patterns(compressed.network.projections, done.network, pattern.n, pattern.m)
+    done = replace(done, deviations=(*done.deviations, *broken))
     # What is left out must not shift the groups of an N:M pattern.
-    return without_idle(done, pattern.m if pattern.kind == "n:m" else 1, compressed.removed)
+    return without_idle(done, pattern.m, compressed.removed)
 
 
 _FEW = 20
