@@ -51,6 +51,8 @@ def multiplied(term: Term, operation: Operation) -> Shape:
         if first is None or not term.spatial:
             return operation.channels, term.shape[0]
         return operation.channels, first.weight.shape[1] * first.groups, *first.weight.shape[2:]
+    if term.connection is not None and isinstance(operation, AvgPool):
+        return _pooled_shape(term, operation)
     if term.connection is None or not isinstance(operation, Connection):
         return (0,)
     if term.spatial and operation.convolutional:
@@ -211,11 +213,26 @@ def _pooled_before(
     )
 
 
+def _pooled_shape(term: Term, pool: AvgPool) -> Shape:
+    """Return the shape of a term's weights with a pooling behind them."""
+    connection = term.connection
+    if connection is None or not connection.convolutional:
+        return (0,)
+    if _goes_before(term, connection, pool):
+        return connection.weight.shape
+    return cast("Conv", connection).shape_followed_by(pool)
+
+
+def _goes_before(term: Term, connection: Connection, pool: AvgPool) -> bool:
+    """Tell whether a pooling behind a term's weights can as well stand in front of them."""
+    # Where nothing is added, zeros that are padded with stay zeros.
+    kept = pool.padding == (0, 0) or not term.constant
+    return _by_place(connection) and kept and (term.pool is None or not term.layered)
+
+
 def _pool(term: Term, pool: AvgPool, shape: Shape, path: str) -> Term:
     if term.connection is not None:
-        # Where nothing is added, zeros that are padded with stay zeros.
-        kept = pool.padding == (0, 0) or not term.constant
-        if _by_place(term.connection) and kept and (term.pool is None or not term.layered):
+        if _goes_before(term, term.connection, pool):
             return _pooled_before(term, term.connection, pool, shape, path)
         if pool.padding != (0, 0):
             before = term.name if term.layered else "spikes with a constant added"

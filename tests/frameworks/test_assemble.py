@@ -346,6 +346,13 @@ def doubled(stages: int) -> tuple[dict[str, Any], list[tuple[str, str]]]:
             [("input", "a"), ("a", "b"), ("b", "out")],
             "b",
         ),
+        # An average pooling behind a convolution makes its kernels as large as its windows.
+        (
+            (8, 130, 130),
+            {"a": Conv(np.ones((32, 8, 3, 3))), "p": AvgPool((128, 128), (128, 128)), "out": READS},
+            [("input", "a"), ("a", "p"), ("p", "out")],
+            "p",
+        ),
         # More neurons than there are inputs, by padding alone.
         (
             (1, 1, 1),

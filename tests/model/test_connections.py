@@ -81,6 +81,7 @@ def test_a_pooling_after_a_convolution_is_one_convolution(
     wanted = functional.avg_pool2d(currents, pool.kernel, pool.stride, divisor_override=3).numpy()
     both = first.followed_by(pool)
     assert np.allclose(applied(both, frames, np.array(both.weight)), wanted)
+    assert first.shape_followed_by(pool) == both.weight.shape
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)

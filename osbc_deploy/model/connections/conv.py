@@ -128,17 +128,27 @@ class Conv(Convolution, Connection):
         _unfold(frame, rows, cols, size, self.stride, self.padding, self.dilation, found)
         return found
 
+    def _reach(self) -> Pair:
+        """Return how many rows and columns a place sees."""
+        kh, kw = self.weight.shape[2:]
+        return self.dilation[0] * (kh - 1) + 1, self.dilation[1] * (kw - 1) + 1
+
+    def shape_followed_by(self, pool: AvgPool) -> Shape:
+        """Return the shape of the weights that :meth:`followed_by` makes."""
+        out, channels = self.weight.shape[:2]
+        rows, cols = self._reach()
+        (sh, sw), (kh, kw) = self.stride, pool.kernel
+        return out, channels, rows + sh * (kh - 1), cols + sw * (kw - 1)
+
     def followed_by(self, pool: AvgPool) -> Conv:
         """Return the single convolution that does what this one and a pooling after it do.
 
         Pooling averages the currents of shifted windows, so the kernels add up at their shifts:
         kernel ``d (k - 1) + 1 + s (p - 1)``, stride ``s`` times the pooling's.
         """
-        out, channels, kh, kw = self.weight.shape
         (sh, sw), (dh, dw) = self.stride, self.dilation
-        reach = dh * (kh - 1) + 1, dw * (kw - 1) + 1
-        size = reach[0] + sh * (pool.kernel[0] - 1), reach[1] + sw * (pool.kernel[1] - 1)
-        kernel = np.zeros((out, channels, *size))
+        reach = self._reach()
+        kernel = np.zeros(self.shape_followed_by(pool))
         for y in range(0, sh * pool.kernel[0], sh):
             for x in range(0, sw * pool.kernel[1], sw):
                 kernel[:, :, y : y + reach[0] : dh, x : x + reach[1] : dw] += self.weight
