@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from osbc_deploy.apart import Place, Role, check_apart, inputs_of
 from osbc_deploy.arguments import Data
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.deployment import Deployment
@@ -99,6 +100,9 @@ def export(
         check_folder(output, written.folder)
     else:
         check_file(output, parents=True)
+    role = Role.FILE if written.folder is None else Role.FOLDER
+    read = inputs_of(network=network, samples=samples, target=target)
+    check_apart([Place.of("output", output, role), *read])
     chip = chip_of(network, target)
     if isinstance(network, Deployment):
         fixed = network.lowered.network

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from osbc_deploy.accuracy import check_classes
+from osbc_deploy.apart import Place, Role, check_apart, inputs_of
 from osbc_deploy.arguments import Data, Model
 from osbc_deploy.backends import Backend, check_arithmetic, load_backend
 from osbc_deploy.chip.target import Target, load_target
@@ -187,12 +189,23 @@ def verb(
             for text in old:
                 warnings.warn(text, DeprecationWarning, stacklevel=2)
             given = signature.bind(*args, **current).arguments
-            return function(form(**_whole(given.get("options"), table, names) | given))  # type: ignore[call-arg]
+            call = form(**_whole(given.get("options"), table, names) | given)  # type: ignore[call-arg]
+            check_apart(_places(call))
+            return function(call)
 
         called.__signature__ = signature  # type: ignore[attr-defined]
         return called
 
     return of
+
+
+def _places(call: object) -> Iterator[Place]:
+    """Yield the folders that a call goes on with, and what it reads."""
+    for name in ("resume", "ledger"):
+        if (folder := getattr(call, name, None)) is not None:
+            yield Place.of(name, Path(folder), Role.GROWING)
+    read = ("module", "calibration", "test", "weights", "target", "targets")
+    yield from inputs_of(**{name: getattr(call, name, None) for name in read})
 
 
 def _whole(options: object, table: type[Options], names: Container[str]) -> dict[str, Any]:

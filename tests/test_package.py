@@ -31,6 +31,7 @@ ORDER = [
     "parsing",
     "belonging",
     "folders",
+    "apart",
     "writing",
     "progress",
     "deviations",

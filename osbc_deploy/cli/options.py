@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 import click
 
+from osbc_deploy.apart import within
 from osbc_deploy.cli.console import keep_log, log, say
-from osbc_deploy.cli.places import GrowingFolder, OutputFile, OutputFolder, note, within
+from osbc_deploy.cli.places import GrowingFolder, OutputFile, OutputFolder, note
 from osbc_deploy.errors import UsageError
 from osbc_deploy.option import BYTES, Options, Row, renamed, rows
 from osbc_deploy.parsing import read_toml

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from osbc_deploy.accuracy import Accuracy
+from osbc_deploy.apart import Place, Role, check_apart
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.data.samples import Samples
@@ -64,6 +65,8 @@ class CompressedModel(Result):
         SHA-256 of the state dict before.
     calibration, test : Samples
     asked : Request
+    read : tuple of Place
+        Where model, weights and samples came from.
     """
 
     source: str
@@ -80,6 +83,7 @@ class CompressedModel(Result):
     calibration: Samples
     test: Samples
     asked: Request
+    read: tuple[Place, ...] = ()
 
     @property
     def sparsity(self) -> float:
@@ -93,8 +97,9 @@ class CompressedModel(Result):
         Raises
         ------
         UsageError
-            When it cannot be written.
+            When it cannot be written, or would take the place of what was read.
         """
+        check_apart([Place.of("path", Path(path), Role.FILE), *self.read])
         write_weights(self, Path(path))
 
     def state_dict(self) -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from osbc_deploy._version import __version__
 from osbc_deploy.accuracy import Accuracy, check_classes, doubts
+from osbc_deploy.apart import inputs_of
 from osbc_deploy.arrays import FloatArray
 from osbc_deploy.belonging import BelongsTo
 from osbc_deploy.cluster import crew_of
@@ -87,6 +88,11 @@ def compress_model(call: CompressCall) -> CompressedModel:
         As :func:`osbc_deploy.deploy`.
     """
     asked = request(compress_model, CompressOptions, call)
+    read = tuple(
+        inputs_of(
+            module=call.module, weights=call.weights, calibration=call.calibration, test=call.test
+        )
+    )
     options = CompressionOptions.of(call, scale_groups=_SCALES)
     device = check_device(call.device)
     typical = as_samples(call.calibration, "calibration", call.repeat)
@@ -156,6 +162,7 @@ def compress_model(call: CompressCall) -> CompressedModel:
         typical,
         evaluated,
         asked,
+        read,
     )
 
 
