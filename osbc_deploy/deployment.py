@@ -21,6 +21,7 @@ from osbc_deploy.fixedpoint.coding import InputSeen
 from osbc_deploy.fixedpoint.record import Activity
 from osbc_deploy.lower.lowering import Lowered
 from osbc_deploy.model.graph import Network
+from osbc_deploy.plain_text import many
 from osbc_deploy.results import Saved
 
 __all__ = ["Deployment"]
@@ -102,14 +103,16 @@ class Deployment(Saved):
     def _run_notes(self) -> tuple[Deviation, ...]:
         hung = self.fidelity.restarts
         restarted = (
-            Deviation("run", self.fidelity.backend or "", f"hung {hung} times and was restarted"),
+            Deviation(
+                "run", self.fidelity.backend or "", f"hung {many(hung, 'time')} and was restarted"
+            ),
         )
         return (restarted if hung else ()) + tuple(
             Deviation(
                 "run",
                 name,
-                f"the current wrapped {seen.wraps} times and the potential "
-                f"saturated {seen.saturations} times on the evaluated samples",
+                f"the current wrapped {many(seen.wraps, 'time')} and the potential "
+                f"saturated {many(seen.saturations, 'time')} on the evaluated samples",
             )
             for name, seen in self.activity.items()
             if seen.wraps or seen.saturations

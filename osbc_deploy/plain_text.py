@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.text import Text
 
-__all__ = ["c_comment", "csv_cell", "html_page", "markdown", "message", "terminal", "visible"]
+__all__ = [
+    "c_comment",
+    "csv_cell",
+    "html_page",
+    "many",
+    "markdown",
+    "message",
+    "terminal",
+    "visible",
+]
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF001 - also formulas to Excel
 _MARKDOWN = re.compile(r"[\\`*_~\[\]<>|&]|:(?=//)|(?<=www)\.")
@@ -34,6 +43,11 @@ def visible(text: object) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in raw
     )
+
+
+def many(count: int, noun: str) -> str:
+    """Return a count of things in words, such as "1 sample" or "1,200 samples"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def message(text: object) -> str:

@@ -25,7 +25,7 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import read_network, write_network
 from osbc_deploy.formats.nir.read import read_nir
 from osbc_deploy.formats.nir.write import write_nir
-from osbc_deploy.plain_text import message
+from osbc_deploy.plain_text import many, message
 from osbc_deploy.report.check.budget import LimitResult
 from osbc_deploy.report.deployment.page import report_page
 from osbc_deploy.report.deployment.terminal import print_report
@@ -273,3 +273,7 @@ def test_json_is_ascii_and_keeps_the_text(name: str, done: Verification) -> None
         written = json.dumps(swapped(report, text), allow_nan=False)
         assert written.isascii()
         assert json.loads(written)["target"]["title"] == text
+
+
+def test_counts_of_one_are_singular() -> None:
+    assert [many(n, "sample") for n in (0, 1, 1200)] == ["0 samples", "1 sample", "1,200 samples"]

@@ -21,6 +21,7 @@ from osbc_deploy.cli.options import verbose_option
 from osbc_deploy.cli.places import Command, OutputFile
 from osbc_deploy.errors import GateError
 from osbc_deploy.options import FitOptions, InputOptions
+from osbc_deploy.plain_text import many
 
 if TYPE_CHECKING:
     from osbc_deploy.fitting import FitResult
@@ -112,7 +113,7 @@ def _show_front(result: FitResult) -> None:
         table.add_row(*cells)
     table_console().print(table)
     say(
-        f"built: {result.deployment.mapping.cores_used} cores, "
+        f"built: {many(result.deployment.mapping.cores_used, 'core')}, "
         f"{result.deployment.mapping.bytes:,} B, {result.prediction}; "
-        f"{len(result.front)} plans on the front"
+        f"{many(len(result.front), 'plan')} on the front"
     )

@@ -14,6 +14,7 @@ from osbc_deploy.cli.console import complain, say
 from osbc_deploy.cli.options import config_option, given, json_option, quiet_option
 from osbc_deploy.cli.places import Group, GrowingFolder, OutputFile
 from osbc_deploy.errors import OsbcError, UsageError
+from osbc_deploy.plain_text import many
 
 if TYPE_CHECKING:
     from osbc_deploy.monitor.intake import Intake
@@ -102,11 +103,11 @@ def baseline_command(
             say(f"note: {remark}", err=True)
         if not found.kept:
             say(
-                f"warning: {found.records:,} records, the promise needs {found.needed:,}: false "
-                "alarms may come more often.",
+                f"warning: {many(found.records, 'record')}, the promise needs {found.needed:,}: "
+                "false alarms may come more often.",
                 err=True,
             )
-        say(f"wrote {output}: {found.records:,} records of image {found.identity}", err=True)
+        say(f"wrote {output}: {many(found.records, 'record')} of image {found.identity}", err=True)
     return 0
 
 

@@ -251,13 +251,14 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
         }
         click.echo(json.dumps(summary, indent=1))
     else:
+        from osbc_deploy.plain_text import many
         from osbc_deploy.report.deployment.terminal import cores_tables
 
         title = f"{chip.title}: {mapping.cores_used} of {mapping.available:,} cores"
         console = table_console()
         for table in cores_tables(cores, title, console.width):
             console.print(table)
-        say(f"memory: {mapping.bytes:,} B; at least {mapping.lower_bound} cores needed")
+        say(f"memory: {mapping.bytes:,} B; at least {many(mapping.lower_bound, 'core')} needed")
         for remark in remarks:
             say(f"note: {remark}")
         say(f"verdict: {'FITS' if mapping.fits else 'DOES NOT FIT'} {chip.name}")

@@ -12,6 +12,7 @@ from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.cli.places import Command, OutputFolder
 from osbc_deploy.errors import FidelityError
+from osbc_deploy.plain_text import many
 
 if TYPE_CHECKING:
     from osbc_deploy.running.run import Ran
@@ -140,7 +141,7 @@ def _show(ran: Ran) -> None:
     from osbc_deploy.report.tables import PlainTable
 
     confusion, n = ran.confusion, len(ran.samples)
-    say(f"{ran.image.name} on {ran.on}: {n:,} samples of {ran.samples.name}")
+    say(f"{ran.image.name} on {ran.on}: {many(n, 'sample')} of {ran.samples.name}")
     table = PlainTable("Classes")
     if confusion is None:
         table.add_column("class", justify="right")
@@ -160,6 +161,6 @@ def _show(ran: Ran) -> None:
                           f"{row[-1]:,}", taken)  # fmt: skip
     table_console().print(table)
     right = "" if ran.accuracy is None else f"accuracy: {ran.accuracy:.2%}; "
-    say(f"{right}{ran.silent:,} of {n:,} samples without an answer")
+    say(f"{right}{ran.silent:,} of {many(n, 'sample')} without an answer")
     if ran.differ is not None:
         say(f"against the engine: {ran.differ:,} of {ran.output.size:,} outputs differ")

@@ -10,6 +10,7 @@ import click
 from osbc_deploy.cli.console import say, table_console
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.cli.places import Group, OutputFile
+from osbc_deploy.plain_text import many
 
 __all__ = ["telemetry_group"]
 
@@ -72,7 +73,8 @@ def _show(data: dict[str, Any]) -> None:
     counted = ("samples", "silent", "faults")
     samples, silent, faults = (sum(w[key] for w in windows) for key in counted)
     say(
-        f"network {data['network']['identity']}: {len(windows):,} windows, {samples:,} samples, "
+        f"network {data['network']['identity']}: {many(len(windows), 'window')}, "
+        f"{many(samples, 'sample')}, "
         f"{silent:,} without an answer, {faults:,} with an error"
     )
     answers = [sum(w["answers"][c] for w in windows) for c in range(len(windows[0]["answers"]))]

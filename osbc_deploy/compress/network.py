@@ -16,7 +16,7 @@ from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
 from osbc_deploy.belonging import BelongsTo
 from osbc_deploy.compress.activity import ACTIVITY, active
-from osbc_deploy.compress.augmentation import copies
+from osbc_deploy.compress.augmentation import Copies, copies
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
 from osbc_deploy.compress.effort import effort_of
 from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
@@ -38,6 +38,7 @@ from osbc_deploy.errors import UsageError
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.model.raster import Raster, part_of
 from osbc_deploy.options import StrPath
+from osbc_deploy.plain_text import many
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["Settle", "assemble", "check_room", "compress", "helpers", "silent_outputs"]
@@ -93,9 +94,9 @@ def compress(
         raise UsageError(
             "allocation: only compress_model tries auto. Give lamps, uniform or global here."
         )
-    tuned = check_room(network, calibration, options)
     given = calibration
     added = copies(network, given, options)
+    tuned = check_room(network, given, options, added)
     calibration = added.add(given)
     if options.method == "magnitude" and not (tuned or options.joint):
         calibration = enough_samples(network, given)
@@ -173,11 +174,12 @@ def _of_samples(
 ) -> Iterator[Deviation]:
     """Say what the number of calibration samples has led to."""
     if len(used) < len(given):
-        text = f"firing rates and dead inputs from {len(used)} of {len(given)} samples"
+        text = f"firing rates and dead inputs from {len(used)} of {many(len(given), 'sample')}"
         yield Deviation("compress", "calibration", text)
     if options.tries and not tuned:
         text = (
-            f"{len(given)} calibration samples are too few to hold some out "
+            f"{many(len(given), 'calibration sample')} {'is' if len(given) == 1 else 'are'} too "
+            "few to hold some out "
             f"({HELD_OUT * MIN_HELD_OUT} are needed), so no variant was tried"
         )
         yield Deviation("compress", "calibration", text)
@@ -242,8 +244,18 @@ def _compress_population(
             scene = replace(scene, rows_per_input=more_rows(problem, scene.rows_per_input))
 
 
-def check_room(network: Network, calibration: SpikeArray, options: CompressionOptions) -> bool:
+def check_room(
+    network: Network, calibration: SpikeArray, options: CompressionOptions, added: Copies
+) -> bool:
     """Return whether variants of each layer are tried, for which there must be room.
+
+    Parameters
+    ----------
+    network : Network
+    calibration : ndarray (n, T, *input_shape)
+    options : CompressionOptions
+    added : Copies
+        Which are calibrated on as well.
 
     Raises
     ------
@@ -252,8 +264,9 @@ def check_room(network: Network, calibration: SpikeArray, options: CompressionOp
     """
     samples, steps = calibration.shape[:2]
     tuned = options.tries and samples >= HELD_OUT * MIN_HELD_OUT
-    many = copies(network, calibration, options).count(samples), steps
-    check_solver_memory(network, many, options, tuned=tuned, together=options.joint)
+    check_solver_memory(
+        network, (added.count(samples), steps), options, tuned=tuned, together=options.joint
+    )
     return tuned
 
 
@@ -289,4 +302,9 @@ def silent_outputs(results: Mapping[str, CompressedProjection]) -> Iterator[Devi
         rows = result.codes.reshape(len(result.codes), -1)
         count = int((~rows.any(axis=1)).sum())
         if count:
-            yield Deviation("compress", name, f"{count} of {len(rows)} outputs have no weight left")
+            yield Deviation(
+                "compress",
+                name,
+                f"{count} of {many(len(rows), 'output')} {'has' if count == 1 else 'have'} no "
+                "weight left",
+            )

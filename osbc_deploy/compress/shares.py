@@ -50,7 +50,7 @@ def better_shares(
     space : Workspace
     """
     lamps = _lamps(problems, sparsity)
-    by_loss, rankings = global_shares(problems, sparsity, space)
+    by_loss, rankings = global_shares(problems, sparsity, space, lamps)
     if by_loss == lamps:
         return lamps, "LAMPS, whose shares are the global ones"
     shares = {"LAMPS": lamps, "global": by_loss}
@@ -72,13 +72,14 @@ def global_shares(
     problems: Mapping[str, LayerProblem],
     sparsity: float,
     space: Workspace,
+    lamps: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, int], dict[str, Ranking]]:
     """Return how many weights each layer keeps by loss, and the rankings that tell.
 
     A layer is ranked for as many weights as LAMPS leaves it, and for more where it keeps all of
-    those: the more, the longer it takes.
+    those: the more, the longer it takes. `lamps` is that where it is known.
     """
-    deep = _lamps(problems, sparsity)
+    deep = dict(lamps or _lamps(problems, sparsity))
     rankings = {name: rank_layer(p, deep[name], space) for name, p in problems.items()}
     sizes = [p.size for p in problems.values()]
     wholes = [p.whole for p in problems.values()]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 
 from osbc_deploy.limits import shown
+from osbc_deploy.plain_text import many
 
 __all__ = ["Effort", "LayerEffort", "Spent", "Work", "duration"]
 
@@ -106,7 +107,7 @@ class Effort:
         total = self.work.seconds(pace)
         yield f"plan: about {duration(total)} and {shown(self.bytes)} of memory"
         yield (
-            f"  float network, {self.samples} samples of {self.steps} steps: "
+            f"  float network, {many(self.samples, 'sample')} of {many(self.steps, 'step')}: "
             f"{duration(self.run.seconds(pace))}, {shown(self.kept)}"
         )
         for layer in self.layers:

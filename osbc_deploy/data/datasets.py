@@ -36,6 +36,7 @@ from osbc_deploy.data.samples import Samples, check_samples
 from osbc_deploy.errors import DataError, NotFoundError, UsageError
 from osbc_deploy.limits import HAND_WRITTEN, Allowance, array_bytes, read_text
 from osbc_deploy.options import DatasetOptions
+from osbc_deploy.plain_text import many
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["DATASETS", "DatasetRequest", "load_dataset"]
@@ -162,7 +163,9 @@ def load_dataset(
     chosen = _chosen(request.name, part, classes, count, seed)
     size = request.size or source.sensor
     shape = (len(chosen), request.steps, 2, size, size)
-    asked = f"{len(chosen)} {part} samples of {request.steps} steps and {size} x {size} pixels"
+    asked = (
+        f"{len(chosen)} {part} samples of {many(request.steps, 'step')} and {size} x {size} pixels"
+    )
     remedy = "Ask for fewer steps, pixels or samples per class"
     Allowance(f"{request.name}: {asked}", error=UsageError, remedy=remedy).take(
         array_bytes(shape, 1)

@@ -15,6 +15,7 @@ from osbc_deploy.job import Job
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.readout import NO_ANSWER, decode
 from osbc_deploy.model.simulate import simulate
+from osbc_deploy.plain_text import many
 from osbc_deploy.progress import Progress, task
 
 __all__ = ["AccuracyLimit", "smallest"]
@@ -77,8 +78,8 @@ def smallest(
             raise FitError(
                 f"the best plan within the budget loses {best:.2%} of the samples, "
                 f"{allowed:.2%} are allowed ({best - allowed:.2%} over{front[-1].fewer}). It takes "
-                f"{front[-1].cores} cores; allow more cores or memory, more bits, or a larger "
-                "drop.",
+                f"{many(front[-1].cores, 'core')}; allow more cores or memory, more bits, or a "
+                "larger drop.",
                 best - allowed,
             )
         low, high = -1, len(front) - 1

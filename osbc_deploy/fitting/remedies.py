@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from osbc_deploy.chip.target import Target, larger_targets
 from osbc_deploy.fitting.search import Candidate, Plan
+from osbc_deploy.plain_text import many
 
 __all__ = ["Remedy", "advice", "remedies"]
 
@@ -119,19 +120,20 @@ def advice(
     actual = getattr(plan, resource)
     if resource == "cores":
         lines = [
-            f"{actual} cores in the smallest plan{plan.fewer}, {limit} allowed "
+            f"{many(actual, 'core')} in the smallest plan{plan.fewer}, {limit} allowed "
             f"({actual - limit} over)",
-            f"most are layer {name}'s: {largest.cores} cores, limited by {largest.limiting}",
+            f"most are layer {name}'s: {many(largest.cores, 'core')}, limited by "
+            f"{largest.limiting}",
         ]
         beside = plan.beside.cores
         least = beside + len(plan.choices)
         if limit < least and not target.memory.packs:
             # Neither remedies nor smaller layers would help.
             more = f", and {beside} of gates" if beside else ""
-            allow = f"{least} cores" if least == actual else f"{least} to {actual} cores"
+            allow = ("" if least == actual else f"{least} to ") + many(actual, "core")
             lines[1:] = [
-                f"one layer per core set: {len(plan.choices)} layers{more} need at least {least} "
-                f"cores, for a core holds neurons of one layer; allow {allow}",
+                f"one layer per core set: {many(len(plan.choices), 'layer')}{more} need at least "
+                f"{least} cores, for a core holds neurons of one layer; allow {allow}",
             ]
             return "\n".join(f"  - {line}" for line in lines)
     else:

@@ -21,6 +21,7 @@ from osbc_deploy.fitting.tuned import tuned_plan
 from osbc_deploy.job import Job, VerbCall, prepare, verb
 from osbc_deploy.options import FitBudget, FitOptions
 from osbc_deploy.pipeline import finish
+from osbc_deploy.plain_text import many
 from osbc_deploy.progress import Progress
 from osbc_deploy.provenance import request
 from osbc_deploy.results import Saved
@@ -75,7 +76,7 @@ class FitResult(Saved):
             # Registers whose numbers calibration made smaller may take narrower tables, and
             # neurons that nothing hears are left out.
             text = f"{spared * mapping.word_bits // 8:,} B less than predicted"
-            return text + (f", on {fewer} cores less" if fewer else "")
+            return text + (f", on {many(fewer, 'core')} less" if fewer else "")
         return "NOT as predicted"
 
     @property

@@ -19,8 +19,20 @@ BLOCK, SYNAPSE = 1.0, 0.9
 """Time to add a block and a single weight, about a nanosecond (measured)."""
 
 
+class _Added:
+    """What is added to a sum."""
+
+    exponent: int
+    wrap: int
+
+    @property
+    def shared(self) -> bool:
+        """Whether others of the same exponent may add to the same sum."""
+        return self.exponent >= 0 and not self.wrap
+
+
 @dataclass(frozen=True, eq=False)
-class Pass:
+class Pass(_Added):
     """Weights that a kernel delivers at one go.
 
     Attributes
@@ -57,14 +69,9 @@ class Pass:
     wrap: int
     places: int = 0
 
-    @property
-    def shared(self) -> bool:
-        """Whether passes of the same exponent may add to one sum."""
-        return self.exponent >= 0 and not self.wrap
-
 
 @dataclass(frozen=True, eq=False)
-class Codes:
+class Codes(_Added):
     """A projection whose weights have given up the powers of two that they share."""
 
     projection: FixedProjection
@@ -72,10 +79,6 @@ class Codes:
     exponent: int
     bound: int
     wrap: int
-
-    @property
-    def shared(self) -> bool:
-        return self.exponent >= 0 and not self.wrap
 
     def lowered(self, exponent: int) -> Codes:
         """Return the same with less to shift, where the codes still fit."""

@@ -57,6 +57,7 @@ from osbc_deploy.lower.scaling import Layer, gates, scaling
 from osbc_deploy.lower.timing import Timing, relays, timing
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.notation import Readout
+from osbc_deploy.plain_text import many
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["LOWERING", "lower", "unmeasured"]
@@ -282,8 +283,8 @@ class _Growing:
             Deviation(
                 "lower",
                 name,
-                f"{count} relay population(s) of {population.size} neurons repeat its spikes for "
-                "convolutions that skip populations",
+                f"{count} relay population(s) of {many(population.size, 'neuron')} repeat its "
+                "spikes for convolutions that skip populations",
             )
         )
 
@@ -314,33 +315,37 @@ def _note_clipping(
     notes = [
         (
             over_vth,
-            f"vth clipped to {formats.vth_max} in {over_vth} neurons (wanted up to "
+            f"vth clipped to {formats.vth_max} in {many(over_vth, 'neuron')} (wanted up to "
             f"{np.nanmax(targets.vth) * factor:.0f})"
             if over_vth
             else "",
         ),
         (
             len(rough),
-            f"vth is coarse in {len(rough)} neurons: wanted down to "
+            f"vth is coarse in {many(len(rough), 'neuron')}: wanted down to "
             f"{rough.min(initial=formats.vth_max):.3g}, whole numbers are held",
         ),
         (
             over_drop,
-            f"what a spike subtracts is clipped to {formats.vth_max} in {over_drop} neurons",
+            f"what a spike subtracts is clipped to {formats.vth_max} in "
+            f"{many(over_drop, 'neuron')}",
         ),
         (
             over_bias,
-            f"bias clipped to {bias_top} in {over_bias} neurons (wanted up to "
+            f"bias clipped to {bias_top} in {many(over_bias, 'neuron')} (wanted up to "
             f"{np.abs(targets.bias).max() * factor:.0f})",
         ),
-        (over_init, f"initial state clipped in {over_init} neurons"),
+        (over_init, f"initial state clipped in {many(over_init, 'neuron')}"),
         (
             over > 1.0,
             f"the registers hold {HEADROOM / max(over, 1.0):.2f} times the peak of calibration, "
             f"{HEADROOM:g} times is wanted; unusual input may saturate",
         ),
-        (seen.wraps, f"the current wrapped {seen.wraps} times in calibration"),
-        (seen.saturations, f"the potential saturated {seen.saturations} times in calibration"),
+        (seen.wraps, f"the current wrapped {many(seen.wraps, 'time')} in calibration"),
+        (
+            seen.saturations,
+            f"the potential saturated {many(seen.saturations, 'time')} in calibration",
+        ),
     ]
     deviations.extend(Deviation("lower", population.name, text) for count, text in notes if count)
     if population.neuron.spiking and seen.spikes == 0:

@@ -15,6 +15,7 @@ from osbc_deploy.fixedpoint.connections.base import widest_sum
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedConnection, FixedPopulation
 from osbc_deploy.model.graph import Population, Projection
+from osbc_deploy.plain_text import many
 
 __all__ = [
     "RealRegisters",
@@ -199,7 +200,7 @@ def _register(
             Deviation(
                 "lower",
                 population.name,
-                f"{name} is coarse in {int(rough.sum())} neurons: {worst:.3g} of "
+                f"{name} is coarse in {many(int(rough.sum()), 'neuron')}: {worst:.3g} of "
                 f"{formats.decay_unity} parts go in a step, the register holds {np.rint(worst):g}",
             )
         )
@@ -210,7 +211,7 @@ def _register(
             Deviation(
                 "lower",
                 population.name,
-                f"{name} clipped to 0..{formats.decay_max} in {count} neurons (wanted "
+                f"{name} clipped to 0..{formats.decay_max} in {many(count, 'neuron')} (wanted "
                 f"{value.min():g} to {value.max():g})",
             )
         )

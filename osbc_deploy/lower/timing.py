@@ -22,6 +22,7 @@ from osbc_deploy.fixedpoint.ranges import MAX_DELAY
 from osbc_deploy.lower.gates import Way, gate
 from osbc_deploy.model.delivery import lateness
 from osbc_deploy.model.graph import INPUT, Network
+from osbc_deploy.plain_text import many
 
 __all__ = ["Timing", "relay_name", "relays", "timing"]
 
@@ -85,8 +86,8 @@ def timing(network: Network) -> Timing:
             continue
         if extra.min() < 0:
             offenders.append(
-                f"{projection.name}: arrives {-int(extra.min())} steps before the chip can deliver "
-                "it; feedback takes a step for each population on its way"
+                f"{projection.name}: arrives {many(-int(extra.min()), 'step')} before the chip can "
+                "deliver it; feedback takes a step for each population on its way"
             )
         elif projection.connection.delayed:
             if extra.max() > MAX_DELAY:

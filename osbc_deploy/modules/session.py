@@ -24,6 +24,7 @@ from osbc_deploy.frameworks.calling import (
 from osbc_deploy.frameworks.comparing import as_input
 from osbc_deploy.frameworks.framework import Framework, kind_of
 from osbc_deploy.modules.listening import Heard, HeardEnough, Listener
+from osbc_deploy.plain_text import many
 
 __all__ = ["PLAIN", "Session", "probes", "session_of"]
 
@@ -203,7 +204,8 @@ class Session:
         else:
             shown = f"with a {type(first).__name__}"
         raise UnsupportedModelError(
-            f"{self.source}: forward answers {shown} to {n} samples of {steps} steps "
+            f"{self.source}: forward answers {shown} to {many(n, 'sample')} of "
+            f"{many(steps, 'step')} "
             f"({described(self.call)})",
             remedy="Have it answer with (T, n, classes), (n, T, classes), (n, classes, T) or "
             "(n, classes), alone or in a tuple.",

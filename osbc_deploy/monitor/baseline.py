@@ -24,6 +24,7 @@ from osbc_deploy.monitor.thresholds import (
     histogram_limits,
 )
 from osbc_deploy.monitor.whitening import Autoregression
+from osbc_deploy.plain_text import many
 from osbc_deploy.writing import write_whole
 
 __all__ = ["Baseline", "Promise", "make_baseline", "read_baseline", "save_baseline"]
@@ -191,15 +192,16 @@ def make_baseline(
     if len(windows) < _LEAST:
         without = "".join(f"; left out: {n:,} {reason}" for reason, n in intake.left_out.items())
         raise ArtefactError(
-            f"baseline: has {len(windows)} records, {_LEAST} are the least{without}. Give more "
-            "data, or fewer samples to a record."
+            f"baseline: has {many(len(windows), 'record')}, {_LEAST} are the least{without}. "
+            "Give more data, or fewer samples to a record."
         )
     stream = stream_of(windows, layers)
     # Charts and histograms share the promise, half of the alarms each.
     charts = chart_limits(stream.values, stream.grains, 2 * between)
     if len(windows) < charts.needed and not short:
         raise ArtefactError(
-            f"baseline: has {len(windows):,} records, one false alarm in {promise.days:g} days at "
+            f"baseline: has {many(len(windows), 'record')}, one false alarm in {promise.days:g} "
+            "days at "
             f"{promise.per_day:g} a day needs {charts.needed:,}. Give more data, promise less with "
             "--days or --per-day, or take it with --short, which every judgement then says."
         )

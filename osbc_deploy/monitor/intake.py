@@ -16,6 +16,7 @@ from pathlib import Path
 from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.firmware.layout import LAYER, RECORD, RECORD_MAGIC
 from osbc_deploy.limits import Allowance, read_bytes
+from osbc_deploy.plain_text import many
 from osbc_deploy.telemetry.record import Window, read_windows
 
 __all__ = ["Intake", "put_in_order", "read_what_fits", "read_whole"]
@@ -189,15 +190,22 @@ def put_in_order(
     ordered = sorted(kept)
     remarks = []
     if moved:
-        remarks.append(f"{moved:,} records arrived out of order and were put in order")
+        remarks.append(
+            f"{many(moved, 'record')} arrived out of order and {'was' if moved == 1 else 'were'} "
+            "put in order"
+        )
     if stopped:
         remarks.append(
-            f"{stopped:,} records hold a counter that stopped at its largest value; shorter "
+            f"{many(stopped, 'record')} {'holds' if stopped == 1 else 'hold'} a counter that "
+            "stopped at its largest value; shorter "
             "windows count whole"
         )
     missing = sum(b[1] - a[1] - 1 for a, b in pairwise(ordered) if a[0] == b[0])
     if missing:
-        remarks.append(f"{missing:,} records are missing between others of the same boot")
+        remarks.append(
+            f"{many(missing, 'record')} {'is' if missing == 1 else 'are'} missing between others "
+            "of the same boot"
+        )
     return Intake(
         tuple(kept[key] for key in ordered),
         {reason: count for reason, count in left_out.items() if count},

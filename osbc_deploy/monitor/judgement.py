@@ -14,6 +14,7 @@ from osbc_deploy.monitor.channels import Stream, stream_of
 from osbc_deploy.monitor.charts import run_charts
 from osbc_deploy.monitor.intake import Intake, put_in_order
 from osbc_deploy.monitor.thresholds import strange
+from osbc_deploy.plain_text import many
 from osbc_deploy.telemetry.record import Window
 
 __all__ = ["EXIT_CODES", "SCHEMA", "NoRecordsError", "judge"]
@@ -107,7 +108,7 @@ def _remarks(baseline: Baseline, intake: Intake) -> list[str]:
     found = []
     if not baseline.kept:
         found.append(
-            f"the baseline has {baseline.records:,} records and its promise needs "
+            f"the baseline has {many(baseline.records, 'record')} and its promise needs "
             f"{baseline.needed:,}: false alarms may come more often"
         )
     if baseline.histograms and len(intake.windows) < baseline.period:

@@ -13,7 +13,7 @@ from osbc_deploy.errors import UsageError
 from osbc_deploy.fitting.run import FitResult
 from osbc_deploy.inspection import Inspection
 from osbc_deploy.modules.result import CompressedModel
-from osbc_deploy.plain_text import visible
+from osbc_deploy.plain_text import many, visible
 from osbc_deploy.report.deployment.build import build_report
 from osbc_deploy.report.deployment.terminal import (
     accuracy_line,
@@ -139,8 +139,10 @@ def _(result: FitResult) -> list[str]:
     ]
     lines = [_title("Fit", result.deployment)]
     lines.append(f"budget: {', '.join(limits) or 'the cores of the target'}")
-    lines.append(f"plan: {plan.cores:,} cores, loss {plan.loss:.4f}, built {result.prediction}")
-    lines.append(f"front: {len(result.front)} plans")
+    lines.append(
+        f"plan: {many(plan.cores, 'core')}, loss {plan.loss:.4f}, built {result.prediction}"
+    )
+    lines.append(f"front: {many(len(result.front), 'plan')}")
     report = build_report(result.deployment)
     return [*lines, memory_line(report), accuracy_line(report), fidelity_line(report)]
 
@@ -167,9 +169,9 @@ def _(result: FitResult) -> list[dict[str, Any]]:
 def _(result: SweepResult) -> list[str]:
     found = result.summaries
     lines = [
-        f"Sweep: {result.provenance['model']}, {len(result.points)} deployments of "
-        f"{len(found)} configurations",
-        f"front: {sum(s.best for s in found)} configurations",
+        f"Sweep: {result.provenance['model']}, {many(len(result.points), 'deployment')} of "
+        f"{many(len(found), 'configuration')}",
+        f"front: {many(sum(s.best for s in found), 'configuration')}",
     ]
     return lines + _few("failed", [f"{p}: {why.message}" for p, why in result.failures.items()])
 

@@ -13,6 +13,7 @@ from osbc_deploy._version import __version__
 from osbc_deploy.belonging import BelongsTo
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.cluster import spread
+from osbc_deploy.compress.augmentation import copies
 from osbc_deploy.compress.network import check_room
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import UsageError
@@ -164,7 +165,8 @@ def _room_fault(study: Study, job: Job, point: Point) -> UsageError | None:
     asked = options_of(study.options, point.configuration)
     options = CompressionOptions.of(asked, scale_groups=job.scale_groups, augment=asked.augment)
     try:
-        check_room(job.network, job.typical.spikes, options)
+        spikes = job.typical.spikes
+        check_room(job.network, spikes, options, copies(job.network, spikes, options))
     except UsageError as error:
         return error
     return None

@@ -148,7 +148,7 @@ def test_what_cannot_be_delivered_in_time_is_listed(formats: NumberFormats) -> N
         replace(p, delay=np.ones(128)) if p.name == "to a" else p for p in rest.projections
     )
     for bad, words in (
-        (replace(net, projections=quick), "back: arrives 1 steps before the chip"),
+        (replace(net, projections=quick), "back: arrives 1 step before the chip"),
         (replace(rest, projections=late_conv), "to a: a convolution has no delays"),
     ):
         with pytest.raises(UnsupportedModelError, match=words):

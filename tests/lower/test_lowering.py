@@ -198,7 +198,7 @@ def test_registers_too_coarse_for_what_they_hold_are_reported(formats: NumberFor
     wide = norse.SequentialState(large, box(v_th=0.05))
     _, _, lowered = both(wide, (20,), formats, sparsity=0.0, bits=8)
     text = " ".join(d.message for d in lowered.deviations)
-    assert "vth is coarse in 1 neurons: wanted down to" in text
+    assert "vth is coarse in 1 neuron: wanted down to" in text
 
 
 def test_a_readout_without_weights_is_lowered_and_said(formats: NumberFormats) -> None:

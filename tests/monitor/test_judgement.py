@@ -176,7 +176,7 @@ def test_gaps_and_counters_that_stopped_are_remarked() -> None:
     records[0] = replace(records[0], answers=(65535, 0, 0))
     found = put_in_order(records, identity=IDENTITY, layers=2, classes=3)
     assert found.remarks == (
-        "1 records hold a counter that stopped at its largest value; shorter windows count whole",
+        "1 record holds a counter that stopped at its largest value; shorter windows count whole",
         "2 records are missing between others of the same boot",
     )
 

@@ -40,6 +40,7 @@ from osbc_deploy.lower.speck.features import check_features, check_input
 from osbc_deploy.lower.timing import Timing
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection
 from osbc_deploy.notation import Readout
+from osbc_deploy.plain_text import many
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["lower", "unmeasured"]
@@ -190,7 +191,7 @@ class _Neurons:
             )
         if seen.saturations:
             said.append(
-                f"potentials reached the chip's lower bound {seen.saturations:,} times in "
+                f"potentials reached the chip's lower bound {many(seen.saturations, 'time')} in "
                 "calibration"
             )
         name = self.population.name

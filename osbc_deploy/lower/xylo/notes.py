@@ -17,6 +17,7 @@ from osbc_deploy.lower.notes import (
     said_of_widths,
 )
 from osbc_deploy.lower.xylo.neurons import Neurons
+from osbc_deploy.plain_text import many
 
 __all__ = ["notes_of"]
 
@@ -50,7 +51,9 @@ def notes_of(
             f"{HEADROOM:g} times is wanted; unusual input may saturate",
         )
     if seen.saturations:
-        yield Deviation("lower", name, f"states saturated {seen.saturations} times in calibration")
+        yield Deviation(
+            "lower", name, f"states saturated {many(seen.saturations, 'time')} in calibration"
+        )
     yield from said_of_widths(neurons.layer, neurons.formats.weight_bits[-1])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from osbc_deploy.plain_text import terminal
+from osbc_deploy.plain_text import many, terminal
 from osbc_deploy.report.deployment.operations import (
     energy_text,
     instruction_lines,
@@ -207,7 +207,7 @@ def memory_line(report: Report) -> str:
     memory = report["memory"]
     ratio = memory["deployed_bytes"] / memory["float_bytes"]
     text = (
-        f"memory: {memory['deployed_bytes']:,} B on {memory['cores_used']} cores, "
+        f"memory: {memory['deployed_bytes']:,} B on {many(memory['cores_used'], 'core')}, "
         f"{ratio:.1%} of the float network's {memory['float_bytes']:,} B; non-zero weights "
         f"alone would be {memory['synapse_payload_bytes']:,} B"
     )
@@ -290,7 +290,7 @@ def accuracy_line(report: Report) -> str:
     """Return how the network answers, in a sentence."""
     accuracy = report["accuracy"]
     silent, agreement = accuracy["no_answer"], accuracy["agreement"]
-    where = f"on {accuracy['samples']} samples of {accuracy['data']}"
+    where = f"on {many(accuracy['samples'], 'sample')} of {accuracy['data']}"
     agree = (
         "no sample gets a class"
         if agreement is None
@@ -318,7 +318,7 @@ def fidelity_line(report: Report) -> str:
         return "fidelity: not compared with a backend"
     here, there = sides(fidelity["backend"], fidelity["reference"])
     text = (
-        f"fidelity: {here} against {there} on {fidelity['samples']} samples: "
+        f"fidelity: {here} against {there} on {many(fidelity['samples'], 'sample')}: "
         f"{fidelity['mismatched_spikes']:,} of {fidelity['compared_spikes']:,} spikes differ"
     )
     if fidelity["compared_potentials"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from osbc_deploy.fitting.run import FitResult
-from osbc_deploy.plain_text import html_page
+from osbc_deploy.plain_text import html_page, many
 from osbc_deploy.report.deployment.build import build_report
 from osbc_deploy.report.fitting.plot import front_svg
 from osbc_deploy.report.fitting.table import columns_of, rows_of
@@ -42,7 +42,10 @@ def _cards(result: FitResult) -> list[tuple[str, str]]:
         (f"{result.plan.loss:.4f}", "membrane loss of the plan"),
     ]
     if accuracy.float_ is not None and accuracy.fixed_point is not None:
-        text = f"fixed-point accuracy; float {accuracy.float_:.2%} ({accuracy.samples:,} samples)"
+        text = (
+            f"fixed-point accuracy; float {accuracy.float_:.2%} "
+            f"({many(accuracy.samples, 'sample')})"
+        )
         found.append((f"{accuracy.fixed_point:.2%}", text))
     if budget.accuracy_drop is not None:
         lost = f"{result.lost:.2%}"

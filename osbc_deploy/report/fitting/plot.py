@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from osbc_deploy.fitting.run import FitResult
+from osbc_deploy.plain_text import many
 from osbc_deploy.report.figures import ALERT, INK, SERIES, axes, drawn, logarithmic, style
 
 __all__ = ["front_svg"]
@@ -56,7 +57,9 @@ def front_svg(result: FitResult, *, alone: bool = True) -> str:
 
 def _chosen(result: FitResult, per_word: float) -> str:
     plan, accuracy = result.plan, result.deployment.accuracy
-    text = f"chosen: {plan.cores:,} cores, {plan.words * per_word:,.0f} B, loss {plan.loss:.4f}"
+    text = (
+        f"chosen: {many(plan.cores, 'core')}, {plan.words * per_word:,.0f} B, loss {plan.loss:.4f}"
+    )
     if accuracy.float_ is not None and accuracy.fixed_point is not None:
         text += f",\nfixed-point accuracy {accuracy.fixed_point:.2%} (float {accuracy.float_:.2%})"
     return text

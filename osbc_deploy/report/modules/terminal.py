@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from osbc_deploy.plain_text import terminal
+from osbc_deploy.plain_text import many, terminal
 from osbc_deploy.report.deployment.terminal import print_warnings
 from osbc_deploy.report.measures import total_loss
 from osbc_deploy.report.tables import PlainTable
@@ -61,10 +61,10 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
 def accuracy_before_and_after(report: Mapping[str, Any]) -> str:
     """Return the accuracies in a line."""
     accuracy = report["accuracy"]
-    on = f"{accuracy['samples']:,} samples of {accuracy['data']}"
+    on = f"{many(accuracy['samples'], 'sample')} of {accuracy['data']}"
     same = accuracy["agreement"]
     agree = "none gets a class" if same is None else f"{same:.2%} get the same class"
     if accuracy["before"] is None:
-        return f"accuracy: {on} have no labels; {agree}"
+        return f"accuracy: no labels on {on}; {agree}"
     before, after = f"before {accuracy['before']:.2%}", f"after {accuracy['after']:.2%}"
     return f"accuracy: {before}, {after} on {on}; {agree}"

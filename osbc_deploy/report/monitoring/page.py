@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from osbc_deploy.plain_text import html_page
+from osbc_deploy.plain_text import html_page, many
 from osbc_deploy.report.figures import ALERT, MUTED, SERIES, axes, drawn, style
 
 __all__ = ["channel_picture", "judgement_page", "lines"]
@@ -38,7 +38,7 @@ def judgement_page(judgement: Judgement, device: str = "") -> str:
 
 def lines(judgement: Judgement) -> list[str]:
     """Return what there is to say, as lines for a terminal."""
-    found = [f"verdict: {judgement['verdict'].upper()} ({judgement['records']:,} records)"]
+    found = [f"verdict: {judgement['verdict'].upper()} ({many(judgement['records'], 'record')})"]
     found += [
         f"unhealthy: {_name(h)} {h['seen']:.3g}, at most {h['limit']:.3g} is well, since "
         f"{_place(h['since'])}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from osbc_deploy.plain_text import message, terminal
+from osbc_deploy.plain_text import many, message, terminal
 from osbc_deploy.report.tables import PlainTable
 
 __all__ = ["COLUMNS", "configuration_cells", "named", "print_sweep", "said_of"]
@@ -23,7 +23,9 @@ _LEFT = (0, 1, 2, 9)
 def print_sweep(report: Report, console: Console) -> None:
     """Print a row for each configuration, the front marked, and what failed."""
     model = report["provenance"]["model"]
-    table = PlainTable(f"{model}: {len(report['points'])} deployments, > no other is better")
+    table = PlainTable(
+        f"{model}: {many(len(report['points']), 'deployment')}, > no other is better"
+    )
     rows = [configuration_cells(configuration) for configuration in report["configurations"]]
     # The last column says what is wrong, mostly nothing.
     shown = len(COLUMNS) if any(row[-1] for row in rows) else len(COLUMNS) - 1

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from osbc_deploy.plain_text import terminal
+from osbc_deploy.plain_text import many, terminal
 from osbc_deploy.report.deployment.terminal import print_warnings, sides
 from osbc_deploy.report.tables import PlainTable
 
@@ -272,7 +272,10 @@ def backend_text(backend: Mapping[str, Any], layers: Mapping[str, str]) -> str:
             different, compared = (sum(f[k] for f in found) for k in ("different", "compared"))
             counts.append(f"{different:,} of {compared:,} {what}")
     here, there = sides(backend["name"], backend["reference"])
-    text = f"{here} against {there} on {backend['samples']} samples: {', '.join(counts)} differ"
+    text = (
+        f"{here} against {there} on {many(backend['samples'], 'sample')}: {', '.join(counts)} "
+        "differ"
+    )
     if backend["left_out"]:
         text += f" ({backend['left_out']} more samples would take the specification too long)"
     first = backend["first_difference"]
