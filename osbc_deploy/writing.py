@@ -19,7 +19,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -34,6 +34,7 @@ __all__ = [
     "is_temporary",
     "new_folder",
     "recover",
+    "write_new",
     "write_whole",
 ]
 
@@ -219,6 +220,34 @@ def write_whole(path: Path, content: str | bytes) -> None:
     UsageError
         When it cannot be written, or something else lies there.
     """
+    _write(path, content, 0o666, lambda work: work.replace(path))
+
+
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file whole or not at all, and never in the place of another.
+
+    Raises
+    ------
+    UsageError
+        When it cannot be written, or something lies there.
+    """
+
+    def put(work: Path) -> None:
+        try:
+            os.link(work, path)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            # The file system has no second names; the first look must do.
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+            work.rename(path)
+
+    _write(path, content, mode, put)
+
+
+def _write(path: Path, content: str | bytes, mode: int, put: Callable[[Path], object]) -> None:
+    """Write a file under another name; `put` gives it its own."""
     check_file(path, parents=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
     try:
@@ -226,11 +255,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
         _forget(path.parent)
         work = _new_name(path.parent)
         try:
-            with work.open("xb") as file:
+            handle = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            work.replace(path)
+            put(work)
         finally:
             work.unlink(missing_ok=True)
         _sync(path.parent)

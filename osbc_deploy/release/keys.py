@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from osbc_deploy.errors import UntrustedError, UsageError
 from osbc_deploy.limits import HAND_WRITTEN, read_bytes
+from osbc_deploy.writing import write_new
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -37,15 +38,13 @@ def make_keys(path: Path) -> Path:
     for there in (path, public):
         if os.path.lexists(there):
             raise UsageError(f"{there}: exists, and keys are not overwritten. Choose another name.")
+    write_new(public, shared, 0o644)
     try:
-        for place, content, mode in ((path, secret, 0o600), (public, shared, 0o644)):
-            handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from error
+        write_new(path, secret, 0o600)
+    except BaseException:
+        # Half a pair would be in the way of a whole one.
+        public.unlink(missing_ok=True)
+        raise
     return public
 
 

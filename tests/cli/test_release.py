@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -211,3 +212,30 @@ def test_the_library_is_written(place: Path) -> None:
     assert osbc("library", "-o", "fw").exit_code == 0
     assert "osbc_slots_boot" in (place / "fw" / "osbc_slots.h").read_text()
     assert (place / "fw" / "osbc_slots.c").is_file()
+
+
+def test_keys_are_a_pair_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write = os.fdopen
+    opened: list[int] = []
+
+    def full(handle: int, mode: str) -> Any:
+        opened.append(handle)
+        if len(opened) == failing:
+            os.close(handle)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle, mode)
+
+    monkeypatch.setattr(os, "fdopen", full)
+    for failing in (1, 2):  # noqa: B007 - full() reads it
+        opened.clear()
+        assert "cannot be written (No space left on device)" in str(osbc("keygen", "k").exception)
+        assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert osbc("keygen", "k").exit_code == 0
+    assert (tmp_path / "k").stat().st_mode & 0o077 == 0
+    for there in ("k", "k.pub.pem"):
+        before = (tmp_path / there).read_bytes()
+        assert "keys are not overwritten" in str(osbc("keygen", "k").exception)
+        assert (tmp_path / there).read_bytes() == before
