@@ -114,8 +114,8 @@ def _over(
         return f"{over}, and {stack}. Allow at least {needed:,}{unit}, or take a larger chip."
     return (
         f"{over}, most of it by layer {layer} ({largest.own(name):,}{unit}). Neurons take it: let "
-        "more of them be removed (--max-removed), give the network fewer neurons, or take a larger "
-        "chip."
+        "more of them be removed (--max-removed), of which each layer keeps one, give the network "
+        "fewer neurons, or take a larger chip."
     )
 
 

@@ -29,7 +29,7 @@ from osbc_deploy.results import Saved
 __all__ = ["FitBudget", "FitResult", "fit"]
 
 REMOVED = (0.25, 0.5, 0.65, 0.75, 0.8, 0.84, 0.88, 0.94)
-"""Shares of the hidden neurons that ``fit`` tries to do without."""
+"""Shares of the hidden neurons that ``fit`` tries to do without, up to the most that may go."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -203,7 +203,8 @@ def _searched(
     fits = room_for(job.network, budget, job.chip)
     # Where neurons do not fit whatever their weights, fewer than must go are not tried.
     needed = least_share(job.network, values, fits)
-    grid = [0.0, *(share for share in REMOVED if share <= max_removed and values)]
+    grid = [0.0, *(share for share in REMOVED if share < max_removed and values)]
+    grid += [max_removed] * bool(values)
     if needed <= max_removed:
         grid = [needed, *(share for share in grid if share > needed)]
     else:

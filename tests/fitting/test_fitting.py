@@ -296,6 +296,18 @@ def test_as_many_neurons_stay_as_ram_holds() -> None:
         fitted(max_removed=0.6, budget=strict)
 
 
+def test_the_most_that_may_be_removed_is_tried_beyond_the_usual_shares() -> None:
+    spikes = (np.random.default_rng(0).random((40, 8, 60)) < 0.15).astype(np.uint8)
+    taken = {}
+    for most in (0.94, 0.97):
+        done = fit(
+            model(), spikes, target="loihi2", bits=(4,), tune=False, backend_samples=0,
+            max_sparsity=0.5, max_removed=most, budget=FitBudget(accuracy_drop=1.0),
+        )  # fmt: skip
+        taken[most] = done.plan.removed
+    assert taken == {0.94: 0.94, 0.97: 0.97}
+
+
 def test_the_code_and_stack_of_a_microcontroller_are_no_layers() -> None:
     """Code 15,024 B, heads of blob and network 44 and 36, stack 1,024 and a word: cortex-m4."""
     spikes = (np.random.default_rng(0).random((20, 4, 60)) < 0.15).astype(np.uint8)
