@@ -46,20 +46,28 @@ def difference(before: Report, after: Report) -> list[dict[str, Any]]:
             after["compression"]["sparsity"],
         )
     )
-    rows.append(
-        _row(
-            "network",
-            "mismatched spikes",
-            before["fidelity"]["mismatched_spikes"],
-            after["fidelity"]["mismatched_spikes"],
-        )
-    )
+    rows += [
+        _row("network", f"{name} {what}", before["fidelity"][key], after["fidelity"][key])
+        for name in ("compared", "mismatched")
+        for what in ("spikes", "potentials")
+        for key in (f"{name}_{what}",)
+    ]
     rows += [
         _row("network", key, before[part][name], after[part][name])
         for key, part, name in (("target", "target", "name"), ("model", "provenance", "model"))
     ]
+    old, new = _digests(before), _digests(after)
+    rows += [_row("network", f"{key} sha256", old[key], new[key]) for key in old]
     rows += _layers(layer_measures(before), layer_measures(after))
     return [row for row in rows if row["before"] != row["after"]]
+
+
+def _digests(report: Report) -> dict[str, str]:
+    """Return the first digits of what measures alone do not tell apart."""
+    made = report["provenance"]
+    found = {key: made[f"{key}_sha256"] for key in ("network", "model")}
+    found |= {key: made[key]["sha256"] for key in ("target", "calibration", "test")}
+    return {key: digest[:12] for key, digest in found.items()}
 
 
 def _layers(

@@ -292,6 +292,18 @@ def test_difference_lists_what_changed_and_nothing_else(report: dict[str, Any]) 
     assert len(rows) == 3
 
 
+def test_networks_that_measure_alike_are_told_apart(report: dict[str, Any]) -> None:
+    after = copy.deepcopy(report)
+    after["provenance"]["network_sha256"] = "5" * 64
+    after["provenance"]["test"]["sha256"] = "7" * 64
+    after["fidelity"]["mismatched_potentials"] += 3
+    rows = {(r["where"], r["what"]): r for r in difference(report, after)}
+    assert rows["network", "network sha256"]["after"] == "5" * 12
+    assert rows["network", "test sha256"]["after"] == "7" * 12
+    assert rows["network", "mismatched potentials"]["change"] == 3
+    assert len(rows) == 3
+
+
 def test_the_difference_has_what_a_microcontroller_counts(report: dict[str, Any]) -> None:
     before = copy.deepcopy(report)
     for core in before["cores"]:
