@@ -13,6 +13,7 @@ from osbc_deploy.cli.options import config_option, given, json_option, quiet_opt
 from osbc_deploy.cli.places import Group, GrowingFolder, OutputFile
 from osbc_deploy.cli.store import STORE_COMMANDS
 from osbc_deploy.errors import ArtefactError, OsbcError, UsageError
+from osbc_deploy.plain_text import many
 
 __all__ = ["release_group"]
 
@@ -189,6 +190,11 @@ def _selftest(image: Path, named: Path | None, samples: str, count: int) -> byte
     from osbc_deploy.running.runnable import read_image
 
     inputs = as_samples(samples, "samples")
+    if given("vectors") and len(inputs) < count:
+        raise UsageError(
+            f"--vectors: {count} are asked for, {samples} holds {many(len(inputs), 'sample')}. "
+            "Give more samples, or ask for fewer."
+        )
     try:
         networks = [read_image(image).network]
     except OsbcError as error:

@@ -7,11 +7,19 @@ from pathlib import Path
 from osbc_deploy.errors import ArtefactError, PluginError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.folders import C_LIBRARY, GOLDEN, RUNTIME
 from osbc_deploy.formats.folder import read_network
 from osbc_deploy.formats.format import FORMATS, broken_formats, format_of, listed_formats
 from osbc_deploy.plugins import REPAIR
 
 __all__ = ["read_stored"]
+
+_MADE = {
+    C_LIBRARY: "a C library with its network compiled in",
+    GOLDEN: "a folder of golden vectors",
+    RUNTIME: "a C runtime with its network as a blob, which 'osbc-deploy run' takes",
+}
+"""Folders of ours that are made from a network, and hold none that is read here."""
 
 
 def read_stored(path: Path, formats: NumberFormats | None) -> FixedPointNetwork:
@@ -41,6 +49,11 @@ def read_stored(path: Path, formats: NumberFormats | None) -> FixedPointNetwork:
                 f"{path}: does not end in {' or '.join(ends)}, so it holds no network in integers. "
                 f"Name such a file, or a folder written with -o.{broken_formats()}"
             )
+        for kind, what in _MADE.items():
+            if (path / kind.marker).is_file():
+                raise ArtefactError(
+                    f"{path}: is {what}. Name the folder written with -o that it was made from."
+                )
         try:
             return read_network(path)
         except ArtefactError as error:

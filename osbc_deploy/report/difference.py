@@ -56,8 +56,8 @@ def difference(before: Report, after: Report) -> list[dict[str, Any]]:
         _row("network", key, before[part][name], after[part][name])
         for key, part, name in (("target", "target", "name"), ("model", "provenance", "model"))
     ]
-    old, new = _digests(before), _digests(after)
-    rows += [_row("network", f"{key} sha256", old[key], new[key]) for key in old]
+    was, now = _digests(before), _digests(after)
+    rows += [_row("network", f"{key} sha256", was[key], now[key]) for key in was]
     rows += _layers(layer_measures(before), layer_measures(after))
     return [row for row in rows if row["before"] != row["after"]]
 

@@ -15,7 +15,7 @@ import pytest
 import osbc_deploy
 from command import osbc
 from osbc_deploy.cli.main import cli
-from osbc_deploy.errors import UsageError
+from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.folders import C_LIBRARY, DEPLOYMENT
 from osbc_deploy.formats.folder import write_network
@@ -55,6 +55,16 @@ def test_what_is_no_deployed_network_is_said(given: Any, tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"network: a \w+ is no deployed network\. Give"):
         osbc_deploy.export(given, tmp_path / "fw", format="c")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("form", "what"), [("c", "a C library"), ("runtime", "a C runtime")])
+def test_what_was_made_from_a_network_is_not_taken_for_it(
+    form: str, what: str, folder: Path
+) -> None:
+    osbc_deploy.export(folder / "out", folder / "made", format=form)
+    with pytest.raises(ArtefactError, match=rf"made: is {what} .* it was made from"):
+        osbc_deploy.export(folder / "made", folder / "net.img", format="image", target="loihi2")
+    assert not (folder / "net.img").exists()
 
 
 def test_a_broken_image_ends_with_code_6(folder: Path) -> None:

@@ -114,6 +114,10 @@ def test_the_self_test_is_what_the_engine_answers(place: Path, formats: NumberFo
         data = (place / "vectors").read_bytes()
         assert len(data) == size
         assert SelfTest.unpack(data).failures(case.network) == 0
+    there = len(case.spikes)
+    assert f"data.npz holds {there} sample" in str(
+        sign("network.bin", 9, "--vectors", there + 1).exception
+    )
     said = str(sign("image", 9).exception)
     assert "--samples: a self-test needs the network of image" in said
     assert "Name the network with --network" in said
