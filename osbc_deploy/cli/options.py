@@ -7,7 +7,7 @@ import functools
 import itertools
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -187,7 +187,7 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
     note(ctx, option, path)
     tables = read_toml(path)
     name = ctx.info_name or ""
-    _check_tables(path, tables, {name, *getattr(ctx.find_root().command, "commands", ())})
+    _check_tables(path, tables, {name: (), **_commands(ctx.find_root().command)})
     values = tables.get(name, {})
     options = [p for p in ctx.command.params if p.name and p.expose_value]
     # As on the command line, or as in Python where that differs.
@@ -220,8 +220,24 @@ def _key(name: str) -> str:
     return name.lstrip("-").replace("-", "_")
 
 
-def _check_tables(path: Path, tables: dict[str, Any], commands: set[str]) -> None:
+def _commands(program: click.Command) -> dict[str, tuple[str, ...]]:
+    """Return all commands by the name of their table; of a group, those in it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, command in getattr(program, "commands", {}).items():
+        inner = _commands(command)
+        found |= {**inner, name: tuple(inner)}
+    return found
+
+
+def _check_tables(
+    path: Path, tables: dict[str, Any], commands: Mapping[str, tuple[str, ...]]
+) -> None:
     """Refuse what no command would read: it is a mistake, and would change nothing silently."""
+    grouped = {name for inner in commands.values() for name in inner}
+    known = sorted(
+        (name for name, inner in commands.items() if not inner),
+        key=lambda name: (name in grouped, name),
+    )
     for key, value in tables.items():
         if not isinstance(value, dict):
             raise UsageError(
@@ -229,10 +245,15 @@ def _check_tables(path: Path, tables: dict[str, Any], commands: set[str]) -> Non
                 "[deploy]."
             )
         if key not in commands:
-            close = difflib.get_close_matches(key, commands, 1)
+            close = difflib.get_close_matches(key, known, 1)
             raise UsageError(
                 f"{path}: [{key}] is not a command. "
-                + (f"Did you mean [{close[0]}]?" if close else f"Known: {_listed(commands)}.")
+                + (f"Did you mean [{close[0]}]?" if close else f"Known: {', '.join(known)}.")
+            )
+        if inner := commands[key]:
+            raise UsageError(
+                f"{path}: [{key}] is a group of commands, which has no options. Give the table of "
+                f"one of them: {_listed(inner)}."
             )
 
 
@@ -258,7 +279,7 @@ def _fault(option: click.Parameter, value: Any) -> str:
     return ""
 
 
-def _listed(names: set[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 

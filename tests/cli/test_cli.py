@@ -405,6 +405,8 @@ def test_sizes_take_units(given: str | int, size: int | None) -> None:
         ('[verify]\ngate = "accuracy=0.1"', "[verify] gate: 'accuracy=0.1' is not a list of texts"),
         ("[depoly]\nbits = 4", "[depoly] is not a command. Did you mean [deploy]?"),
         ("[zzz]\nbits = 4", "[zzz] is not a command. Known: backends, check, compress,"),
+        ("[release]\nversion = 4", "[release] is a group of commands, which has no options. Give"),
+        ("[release.sign]\nversion = 4", "[release] is a group of commands, which has no options."),
         ("bits = 4", "bits stands outside a table"),
         ("deploy = 4", "deploy stands outside a table"),
     ],
@@ -418,6 +420,16 @@ def test_a_config_that_makes_no_sense_names_file_and_key(
         main([command, "--config", str(tmp_path / "osbc.toml"), "--target", "loihi2"])
     assert done.value.code == 2
     assert f"osbc.toml: {said}" in capsys.readouterr().err
+
+
+def test_a_config_may_hold_tables_of_all_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "osbc.toml").write_text("[map]\n[sign]\nversion = 4\n[baseline]\nwindow = 5\n")
+    with pytest.raises(SystemExit):
+        main(["map", "nothing", "--config", str(tmp_path / "osbc.toml"), "--target", "loihi2"])
+    assert "nothing" in (said := capsys.readouterr().err)
+    assert "osbc.toml" not in said
 
 
 def test_torch_says_nothing_of_a_missing_gpu_compiler(tmp_path: Path) -> None:
