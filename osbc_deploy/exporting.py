@@ -8,7 +8,7 @@ from pathlib import Path
 
 from osbc_deploy.apart import Place, Role, check_apart, inputs_of
 from osbc_deploy.arguments import Data
-from osbc_deploy.chip.target import Target, load_target
+from osbc_deploy.chip.target import Target, load_target, target_names
 from osbc_deploy.deployment import Deployment
 from osbc_deploy.errors import ArtefactError, ChipLimitError, PluginError, UsageError
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
@@ -145,14 +145,14 @@ def _check_options(form: Format, options: Mapping[str, object]) -> None:
 def chip_of(
     network: Deployment | FixedPointNetwork | StrPath, target: Target | StrPath | None
 ) -> Target | None:
-    """Return the target asked for, or the one deployed on where that is known.
+    """Return the target asked for, or the one deployed on where it comes with the tool as it was.
 
     Raises
     ------
     ArtefactError
         When the report beside a network names no target.
     TargetError
-        When there is no such target.
+        When there is no such target as was asked for.
     """
     if isinstance(target, Target):
         return target
@@ -168,8 +168,12 @@ def chip_of(
         default = None if found is None else found[1].default_target
         return None if default is None else load_target(default)
     try:
-        return load_target(str(parse_json(read_text(report, each=PARSED))["target"]["name"]))
+        said = parse_json(read_text(report, each=PARSED))
+        name, digest = str(said["target"]["name"]), said["provenance"]["target"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(
             f"{report}: is not a report ({error}). Deploy again, or give --target."
         ) from error
+    # One of a file, or of another version, may be called like ours.
+    chip = load_target(name) if name in target_names() else None
+    return chip if chip is not None and chip.digest == digest else None

@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
+from torch import nn
 
+import osbc_deploy
 from osbc_deploy.cli.main import cli
+from osbc_deploy.errors import UsageError
 from osbc_deploy.firmware.about import about
 from osbc_deploy.firmware.blob import write_blob
 from osbc_deploy.firmware.machine import MACHINES
@@ -183,3 +187,33 @@ def test_what_is_refused_is_one_sentence(place: Path, monkeypatch: pytest.Monkey
 
 def test_numbers_of_samples_are_read_in_their_order() -> None:
     assert places("2, 0-3,2", 4) == [2, 0, 1, 2, 3, 2]
+
+
+def test_a_network_deployed_on_a_target_of_ones_own_is_run_and_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder holds all registers; only what is laid out for the chip needs its description."""
+    monkeypatch.chdir(tmp_path)
+    norse = pytest.importorskip("norse.torch")
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    net = norse.SequentialState(nn.Linear(12, 6), norse.LIFBoxCell(), nn.Linear(6, 3))
+    spikes = (rng.random((6, 5, 12)) < 0.4).astype(np.uint8)
+    np.savez("x.npz", spikes=spikes)
+    for name in ("mine", "loihi2"):
+        Path("chip.toml").write_text(
+            f'schema = 1\nname = "{name}"\ninherits = "loihi2"\ntitle = "mine"\n'
+            '[sources]\nme = "x"\n[memory.caps]\n'
+            'synapses = { value = 9000, unit = "words", grade = "assumed", source = "me" }\n'
+        )
+        done = osbc_deploy.deploy(
+            net, spikes, target="chip.toml", tune=False, backend_samples=0, sparsity=0.5
+        )
+        done.save("own")
+        ran = osbc("own", "--test", "x.npz", "-q")
+        assert ran.exit_code == 0, ran.output
+        for form in ("c", "runtime"):
+            osbc_deploy.export("own", f"{name}-{form}", format=form)
+        with pytest.raises(UsageError, match="Give it, or the file that describes it"):
+            osbc_deploy.export("own", f"{name}.img", format="image")
+        osbc_deploy.export("own", f"{name}.img", format="image", target="chip.toml")

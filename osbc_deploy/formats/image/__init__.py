@@ -27,7 +27,10 @@ def _export(network: FixedPointNetwork, path: Path, asked: Export) -> Exported:
     from osbc_deploy.formats.image.write import write_image
 
     if asked.target is None:
-        raise UsageError("--target: is missing, and there is no report that names one. Give it.")
+        raise UsageError(
+            "--target: is missing, and no report names one that comes with the tool as it was "
+            "deployed on. Give it, or the file that describes it."
+        )
     if path.suffix != FORMAT.suffix:
         raise UsageError(f"{path}: an image is read by its ending. Name it {path.name}.img.")
     about = write_image(network, map_network(network, asked.target), path).as_dict()
