@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+import numba.core.config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
+from osbc_deploy.errors import UsageError
+
 __all__ = ["compiled"]
+
+if numba.core.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise UsageError(
+        "NUMBA_DISABLE_JIT: is set, and the compiled loops cannot be interpreted. Unset it."
+    )
 
 F = TypeVar("F", bound=Callable[..., Any])
 

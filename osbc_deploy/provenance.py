@@ -14,7 +14,6 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
@@ -22,8 +21,8 @@ import numpy as np
 
 from osbc_deploy._version import __version__
 from osbc_deploy.chip.target import Target
+from osbc_deploy.clock import now
 from osbc_deploy.data.samples import Samples
-from osbc_deploy.errors import UsageError
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.record import EngineRun
 from osbc_deploy.formats.folder import network_digest
@@ -51,19 +50,6 @@ class Call:
     seed: int
 
 
-def _now() -> str:
-    """Return the time in UTC; that of ``SOURCE_DATE_EPOCH`` in builds that must not vary."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    try:
-        now = datetime.now(timezone.utc)
-        when = now if epoch is None else datetime.fromtimestamp(int(epoch), timezone.utc)
-    except (ValueError, OverflowError, OSError) as error:
-        raise UsageError(
-            f"SOURCE_DATE_EPOCH: {epoch!r} is not a time. Give seconds since 1970, or unset it."
-        ) from error
-    return when.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
-
-
 @dataclass(frozen=True)
 class Request:
     """What was asked for, and when.
@@ -83,7 +69,7 @@ class Request:
     command: str = ""
     seed: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    date: str = field(default_factory=_now)
+    date: str = field(default_factory=now)
 
 
 class Asking(Protocol):

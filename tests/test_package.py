@@ -22,6 +22,7 @@ ORDER = [
     "arrays",
     "errors",
     "explanations",
+    "clock",
     "_version",
     "jit",
     "vectors",

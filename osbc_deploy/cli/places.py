@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from osbc_deploy.apart import Place, Role, check_apart, path_in
+from osbc_deploy.clock import now
 from osbc_deploy.errors import UsageError
 
 __all__ = [
@@ -87,8 +88,10 @@ class Command(click.Command):
         Raises
         ------
         UsageError
-            When it would write where it reads, or twice in one place.
+            When it would write where it reads, or twice in one place, or the environment gives what
+            is no time.
         """
+        now()  # before NumPy meets what is no time
         check_apart(_places(ctx))
         for _, path, then in ctx.meta.get(_NOTED, ()):
             if then is not None:

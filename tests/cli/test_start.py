@@ -293,3 +293,22 @@ def test_a_command_is_interrupted_in_the_users_code(tmp_path: Path) -> None:
     command = ["-m", "osbc_deploy", "inspect", "slow:net", "--shape", "3"]
     code, out, err = told(command, tmp_path / "ready", signal.SIGINT)
     assert (code, out, err.split()) == (130, "", ["interrupted"])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("SOURCE_DATE_EPOCH", "soon", "SOURCE_DATE_EPOCH: 'soon' is not a time. Give"),
+        ("SOURCE_DATE_EPOCH", "9" * 17, "is not a time. Give seconds since 1970, or unset it."),
+        ("NUMBA_DISABLE_JIT", "1", "NUMBA_DISABLE_JIT: is set, and the compiled loops cannot be"),
+    ],
+)
+def test_an_environment_in_which_nothing_runs_is_said(
+    variable: str, value: str, said: str, tmp_path: Path
+) -> None:
+    env = {**os.environ, variable: value}
+    (tmp_path / "out").mkdir()
+    done = osbc("map", tmp_path / "out", "--target", "loihi2", env=env, stdout=subprocess.DEVNULL)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
