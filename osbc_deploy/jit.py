@@ -9,11 +9,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numba
-import numba.core.config
-from numba.core.caching import FunctionCache, IndexDataCacheFile
-
 from osbc_deploy.errors import UsageError
+
+try:
+    import numba
+    import numba.core.config
+    from numba.core.caching import FunctionCache, IndexDataCacheFile
+except ValueError as error:
+    raise UsageError(
+        f"NUMBA_*: an environment variable cannot be what it is ({error}). Mend it, or unset it."
+    ) from error
 
 __all__ = ["compiled"]
 

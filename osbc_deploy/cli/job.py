@@ -197,21 +197,22 @@ def save_results(*results: tuple[StrPath | None, Callable[[Path], None]], quiet:
 
     Raises
     ------
-    OsbcError
-        The first that was met, when all others have been written or said.
+    Exception
+        The first that was met, a bug before all others, when these have been written or said.
     """
-    failed: list[OsbcError] = []
+    failed: list[Exception] = []
     for path, save in results:
         if path is None:
             continue
         try:
             save(Path(path))
-        except OsbcError as error:
+        except Exception as error:  # noqa: BLE001 - a bug keeps the others back no more than a disk
             failed.append(error)
             continue
         if not quiet:
             say(f"wrote {path}", err=True)
+    failed.sort(key=lambda error: isinstance(error, OsbcError))
     for other in failed[1:]:
-        complain(other, other.code, lines=True)
+        complain(other, getattr(other, "code", OsbcError.code), lines=True)
     if failed:
         raise failed[0]

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import html
+import os
 import re
+import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,9 +56,7 @@ _FALLBACK = {
 
 def style() -> AbstractContextManager[Any]:
     """Return matplotlib's settings for these pictures, to draw within."""
-    import matplotlib as mpl
-
-    return mpl.rc_context(
+    settings: AbstractContextManager[Any] = _matplotlib().rc_context(
         {
             "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 12.5,
             "text.parse_math": False, "text.color": INK, "axes.labelcolor": INK,
@@ -68,6 +68,21 @@ def style() -> AbstractContextManager[Any]:
             "legend.fontsize": 11.5, "lines.linewidth": 1.5,
         }
     )  # fmt: skip
+    return settings
+
+
+def _matplotlib() -> Any:
+    """Return matplotlib, which refuses a window system that it does not know: none is used here."""
+    asked = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib as mpl
+    finally:
+        if asked is not None:
+            os.environ["MPLBACKEND"] = asked
+    if asked:
+        with suppress(ValueError):
+            mpl.rcParams["backend"] = asked
+    return mpl
 
 
 def axes(

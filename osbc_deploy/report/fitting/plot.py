@@ -18,8 +18,6 @@ def front_svg(result: FitResult, *, alone: bool = True) -> str:
     Memory is in KB of 1000 B, the unit of ``--memory``. A picture that is not alone takes its
     colors from the page around it.
     """
-    from matplotlib.ticker import MaxNLocator
-
     per_word = result.deployment.target.memory.word_bits.value / 8
     cores = result.resource == "cores"
 
@@ -30,6 +28,8 @@ def front_svg(result: FitResult, *, alone: bool = True) -> str:
 
     limit = result.budget.cores if cores else result.budget.memory
     with style():
+        from matplotlib.ticker import MaxNLocator
+
         figure, ax = axes(640 if alone else 560, 440, left=84, top=92)
         logarithmic(ax, "y")
         ax.set_xlabel("cores" if cores else "memory, KB (1000 B)")
