@@ -45,7 +45,7 @@ _LISTED = 5
 """Names that an error lists; the rest is counted."""
 
 
-def check_file(path: Path, option: str = "", *, parents: bool = False) -> None:
+def check_file(path: Path, option: str = "", *, parents: bool = False, room: int = 0) -> None:
     """Make sure that a file can be written there, before any work is done.
 
     Parameters
@@ -55,6 +55,8 @@ def check_file(path: Path, option: str = "", *, parents: bool = False) -> None:
         The option that names it, for an error.
     parents : bool
         Whether missing folders on the way are made.
+    room : int
+        Bytes that the disk must have room for.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def check_file(path: Path, option: str = "", *, parents: bool = False) -> None:
         raise WritingError(f"{what} is a folder. Name a file in it.")
     if not parents and not path.parent.is_dir():
         raise WritingError(f"{option or path}: {path.parent} is not a folder. Create it first.")
-    _check_parent(path, what)
+    _check_parent(path, what, room)
 
 
 def check_folder(path: Path, kind: FolderKind) -> None:
@@ -196,8 +198,8 @@ def _others(path: Path, kind: FolderKind) -> list[str]:
         raise WritingError(f"{path}: cannot be read ({_why(error)}).") from error
 
 
-def _check_parent(path: Path, what: str) -> None:
-    """Make sure that a name can be made where `path` is to be, by making one."""
+def _check_parent(path: Path, what: str, room: int = 0) -> None:
+    """Make sure that a file can be made where `path` is to be, by making one."""
     folder = path.parent
     try:
         # The name itself may be too long where a short one is not.
@@ -206,8 +208,12 @@ def _check_parent(path: Path, what: str) -> None:
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         trial = _new_name(folder)
-        os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        trial.unlink()
+        try:
+            with trial.open("xb") as file:
+                if room:
+                    os.posix_fallocate(file.fileno(), 0, room)
+        finally:
+            trial.unlink(missing_ok=True)
     except OSError as error:
         raise WritingError(f"{what} cannot be written ({_why(error)}).") from error
 

@@ -102,10 +102,15 @@ def boot_command(store: Path, output: Path | None, selftest: Path | None, as_jso
     from osbc_deploy.release.store import open_store
     from osbc_deploy.writing import check_file, write_whole
 
-    for path, name in ((output, "-o"), (selftest, "--self-test")):
+    asked = ((output, "-o"), (selftest, "--self-test"))
+    for path, name in asked:
         if path is not None:
             check_file(path, name)
     with open_store(store, change=True) as slots:
+        # A boot of which nothing can be taken out must not count against the image.
+        for (path, name), size in zip(asked, slots.largest(), strict=True):
+            if path is not None:
+                check_file(path, name, room=size)
         found = slots.boot()
         if found.manifest is None:
             raise ArtefactError(f"{store}: holds no image that may run. Install a release.")

@@ -98,6 +98,18 @@ class Slots:
         whole = all(self._digest(start, size) == digest for start, size, digest in parts)
         return found if whole else None
 
+    def largest(self) -> tuple[int, int]:
+        """Return the most bytes of an image and of a self-test that lie in the slots."""
+        geometry = self.device.geometry
+        heads = (self.storage.read(geometry.slot_at(slot), HEAD_BYTES) for slot in (0, 1))
+        held = [found for head in heads if (found := Manifest.unpack(head)) is not None]
+        # A head that nobody has checked may say anything.
+        image, tested = (
+            max((size for size in sizes if size <= geometry.slot), default=0)
+            for sizes in ([m.image_bytes for m in held], [m.selftest_bytes for m in held])
+        )
+        return image, tested
+
     def image(self, slot: int, manifest: Manifest) -> tuple[bytes, bytes]:
         """Return image and self-test of a slot."""
         at = self.device.geometry.slot_at(slot)

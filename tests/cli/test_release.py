@@ -243,3 +243,26 @@ def test_keys_are_a_pair_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         before = (tmp_path / there).read_bytes()
         assert "keys are not overwritten" in str(osbc("keygen", "k").exception)
         assert (tmp_path / there).read_bytes() == before
+
+
+def test_a_boot_whose_image_cannot_be_written_is_not_counted(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert osbc("install", "store", "r1").exit_code == 0
+    asked: list[int] = []
+
+    def full(handle: int, offset: int, size: int) -> None:
+        asked.append(size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        for _ in range(5):
+            said = str(osbc("boot", "store", "-o", "running").exception)
+            assert "-o: running cannot be written (No space left on device)" in said
+        assert asked == [500] * 5
+    assert state(place / "store")["state"] == "staged"
+    assert osbc("boot", "store", "-o", "running").exit_code == 0
+    assert state(place / "store")["boots"] == 1
+    assert (place / "running").read_bytes() == bytes([1]) * 500
+    assert not [path for path in place.iterdir() if path.name.startswith(".osbc")]
