@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from osbc_deploy.errors import UsageError, WritingError, reason
-from osbc_deploy.folders import FolderKind
+from osbc_deploy.folders import KINDS, FolderKind
 
 __all__ = [
     "check_file",
@@ -89,10 +89,9 @@ def check_folder(path: Path, kind: FolderKind) -> None:
             raise WritingError(
                 f"{what} is the current folder, or one that holds it. Name a folder in it."
             )
-        if not ours:
-            raise WritingError(
-                f"{what} exists and was not written by osbc-deploy. Choose another output folder."
-            )
+        if (another := _is_another(path, kind)) or not ours:
+            why = "is a folder of another kind" if another else "was not written by osbc-deploy"
+            raise WritingError(f"{what} exists and {why}. Choose another output folder.")
         if path.is_mount():
             raise WritingError(f"{what} is the root of a file system. Name a folder in it.")
         if others := _others(path, kind):
@@ -177,6 +176,12 @@ def _is_ours(path: Path, kind: FolderKind) -> bool:
         return (path / kind.marker).is_file() or not any(path.iterdir())
     except OSError as error:
         raise WritingError(f"{path}: cannot be read ({_why(error)}).") from error
+
+
+def _is_another(path: Path, kind: FolderKind) -> bool:
+    """Tell whether a folder is one of ours, of another kind."""
+    foreign = {other.marker for other in KINDS} - set(kind.files(path))
+    return any((path / marker).is_file() for marker in foreign)
 
 
 def _others(path: Path, kind: FolderKind) -> list[str]:

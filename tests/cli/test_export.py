@@ -20,7 +20,7 @@ from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.folders import C_LIBRARY, DEPLOYMENT
 from osbc_deploy.formats.folder import write_network
 from osbc_deploy.testing import random_networks
-from osbc_deploy.writing import new_folder
+from osbc_deploy.writing import check_folder, new_folder
 
 
 @pytest.fixture
@@ -65,6 +65,18 @@ def test_what_was_made_from_a_network_is_not_taken_for_it(
     with pytest.raises(ArtefactError, match=rf"made: is {what} .* it was made from"):
         osbc_deploy.export(folder / "made", folder / "net.img", format="image", target="loihi2")
     assert not (folder / "net.img").exists()
+
+
+@pytest.mark.parametrize(("there", "wanted"), [("c", "runtime"), ("runtime", "c")])
+def test_a_folder_of_another_kind_is_said_to_be_one(there: str, wanted: str, folder: Path) -> None:
+    osbc_deploy.export(folder / "out", folder / "made", format=there)
+    before = {path.name for path in (folder / "made").iterdir()}
+    with pytest.raises(UsageError, match="made: exists and is a folder of another kind"):
+        osbc_deploy.export(folder / "out", folder / "made", format=wanted)
+    with pytest.raises(UsageError, match="made: exists and is a folder of another kind"):
+        check_folder(folder / "made", DEPLOYMENT)
+    assert {path.name for path in (folder / "made").iterdir()} == before
+    osbc_deploy.export(folder / "out", folder / "made", format=there)
 
 
 def test_a_broken_image_ends_with_code_6(folder: Path) -> None:
