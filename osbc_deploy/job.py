@@ -250,7 +250,7 @@ def prepare(
     _ = chip.number_formats  # without them nothing could be lowered; say so before any work
     runner = None
     if call.backend_samples:
-        runner = _ready_backend(call.backend or chip.backend)
+        runner = _ready_backend(chip.backend if call.backend is None else call.backend)
         check_arithmetic(runner, chip.number_formats)
     source = source or load_source(call, device)
     network, typical, evaluated = source.network, source.typical, source.evaluated
@@ -374,7 +374,7 @@ def _input(chip: Target, call: VerbCall, typical: Samples, evaluated: Samples) -
 
 def _read_out(network: Network, asked: Readout | None) -> tuple[Network, Readout]:
     """Return a network to be read as was asked, or as its model is, and how its outputs are."""
-    chosen = asked or network.readout or "sum"
+    chosen = (network.readout or "sum") if asked is None else asked
     check_readout(chosen, network.output.size)
     found, readout = read_by(network, chosen)
     if asked and network.readout and asked != network.readout:

@@ -35,7 +35,8 @@ def _export(network: FixedPointNetwork, path: Path, asked: Export) -> Exported:
     for compiler in compilers:
         check_compiler(compiler)
     vectors = _given(network, asked)
-    name = asked.options.get("name") or _NAME
+    name = asked.options.get("name")
+    name = _NAME if name is None else name
     done = export_c(network, path, name=name, samples=vectors)
     used = compilers or tuple(c for c in _COMPILERS if shutil.which(c))
     measured = {compiler: measure(done, compiler) for compiler in used}

@@ -103,7 +103,7 @@ def compress_model(call: CompressCall) -> CompressedModel:
             f"samples {typical.input_shape}. Give both the same."
         )
     # What the model itself answers; over time steps, it adds up.
-    readout = call.readout or "sum"
+    readout = "sum" if call.readout is None else call.readout
     module, source, warnings = load_module(call.module, call.weights)
     plugin = framework_of(module, source)
     framework = PLAIN

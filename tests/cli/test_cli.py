@@ -483,3 +483,17 @@ def test_info_commands() -> None:
     assert valid.stdout.count("ok  ") == 2
     assert osbc("targets", "validate", "loihi1", "loihi9").returncode == 2
     assert osbc("--version").stdout.startswith("osbc-deploy, version ")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--readout", "readout: '' is not one of sum"), ("--backend", "backend '': is not installed")],
+)
+def test_an_empty_value_is_not_the_default(
+    option: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a variable of the shell that is not set."""
+    with pytest.raises(SystemExit) as done:
+        main(["--target", "loihi2", "--no-tune", option, ""])
+    assert done.value.code == 2
+    assert said in capsys.readouterr().err

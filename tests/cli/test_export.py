@@ -97,6 +97,8 @@ def test_a_broken_image_ends_with_code_6(folder: Path) -> None:
     [
         (["--format", "c", "-o", "fw", "--compiler", "nogcc"], 2, "nogcc: is not installed"),
         (["--format", "c", "-o", "fw", "--name", "9"], 2, "cannot be a prefix"),
+        # As of a variable of the shell that is not set.
+        (["--format", "c", "-o", "fw", "--name", ""], 2, "'' cannot be a prefix"),
         (["--format", "image", "-o", "a.img"], 2, "--target: is missing"),
         (["--format", "image", "--target", "loihi2", "-o", "a.bin"], 2, "Name it a.bin.img"),
         (
