@@ -17,12 +17,12 @@ import numpy as np
 from osbc_deploy.compress.kernels import subtract, take
 from osbc_deploy.jit import compiled
 
-__all__ = ["choose"]
+__all__ = ["FOLLOWED", "choose"]
 
 _NARROWED = 0.8
 """Fewer columns stay where that leaves at most this share of them."""
 
-_NEAR = 256
+FOLLOWED = 256
 """Columns that are followed. With half as many, a fourth more steps are taken again."""
 
 _AHEAD = 16
@@ -69,7 +69,7 @@ def choose(c: Any, H: Any, least: Any, factor: Any, order: Any, candidates: int)
     for i in range(width):
         columns.d[i] = H[i, i]
         columns.worth[i] = c[i] * c[i] / max(columns.d[i], least[i])
-    near, factors = np.empty((k, _NEAR), c.dtype), np.empty((k, _AHEAD), c.dtype)
+    near, factors = np.empty((k, FOLLOWED), c.dtype), np.empty((k, _AHEAD), c.dtype)
     picks = np.empty(_AHEAD, np.int64)
     step = 0
     while step < k:
@@ -156,7 +156,7 @@ def _foresee(
 @compiled
 def _best(worth: Any) -> Any:
     """Return the places of the largest numbers, in rising order; of equal ones, the first."""
-    count = min(_NEAR, len(worth))
+    count = min(FOLLOWED, len(worth))
     floor = np.partition(worth, len(worth) - count)[len(worth) - count]
     equal = count
     for value in worth:

@@ -29,7 +29,7 @@ import numpy as np
 from osbc_deploy.arrays import BoolArray, FloatArray
 from osbc_deploy.compress.elimination import removals
 from osbc_deploy.compress.exact import product
-from osbc_deploy.compress.forward import choose
+from osbc_deploy.compress.forward import FOLLOWED, choose
 from osbc_deploy.compress.kernels import factorized, gathered, halfway, invert, solve
 from osbc_deploy.compress.paths import Path, joined
 from osbc_deploy.compress.rows import Workspace
@@ -150,7 +150,7 @@ def _selected(
     cost = forward_work(len(W), n, k)
     candidates = _CANDIDATES if cost > _NARROW_WORK else n
     work = partial(_selected_rows, known, given, H, least.astype(precision), k, candidates, hybrid)
-    row_bytes = np.dtype(precision).itemsize * n * k + 40 * k * k
+    row_bytes = np.dtype(precision).itemsize * (n + FOLLOWED) * k + 40 * k * k
     return joined(space.batches(work, len(W), row_bytes, cost))
 
 
