@@ -215,7 +215,8 @@ def _check_parent(path: Path, what: str, room: int = 0) -> None:
         trial = _new_name(folder)
         try:
             with trial.open("xb") as file:
-                if room:
+                # Not every system can say.
+                if room and hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, room)
         finally:
             trial.unlink(missing_ok=True)
