@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from osbc_deploy.compress.elimination import SHRINK
 from osbc_deploy.compress.kernels import subtract, take
 from osbc_deploy.jit import compiled
 
 __all__ = ["FOLLOWED", "choose"]
-
-_NARROWED = 0.8
-"""Fewer columns stay where that leaves at most this share of them."""
 
 FOLLOWED = 256
 """Columns that are followed. With half as many, a fourth more steps are taken again."""
@@ -73,7 +71,7 @@ def choose(c: Any, H: Any, least: Any, factor: Any, order: Any, candidates: int)
     picks = np.empty(_AHEAD, np.int64)
     step = 0
     while step < k:
-        if step in (k // 4, k // 2) and candidates * (k - step) < _NARROWED * width:
+        if step in (k // 4, k // 2) and candidates * (k - step) < SHRINK * width:
             width = _narrow(columns, factor, step, width, candidates * (k - step))
         if step * width * c.itemsize < _CACHED:
             ahead = _choose_one(columns, factor, factors, picks, step, width)
@@ -101,9 +99,7 @@ def _narrow(columns: Any, factor: Any, step: int, width: int, left: int) -> int:
 
 
 @compiled
-def _choose_one(
-    columns: Any, factor: Any, factors: Any, picks: Any, step: int, width: int
-) -> int:  # fmt: skip
+def _choose_one(columns: Any, factor: Any, factors: Any, picks: Any, step: int, width: int) -> int:
     """Choose the best column, as :func:`_foresee` does, and return 1."""
     picks[0] = columns.worth[:width].argmax()
     for s in range(step):
