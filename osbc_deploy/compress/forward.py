@@ -119,34 +119,41 @@ def _foresee(
     """
     followed = _best(columns.worth[:width])
     count = len(followed)
-    floor = columns.worth[followed].min()
-    c, d, least = columns.c[followed], columns.d[followed], columns.least[followed]
-    worth, number = columns.worth[followed], columns.number[followed]
+    c, d, least, worth, number = columns
+    own = _Columns(c[followed], d[followed], least[followed], worth[followed], number[followed])
+    floor = own.worth.min()
     for s in range(step):
         all_of_it, row = factor[s], near[s]
         for a in range(count):
             row[a] = all_of_it[followed[a]]
     for n in range(most):
-        q = worth.argmax()
+        q = own.worth.argmax()
         # What is not followed may be better.
-        if n > 0 and worth[q] < floor:
+        if n > 0 and own.worth[q] < floor:
             return n
         picks[n] = followed[q]
         for s in range(step + n):
             factors[s, n] = near[s, q]
-        row, seen = near[step + n], H[number[q]]
+        row, seen = near[step + n], H[own.number[q]]
         for a in range(count):
-            row[a] = seen[number[a]]
+            row[a] = seen[own.number[a]]
         take(near, step + n, factors, n, near, 0, step + n, 0, count)
-        root = np.sqrt(max(d[q], least[q]))
-        share = c[q] / root
-        for a in range(count):
-            row[a] = row[a] / root
-            c[a] = c[a] - share * row[a]
-            d[a] = d[a] - row[a] * row[a]
-            worth[a] = -1.0 if worth[a] < 0.0 else c[a] * c[a] / max(d[a], least[a])
-        worth[q] = -1.0
+        _add(own, row, q, count)
     return most
+
+
+@compiled
+def _add(columns: Any, row: Any, p: int, width: int) -> None:
+    """Take what one more column says of the others from them; `row` becomes that of the factor."""
+    c, d, least, worth, _ = columns
+    root = np.sqrt(max(d[p], least[p]))
+    share = c[p] / root
+    for i in range(width):
+        row[i] = row[i] / root
+        c[i] = c[i] - share * row[i]
+        d[i] = d[i] - row[i] * row[i]
+        worth[i] = -1.0 if worth[i] < 0.0 else c[i] * c[i] / max(d[i], least[i])
+    worth[p] = -1.0
 
 
 @compiled
@@ -174,7 +181,7 @@ def _confirm(
     columns: Any, H: Any, factor: Any, factors: Any, picks: Any, order: Any, step: int, width: int
 ) -> int:
     """Take the steps that were foreseen as long as they are right, and return how many are."""
-    c, d, least, worth, number = columns
+    worth, number = columns.worth, columns.number
     count = len(picks)
     for n in range(count):
         row, seen = factor[step + n], H[number[picks[n]]]
@@ -189,14 +196,7 @@ def _confirm(
         if n > 0 and not _first_of_the_largest(worth, p, width):
             return n
         take(factor, step + n, factors, n, factor, done, step + n, 0, width)
-        row, root = factor[step + n], np.sqrt(max(d[p], least[p]))
-        share = c[p] / root
-        for i in range(width):
-            row[i] = row[i] / root
-            c[i] = c[i] - share * row[i]
-            d[i] = d[i] - row[i] * row[i]
-            worth[i] = -1.0 if worth[i] < 0.0 else c[i] * c[i] / max(d[i], least[i])
-        worth[p] = -1.0
+        _add(columns, factor[step + n], p, width)
         order[step + n] = number[p]
     return count
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from drawn import lively
 from osbc_deploy import deploy
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import UnsupportedModelError
@@ -28,16 +29,6 @@ Bits = np.ndarray[Any, Any]
 
 def spikes(seed: int = 0, n: int = 8, steps: int = T) -> Bits:
     return (np.random.default_rng(seed).random((n, steps, 10)) < 0.35).astype(np.uint8)
-
-
-def lively(model: nn.Module) -> nn.Module:
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for part in model.modules():
-            if isinstance(part, nn.Linear):
-                scale = 3.0 / part.in_features**0.5
-                part.weight.normal_(0.3 * scale, scale)
-    return model.eval()
 
 
 def equal(model: nn.Module, *, each: Callable[[Bits], Any] | None = None) -> Network:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from drawn import lively
 from osbc_deploy import deploy
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import UnsupportedModelError
@@ -33,16 +34,6 @@ Shown = Callable[[torch.Tensor], torch.Tensor]
 
 def raster(*shape: int, seed: int = 0, n: int = 8) -> Bits:
     return (np.random.default_rng(seed).random((n, T, *shape)) < 0.4).astype(np.uint8)
-
-
-def lively(model: nn.Module) -> nn.Module:
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for part in model.modules():
-            if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d):
-                scale = 3.0 / part.weight[0].numel() ** 0.5
-                part.weight.normal_(0.3 * scale, scale)
-    return model.eval()
 
 
 class Images(nn.Module):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from drawn import lively
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.importing import import_network
@@ -46,16 +47,6 @@ def said(network: Network, x: Bits) -> Bits:
     network, readout = read_by(network, network.readout or "sum")
     shaped = x.reshape(*x.shape[:2], *network.input_shape)
     return np.asarray(evidence(simulate(network, shaped).output, readout), np.float64)
-
-
-def lively(model: nn.Module) -> nn.Module:
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for part in model.modules():
-            if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d):
-                scale = 3.0 / part.weight[0].numel() ** 0.5
-                part.weight.normal_(0.3 * scale, scale)
-    return model.eval()
 
 
 class Dense(nn.Module):
