@@ -10,7 +10,7 @@ from osbc_deploy.arrays import FloatArray
 from osbc_deploy.compress.exact import product
 from osbc_deploy.jit import compiled
 
-__all__ = ["POLISH", "nearest_code", "quantize_row", "walk_shared"]
+__all__ = ["POLISH", "nearest_code", "polish_row", "walk_row", "walk_shared"]
 
 _BLOCK = 64
 POLISH = 3
@@ -26,58 +26,67 @@ def nearest_code(w: float, scale: float, low: float, top: float) -> float:
 
 
 @compiled
-def quantize_row(
+def walk_row(
     w: Any,
-    H: Any,
     U: Any,
     scales: Any,
     tops: Any,
     extra: float,
-    polish: bool,
     codes: Any,
     lost: Any,
 ) -> None:
-    """Quantize one row (n,) on each grid; `H` (n, n) with its factor `U` are those of its support.
+    """Quantize one row (n,) on each grid, with the factor `U` (n, n) of its support.
 
     Writes codes (grids, n) and losses (grids,).
     """
     n = len(w)
-    turned = U.T.copy()
-    fed, slope = np.empty(n), np.empty(n)
+    turned, fed = U.T.copy(), np.empty(n)
     for k in range(len(tops)):
         scale, top, q = scales[k], tops[k], codes[k]
-        low = -top - extra
         fed[:] = 0.0
         total = 0.0
         for i in range(n - 1, -1, -1):
-            q[i] = nearest_code(w[i] + fed[i] / U[i, i], scale, low, top)
+            q[i] = nearest_code(w[i] + fed[i] / U[i, i], scale, -top - extra, top)
             error = w[i] - q[i] * scale
             left = U[i, i] * error + fed[i]
             total += left * left
             rest, row = fed[:i], turned[i, :i]
             for j in range(i):
                 rest[j] = rest[j] + error * row[j]
-        if polish:
-            slope[:] = 0.0
+        lost[k] = total
+
+
+@compiled
+def polish_row(w: Any, H: Any, scales: Any, tops: Any, extra: float, codes: Any, lost: Any) -> None:
+    """Move single codes of one row (n,) to where its loss is least; `H` (n, n) of its support.
+
+    Changes codes (grids, n) and writes losses (grids,).
+    """
+    n = len(w)
+    slope = np.empty(n)
+    for k in range(len(tops)):
+        scale, top, q = scales[k], tops[k], codes[k]
+        slope[:] = 0.0
+        for i in range(n):
+            error, row = w[i] - q[i] * scale, H[i]
+            for j in range(n):
+                slope[j] = slope[j] + error * row[j]
+        for _ in range(POLISH):
+            moved = False
             for i in range(n):
-                error, row = w[i] - q[i] * scale, H[i]
-                for j in range(n):
-                    slope[j] = slope[j] + error * row[j]
-            for _ in range(POLISH):
-                moved = False
-                for i in range(n):
-                    wanted = nearest_code(scale * q[i] + slope[i] / H[i, i], scale, low, top)
-                    if wanted != q[i]:
-                        moved = True
-                        change, row = scale * (wanted - q[i]), H[i]
-                        for j in range(n):
-                            slope[j] = slope[j] - change * row[j]
-                        q[i] = wanted
-                if not moved:
-                    break
-            total = 0.0
-            for i in range(n):
-                total += slope[i] * (w[i] - q[i] * scale)
+                own = scale * q[i] + slope[i] / H[i, i]
+                wanted = nearest_code(own, scale, -top - extra, top)
+                if wanted != q[i]:
+                    moved = True
+                    change, row = scale * (wanted - q[i]), H[i]
+                    for j in range(n):
+                        slope[j] = slope[j] - change * row[j]
+                    q[i] = wanted
+            if not moved:
+                break
+        total = 0.0
+        for i in range(n):
+            total += slope[i] * (w[i] - q[i] * scale)
         lost[k] = total
 
 

@@ -288,21 +288,20 @@ def _quantized(
     lives = list(zip(pruned.weights, pruned.masks, damped, strict=True))
     near = windows(errors)
     tried = candidates[near].reshape(*shape[:2], -1)
-    losses = np.concatenate(
-        [
-            quantize_rows(
-                W[:, d.live],
-                d.H,
-                mask[:, d.live],
-                scales.T,
-                [bits] * scales.shape[1],
-                space,
-                polish=False,
-                full=full,
-            )[1].T
-            for (W, mask, d), scales in zip(lives, tried, strict=True)
-        ]
-    )
+    walks = [
+        quantize_rows(
+            W[:, d.live],
+            d.H,
+            mask[:, d.live],
+            scales.T,
+            [bits] * scales.shape[1],
+            space,
+            polish=False,
+            full=full,
+        )
+        for (W, mask, d), scales in zip(lives, tried, strict=True)
+    ]
+    losses = np.concatenate([lost.T for _, lost in walks])
     # What was not tried gains from feedback as what was: rows may have to share a scale.
     rounded = np.take_along_axis(errors, near, axis=1).sum(axis=1, keepdims=True)
     errors = errors * losses.sum(axis=1, keepdims=True) / np.where(rounded > 0, rounded, 1.0)
@@ -312,8 +311,10 @@ def _quantized(
     for g, (W, mask, d) in enumerate(lives):
         # Weights on dead inputs change no potential: the nearest code is all there is to say.
         codes[g] = round_to_grid(W, scale[g, :, None], bits, full=full) * mask
+        same = tried[g] == scale[g, :, None]
+        walked = walks[g][0][same.argmax(axis=1), np.arange(len(W))][None], same.any(axis=1)
         found, _ = quantize_rows(
-            W[:, d.live], d.H, mask[:, d.live], [scale[g]], [bits], space, full=full
+            W[:, d.live], d.H, mask[:, d.live], [scale[g]], [bits], space, full=full, walked=walked
         )
         codes[g][:, d.live] = found[0]
     return scale, codes

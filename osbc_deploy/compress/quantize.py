@@ -15,7 +15,7 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.compress.exact import product
-from osbc_deploy.compress.feedback import POLISH, quantize_row, walk_shared
+from osbc_deploy.compress.feedback import POLISH, polish_row, walk_row, walk_shared
 from osbc_deploy.compress.kernels import factorized, gathered
 from osbc_deploy.compress.rows import Workspace
 
@@ -172,6 +172,7 @@ def quantize_rows(
     *,
     polish: bool = True,
     full: bool = False,
+    walked: tuple[IntArray, BoolArray] | None = None,
 ) -> tuple[IntArray, FloatArray]:
     """Quantize weight by weight, the error of each made up for by the weights still free.
 
@@ -201,6 +202,9 @@ def quantize_rows(
         Whether to improve single codes at the end.
     full : bool
         As in :func:`round_to_grid`.
+    walked : tuple of ndarray, optional
+        What the walk finds, where that is known: codes (results, rows, n), and a bool (rows,) for
+        each row. Their factors need not be made again.
 
     Returns
     -------
@@ -228,7 +232,7 @@ def quantize_rows(
         most = int(counts.max())
         cost = float((counts**3 / 6.0 + len(tops) * counts**2).sum())
         row_bytes = 24 * most * most + 32 * len(tops) * most + 1
-        apart = partial(_apart, W, H, mask, rising, by_row, tops, float(full), polish)
+        apart = partial(_apart, W, H, mask, rising, by_row, tops, float(full), polish, walked)
         found = space.batches(apart, len(W), row_bytes, cost)
     codes, lost = zip(*found, strict=True)
     return np.concatenate(codes, axis=1), np.concatenate(lost, axis=1)
@@ -273,6 +277,7 @@ def _apart(
     tops: FloatArray,
     extra: float,
     polish: bool,
+    walked: tuple[IntArray, BoolArray] | None,
     batch: slice,
 ) -> tuple[IntArray, FloatArray]:
     """Quantize rows that each keep weights of their own."""
@@ -280,12 +285,16 @@ def _apart(
     lost = np.zeros(codes.shape[:2])
     for into, row in enumerate(range(batch.start, batch.stop)):
         columns = rising[mask[row][rising]]
-        block = gathered(H, columns)
         values = np.array(W[row, columns], np.float64)
-        q = np.empty((len(tops), len(columns)))
-        found = np.empty(len(tops))
-        factor = factorized(block.copy())
-        quantize_row(values, block, factor, by_row[row], tops, extra, polish, q, found)
+        grids = by_row[row], tops, extra
+        q, found = np.empty((len(tops), len(columns))), np.empty(len(tops))
+        if walked is not None and walked[1][row]:
+            q[:] = walked[0][:, row, columns]
+        else:
+            factor = factorized(gathered(H, columns, upper=True))
+            walk_row(values, factor, *grids, q, found)
+        if polish:
+            polish_row(values, gathered(H, columns), *grids, q, found)
         codes[:, into, columns] = q
         lost[:, into] = found
     return codes, lost
