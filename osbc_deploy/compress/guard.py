@@ -37,20 +37,23 @@ def held_out_loss(problem: LayerProblem, layer: Sequence[CompressedProjection]) 
     if held is None:
         return None
     hessian = held.centred()[0] if problem.free_bias else held.hessian
-    weights = _weights(problem, layer)
-    lost, whole = (
-        sum(
-            float(loss(W, V, H).sum())
-            for W, V, H in zip(problem.blocks, values, hessian, strict=True)
-        )
-        for values in (weights, np.zeros_like(weights))
-    )
+    lost = whole = 0.0
+    for W, V, H in zip(problem.blocks, _weights(problem, layer), hessian, strict=True):
+        target = product(W, H)
+        whole += float((target * W).sum())
+        lost += float(loss(W, V, H, target).sum())
     return lost / whole if whole > 0 else 0.0
 
 
-def enough_rows(problem: LayerProblem, layer: Sequence[CompressedProjection]) -> bool:
-    """Tell whether a layer loses no more on rows held out than few rows explain."""
-    held = held_out_loss(problem, layer)
+def enough_rows(held: float | None, layer: Sequence[CompressedProjection]) -> bool:
+    """Tell whether a layer loses no more on rows held out than few rows explain.
+
+    Parameters
+    ----------
+    held : float or None
+        See :func:`held_out_loss`.
+    layer : sequence of CompressedProjection
+    """
     return held is None or held <= (1.0 + _GAP) * layer[0].relative_loss["total"]
 
 
@@ -61,14 +64,13 @@ def more_rows(problem: LayerProblem, rows_per_input: int) -> int:
 
 
 def held_out_note(
-    problem: LayerProblem, layer: Sequence[CompressedProjection]
+    held: float | None, moments: Moments, layer: Sequence[CompressedProjection]
 ) -> tuple[Deviation, ...]:
-    """Say what a layer loses on the rows held out, if there are any."""
-    held, moments = held_out_loss(problem, layer), problem.moments.held
-    if held is None or moments is None:
+    """Say what a layer loses on the rows held out of its moments, if there are any."""
+    if held is None or moments.held is None:
         return ()
     text = (
-        f"loss {held:.4f} on {moments.rows:,} rows held out, "
+        f"loss {held:.4f} on {moments.held.rows:,} rows held out, "
         f"{layer[0].relative_loss['total']:.4f} on those of its Hessian"
     )
     return (Deviation("compress", layer[0].name, text),)

@@ -23,7 +23,7 @@ from osbc_deploy.compress.quantize import (
 from osbc_deploy.compress.ranking import Ranking, rank_rows
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.support import least_squares, loss
+from osbc_deploy.compress.support import least_squares
 from osbc_deploy.model.graph import Projection
 
 __all__ = [
@@ -367,8 +367,8 @@ def _measured(
 ) -> tuple[CompressedProjection, ...]:
     """Add what the Hessian says of a layer whose weights (groups, rows, fan_in) are these now."""
     losses = {
-        "pruned": _relative(problem, pruned.weights),
-        "total": _relative(problem, weights),
+        "pruned": problem.lost(pruned.weights),
+        "total": problem.lost(weights),
     }
     bias = settled_bias(problem, weights)
     found, start = [], 0
@@ -386,9 +386,3 @@ def _measured(
         )
         start = stop
     return tuple(found)
-
-
-def _relative(problem: LayerProblem, changed: Sequence[FloatArray] | FloatArray) -> float:
-    pairs = zip(problem.blocks, changed, problem.hessian, strict=True)
-    lost = sum(loss(W, V, H).sum() for W, V, H in pairs)
-    return float(lost / problem.undamped) if problem.undamped > 0 else 0.0

@@ -19,7 +19,7 @@ from osbc_deploy.compress.activity import ACTIVITY, active
 from osbc_deploy.compress.augmentation import Copies, copies
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
 from osbc_deploy.compress.effort import effort_of
-from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
+from osbc_deploy.compress.guard import enough_rows, held_out_loss, held_out_note, more_rows
 from osbc_deploy.compress.last_word import better
 from osbc_deploy.compress.layer import Solver
 from osbc_deploy.compress.magnitude import compress_by_magnitude, enough_samples
@@ -238,8 +238,9 @@ def _compress_population(
                 moments = scene.moments(cross=False, part=slice(None))
                 problem = scene.problem(moments, free_bias=False)
                 layer = solve(problem)
-            if enough_rows(problem, layer):
-                notes = problem.deviations + held_out_note(problem, layer)
+            held = held_out_loss(problem, layer)
+            if enough_rows(held, layer):
+                notes = problem.deviations + held_out_note(held, problem.moments, layer)
                 return layer, notes + tuple(_shared_scales(layer, options))
             scene = replace(scene, rows_per_input=more_rows(problem, scene.rows_per_input))
 

@@ -15,7 +15,7 @@ from osbc_deploy.compress.hessian import groups_of
 from osbc_deploy.compress.kernels import factorized, solve_many
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.rows import Workspace
-from osbc_deploy.compress.support import least_squares
+from osbc_deploy.compress.support import least_squares, loss
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import Population, Projection
 
@@ -107,6 +107,17 @@ class LayerProblem:
         found = zip(self.blocks, self.hessian, self.damped, strict=True)
         pulled = (float((_added(d, H) * W[:, d.live] ** 2).sum()) for W, H, d in found)
         return max(0.0, self.whole - sum(pulled))
+
+    def lost(self, changed: Sequence[FloatArray] | FloatArray) -> float:
+        """Return the loss of other weights, by group, relative to that of removing all."""
+        total = 0.0
+        for W, V, H, d, target in zip(
+            self.blocks, changed, self.hessian, self.damped, self.targets, strict=True
+        ):
+            undamped = np.zeros_like(W)
+            undamped[:, d.live] = target - _added(d, H) * W[:, d.live]
+            total += float(loss(W, V, H, undamped).sum())
+        return total / self.undamped if self.undamped > 0 else 0.0
 
 
 def stacked_weights(afferents: Sequence[Projection]) -> FloatArray:

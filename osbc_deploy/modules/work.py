@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, InputArray
-from osbc_deploy.compress.guard import enough_rows, held_out_note, more_rows
+from osbc_deploy.compress.guard import enough_rows, held_out_loss, held_out_note, more_rows
 from osbc_deploy.compress.layer import Solver, nearest, prune_by_magnitude, split
 from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.network import silent_outputs
@@ -145,8 +145,9 @@ class Work:
                 moments = moments or scene.moments(cross=False, part=slice(None))
                 problem = problem_of(weight, moments, self.options)
                 layer = solve(problem)
-            if enough_rows(problem, layer):
-                return layer, problem.deviations + held_out_note(problem, layer)
+            held = held_out_loss(problem, layer)
+            if enough_rows(held, layer):
+                return layer, problem.deviations + held_out_note(held, problem.moments, layer)
             scene = replace(scene, rows_per_input=more_rows(problem, scene.rows_per_input))
             moments = None
 

@@ -197,6 +197,26 @@ def test_quantizing_a_support_equals_quantizing_the_smaller_problem() -> None:
     assert np.array_equal(alone[0], codes)
 
 
+def test_known_codes_are_polished_and_others_walked_for() -> None:
+    for seed in range(6):
+        W, H = problem(seed, 4, 12)
+        H += 3 * np.ones((12, 12))
+        mask = np.ones(W.shape, bool)
+        mask[:, seed], mask[0, 3] = False, False
+        scale = np.full(4, 0.4)
+        known = np.array([True, False, True, False])
+        started = np.random.default_rng(seed).integers(-3, 4, W.shape) * mask
+        (codes,), _ = quantize_rows(
+            W, H, mask, [scale], [3], walked=(started[None].astype(np.int8), known)
+        )
+        for row in range(4):
+            on = np.flatnonzero(mask[row])
+            w, block = W[row : row + 1, on], H[np.ix_(on, on)]
+            own = scale[row : row + 1]
+            begun = started[row : row + 1, on] if known[row] else gptq(w, block, own, 3)
+            assert codes[row, on].tolist() == descent(w, block, begun, own, 3)[0].tolist()
+
+
 def test_widths_and_scales_share_the_work_but_not_the_result() -> None:
     W, H = problem(12, 5, 20)
     mask = np.random.default_rng(2).random(W.shape) < 0.6

@@ -231,6 +231,19 @@ def test_loss_is_the_measured_change_of_the_response() -> None:
     assert np.allclose(loss(W, W2, x.T @ x), measured, rtol=1e-10)
 
 
+@pytest.mark.parametrize("near", [1.0, 1e-3, 1e-6, 0.0])
+def test_loss_of_few_weights_with_a_known_target_is_the_measured_change(near: float) -> None:
+    rng = np.random.default_rng(2)
+    x, W = rng.normal(size=(90, 40)), rng.normal(size=(6, 40))
+    kept = rng.random(W.shape) < 0.2
+    W *= np.where(kept, 1.0, near)
+    W2 = W * kept
+    W2[:2] *= 1.0 + 0.1 * near
+    measured = ((x @ (W - W2).T) ** 2).sum(axis=0)
+    found = loss(W, W2, x.T @ x, W @ (x.T @ x))
+    assert np.allclose(found, measured, rtol=1e-7, atol=0)
+
+
 def test_allocation_takes_the_largest_values_of_all_rows() -> None:
     W, H = problem(9, 10, 8)
     W[3] *= 20
