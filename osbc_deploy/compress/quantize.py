@@ -88,7 +88,7 @@ def search_scales(
         Positive, geometric, the largest first.
     errors : ndarray (rows, c)
     """
-    weighting = np.where(mask, importance, 0.0)
+    W, weighting = _kept(mask, W, np.broadcast_to(importance, W.shape))
     # A weight that changes nothing may be clipped.
     largest = np.where(weighting > 0, np.abs(W), 0.0).max(axis=1, initial=0.0)
     top = float(largest.max(initial=0.0))
@@ -105,6 +105,18 @@ def search_scales(
             rounded = round_to_grid(W[part], scale, bits, full=full) * scale
             errors[part, k] = (weighting[part] * (W[part] - rounded) ** 2).sum(axis=1)
     return candidates, errors
+
+
+def _kept(mask: BoolArray, *arrays: FloatArray) -> list[FloatArray]:
+    """Return what the rows of arrays keep, side by side, with zeros behind the last."""
+    if mask.all():
+        return list(arrays)
+    counts = mask.sum(axis=1)
+    side_by_side = np.arange(counts.max(initial=0)) < counts[:, None]
+    found = [np.zeros(side_by_side.shape) for _ in arrays]
+    for packed, array in zip(found, arrays, strict=True):
+        packed[side_by_side] = array[mask]
+    return found
 
 
 def windows(errors: FloatArray) -> IntArray:
