@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osbc_deploy.errors import NotFoundError, WeightsError, described
+from osbc_deploy.errors import NotFoundError, WeightsError, described, unreadable
 from osbc_deploy.limits import Allowance, check_tensors, is_there, read_bytes
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def read_state(path: Path) -> Mapping[str, torch.Tensor]:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({described(error)}).") from error
+        raise WeightsError(f"{path}: {unreadable(error)}") from error
     zipped = start.startswith(_ZIP)
     # The length of safetensors' header, which comes first, may begin as a pickle does.
     pickled = start.startswith(_PICKLE) and start[8:] != b"{"

@@ -25,6 +25,7 @@ that all was done but the reader of stdout went away.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Sequence
 
@@ -48,7 +49,17 @@ __all__ = [
     "WritingError",
     "described",
     "reason",
+    "unreadable",
 ]
+
+_REMEDIES = {
+    errno.ENOENT: "Give the path of one that is there",
+    errno.ENOTDIR: "Give the path of one that is there",
+    errno.EISDIR: "Name a file in it",
+    errno.EACCES: "Let this user read it",
+    errno.EPERM: "Let this user read it",
+}
+"""What to do about what cannot be read, by the number of the system's error."""
 
 
 def reason(error: BaseException) -> str:
@@ -66,6 +77,12 @@ def described(error: BaseException) -> str:
     """Return the kind of an error, and what it says if it says anything."""
     said, kind = reason(error), type(error).__name__
     return kind if said == kind else f"{kind}: {said}"
+
+
+def unreadable(error: OSError) -> str:
+    """Return that something cannot be read, why, and what to do about it."""
+    remedy = _REMEDIES.get(error.errno or 0, "Mend the disk, or give a copy")
+    return f"cannot be read ({error.strerror or reason(error)}). {remedy}."
 
 
 class OsbcError(Exception):

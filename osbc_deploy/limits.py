@@ -14,6 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
 from osbc_deploy.errors import ArtefactError, OsbcError, UsageError
@@ -21,6 +22,7 @@ from osbc_deploy.errors import ArtefactError, OsbcError, UsageError
 __all__ = [
     "DEFAULT",
     "HAND_WRITTEN",
+    "NO_SIZE",
     "PARSED",
     "VARIABLE",
     "Allowance",
@@ -28,6 +30,7 @@ __all__ = [
     "check_tensors",
     "is_there",
     "memory_limit",
+    "parsed_size",
     "read_bytes",
     "read_text",
     "shown",
@@ -48,7 +51,27 @@ PARSED = 40
 _TENSOR_HEADER = 20
 """The same for the header of a safetensors file."""
 
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+NO_SIZE = (
+    "is no whole number of bytes. Give one, such as 220000, 220KB (1000 B each), 256KiB or 256K "
+    "(1024 B each)."
+)
+"""What is said of a text that :func:`parsed_size` does not take."""
+
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?(?:([KMGT])(i?B)?|B)?", re.ASCII | re.IGNORECASE)
+
+
+def parsed_size(text: str) -> int | None:
+    """Return the whole number of bytes that a text means, with a unit or without; None if none.
+
+    KB is 1000 B and KiB 1024 B (IEC 80000-13), so what was meant otherwise is never more. K alone
+    is 1024 B, as in linker scripts.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        return None
+    base = 1000 if (found[3] or "").upper() == "B" else 1024
+    size = Decimal(found[1]) * base ** " KMGT".index((found[2] or " ").upper())
+    return int(size) if size == int(size) else None
 
 
 def memory_limit() -> int:
@@ -62,12 +85,11 @@ def memory_limit() -> int:
     text = os.environ.get(VARIABLE, "")
     if not text.strip():
         return DEFAULT
-    found = re.fullmatch(r"([0-9]{1,18})\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not found or not int(found[1]):
+    if not (size := parsed_size(text)):
         raise UsageError(
             f"{VARIABLE}: {text!r} is not a size. Give bytes, or such as 500M or 4G, or unset it."
         )
-    return int(found[1]) * _UNITS[found[2].upper()]
+    return size
 
 
 def shown(size: int) -> str:

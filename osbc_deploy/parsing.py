@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from osbc_deploy.errors import UsageError
+from osbc_deploy.errors import NotFoundError, UsageError, unreadable
 from osbc_deploy.limits import HAND_WRITTEN, read_text
 
 if sys.version_info >= (3, 11):
@@ -71,12 +71,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        When it cannot be read, is larger than such files are, or is not valid.
+        When it is missing, cannot be read, is larger than such files are, or is not valid.
     """
     try:
         return parse_toml(read_text(path, most=HAND_WRITTEN, error=UsageError))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path}: no such file. Give the path of one that is there.") from error
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise UsageError(f"{path}: {unreadable(error)}") from error
     except ValueError as error:
         raise UsageError(f"{path}: is not valid TOML ({error}). Correct the file.") from error
 

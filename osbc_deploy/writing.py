@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from osbc_deploy.errors import UsageError, WritingError, reason
+from osbc_deploy.errors import UsageError, WritingError, reason, unreadable
 from osbc_deploy.folders import KINDS, FolderKind
 
 __all__ = [
@@ -175,7 +175,7 @@ def _is_ours(path: Path, kind: FolderKind) -> bool:
     try:
         return (path / kind.marker).is_file() or not any(path.iterdir())
     except OSError as error:
-        raise WritingError(f"{path}: cannot be read ({_why(error)}).") from error
+        raise WritingError(f"{path}: {unreadable(error)}") from error
 
 
 def _is_another(path: Path, kind: FolderKind) -> bool:
@@ -200,7 +200,7 @@ def _others(path: Path, kind: FolderKind) -> list[str]:
     try:
         return list(found(path))
     except OSError as error:
-        raise WritingError(f"{path}: cannot be read ({_why(error)}).") from error
+        raise WritingError(f"{path}: {unreadable(error)}") from error
 
 
 def _check_parent(path: Path, what: str, room: int = 0) -> None:
@@ -212,14 +212,10 @@ def _check_parent(path: Path, what: str, room: int = 0) -> None:
             path.lstat()
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
-        trial = _new_name(folder)
-        try:
-            with trial.open("xb") as file:
-                # Not every system can say.
-                if room and hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, room)
-        finally:
-            trial.unlink(missing_ok=True)
+        # Not every system can say whether there is room.
+        with _work_in(folder) as trial, trial.open("xb") as file:
+            if room and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, room)
     except OSError as error:
         raise WritingError(f"{what} cannot be written ({_why(error)}).") from error
 
@@ -265,16 +261,13 @@ def _write(path: Path, content: str | bytes, mode: int, put: Callable[[Path], ob
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _forget(path.parent)
-        work = _new_name(path.parent)
-        try:
+        with _work_in(path.parent) as work:
             handle = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             put(work)
-        finally:
-            work.unlink(missing_ok=True)
         _sync(path.parent)
     except OSError as error:
         raise WritingError(f"{path}: cannot be written ({_why(error)}).") from error
@@ -295,8 +288,8 @@ def new_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _forget(path.parent)
-        work = _new_name(path.parent)
-        try:
+        # What is left under this name is the new folder, or the old one.
+        with _work_in(path.parent) as work:
             work.mkdir()
             yield work
             for file in work.rglob("*"):
@@ -305,9 +298,6 @@ def new_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
             # Once more: what takes long leaves time to put something there.
             check_folder(path, kind)
             _put(work, path)
-        finally:
-            # What is left under this name is the new folder, or the old one.
-            shutil.rmtree(work, ignore_errors=True)
         _sync(path.parent)
     except OSError as error:
         raise WritingError(f"{path}: cannot be written ({_why(error)}).") from error
@@ -363,8 +353,25 @@ def is_temporary(path: Path) -> bool:
     return re.fullmatch(re.escape(_TEMPORARY) + "[0-9a-f]{16}", path.name) is not None
 
 
-def _new_name(folder: Path) -> Path:
-    return folder / f"{_TEMPORARY}{os.urandom(8).hex()}"
+@contextmanager
+def _work_in(folder: Path) -> Iterator[Path]:
+    """Yield a name in a folder under which nothing lies; what does at the end is removed."""
+    work = folder / f"{_TEMPORARY}{os.urandom(8).hex()}"
+    try:
+        try:
+            yield work
+        finally:
+            _remove(work)
+    finally:
+        # Ctrl-C may have fallen into that.
+        _remove(work)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _forget(folder: Path) -> None:
@@ -372,10 +379,7 @@ def _forget(folder: Path) -> None:
     with suppress(OSError):
         for entry in folder.iterdir():
             if is_temporary(entry) and entry.lstat().st_mtime < time.time() - _FORGOTTEN:
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry, ignore_errors=True)
-                else:
-                    entry.unlink(missing_ok=True)
+                _remove(entry)
 
 
 def _sync(path: Path) -> None:

@@ -24,7 +24,8 @@ from osbc_deploy.fixedpoint import compiled, learning
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedConv, FixedPointNetwork
 from osbc_deploy.fixedpoint.plain import work_of
-from osbc_deploy.report.check.budget import Budget, check_report
+from osbc_deploy.report.check.budget import Budget
+from osbc_deploy.report.check.findings import check_report
 from osbc_deploy.verification import verify
 
 QUICK: dict[str, Any] = {"sparsity": 0.2, "bits": 8, "tune": False}

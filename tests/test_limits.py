@@ -14,7 +14,15 @@ from osbc_deploy.limits import Allowance, memory_limit, read_bytes, read_text
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("", 2**30), ("1", 1), ("500M", 500 * 2**20), ("4G", 2**32), ("4 GiB", 2**32), ("2kb", 2048)],
+    [
+        ("", 2**30),
+        ("1", 1),
+        ("500M", 500 * 2**20),
+        ("4G", 2**32),
+        ("4 GiB", 2**32),
+        ("2kb", 2000),
+        ("1TiB", 2**40),
+    ],
 )
 def test_the_limit_is_a_constant_or_what_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, text: str, size: int
@@ -23,7 +31,7 @@ def test_the_limit_is_a_constant_or_what_the_environment_says(
     assert memory_limit() == size
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "much", "1e9", "4 G 4", "9" * 30])
+@pytest.mark.parametrize("text", ["0", "-1", "much", "1e9", "4 G 4", "9" * 30, "0.5", "٣"])
 def test_what_is_no_size_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv(limits.VARIABLE, text)
     with pytest.raises(UsageError, match=r"OSBC_DEPLOY_MEMORY: '.*' is not a size\. Give bytes"):

@@ -26,7 +26,7 @@ from osbc_deploy.formats.folder import read_network, write_network
 from osbc_deploy.formats.nir.read import read_nir
 from osbc_deploy.formats.nir.write import write_nir
 from osbc_deploy.plain_text import many, message
-from osbc_deploy.report.check.budget import LimitResult
+from osbc_deploy.report.check.findings import LimitResult
 from osbc_deploy.report.deployment.page import report_page
 from osbc_deploy.report.deployment.terminal import print_report
 from osbc_deploy.report.formats import cores_csv, findings_junit, findings_markdown

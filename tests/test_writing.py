@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -401,6 +402,28 @@ def test_an_error_between_two_renames_brings_the_old_folder_back(
         write_folder(tmp_path / "out", "new")
     assert read_folder(tmp_path / "out") == both("old")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("what", ["rmtree", "unlink"])
+def test_ctrl_c_while_cleaning_up_leaves_nothing(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "net", "old")
+    module = shutil if what == "rmtree" else Path
+    clean, fallen = getattr(module, what), []
+
+    def interrupted(path: Any, **given: Any) -> None:
+        if ".osbc-deploy-" in str(path) and os.path.lexists(path) and not fallen:
+            fallen.append(path)
+            raise KeyboardInterrupt
+        clean(path, **given)
+
+    monkeypatch.setattr(module, what, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(tmp_path / "net", "new")
+    assert fallen
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]
+    assert read_folder(tmp_path / "net") in (both("old"), both("new"))
 
 
 def test_a_link_that_was_put_aside_for_us_is_not_taken(tmp_path: Path) -> None:

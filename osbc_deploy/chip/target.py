@@ -14,7 +14,7 @@ from osbc_deploy.chip.events import Energy, Time
 from osbc_deploy.chip.facts import Fact, Positive, Strict, facts_of
 from osbc_deploy.chip.instructions import Instructions
 from osbc_deploy.chip.memory import MemoryModel
-from osbc_deploy.errors import ChipLimitError, TargetError, reason
+from osbc_deploy.errors import ChipLimitError, TargetError, unreadable
 from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.formats import LOIHI, NumberFormats
 from osbc_deploy.limits import HAND_WRITTEN, read_text
@@ -348,16 +348,23 @@ def _parent(named: Any, child: str) -> str:
 
 def _read(name: str, chain: tuple[str, ...]) -> str:
     path = Path(name)
+    asked = f"target {name!r}" + (f" (inherited by {chain[-1]})" if chain else "")
     try:
         if path.suffix == ".toml":
             return read_text(path, most=HAND_WRITTEN, error=TargetError)
         if name in target_names():
             return files("osbc_deploy._targets").joinpath(f"{name}.toml").read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise TargetError(f"target {name!r}: cannot be read ({reason(error)}).") from error
-    asked = f" (inherited by {chain[-1]})" if chain else ""
+    except FileNotFoundError as error:
+        raise TargetError(
+            f"{asked}: no such file. Give the path of one that is there, or a name that "
+            "'osbc-deploy targets list' shows."
+        ) from error
+    except OSError as error:
+        raise TargetError(f"{asked}: {unreadable(error)}") from error
+    except ValueError as error:
+        raise TargetError(f"{asked}: is not a text in UTF-8 ({error}). Save it as one.") from error
     raise TargetError(
-        f"target {name!r}{asked}: is not known (known: {', '.join(target_names())})."
+        f"{asked}: is not known (known: {', '.join(target_names())})."
         " Give one of them, or the path of a .toml file."
     )
 

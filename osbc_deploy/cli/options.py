@@ -5,11 +5,9 @@ from __future__ import annotations
 import difflib
 import functools
 import itertools
-import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +17,7 @@ from osbc_deploy.apart import within
 from osbc_deploy.cli.console import keep_log, log, say
 from osbc_deploy.cli.places import GrowingFolder, OutputFile, OutputFolder, note
 from osbc_deploy.errors import UsageError
+from osbc_deploy.limits import NO_SIZE, parsed_size
 from osbc_deploy.option import BYTES, Options, Row, renamed, rows
 from osbc_deploy.parsing import read_toml
 from osbc_deploy.unasked import unasked
@@ -41,7 +40,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 ARGUMENTS = "osbc_deploy.arguments"
 """Key of click's ``Context.meta`` for the command line as it was given."""
 
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?(?:([KMG])(i?B)?|B)?", re.IGNORECASE)
 _WRITTEN = {"output": OutputFolder(), "resume": GrowingFolder(), "ledger": GrowingFolder()}
 """Paths of the tables that are written."""
 _TYPES: dict[str, Any] = {"flag": bool, "whole": int, "number": float, "text": str}
@@ -284,29 +282,18 @@ def _listed(names: Iterable[str]) -> str:
 
 
 class Size(click.types.IntParamType):
-    """A number of bytes, with a unit or without.
-
-    KB is 1000 B and KiB 1024 B (IEC 80000-13), so what was meant otherwise is never more. K alone
-    is 1024 B, as in linker scripts.
-    """
+    """A number of bytes, with a unit or without."""
 
     name = "bytes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the bytes."""
-        found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-        if found is not None:
-            base = 1000 if (found[3] or "").upper() == "B" else 1024
-            size = Decimal(found[1]) * base ** " KMG".index((found[2] or " ").upper())
-            if size == int(size):
-                return int(size)
-        if isinstance(value, int):
-            return value
+        # A default, and what a configuration has without quotes, is a number already.
+        size = value if isinstance(value, int) else parsed_size(value)
+        if size is not None and size >= 0:
+            return size
         named = f"{param.opts[-1]}: " if param is not None else ""
-        raise UsageError(
-            f"{named}{value!r} is no whole number of bytes. Give one, such as 220000, 220KB "
-            "(1000 B each), 256KiB or 256K (1024 B each)."
-        )
+        raise UsageError(f"{named}{value!r} {NO_SIZE}")
 
 
 config_option = click.option(

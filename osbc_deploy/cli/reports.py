@@ -149,7 +149,8 @@ def check_command(
     backend and engine differ. 6: report, network, target or baseline do not belong together, or
     were changed.
     """
-    from osbc_deploy.report.check.budget import Growth, check_report, read_budget, with_limits
+    from osbc_deploy.report.check.budget import Growth, read_budget, with_limits
+    from osbc_deploy.report.check.findings import check_report
     from osbc_deploy.report.check.recount import read_recounted
     from osbc_deploy.report.read import read_report
 

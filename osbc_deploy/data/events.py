@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import IntArray, frozen
-from osbc_deploy.errors import DataError, UsageError
+from osbc_deploy.errors import DataError, UsageError, unreadable
 from osbc_deploy.limits import Allowance, array_bytes, read_bytes
 from osbc_deploy.options import Split
 
@@ -307,7 +307,7 @@ def _read(path: Path) -> bytes:
     try:
         return read_bytes(path, each=_EACH)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise DataError(f"{path}: {unreadable(error)}") from error
 
 
 def _whole(path: Path, size: int, event: int) -> None:

@@ -35,6 +35,7 @@ from osbc_deploy.parsing import parse_json
 from osbc_deploy.writing import recover
 
 __all__ = [
+    "ARRAYS",
     "FORMAT",
     "MANIFEST",
     "manifest_of",

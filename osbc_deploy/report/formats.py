@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from osbc_deploy.plain_text import csv_cell, markdown, visible
-from osbc_deploy.report.check.budget import LimitResult
+from osbc_deploy.report.check.findings import LimitResult
 
 __all__ = ["cores_csv", "findings_junit", "findings_markdown"]
 

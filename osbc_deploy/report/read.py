@@ -1,20 +1,28 @@
-"""Read reports back: from a deployment's folder or a JSON file, checked against the schema."""
+"""Read reports back: from a deployment's folder or a JSON file, checked against the schema.
+
+A network that lies beside a report must be the one it is of.
+"""
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from osbc_deploy.errors import ArtefactError, NotFoundError
+from osbc_deploy.fixedpoint.network import FixedPointNetwork
+from osbc_deploy.folders import DEPLOYMENT
+from osbc_deploy.formats.folder import ARRAYS, network_digest, read_network
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.report.check.consistency import contradictions
 from osbc_deploy.report.deployment.build import SCHEMA, json_schema
 from osbc_deploy.writing import recover
 
-__all__ = ["read_report"]
+__all__ = ["read_deployment", "read_report"]
 
+_REPORT = "report.json"
 _COUNTED = 100
 """Faults that are looked for: each quotes what is wrong, and a large file can have very many."""
 _SHOWN = 5
@@ -22,12 +30,23 @@ _SHOWN = 5
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """Read and validate a report.
+    """Read and validate a report; parameters and errors are those of :func:`read_deployment`."""
+    return read_deployment(path)[0]
+
+
+def read_deployment(path: Path) -> tuple[dict[str, Any], FixedPointNetwork | None]:
+    """Read and validate a report, and the network beside it.
 
     Parameters
     ----------
     path : Path
         A folder written by ``osbc-deploy -o`` or a report as JSON.
+
+    Returns
+    -------
+    report : dict
+    network : FixedPointNetwork or None
+        None where there is none, as beside a report that was copied alone.
 
     Raises
     ------
@@ -35,10 +54,28 @@ def read_report(path: Path) -> dict[str, Any]:
         When there is nothing at `path`.
     ArtefactError
         When it is not a report, of another schema version, does not follow the schema, contradicts
-        itself, or was changed after it was written.
+        itself, or was changed after it was written; when the network beside it is broken or
+        another one.
     """
     recover(path)
-    file = path / "report.json" if path.is_dir() else path
+    file = path / _REPORT if path.is_dir() else path
+    report = _read(path, file)
+    beside = [file.parent / name for name in (DEPLOYMENT.marker, ARRAYS)]
+    # A report of any other name, such as a baseline, may lie beside networks of others.
+    if file.name != _REPORT or not any(map(os.path.lexists, beside)):
+        return report, None
+    network = read_network(file.parent)
+    found, written = network_digest(network), report["provenance"]["network_sha256"]
+    if found != written:
+        raise ArtefactError(
+            f"{path}: the report is of another network ({written[:12]}) than the one beside it "
+            f"({found[:12]}). Deploy again."
+        )
+    return report, network
+
+
+def _read(path: Path, file: Path) -> dict[str, Any]:
+    """Read and validate the report alone."""
     if not path.exists():
         raise NotFoundError(f"{path}: no such file. Write it with osbc-deploy ... -o FOLDER.")
     if not file.exists():

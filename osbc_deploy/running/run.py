@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -142,7 +143,7 @@ def places(text: str, count: int) -> list[int]:
     Raises
     ------
     UsageError
-        When it is none, or names samples that are not there.
+        When it is none, or names samples that are not there, or one of them twice.
     """
     found: list[int] = []
     for part in text.split(","):
@@ -159,6 +160,11 @@ def places(text: str, count: int) -> list[int]:
                 "numbers of samples, the smaller one of a range first."
             )
         found += range(start, stop + 1)
+    if twice := [number for number, times in Counter(found).items() if times > 1]:
+        # Each would count twice in every figure.
+        raise UsageError(
+            f"pick: {text[:40]} names sample {twice[0]} more than once. Name each sample once."
+        )
     return found
 
 

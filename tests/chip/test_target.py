@@ -219,5 +219,17 @@ def test_what_contradicts_itself_is_named(tmp_path: Path) -> None:
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(TargetError, match="loihi2-sim"):
         load_target("loihi3")
-    with pytest.raises(TargetError, match="cannot be read"):
+    with pytest.raises(TargetError, match=r"no such file\. Give the path .* targets list"):
         load_target("missing.toml")
+
+
+def test_a_file_that_cannot_be_read_says_why_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(TargetError, match=r"\(Is a directory\)\. Name a file in it\."):
+        load_target(tmp_path / "folder.toml")
+    (tmp_path / "latin.toml").write_bytes("# \u00e9".encode("latin-1"))
+    with pytest.raises(TargetError, match=r"is not a text in UTF-8 .* Save it as one\."):
+        load_target(tmp_path / "latin.toml")
+    (tmp_path / "child.toml").write_text('schema = 1\ninherits = "lost.toml"\n')
+    with pytest.raises(TargetError, match=r"lost\.toml' \(inherited by .*child\.toml\): no such"):
+        load_target(tmp_path / "child.toml")

@@ -377,7 +377,8 @@ def test_options_can_come_from_a_file(user: Path) -> None:
     ("given", "size"),
     [
         ("7", 7), ("20KB", 20_000), ("20 kib", 20_480), ("1.5MB", 1_500_000), ("4GiB", 2**32),
-        ("12b", 12), (5, 5), ("x", None), ("1.5", None), ("-3", None), ("1TB", None),
+        ("12b", 12), (5, 5), ("x", None), ("1.5", None), ("-3", None), ("1TB", 10**12),
+        (-5, None), ("1PB", None),
         ("1.0001KB", None), ("9" * 40, None), ("", None),
     ],
 )  # fmt: skip

@@ -22,6 +22,7 @@ from osbc_deploy.chip.target import load_target
 from osbc_deploy.cli.main import main
 from osbc_deploy.errors import UsageError
 from osbc_deploy.provenance import Request
+from osbc_deploy.report.check.budget import Budget, Limits, read_budget, with_limits
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +241,74 @@ def test_a_report_needs_its_network_beside_it(site: Site, tmp_path: Path) -> Non
     code, said = checked(site, tmp_path, [], image="report.json")
     assert code == 6
     assert "no network lies beside the report" in said[0]
+
+
+@pytest.mark.parametrize("damage", ["another's", "one bit", "no weights", "no manifest"])
+@pytest.mark.parametrize(
+    "command", ["report {image}", "report {image}/report.json", "diff {image} {root}/sparser",
+                "diff {root}/sparser {image}", "check {root}/plain --baseline {image}"],
+)  # fmt: skip
+def test_whoever_reads_a_report_notices_that_the_network_beside_it_is_not_its(
+    command: str, damage: str, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = site.copy("plain", tmp_path)
+    if damage == "another's":
+        for name in ("network.json", "network.safetensors"):
+            shutil.copy(site.root / "retrained" / name, image)
+    elif damage == "one bit":
+        weights = bytearray((image / "network.safetensors").read_bytes())
+        weights[-1] ^= 1
+        (image / "network.safetensors").write_bytes(weights)
+    else:
+        lost = "network.safetensors" if damage == "no weights" else "network.json"
+        (image / lost).unlink()
+    words = command.format(root=site.root, image=image).split()
+    budget = ["--budget", str(site.root / "budget.toml")] if words[0] == "check" else []
+    with pytest.raises(SystemExit) as done:
+        main([*words, *budget])
+    assert done.value.code == 6
+    said = capsys.readouterr()
+    assert str(image) in said.err
+    assert not said.out
+
+
+def test_a_report_alone_is_shown_and_compared(site: Site, tmp_path: Path) -> None:
+    shutil.copy(site.root / "plain" / "report.json", tmp_path)
+    # A baseline may lie in the folder of another deployment.
+    shutil.copy(site.root / "plain" / "report.json", site.copy("sparser", tmp_path) / "base.json")
+    for words in (["report", tmp_path], ["diff", tmp_path, tmp_path / "image" / "base.json"]):
+        with pytest.raises(SystemExit) as done:
+            main([str(word) for word in words])
+        assert done.value.code == 0
+
+
+def test_an_option_that_says_otherwise_than_the_budget_is_refused() -> None:
+    budget = Budget(schema=1, budget=Limits(flash=20_000, cores=3))
+    assert with_limits(budget, {"flash": None, "ram": 7}).budget == Limits(
+        flash=20_000, ram=7, cores=3
+    )
+    assert with_limits(budget, {"flash": 20_000}) == budget
+    for other in (19_999, 65_536):
+        with pytest.raises(UsageError, match=rf"--flash: {other:,} .* flash of --budget says 20,0"):
+            with_limits(budget, {"flash": other})
+
+
+def test_a_budget_takes_sizes_with_units(tmp_path: Path) -> None:
+    file = tmp_path / "budget.toml"
+    file.write_text(
+        'schema = 1\n[budget]\nflash = "20KB"\nram = "64 K"\nmemory_bytes = "1.5MiB"\n'
+        '[layers.0]\nmemory_bytes = "0.5K"\n'
+    )
+    found = read_budget(file)
+    assert found.budget == Limits(flash=20_000, ram=65_536, memory_bytes=1_572_864)
+    assert found.layers["0"].memory_bytes == 512
+    for wrong in ('"20XB"', '"-1"', '"0.3"', '""', "true", "-1"):
+        file.write_text(f"schema = 1\n[budget]\nflash = {wrong}\n")
+        with pytest.raises(UsageError, match=r"budget\.flash: "):
+            read_budget(file)
+    file.write_text('schema = 1\n[budget]\ncores = "4"\n')
+    with pytest.raises(UsageError, match=r"budget\.cores: "):
+        read_budget(file)
 
 
 def test_a_report_that_is_no_file_is_called_that(site: Site, tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ import osbc_deploy
 from osbc_deploy.cli.main import cli
 from osbc_deploy.errors import OsbcError
 from osbc_deploy.provenance import sealed
-from osbc_deploy.report.check.budget import Budget, check_report
+from osbc_deploy.report.check.budget import Budget
+from osbc_deploy.report.check.findings import check_report
 from osbc_deploy.report.deployment.page import report_page
 from osbc_deploy.report.difference import difference
 from osbc_deploy.report.measures import layer_measures

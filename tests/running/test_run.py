@@ -171,6 +171,7 @@ def test_what_is_refused_is_one_sentence(place: Path, monkeypatch: pytest.Monkey
         ("net", "--test wide.npz", 2, "wide.npz: samples have shape (77,) per time step"),
         ("net", "--test high.npz", 6, "high.npz: labels go up to 999"),
         ("net", "--pick 30", 2, "pick: 30 is outside 0 to 29"),
+        ("net", "--pick 0-3,2-5", 2, "pick: 0-3,2-5 names sample 2 more than once"),
         ("net", "--pick 1-x", 2, "pick: '1-x' is no number"),
         ("net", "--time-limit nan", 2, "time limit: nan is not a finite number above 0"),
         ("net", "--time-limit inf --on host-c", 2, "time limit: inf is not a finite number"),
@@ -186,7 +187,7 @@ def test_what_is_refused_is_one_sentence(place: Path, monkeypatch: pytest.Monkey
 
 
 def test_numbers_of_samples_are_read_in_their_order() -> None:
-    assert places("2, 0-3,2", 4) == [2, 0, 1, 2, 3, 2]
+    assert places("3, 0-1,2", 4) == [3, 0, 1, 2]
 
 
 def test_a_network_deployed_on_a_target_of_ones_own_is_run_and_exported(

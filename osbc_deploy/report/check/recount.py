@@ -16,10 +16,9 @@ from osbc_deploy.chip.target import Target, load_target, target_names
 from osbc_deploy.errors import ArtefactError
 from osbc_deploy.fixedpoint.coding import InputSeen
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
-from osbc_deploy.formats.folder import network_digest, read_network
 from osbc_deploy.model.readout import NO_ANSWER, decode
 from osbc_deploy.report.deployment.build import activity_parts, counted_parts, input_parts
-from osbc_deploy.report.read import read_report
+from osbc_deploy.report.read import read_deployment
 
 __all__ = ["read_recounted"]
 
@@ -53,19 +52,11 @@ def read_recounted(
         When the report is broken or contradicts itself, belongs to another network or target, or
         says anything else than what is counted.
     """
-    report = read_report(path)
-    folder = path if path.is_dir() else path.parent
-    if not (folder / "network.json").is_file():
+    report, network = read_deployment(path)
+    if network is None:
         raise ArtefactError(
             f"{path}: no network lies beside the report, so nothing can be counted again. Give the "
             "folder that osbc-deploy ... -o wrote."
-        )
-    network = read_network(folder)
-    found, written = network_digest(network), report["provenance"]["network_sha256"]
-    if found != written:
-        raise ArtefactError(
-            f"{path}: the report is of another network ({written[:12]}) than the one beside it "
-            f"({found[:12]}). Deploy again."
         )
     chip = _target(path, report, target)
     if chip.formats is None or network.formats != chip.number_formats:
