@@ -97,8 +97,8 @@ def check_folder(path: Path, kind: FolderKind) -> None:
         if others := _others(path, kind):
             more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
             raise UsageError(
-                f"{what} holds {', '.join(others[:_LISTED])}{more}, which osbc-deploy did not "
-                "write and would be lost. Move that away, or choose another output folder."
+                f"{what} holds {', '.join(others[:_LISTED])}{more}, which is no part of what is "
+                "written there and would be lost. Move that away, or choose another output folder."
             )
     _check_parent(path, what)
 

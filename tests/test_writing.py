@@ -91,7 +91,7 @@ def test_what_someone_put_into_a_folder_of_ours_is_not_lost(tmp_path: Path, name
     write()
     STRANGE[name](tmp_path / "out" / name)
     before = sorted(tmp_path.rglob("*"))
-    said = rf"out: holds {name}, which osbc-deploy did not write and would be lost\. Move that"
+    said = rf"out: holds {name}, which is no part of what is written there and would be lost\. Move"
     for check in (write, lambda: check_folder(tmp_path / "out", kind)):
         with pytest.raises(UsageError, match=said):
             check()

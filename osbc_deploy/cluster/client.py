@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
 import platform
+import signal
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from multiprocessing import resource_tracker
 from pickle import PicklingError
 from typing import Any, TypeVar
 
@@ -43,6 +46,8 @@ _TICK = 5.0
 
 _LIVES = 3
 """Workers of this machine that may die with an item before it is taken for the cause."""
+
+_WARNINGS = "PYTHONWARNINGS"
 
 _SHOWN = 5
 """Workers that an error lists; the rest is counted."""
@@ -217,20 +222,11 @@ def on_this_machine(workers: int) -> Iterator[Team]:
     settings = {
         "distributed.scheduler.allowed-failures": _LIVES,
         "distributed.comm.timeouts.connect": _GATHER,
-        "distributed.worker.preload": ["osbc_deploy.cluster.worker"],
         "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
     }
     with dask.config.set(settings), _quiet():
         try:
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                # What an item may take is said by --solver-memory; dask would end what takes more.
-                memory_limit=0,
-                # Any free port of this machine: it cannot be done without.
-                dashboard_address="127.0.0.1:0",
-            )
+            cluster = _started(workers)
         except Exception as error:
             raise ClusterError(
                 f"workers: {workers} could not be started ({described(error)}). Take fewer, or "
@@ -244,6 +240,48 @@ def on_this_machine(workers: int) -> Iterator[Team]:
                 with suppress(TimeoutError, OSError):
                     client.wait_for_workers(workers, timeout=_GATHER)
                 raise
+
+
+def _started(workers: int) -> LocalCluster:
+    """Start workers from a thread whose children never see Ctrl-C or a terminal that closes.
+
+    Both go to all processes of a terminal; what they end is for the first of them to say.
+    """
+    pool = futures.ThreadPoolExecutor(1, initializer=_undisturbed)
+    begun = pool.submit(
+        LocalCluster,
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        # What an item may take is said by --solver-memory; dask would end what takes more.
+        memory_limit=0,
+        # Any free port of this machine: it cannot be done without.
+        dashboard_address="127.0.0.1:0",
+    )
+    try:
+        return begun.result()
+    except BaseException:
+        # Half of a cluster cannot be closed.
+        with suppress(Exception):
+            begun.result(_ANSWER).close()
+        raise
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _undisturbed() -> None:
+    """Block signals for this thread, and for all threads and processes that it starts."""
+    signals = {signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    # What cleans up after processes that are ended outlives them, and need not say so.
+    given = os.environ.get(_WARNINGS, "")
+    os.environ[_WARNINGS] = f"{given},ignore:resource_tracker".lstrip(",")
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        os.environ[_WARNINGS] = given
+    # It takes SIGINT off the list of whoever starts it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
 
 @contextmanager

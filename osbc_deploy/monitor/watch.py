@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from osbc_deploy.errors import ArtefactError, UsageError
+from osbc_deploy.errors import ArtefactError, OsbcError, UsageError
 from osbc_deploy.monitor.baseline import Baseline
 from osbc_deploy.monitor.intake import read_what_fits
 from osbc_deploy.monitor.judgement import EXIT_CODES, NoRecordsError, judge
-from osbc_deploy.release.checks import RefusedError
 from osbc_deploy.release.journal import NOBODY, Reason
 from osbc_deploy.release.store import open_store, read_facts
 from osbc_deploy.telemetry.record import Window
@@ -122,11 +121,12 @@ def _running(store: Path) -> tuple[int, str]:
 
 def _follow(store: Path, version: int) -> str:
     """Do what a store's policy says about drift of a version; return what was done."""
-    if read_facts(store).on_drift != "rollback":
-        return "none: the store's policy is to report"
     try:
+        if read_facts(store).on_drift != "rollback":
+            return "none: the store's policy is to report"
         with open_store(store, change=True) as slots:
             slots.rollback(Reason.HOST, version)
-    except RefusedError as error:
+    except OsbcError as error:
+        # Whatever keeps the store as it is, the data drift.
         return f"none: {error}"
     return "rollback"

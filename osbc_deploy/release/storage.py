@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ ANEW = (
     "create'; it takes every version again then."
 )
 """What to do about a store that cannot be mended."""
+
+_PATIENCE = 10.0
+"""Seconds that a store may be in use by another process."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def open_storage(path: Path, geometry: Geometry, *, change: bool) -> Iterator[Fi
     Raises
     ------
     UsageError
-        When it cannot be opened, or another process changes it.
+        When it cannot be opened, or another process goes on using it.
     ArtefactError
         When its size is not that of the store.
     """
@@ -128,12 +132,7 @@ def open_storage(path: Path, geometry: Geometry, *, change: bool) -> Iterator[Fi
             remedy = f"Let this user {'read and write' if change else 'read'} it."
         raise UsageError(f"{path}: cannot be opened ({error.strerror}). {remedy}") from error
     try:
-        try:
-            fcntl.flock(handle, (fcntl.LOCK_EX if change else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(
-                f"{path}: is in use by another process. Try again when that is done."
-            ) from error
+        _lock(handle, path, fcntl.LOCK_EX if change else fcntl.LOCK_SH)
         if (size := os.fstat(handle).st_size) != geometry.bytes:
             raise ArtefactError(
                 f"{path}: has {size:,} B, a store of this layout has {geometry.bytes:,}. Restore "
@@ -147,3 +146,19 @@ def open_storage(path: Path, geometry: Geometry, *, change: bool) -> Iterator[Fi
         ) from error
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, path: Path, kind: int) -> None:
+    """Lock a file; others use a store for the blink of an eye, which is waited for."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise UsageError(
+                    f"{path}: is in use by another process, for {_PATIENCE:g} seconds now. Try "
+                    "again when that is done."
+                ) from error
+        time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,7 +104,9 @@ def test_a_baseline_from_samples_is_what_the_engine_counts(
 
 
 @pytest.mark.parametrize("policy", ["report", "rollback"])
-def test_a_gateway_goes_back_where_its_policy_says_so(policy: str, place: Path) -> None:
+def test_a_gateway_goes_back_where_its_policy_says_so(
+    policy: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = b"OSBCNET\0" + bytes(8) + IDENTITY + bytes(100)
     Path("image").write_bytes(image)
     Path("old").write_bytes(b"the network before")
@@ -122,6 +125,18 @@ def test_a_gateway_goes_back_where_its_policy_says_so(policy: str, place: Path) 
     (arrived / ".half").write_bytes(b"being written")
     assert osbc(*watch).exit_code == 0
     (arrived / "1").write_bytes((place / "moved").read_bytes())
+    monkeypatch.setattr("osbc_deploy.release.storage._PATIENCE", 0.1)
+    with (place / "store" / "store.bin").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        done = osbc(*watch)
+        # What cannot be changed drifts all the same.
+        assert done.exit_code == 7
+        in_use = "action: none: store/store.bin: is in use by another process"
+        assert (in_use in done.stderr) == (policy == "rollback")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = osbc(*watch)
+        assert done.exception.exit_code == 2
+        assert "store.bin: is in use by another process" in str(done.exception)
     done = osbc(*watch)
     assert done.exit_code == 7
     state = json.loads(osbc("release", "status", "store", "--json").stdout)

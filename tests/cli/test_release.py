@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,16 @@ def test_what_is_wrong_with_a_damaged_release_is_said(place: Path) -> None:
     assert state(place / "store")["state"] == "empty"
 
 
-def test_a_full_a_locked_and_a_damaged_store(place: Path) -> None:
+def test_a_store_in_use_is_waited_for(place: Path) -> None:
+    with (place / "store" / "store.bin").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        threading.Timer(0.3, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        assert osbc("status", "store").exit_code == 0
+        assert osbc("install", "store", "r1").exit_code == 0
+
+
+def test_a_full_a_locked_and_a_damaged_store(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("osbc_deploy.release.storage._PATIENCE", 0.1)
     Path("image").write_bytes(bytes(8192))
     osbc("sign", "image", "-o", "big", "--key", "k.pem", "--target", "cam", "--version", 4,
          "--no-self-test")  # fmt: skip

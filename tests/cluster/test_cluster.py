@@ -139,3 +139,40 @@ def test_a_scheduler_that_goes_away(at_work: bool, monkeypatch: pytest.MonkeyPat
                 print(crew.hands)
         with pytest.raises(ClusterError, match="scheduler: went away before all was computed"):
             crew.each(slow, 1.0, [1, 2])
+
+
+SIGNALLED = """
+import os, signal, threading, time
+from osbc_deploy.cluster.client import on_this_machine
+from spread_work import squared
+
+def send():
+    while not done.wait(0.05):
+        for number in (signal.SIGINT, signal.SIGHUP):
+            os.killpg(0, number)
+
+if __name__ == "__main__":
+    # A handler is this process's own: what it starts would die.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    done = threading.Event()
+    sender = threading.Thread(target=send)
+    sender.start()
+    with on_this_machine(2) as team:
+        print(team.each(squared, 1, [3, 4, 5]))
+    done.set()
+    sender.join()
+"""
+
+
+def test_signals_of_a_terminal_are_for_the_process_that_started_the_workers(
+    tmp_path: Path,
+) -> None:
+    """Ctrl-C and a terminal that closes reach all processes, also those that just start."""
+    (tmp_path / "run.py").write_text(SIGNALLED)
+    path = os.pathsep.join([str(Path(__file__).parents[1] / "helpers"), *sys.path])
+    done = subprocess.run(
+        [sys.executable, tmp_path / "run.py"], capture_output=True, text=True, timeout=1800,
+        env={**os.environ, "PYTHONPATH": path}, start_new_session=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[10, 17, 26]\n", "")
