@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.console import emit, table_console
 from osbc_deploy.cli.job import (
     check_data,
     check_resume,
@@ -75,7 +75,7 @@ def compress_command(
         )
     report = found.report()
     if as_json:
-        click.echo(json.dumps(report, indent=1))
+        emit(json.dumps(report, indent=1))
     elif not quiet:
         from osbc_deploy.report.modules.terminal import print_compression
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import complain, table_console
+from osbc_deploy.cli.console import complain, emit, table_console
 from osbc_deploy.cli.job import (
     check_inputs,
     command_line,
@@ -71,7 +71,7 @@ def deploy_command(
         )
     report = deployment.report()
     if as_json:
-        click.echo(json.dumps(report, indent=1))
+        emit(json.dumps(report, indent=1))
     elif not quiet:
         show_report(report, verbose)
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from osbc_deploy._version import __version__
-from osbc_deploy.cli.console import say
+from osbc_deploy.cli.console import emit, say
 from osbc_deploy.cli.info import listed_backends
 from osbc_deploy.cli.options import json_option
 from osbc_deploy.cli.places import Command
@@ -124,7 +124,7 @@ def doctor_command(as_json: bool) -> int:
     machine = _machine()
     code = 0 if whole and all(packages.values()) else 2
     if as_json:
-        click.echo(
+        emit(
             json.dumps(
                 {
                     "osbc-deploy": __version__,

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import click
 
-from osbc_deploy.cli.console import say
+from osbc_deploy.cli.console import emit, say
 from osbc_deploy.cli.options import json_option
 from osbc_deploy.cli.places import Command
 from osbc_deploy.errors import NotFoundError
@@ -35,7 +35,7 @@ def explain_command(code: str | None, as_json: bool) -> int:
         )
     if as_json:
         found = {n: asdict(e) for n, e in EXPLANATIONS.items() if name in (None, n)}
-        click.echo(json.dumps(found, indent=1))
+        emit(json.dumps(found, indent=1))
     elif name is None:
         for each, about in EXPLANATIONS.items():
             say(f"{each}  {about.title}")

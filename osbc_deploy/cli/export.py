@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from osbc_deploy.cli.console import say
+from osbc_deploy.cli.console import emit, say
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.cli.places import Command, OutputFolder
 
@@ -129,7 +129,7 @@ def export_command(
     with FORMATS.running(form):
         facts, lines = json.dumps(schema | dict(done.facts), indent=1), list(map(str, done.lines))
     if as_json:
-        click.echo(facts)
+        emit(facts)
     elif not quiet:
         for line in lines:
             say(line)

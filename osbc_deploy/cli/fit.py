@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from osbc_deploy.cli.console import complain, say, table_console
+from osbc_deploy.cli.console import complain, emit, say, table_console
 from osbc_deploy.cli.deploy import exit_code, show_report
 from osbc_deploy.cli.job import (
     check_inputs,
@@ -74,7 +74,7 @@ def fit_command(
             call=command_line(inputs),
         )
     if as_json:
-        click.echo(json.dumps(result.report(), indent=1))
+        emit(json.dumps(result.report(), indent=1))
     elif not quiet:
         show_report(result.deployment.report(), verbose)
         _show_front(result)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from osbc_deploy.cli.console import say
+from osbc_deploy.cli.console import emit, say
 from osbc_deploy.cli.options import json_option
 from osbc_deploy.cli.places import Command, Group
 
@@ -39,7 +39,7 @@ def list_command(as_json: bool) -> int:
             }
             for t in targets
         ]
-        click.echo(json.dumps(entries, indent=1))
+        emit(json.dumps(entries, indent=1))
         return 0
     for t in targets:
         use = f"backend {t.backend}" if t.formats else "map only"
@@ -56,7 +56,7 @@ def show_command(name: str, as_json: bool) -> int:
 
     target = load_target(name)
     if as_json:
-        click.echo(json.dumps(target.model_dump(), indent=1))
+        emit(json.dumps(target.model_dump(), indent=1))
         return 0
     say(f"{target.name}: {target.title}")
     for place, fact in target.facts().items():
@@ -89,7 +89,7 @@ def validate_command(names: tuple[str, ...], as_json: bool) -> int:
         text = ", ".join(f"{count} {grade}" for grade, count in sorted(grades.items()))
         entries.append({"target": name, "ok": True, "message": f"{len(facts)} facts: {text}"})
     if as_json:
-        click.echo(json.dumps(entries, indent=1))
+        emit(json.dumps(entries, indent=1))
     else:
         for entry in entries:
             state = "ok  " if entry["ok"] else "FAIL"
@@ -103,7 +103,7 @@ def backends_command(as_json: bool) -> int:
     """List installed backends and whether they can run here."""
     entries = listed_backends()
     if as_json:
-        click.echo(json.dumps(entries, indent=1))
+        emit(json.dumps(entries, indent=1))
         return 0
     for entry in entries:
         say(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from osbc_deploy.cli.console import say, table_console
+from osbc_deploy.cli.console import emit, say, table_console
 from osbc_deploy.cli.options import config_option, json_option, takes
 from osbc_deploy.cli.places import Command
 from osbc_deploy.options import InspectOptions
@@ -46,7 +46,7 @@ def inspect_command(
         repeat=options.repeat,
     ).report()
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        emit(json.dumps(found, indent=1))
     else:
         _show(found)
     for line in found["unsupported"]:

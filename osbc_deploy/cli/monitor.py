@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import complain, say
+from osbc_deploy.cli.console import complain, emit, say
 from osbc_deploy.cli.options import config_option, given, json_option, quiet_option
 from osbc_deploy.cli.places import Group, GrowingFolder, OutputFile
 from osbc_deploy.errors import OsbcError, UsageError
@@ -249,7 +249,7 @@ def _say(judgement: dict[str, Any], as_json: bool) -> None:
     from osbc_deploy.report.monitoring.page import lines
 
     if as_json:
-        click.echo(json.dumps(judgement, indent=1))
+        emit(json.dumps(judgement, indent=1))
     else:
         for line in lines(judgement):
             say(line)

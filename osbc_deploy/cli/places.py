@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from osbc_deploy.apart import Place, Role, check_apart, path_in
+from osbc_deploy.cli.console import for_results
 from osbc_deploy.clock import now
 from osbc_deploy.errors import UsageError
 
@@ -80,7 +81,10 @@ class GrowingFolder(OutputFolder):
 
 
 class Command(click.Command):
-    """A command whose outputs are apart from its inputs and from each other."""
+    """A command whose outputs are apart from its inputs and from each other.
+
+    While it runs, stdout is for its results alone.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.
@@ -96,7 +100,8 @@ class Command(click.Command):
         for _, path, then in ctx.meta.get(_NOTED, ()):
             if then is not None:
                 then(ctx, path)
-        return super().invoke(ctx)
+        with for_results():
+            return super().invoke(ctx)
 
 
 class Group(click.Group):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from osbc_deploy.cli.console import say
+from osbc_deploy.cli.console import emit, say
 from osbc_deploy.cli.options import config_option, given, json_option, quiet_option
 from osbc_deploy.cli.places import Group, GrowingFolder, OutputFile
 from osbc_deploy.cli.store import STORE_COMMANDS
@@ -173,7 +173,7 @@ def sign_command(
             },
             "key_id": manifest.key_id.hex(),
         }
-        click.echo(json.dumps(facts, indent=1))
+        emit(json.dumps(facts, indent=1))
     if not quiet:
         say(
             f"wrote {output}: version {version} for {target}, {len(release):,} B, self-test "

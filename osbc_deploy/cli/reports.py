@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from osbc_deploy.cli.console import say, table_console
+from osbc_deploy.cli.console import emit, say, table_console
 from osbc_deploy.cli.options import Size, config_option, json_option, verbose_option
 from osbc_deploy.cli.places import Command, OutputFile, UpdatedFile
 from osbc_deploy.errors import NotFoundError, UsageError
@@ -69,7 +69,7 @@ def report_command(path: Path, form: str, output: Path | None, verbose: bool) ->
 
         text = report_page(report)
     if output is None:
-        click.echo(text, nl=False)
+        emit(text, nl=False)
     else:
         write_whole(output, text)
         say(f"wrote {output}", err=True)
@@ -178,7 +178,7 @@ def check_command(
             err=True,
         )
     findings = check_report(report, limits, known)
-    click.echo(_findings(findings, form), nl=False)
+    emit(_findings(findings, form), nl=False)
     failed = [f for f in findings if not f.ok]
     for finding in failed:
         say(f"over: {finding.name}: {finding.message}", err=True)
@@ -250,7 +250,7 @@ def map_command(path: Path, target: str, as_json: bool) -> int:
             "remarks": remarks,
             "cores": cores,
         }
-        click.echo(json.dumps(summary, indent=1))
+        emit(json.dumps(summary, indent=1))
     else:
         from osbc_deploy.plain_text import many
         from osbc_deploy.report.deployment.terminal import cores_tables
@@ -280,7 +280,7 @@ def diff_command(before: Path, after: Path, as_json: bool) -> int:
 
     rows = difference(read_report(before), read_report(after))
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        emit(json.dumps(rows, indent=1))
         return 0
     if not rows:
         say("no difference")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbc_deploy.cli.console import say, table_console
+from osbc_deploy.cli.console import emit, say, table_console
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.cli.places import Command, OutputFolder
 from osbc_deploy.errors import FidelityError
@@ -96,7 +96,7 @@ def run_command(
     if golden is not None and not ran.differ:
         write_golden(ran, golden, numbers)
     if as_json:
-        click.echo(json.dumps(_facts(ran, numbers), indent=1))
+        emit(json.dumps(_facts(ran, numbers), indent=1))
     elif not quiet:
         _show(ran)
     if ran.differ:

@@ -22,7 +22,10 @@ def start() -> None:
     if not fill_standard_files():
         _say("error[E202]: stdout: is closed. Redirect it, to /dev/null if nobody reads it.")
         sys.exit(2)
-    sys.stdout, raw = Stream.over(sys.stdout, 1)
+    # What is written past Python, as by a program that a model starts, is no result either.
+    results = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout, raw = Stream.over(sys.stdout, results)
     if sys.stderr is not None:
         sys.stderr, _ = Stream.over(sys.stderr, 2)
     code: int | str | None = 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from osbc_deploy.cli.console import say
+from osbc_deploy.cli.console import emit, say
 from osbc_deploy.cli.options import config_option, json_option
 from osbc_deploy.cli.places import Command, GrowingFolder, OutputFile, OutputFolder
 from osbc_deploy.errors import ArtefactError, UsageError
@@ -198,7 +198,7 @@ def _show(slots: Slots, as_json: bool) -> int:
 
     found = status(slots)
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        emit(json.dumps(found, indent=1))
         return 0
     extra = f", boot {found['boots']} of 3" if found["state"] == "trial" else ""
     if found["reason"] != "none":

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from osbc_deploy.cli.console import complain, table_console
+from osbc_deploy.cli.console import complain, emit, table_console
 from osbc_deploy.cli.job import check_data, command_line, job_options, load_inputs, save_results
 from osbc_deploy.cli.places import Command, OutputFile
 from osbc_deploy.errors import FitError, UsageError
@@ -82,7 +82,7 @@ def sweep_command(
         )
     report = build_sweep(found)
     if as_json:
-        click.echo(json.dumps(report, indent=1))
+        emit(json.dumps(report, indent=1))
     elif not quiet:
         print_sweep(report, table_console())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from osbc_deploy.cli.console import say, table_console
+from osbc_deploy.cli.console import emit, say, table_console
 from osbc_deploy.cli.options import config_option, json_option, quiet_option
 from osbc_deploy.cli.places import Group, OutputFile
 from osbc_deploy.plain_text import many
@@ -58,7 +58,7 @@ def decode_command(
     if output is not None:
         write_whole(output, encoded(data, "cbor" if output.suffix == ".cbor" else "json"))
     if as_json:
-        click.echo(encoded(data, "json"), nl=False)
+        emit(encoded(data, "json"), nl=False)
     elif not quiet:
         _show(data)
     if output is not None and not quiet:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from osbc_deploy.cli.console import table_console
+from osbc_deploy.cli.console import emit, table_console
 from osbc_deploy.cli.deploy import exit_code
 from osbc_deploy.cli.job import (
     check_inputs,
@@ -71,7 +71,7 @@ def verify_command(
         )
     report = found.report()
     if as_json:
-        click.echo(json.dumps(report, indent=1))
+        emit(json.dumps(report, indent=1))
     elif not quiet:
         from osbc_deploy.report.verification.terminal import print_verification
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import signal
@@ -107,6 +108,27 @@ def test_what_is_not_there_is_said_before_torch_is_imported(
     assert done.stderr.count("error[E201]:") == 1
     packages = {name.partition(".")[0] for name in found}
     assert not packages & {"torch", "norse", "numba", "scipy"}
+
+
+def test_stdout_is_for_results_whatever_a_model_prints(tmp_path: Path) -> None:
+    (tmp_path / "chatty.py").write_text(
+        "import os, sys\nimport norse.torch as norse\nfrom torch import nn\n"
+        "print('imported')\n"
+        "class Linear(nn.Linear):\n"
+        "    def forward(self, x):\n        print('called')\n        return super().forward(x)\n"
+        "def net():\n"
+        "    os.system('echo from a child')\n    sys.__stdout__.write('made')\n"
+        "    return norse.SequentialState(Linear(3, 4), norse.LIFBoxCell())\n"
+    )
+    command = ["inspect", "chatty:net", "--shape", "3"]
+    for json_wanted in (True, False):
+        done = osbc(*command, *["--json"] * json_wanted, stdout=subprocess.PIPE, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        for said in ("imported", "called", "from a child", "made"):
+            assert said in done.stderr
+            assert said not in done.stdout
+        if json_wanted:
+            assert json.loads(done.stdout)["source"] == "chatty:net"
 
 
 def test_a_full_disk_under_stdout_is_said_in_one_sentence() -> None:
