@@ -50,16 +50,23 @@ __all__ = [
     "described",
     "reason",
     "unreadable",
+    "unwritable",
 ]
 
-_REMEDIES = {
+_READING = {
     errno.ENOENT: "Give the path of one that is there",
     errno.ENOTDIR: "Give the path of one that is there",
     errno.EISDIR: "Name a file in it",
     errno.EACCES: "Let this user read it",
     errno.EPERM: "Let this user read it",
 }
-"""What to do about what cannot be read, by the number of the system's error."""
+_WRITING = {
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.ENOSPC: "Free some of the disk, or choose another place",
+    errno.EDQUOT: "Free some of the disk, or choose another place",
+    errno.EFBIG: "Choose a place that takes files of this size",
+}
+"""What to do about what cannot be read or written, by the number of the system's error."""
 
 
 def reason(error: BaseException) -> str:
@@ -81,8 +88,14 @@ def described(error: BaseException) -> str:
 
 def unreadable(error: OSError) -> str:
     """Return that something cannot be read, why, and what to do about it."""
-    remedy = _REMEDIES.get(error.errno or 0, "Mend the disk, or give a copy")
+    remedy = _READING.get(error.errno or 0, "Mend the disk, or give a copy")
     return f"cannot be read ({error.strerror or reason(error)}). {remedy}."
+
+
+def unwritable(error: OSError) -> str:
+    """Return that something cannot be written, why, and what to do about it."""
+    remedy = _WRITING.get(error.errno or 0, "Choose another place, or let this user write there")
+    return f"cannot be written ({error.strerror or reason(error)}). {remedy}."
 
 
 class OsbcError(Exception):

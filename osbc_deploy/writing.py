@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from osbc_deploy.errors import UsageError, WritingError, reason, unreadable
+from osbc_deploy.errors import UsageError, WritingError, unreadable, unwritable
 from osbc_deploy.folders import KINDS, FolderKind
 
 __all__ = [
@@ -144,10 +144,6 @@ def check_growing(path: Path, marker: str, what: str, beside: Collection[str] = 
         )
 
 
-def _why(error: OSError) -> str:
-    return error.strerror or reason(error)
-
-
 def _mode(path: Path, what: str, *, links: bool = False) -> int | None:
     """Return the mode of what lies there, or None; refuse what must not be replaced."""
     if "\0" in str(path):
@@ -157,7 +153,7 @@ def _mode(path: Path, what: str, *, links: bool = False) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise WritingError(f"{what} cannot be written ({_why(error)}).") from error
+        raise WritingError(f"{what} {unwritable(error)}") from error
     if stat.S_ISLNK(mode):
         if links:
             return mode
@@ -217,7 +213,7 @@ def _check_parent(path: Path, what: str, room: int = 0) -> None:
             if room and hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, room)
     except OSError as error:
-        raise WritingError(f"{what} cannot be written ({_why(error)}).") from error
+        raise WritingError(f"{what} {unwritable(error)}") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -270,7 +266,7 @@ def _write(path: Path, content: str | bytes, mode: int, put: Callable[[Path], ob
             put(work)
         _sync(path.parent)
     except OSError as error:
-        raise WritingError(f"{path}: cannot be written ({_why(error)}).") from error
+        raise WritingError(f"{path}: {unwritable(error)}") from error
 
 
 @contextmanager
@@ -300,7 +296,7 @@ def new_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
             _put(work, path)
         _sync(path.parent)
     except OSError as error:
-        raise WritingError(f"{path}: cannot be written ({_why(error)}).") from error
+        raise WritingError(f"{path}: {unwritable(error)}") from error
 
 
 def _put(work: Path, path: Path) -> None:

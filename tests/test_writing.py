@@ -241,7 +241,9 @@ def test_a_folder_that_cannot_be_written_into_is_refused_first(tmp_path: Path) -
         lambda: check_folder(tmp_path / "x", KIND),
         lambda: check_inside(tmp_path),
     ):
-        with pytest.raises(UsageError, match=r"cannot be written \(Permission denied\)"):
+        with pytest.raises(
+            UsageError, match=r"cannot be written \(Permission denied\)\. Choose another"
+        ):
             check()
     tmp_path.chmod(0o700)
 
@@ -278,9 +280,10 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=True
     )
+    remedy = "Choose a place that takes files of this size."
     assert done.stdout == (
-        f"{tmp_path}/out: cannot be written (File too large).\n"
-        f"{tmp_path}/file: cannot be written (File too large).\n"
+        f"{tmp_path}/out: cannot be written (File too large). {remedy}\n"
+        f"{tmp_path}/file: cannot be written (File too large). {remedy}\n"
     )
     assert done.stderr == ""
     assert read_folder(tmp_path / "out") == both("old")

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, TextIO
 
 import click
 
-from osbc_deploy.errors import UsageError, WritingError
+from osbc_deploy.errors import UsageError, WritingError, unwritable
 from osbc_deploy.plain_text import message, visible
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def keep_log(path: Path) -> None:
     try:
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise WritingError(f"--log: {path} cannot be written ({error.strerror}).") from error
+        raise WritingError(f"--log: {path} {unwritable(error)}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     _LOG.addHandler(handler)
     _LOG.setLevel(logging.INFO)

@@ -155,7 +155,12 @@ def main(argv: list[str] | None = None) -> Any:
     except OSError as error:
         # Of a temporary file, say: every OSError has its cause outside this program.
         place = f"{error.filename}: " if error.filename else ""
-        complain(f"{place}{error.strerror or reason(error)}.", SYSTEM, lines=True)
+        said = f"{place}{error.strerror or reason(error)}."
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            said = "the current folder is not there any more. Change into one that is."
+        complain(said, SYSTEM, lines=True)
         sys.exit(UsageError.exit_code)
     except MemoryError as error:
         complain(

@@ -12,6 +12,8 @@ import os
 import sys
 from typing import TextIO
 
+from osbc_deploy.errors import unwritable
+
 __all__ = ["CLOSED_PIPE", "Stream", "fill_standard_files"]
 
 CLOSED_PIPE = 141
@@ -50,7 +52,7 @@ class Stream(io.FileIO):
             return None
         if self.failure.errno == errno.EPIPE:
             return "stdout: its reader went away before all was printed.", CLOSED_PIPE
-        return f"stdout: cannot be written ({self.failure.strerror}).", 2
+        return f"stdout: {unwritable(self.failure)}", 2
 
 
 def fill_standard_files() -> bool:

@@ -23,7 +23,7 @@ from osbc_deploy.belonging import BelongsTo, broken, changed
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.errors import UsageError
+from osbc_deploy.errors import UsageError, unwritable
 from osbc_deploy.limits import PARSED, check_tensors, read_text
 from osbc_deploy.model.graph import Projection
 from osbc_deploy.parsing import parse_json
@@ -67,7 +67,7 @@ class SolverState:
             manifest = {"format": FORMAT, "belongs_to": dict(belongs_to)}
             write_whole(path, json.dumps(manifest, indent=1))
         except OSError as error:
-            raise UsageError(f"{folder}: cannot be written ({error.strerror}).") from error
+            raise UsageError(f"{folder}: {unwritable(error)}") from error
 
     def load_plan(self) -> dict[str, Any] | None:
         """Return what was planned for all layers, if it was."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from osbc_deploy.belonging import BelongsTo, broken, changed
-from osbc_deploy.errors import UsageError
+from osbc_deploy.errors import UsageError, unwritable
 from osbc_deploy.limits import PARSED, read_text
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.sweeping.grid import Point
@@ -121,7 +121,7 @@ def open_ledger(
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be written ({error.strerror}).") from error
+        raise UsageError(f"{folder}: {unwritable(error)}") from error
     try:
         try:
             # Ends with the process, however that ends.
@@ -132,7 +132,10 @@ def open_ledger(
                 "another folder."
             ) from error
         except OSError as error:
-            raise UsageError(f"{folder}: cannot be locked ({error.strerror}).") from error
+            raise UsageError(
+                f"{folder}: cannot be locked ({error.strerror}). Choose a folder of another file "
+                "system."
+            ) from error
         _claim(folder / _MANIFEST, "", belongs_to)
         for seed, samples in draws.items():
             name = "given" if seed is None else str(seed)

@@ -110,6 +110,21 @@ def test_what_is_not_there_is_said_before_torch_is_imported(
     assert not packages & {"torch", "norse", "numba", "scipy"}
 
 
+def test_a_current_folder_that_is_gone_is_said(tmp_path: Path) -> None:
+    gone = 'mkdir gone && cd gone && rmdir ../gone && "$0" -m osbc_deploy report "$1"'
+    done = subprocess.run(
+        ["sh", "-c", gone, sys.executable, str(tmp_path / "image")],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error[E241]: the current folder is not there any more. Change into one that is.\n"
+    )
+
+
 def test_stdout_is_for_results_whatever_a_model_prints(tmp_path: Path) -> None:
     (tmp_path / "chatty.py").write_text(
         "import os, sys\nimport norse.torch as norse\nfrom torch import nn\n"
@@ -135,7 +150,8 @@ def test_a_full_disk_under_stdout_is_said_in_one_sentence() -> None:
     with Path("/dev/full").open("w") as full:
         done = osbc(*LIST, stdout=full)
     assert done.returncode == 2
-    assert done.stderr == "error[E202]: stdout: cannot be written (No space left on device).\n"
+    said = "stdout: cannot be written (No space left on device). Free some of the disk, or choose"
+    assert done.stderr == f"error[E202]: {said} another place.\n"
 
 
 def test_a_verdict_outlives_the_reader(tmp_path: Path) -> None:
