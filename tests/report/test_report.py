@@ -138,6 +138,21 @@ def test_a_share_of_a_core_is_whole_and_not_more(
         assert f"{used} of {limit} " in finding.message
 
 
+@pytest.mark.parametrize(
+    ("before", "share", "limit"), [(100, 0.15, 115), (180, 0.15, 207), (7, 0.1, 7), (7, 0.0, 7)]
+)
+def test_growth_is_in_whole_bytes_and_not_less(
+    before: int, share: float, limit: int, report: dict[str, Any]
+) -> None:
+    baseline, budget = copy.deepcopy(report), {"schema": 1, "growth": {"memory": share}}
+    baseline["memory"]["deployed_bytes"] = before
+    for used, ok in ((limit, True), (limit + 1, False)):
+        grown = copy.deepcopy(report)
+        grown["memory"]["deployed_bytes"] = used
+        found = check_report(grown, Budget.model_validate(budget), baseline)
+        assert {f.ok for f in found if f.name == "memory since baseline"} == {ok}
+
+
 def test_growth_is_measured_against_the_baseline(files: Path, report: dict[str, Any]) -> None:
     smaller = copy.deepcopy(report)
     del smaller["pruning"]

@@ -80,6 +80,11 @@ def _at_most(
     return LimitResult(name, kind, actual, limit, over <= 0, text)
 
 
+def _part(whole: int, share: float) -> int:
+    """Return a share in whole numbers: 0.29 of 100 is 28.999999999999996, a part of one is none."""
+    return math.floor(round(whole * share, 6))
+
+
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
@@ -183,8 +188,7 @@ def _resources(report: Mapping[str, Any], shares: Mapping[str, float]) -> Iterat
         for core in report["cores"]:
             resource = core["resources"][name]
             used = resource["used"] / resource["max"]
-            # A share of 0.29 of 100 is 28.999999999999996; a part of one is none.
-            limit = math.floor(round(share * resource["max"], 6))
+            limit = _part(resource["max"], share)
             over = resource["used"] - limit
             text = f"{resource['used']:,} of {limit:,} ({used:.0%} of capacity)"
             yield LimitResult(
@@ -242,7 +246,7 @@ def _growth(
     if growth.cores is not None:
         yield _at_most("cores since baseline", now["cores"], before["cores"] + growth.cores)
     if growth.memory is not None:
-        limit = int(before["memory_bytes"] * (1.0 + growth.memory))
+        limit = _part(before["memory_bytes"], 1.0 + growth.memory)
         yield _at_most("memory since baseline", now["memory_bytes"], limit, " B")
     if growth.accuracy_drop is not None:
         drop = _accuracy(baseline, "fixed_point") - _accuracy(report, "fixed_point")
