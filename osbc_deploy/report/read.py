@@ -23,6 +23,7 @@ from osbc_deploy.writing import recover
 __all__ = ["read_deployment", "read_report"]
 
 _REPORT = "report.json"
+_GIVE = "Give the folder that osbc-deploy ... -o wrote, or deploy again."
 _COUNTED = 100
 """Faults that are looked for: each quotes what is wrong, and a large file can have very many."""
 _SHOWN = 5
@@ -86,12 +87,12 @@ def _read(path: Path, file: Path) -> dict[str, Any]:
     try:
         report = parse_json(read_text(file, each=PARSED))
     except (OSError, ValueError) as error:
-        raise ArtefactError(f"{file}: is not a JSON report ({error}). Deploy again.") from error
+        raise ArtefactError(f"{file}: is not a JSON report ({error}). {_GIVE}") from error
     found = report.get("schema") if isinstance(report, dict) else None
     if found != SCHEMA:
-        raise ArtefactError(
-            f"{file}: schema {repr(found)[:60]} is not {SCHEMA!r}. Deploy again with this version."
-        )
+        of_ours = str(found).startswith(SCHEMA.rpartition("/")[0])
+        remedy = "Deploy again with this version." if of_ours else _GIVE
+        raise ArtefactError(f"{file}: schema {repr(found)[:60]} is not {SCHEMA!r}. {remedy}")
     faults = [
         f"{'.'.join(map(str, fault.path)) or 'report'}: {fault.message[:200]}"
         for fault in islice(_validator().iter_errors(report), _COUNTED)

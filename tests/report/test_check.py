@@ -321,6 +321,13 @@ def test_a_report_that_is_no_file_is_called_that(site: Site, tmp_path: Path) -> 
     assert "report.json: is not a regular file" in said[0]
 
 
+@pytest.mark.parametrize("name", ["network.json", "network.safetensors"])
+def test_another_file_of_the_folder_is_no_report(name: str, site: Site) -> None:
+    code, said = checked(site, site.root, [], image=f"plain/{name}")
+    assert code == 6
+    assert "Give the folder that osbc-deploy ... -o wrote, or deploy again." in said[0]
+
+
 def test_a_budget_may_allow_bits_that_differ(site: Site, tmp_path: Path) -> None:
     budget = tmp_path / "budget.toml"
     for allowed, code in ((7, 5), (8, 0)):
