@@ -15,7 +15,7 @@ from osbc_deploy.frameworks.leaking import Leak, leak_of
 __all__ = ["Answering", "answering", "behind", "left_out", "needed_for"]
 
 _MOVES = ("stack", "cat", "getitem", "setitem", "reshape", "view", "flatten", "squeeze")
-_PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)
+_PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten, nn.Unflatten)
 _SUMS = ("add", "radd", "sum", "mean", "mul", "div", "truediv", "softmax", "log_softmax")
 _SHIFTS = ("add", "radd", "iadd")
 _NORMALIZES = (nn.Softmax, nn.LogSoftmax)
@@ -24,7 +24,7 @@ _SQUASHING = (nn.Sigmoid, nn.Tanh)
 """What leaves the order of values as it is, but not that of their sums."""
 _ENDS = ("linear", "conv1d", "conv2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d",
          "adaptive_avg_pool2d", *_SHIFTS, "sub", "rsub", "isub", "matmul", "mm", "addmm",
-         "einsum")  # fmt: skip
+         "einsum", "cat")  # fmt: skip
 _END_LAYERS = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),

@@ -16,11 +16,12 @@ from torch import nn
 
 from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.errors import OsbcError, described
-from osbc_deploy.frameworks.draft import Draft
+from osbc_deploy.frameworks.draft import ONLY_ANSWER, Draft
 from osbc_deploy.frameworks.flow import Called, Signal
 from osbc_deploy.frameworks.framework import kind_of, unsupported
 from osbc_deploy.frameworks.functions import FUNCTIONS, LINEAR
 from osbc_deploy.frameworks.gating import gates_note
+from osbc_deploy.frameworks.joining import put_beside
 from osbc_deploy.frameworks.layers import FLAT, LAYERS, LINEAR_LAYERS, TIMELESS
 from osbc_deploy.frameworks.leaking import Leak
 from osbc_deploy.frameworks.operations import Scale
@@ -125,8 +126,12 @@ class Builder(Draft):
         event = called.event
         kind = None if event.module is None else self.kind(event.module)
         what = event.name if kind is None else kind.__name__
+        if what == "cat" and len({(s.over_time, s.factor) for s in called.sources}) == 1:
+            return ""
         if signal.over_time == "max":
             return f"{what} hears a maximum over time; on the chip only its readout takes one"
+        if kind is None and self.ends(called) and event.name not in LINEAR:
+            return f"{what} of a {signal.over_time} over time is no readout. {ONLY_ANSWER}"
         linear = event.name in LINEAR if kind is None else issubclass(kind, LINEAR_LAYERS)
         if not linear or len(called.sources) > 1:
             return f"{what} hears a {signal.over_time} over time; only linear layers at the end may"
@@ -157,14 +162,20 @@ class Builder(Draft):
     def answer(self, called: Called) -> str:
         """End the graph with potentials for the answer of a linear operation; return their name."""
         neuron = Answer(self.constant, "step")
-        return self.node(f"{called.name}.readout", Cells(neuron), self.heard(called))
+        return self.node(f"{called.name}.readout", Cells(neuron), self._given(called))
 
     def leaking(self, called: Called, leak: Leak) -> str:
         """End the graph with potentials that keep a leaky sum of what a call gives."""
-        heard = self.heard(called)
+        heard = self._given(called)
         if (leak.gain != 1.0).any():
             heard = [self.node(f"{leak.name}.scale", Scale(leak.gain), heard)]
         return self.node(f"{leak.name}.readout", Cells(Leaking(leak.decay)), heard)
+
+    def _given(self, called: Called) -> list[str]:
+        """Return the nodes whose sum the last call gives."""
+        if called.event.name == "cat" and called not in self.now:
+            put_beside(self, called)
+        return self.heard(called)
 
     def kind(self, layer: nn.Module) -> type:
         """Return the class that a layer is read as."""

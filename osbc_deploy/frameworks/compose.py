@@ -48,8 +48,10 @@ def multiplied(term: Term, operation: Operation) -> Shape:
     """Return the shape of the weights that two layers become, none where an operation has none."""
     if isinstance(operation, Beside):
         first = term.connection
-        if first is None or not term.spatial:
+        if first is None:
             return operation.channels, term.shape[0]
+        if not term.spatial:
+            return operation.channels, first.fan_in
         return operation.channels, first.weight.shape[1] * first.groups, *first.weight.shape[2:]
     if term.connection is not None and isinstance(operation, AvgPool):
         return _pooled_shape(term, operation)
@@ -175,8 +177,9 @@ def _before(term: Term, conv: Conv, path: str) -> Conv:
 
 
 def _beside(term: Term, beside: Beside, shape: Shape, path: str) -> Term:
-    """Put channels where they lie beside others, which is no layer of its own."""
-    made = _conv(term, beside.weights(shape[0]), shape, path)
+    """Put a signal where it lies beside others, which is no layer of its own."""
+    step: Callable[..., Term] = _dense if len(shape) == 1 else _conv
+    made = step(term, beside.weights(shape), shape, path)
     return made if term.layered else replace(made, name="")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch.nn import Parameter
 
+from osbc_deploy.frameworks.answering import behind
 from osbc_deploy.frameworks.assemble import Graph
 from osbc_deploy.frameworks.framework import Framework
 from osbc_deploy.frameworks.gating import counted, literal_of, most_spikes, spikes_behind
@@ -21,7 +22,12 @@ from osbc_deploy.frameworks.signals import Called, Flow, Signal
 from osbc_deploy.frameworks.walk import Cells, Node
 from osbc_deploy.model.graph import INPUT, Shape
 
-__all__ = ["Draft"]
+__all__ = ["ONLY_ANSWER", "Draft"]
+
+ONLY_ANSWER = (
+    "It makes nothing but the answer, so have forward answer with what it hears, and apply it to "
+    "that"
+)
 
 
 @dataclass
@@ -145,7 +151,7 @@ class Draft:
             f"hears values of {layout.shape} cut or turned to {layout.seen}; here they must "
             "come as they are given, as whole channels of them, or flattened"
         )
-        if all(s.called is None or self._of_input(s.called) for s in called.sources):
+        if self.hears_input(called):
             why += ". They are the input: give samples so, and leave that out of forward()"
         self.refuse(called, why)
         return False
@@ -192,14 +198,27 @@ class Draft:
         self.faults.append(f"{where}: {why}")
 
     def refuse_part(self, called: Called, why: str) -> None:
-        """Note what has no counterpart on a chip; what the input alone goes through needs none."""
+        """Note what has no counterpart on a chip; where none is needed, say what to do instead."""
         if self._of_input(called):
             module = called.event.module
             where = "be done to the samples, and left out of forward()"
             if module is not None:
                 where = f"run on the host (--host-prefix {called.name})"
             why = f"{why}. It hears nothing but the input, so it can {where}"
+        elif self.ends(called):
+            why = f"{why}. {ONLY_ANSWER}"
         self.refuse(called, why)
+
+    def hears_input(self, called: Called) -> bool:
+        """Tell whether a call hears the input, through what has no weights and no states."""
+        return all(s.called is None or self._of_input(s.called) for s in called.sources)
+
+    def ends(self, called: Called) -> bool:
+        """Tell whether a function makes nothing but the answer: no layer or later step hears it."""
+        later = (c for c in self.flow.calls if c.name == called.name and c is not called)
+        layers = (c for c in self.flow.calls if c.event.module is not None)
+        heard = [source for c in (*layers, *later) for source in c.sources]
+        return called.event.module is None and called not in behind(heard, ())[1]
 
     def _of_input(self, called: Called) -> bool:
         """Tell whether a call hears the input alone, through what has no weights and no states."""

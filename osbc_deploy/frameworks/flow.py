@@ -167,7 +167,8 @@ class _Following(Follower):
         if isinstance(event.module, self.neurons):
             values = values[:1]
         sources = [self.known[value] for value in values]
-        rule: Rule | None = reshaped if isinstance(event.module, nn.Flatten) else None
+        turns = isinstance(event.module, nn.Flatten | nn.Unflatten)
+        rule: Rule | None = reshaped if turns else None
         if event.module is None:
             rule = _filled if event.name == "setitem" else MOVES.get(event.name)
         if any(source.turned for source in sources):

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from osbc_deploy.arrays import FloatArray, IntArray
-from osbc_deploy.frameworks.calling import ONE_CALL, Call
+from osbc_deploy.frameworks.calling import ONE_CALL, TIME_BEHIND, Call
 from osbc_deploy.frameworks.layers import LAYERS, WEIGHTED, LayerReader
 from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.model.graph import Network
@@ -126,6 +126,8 @@ class Framework:
         What to do about torch's LAYER where it gets all time steps, for a message.
     containers : tuple of type
         Modules of its own that call others; they are looked into.
+    time_last : tuple of type
+        Those of them that take all time steps along the last axis.
     layers : tuple of str
         Where its layers and neurons are; what it has elsewhere is looked into as well.
     models : tuple of str
@@ -166,6 +168,7 @@ class Framework:
     runs: str
     timeless: str
     containers: tuple[type, ...] = ()
+    time_last: tuple[type, ...] = ()
     layers: tuple[str, ...] = ("",)
     models: tuple[str, ...] = ()
     neurons: tuple[type, ...] = ()
@@ -227,4 +230,6 @@ class Framework:
 
     def usual(self, module: nn.Module) -> Call:
         """Return how a model of its own containers is called."""
+        if any(isinstance(part, self.time_last) for part in module.modules()):
+            return TIME_BEHIND[0]
         return ONE_CALL[0] if self.over_time(module) else self.calls[0]

@@ -206,6 +206,9 @@ def _product(builder: Builder, called: Called) -> None:
     if len(called.sources) > 1:
         builder.refuse(called, unsupported_part(name))
         return
+    if name == "einsum" and "," not in str(called.event.args[0]):
+        builder.refuse(called, "einsum of a signal alone; write the sum and permute that it is")
+        return
     weight, bias = _einsum(called) if name == "einsum" else _factors(called)
     if weight is None or weight.ndim != 2:
         builder.refuse(

@@ -76,15 +76,14 @@ def brought(builder: Draft, name: str, signal: Signal, target: Layout) -> list[s
 
 
 def put_beside(builder: Draft, called: Called) -> None:
-    """Put maps side by side by their channels: each is brought to its own, and all are added."""
+    """Put maps side by side by their channels, or values: each where it lies, and all are added."""
     shape = called.event.results[0].shape[len(called.sources[0].axes) :]
     parts = [source.shape for source in called.sources]
-    maps = [len(builder.shape(part)) == 3 and part[1:] == shape[1:] for part in parts]
-    sizes = [part[0] for part, one in zip(parts, maps, strict=True) if one]
-    starts = np.cumsum([0, *sizes]).tolist()
+    alike = all(len(builder.shape(p)) in (1, 3) and p[1:] == shape[1:] for p in parts)
+    starts = np.cumsum([0, *(part[0] if part else 0 for part in parts)]).tolist()
     heard = []
     try:
-        if len(sizes) < len(parts) or starts[-1] != shape[0]:
+        if not alike or starts[-1] != shape[0]:
             raise ValueError
         for number, (source, start) in enumerate(zip(called.sources, starts, strict=False)):
             name = f"{called.name}.{number}"

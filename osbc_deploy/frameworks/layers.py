@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from torch import nn
 
+from osbc_deploy.frameworks.as_matrix import put_maps
 from osbc_deploy.frameworks.averages import Averages, adaptive_windows, pooling_windows
 from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
 from osbc_deploy.frameworks.gating import OF_CURRENTS, SPIKES, max_pooling, unless_all
 from osbc_deploy.frameworks.joining import side_by_side
-from osbc_deploy.frameworks.layout import Layout
+from osbc_deploy.frameworks.layout import Layout, columns_of
 from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
 from osbc_deploy.frameworks.padding import pad_layer, padding_before
 from osbc_deploy.frameworks.reasons import unsupported_part
@@ -103,8 +104,8 @@ def conv_layer(builder: Builder, called: Called, layer: Any) -> None:
         builder.misfit(
             called, f"Conv{dims}d: kernel {layer.kernel_size} is larger than its input {shape}"
         )
-    elif not faults and builder.settled(called):
-        builder.put(called, called.name, conv)
+    elif not faults:
+        put_maps(builder, called, conv)
 
 
 def _by_place(conv: Conv) -> bool:
@@ -147,24 +148,15 @@ def joined_linear(builder: Builder, called: Called, weight: Any, bias: Any) -> N
     if parts is not None:
         sources, places = parts, side_by_side(called.sources[0])
         moved = called.sources[0].layout
-        weight = weight if moved is None else _columns(weight, moved)
+        weight = weight if moved is None else columns_of(weight, moved)
     for number, (part, place) in enumerate(zip(sources, places, strict=True)):
         name = called.name if parts is None else f"{called.name}.{number}"
         layout, heard = builder.placed(part), builder.names(part)
         if len(layout.shape) > 1:
             heard = [builder.node(f"{name}.flat", Flatten(), heard)]
-        columns = _columns(weight[:, place], layout)
+        columns = columns_of(weight[:, place], layout)
         names.append(builder.node(name, Dense(columns, bias if number == 0 else None), heard))
     builder.now[called] = names
-
-
-def _columns(weight: Any, layout: Layout) -> Any:
-    """Return weights of what is seen, flat, as weights of what its node gives."""
-    if layout.ordered:
-        return weight
-    found = np.zeros((math.prod(layout.shape), len(weight)), weight.dtype)
-    np.add.at(found, layout.index.ravel(), weight.T)
-    return found.T
 
 
 def _batch_norm(builder: Builder, called: Called, norm: Any) -> None:
@@ -209,11 +201,21 @@ def _average(builder: Builder, called: Called, layer: Any) -> None:
         )
     elif min(pool.output_shape(builder.shape(shape))) < 1:
         builder.misfit(called, f"{name}{pool.kernel} is larger than its input {shape}")
+    elif not uneven:
+        _pooled(builder, called, pool)
     elif builder.settled(called):
         axes = zip(builder.shape(shape)[1:], pool.kernel, pool.stride, pool.padding, strict=True)
         up, counted = layer.ceil_mode, layer.count_include_pad
         windows = [pooling_windows(*axis, up=up, counted=counted) for axis in axes]
-        builder.put(called, called.name, Averages(*windows) if uneven else pool)
+        builder.put(called, called.name, Averages(*windows))
+
+
+def _pooled(builder: Builder, called: Called, pool: AvgPool) -> None:
+    """Put a pooling whose windows are all of one size."""
+    channels = builder.shape(called.sources[0].shape)[0]
+    weight = np.full((channels, 1, *pool.kernel), 1.0 / pool.divisor)
+    same = Conv(weight, None, pool.stride, pool.padding, groups=channels)
+    put_maps(builder, called, same, pool)
 
 
 def _adaptive(builder: Builder, called: Called, layer: Any) -> None:
@@ -235,8 +237,7 @@ def _adaptive(builder: Builder, called: Called, layer: Any) -> None:
             builder.put(called, called.name, Averages(rows, columns))
         return
     kernel = (shape[1] // size[0], shape[2] // size[1])
-    if builder.settled(called):
-        builder.put(called, called.name, AvgPool(kernel=kernel, stride=kernel))
+    _pooled(builder, called, AvgPool(kernel=kernel, stride=kernel))
 
 
 def _largest(builder: Builder, called: Called, layer: Any) -> None:
@@ -325,7 +326,7 @@ def _exchanged(called: Called) -> str:
 
 
 def _dropped(builder: Builder, called: Called, layer: Any) -> None:
-    if not isinstance(layer, nn.Identity | nn.Flatten):
+    if not isinstance(layer, nn.Identity | nn.Flatten | nn.Unflatten):
         kind = builder.kind(layer).__name__
         builder.note(f"{called.name}: {kind} dropped (inactive after training)")
     builder.passed(called)
@@ -347,7 +348,7 @@ LAYERS: Mapping[type, LayerReader] = {
     **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _adaptive),
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool2d), _largest),
     nn.Linear: _linear,
-    nn.Flatten: _dropped,
+    **dict.fromkeys((nn.Flatten, nn.Unflatten), _dropped),
     **dict.fromkeys((nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d), pad_layer),
     nn.ReLU: rectified,
 }
@@ -356,7 +357,7 @@ LAYERS: Mapping[type, LayerReader] = {
 SUPPORTED_LAYERS = (
     "Linear, Conv1d/2d (zero padding, ZeroPad1d/2d before it), BatchNorm1d/2d, AvgPool1d/2d, "
     "AdaptiveAvgPool1d/2d onto a divisor of its input, MaxPool1d/2d and AdaptiveMaxPool2d of "
-    "spikes, Flatten, Dropout, Identity"
+    "spikes, Flatten, Unflatten, Dropout, Identity"
 )
 """The same for a message."""
 
@@ -374,7 +375,7 @@ WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 """Layers of weights, whose subclasses may compute with others than they keep."""
 
 LINEAR_LAYERS = (
-    *(nn.Linear, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d),
+    *(nn.Linear, nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d),
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
 )
 """Layers that make of a sum what they make of its parts, summed, but for a constant."""

@@ -17,7 +17,7 @@ from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Shape
 
-__all__ = ["Layout", "spread", "summed", "whole_of"]
+__all__ = ["Layout", "columns_of", "spread", "summed", "whole_of"]
 
 _WEIGHT = 16
 """Bytes of a weight while it is put together."""
@@ -162,6 +162,15 @@ def _spread_maps(source: Shape, target: Shape, positions: IntArray) -> Conv | No
         weight[np.arange(target[0]), picked] = 1.0
     # A window as large as the result, with the one place in the middle of its padding.
     return Conv(weight, None, (1, 1), (rows - 1, cols - 1), (1, 1), groups)
+
+
+def columns_of(weight: FloatArray, layout: Layout) -> FloatArray:
+    """Return weights (n, values) of what is seen, flat, as weights of what its node gives."""
+    if layout.ordered:
+        return weight
+    found = np.zeros((math.prod(layout.shape), len(weight)), weight.dtype)
+    np.add.at(found, layout.index.ravel(), weight.T)
+    return np.asarray(found.T)
 
 
 def summed(

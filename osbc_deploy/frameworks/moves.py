@@ -271,7 +271,7 @@ def _reduced(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
         axis %= max(1, len(source.axes) + len(source.shape))
     if given and isinstance(axis, int) and axis < len(source.axes) and source.axes[axis] == "T":
         axes = source.axes[:axis] + source.axes[axis + 1 :]
-        what = {"amax": "max"}.get(event.name, event.name)
+        what = _OVER_TIME.get(event.name, event.name)
         return [replace(source, axes=axes, over_time=what)] * len(event.results)
     return None
 
@@ -375,6 +375,9 @@ def _factored(follower: Follower, event: Event, sources: list[Signal]) -> list[S
     return [replace(source, factor=factor)]
 
 
+_OVER_TIME = {"amax": "max", "any": "max", "nansum": "sum", "count_nonzero": "sum"}
+"""What functions take of all steps of spikes, by another name; of potentials it is not the same."""
+
 MOVES: dict[str, Rule] = {
     **dict.fromkeys(
         ("contiguous", "clone", "detach", "data", "to", "float", "double", "type", "cpu",
@@ -389,7 +392,7 @@ MOVES: dict[str, Rule] = {
     **dict.fromkeys(("expand", "expand_as", "broadcast_to", "repeat"), _widened),
     "stack": _stacked,
     "cat": _stacked,
-    **dict.fromkeys(("sum", "mean", "max", "amax"), _reduced),
+    **dict.fromkeys(("sum", "mean", "max", *_OVER_TIME), _reduced),
     **dict.fromkeys(
         ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis"), _turned),
     **dict.fromkeys(("add", "radd", "iadd"), _added),

@@ -10,7 +10,7 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.frameworks.averages import Averages
-from osbc_deploy.model.connections import Connection, Conv
+from osbc_deploy.model.connections import Connection, Conv, Dense
 from osbc_deploy.model.windows import AvgPool, Shape
 
 __all__ = [
@@ -43,7 +43,7 @@ class Flatten:
 
 @dataclass(frozen=True)
 class Beside:
-    """Put maps (c, H, W) into larger ones, of which other signals bring the other channels.
+    """Put maps (c, H, W) or values (c,) into more, of which other signals bring the others.
 
     The sum of several is what ``torch.cat`` makes of them.
 
@@ -52,7 +52,7 @@ class Beside:
     start : int
         The channel that the first one becomes.
     channels : int
-        Of the larger maps.
+        Of the larger maps, or how many values there are.
     """
 
     start: int
@@ -60,18 +60,20 @@ class Beside:
 
     def mismatch(self, shape: Shape) -> str:
         """Return why it cannot take a source of `shape`; empty if it can."""
-        if len(shape) == 3 and self.start + shape[0] <= self.channels:
+        if len(shape) in (1, 3) and self.start + shape[0] <= self.channels:
             return ""
-        return f"takes up to {self.channels - self.start} channels (C, H, W), gets {shape}"
+        return (
+            f"takes up to {self.channels - self.start} channels (C, H, W) or values, gets {shape}"
+        )
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of the larger maps."""
+        """Return the shape with the others beside it."""
         return self.channels, *shape[1:]
 
-    def weights(self, channels: int) -> Conv:
-        """Return the convolution that does it for this many channels."""
-        places = np.eye(self.channels, channels, -self.start)
-        return Conv(places[:, :, None, None])
+    def weights(self, shape: Shape) -> Connection:
+        """Return the convolution that does it for maps, or the matrix for values."""
+        places = np.eye(self.channels, shape[0], -self.start)
+        return Dense(places) if len(shape) == 1 else Conv(places[:, :, None, None])
 
 
 @dataclass(frozen=True, eq=False)

@@ -261,12 +261,12 @@ def _traced(
 def _unfollowed(traced: Trace, n: int) -> str:
     """Say what an answer of n samples begins with, if nothing shows what it is made of."""
     shape, behind = next(iter(traced.others), ((), True))
-    if behind or n not in shape[:2] or not traced.answers:
+    if behind or n not in shape[:2]:
         return ""
     return (
         f"forward: answers first with a tensor of shape {shape} that was not seen to come from its "
-        "input, as what leaves torch (numpy, tolist) or a torch.autograd.Function that forward "
-        "calls; have layers and functions of torch make it, or give the answer first"
+        "input, as what leaves torch (numpy, tolist), torch.vmap or a torch.autograd.Function that "
+        "forward calls; have layers and functions of torch make it, or give the answer first"
     )
 
 

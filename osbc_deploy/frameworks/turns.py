@@ -22,7 +22,7 @@ BEHIND = (
     "computed by itself, so of steps that lie so one can be taken, or their sum, mean or maximum"
 )
 _SAME = ("contiguous", "clone", "detach", "to", "float", "double", "type", "cpu", "alias")
-_OVER = ("sum", "mean", "max", "amax")
+_OVER = ("sum", "mean", "max", "amax", "any", "nansum", "count_nonzero")
 _TURNS = ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis")
 
 
@@ -45,7 +45,8 @@ def turned_back(follower: Follower, event: Event, sources: list[Signal]) -> list
     left = [a for place, a in enumerate(turned) if place != axis]
     given = (*event.args[:1], turned[axis], *event.args[2:])
     kept = {k: v for k, v in event.kwargs.items() if k not in ("dim", "axis")}
-    if kept.get("keepdim") or True in event.args[2:]:
+    # A step that is taken is a number, and 1 == True.
+    if kept.get("keepdim") or any(given is True for given in event.args[2:]):
         return BEHIND
     found = MOVES[name](follower, replace(event, args=given, kwargs=kept), [straight])
     if not isinstance(found, list):

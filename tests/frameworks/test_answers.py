@@ -93,6 +93,12 @@ def counted_in_place(net: Any, fired: list[torch.Tensor]) -> torch.Tensor:
     return total
 
 
+def heads(net: Any, s: torch.Tensor) -> torch.Tensor:
+    weight, bias = net.fc.weight, net.fc.bias
+    parts = [slice(0, 3), slice(3, 4)]
+    return torch.cat([linear(s, weight[part], bias[part]) for part in parts], -1)
+
+
 def filled(net: Any, fired: list[torch.Tensor]) -> torch.Tensor:
     steps = torch.empty(len(fired), fired[0].shape[0], 4)
     for step, s in enumerate(fired):
@@ -107,6 +113,7 @@ def filled_behind(net: Any, fired: list[torch.Tensor]) -> torch.Tensor:
     return steps
 
 
+H1, H2 = slice(0, 1), slice(1, 4)
 ENDS: dict[str, tuple[Forward, str]] = {
     "classifier on the mean": (lambda net, f: net.fc(torch.stack(f).mean(0)), "sum"),
     "classifier on the sum": (lambda net, f: net.fc(sum(f)), "sum"),
@@ -114,6 +121,16 @@ ENDS: dict[str, tuple[Forward, str]] = {
     "classifier on a rate": (lambda net, f: net.fc(sum(f) / len(f)), "sum"),
     "mean of the classifier": (lambda net, f: torch.stack([net.fc(s) for s in f]).mean(0), "sum"),
     "sum of the classifier": (lambda net, f: sum(net.fc(s) for s in f), "sum"),
+    "two heads": (lambda net, f: sum(heads(net, s) for s in f), "sum"),
+    "two heads on the mean": (lambda net, f: heads(net, torch.stack(f).mean(0)), "sum"),
+    "two heads in the last step": (lambda net, f: [heads(net, s) for s in f][-1], "last"),
+    "sums of two heads": (
+        lambda net, f: torch.cat([sum(net.fc(s)[:, part] for s in f) for part in (H1, H2)], 1),
+        "sum",
+    ),
+    "spikes that are not zero": (lambda net, f: torch.stack(f).count_nonzero(0), "sum"),
+    "sum of what is a number": (lambda net, f: torch.stack(f).nansum(0), "sum"),
+    "whether any step fires": (lambda net, f: torch.stack(f).any(0).float(), "max"),
     "growing sum": (accumulated, "sum"),
     "growing sum in place": (accumulated_in_place, "sum"),
     "spikes counted in place": (counted_in_place, "sum"),
@@ -209,7 +226,13 @@ def test_the_classes_are_those_of_the_forward(framework: str, end: str) -> None:
     ("end", "why"),
     [
         (lambda net, f: net.fc(torch.stack(f).max(0).values), "fc: Linear hears a maximum over"),
-        (lambda net, f: torch.stack(f).mean(0).relu(), "relu hears a mean over time"),
+        (lambda net, f: torch.stack(f).mean(0).relu(), "relu of a mean over time is no readout"),
+        (lambda net, f: torch.stack(f).sum(0).argmax(1), "argmax of a sum .* is no readout"),
+        (lambda net, f: torch.stack(f).argmax(-1), "argmax is not .* apply it to that"),
+        (lambda net, f: torch.stack(f).cumsum(0)[-1], "cumsum is not .* apply it to that"),
+        (lambda net, f: torch.stack(f).logsumexp(0), "logsumexp is not .* apply it to that"),
+        (lambda net, f: torch.einsum("tnc->nc", torch.stack(f)), "write the sum and permute"),
+        (lambda net, f: torch.tensor(sum(f).tolist()), "answers first with a tensor of shape"),
         (lambda net, f: torch.stack([net.fc(s).softmax(1) for s in f]).sum(0), "output: forward"),
         (lambda net, f: sum(f[1:]), "output: forward answers"),
         (lambda net, f: sum(net.fc(s).sigmoid() for s in f), "forward: sigmoid is not supported"),

@@ -201,3 +201,44 @@ def test_layers_on_a_last_axis_are_no_steps() -> None:
 def test_a_part_of_the_steps_on_a_last_axis_is_no_vote() -> None:
     with pytest.raises(UnsupportedModelError, match=r"output: .*not what lif2 gives in all steps"):
         imported(lively(Dense(lambda f: torch.stack(f[1:], -1).sum(-1))), raster(9))
+
+
+def behind(vote: bool) -> nn.Module:
+    """SpikingJelly's container of steps that come last, alone or in a forward that turns."""
+    inner = layer.TLastMultiStepContainer(
+        *(layer.Conv2d(2, 3, 3), neuron.LIFNode(), layer.Flatten()),
+        *(layer.Linear(12, 4), neuron.IFNode()),
+    )
+
+    class Voted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.inner(x.movedim(0, -1)).mean(-1)
+
+    return lively(Voted() if vote else inner)
+
+
+@pytest.mark.parametrize("vote", [False, True])
+def test_containers_of_steps_that_come_last_are_looked_into(vote: bool) -> None:
+    torch.manual_seed(3)
+    model = behind(vote)
+    network = imported(model, raster(2, 4, 4))
+    fresh = raster(2, 4, 4, seed=1)
+    with torch.no_grad():
+        x = torch.from_numpy(fresh).float().transpose(0, 1)
+        jelly.reset_net(model)
+        theirs = model(x) if vote else model(x.movedim(0, -1)).mean(-1)
+    assert theirs.any()
+    assert np.allclose(said(network, fresh) / T, theirs.numpy())
+
+
+def test_layers_that_are_mapped_over_time_are_named_as_unseen() -> None:
+    model = nn.Sequential(
+        layer.TLastSeqToANNContainer(layer.Linear(9, 4)),
+        layer.TLastMultiStepContainer(neuron.IFNode()),
+    )
+    with pytest.raises(UnsupportedModelError, match=r"torch\.vmap"):
+        imported(lively(model), raster(9))

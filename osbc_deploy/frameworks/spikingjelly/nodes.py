@@ -38,6 +38,7 @@ __all__ = [
 CONTAINERS = (
     layer.SeqToANNContainer,
     layer.MultiStepContainer,
+    layer.TLastMultiStepContainer,
     layer.StepModeContainer,
     layer.LinearRecurrentContainer,
     layer.ElementWiseRecurrentContainer,

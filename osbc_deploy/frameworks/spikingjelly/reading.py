@@ -154,6 +154,7 @@ SPIKINGJELLY = Framework(
     runs="all layers must be in one step mode, and torch's own know no time axis",
     timeless="use spikingjelly's layer.LAYER",
     containers=CONTAINERS,
+    time_last=(layer.TLastSeqToANNContainer, layer.TLastMultiStepContainer),
     layers=("activation_based.layer", "activation_based.neuron"),
     neurons=NEURONS,
     misplaced=_misplaced,
