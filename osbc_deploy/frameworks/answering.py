@@ -11,6 +11,7 @@ from osbc_deploy.frameworks.flow import Called, Flow, Signal
 from osbc_deploy.frameworks.framework import Framework, kind_of
 from osbc_deploy.frameworks.joining import averaged
 from osbc_deploy.frameworks.leaking import Leak, leak_of
+from osbc_deploy.frameworks.signals import HEARS_NOTHING
 
 __all__ = ["Answering", "answering", "behind", "left_out", "needed_for"]
 
@@ -248,7 +249,8 @@ def _cells(flow: Flow, framework: Framework) -> dict[str, Called]:
 def needed_for(flow: Flow, framework: Framework, output: Called | None) -> list[Called]:
     """Return the calls that stand for all time steps, as far as an output depends on them."""
     if output is None:
-        return [c for c in flow.calls if c.step in (0, None)]
+        shown = (c for c in flow.calls if c.fault != HEARS_NOTHING)
+        return [c for c in shown if c.step in (0, None)]
     cells = _cells(flow, framework)
     needed: set[Called] = set()
     waiting = [cells.get(output.name, output)]

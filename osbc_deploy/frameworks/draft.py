@@ -16,6 +16,7 @@ from osbc_deploy.frameworks.framework import Framework
 from osbc_deploy.frameworks.gating import counted, literal_of, most_spikes, spikes_behind
 from osbc_deploy.frameworks.joining import brought, put_beside
 from osbc_deploy.frameworks.layout import Layout, spread, whole_of
+from osbc_deploy.frameworks.moves import MOVES
 from osbc_deploy.frameworks.operations import Add, Delay, Flatten
 from osbc_deploy.frameworks.order import ancestors
 from osbc_deploy.frameworks.signals import Called, Flow, Signal
@@ -218,7 +219,8 @@ class Draft:
         later = (c for c in self.flow.calls if c.name == called.name and c is not called)
         layers = (c for c in self.flow.calls if c.event.module is not None)
         heard = [source for c in (*layers, *later) for source in c.sources]
-        return called.event.module is None and called not in behind(heard, ())[1]
+        moves = called.event.module is not None or called.event.name in MOVES
+        return not moves and called not in behind(heard, ())[1]
 
     def _of_input(self, called: Called) -> bool:
         """Tell whether a call hears the input alone, through what has no weights and no states."""

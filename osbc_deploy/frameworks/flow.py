@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from osbc_deploy.frameworks.layout import Layout, whole_of
 from osbc_deploy.frameworks.moves import MOVES, Follower, Rule, reshaped
-from osbc_deploy.frameworks.signals import Called, Flow, Signal
+from osbc_deploy.frameworks.signals import HEARS_NOTHING, Called, Flow, Signal
 from osbc_deploy.frameworks.tracing import Event, Trace, values_in
 from osbc_deploy.frameworks.turns import turned_back
 from osbc_deploy.model.graph import Shape
@@ -160,11 +161,26 @@ def _as_cat(event: Event) -> Event:
 
 @dataclass
 class _Following(Follower):
+    def begin(self, event: Event, current: torch.Tensor) -> None:
+        """Note a call of neurons with a current that does not come from the input."""
+        self.begun.add(event.module)
+        ways = (axes for axes in (("T", "N"), ("N",)) if self.has(axes, current.shape))
+        axes = next(ways, ())
+        given = Signal(None, axes, tuple(current.shape[len(axes) :]))
+        found = self.call(event, [given], HEARS_NOTHING)
+        found += [replace(found[0], state=True)] * (len(event.results) - 1)
+        self.known.update(zip(event.results, found, strict=False))
+
     def take(self, event: Event) -> None:
         """Note what the results of an event are."""
         event = _as_cat(event)
         values = values_in((event.args, tuple(event.kwargs.values())))
         if isinstance(event.module, self.neurons):
+            # What they take beside a current is their state.
+            (current, *_) = (*event.args, *event.kwargs.values(), None)
+            if isinstance(current, torch.Tensor):
+                self.begin(event, current)
+                return
             values = values[:1]
         sources = [self.known[value] for value in values]
         turns = isinstance(event.module, nn.Flatten | nn.Unflatten)

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from osbc_deploy.frameworks.signals import Axes, Called, Flow, Signal, part_of
 from osbc_deploy.frameworks.tracing import Event, Value
+from osbc_deploy.frameworks.turning import turned
 
-__all__ = ["MOVES", "OF_A_BATCH", "Follower", "Rule", "reshaped", "turned_order"]
+__all__ = ["MOVES", "OF_A_BATCH", "Follower", "Rule", "reshaped"]
 
 OF_A_BATCH = "takes a part of a batch; only time steps can be told apart"
 
@@ -33,6 +35,11 @@ class Follower:
         What each tensor so far is.
     again : Counter
         How often each call was made in a step.
+    begun : set of torch.nn.Module
+        Neurons that were called before anything of the input reached them, as those that hear what
+        a forward keeps: each call of them is the next step.
+    calls : Counter
+        How often each of these was called.
     still : bool
         Whether the input is the same in all steps: each call of neurons is the next step then.
     """
@@ -42,6 +49,8 @@ class Follower:
     sizes: dict[str, int]
     known: dict[Value, Signal] = field(default_factory=dict)
     again: Counter[tuple[str, int | None]] = field(default_factory=Counter)
+    begun: set[nn.Module | None] = field(default_factory=set)
+    calls: Counter[nn.Module | None] = field(default_factory=Counter)
     still: bool = False
 
     def call(self, event: Event, sources: Sequence[Signal], fault: str = "") -> list[Signal]:
@@ -53,6 +62,9 @@ class Follower:
             name = f"{event.place}.{name}" if event.place else name
         still = all(s.still for s in sources)
         is_neuron = isinstance(event.module, self.neurons)
+        if event.module in self.begun and "T" not in sources[0].axes:
+            step = self.calls[event.module]
+            self.calls[event.module] += 1
         if self.still and is_neuron and "T" not in sources[0].axes:
             step, still = self.again[name, None], False
             self.again[name, None] += 1
@@ -71,7 +83,7 @@ class Follower:
         by_step = is_neuron and self._by_step(first.axes, event.results)
         for number, value in enumerate(event.results):
             axes = first.axes
-            if is_neuron and not self._has(axes, value):
+            if is_neuron and not self.has(axes, value.shape):
                 # Of one step: one of a list of all, or what is left after the last.
                 axes = tuple(a for a in axes if a != "T")
             sample = value.shape[len(axes) :]
@@ -81,13 +93,14 @@ class Follower:
             found.append(replace(signal, over_time=reduced.over_time, factor=reduced.factor))
         return found
 
-    def _has(self, axes: Axes, value: Value) -> bool:
-        return value.shape[: len(axes)] == self.size(axes)
+    def has(self, axes: Axes, shape: Sequence[int]) -> bool:
+        """Tell whether a tensor of a shape begins with some axes."""
+        return tuple(shape[: len(axes)]) == self.size(axes)
 
     def _by_step(self, axes: Axes, values: Sequence[Value]) -> bool:
         """Tell whether what neurons gave for all steps is a list of one tensor for each."""
         listed = "T" in axes and len(values) == self.sizes["T"]
-        return listed and not any(self._has(axes, value) for value in values)
+        return listed and not any(self.has(axes, value.shape) for value in values)
 
     def size(self, axes: Axes) -> tuple[int, ...]:
         """Return how long axes are."""
@@ -254,6 +267,12 @@ def _stacked(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
             return [replace(shown, axes=("T", *first.axes), step=None, turned=tuple(order))]
         if not opened and axis == 0 and first.axes[0] == "1":
             return [replace(shown, axes=("T", *first.axes[1:]), step=None)]
+    missing = follower.sizes["T"] - len(sources)
+    if opened and len(event.args[0]) == follower.sizes["T"] and missing:
+        return (
+            f"stacks a tensor for each step, {missing} of which do not come from the input; have "
+            "forward answer with what its last layer gives in every step"
+        )
     if not opened and isinstance(axis, int) and axis < len(first.axes):
         return f"{event.name} puts time steps or samples beside others; only samples may have more"
     if whole and opened and axis == 0:
@@ -320,49 +339,6 @@ def _is_made_of(signal: Signal, other: Signal) -> bool:
     return any(s.called is other.called or _is_made_of(s, other) for s in called.sources)
 
 
-def turned_order(event: Event, rank: int) -> list[int]:
-    """Return which axis a function that turns them puts at each place."""
-    given = [*event.args[1:], *event.kwargs.values()]
-    order = list(range(rank))
-    if event.name == "permute":
-        axes = given[0] if isinstance(given[0], tuple | list) else given
-        return [int(a) % rank for a in axes]
-    if event.name in ("movedim", "moveaxis"):
-        return list(np.moveaxis(np.empty(order), *given).shape)
-    a, b = (int(g) % rank for g in given)
-    order[a], order[b] = order[b], order[a]
-    return order
-
-
-def _turned(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
-    source = sources[0]
-    order = turned_order(event, len(source.axes) + len(source.shape))
-    lead = len(source.axes)
-    if sorted(order[:lead]) != list(range(lead)):
-        if sorted(order[1 : lead + 1]) != list(range(lead)):
-            return [replace(source, turned=tuple(order))]
-        # Queries, keys and values of one layer are told apart so.
-        fault = f"{event.name} moves axes of a sample in front of time or samples"
-        (found,) = follower.call(event, sources, fault)
-        return [replace(found, parts=_apart(source, order))]
-    turned = source.moved(lambda index: index.transpose([a - lead for a in order[lead:]]))
-    return [replace(turned, axes=tuple(source.axes[a] for a in order[:lead]))]
-
-
-def _apart(source: Signal, order: Sequence[int]) -> tuple[Signal, ...]:
-    """Return what is seen along an axis of a sample that is turned in front of all others."""
-    lead = len(source.axes)
-    front = order[0] - lead
-    rest = [a - lead - (a > order[0]) for a in order[lead + 1 :]]
-    axes = tuple(source.axes[a] for a in order[1 : lead + 1])
-
-    def part(number: int) -> Signal:
-        moved = source.moved(lambda index: np.take(index, number, front).transpose(rest))
-        return replace(moved, axes=axes)
-
-    return tuple(part(number) for number in range(source.shape[front]))
-
-
 def _factored(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | None:
     """Take a factor on a sum over time, which changes nothing about which class is largest."""
     numbers = [a for a in event.args if isinstance(a, int | float)]
@@ -394,7 +370,7 @@ MOVES: dict[str, Rule] = {
     "cat": _stacked,
     **dict.fromkeys(("sum", "mean", "max", *_OVER_TIME), _reduced),
     **dict.fromkeys(
-        ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis"), _turned),
+        ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis"), turned),
     **dict.fromkeys(("add", "radd", "iadd"), _added),
     **dict.fromkeys(("mul", "rmul", "div", "truediv"), _factored),
 }  # fmt: skip

@@ -249,9 +249,9 @@ def _traced(
         for steps in dict.fromkeys((min(count, len(x)), len(x))):
             framework.reset(module)
             if call is still:
-                traced = trace(module, time_first, x[0], is_leaf, kept)
+                traced = trace(module, time_first, x[0], is_leaf, kept, framework.neurons)
             else:
-                traced = trace(module, call, x[:steps], is_leaf, kept)
+                traced = trace(module, call, x[:steps], is_leaf, kept, framework.neurons)
             if traced.failure is None:
                 break
         framework.reset(module)

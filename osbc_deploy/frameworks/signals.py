@@ -10,11 +10,18 @@ from osbc_deploy.arrays import IntArray
 from osbc_deploy.frameworks.layout import Layout, whole_of
 from osbc_deploy.frameworks.tracing import Event
 
-__all__ = ["Axes", "Called", "Flow", "Signal", "part_of"]
+__all__ = ["HEARS_NOTHING", "Axes", "Called", "Flow", "Signal", "part_of"]
 
 Axes = tuple[str, ...]
 """What comes before a sample's own axes: "T" and "N", in any order, "TN" where they are merged, and
 "1" for an axis of one that a stack will fill."""
+
+
+HEARS_NOTHING = (
+    "hears nothing that was seen to come from the input, as where it is a constant, or went "
+    "through numpy, torch.vmap or a torch.autograd.Function that forward calls; have functions of "
+    "torch lead the input to it"
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,6 +93,7 @@ def trace(
     x: torch.Tensor,
     is_leaf: Callable[[nn.Module], bool],
     kept: Callable[[nn.Module, Any], Sequence[torch.Tensor]] = lambda part, answer: (),
+    neurons: tuple[type, ...] = (),
 ) -> Trace:
     """Return what a module's forward does with input x.
 
@@ -108,8 +109,11 @@ def trace(
     kept : callable
         Returns what a submodule that gave an answer keeps beside it, which a forward may take from
         there: the last of its event's results.
+    neurons : tuple of type
+        Submodules that are events also where they are called with nothing that comes from the
+        input, as in the first step of a forward that gives them what it kept of the step before.
     """
-    tracer = _Tracer(x, kept)
+    tracer = _Tracer(x, kept, neurons)
     found = tracer.trace
     hooks: list[Any] = []
     for path, part in module.named_modules():
@@ -154,10 +158,13 @@ def _others(module: nn.Module, answer: Any) -> Iterator[tuple[tuple[int, ...], b
 
 class _Tracer(TorchFunctionMode):
     def __init__(
-        self, x: torch.Tensor, kept: Callable[[nn.Module, Any], Sequence[torch.Tensor]]
+        self,
+        x: torch.Tensor,
+        kept: Callable[[nn.Module, Any], Sequence[torch.Tensor]],
+        neurons: tuple[type, ...],
     ) -> None:
         super().__init__()
-        self._kept = kept
+        self._kept, self._neurons = kept, neurons
         self._values: Any = WeakIdKeyDictionary()
         self._open: list[tuple[str, bool, nn.Module, Any]] = []
         """Modules that are running: path, whether it is a leaf, it, and what it was given."""
@@ -198,7 +205,7 @@ class _Tracer(TorchFunctionMode):
     ) -> None:
         _, _, _, given = self._open.pop()
         self._leaves -= leaf
-        if given is not None and values_in(given):
+        if given is not None and (values_in(given) or isinstance(module, self._neurons)):
             results = self._results(answer)
             for kept in self._kept(module, answer):
                 if kept not in self._values:

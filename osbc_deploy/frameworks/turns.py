@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from osbc_deploy.frameworks.moves import MOVES, Follower, turned_order
+from osbc_deploy.frameworks.moves import MOVES, Follower
 from osbc_deploy.frameworks.signals import Signal
 from osbc_deploy.frameworks.tracing import Event
+from osbc_deploy.frameworks.turning import turned_order
 
 __all__ = ["BEHIND", "turned_back"]
 

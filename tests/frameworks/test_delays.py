@@ -111,6 +111,80 @@ class Kept(nn.Module):
         return torch.stack(found)
 
 
+class OnlyLate(nn.Module):
+    """Layers of snnTorch of which each hears nothing but an earlier step of the one before it."""
+
+    def __init__(self, steps: tuple[int, int]) -> None:
+        super().__init__()
+        self.steps = steps
+        self.one, self.two, self.three = nn.Linear(10, 20), nn.Linear(20, 12), nn.Linear(12, 4)
+        self.cells = nn.ModuleList(snn.Leaky(beta) for beta in (0.9, 0.8, 0.7))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mem, found = [cell.init_leaky() for cell in self.cells], []
+        kept = [[torch.zeros(x.shape[1], n)] * k for n, k in zip((20, 12), self.steps, strict=True)]
+        for frame in x:
+            spk1, mem[0] = self.cells[0](self.one(frame), mem[0])
+            kept[0].append(spk1)
+            spk2, mem[1] = self.cells[1](self.two(kept[0].pop(0)), mem[1])
+            kept[1].append(spk2)
+            spk3, mem[2] = self.cells[2](self.three(kept[1].pop(0)), mem[2])
+            found.append(spk3)
+        return torch.stack(found)
+
+
+@pytest.mark.parametrize("steps", [(1, 0), (0, 1), (1, 1), (3, 0), (2, 3)])
+def test_layers_that_hear_nothing_but_earlier_steps_are_late(steps: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    network = equal(lively(OnlyLate(steps)))
+    late = [0 if p.delay is None else int(np.max(p.delay)) for p in network.projections]
+    assert tuple(late) == (0, *steps)
+
+
+def test_an_earlier_step_that_is_passed_along_is_late() -> None:
+    class Passes(OnlyLate):
+        def forward(self, frame: torch.Tensor, state: Any = None) -> Any:
+            if state is None:
+                state = torch.zeros(len(frame), 20), *(cell.init_leaky() for cell in self.cells)
+            kept, mem1, mem2, mem3 = state
+            spk2, mem2 = self.cells[1](self.two(kept), mem2)
+            spk1, mem1 = self.cells[0](self.one(frame), mem1)
+            spk3, mem3 = self.cells[2](self.three(spk2), mem3)
+            return spk3, (spk1, mem1, mem2, mem3)
+
+    def each(x: torch.Tensor) -> torch.Tensor:
+        state, found = None, []
+        for frame in x:
+            spk, state = model(frame, state)
+            found.append(spk)
+        return torch.stack(found)
+
+    torch.manual_seed(1)
+    model = lively(Passes((1, 0)))
+    network = equal(model, each=each)
+    assert [p.delay is not None for p in network.projections] == [False, True, False]
+
+
+class Constant(OnlyLate):
+    """Neurons that hear a constant, and nothing else."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mem, found = [cell.init_leaky() for cell in self.cells], []
+        for frame in x:
+            spk1, mem[0] = self.cells[0](self.one(frame), mem[0])
+            spk2, mem[1] = self.cells[1](torch.full((x.shape[1], 12), 0.3), mem[1])
+            spk3, mem[2] = self.cells[2](self.three(self.two(spk1) + spk2), mem[2])
+            found.append(spk3)
+        return torch.stack(found)
+
+
+def test_neurons_of_a_constant_alone_are_refused_for_that() -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        import_network(lively(Constant((0, 0))), None, check_samples("calibration", spikes()))
+    assert len(caught.value.offenders) == 1
+    assert caught.value.offenders[0].startswith("cells.1: hears nothing that was seen to come")
+
+
 @pytest.mark.parametrize("heard", [(1,), (2,), (5,), (1, 2), (2, 3), (1, 3, 6)])
 @pytest.mark.parametrize("back", [False, True])
 def test_what_a_forward_keeps_for_some_steps_arrives_then(
