@@ -10,7 +10,7 @@ from torch import nn
 from osbc_deploy.frameworks.flow import Called, Flow, Signal
 from osbc_deploy.frameworks.framework import Framework, kind_of
 from osbc_deploy.frameworks.joining import averaged
-from osbc_deploy.frameworks.leaking import Leak, leak_of
+from osbc_deploy.frameworks.leaking import Leak, leak_behind, leak_of
 from osbc_deploy.frameworks.signals import HEARS_NOTHING
 
 __all__ = ["Answering", "answering", "behind", "left_out", "needed_for"]
@@ -90,6 +90,10 @@ def _candidates(flow: Flow, framework: Framework) -> Iterator[Answering]:
         if (leak := leak_of(flow, answered)) is not None:
             heard = cells.get(leak.hears.name, leak.hears)
             yield Answering(heard, plain=False, votes=share, leak=leak)
+            continue
+        output = _shown(flow, answered)
+        if (leak := leak_behind(flow, output)) is not None:
+            yield Answering(output, plain=False, votes=share, leak=leak)
             continue
         sources, between = behind([signal], framework.neurons)
         names = {s.called.name for s in sources if s.called is not None}
@@ -196,10 +200,18 @@ def _linear(flow: Flow, answer: Signal, framework: Framework) -> Answering | Non
     linear = called.event.name in _ENDS if module is None else isinstance(module, _END_LAYERS)
     if not linear:
         return None
+    found = _shown(flow, called)
+    here = found is not None and found.step in (flow.shown, None)
+    return Answering(found, not acting, votes) if here else None
+
+
+def _shown(flow: Flow, called: Called | None) -> Called | None:
+    """Return a call in the step that stands for all, or itself where it is made in one alone."""
     shown = (flow.shown, None)
-    found = [called] if called.step in shown else []
-    found += [c for c in flow.calls if c.step in shown and c.name == called.name]
-    return Answering(found[0], not acting, votes) if found else None
+    if called is None or called.step in shown:
+        return called
+    found = (c for c in flow.calls if c.step in shown and c.name == called.name)
+    return next(found, called)
 
 
 def _votes(called: Called, framework: Framework) -> int:
@@ -246,8 +258,13 @@ def _cells(flow: Flow, framework: Framework) -> dict[str, Called]:
     }
 
 
-def needed_for(flow: Flow, framework: Framework, output: Called | None) -> list[Called]:
-    """Return the calls that stand for all time steps, as far as an output depends on them."""
+def needed_for(
+    flow: Flow, framework: Framework, output: Called | None, leak: Leak | None = None
+) -> list[Called]:
+    """Return the calls that stand for all time steps, as far as an output depends on them.
+
+    Of a leaky sum that layers hear, it is what the sum hears.
+    """
     if output is None:
         shown = (c for c in flow.calls if c.fault != HEARS_NOTHING)
         return [c for c in shown if c.step in (0, None)]
@@ -259,12 +276,13 @@ def needed_for(flow: Flow, framework: Framework, output: Called | None) -> list[
         if called in needed:
             continue
         needed.add(called)
-        for signal in called.sources:
-            before = signal.called
-            if before is not None and isinstance(before.event.module, framework.neurons):
-                before = cells.get(before.name, before)
-            if before is not None:
-                waiting.append(before)
+        kept = leak is not None and called is leak.heard
+        hears = [leak.hears] if kept and leak else [s.called for s in called.sources]
+        known = [before for before in hears if before is not None]
+        waiting += [
+            cells.get(c.name, c) if isinstance(c.event.module, framework.neurons) else c
+            for c in known
+        ]
     return [c for c in flow.calls if c in needed]
 
 

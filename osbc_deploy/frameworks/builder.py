@@ -16,6 +16,7 @@ from torch import nn
 
 from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.errors import OsbcError, described
+from osbc_deploy.frameworks.answering import behind
 from osbc_deploy.frameworks.draft import ONLY_ANSWER, Draft
 from osbc_deploy.frameworks.flow import Called, Signal
 from osbc_deploy.frameworks.framework import kind_of, unsupported
@@ -23,7 +24,7 @@ from osbc_deploy.frameworks.functions import FUNCTIONS, LINEAR
 from osbc_deploy.frameworks.gating import gates_note
 from osbc_deploy.frameworks.joining import put_beside
 from osbc_deploy.frameworks.layers import FLAT, LAYERS, LINEAR_LAYERS, TIMELESS
-from osbc_deploy.frameworks.leaking import Leak
+from osbc_deploy.frameworks.leaking import SUMS, Leak, leak_of
 from osbc_deploy.frameworks.operations import Scale
 from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.frameworks.repeats import hears_last
@@ -52,16 +53,22 @@ class Builder(Draft):
         What the last layer adds once to a sum over time, in units of that sum.
     padded : dict of Called to (int, int)
         Calls that put zeros around maps, and how many rows and columns at each side.
+    leak : Leak or None
+        A leaky sum that the forward keeps for the answer, which the last neurons hold here.
     """
 
     orders: dict[str, IntArray] = field(default_factory=dict)
     modules: dict[str, nn.Module] = field(default_factory=dict)
     constant: FloatArray = field(default_factory=lambda: np.zeros(()))
     padded: dict[Called, Pair] = field(default_factory=dict)
+    leak: Leak | None = None
 
     def take(self, called: Called) -> None:
         """Put one call into the graph."""
         event = called.event
+        if self.leak is not None and called is self.leak.heard:
+            self._leaks(called, self.leak)
+            return
         hears = [s for s in called.sources if s.over_time]
         self.inherit(called)
         faults = len(self.faults)
@@ -69,7 +76,7 @@ class Builder(Draft):
             # It failed for what it was given.
             return
         try:
-            why = called.fault or hears_last(self.flow, called)
+            why = called.fault or self._alone_fault(called)
             if hears and not why:
                 why = self._reduced_fault(called, hears[0])
             if not why and any(s.called in self.padded for s in called.sources):
@@ -159,6 +166,14 @@ class Builder(Draft):
         self.constant = bias / signal.factor
         return None
 
+    def _alone_fault(self, called: Called) -> str:
+        """Say why a call hears something of one step alone, or a leaky sum; empty if it may."""
+        between = behind(called.sources, self.framework.neurons)[1]
+        if self.leak is None or self.leak.heard not in between:
+            leak = leak_of(self.flow, called) if called.event.name in SUMS else None
+            return hears_last(self.flow, called) if leak is None else leak.alone
+        return ""
+
     def answer(self, called: Called) -> str:
         """End the graph with potentials for the answer of a linear operation; return their name."""
         neuron = Answer(self.constant, "step")
@@ -166,10 +181,22 @@ class Builder(Draft):
 
     def leaking(self, called: Called, leak: Leak) -> str:
         """End the graph with potentials that keep a leaky sum of what a call gives."""
-        heard = self._given(called)
-        if (leak.gain != 1.0).any():
-            heard = [self.node(f"{leak.name}.scale", Scale(leak.gain), heard)]
-        return self.node(f"{leak.name}.readout", Cells(Leaking(leak.decay)), heard)
+        name, heard = called.name, self._given(called)
+        if leak.heard is None:
+            name, heard = leak.name, self._gained(leak, heard)
+        return self.node(f"{name}.readout", Cells(Leaking(leak.decay)), heard)
+
+    def _leaks(self, called: Called, leak: Leak) -> None:
+        """Let what a leaky sum hears through, as the last neurons hold the sum."""
+        is_neuron = isinstance(leak.hears.event.module, self.framework.neurons)
+        heard = [leak.hears.name] if is_neuron else self._given(leak.hears)
+        self.now[called] = self._gained(leak, heard)
+
+    def _gained(self, leak: Leak, heard: list[str]) -> list[str]:
+        """Return the nodes that give what a leaky sum takes of its current."""
+        if (leak.gain == 1.0).all():
+            return heard
+        return [self.node(f"{leak.name}.scale", Scale(leak.gain), heard)]
 
     def _given(self, called: Called) -> list[str]:
         """Return the nodes whose sum the last call gives."""

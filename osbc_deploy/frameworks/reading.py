@@ -21,6 +21,7 @@ from osbc_deploy.frameworks.flow import Called, Flow, follow
 from osbc_deploy.frameworks.framework import Framework, Reading, kind_of, unsupported
 from osbc_deploy.frameworks.hosting import HostPrefix
 from osbc_deploy.frameworks.layers import LAYERS
+from osbc_deploy.frameworks.leaking import resting
 from osbc_deploy.frameworks.repeats import check_repeats, heard_in, taking_turns
 from osbc_deploy.frameworks.tracing import Trace, trace
 from osbc_deploy.model.graph import Shape
@@ -84,8 +85,9 @@ def read_call(
         # It may not have come as far as the second step.
         flow.shown = 0
     output, faults = found.output, found.faults
-    needed = needed_for(flow, framework, output)
-    builder = Builder(framework, flow, output, is_flat(needed), _is_graded(x, host))
+    needed = needed_for(flow, framework, output, found.leak)
+    graded = _is_graded(x, host)
+    builder = Builder(framework, flow, output, is_flat(needed), graded, leak=found.leak)
     for called in needed:
         builder.take(called)
     builder.faults += taking_turns(flow, needed)
@@ -134,6 +136,7 @@ def read_call(
         )
     # What code of the user's own does in other steps is not known from a few of them.
     followed = found.plain and all(called.step is None for called in needed)
+    network = resting(network) if found.leak and found.leak.heard else network
     network = replace(network, notes=_in_order(network.notes, flow))
     made = () if found.leak is None else found.leak.made
     warned = (*_left_out(flow, [*needed, *made], builder, end), *_unseen(traced, x.shape[1]))

@@ -7,7 +7,7 @@ end; neurons that keep nothing hold the current itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -72,9 +72,12 @@ class Leaking(Neuron):
     ----------
     decay : ndarray
         The share, from 0 to 1.
+    start : ndarray
+        Where they begin, and stay without input: what is added behind a leaky sum.
     """
 
     decay: FloatArray
+    start: FloatArray = field(default_factory=lambda: np.zeros(()))
 
     spiking: ClassVar[bool] = False
     states: ClassVar[tuple[str, ...]] = ("v",)
@@ -82,7 +85,7 @@ class Leaking(Neuron):
 
     @property
     def v_init(self) -> FloatArray:
-        return np.zeros(())
+        return self.start
 
     def dynamics(self) -> LinearDynamics:
         return LinearDynamics(None, self.decay.astype(np.float64), np.ones(()), np.zeros(()))

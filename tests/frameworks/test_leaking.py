@@ -154,6 +154,107 @@ def test_it_is_deployed_and_read_as_the_forward_reads_it(end: str, readout: str)
     assert found.fidelity.compared_potentials > 0
 
 
+class Traced(Net):
+    """A classifier that hears a leaky sum of the spikes, which the forward keeps."""
+
+    def __init__(
+        self,
+        framework: str,
+        keep: Callable[[Any, Any, torch.Tensor], Any],
+        hears: Callable[[Any, torch.Tensor], Any],
+        end: str = "each",
+    ) -> None:
+        super().__init__(framework, lambda net, v, x, s: v)
+        self.keep, self.hears, self.end = keep, hears, end
+        self.share = nn.Parameter(torch.tensor(0.7))
+        self.norm = nn.BatchNorm1d(20)
+        self.norm.running_mean.fill_(0.4)
+        with torch.no_grad():
+            # So that it shows when a constant arrives.
+            self.fc2.bias.copy_(torch.linspace(-0.5, 0.5, 4))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        trace, found = torch.zeros(x.shape[1], 20), []
+        for spk in self.fired(x):
+            trace = self.keep(self, trace, spk)
+            found.append(trace if self.end == "behind" else self.hears(self, trace))
+        if self.end == "behind":
+            return self.hears(self, trace)
+        return torch.stack(found).max(0).values if self.end == "largest" else torch.stack(found)
+
+
+def halves(net: Any, trace: torch.Tensor) -> torch.Tensor:
+    weight, bias = net.fc2.weight, net.fc2.bias
+    return torch.cat([nn.functional.linear(trace, weight[p], bias[p]) for p in ([0], [1, 2, 3])], 1)
+
+
+KEPT: dict[str, Callable[[Any, Any, torch.Tensor], Any]] = {
+    "a share": lambda net, v, s: 0.8 * v + s,
+    "trained": lambda net, v, s: net.share * v + (1 - net.share) * s,
+    "time constant": lambda net, v, s: v + (s - v) / 4.0,
+}
+HEARD: dict[str, Callable[[Any, torch.Tensor], Any]] = {
+    "a Linear": lambda net, v: net.fc2(v),
+    "a matrix": lambda net, v: 0.3 - v @ net.fc2.weight.T,
+    "a BatchNorm before it": lambda net, v: net.fc2(net.norm(v)),
+    "two heads": halves,
+}
+
+
+@pytest.mark.parametrize(
+    ("keep", "hears"), [*((keep, "a Linear") for keep in KEPT), *(("a share", h) for h in HEARD)]
+)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_layers_may_hear_it_for_the_answer(framework: str, keep: str, hears: str) -> None:
+    model = Traced(framework, KEPT[keep], HEARD[hears]).eval()
+    network = read(model)
+    assert isinstance(network.output.neuron, Leaking)
+    for seed, n in ((1, 12), (2, 1)):
+        expected = theirs(model, spikes(seed, n))
+        ours = simulate(network, spikes(seed, n)).output
+        assert np.allclose(ours, np.moveaxis(expected, 0, 1), rtol=1e-5, atol=1e-5)
+        assert np.abs(expected).max() > 0.1
+
+
+@pytest.mark.parametrize(("end", "readout"), [("largest", "max"), ("behind", "last")])
+def test_layers_behind_it_are_deployed_with_their_constant(end: str, readout: str) -> None:
+    model = Traced("snnTorch", KEPT["a share"], HEARD["a Linear"], end).eval()
+    x = spikes(5, 40)
+    with torch.no_grad():
+        # Otherwise one class is nearly always the strongest.
+        model.fc2.bias.sub_(torch.from_numpy(theirs(model, x).mean(0)))
+    labels = theirs(model, x).argmax(1)
+    assert len(set(labels)) > 2
+    options: dict[str, Any] = {"sparsity": 0.0, "bits": 8, "tune": False, "classes": 4}
+    found = deploy(model, spikes(0, 30), test=(x, labels), **options)
+    assert found.lowered.network.readout == readout
+    assert found.accuracy.float_ == 1.0
+    assert found.accuracy.fixed_point is not None
+    assert found.accuracy.fixed_point > 0.9
+    assert found.fidelity.mismatched_potentials == 0
+
+
+def test_neurons_that_hear_it_are_refused_with_those_that_keep_it() -> None:
+    class Fires(Traced):
+        def __init__(self) -> None:
+            super().__init__("SpikingJelly", KEPT["a share"], lambda net, v: net.last(net.fc2(v)))
+            self.last = neuron.IFNode()
+
+    with pytest.raises(UnsupportedModelError) as caught:
+        read(Fires().eval())
+    (said,) = caught.value.offenders
+    assert said.startswith("forward: keeps a leaky sum of what cell gives")
+    assert "SpikingJelly: CUBALIFNode" in said
+
+
+def test_one_that_leaks_unevenly_is_heard_by_nothing() -> None:
+    def uneven(net: Any, v: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return torch.linspace(0.5, 0.9, 20) * v + s
+
+    with pytest.raises(UnsupportedModelError, match="where all of it leaks alike"):
+        read(Traced("norse", uneven, HEARD["a Linear"]).eval())
+
+
 REFUSED: dict[str, tuple[Step, Any]] = {
     "of the other sign": (lambda net, v, x, s: -0.5 * v + x, 0.0),
     "growing": (lambda net, v, x, s: 1.5 * v + x, 0.0),
