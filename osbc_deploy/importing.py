@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from osbc_deploy.arguments import Model
 from osbc_deploy.data.samples import Samples
@@ -185,8 +186,11 @@ def _checked_module(found: object, name: str) -> nn.Module:
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """Return what DataParallel spreads or torch.compile has compiled, which computes the same."""
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    """Return what DataParallel spreads, torch.compile has compiled or AveragedModel averaged.
+
+    All of these compute what the module in them computes.
+    """
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
     while True:
         inner = module.module if isinstance(module, parallel) else None
         if type(module).__name__ == "OptimizedModule":

@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from osbc_deploy.frameworks.flow import Called, Flow, Signal
 from osbc_deploy.frameworks.framework import Framework, kind_of
 from osbc_deploy.frameworks.joining import averaged
+from osbc_deploy.frameworks.layers import DROPOUTS
 from osbc_deploy.frameworks.leaking import Leak, leak_behind, leak_of
 from osbc_deploy.frameworks.signals import HEARS_NOTHING
 
 __all__ = ["Answering", "answering", "behind", "left_out", "needed_for"]
 
 _MOVES = ("stack", "cat", "getitem", "setitem", "reshape", "view", "flatten", "squeeze")
-_PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten, nn.Unflatten)
+_PASSES = (nn.Identity, *DROPOUTS, nn.Flatten, nn.Unflatten)
 _SUMS = ("add", "radd", "sum", "mean", "mul", "div", "truediv", "softmax", "log_softmax")
 _SHIFTS = ("add", "radd", "iadd")
+_FACTORS = ("mul", "rmul", "imul", "multiply", "div", "truediv", "itruediv")
 _NORMALIZES = (nn.Softmax, nn.LogSoftmax)
 _SQUASHES = ("sigmoid", "tanh")
 _SQUASHING = (nn.Sigmoid, nn.Tanh)
 """What leaves the order of values as it is, but not that of their sums."""
 _ENDS = ("linear", "conv1d", "conv2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d",
-         "adaptive_avg_pool2d", *_SHIFTS, "sub", "rsub", "isub", "matmul", "mm", "addmm",
-         "einsum", "cat")  # fmt: skip
+         "adaptive_avg_pool2d", *_SHIFTS, *_FACTORS, "neg", "sub", "rsub", "isub", "matmul", "mm",
+         "addmm", "einsum", "cat")  # fmt: skip
 _END_LAYERS = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
@@ -184,6 +187,8 @@ def _bare(answer: Signal, framework: Framework) -> tuple[Called | None, int, boo
     while called is not None:
         share = _votes(called, framework)
         bare = _moves(called) or _reduces(called)
+        # What scales each step is part of the layer, which makes the answer equal.
+        bare = bare and (called.event.name not in _FACTORS or bool(called.sources[0].over_time))
         if not (share or bare) or len(called.sources) > 1:
             break
         votes, acting = votes * (share or 1), acting or not _moves(called)
@@ -228,12 +233,18 @@ def _votes(called: Called, framework: Framework) -> int:
 def _reduces(called: Called) -> bool:
     """Tell whether a call adds up or scales values, or makes probabilities of them."""
     module = called.event.module
-    if _shifts(called):
+    if _shifts(called) or (called.event.name in _FACTORS and not _positive(called)):
         return False
     if isinstance(module, _SQUASHING) or (module is None and called.event.name in _SQUASHES):
         # Of what is read of all steps, rather than in each.
         return bool(called.sources[0].over_time) or called.step not in (None, 0, 1)
     return called.event.name in _SUMS if module is None else isinstance(module, _NORMALIZES)
+
+
+def _positive(called: Called) -> bool:
+    """Tell whether a call multiplies by one positive number, which changes no order of values."""
+    others = [a for a in called.event.args if isinstance(a, int | float | torch.Tensor)]
+    return len(others) == 1 and bool(torch.as_tensor(others[0]).numel() == 1 and others[0] > 0)
 
 
 def _shifts(called: Called) -> bool:
@@ -295,7 +306,7 @@ def left_out(flow: Flow, framework: Framework, needed: Sequence[Called]) -> list
     found = [
         called.name
         for called in flow.calls
-        if called.step in (flow.shown, None) and _works(called, framework)
+        if called.step in (flow.shown, None) and _works(called, framework) and not _reduces(called)
     ]
     return [name for name in dict.fromkeys(found) if name not in heard]
 

@@ -133,7 +133,10 @@ class Builder(Draft):
         event = called.event
         kind = None if event.module is None else self.kind(event.module)
         what = event.name if kind is None else kind.__name__
-        if what == "cat" and len({(s.over_time, s.factor) for s in called.sources}) == 1:
+        alike = len({source.over_time for source in called.sources}) == 1
+        if alike and what in SUMS and signal.over_time != "max":
+            return ""
+        if alike and what == "cat" and len({source.factor for source in called.sources}) == 1:
             return ""
         if signal.over_time == "max":
             return f"{what} hears a maximum over time; on the chip only its readout takes one"

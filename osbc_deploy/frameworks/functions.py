@@ -166,6 +166,8 @@ def _sum(builder: Builder, called: Called, first: float, second: float) -> None:
             builder.refuse(called, str(why))
         return
     builder.lies(called, layout)
+    # Of sums over time, what the first was multiplied by goes with the answer.
+    second *= called.sources[1].factor / called.sources[0].factor
     if one == two and first == second:
         # A signal that is added to itself is heard once.
         builder.now[called] = one
@@ -290,7 +292,8 @@ FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
 """How functions of tensors are read, by name."""
 
 LINEAR = (
-    *("add", "radd", "iadd", "sub", "rsub", "isub"),
+    *("add", "radd", "iadd", "sub", "rsub", "isub", "neg"),
+    *("mul", "rmul", "imul", "multiply", "div", "truediv"),
     *("flatten", "reshape", "view", "squeeze", "ravel", "view_as", "reshape_as", "linear"),
     *("matmul", "mm", "addmm", "einsum"),
     *("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"),

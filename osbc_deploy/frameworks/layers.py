@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from osbc_deploy.frameworks.flow import Called
 
 __all__ = [
+    "DROPOUTS",
     "FLAT",
     "LAYERS",
     "LINEAR_LAYERS",
@@ -340,8 +341,12 @@ def rectified(builder: Builder, called: Called, layer: Any = None) -> None:
         builder.refuse_part(called, unsupported_part("relu" if layer is None else "ReLU"))
 
 
+DROPOUTS = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
 LAYERS: Mapping[type, LayerReader] = {
-    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity), _dropped),
+    **dict.fromkeys((*DROPOUTS, nn.Identity), _dropped),
     **dict.fromkeys((nn.Conv1d, nn.Conv2d), conv_layer),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),
     **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), _average),
@@ -375,7 +380,7 @@ WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 """Layers of weights, whose subclasses may compute with others than they keep."""
 
 LINEAR_LAYERS = (
-    *(nn.Linear, nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d),
+    *(nn.Linear, nn.Flatten, nn.Unflatten, nn.Identity, *DROPOUTS),
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
 )
 """Layers that make of a sum what they make of its parts, summed, but for a constant."""

@@ -17,8 +17,8 @@ def _alike(names: str, reason: str) -> dict[str, str]:
 
 _REASONS = {
     **_alike(
-        "DataParallel DistributedDataParallel",
-        "it only spreads a model, which is read alone: put its .module where it stands",
+        "DataParallel DistributedDataParallel AveragedModel",
+        "it only spreads or averages a model, which is read alone: put its .module where it stands",
     ),
     "OptimizedModule": "torch.compile hides what it calls: compile nothing inside of a model",
     "VotingLayer": "it averages several neurons; only the last layer may, and it must leave none "

@@ -93,6 +93,10 @@ def counted_in_place(net: Any, fired: list[torch.Tensor]) -> torch.Tensor:
     return total
 
 
+def fc_sum(net: Any, fired: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([net.fc(s) for s in fired]).sum(0)
+
+
 def heads(net: Any, s: torch.Tensor) -> torch.Tensor:
     weight, bias = net.fc.weight, net.fc.bias
     parts = [slice(0, 3), slice(3, 4)]
@@ -131,6 +135,22 @@ ENDS: dict[str, tuple[Forward, str]] = {
     "spikes that are not zero": (lambda net, f: torch.stack(f).count_nonzero(0), "sum"),
     "sum of what is a number": (lambda net, f: torch.stack(f).nansum(0), "sum"),
     "whether any step fires": (lambda net, f: torch.stack(f).any(0).float(), "max"),
+    "each step scaled": (lambda net, f: torch.stack([0.3 * net.fc(s) for s in f]).mean(0), "sum"),
+    "each class scaled": (
+        lambda net, f: torch.stack([net.fc(s) for s in f]).mean(0) * torch.tensor([1, -1, 0.5, 1]),
+        "sum",
+    ),
+    "the other sign": (lambda net, f: -sum(net.fc(s) for s in f), "sum"),
+    "normalized": (
+        lambda net, f: (net.fc(torch.stack(f).mean(0)) - 0.3) / torch.tensor([1, 2, 0.5, 1]),
+        "sum",
+    ),
+    "a weighted sum of two": (
+        lambda net, f: (
+            0.7 * fc_sum(net, f) - 0.2 * sum(linear(s, net.fc.weight.flip(0)) for s in f)
+        ),
+        "sum",
+    ),
     "growing sum": (accumulated, "sum"),
     "growing sum in place": (accumulated_in_place, "sum"),
     "spikes counted in place": (counted_in_place, "sum"),
@@ -241,6 +261,25 @@ def test_the_classes_are_those_of_the_forward(framework: str, end: str) -> None:
 def test_ends_that_no_readout_is_are_refused(end: Forward, why: str) -> None:
     with pytest.raises(UnsupportedModelError, match=why):
         read_snntorch(Net("snnTorch", end).eval(), (INPUTS,), samples=spikes())
+
+
+@pytest.mark.parametrize("framework", READ)
+def test_what_scales_each_step_is_part_of_the_layer(framework: str) -> None:
+    model = Net(framework, lambda net, f: torch.stack([-0.3 * net.fc(s) for s in f])).eval()
+    network = READ[framework](model, (INPUTS,), samples=spikes())
+    functional.reset_net(model)
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(spikes(9)).float().transpose(0, 1)).transpose(0, 1)
+    ours = simulate(read_by(network, "last")[0], spikes(9)).output
+    assert np.allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_positive_factor_of_the_answer_is_said_to_be_left_out_by_nothing() -> None:
+    model = Net("snnTorch", lambda net, f: fc_sum(net, f) / net.temperature)
+    model.temperature = nn.Parameter(torch.tensor(1.7))
+    network = read_snntorch(model.eval(), (INPUTS,), samples=spikes())
+    assert network.readout == "sum"
+    assert not network.warnings
 
 
 def test_steps_are_summed_up_where_the_forward_leaves_that_open() -> None:

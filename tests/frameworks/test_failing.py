@@ -149,6 +149,7 @@ def test_an_encoder_is_said_once() -> None:
     "wrap",
     [
         nn.DataParallel,
+        torch.optim.swa_utils.AveragedModel,
         lambda model: torch.compile(model, backend="eager"),
         lambda model: torch.compile(nn.DataParallel(model), backend="eager"),
     ],
