@@ -44,7 +44,8 @@ class Recording(nn.Module):
         whole = {name: torch.stack(values) for name, values in kept.items()}
         whole |= {"rate1": whole["spk1"].mean(0), "sum2": whole["spk2"].sum(0)}
         whole["max2"] = whole["mem2"].max(0)[0]
-        whole["weighted2"] = whole["sum2"] * torch.tensor([1.0, 1.0, 3.0, 1.0, 1.0])
+        whole["weighted2"] = whole["sum2"].clone()
+        whole["weighted2"][:, 2] *= 3.0
         answer = tuple(whole[name] for name in self.given)
         return answer[0] if len(answer) == 1 else answer
 

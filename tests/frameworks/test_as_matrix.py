@@ -5,6 +5,7 @@ What is expected is computed by the frameworks' own forwards, on samples that im
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from osbc_deploy.model.simulate import simulate
 
 STEPS = 6
 Bits = np.ndarray[Any, Any]
+Between = Callable[[], list[nn.Module]]
 
 
 def raster(seed: int, *shape: int, n: int = 20) -> Bits:
@@ -46,13 +48,13 @@ def fired(model: nn.Module, x: Bits) -> Bits:
     return torch.stack(steps, 1).numpy()
 
 
-def decoder(values: int, *between: nn.Module) -> nn.Module:
+def decoder(values: int, between: Between = list) -> nn.Module:
     torch.manual_seed(5)
     return louder(
         nn.Sequential(
             *(layer.Linear(10, 64), neuron.IFNode(), nn.Unflatten(1, (4, 4, 4))),
             *(layer.Conv2d(4, 6, 3, padding=1, stride=2, groups=2), nn.BatchNorm2d(6)),
-            *(neuron.LIFNode(), *between, layer.Flatten()),
+            *(neuron.LIFNode(), *between(), layer.Flatten()),
             *(layer.Linear(values, 5), neuron.IFNode()),
         )
     )
@@ -61,14 +63,14 @@ def decoder(values: int, *between: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("values", "between"),
     [
-        (24, []),
-        (6, [layer.AvgPool2d(2)]),
-        (6, [layer.AdaptiveAvgPool2d(1)]),
-        (3, [layer.Conv2d(6, 3, 2), neuron.IFNode()]),
+        (24, list),
+        (6, lambda: [layer.AvgPool2d(2)]),
+        (6, lambda: [layer.AdaptiveAvgPool2d(1)]),
+        (3, lambda: [layer.Conv2d(6, 3, 2), neuron.IFNode()]),
     ],
 )
-def test_spikes_are_the_frameworks(values: int, between: list[nn.Module]) -> None:
-    model, x = decoder(values, *between), raster(0, 10)
+def test_spikes_are_the_frameworks(values: int, between: Between) -> None:
+    model, x = decoder(values, between), raster(0, 10)
     network = import_network(model, None, check_samples("data", x))
     assert [p.shape for p in network.populations][:2] == [(64,), (24,)]
     assert any("becomes a matrix of 1,536 weights" in note for note in network.notes)
