@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,10 @@ def frozen(array: Any, dtype: Any = None) -> NDArray[Any]:
     return copy
 
 
+@overload
+def peak_of(array: IntArray) -> int: ...
+@overload
+def peak_of(array: NDArray[Any]) -> int | float: ...
 def peak_of(array: NDArray[Any]) -> int | float:
     """Return the largest size of a value, a whole number where the values are; 0 for none."""
     if array.dtype.kind == "f":

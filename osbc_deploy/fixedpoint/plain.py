@@ -109,7 +109,7 @@ def _by_delay(projection: FixedProjection, signal: IntArray) -> dict[int, Any]:
     connection = projection.connection
     widest = widest_sum(connection.weight)
     if projection.graded:
-        widest *= int(peak_of(signal))
+        widest *= peak_of(signal)
     if widest >= 2**53:
         raise OverflowError(f"{projection.name}: sums of 2^53 and more are not exact")
     exact = np.float32 if widest < 2**24 else np.float64
@@ -152,8 +152,8 @@ class _Neurons:
         raw_v = decay(self.v, registers.kept_v, formats.decay_bits) + u + registers.bias
         v = saturate(raw_v, formats)
         fired = v > registers.threshold
-        self.u_peak = max(self.u_peak, _peak(raw_u))
-        self.v_peak = max(self.v_peak, _peak(raw_v))
+        self.u_peak = max(self.u_peak, peak_of(raw_u))
+        self.v_peak = max(self.v_peak, peak_of(raw_v))
         self.wraps += int(np.count_nonzero(raw_u != u))
         self.saturations += int(np.count_nonzero(raw_v != v))
         self.counts += np.count_nonzero(fired, axis=0)
@@ -174,10 +174,6 @@ class _Neurons:
             self.saturations,
             self.counts,
         )
-
-
-def _peak(values: IntArray) -> int:
-    return max(int(values.max(initial=0)), -int(values.min(initial=0)))
 
 
 def _plan(network: FixedPointNetwork, peak: int, given: frozenset[str], *, strict: bool) -> Plan:

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from osbc_deploy.arrays import IntArray
+from osbc_deploy.arrays import IntArray, peak_of
 from osbc_deploy.errors import FidelityError
 from osbc_deploy.fixedpoint.arithmetic import shift
 from osbc_deploy.fixedpoint.arithmetics import Arithmetic, Plan
@@ -111,8 +111,8 @@ class _Cells:
         spikes = np.maximum(v // self.vth, 0)
         v = v - spikes * self.vth if self.subtract else np.where(spikes > 0, 0, v)
         self.v = np.maximum(v, self.floor)
-        self.u_peak = max(self.u_peak, int(np.abs(arrived).max(initial=0)))
-        self.v_peak = max(self.v_peak, int(np.abs(v).max(initial=0)))
+        self.u_peak = max(self.u_peak, peak_of(arrived))
+        self.v_peak = max(self.v_peak, peak_of(v))
         self.saturations += int(np.count_nonzero(v < self.floor))
         self.counts += spikes.sum(axis=0)
         return spikes, arrived

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from osbc_deploy.arrays import IntArray
+from osbc_deploy.arrays import IntArray, peak_of
 from osbc_deploy.fixedpoint.arithmetics import Arithmetic, Plan
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
@@ -180,8 +180,8 @@ class _Cells:
         v = saturated(raw_v, formats)
         fired = np.clip(v // self.vth, 0, self.most)
         if counts:
-            self.u_peak = max(self.u_peak, _peak(raw_u))
-            self.v_peak = max(self.v_peak, _peak(raw_v))
+            self.u_peak = max(self.u_peak, peak_of(raw_u))
+            self.v_peak = max(self.v_peak, peak_of(raw_v))
             self.saturations += int(np.count_nonzero((raw_u != arrived) | (raw_v != v)))
             self.counts += fired.sum(axis=0)
         self.u, self.v = u, v - fired * self.vth
@@ -223,10 +223,6 @@ class _Cells:
 
 def _product(spikes: IntArray, weight: IntArray) -> IntArray:
     return np.asarray(spikes.astype(np.float64) @ weight.T.astype(np.float64)).astype(np.int64)
-
-
-def _peak(values: IntArray) -> int:
-    return max(int(values.max(initial=0)), -int(values.min(initial=0)))
 
 
 def faults(network: FixedPointNetwork) -> list[str]:

@@ -75,33 +75,33 @@ def real_registers(
     """
     neuron, dynamics = population.neuron, population.neuron.dynamics()
     per_neuron = _per_neuron(scale, population)
-    gain = _spread(dynamics.gain, population)
+    gain = population.spread(dynamics.gain)
     parameters = neuron.parameters
     rule = neuron.reset_rule()
     subtract = neuron.spiking and rule.kind == "subtract"
     # Potentials count from where a spike leaves them.
     zero = np.zeros(())
-    reset = _spread(zero if subtract else parameters.get("v_reset", zero), population)
+    reset = population.spread(zero if subtract else parameters.get("v_reset", zero))
     current = np.zeros(population.size)
     for projection in afferents:
         if projection.connection.bias is not None:
             current = current + _per_neuron(projection.connection.bias, population)
-    drive = _spread(dynamics.drive, population)
-    leak = 1.0 - _spread(dynamics.decay_v, population)
+    drive = population.spread(dynamics.drive)
+    leak = 1.0 - population.spread(dynamics.decay_v)
     unit = 2.0**formats.state_shift / per_neuron
     if neuron.spiking:
-        threshold = _spread(parameters["v_threshold"], population)
+        threshold = population.spread(parameters["v_threshold"])
         vth = (threshold - reset) / (gain * per_neuron)
     else:
         vth = np.full(population.size, np.nan)
     drop = np.zeros(population.size)
     if subtract and rule.amount is not None:
-        drop = _spread(rule.amount, population) / (gain * per_neuron)
+        drop = population.spread(rule.amount) / (gain * per_neuron)
     unity = formats.decay_unity
     du = np.full(population.size, unity - formats.decay_u_offset)
     builds_up = np.zeros(population.size)
     if dynamics.decay_u is not None:
-        forgotten = 1.0 - _spread(dynamics.decay_u, population)
+        forgotten = 1.0 - population.spread(dynamics.decay_u)
         builds_up = current = current / np.where(forgotten > 0, forgotten, 1.0)
         du = _register(
             unity * forgotten, formats.decay_u_offset, "du", population, formats, deviations
@@ -113,7 +113,7 @@ def real_registers(
         subtract=subtract,
         bias=unit * (current + (drive - leak * reset) / gain),
         u_init=-unit * builds_up,
-        v_init=unit / gain * (_spread(neuron.v_init, population) - reset),
+        v_init=unit / gain * (population.spread(neuron.v_init) - reset),
         v_scale=gain / unit,
         v_offset=reset,
         du=du,
@@ -304,11 +304,6 @@ def _bias_registers(bias: FloatArray, formats: NumberFormats) -> tuple[IntArray,
         exponent[np.abs(np.rint(bias / 2.0 ** (candidate - 1))) > top] = candidate
     mantissa = np.clip(np.rint(bias / 2.0**exponent), -top, top).astype(np.int64)
     return mantissa, np.where(mantissa == 0, least, exponent)
-
-
-def _spread(value: FloatArray, population: Population) -> FloatArray:
-    """Broadcast a neuron parameter to one number per neuron."""
-    return np.broadcast_to(value.astype(np.float64), population.shape).reshape(-1)
 
 
 def _per_neuron(value: FloatArray, population: Population) -> FloatArray:

@@ -60,7 +60,7 @@ def shifts_for(population: Population, most: int) -> Shifts:
     """Return the shifts, of 0 to `most`, that are closest to a float population."""
     own = population.neuron.dynamics()
     parts = [own.decay_v, own.gain] + ([] if own.decay_u is None else [own.decay_u])
-    wide = [np.broadcast_to(p.astype(np.float64), population.shape).ravel() for p in parts]
+    wide = [population.spread(p) for p in parts]
     kinds, which = np.unique(np.stack(wide), axis=1, return_inverse=True)
     found = [_closest(_kernel(*kind), _kernel(kind[0], 1.0), most) for kind in kinds.T]
     return Shifts(*(np.array(x)[which.ravel()] for x in zip(*found, strict=True)))

@@ -84,6 +84,10 @@ class Population:
         """Number of neurons."""
         return math.prod(self.shape)
 
+    def spread(self, value: FloatArray) -> FloatArray:
+        """Broadcast a parameter of the neurons to one number (size,) of float64 per neuron."""
+        return np.broadcast_to(value.astype(np.float64), self.shape).reshape(-1)
+
 
 @dataclass(frozen=True, eq=False)
 class Projection:

@@ -29,11 +29,11 @@ def dynamics(population: Population, formats: NumberFormats) -> LinearDynamics:
     """Return the linear system that shift decays make of a population."""
     found = shifts_for(population, formats.decay_max).dynamics
 
-    def spread(value: FloatArray | None) -> FloatArray:
+    def shaped(value: FloatArray | None) -> FloatArray:
         return np.asarray(value).reshape(population.shape)
 
     return LinearDynamics(
-        spread(found.decay_u), spread(found.decay_v), spread(found.gain), spread(found.drive)
+        shaped(found.decay_u), shaped(found.decay_v), shaped(found.gain), shaped(found.drive)
     )
 
 
@@ -137,10 +137,6 @@ def neurons_of(
     """Return what the registers of a population should hold."""
     neuron, size = population.neuron, population.size
     afferents = network.afferents(population.name)
-
-    def spread(value: FloatArray) -> FloatArray:
-        return np.broadcast_to(value.astype(np.float64), population.shape).reshape(-1)
-
     found = shifts_for(population, formats.decay_max)
     unit = weights[afferents[0].name].scale * found.gain
     own = neuron.dynamics()
@@ -149,16 +145,16 @@ def neurons_of(
         if p.connection.bias is not None:
             current = current + p.connection.bias.astype(np.float64)
     if own.decay_u is not None:
-        left = 1.0 - spread(own.decay_u)
+        left = 1.0 - population.spread(own.decay_u)
         current = current / np.where(left > 0, left, 1.0)
-    constant = spread(own.gain) * current + spread(own.drive)
+    constant = population.spread(own.gain) * current + population.spread(own.drive)
     # The bias makes the potential end where it ends in the float neuron.
-    leak = 1.0 - spread(own.decay_v)
+    leak = 1.0 - population.spread(own.decay_v)
     constant = constant * np.where(
         leak > 0, 2.0**-found.membrane / np.where(leak > 0, leak, 1), 1.0
     )
     layer = tuple(weights[p.name] for p in afferents)
-    threshold = spread(neuron.parameters["v_threshold"])
+    threshold = population.spread(neuron.parameters["v_threshold"])
     return Neurons(
         network, population, layer, found, formats, threshold / unit, constant / unit, unit
     )
