@@ -135,7 +135,9 @@ class Neuron:
         raise NotImplementedError
 
     def reset_rule(self) -> Reset:
-        """Return what a spike does to the potential."""
+        """Return what a spike does to the potential, as an option `reset` says; zero without."""
+        if self.options.get("reset") == "subtract":
+            return Reset("subtract", self.parameters["v_threshold"])
         return Reset()
 
     def step(self, p: State, state: State, x: Any, where: Where) -> tuple[Any, State]:

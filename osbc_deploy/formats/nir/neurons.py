@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.model.neurons import LinearDynamics, Neuron, Reset, State, Where
+from osbc_deploy.model.neurons import LinearDynamics, Neuron, State, Where
 
 __all__ = ["IF", "LI", "LIF", "CubaLI", "CubaLIF", "Threshold"]
 
@@ -38,10 +38,6 @@ def _dynamics(
         gain=wide * gain,
         drive=wide * v_leak,
     )
-
-
-def _reset_rule(reset: str, v_threshold: FloatArray) -> Reset:
-    return Reset("subtract", v_threshold) if reset == "subtract" else Reset()
 
 
 def _fire(reset: str, p: State, v: Any, where: Where) -> tuple[Any, Any]:
@@ -69,9 +65,6 @@ class IF(Neuron):
         one, zero = np.ones(()), np.zeros(())
         return LinearDynamics(None, one, self.gain.astype(np.float64), zero)
 
-    def reset_rule(self) -> Reset:
-        return _reset_rule(self.reset, self.v_threshold)
-
     def step(self, p: State, state: State, x: Any, where: Where) -> tuple[Any, State]:
         s, v = _fire(self.reset, p, state["v"] + p["gain"] * x, where)
         return s, {"v": v}
@@ -96,9 +89,6 @@ class LIF(Neuron):
 
     def dynamics(self) -> LinearDynamics:
         return _dynamics(self.alpha_v, self.v_leak, self.r)
-
-    def reset_rule(self) -> Reset:
-        return _reset_rule(self.reset, self.v_threshold)
 
     def step(self, p: State, state: State, x: Any, where: Where) -> tuple[Any, State]:
         v = state["v"]
@@ -131,9 +121,6 @@ class CubaLIF(Neuron):
     def dynamics(self) -> LinearDynamics:
         gain = self.r * (self.alpha_u.astype(np.float64) * self.w_in)
         return _dynamics(self.alpha_v, self.v_leak, gain, self.alpha_u)
-
-    def reset_rule(self) -> Reset:
-        return _reset_rule(self.reset, self.v_threshold)
 
     def step(self, p: State, state: State, x: Any, where: Where) -> tuple[Any, State]:
         u, v = state["u"], state["v"]

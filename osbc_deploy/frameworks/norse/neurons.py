@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.model.neurons import LinearDynamics, Neuron, Reset, State, Where, leaky
+from osbc_deploy.model.neurons import LinearDynamics, Neuron, State, Where, leaky
 
 __all__ = ["IF", "LI", "LIF", "CubaLI", "CubaLIF", "RecurrentLIF"]
 
@@ -38,9 +38,6 @@ class LIF(Neuron):
 
     def dynamics(self) -> LinearDynamics:
         return leaky(None, self.alpha_v, self.v_leak)
-
-    def reset_rule(self) -> Reset:
-        return Reset("subtract", self.v_threshold) if self.reset == "subtract" else Reset()
 
     def step(self, p: State, state: State, x: Any, where: Where) -> tuple[Any, State]:
         v = state["v"]

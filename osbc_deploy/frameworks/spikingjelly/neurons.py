@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.model.neurons import LinearDynamics, Neuron, Reset, State, Where
+from osbc_deploy.model.neurons import LinearDynamics, Neuron, State, Where
 
 __all__ = [
     "CUBALIFNode",
@@ -51,9 +51,6 @@ class _Node(_Charging):
     @property
     def v_init(self) -> FloatArray:
         return self.v_reset
-
-    def reset_rule(self) -> Reset:
-        return Reset("subtract", self.v_threshold) if self.reset == "subtract" else Reset()
 
     def _fired(self, p: State, v: Any, where: Where) -> tuple[Any, State]:
         s = v - p["v_threshold"] >= 0
