@@ -39,28 +39,24 @@ class FolderKind:
     files: Callable[[Path], Collection[str]]
 
 
-def _library(folder: Path) -> Collection[str]:
-    """Return the files of a C library: those its manifest lists, and what its Makefile makes."""
-    try:
-        manifest = parse_json(read_text(folder / C_LIBRARY.marker, each=PARSED))
-        name, files = str(manifest["name"]), {str(file) for file in manifest["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {C_LIBRARY.marker}
-    made = {f"lib{name}.a", f"{name}_host", f"{name}_m4.elf"}
-    made |= {f"{file.removesuffix('.c')}.o" for file in files if file.endswith(".c")}
-    return {C_LIBRARY.marker, *files, *made}
+def _code(marker: str, name: str | None = None) -> FolderKind:
+    """Return a kind of folder of C code: files its manifest lists, and what its Makefile makes.
 
+    The library that is made has the name given, or the manifest's.
+    """
 
-def _runtime(folder: Path) -> Collection[str]:
-    """Return the files of a C runtime: those its manifest lists, and what its Makefile makes."""
-    try:
-        manifest = parse_json(read_text(folder / RUNTIME.marker, each=PARSED))
-        files = {str(file) for file in manifest["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {RUNTIME.marker}
-    made = {"libosbc.a", "osbc_host", "osbc_m4.elf"}
-    made |= {f"{file.removesuffix('.c')}.o" for file in files if file.endswith(".c")}
-    return {RUNTIME.marker, *files, *made}
+    def files(folder: Path) -> Collection[str]:
+        try:
+            manifest = parse_json(read_text(folder / marker, each=PARSED))
+            stem = str(manifest["name"]) if name is None else name
+            listed = {str(file) for file in manifest["files"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {marker}
+        made = {f"lib{stem}.a", f"{stem}_host", f"{stem}_m4.elf"}
+        made |= {f"{file.removesuffix('.c')}.o" for file in listed if file.endswith(".c")}
+        return {marker, *listed, *made}
+
+    return FolderKind(marker, files)
 
 
 DEPLOYMENT = FolderKind(
@@ -72,10 +68,10 @@ DEPLOYMENT = FolderKind(
 )  # fmt: skip
 """What ``-o`` of ``deploy``, ``fit`` and ``verify`` names."""
 
-C_LIBRARY = FolderKind("firmware.json", _library)
+C_LIBRARY = _code("firmware.json")
 """What ``export --format c`` writes."""
 
-RUNTIME = FolderKind("runtime.json", _runtime)
+RUNTIME = _code("runtime.json", name="osbc")
 """What ``export --format runtime`` writes."""
 
 GOLDEN = FolderKind(

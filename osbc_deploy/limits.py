@@ -13,9 +13,11 @@ import math
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import BinaryIO
 
 from osbc_deploy.errors import ArtefactError, OsbcError, UsageError
 
@@ -205,16 +207,12 @@ def read_bytes(
     OsbcError
         Of the kind given.
     """
-    # Opened first, so that what is looked at is what is read; a FIFO does not block.
-    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-        state = os.fstat(file.fileno())
-        if not stat.S_ISREG(state.st_mode):
-            raise error(f"{path}: {_IRREGULAR}")
+    with _regular(path, error) as (file, declared):
         allowance = Allowance(str(path), error=error, remedy="Give a smaller file")
         largest = allowance.limit // each if most is None else min(most, allowance.limit // each)
         # A file of /proc has no size, and any file may grow: never more than allowed is read.
-        content = file.read(min(largest, state.st_size or largest) + 1)
-        size = max(len(content), state.st_size)
+        content = file.read(min(largest, declared or largest) + 1)
+        size = max(len(content), declared)
     if most is not None and size > most:
         raise error(
             f"{path}: has {shown(size)}, a file of its kind may have {shown(most)}. Give the file "
@@ -253,10 +251,18 @@ def check_tensors(path: Path) -> None:
     ArtefactError
         When it needs more memory than allowed, or is not a regular file.
     """
+    with _regular(path, ArtefactError) as (file, size):
+        header = min(int.from_bytes(file.read(8), "little"), size)
+    allowance = Allowance(str(path), remedy="Give a smaller file")
+    allowance.take(2 * size + _TENSOR_HEADER * header)
+
+
+@contextmanager
+def _regular(path: Path, error: type[OsbcError]) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file; yield it and the size that the file system declares."""
+    # Opened first, so that what is looked at is what is read; a FIFO does not block.
     with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
-            raise ArtefactError(f"{path}: {_IRREGULAR}")
-        header = min(int.from_bytes(file.read(8), "little"), state.st_size)
-    allowance = Allowance(str(path), remedy="Give a smaller file")
-    allowance.take(2 * state.st_size + _TENSOR_HEADER * header)
+            raise error(f"{path}: {_IRREGULAR}")
+        yield file, state.st_size
