@@ -12,6 +12,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["DEEPEST", "parse_json", "parse_toml", "read_toml"]
+__all__ = ["DEEPEST", "parse_json", "parse_toml", "read_toml", "schema_of"]
 
 DEEPEST = 32
 """Tables and lists within each other; what this program writes has 8."""
@@ -81,6 +82,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {unreadable(error)}") from error
     except ValueError as error:
         raise UsageError(f"{path}: is not valid TOML ({error}). Correct the file.") from error
+
+
+def schema_of(package: str) -> dict[str, Any]:
+    """Return the JSON Schema that a package of ours publishes."""
+    text = files(package).joinpath("schema.json").read_text("utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def _bounded(parse: Callable[[], Any]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from osbc_deploy.errors import ArtefactError, UsageError
 from osbc_deploy.firmware.about import About, AboutPopulation
 from osbc_deploy.firmware.layout import LAYER, RECORD
 from osbc_deploy.limits import read_bytes
+from osbc_deploy.parsing import schema_of
 from osbc_deploy.telemetry.record import IDENTITY_BYTES, LayerCounts, Window, read_windows
 
 __all__ = ["SCHEMA", "decoded", "encoded", "read_files", "schema"]
@@ -24,8 +24,7 @@ _BYTES_OF_OBJECTS = 60
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of what :func:`decoded` returns; CBOR holds the same."""
-    text = files("osbc_deploy.telemetry").joinpath("schema.json").read_text("utf-8")
-    return dict(json.loads(text))
+    return schema_of("osbc_deploy.telemetry")
 
 
 def read_files(paths: Sequence[Path]) -> list[Window]:

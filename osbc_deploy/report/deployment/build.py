@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from osbc_deploy.option import reported, schema
 from osbc_deploy.options import REQUESTED, CompressionRequest
+from osbc_deploy.parsing import schema_of
 from osbc_deploy.provenance import sealed
 from osbc_deploy.report.deployment.operations import operations_part
 
@@ -40,8 +39,7 @@ SCHEMA = "osbc-deploy/report/6"
 
 def json_schema() -> dict[str, Any]:
     """Return the published JSON Schema of the report, with the options of the table."""
-    text = files("osbc_deploy.report.deployment").joinpath("schema.json").read_text("utf-8")
-    found: dict[str, Any] = json.loads(text)
+    found = schema_of("osbc_deploy.report.deployment")
     compression = found["properties"]["compression"]["properties"]
     compression["requested"] = schema(REQUESTED, CompressionRequest)
     return found

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from importlib.resources import files
 from typing import Any
 
 from osbc_deploy.modules.file import weights_digest
 from osbc_deploy.modules.result import CompressedModel, CompressedWeight
 from osbc_deploy.option import reported, schema
 from osbc_deploy.options import REQUESTED, CompressionRequest
+from osbc_deploy.parsing import schema_of
 from osbc_deploy.provenance import origin, sealed
 
 __all__ = ["SCHEMA", "build_compression", "compression_json_schema"]
@@ -20,8 +19,7 @@ SCHEMA = "osbc-deploy/compress/1"
 
 def compression_json_schema() -> dict[str, Any]:
     """Return the published JSON Schema of the report, with the options of the table."""
-    text = files("osbc_deploy.report.modules").joinpath("schema.json").read_text("utf-8")
-    found: dict[str, Any] = json.loads(text)
+    found = schema_of("osbc_deploy.report.modules")
     found["properties"]["requested"] = schema(REQUESTED, CompressionRequest)
     return found
 

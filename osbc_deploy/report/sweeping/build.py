@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from osbc_deploy.parsing import schema_of
 from osbc_deploy.plain_text import csv_cell
 from osbc_deploy.provenance import sealed
 
@@ -29,9 +28,7 @@ _MEASURES = (
 
 def sweep_json_schema() -> dict[str, Any]:
     """Return the published JSON Schema of the report."""
-    text = files("osbc_deploy.report.sweeping").joinpath("schema.json").read_text("utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    return schema_of("osbc_deploy.report.sweeping")
 
 
 def build_sweep(result: SweepResult) -> dict[str, Any]:

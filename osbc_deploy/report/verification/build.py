@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from osbc_deploy.lower.lowering import Lowered
 from osbc_deploy.model.readout import NO_ANSWER
 from osbc_deploy.option import reported, schema
 from osbc_deploy.options import VERIFIED, VerifyOptions
+from osbc_deploy.parsing import schema_of
 from osbc_deploy.provenance import sealed
 from osbc_deploy.verification.bits import BackendComparison
 from osbc_deploy.verification.cost import Effect
@@ -32,8 +31,7 @@ VERIFY_SCHEMA = "osbc-deploy/verify/3"
 
 def verify_json_schema() -> dict[str, Any]:
     """Return the published JSON Schema of the verification report, with the table's options."""
-    text = files("osbc_deploy.report.verification").joinpath("schema.json").read_text("utf-8")
-    found: dict[str, Any] = json.loads(text)
+    found = schema_of("osbc_deploy.report.verification")
     found["properties"]["options"] = schema(VERIFIED, VerifyOptions)
     return found
 
