@@ -35,7 +35,7 @@ from osbc_deploy.option import Options, renamed, rows
 from osbc_deploy.options import ModelOptions, RunOptions, TargetOptions
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import Call, Request
-from osbc_deploy.references import as_samples
+from osbc_deploy.references import both_samples
 
 __all__ = [
     "Job",
@@ -291,13 +291,7 @@ def load_source(call: VerbCall, device: str | None = None) -> Source:
         With the branch's meaning; see :mod:`osbc_deploy.errors`.
     """
     device = check_device(device)
-    typical = as_samples(call.calibration, "calibration", call.repeat)
-    evaluated = typical if call.test is None else as_samples(call.test, "test", call.repeat)
-    if evaluated.input_shape != typical.input_shape:
-        raise UsageError(
-            f"test: samples have shape {evaluated.input_shape}, the calibration "
-            f"samples {typical.input_shape}. Give both the same."
-        )
+    typical, evaluated = both_samples(call.calibration, call.test, call.repeat)
     # norse and torch take seconds to import; bad options should fail before that.
     from osbc_deploy.frameworks.hosting import HostPrefix
     from osbc_deploy.importing import import_network

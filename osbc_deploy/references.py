@@ -26,6 +26,7 @@ from osbc_deploy.option import StrPath
 
 __all__ = [
     "as_samples",
+    "both_samples",
     "check_paths",
     "check_reference",
     "load_object",
@@ -201,6 +202,26 @@ def as_samples(given: Any, name: str, repeat: int | None = None) -> Samples:
     if callable(given) and not hasattr(given, "__getitem__"):
         return as_samples(given(), name, repeat)
     return samples_from_dataset(name, given, repeat=repeat)
+
+
+def both_samples(
+    calibration: Data, test: Data | None, repeat: int | None = None
+) -> tuple[Samples, Samples]:
+    """Load the samples to calibrate on and those to evaluate on: the same where `test` is None.
+
+    Raises
+    ------
+    UsageError
+        When they have different shapes, or as :func:`as_samples`.
+    """
+    typical = as_samples(calibration, "calibration", repeat)
+    evaluated = typical if test is None else as_samples(test, "test", repeat)
+    if evaluated.input_shape != typical.input_shape:
+        raise UsageError(
+            f"test: samples have shape {evaluated.input_shape}, the calibration "
+            f"samples {typical.input_shape}. Give both the same."
+        )
+    return typical, evaluated
 
 
 def _is_file_name(samples: str) -> bool:

@@ -21,7 +21,7 @@ from osbc_deploy.compress.network import helpers
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.state import SolverState, options_asked
 from osbc_deploy.data.samples import Samples
-from osbc_deploy.errors import ArtefactError, UnsupportedModelError, UsageError
+from osbc_deploy.errors import ArtefactError, UnsupportedModelError
 from osbc_deploy.frameworks.calling import described, is_half, undisturbed
 from osbc_deploy.frameworks.finite import check_finite
 from osbc_deploy.importing import framework_of, load_module
@@ -44,7 +44,7 @@ from osbc_deploy.modules.work import Work
 from osbc_deploy.notation import Readout
 from osbc_deploy.options import CompressOptions
 from osbc_deploy.provenance import request
-from osbc_deploy.references import as_samples
+from osbc_deploy.references import both_samples
 
 __all__ = ["compress_model"]
 
@@ -95,13 +95,7 @@ def compress_model(call: CompressCall) -> CompressedModel:
     )
     options = CompressionOptions.of(call, scale_groups=_SCALES)
     device = check_device(call.device)
-    typical = as_samples(call.calibration, "calibration", call.repeat)
-    evaluated = typical if call.test is None else as_samples(call.test, "test", call.repeat)
-    if evaluated.input_shape != typical.input_shape:
-        raise UsageError(
-            f"test: samples have shape {evaluated.input_shape}, the calibration "
-            f"samples {typical.input_shape}. Give both the same."
-        )
+    typical, evaluated = both_samples(call.calibration, call.test, call.repeat)
     # What the model itself answers; over time steps, it adds up.
     readout = "sum" if call.readout is None else call.readout
     module, source, warnings = load_module(call.module, call.weights)
