@@ -178,7 +178,7 @@ class Mapping:
 
     def _over(self) -> Iterator[tuple[list[Core], str, int, int]]:
         """Yield the slices of each core with a resource that they exceed, what it is and holds."""
-        for cores in self._by_core().values():
+        for cores in self.by_core().values():
             for name, limit in cores[0].limits.items():
                 used = sum(core.usage.used[name] for core in cores)
                 if used > limit:
@@ -203,7 +203,8 @@ class Mapping:
             found.setdefault(core.population, []).append(core)
         return found
 
-    def _by_core(self) -> dict[int, list[Core]]:
+    def by_core(self) -> dict[int, list[Core]]:
+        """Return the slices that lie on every core, by its number."""
         shared: dict[int, list[Core]] = {}
         for core in self.cores:
             shared.setdefault(core.index, []).append(core)

@@ -17,7 +17,7 @@ import torch
 
 from osbc_deploy.arrays import FloatArray
 
-__all__ = ["TIMELESS", "Layout", "layouts_of"]
+__all__ = ["TIMELESS", "Layout", "layouts_of", "same"]
 
 _TOLERANCE = 1e-4
 """Difference between what is the same, as part of the largest."""
@@ -113,10 +113,11 @@ def _holds(
         return False
     one, other = (layout.rows(calls, samples, steps) for calls in (before, late))
     by_sample = one.reshape(samples, -1, *one.shape[1:])
-    return _same(by_sample[0], by_sample[1]) and _same(one[:, :-1], other[:, :-1])
+    return same(by_sample[0], by_sample[1]) and same(one[:, :-1], other[:, :-1])
 
 
-def _same(one: FloatArray, other: FloatArray) -> bool:
+def same(one: FloatArray, other: FloatArray) -> bool:
+    """Tell whether two arrays differ by rounding alone."""
     # A library may multiply equal samples in different orders.
     scale = float(np.abs(one).max(initial=0.0))
     return bool((np.abs(one - other) <= _TOLERANCE * scale).all())

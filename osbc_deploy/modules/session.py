@@ -23,6 +23,7 @@ from osbc_deploy.frameworks.calling import (
 )
 from osbc_deploy.frameworks.comparing import as_input
 from osbc_deploy.frameworks.framework import Framework, kind_of
+from osbc_deploy.modules.layouts import same
 from osbc_deploy.modules.listening import Heard, HeardEnough, Listener
 from osbc_deploy.plain_text import many
 
@@ -30,9 +31,6 @@ __all__ = ["PLAIN", "Session", "probes", "session_of"]
 
 _MORE = 4
 """Pairs of samples that a model is shown where the first ones do not tell how it is called."""
-
-_TOLERANCE = 1e-4
-"""Difference of answers that the order of a batch may make, as part of the largest."""
 
 
 def _restart(module: nn.Module) -> None:
@@ -297,9 +295,9 @@ def _keeps_order(session: Session, samples: InputArray) -> bool:
     if not np.array_equal(before, again, equal_nan=True):
         raise UnsupportedModelError("answers otherwise when it is called again")
     # The first two samples are equal, and so must be what is said of them.
-    if not (_same(before[:2], after[:2]) and _same(before[0], before[1])):
+    if not (same(before[:2], after[:2]) and same(before[0], before[1])):
         raise UnsupportedModelError("the answer to a sample depends on the others")
-    return session.steps > 1 and not _same(before.sum(axis=1), reversed_.sum(axis=1))
+    return session.steps > 1 and not same(before.sum(axis=1), reversed_.sum(axis=1))
 
 
 def _inner_steps(session: Session, samples: InputArray) -> int:
@@ -325,8 +323,3 @@ def _inner_steps(session: Session, samples: InputArray) -> int:
         for shapes in seen.values()
     ]
     return max(set(each), key=each.count, default=1)
-
-
-def _same(one: FloatArray, other: FloatArray) -> bool:
-    scale = float(np.abs(one).max(initial=0.0))
-    return bool((np.abs(one - other) <= _TOLERANCE * scale).all())

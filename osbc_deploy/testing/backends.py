@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.backends import Backend, BackendRun, checked_backend, load_backend, run_backend
+from osbc_deploy.child import check_ready
 from osbc_deploy.errors import BackendError
 from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.fixedpoint.formats import NumberFormats
@@ -65,13 +66,9 @@ def assert_backend_conforms(
     counted: Counter[str] = Counter()
     try:
         runner = load_backend(backend) if isinstance(backend, str) else checked_backend(backend)
+        check_ready(runner)
     except BackendError as error:
         raise AssertionError(str(error)) from error
-    state = runner.availability()
-    if not state.ok:
-        raise AssertionError(
-            f"backend {runner.name!r}: cannot run here ({state.detail}). {state.remedy}"
-        )
     for number, case in cases:
         where = (
             f"backend {runner.name!r}, network {number} ({', '.join(case.features)}; "

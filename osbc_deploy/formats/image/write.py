@@ -165,9 +165,7 @@ def encode_image(network: FixedPointNetwork, mapping: Mapping) -> tuple[bytes, I
         ("structure", None, json.dumps(manifest, separators=(",", ":")).encode(), ()),
         ("scales", None, _scales(network), ()),
     ]
-    cores: dict[int, list[Core]] = {}
-    for core in mapping.cores:
-        cores.setdefault(core.index, []).append(core)
+    cores = mapping.by_core()
     try:
         for index, slices in sorted(cores.items()):
             parts.append(("core", index, *_core(network, slices, mapping.word_bits)))
