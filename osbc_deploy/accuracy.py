@@ -28,7 +28,7 @@ _LEVEL = 0.05
 class Accuracy:
     """Share of samples classified right, in [0, 1]; None where the data has no labels.
 
-    A sample without an answer (see :func:`osbc_deploy.model.simulate.decode`) is wrong.
+    A sample without an answer (see :func:`osbc_deploy.model.readout.decode`) is wrong.
 
     Attributes
     ----------

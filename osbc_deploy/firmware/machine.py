@@ -182,7 +182,7 @@ class Program:
         ----------
         blob : bytes
         samples : ndarray of int (n, T, *input_shape)
-            Payloads, or spikes: what :meth:`InputFormat.codes` returns.
+            Payloads, or spikes: what :meth:`.InputFormat.codes` returns.
         states, count : bool
             Whether to keep the state buffer of every step, and to count its instructions.
         time_limit : float

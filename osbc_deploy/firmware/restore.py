@@ -95,7 +95,7 @@ class _Restoring:
         return [p.name for p in self.about.populations]
 
     def _depth(self) -> list[int]:
-        """Return :attr:`FixedPointNetwork.depth`, by number."""
+        """Return :attr:`.FixedPointNetwork.depth`, by number."""
         depth = [0]
         for n in range(len(self.blob.populations)):
             fed = [p.fields["pre"] for p in self.blob.projections if p.fields["post"] == n]

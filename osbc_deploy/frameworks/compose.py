@@ -72,7 +72,7 @@ def compose(
     ----------
     term : Term
     operation : Operation
-        Takes the signal of `shape`; see :func:`result_shape`.
+        Takes the signal of `shape`; see :func:`.result_shape`.
     shape : tuple of int
         Of the term's result.
     path : str

@@ -25,7 +25,7 @@ def count_window(
     ----------
     network : FixedPointNetwork
     payloads : ndarray (n, T, *input_shape)
-        What the network's input takes; see :meth:`InputFormat.codes`.
+        What the network's input takes; see :meth:`.InputFormat.codes`.
     sequence, boots : int
         Of the record.
 

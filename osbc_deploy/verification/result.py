@@ -149,7 +149,7 @@ class Shown:
     sample : int
     label : int or None
     classes : dict of int
-        By stage; :data:`osbc_deploy.model.simulate.NO_ANSWER` among them.
+        By stage; :data:`osbc_deploy.model.readout.NO_ANSWER` among them.
     records : dict of Record
         By stage, of this sample alone.
     neurons, traced : dict of tuple of int
