@@ -15,7 +15,7 @@ from osbc_deploy.fixedpoint.engine import EngineRun, run
 from osbc_deploy.lower.lowering import Lowered
 from osbc_deploy.model.readout import NO_ANSWER, decode, shared_answers
 from osbc_deploy.model.simulate import simulate
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 from osbc_deploy.progress import SILENT, Progress
 
 __all__ = ["Accuracy", "check_classes", "check_labels", "doubts", "evaluate", "lost_share"]

@@ -30,9 +30,9 @@ from osbc_deploy.model.device import check_device
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.neurons import LinearDynamics
 from osbc_deploy.model.readout import check_readout, classes_of
-from osbc_deploy.notation import InputKind, Readout
-from osbc_deploy.option import Options, renamed, rows
 from osbc_deploy.options import ModelOptions, RunOptions, TargetOptions
+from osbc_deploy.options.notation import InputKind, Readout
+from osbc_deploy.options.option import Options, renamed, rows
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import Call, Request
 from osbc_deploy.references import both_samples

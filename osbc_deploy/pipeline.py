@@ -41,8 +41,8 @@ from osbc_deploy.lower.timing import timing
 from osbc_deploy.lower.unheard import without_idle
 from osbc_deploy.model.graph import INPUT
 from osbc_deploy.model.readout import classes_of
-from osbc_deploy.notation import removed_by
 from osbc_deploy.options import DeployOptions
+from osbc_deploy.options.notation import removed_by
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import provenance, request
 

@@ -1,8 +1,9 @@
 """Plugins: what a package adds to osbc-deploy, found by entry point.
 
-Four kinds of things can be added: frameworks, backends, file formats and memory models. Each is a
-group of entry points with one contract (:class:`Group`), and ours are registered like those of
-others, in ``pyproject.toml``. A plugin that cannot be loaded is named where plugins are listed and
+Five kinds of things can be added: frameworks, backends, file formats, memory models and
+arithmetics. Each is a group of entry points with one contract (:class:`Group`). Ours are
+registered like those of others, in ``pyproject.toml``, but for arithmetics, which no network can do
+without. A plugin that cannot be loaded is named where plugins are listed and
 where it is asked for; it is in nobody else's way.
 """
 

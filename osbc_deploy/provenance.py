@@ -27,7 +27,7 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.fixedpoint.record import EngineRun
 from osbc_deploy.formats.folder import network_digest
 from osbc_deploy.model.graph import Network
-from osbc_deploy.option import Options, rows
+from osbc_deploy.options.option import Options, rows
 
 __all__ = ["Call", "Request", "origin", "provenance", "report_digest", "request", "sealed"]
 

@@ -22,7 +22,7 @@ from osbc_deploy.errors import NotFoundError, UsageError, WeightsError, describe
 from osbc_deploy.formats.format import broken_formats, format_of
 from osbc_deploy.frameworks.plugin import FRAMEWORKS
 from osbc_deploy.limits import is_there
-from osbc_deploy.option import StrPath
+from osbc_deploy.options.option import StrPath
 
 __all__ = [
     "as_samples",

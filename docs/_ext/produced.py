@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 from osbc_deploy import errors, options
 from osbc_deploy.chip.target import load_target, target_names
 from osbc_deploy.explanations import EXPLANATIONS
-from osbc_deploy.option import Options, rows
+from osbc_deploy.options.option import Options, rows
 
 ROOT = Path(__file__).parents[2]
 TABLES = {

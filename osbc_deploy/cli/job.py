@@ -22,7 +22,6 @@ from osbc_deploy.cli.options import (
 )
 from osbc_deploy.errors import OsbcError, UsageError
 from osbc_deploy.folders import DEPLOYMENT
-from osbc_deploy.option import Options, rows
 from osbc_deploy.options import (
     DataOptions,
     DatasetOptions,
@@ -32,6 +31,7 @@ from osbc_deploy.options import (
     NamedData,
     StrPath,
 )
+from osbc_deploy.options.option import Options, rows
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.writing import check_folder
 

@@ -18,9 +18,9 @@ from osbc_deploy.cli.console import keep_log, log, say
 from osbc_deploy.cli.places import GrowingFolder, OutputFile, OutputFolder, note
 from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import NO_SIZE, parsed_size
-from osbc_deploy.option import BYTES, Options, Row, renamed, rows
+from osbc_deploy.options.option import BYTES, Options, Row, renamed, rows
+from osbc_deploy.options.unasked import unasked
 from osbc_deploy.parsing import read_toml
-from osbc_deploy.unasked import unasked
 
 __all__ = [
     "ARGUMENTS",

@@ -14,7 +14,7 @@ from osbc_deploy.cli.console import emit, say, table_console
 from osbc_deploy.cli.options import Size, config_option, json_option, verbose_option
 from osbc_deploy.cli.places import Command, OutputFile, UpdatedFile
 from osbc_deploy.errors import NotFoundError, UsageError
-from osbc_deploy.option import BYTES
+from osbc_deploy.options.option import BYTES
 from osbc_deploy.plain_text import visible
 from osbc_deploy.writing import check_file, write_whole
 

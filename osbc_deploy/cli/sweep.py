@@ -17,8 +17,8 @@ from osbc_deploy.cli.console import complain, emit, table_console
 from osbc_deploy.cli.job import check_data, command_line, job_options, load_inputs, save_results
 from osbc_deploy.cli.places import Command, OutputFile
 from osbc_deploy.errors import FitError, UsageError
-from osbc_deploy.option import rows
 from osbc_deploy.options import DataOptions, SweepOptions
+from osbc_deploy.options.option import rows
 
 __all__ = ["sweep_command"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, TypeAlias, TypeVar
 
-from osbc_deploy.work_options import ClusterOptions
+from osbc_deploy.options.work import ClusterOptions
 
 __all__ = ["Crew", "Part", "Work", "cores", "crew_of", "spread"]
 

@@ -20,7 +20,7 @@ from osbc_deploy.deviations import Deviation
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.raster import Raster
 from osbc_deploy.model.readout import decode
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 
 __all__ = ["better", "worse"]
 

@@ -9,10 +9,10 @@ from typing import get_args
 from osbc_deploy.cluster import Crew
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.model.neurons import LinearDynamics
-from osbc_deploy.notation import Readout
-from osbc_deploy.option import rows
 from osbc_deploy.options import Allocation, Compression, CompressionRequest, Method
-from osbc_deploy.solver_options import Augmentation
+from osbc_deploy.options.notation import Readout
+from osbc_deploy.options.option import rows
+from osbc_deploy.options.solver import Augmentation
 
 __all__ = ["ALLOCATIONS", "METHODS", "CompressionOptions", "LayerChoice"]
 

@@ -14,7 +14,7 @@ from osbc_deploy.compress.exact import quadratic
 from osbc_deploy.compress.kernels import factorize, factorized, halfway_many, invert, subtract
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.jit import compiled
-from osbc_deploy.notation import parsed_pattern
+from osbc_deploy.options.notation import parsed_pattern
 
 __all__ = ["Pattern", "input_order", "n_of_m_mask", "output_order"]
 

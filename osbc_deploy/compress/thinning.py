@@ -212,7 +212,7 @@ def _ways(network: Network, found: Mapping[str, Worth], share: float, fits: Fits
 
 
 def least_loss(found: Mapping[str, Worth], share: float) -> float:
-    """Return the least that is lost with a share of the neurons, as :attr:`.Thinned.loss` counts."""
+    """Return the least loss of a share of the neurons, counted as :attr:`.Thinned.loss`."""
     return lost_with(found, next(shares(found, share)))
 
 

@@ -1,1 +1,1 @@
-"""Samples: spike rasters with labels, from files, datasets and the bundled digits."""
+"""Samples: spikes, counts or real values with labels, from files, data sets and recordings."""

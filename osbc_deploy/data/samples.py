@@ -23,7 +23,7 @@ from osbc_deploy.errors import (
     reason,
 )
 from osbc_deploy.limits import Allowance, array_bytes, is_there
-from osbc_deploy.notation import InputKind
+from osbc_deploy.options.notation import InputKind
 
 __all__ = ["Samples", "check_npz", "check_samples", "kind_of", "load_npz", "samples_from_dataset"]
 

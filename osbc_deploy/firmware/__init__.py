@@ -1,4 +1,4 @@
-"""A network as a C99 library: tables, fixed code, and what it takes."""
+"""A network in C99: a library with its tables compiled in, or a runtime that loads it as a blob."""
 
 from __future__ import annotations
 

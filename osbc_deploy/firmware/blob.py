@@ -30,7 +30,7 @@ from osbc_deploy.firmware.tables import (
     ProjectionTables,
 )
 from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation
-from osbc_deploy.notation import outputs_per_class
+from osbc_deploy.options.notation import outputs_per_class
 
 __all__ = ["INPUT_KINDS", "write_blob"]
 

@@ -27,7 +27,7 @@ from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.folders import C_LIBRARY
 from osbc_deploy.model.readout import classes_of
-from osbc_deploy.notation import Readout, outputs_per_class
+from osbc_deploy.options.notation import Readout, outputs_per_class
 from osbc_deploy.plain_text import c_comment
 from osbc_deploy.writing import new_folder
 

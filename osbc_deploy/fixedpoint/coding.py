@@ -14,7 +14,7 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, InputArray, IntArray, peak_of
 from osbc_deploy.errors import UsageError
-from osbc_deploy.notation import InputKind
+from osbc_deploy.options.notation import InputKind
 
 __all__ = ["MOST_BITS", "SPIKES", "InputFormat", "InputSeen", "bits_for", "undeclared"]
 

@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray, frozen
-from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.coding import InputFormat, undeclared
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.loihi import effective_bias
 from osbc_deploy.model.graph import INPUT, blocks
 from osbc_deploy.model.windows import Pair, Shape
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 
 __all__ = [
     "INPUT",

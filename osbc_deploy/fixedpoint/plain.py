@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 
 from osbc_deploy.arrays import IntArray, SpikeArray, peak_of
-from osbc_deploy.fixedpoint.arithmetic import (
+from osbc_deploy.fixedpoint.arithmetics import LOIHI, Arithmetic, Plan
+from osbc_deploy.fixedpoint.connections.base import widest_sum
+from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.loihi import (
     decay,
     out_of_range,
     saturate,
@@ -21,9 +24,6 @@ from osbc_deploy.fixedpoint.arithmetic import (
     wrap_accumulator,
     wrap_current,
 )
-from osbc_deploy.fixedpoint.arithmetics import LOIHI, Arithmetic, Plan
-from osbc_deploy.fixedpoint.connections.base import widest_sum
-from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import (
     INPUT,
     FixedPointNetwork,

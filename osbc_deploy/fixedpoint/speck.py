@@ -25,9 +25,9 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray, peak_of
 from osbc_deploy.errors import FidelityError
-from osbc_deploy.fixedpoint.arithmetic import shift
 from osbc_deploy.fixedpoint.arithmetics import Arithmetic, Plan
 from osbc_deploy.fixedpoint.connections.base import widest_sum
+from osbc_deploy.fixedpoint.loihi import shift
 from osbc_deploy.fixedpoint.network import (
     INPUT,
     FixedPointNetwork,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 
 __all__ = ["apart", "found_in", "readout_of"]
 

@@ -19,7 +19,7 @@ from osbc_deploy.frameworks.framework import Framework, Reading
 from osbc_deploy.frameworks.recording import MiscountedError, Recorder
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.model.simulate import FloatRun, simulate
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 
 __all__ = [
     "Data",

@@ -50,7 +50,7 @@ from osbc_deploy.frameworks.repeats import TakesStepsError
 from osbc_deploy.frameworks.rounding import TIED, rounded
 from osbc_deploy.frameworks.substitution import Substitution, substituted
 from osbc_deploy.model.graph import Network, Shape
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 
 __all__ = ["ProvenReader"]
 

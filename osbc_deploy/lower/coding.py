@@ -25,7 +25,7 @@ from osbc_deploy.fixedpoint.coding import MOST_BITS, SPIKES, InputFormat, bits_f
 from osbc_deploy.model.currents import exact_current
 from osbc_deploy.model.delivery import delivered
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection
-from osbc_deploy.notation import InputKind
+from osbc_deploy.options.notation import InputKind
 
 __all__ = [
     "DEFAULT_BITS",

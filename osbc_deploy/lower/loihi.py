@@ -56,7 +56,7 @@ from osbc_deploy.lower.registers import RealRegisters, coarse, rounded_away
 from osbc_deploy.lower.scaling import Layer, gates, scaling
 from osbc_deploy.lower.timing import Timing, relays, timing
 from osbc_deploy.model.graph import INPUT, Network, Population
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 from osbc_deploy.plain_text import many
 from osbc_deploy.progress import SILENT, Progress, task
 

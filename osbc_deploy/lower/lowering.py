@@ -16,7 +16,7 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.lower.scaling import Layer
 from osbc_deploy.lower.timing import Timing
 from osbc_deploy.model.graph import Network, Population
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 from osbc_deploy.progress import SILENT, Progress
 
 __all__ = ["HEADROOM", "Lowered", "lower", "unmeasured"]

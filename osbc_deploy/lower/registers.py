@@ -10,9 +10,9 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, FloatArray, IntArray
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.connections.base import widest_sum
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.loihi import effective_bias
 from osbc_deploy.fixedpoint.network import FixedConnection, FixedPopulation
 from osbc_deploy.model.graph import Population, Projection
 from osbc_deploy.plain_text import many

@@ -20,8 +20,8 @@ import numpy as np
 
 from osbc_deploy.arrays import BoolArray, IntArray
 from osbc_deploy.deviations import Deviation
-from osbc_deploy.fixedpoint.arithmetic import decay
 from osbc_deploy.fixedpoint.formats import LOIHI, NumberFormats
+from osbc_deploy.fixedpoint.loihi import decay
 from osbc_deploy.fixedpoint.network import (
     INPUT,
     FixedPointNetwork,

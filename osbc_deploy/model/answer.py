@@ -17,7 +17,7 @@ from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.model.graph import Network, Population, Projection
 from osbc_deploy.model.neurons import LinearDynamics, Neuron, State, Where
 from osbc_deploy.model.readout import check_readout
-from osbc_deploy.notation import Readout, outputs_per_class
+from osbc_deploy.options.notation import Readout, outputs_per_class
 
 __all__ = ["Answer", "Leaking", "read_by"]
 

@@ -14,7 +14,7 @@ from osbc_deploy.arrays import FloatArray, IntArray, frozen
 from osbc_deploy.model.connections import Connection, Conv, Dense
 from osbc_deploy.model.neurons import Neuron
 from osbc_deploy.model.windows import AvgPool, Pair, Shape
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 
 __all__ = [
     "AvgPool",

@@ -27,7 +27,7 @@ import numpy as np
 from typing_extensions import Self
 
 from osbc_deploy.arrays import FloatArray, frozen
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 
 __all__ = ["LinearDynamics", "Neuron", "Reset", "State", "Where", "leaky"]
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.errors import UsageError
-from osbc_deploy.notation import Readout, outputs_per_class
+from osbc_deploy.options.notation import Readout, outputs_per_class
 
 __all__ = [
     "NO_ANSWER",

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save
 
 from osbc_deploy._version import __version__
-from osbc_deploy.option import rows
 from osbc_deploy.options import CompressionRequest
+from osbc_deploy.options.option import rows
 from osbc_deploy.writing import write_whole
 
 if TYPE_CHECKING:

@@ -41,8 +41,8 @@ from osbc_deploy.modules.scene import exchanged
 from osbc_deploy.modules.session import PLAIN, session_of
 from osbc_deploy.modules.weights import find_weights
 from osbc_deploy.modules.work import Work
-from osbc_deploy.notation import Readout
 from osbc_deploy.options import CompressOptions
+from osbc_deploy.options.notation import Readout
 from osbc_deploy.provenance import request
 from osbc_deploy.references import both_samples
 

@@ -29,7 +29,7 @@ from osbc_deploy.model.graph import INPUT, Network, Population, Projection
 from osbc_deploy.model.readout import decode
 from osbc_deploy.model.simulate import simulate
 from osbc_deploy.neurobench.workload import count_workload
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 
 __all__ = ["TorchNetwork", "neurobench_scores"]
 

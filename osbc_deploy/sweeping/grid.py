@@ -6,9 +6,9 @@ import itertools
 from dataclasses import asdict, dataclass
 
 from osbc_deploy.errors import UsageError
-from osbc_deploy.option import rows
 from osbc_deploy.options import DeployOptions, SweepOptions
-from osbc_deploy.work_options import ClusterOptions
+from osbc_deploy.options.option import rows
+from osbc_deploy.options.work import ClusterOptions
 
 __all__ = ["Configuration", "Point", "options_of", "points_of"]
 

@@ -18,17 +18,17 @@ from osbc_deploy.compress.network import check_room
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.errors import UsageError
 from osbc_deploy.job import Job, Source, VerbInputs, load_source, seed_everything, verb
-from osbc_deploy.option import rows
 from osbc_deploy.options import SweepOptions
+from osbc_deploy.options.option import rows
+from osbc_deploy.options.search import GridOptions
+from osbc_deploy.options.work import ClusterOptions
 from osbc_deploy.pipeline import DeployCall
 from osbc_deploy.progress import task
 from osbc_deploy.provenance import origin, request
-from osbc_deploy.search_options import GridOptions
 from osbc_deploy.sweeping.grid import Point, options_of, points_of
 from osbc_deploy.sweeping.ledger import Ledger, open_ledger
 from osbc_deploy.sweeping.result import SweepResult
 from osbc_deploy.sweeping.study import Failure, Study, job_of, measured
-from osbc_deploy.work_options import ClusterOptions
 
 __all__ = ["SweepCall", "sweep", "swept"]
 

@@ -12,7 +12,7 @@ from osbc_deploy.compress.result import CompressedNetwork, adapted
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.model.readout import decode, evidence, shared_answers
 from osbc_deploy.model.simulate import simulate
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 from osbc_deploy.verification.stages import Record
 
 __all__ = ["Effect", "Trial", "effect", "trials"]

@@ -16,8 +16,8 @@ from osbc_deploy.fixedpoint.engine import Activity
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.job import Job, VerbCall, prepare, verb
 from osbc_deploy.model.readout import decode
-from osbc_deploy.notation import Readout
 from osbc_deploy.options import DeployOptions, VerifyOptions
+from osbc_deploy.options.notation import Readout
 from osbc_deploy.pipeline import compressed_for, finish
 from osbc_deploy.progress import SILENT, Progress, task
 from osbc_deploy.provenance import request

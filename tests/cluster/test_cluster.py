@@ -19,7 +19,7 @@ from distributed import LocalCluster
 import osbc_deploy
 from osbc_deploy.cluster import client, crew_of, spread
 from osbc_deploy.errors import ClusterError
-from osbc_deploy.work_options import ClusterOptions
+from osbc_deploy.options.work import ClusterOptions
 from spread_work import deadly, slow, squared
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from osbc_deploy.compress import CompressionOptions, collect, ranking, shares
+from osbc_deploy.compress import CompressionOptions, ranking, shares
 from osbc_deploy.compress.allocation import global_allocation, lamps_allocation
+from osbc_deploy.compress.calibration import collect
 from osbc_deploy.compress.layer import rank_layer
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.frameworks.norse.neurons import IF

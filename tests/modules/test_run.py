@@ -28,8 +28,8 @@ from osbc_deploy.importing import import_network
 from osbc_deploy.modules.scene import moments_of
 from osbc_deploy.modules.session import session_of
 from osbc_deploy.modules.weights import find_weights
-from osbc_deploy.option import rows
 from osbc_deploy.options import CompressOptions
+from osbc_deploy.options.option import rows
 from osbc_deploy.report.modules.build import compression_json_schema
 
 

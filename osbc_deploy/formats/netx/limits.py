@@ -13,8 +13,8 @@ import numpy as np
 
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import ChipLimitError
-from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.formats import NumberFormats
+from osbc_deploy.fixedpoint.loihi import effective_bias
 from osbc_deploy.fixedpoint.network import (
     INPUT,
     FixedPointNetwork,

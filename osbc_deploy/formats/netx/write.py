@@ -13,8 +13,8 @@ import numpy as np
 from osbc_deploy._version import __version__
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.errors import UsageError
-from osbc_deploy.fixedpoint.arithmetic import effective_bias
 from osbc_deploy.fixedpoint.connections import FixedConnection, FixedConv, FixedDense
+from osbc_deploy.fixedpoint.loihi import effective_bias
 from osbc_deploy.fixedpoint.network import (
     FixedPointNetwork,
     FixedPopulation,

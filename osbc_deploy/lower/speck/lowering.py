@@ -39,7 +39,7 @@ from osbc_deploy.lower.scaling import Layer
 from osbc_deploy.lower.speck.features import check_features, check_input
 from osbc_deploy.lower.timing import Timing
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 from osbc_deploy.plain_text import many
 from osbc_deploy.progress import SILENT, Progress, task
 

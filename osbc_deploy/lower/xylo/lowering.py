@@ -35,7 +35,7 @@ from osbc_deploy.lower.xylo.features import check_features, check_input
 from osbc_deploy.lower.xylo.neurons import LOWEST, Neurons, neurons_of
 from osbc_deploy.lower.xylo.notes import notes_of
 from osbc_deploy.model.graph import INPUT, Network
-from osbc_deploy.notation import Readout
+from osbc_deploy.options.notation import Readout
 from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["lower"]

@@ -1,7 +1,7 @@
 """The kinds of connection of the float network, a module each.
 
 What a kind can do by itself is a method of its class (:class:`.base.Connection` lists them); what a
-storey makes of it (torch, integers, memory, C, a file) is a function of that storey with a variant
+room makes of it (torch, integers, memory, C, a file) is a function of that room with a variant
 for each kind, registered with :func:`functools.singledispatch`. CONTRIBUTING.md says what a new
 kind needs.
 """

@@ -112,7 +112,7 @@ class Connection(Kind):
 
 
 def no_such_kind(connection: object, where: str) -> UnsupportedModelError:
-    """Return the error for a kind of connection that a storey has no variant for."""
+    """Return the error for a kind of connection that a room has no variant for."""
     return UnsupportedModelError(
         f"network: a kind of connection that {where} lacks",
         [type(connection).__name__],

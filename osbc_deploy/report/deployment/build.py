@@ -6,8 +6,8 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from osbc_deploy.option import reported, schema
 from osbc_deploy.options import REQUESTED, CompressionRequest
+from osbc_deploy.options.option import reported, schema
 from osbc_deploy.parsing import schema_of
 from osbc_deploy.provenance import sealed
 from osbc_deploy.report.deployment.operations import operations_part

@@ -7,8 +7,8 @@ from typing import Any
 
 from osbc_deploy.modules.file import weights_digest
 from osbc_deploy.modules.result import CompressedModel, CompressedWeight
-from osbc_deploy.option import reported, schema
 from osbc_deploy.options import REQUESTED, CompressionRequest
+from osbc_deploy.options.option import reported, schema
 from osbc_deploy.parsing import schema_of
 from osbc_deploy.provenance import origin, sealed
 

@@ -15,8 +15,8 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork
 from osbc_deploy.formats.folder import write_network
 from osbc_deploy.lower.lowering import Lowered
 from osbc_deploy.model.readout import NO_ANSWER
-from osbc_deploy.option import reported, schema
 from osbc_deploy.options import VERIFIED, VerifyOptions
+from osbc_deploy.options.option import reported, schema
 from osbc_deploy.parsing import schema_of
 from osbc_deploy.provenance import sealed
 from osbc_deploy.verification.bits import BackendComparison

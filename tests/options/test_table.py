@@ -23,7 +23,6 @@ from osbc_deploy.cli.verify import verify_command
 from osbc_deploy.data.datasets import DATASETS, DatasetRequest
 from osbc_deploy.errors import UsageError
 from osbc_deploy.job import VerbCall, verb
-from osbc_deploy.option import Options, Row, option, reported, rows, schema
 from osbc_deploy.options import (
     REQUESTED,
     VERIFIED,
@@ -38,6 +37,7 @@ from osbc_deploy.options import (
     SweepOptions,
     VerifyOptions,
 )
+from osbc_deploy.options.option import Options, Row, option, reported, rows, schema
 from osbc_deploy.provenance import Call, request
 from osbc_deploy.report.deployment.build import json_schema
 from osbc_deploy.report.verification.build import verify_json_schema

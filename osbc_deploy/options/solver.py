@@ -3,16 +3,16 @@
 They are part of :mod:`osbc_deploy.options`, which says how tables are read.
 """
 
-# Annotations are read by osbc_deploy.option, so this module does without their postponement.
+# Annotations are read by `option`, so this module does without their postponement.
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from osbc_deploy.notation import parsed_pattern, removed_by
-from osbc_deploy.option import BYTES, Options, option
-from osbc_deploy.unasked import Unasked, unasked
+from osbc_deploy.options.notation import parsed_pattern, removed_by
+from osbc_deploy.options.option import BYTES, Options, option
+from osbc_deploy.options.unasked import Unasked, unasked
 
 __all__ = [
     "BOTH", "REQUESTED", "SHARING", "VERIFIED", "Allocation", "AmountOptions", "AugmentOptions",

@@ -1,7 +1,7 @@
 """What an option is: a field of a frozen dataclass, and everything that is said of it.
 
-``options.py`` is the table of them. Whatever shows, takes or reports options (command line,
-configuration files, Python, reports and their schemas) reads the table with :func:`rows`.
+The tables are beside this module. Whatever shows, takes or reports options (command line,
+configuration files, Python, reports and their schemas) reads them with :func:`rows`.
 """
 
 from __future__ import annotations

@@ -3,13 +3,13 @@
 They are part of :mod:`osbc_deploy.options`, which says how tables are read.
 """
 
-# Annotations are read by osbc_deploy.option, so this module does without their postponement.
+# Annotations are read by `option`, so this module does without their postponement.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from osbc_deploy.option import BYTES, Options, StrPath, option
-from osbc_deploy.unasked import Unasked
+from osbc_deploy.options.option import BYTES, Options, StrPath, option
+from osbc_deploy.options.unasked import Unasked
 
 __all__ = ["BITS", "BudgetOptions", "FitBudget", "GridOptions", "NeuronOptions", "SearchOptions"]
 

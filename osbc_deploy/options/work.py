@@ -3,13 +3,13 @@
 They are part of :mod:`osbc_deploy.options`, which says how tables are read.
 """
 
-# Annotations are read by osbc_deploy.option, so this module does without their postponement.
+# Annotations are read by `option`, so this module does without their postponement.
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from osbc_deploy.option import Options, StrPath, option
+from osbc_deploy.options.option import Options, StrPath, option
 
 __all__ = ["ClusterOptions", "DeviceOptions", "ResumeOptions"]
 

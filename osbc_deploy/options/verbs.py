@@ -1,14 +1,7 @@
-"""The table of all options: name, type, default, limits, help, and which reports hold them.
+"""What each verb of command line and Python takes: tables put together from tables."""
 
-A field here is an option of the command line (``--solver-memory``), a key of the configuration file
-(``solver-memory``), a keyword in Python (``solver_memory=``), a line of the report's provenance,
-and, where `reported` says so, of a report and its schema. Nothing else lists options.
 
-What a verb takes is put together from tables; fields of a base that is named later come first.
-This module is imported before the command line is read, so it imports nothing heavy.
-"""
-
-# Annotations are read by osbc_deploy.option, so this module does without their postponement.
+# Annotations are read by `option`, so this module does without their postponement.
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,25 +9,21 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from osbc_deploy.errors import UsageError
-from osbc_deploy.notation import Readout, outputs_per_class, removed_by
-from osbc_deploy.option import Options, StrPath, option
-from osbc_deploy.search_options import (
-    BITS,
+from osbc_deploy.options.notation import Readout, outputs_per_class, removed_by
+from osbc_deploy.options.option import Options, StrPath, option
+from osbc_deploy.options.search import (
     BudgetOptions,
-    FitBudget,
     GridOptions,
     NeuronOptions,
     SearchOptions,
-)  # fmt: skip
-from osbc_deploy.solver_options import (
+)
+from osbc_deploy.options.solver import (
     BOTH,
-    REQUESTED,
     SHARING,
     VERIFIED,
     Allocation,
     AugmentOptions,
     Compression,
-    CompressionRequest,
     Method,
     MethodOptions,
     SolverOptions,
@@ -42,15 +31,13 @@ from osbc_deploy.solver_options import (
     impossible,
     other_sparsity,
 )
-from osbc_deploy.unasked import Unasked, unasked
-from osbc_deploy.work_options import ClusterOptions, DeviceOptions, ResumeOptions
+from osbc_deploy.options.unasked import Unasked, unasked
+from osbc_deploy.options.work import ClusterOptions, DeviceOptions, ResumeOptions
 
 __all__ = [
-    "BITS", "REQUESTED", "VERIFIED", "Allocation", "CompressOptions", "Compression",
-    "CompressionRequest", "DataOptions", "Dataset", "DatasetOptions", "DeployOptions", "FitBudget",
-    "FitOptions", "InputOptions", "InspectOptions", "Method", "ModelOptions", "NamedData",
-    "Readout", "Reset", "RunOptions", "Split", "StrPath", "Substitute", "SweepOptions",
-    "TargetOptions", "TriedAllocation", "VerifyOptions",
+    "CompressOptions", "DataOptions", "Dataset", "DatasetOptions", "DeployOptions", "FitOptions",
+    "InputOptions", "InspectOptions", "ModelOptions", "NamedData", "Reset", "RunOptions", "Split",
+    "Substitute", "SweepOptions", "TargetOptions", "VerifyOptions",
 ]  # fmt: skip
 
 Reset: TypeAlias = Literal["zero", "subtract"]
