@@ -273,9 +273,7 @@ def load_npz(path: Path, repeat: int | None = None) -> Samples:
     return check_samples(str(path), found["spikes"], found.get("labels"), repeat)
 
 
-def samples_from_dataset(
-    name: str, dataset: Any, limit: int | None = None, repeat: int | None = None
-) -> Samples:
+def samples_from_dataset(name: str, dataset: Any, repeat: int | None = None) -> Samples:
     """Collect samples of a torch Dataset.
 
     Items are ``spikes (T, ...)`` or ``(spikes, label)``; what a tuple holds behind the label, such
@@ -292,13 +290,12 @@ def samples_from_dataset(
             "needed. Return a torch.utils.data.Dataset of (spikes (T, ...), label)."
         )
     try:
-        length = len(dataset)
+        count = len(dataset)
     except Exception as error:
         raise DataError(
             f"{name}: its length cannot be told ({described(error)}). Return a "
             "torch.utils.data.Dataset with __len__ and __getitem__."
         ) from error
-    count = length if limit is None else min(limit, length)
     if count == 0:
         raise DataError(f"{name}: the dataset is empty, at least 1 sample is needed.")
     allowance = Allowance(name, remedy="Give fewer samples")
