@@ -80,9 +80,9 @@ def export(
     """
     if not isinstance(network, Deployment | FixedPointNetwork | str | os.PathLike):
         raise UsageError(
-            f"network: a {type(network).__name__} is no deployed network. Give what deploy() "
-            "returns, the `deployment` of what fit() returns, or the path of a folder that it was "
-            "saved in, of a chip image or of a NetX file; a model is deployed first."
+            f"network: a {type(network).__name__} is not a deployed network. Give the result "
+            "of deploy(), the `deployment` of a result of fit(), or the path of a saved folder, a "
+            "chip image or a NetX file; deploy a model first."
         )
     output = Path(output)
     written = FORMATS.load(format)

@@ -105,9 +105,13 @@ def _import(
     form = form or format_of(found)
     _check_options(name, form, {"dt": dt, "reset": reset})
     if substitute is not None and not isinstance(found, nn.Module):
-        raise UsageError(f"--substitute: {name} is no module to exchange layers in. Leave it out.")
+        raise UsageError(
+            f"--substitute: {name} is not a module whose layers could be exchanged. Leave it out."
+        )
     if host is not None and not isinstance(found, nn.Module):
-        raise UsageError(f"--host-prefix: {name} is no module with layers to run. Leave it out.")
+        raise UsageError(
+            f"--host-prefix: {name} is not a module whose layers could be run. Leave it out."
+        )
     if form is not None:
         return _checked(_from_file(form, found, name, dt, reset), weights, samples)
     if isinstance(found, Network):

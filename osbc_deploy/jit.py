@@ -17,7 +17,7 @@ try:
     from numba.core.caching import FunctionCache, IndexDataCacheFile
 except ValueError as error:
     raise UsageError(
-        f"NUMBA_*: an environment variable cannot be what it is ({error}). Mend it, or unset it."
+        f"NUMBA_*: an environment variable is not valid ({error}). Correct it, or unset it."
     ) from error
 
 __all__ = ["compiled"]

@@ -89,7 +89,7 @@ def memory_limit() -> int:
         return DEFAULT
     if not (size := parsed_size(text)):
         raise UsageError(
-            f"{VARIABLE}: {text!r} is not a size. Give bytes, or such as 500M or 4G, or unset it."
+            f"{VARIABLE}: {text!r} is not a size. Give bytes, or a size such as 4G, or unset it."
         )
     return size
 

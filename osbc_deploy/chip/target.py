@@ -305,7 +305,7 @@ def larger_targets(target: Target, cores: int) -> list[Target]:
 def _merged(name: str, chain: tuple[str, ...]) -> tuple[dict[str, Any], str]:
     if name in chain:
         raise TargetError(
-            f"target {chain[0]!r}: inherits in a circle ({' -> '.join(chain)} -> {name})."
+            f"target {chain[0]!r}: inherits from itself ({' -> '.join(chain)} -> {name})."
         )
     if len(chain) == _DEEPEST:
         raise TargetError(f"target {chain[0]!r}: inherits from more than {_DEEPEST - 1} others.")

@@ -141,7 +141,7 @@ class Team:
             if self.client.status == "running" and not isinstance(error, _CANCELLED):
                 raise
             raise ClusterError(
-                "scheduler: went away before all was computed. Start it, and go on with what is in "
+                "scheduler: was lost before all was computed. Start it again, and resume from "
                 "--ledger or --resume."
             ) from error
 
@@ -216,7 +216,7 @@ def on_this_machine(workers: int) -> Iterator[Team]:
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ClusterError(
-            "workers: a script that spreads work is read again by each of them. Put the call "
+            "workers: a script that spreads work is imported again by each. Put the call "
             "under: if __name__ == '__main__'"
         )
     settings = {
@@ -303,8 +303,8 @@ def at_scheduler(address: str) -> Iterator[Team]:
             client = Client(address, timeout=_ANSWER, set_as_default=False)
         except Exception as error:
             raise ClusterError(
-                f"scheduler: nothing at {address} answers as one ({described(error)}), "
-                f"{_ANSWER:g} seconds are given. Start one with 'dask scheduler', or leave "
+                f"scheduler: no scheduler answers at {address} within {_ANSWER:g} seconds "
+                f"({described(error)}). Start one with 'dask scheduler', or leave "
                 "--scheduler out."
             ) from error
         with client:

@@ -148,6 +148,6 @@ def check_needed(
     less = f"--no-tune needs {shown(least)}, " if least < most else ""
     raise UsageError(
         f"--solver-memory: {shown(options.solver_memory)} is less than the Hessians of {len(over)} "
-        f"layer(s) need:\n{lines}\nGive it {most} bytes where the machine has them; {less}a layer "
-        "with fewer inputs needs less with the square of them."
+        f"layer(s) need:\n{lines}\nGive it {most} bytes if the machine has them; {less}what a "
+        "layer needs grows with the square of its inputs."
     )

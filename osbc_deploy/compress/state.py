@@ -182,7 +182,7 @@ def _check_manifest(path: Path, wanted: BelongsTo) -> None:
     if other := changed(known, wanted):
         raise UsageError(
             f"{path.parent}: holds the state of another run; changed since: {', '.join(other)}. "
-            "Go on with what it was, or choose another folder."
+            "Resume with the same settings, or choose another folder."
         )
 
 

@@ -203,9 +203,9 @@ def _check_labels(name: str, labels: Any, count: int) -> IntArray | None:
     if wrong.any():
         first = int(wrong.argmax())
         raise DataError(
-            f"{name}: {int(wrong.sum())} of {count} labels are no class, such as {given[first]} of "
-            f"sample {first}; whole numbers from 0 to {_MOST_CLASSES:,} are. Number the classes "
-            "from 0, and leave samples without a class out."
+            f"{name}: {int(wrong.sum())} of {count} labels are not classes, such as {given[first]} "
+            f"of sample {first}; a class is a whole number from 0 to {_MOST_CLASSES:,}. Number the "
+            "classes from 0, and leave samples without a class out."
         )
     return frozen(given, np.int64)
 
@@ -268,7 +268,7 @@ def load_npz(path: Path, repeat: int | None = None) -> Samples:
     if "labels" not in found and others:
         raise DataError(
             f"{path}: holds no array 'labels', but {', '.join(others[:20])}. Save the classes as "
-            "'labels', or leave the other out."
+            "'labels', or leave the others out."
         )
     return check_samples(str(path), found["spikes"], found.get("labels"), repeat)
 

@@ -34,8 +34,8 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
         return np.asarray(_dense(name, value.detach()) if hasattr(value, "detach") else value)
     except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
         raise DataError(
-            f"{name}: cannot become one array ({reason(error)}). Give a dense array or tensor of "
-            "numbers."
+            f"{name}: cannot be converted to an array ({reason(error)}). Give a dense array or "
+            "tensor of numbers."
         ) from error
 
 

@@ -99,5 +99,5 @@ def _call(command: list[str]) -> str:
         return call(command)
     except BackendError as error:
         raise BackendError(
-            f"{error} The library is written, only not measured; name another gcc with --compiler."
+            f"{error} The library is written but not measured; name another gcc with --compiler."
         ) from error

@@ -84,7 +84,7 @@ def measure_steps(
     here = [machine for machine in MACHINES.values() if not machine.missing]
     if not here:
         raise BackendError(
-            "--measure: neither gcc nor an emulated core is here. Install gcc, or "
+            "--measure: neither gcc nor an emulated core is available. Install gcc, or "
             "gcc-arm-none-eabi and qemu-system-arm."
         )
     given = golden_input(network) if samples is None else samples

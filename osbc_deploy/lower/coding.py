@@ -102,7 +102,7 @@ def check_graded(network: Network) -> None:
     ]
     if offenders:
         raise ChipLimitError(
-            "network: parts that take nothing but spikes hear the input",
+            "network: graded input reaches parts that take only spikes",
             offenders,
             "Put a layer of neurons between the input and these, or give an input of 0 and 1.",
         )

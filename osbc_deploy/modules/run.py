@@ -165,7 +165,7 @@ def _state(module: nn.Module, source: str) -> dict[str, torch.Tensor]:
     state = module.state_dict()
     if others := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
         raise UnsupportedModelError(
-            f"{source}: its state dict holds what is no tensor, which safetensors cannot",
+            f"{source}: its state dict holds values that are not tensors",
             others,
             "Leave the extra state out.",
         )

@@ -293,7 +293,7 @@ def _keeps_order(session: Session, samples: InputArray) -> bool:
         session.answers(batch) for batch in (first, first, other, backwards)
     )
     if not np.array_equal(before, again, equal_nan=True):
-        raise UnsupportedModelError("answers otherwise when it is called again")
+        raise UnsupportedModelError("gives another answer when it is called again")
     # The first two samples are equal, and so must be what is said of them.
     if not (same(before[:2], after[:2]) and same(before[0], before[1])):
         raise UnsupportedModelError("the answer to a sample depends on the others")

@@ -159,7 +159,7 @@ def find_weights(session: Session, samples: InputArray, exclude: Collection[str]
     UsageError
         When there is no layer of an excluded name.
     UnsupportedModelError
-        When there are no weights, some never run, or are computed of others.
+        When there are no weights, some never run, or are computed from other tensors.
     """
     module = session.module
     parameters = parameters_of(module)
@@ -257,7 +257,7 @@ def _check(
     computed = [p for p in flow.computed() if not any(n.startswith(f"{p}.") for n in excluded)]
     if computed:
         raise UnsupportedModelError(
-            f"{session.source}: weights that are computed of others, which compression would undo",
+            f"{session.source}: weights computed from other tensors, which would undo compression",
             computed,
             "Make them plain first (torch.nn.utils.parametrize.remove_parametrizations, "
             "remove_weight_norm, prune.remove; where a layer's own forward computes them, put what "

@@ -180,4 +180,4 @@ class GridOptions(Options):
         yield from super()._contradictions()
         for name in ("targets", "sparsities", "bits"):
             if not getattr(self, name):
-                yield f"{name}: none is given, so there is no point. Give one or more."
+                yield f"{name}: is empty, so the sweep has no points. Give one or more."

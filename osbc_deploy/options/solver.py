@@ -125,7 +125,7 @@ def impossible(solver: SolverOptions, method: Method) -> Iterator[str]:
         yield (f"pattern: {solver.pattern} needs a Hessian. Use method osbc or obc with it.")
     for name, more in (("pattern", kind != "weights"), ("mixed", solver.mixed)):
         if more and method == "paper":
-            yield f"{name}: is no part of method paper. Use method osbc or obc with it."
+            yield f"{name}: is not supported by method paper. Use method osbc or obc with it."
 
 
 def other_sparsity(pattern: str, asked: Sequence[float]) -> Iterator[str]:
@@ -137,8 +137,8 @@ def other_sparsity(pattern: str, asked: Sequence[float]) -> Iterator[str]:
     _, stay, of = parsed_pattern(pattern)
     given = ", ".join(f"{sparsity:g}" for sparsity in asked)
     yield (
-        f"sparsity: {given} cannot be had with pattern {pattern}, by which {stay} of {of} weights "
-        f"stay: {removed:.4g} are removed. Leave --sparsity out, or the pattern."
+        f"sparsity: {given} contradicts pattern {pattern}, which keeps {stay} of {of} weights and "
+        f"so removes {removed:.4g}. Leave out --sparsity or the pattern."
     )
 
 

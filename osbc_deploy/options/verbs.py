@@ -222,7 +222,7 @@ class SweepOptions(
         yield from super()._contradictions()
         yield from other_sparsity(self.pattern, self.sparsities)
         if not self.methods:
-            yield "methods: none is given, so there is no point. Give one or more."
+            yield "methods: is empty, so the sweep has no points. Give one or more."
         faults = (fault for method in self.methods for fault in impossible(self, method))
         yield from dict.fromkeys(faults)
 

@@ -46,7 +46,7 @@ class ClusterOptions(Options):
         if self.scheduler is None:
             return
         if self.workers is not None:
-            yield "workers: are those of the scheduler. Leave one of the two out."
+            yield "workers: scheduler has its own. Leave one of the two out."
         if not re.fullmatch(r"(tcp|tls)://[^\s/]+:[0-9]{1,5}", self.scheduler):
             yield (
                 f"scheduler: {self.scheduler!r} is not an address. Give one such as "

@@ -150,8 +150,8 @@ def places(text: str, count: int) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not dash) and len(part) < 20):
             raise UsageError(
-                f"pick: {part.strip()[:40]!r} is no number of a sample, nor a range of them. Give "
-                "such as 0-9,17."
+                f"pick: {part.strip()[:40]!r} is neither a sample's number nor a range. Give, "
+                "for example, 0-9,17."
             )
         start, stop = int(first), int(last or first)
         if not start <= stop < count:

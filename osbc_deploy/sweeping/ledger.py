@@ -173,8 +173,8 @@ def _claim(path: Path, of: str, wanted: BelongsTo) -> None:
         raise broken(path, _MANIFEST, "it does not say what it belongs to")
     if other := ", ".join(f"{name}{of}" for name in changed(known, wanted)):
         raise UsageError(
-            f"{path.parent}: is the ledger of another sweep; changed since: {other}. Go on with "
-            "what it was, or choose another folder."
+            f"{path.parent}: is the ledger of another sweep; changed since: {other}. Resume "
+            "with the same settings, or choose another folder."
         )
 
 

@@ -47,7 +47,7 @@ def parse_neurons(texts: Sequence[str], network: Network) -> dict[str, tuple[int
         else:
             found[population] = tuple(dict.fromkeys((*found.get(population, ()), *neurons)))
     if faults:
-        raise UsageError(f"--neurons: {'; '.join(faults)}. Give neurons that are there.")
+        raise UsageError(f"--neurons: {'; '.join(faults)}. Give neurons that exist.")
     return found
 
 

@@ -52,7 +52,7 @@ def test_a_library_an_image_and_what_they_take(folder: Path) -> None:
 
 @pytest.mark.parametrize("given", [None, 5, b"out", object()])
 def test_what_is_no_deployed_network_is_said(given: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"network: a \w+ is no deployed network\. Give"):
+    with pytest.raises(UsageError, match=r"network: a \w+ is not a deployed network\. Give"):
         osbc_deploy.export(given, tmp_path / "fw", format="c")
     assert not list(tmp_path.iterdir())
 

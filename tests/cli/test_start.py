@@ -338,7 +338,7 @@ def test_a_command_is_interrupted_in_the_users_code(tmp_path: Path) -> None:
     [
         ("SOURCE_DATE_EPOCH", "soon", "SOURCE_DATE_EPOCH: 'soon' is not a time. Give"),
         ("SOURCE_DATE_EPOCH", "9" * 17, "is not a time. Give seconds since 1970, or unset it."),
-        ("NUMBA_NUM_THREADS", "0", "NUMBA_*: an environment variable cannot be what it is (Num"),
+        ("NUMBA_NUM_THREADS", "0", "NUMBA_*: an environment variable is not valid (Num"),
         ("NUMBA_DISABLE_JIT", "1", "NUMBA_DISABLE_JIT: is set, and the compiled loops cannot be"),
     ],
 )

@@ -89,5 +89,5 @@ def test_nothing_is_tuned_and_shared_scales_are_said() -> None:
 
 @pytest.mark.parametrize("more", [{"mixed": True}, {"pattern": "2:4"}])
 def test_what_the_recipe_lacks_is_refused(more: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match="is no part of method paper"):
+    with pytest.raises(UsageError, match="is not supported by method paper"):
         CompressionOptions(method="paper", **more)  # type: ignore[arg-type]

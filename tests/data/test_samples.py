@@ -46,7 +46,7 @@ def test_numbers_of_any_kind_are_taken(dtype: Any) -> None:
         (np.full((1, 2, 3), 1e39 + 0.5), None, r"whole numbers to 1.67772e\+07 are taken"),
         (np.array([[[0.5, 1e39]]]), None, r"values to 3.40282e\+38 are taken. Scale them"),
         (GOOD, [1, 2], r"labels have shape \(2,\)"),
-        (GOOD, [0, 1, 0.5, 3], r"1 of 4 labels are no class, such as 0.5 of sample 2; whole num"),
+        (GOOD, [0, 1, 0.5, 3], r"1 of 4 labels are not classes, such as 0.5 of sample 2; a class"),
         (GOOD, [0, 1, 2, np.nan], "such as nan of sample 3"),
         (GOOD, [-1, 1, 2, 3], "such as -1 of sample 0.*leave samples without a class out"),
         (GOOD, np.array([0, 1, 2, 2**63], np.uint64), "such as 9223372036854775808 of sample 3"),
@@ -56,10 +56,10 @@ def test_numbers_of_any_kind_are_taken(dtype: Any) -> None:
         (GOOD, np.eye(4), r"shape \(4, 4\).*They are one-hot: give labels.argmax\(axis=1\)"),
         (GOOD, np.full((4, 3), 0.3), r"If they are scores of the classes: give labels.argmax"),
         (GOOD, np.zeros((4, 1)), r"labels\[:, 0\]"),
-        (GOOD, [[1], [1, 2], [3], [4]], "labels: cannot become one array"),
-        ([[[1, 0]], [[1]]], None, "spikes: cannot become one array"),
+        (GOOD, [[1], [1, 2], [3], [4]], "labels: cannot be converted to an array"),
+        ([[[1, 0]], [[1]]], None, "spikes: cannot be converted to an array"),
         (torch.zeros(2, 3, 4, dtype=torch.complex64), None, "not numbers"),
-        (torch.zeros(2, 3, 4, device="meta"), None, "spikes: cannot become one array"),
+        (torch.zeros(2, 3, 4, device="meta"), None, "spikes: cannot be converted to an array"),
     ],
 )
 def test_what_is_wrong_is_named(spikes: Any, labels: Any, words: str) -> None:

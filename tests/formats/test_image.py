@@ -250,7 +250,7 @@ def test_a_core_that_says_other_than_the_structure_is_refused(
     broken[core.offset + 120 + field] = value
     if field == 2:
         broken[core.offset + 120 + 3] = 0
-    with pytest.raises(ArtefactError, match="an afferent and the structure differ"):
+    with pytest.raises(ArtefactError, match="afferent contradicts the structure"):
         decode_image(repaired(broken))
 
 
@@ -293,10 +293,10 @@ def put(core: int, place: int, form: str, value: int) -> Callable[[list[bytearra
     [
         # The section starts with the number of slices; a slice with population, flags, neurons,
         # three ranges, reset interval, reset offset, sets and afferents.
-        (6, "<H", 1, "a slice and the structure differ"),
-        (6, "<H", 2, "a slice and the structure differ"),
-        (36, "<I", 5, "a slice and the structure differ"),
-        (40, "<I", 1, "a slice and the structure differ"),
+        (6, "<H", 1, "slice contradicts the structure"),
+        (6, "<H", 2, "slice contradicts the structure"),
+        (36, "<I", 5, "slice contradicts the structure"),
+        (40, "<I", 1, "slice contradicts the structure"),
         (12, "<I", 1, "ranges of a slice"),
         (24, "<I", 2, "ranges of a slice"),
         (28, "<I", 1, "ranges of a slice"),

@@ -174,7 +174,7 @@ def test_what_cannot_be_exchanged_is_said(tmp_path: Path) -> None:
     other = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), pool, leaky(output=True)).eval()
     with pytest.raises(UsageError, match="'maxpool=sum' is not one of maxpool=avg"):
         import_network(both, None, data(2, 8, 8), substitute="maxpool=sum")
-    with pytest.raises(UsageError, match="no module to exchange layers in"):
+    with pytest.raises(UsageError, match="not a module whose layers could be exchanged"):
         import_network(str(tmp_path / "a.nir"), None, None, substitute="maxpool=avg")
     with pytest.raises(UnsupportedModelError, match="1: takes spikes, or what no convol"):
         import_network(both, None, data(2, 8, 8), substitute="maxpool=avg")

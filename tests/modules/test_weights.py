@@ -311,10 +311,10 @@ class Mixing(nn.Module):
     ("module", "said"),
     [
         (nn.Sequential(neuron.LIFNode()), "no linear or convolutional layer"),
-        (parametrized(), r"computed of others[^~]*- 0\n[^~]*- 2\n"),
+        (parametrized(), r"computed from other tensors[^~]*- 0\n[^~]*- 2\n"),
         (
             nn.Sequential(Rounded(4, 3), neuron.LIFNode()),
-            r"computed of others[^~]*- 0\n[^~]*put what it computes into a plain Linear",
+            r"computed from other tensors[^~]*- 0\n[^~]*put what it computes into a plain Linear",
         ),
         (Unused(), r"never run[^~]*- spare\n"),
         (lively(Mixing()), "depends on the others"),

@@ -266,7 +266,7 @@ def test_what_no_weights_change_is_said_with_what_helps(
         ({"bits": []}, "bits: none is given"),
         ({"sparsities": [0.5, 1.0]}, "sparsities: 1 is outside 0 <= sparsities < 1"),
         ({"scheduler": "localhost"}, "scheduler: 'localhost' is not an address"),
-        ({"scheduler": "tcp://a:1", "workers": 2}, "workers: are those of the scheduler"),
+        ({"scheduler": "tcp://a:1", "workers": 2}, "workers: scheduler has its own"),
         ({"seeds": range(6000)}, "72,000 points are asked for, 10,000 are allowed"),
     ],
 )

@@ -32,7 +32,7 @@ def _export(network: FixedPointNetwork, path: Path, asked: Export) -> Exported:
             "deployed on. Give it, or the file that describes it."
         )
     if path.suffix != FORMAT.suffix:
-        raise UsageError(f"{path}: an image is read by its ending. Name it {path.name}.img.")
+        raise UsageError(f"{path}: image files must end in .img. Name it {path.name}.img.")
     about = write_image(network, map_network(network, asked.target), path).as_dict()
     lines = [
         f"core {section['core']}: {part['layer']}[{part['slice']}] at {part['offset']}, "

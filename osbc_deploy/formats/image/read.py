@@ -94,13 +94,13 @@ def _decode(data: bytes, allowance: Allowance) -> FixedPointNetwork:
     cursor = _Cursor(data)
     magic, version, zero, total, count, cores, table_crc, head_crc = cursor.fields(layout.HEADER)
     if magic != layout.MAGIC:
-        raise ValueError("it does not start like an image")
+        raise ValueError("it does not begin as an image does")
     if zlib.crc32(data[: layout.HEADER.size - 4]) != head_crc or zero:
         raise ValueError("checksum of the header")
     if version != layout.VERSION:
         raise ValueError(f"version {version}, this program reads {layout.VERSION}")
     if total != len(data):
-        raise ValueError(f"{len(data)} bytes, {total} were written")
+        raise ValueError(f"has {len(data)} bytes, its header declares {total}")
     # Before anything in it is believed.
     if hashlib.sha256(data[:-_DIGEST]).digest() != data[-_DIGEST:]:
         raise ValueError("digest of the whole")
@@ -184,7 +184,7 @@ class _Arrays:
         if flags != int(about["spiking"]) | 2 * int(about["reset"] == "subtract") or (
             (interval, offset) != (about["reset_interval"], about["reset_offset"])
         ):
-            raise ValueError("a slice and the structure differ")
+            raise ValueError("slice contradicts the structure section")
         every = np.arange(len(self.covered[number])).reshape(shape)
         chosen = every[tuple(ranges[: len(shape)])].ravel()
         if len(chosen) != count or any(r != slice(0, 1) for r in ranges[len(shape) :]):
@@ -211,7 +211,7 @@ class _Arrays:
         said = (entry["pre"], entry["post"], entry["weight_bits"], entry["weight_exp"],
                 layout.SIGNS[entry["sign"]], int(entry["graded"]))  # fmt: skip
         if said != (pre, self.names[population], bits, exponent, sign, graded):
-            raise ValueError("an afferent and the structure differ")
+            raise ValueError("afferent contradicts the structure section")
         self.allowance.take(0, _PACKED * length)
         part = _Cursor(cursor.take(length))
         _, _, step = weight_range(bits, entry["sign"], self.formats)

@@ -167,7 +167,8 @@ def _of_population(p: FixedPopulation, formats: NumberFormats) -> Iterator[_Offe
         yield _Offender(_NO_ZERO_RESET.format(p.name), _ANOTHER)
     if p.reset_interval:
         yield _Offender(
-            f"{p.name}: resets at set times, which lava-dl's loader is told, not the file", _ANOTHER
+            f"{p.name}: resets at set times, an argument of lava-dl's loader, not in the file",
+            _ANOTHER,
         )
     # A current that outlives no step is none when the first one starts.
     kept = p.du + formats.decay_u_offset < formats.decay_unity
@@ -180,8 +181,8 @@ def _of_population(p: FixedPopulation, formats: NumberFormats) -> Iterator[_Offe
 def _of_projection(p: FixedProjection, remedy: str) -> Iterator[_Offender]:
     if p.graded:
         yield _Offender(
-            f"{p.name}: takes a graded input, which lava-dl's loader is told (input_message_bits), "
-            "not the file",
+            f"{p.name}: takes a graded input, an argument of lava-dl's loader "
+            "(input_message_bits), not in the file",
             _ANOTHER,
         )
     if p.weight_exp < 0 and (plain_weights(p) << -p.weight_exp != p.connection.weight).any():

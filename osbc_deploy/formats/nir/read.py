@@ -83,7 +83,7 @@ def _network(read: NirModel, dt: float | None, reset: str | None, source: str) -
     nodes = translator.nodes()
     if translator.broken:
         listed = "\n".join(f"  - {fault}" for fault in translator.broken)
-        raise ArtefactError(f"{source}: parameters that make no sense:\n{listed}\nExport it again.")
+        raise ArtefactError(f"{source}: parameters that are not valid:\n{listed}\nExport it again.")
     if translator.too_long:
         listed = "\n".join(f"  - {fault}" for fault in translator.too_long)
         raise UsageError(

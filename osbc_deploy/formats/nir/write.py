@@ -77,7 +77,7 @@ def check_nir(path: Path) -> None:
 
     check_file(path, parents=True)
     if path.suffix != ".nir":
-        raise UsageError(f"{path}: a NIR graph is read by its ending. Name it {path.name}.nir.")
+        raise UsageError(f"{path}: NIR files must end in .nir. Name it {path.name}.nir.")
     if path.exists() and not (path.is_file() and h5py.is_hdf5(path)):
         raise UsageError(f"{path}: exists and is not a NIR graph. Choose another name.")
 

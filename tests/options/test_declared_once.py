@@ -364,7 +364,7 @@ def test_the_default_that_is_given_is_told_from_the_default(by: str, tmp_path: P
     if by == "none":
         assert found.output == "0.5\n"
     else:
-        assert "0.9 cannot be had with pattern 2:4" in str(found.exception)
+        assert "0.9 contradicts pattern 2:4" in str(found.exception)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
