@@ -1,4 +1,4 @@
-"""What a folder of finished work belongs to, and what is said where that is another or broken."""
+"""What a folder of finished work belongs to, and the errors where that is another or broken."""
 
 from __future__ import annotations
 

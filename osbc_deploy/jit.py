@@ -40,7 +40,7 @@ def _stamp(folder: Path) -> str:
 
 
 class _Cache(FunctionCache):
-    """Machine code on disk, as far as the disk takes it: a full one costs time, no run.
+    """Machine code on disk, if there is room: a full disk costs time, but no run.
 
     It is that of a function with all that it calls, and with the constants it found. They lie in
     modules of the same folder and in `vectors.py`, so machine code is good as long as none of these

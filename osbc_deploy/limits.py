@@ -260,7 +260,7 @@ def check_tensors(path: Path) -> None:
 @contextmanager
 def _regular(path: Path, error: type[OsbcError]) -> Iterator[tuple[BinaryIO, int]]:
     """Open a regular file; yield it and the size that the file system declares."""
-    # Opened first, so that what is looked at is what is read; a FIFO does not block.
+    # Opened first, so that the file that is checked is the one that is read; a FIFO does not block.
     with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):

@@ -1,4 +1,4 @@
-"""What a verb returns: frozen data, with the doors to the room that renders it.
+"""What a verb returns: frozen data, whose methods lead to the room that renders it.
 
 Results know nothing of reports. The package says once, when it is imported, where they are rendered
 (:func:`rendered_by`).
@@ -26,7 +26,7 @@ class Rendering(Protocol):
         """Write a result into a folder, whole or not at all."""
 
     def text_of(self, result: Any) -> str:
-        """Return what a result comes to, in fewer than ten lines."""
+        """Return a summary of a result, in fewer than ten lines."""
 
     def html_of(self, result: Any) -> str:
         """Return the same as a fragment of HTML, with the rows of the table."""

@@ -75,7 +75,7 @@ class Costs(Strict):
     settled: _Cost
 
     def of(self, operations: Mapping[str, float]) -> float:
-        """Return the instructions of so many operations of each name."""
+        """Return the instructions of given numbers of operations, by name."""
         return float(sum(self.each(name) * n for name, n in operations.items()))
 
     def each(self, name: str) -> float:

@@ -91,7 +91,7 @@ class Afferent:
     def fan_in(self, rows: Range) -> IntArray:
         """Return the non-zero synapses of each presynaptic neuron into some rows (dense only)."""
         weight = self.connection.weight
-        # Whole blocks were counted once; only the rows beside them are looked at.
+        # Whole blocks were counted once; only the rows beside them are counted here.
         found = []
         for end in rows:
             block = min((end + self._block // 2) // self._block, len(self._counted) - 1)

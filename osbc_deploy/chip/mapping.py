@@ -117,7 +117,7 @@ class Mapping:
         What no room would help: rules of the chip that a layer breaks, and single neurons that
         exceed a core.
     notes : tuple of str
-        What was counted otherwise than one may expect.
+        What was counted in an unexpected way.
     rule_names : dict of str
         What the maker's tools call the limits, by resource.
     rules : tuple of str
@@ -282,7 +282,7 @@ def map_layers(layers: tuple[Layer, ...], target: Target, *, whole: bool = True)
         In network order; cores are numbered in it.
     target : Target
     whole : bool
-        They are a network; otherwise what the chip asks of networks is not looked at.
+        They are a network; otherwise what the chip asks of networks is not checked.
     """
     found = arrange(layers, target)
     cores = []

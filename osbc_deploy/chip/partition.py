@@ -124,7 +124,7 @@ def _one_each(layers: tuple[Layer, ...], memory: MemoryBase, cores: int) -> list
 
 
 def _fan_out(layer: Layer, layers: tuple[Layer, ...], found: dict[str, Assignment]) -> IntArray:
-    """Return how many cores each neuron's spikes go to, as far as those layers are cut."""
+    """Return how many cores each neuron's spikes go to, of the layers that are cut."""
     cores = np.zeros(layer.size, np.int64)
     for post in layers:
         if post.name not in found or all(a.pre != layer.name for a in post.afferents):

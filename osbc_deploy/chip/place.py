@@ -24,7 +24,7 @@ __all__ = ["Placement", "place"]
 _WORK = 2e9
 """Multiplications spent on improving a placement (some ten seconds); small meshes need far less."""
 _ANNEALED = 2**28
-"""Hops looked at by annealing, in all (a second or two)."""
+"""Hops evaluated by annealing, in all (a second or two)."""
 _STAGES, _RUNS = 400, 8
 """Thresholds of a run, and most runs."""
 _NEARBY = 8

@@ -53,7 +53,7 @@ def counted_poolings(
         merges = p.pool is not None and not inexact(p, network.shape_of(p.pre))
         # What comes in from outside may be more than spikes.
         if merges and p.pre != INPUT and countable(network, p):
-            # Projections that hear the same windows share their gates.
+            # Projections from the same windows share their gates.
             ways.setdefault((p.pre, p.pool), set()).add(p.name)
     if not ways or not arithmetic_of(target.number_formats).lowering.gates:
         return frozenset()
@@ -92,7 +92,7 @@ def _cost(
     concerned: Collection[str],
     chosen: Collection[str],
 ) -> _Cost:
-    """Return what gates, relays and the layers that hear pooled or delayed spikes take."""
+    """Return what gates, relays and the layers fed by pooled or delayed spikes take."""
     apart = kept_apart(network, chosen)
     merged = [p for p in apart.network.projections if p.pool is not None]
     if any(merged_size(p, apart.network.shape_of(p.pre)) > _LARGEST for p in merged):

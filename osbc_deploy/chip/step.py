@@ -60,7 +60,7 @@ class Energy(NamedTuple):
     Attributes
     ----------
     parts : dict of float
-        Of synaptic operations, neuron updates, spikes and hops, as far as the target states them.
+        Of synaptic operations, neuron updates, spikes and hops, where the target states them.
     idle_saves : float
         What less it were if no neuron had anything to do in its update.
     """

@@ -55,7 +55,7 @@ def fit_command(
 
     Without a limit, the target's cores are the budget and the network of least loss is taken.
     Exit code 4: nothing keeps cores, memory and accuracy drop; what is over and the cheapest
-    changes are said. Exit code 5: in fixed point, more accuracy is lost than allowed.
+    changes are shown. Exit code 5: in fixed point, more accuracy is lost than allowed.
     """
     from osbc_deploy.cli.progress import Bars
     from osbc_deploy.writing import check_file, write_whole

@@ -350,5 +350,5 @@ log_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_note_log,
-    help="Append what is said on the way, with the time, to a file.",
+    help="Append messages and progress, with the time, to a file.",
 )

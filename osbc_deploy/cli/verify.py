@@ -52,7 +52,7 @@ def verify_command(
 
     Gates: accuracy (at least), accuracy_drop, agreement (at least), mismatch, lowering_mismatch,
     van_rossum, membrane_error, silenced, clipped, backend_mismatches. Exit code 5: a gate is
-    broken; all of them are said, and the report is written.
+    broken; all of them are listed, and the report is written.
     """
     from osbc_deploy.cli.progress import Bars
     from osbc_deploy.writing import check_file, write_whole

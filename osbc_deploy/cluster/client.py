@@ -83,7 +83,7 @@ class Team:
         return len(self._seen)
 
     def each(self, work: Work[C, T, R], common: C, items: Sequence[T]) -> list[R]:
-        """Return what items come to, in their order."""
+        """Return the results of items, in their order."""
         found = dict(self.run(work, common, items))
         return [found[number] for number in range(len(items))]
 
@@ -194,7 +194,7 @@ def _itself(common: C) -> C:
 
 
 def _done(ours: str, threads: int, work: Work[C, T, R], common: C, item: T) -> tuple[str, R]:
-    """Return where an item was worked on, and what it comes to."""
+    """Return where an item was worked on, and its result."""
     # Workers may come late, after all others were asked.
     if ours != __version__:
         raise ClusterError(

@@ -1,6 +1,6 @@
 """Items of work, one after the other in this process or spread over others.
 
-What an item comes to depends on nothing but the item and what all share, so it is the same bytes
+The result of an item depends on nothing but the item and what all share, so it is the same bytes
 wherever it is computed, in whatever order, and however often a worker dies.
 """
 
@@ -42,7 +42,7 @@ class Crew(Protocol):
         """Yield the number of each item and what it comes to, as they are done."""
 
     def each(self, work: Work[C, T, R], common: C, items: Sequence[T]) -> list[R]:
-        """Return what items come to, in their order."""
+        """Return the results of items, in their order."""
 
 
 @dataclass(frozen=True)

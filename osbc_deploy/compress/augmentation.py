@@ -1,6 +1,6 @@
 """Copies of calibration samples that are moved by some pixels, where there are too few.
 
-A dense layer that hears a camera has an input for every pixel. Where the samples have fewer time
+A dense layer fed by a camera has an input for every pixel. Where the samples have fewer time
 steps in all than that, its Hessian cannot have full rank: of many directions they say nothing, and
 weights that are chosen, and moved, to lose little on what they do say lose much on other samples.
 A step like the one before adds none, so an image that is shown for many steps counts as one.
@@ -149,7 +149,7 @@ def missed(network: Network, samples: SpikeArray, options: CompressionOptions) -
 
 
 def _few(network: Network, samples: SpikeArray, options: CompressionOptions) -> str | None:
-    """Say that the samples are too few for a dense layer that hears them, where they are.
+    """Warn where the samples are too few for a dense layer fed by them.
 
     Rounding alone changes weights too little for it to matter.
     """
@@ -173,7 +173,7 @@ def _prunes(options: CompressionOptions) -> bool:
 
 
 def _hearing(network: Network) -> Projection | None:
-    """Return the dense layer of most inputs among those that hear the network's input itself."""
+    """Return the dense layer of most inputs among those fed by the network's input itself."""
     dense = [
         p
         for p in network.projections

@@ -34,7 +34,7 @@ class Thinned:
     units : dict of ndarray of bool (units,)
         By population, the channels or neurons that stayed.
     loss : float
-        What was lost with them: relative membrane losses of the layers that hear them, added.
+        What was lost with them: relative membrane losses of the layers that they feed, added.
     error : float
         Of the output on held-out calibration samples, relative to its mean square.
     notes : tuple of Deviation

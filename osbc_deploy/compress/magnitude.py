@@ -26,7 +26,7 @@ _ENOUGH = 1e9
 
 
 def enough_samples(network: Network, calibration: SpikeArray) -> SpikeArray:
-    """Return the samples (n, T, ...) to run: every so many of a large network's."""
+    """Return the samples (n, T, ...) to run: of a large network some, at equal distances."""
     samples, steps = calibration.shape[:2]
     each = steps * sum(p.size for p in network.populations)
     few = calibration[:: max(1, math.ceil(samples * each / _ENOUGH))]
@@ -48,7 +48,7 @@ def compress_by_magnitude(
     network : Network
     population : Population
     spikes : dict of ndarray or PackedSpikes (n, T, *shape)
-        Of the input and of the populations that it hears, for the inputs that are dead.
+        Of the input and of the populations that feed it, to find dead inputs.
     keep : int or None
         Weights that stay; None for all.
     bits : int

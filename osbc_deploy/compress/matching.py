@@ -126,7 +126,7 @@ def _rated(scene: Scene) -> tuple[slice, float]:
     spikes = scene.before.get(scene.population.name)
     if spikes is None or most >= min(samples, _RATE_SAMPLES):
         return slice(0, _RATE_SAMPLES), scene.rate
-    # Every so many: samples may come class by class.
+    # At equal distances: samples may come class by class.
     few = slice(0, None, -(-samples // most))
     numbers = range(*few.indices(samples))
     fired = sum(int(np.count_nonzero(spikes[n])) for n in numbers)

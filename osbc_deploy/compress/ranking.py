@@ -52,7 +52,7 @@ class Ranking:
 
     @property
     def partial(self) -> bool:
-        """Whether some weights were not looked at."""
+        """Whether some weights were not ranked."""
         return self.selection in ("hybrid", "forward")
 
     def curve(self, whole: float, size: int, points: int = 41) -> tuple[tuple[float, float], ...]:
@@ -72,7 +72,7 @@ class Ranking:
         left = whole - np.concatenate([[0.0], np.cumsum(np.maximum(drop[order], 0.0))])
         sparsity = np.linspace(1.0, 0.0, points)
         keep = np.rint((1.0 - sparsity) * size).astype(int)
-        # Elimination looks at all weights; beyond those the others looked at nothing is known.
+        # Elimination ranks all weights; the others know nothing of weights that they did not rank.
         known = len(order) if self.selection == "elimination" else np.count_nonzero(value)
         inside = keep <= known
         share = np.clip(left[keep[inside]], 0.0, None) / max(whole, 1e-300)
@@ -178,7 +178,7 @@ def _deep_enough(
     select: Callable[[FloatArray, FloatArray, int, Workspace, FloatArray, BoolArray | None], Path],
     space: Workspace,
 ) -> tuple[Path, ...]:
-    """Look at more weights of those rows that would keep all that were looked at."""
+    """Rank more weights of those rows that would keep all that were ranked."""
     total = sum(len(W) for W, _ in pairs)
     depths = [np.full(len(W), min(_depth(keep / total, W.shape[1]), len(d.live))) for W, d in pairs]
     todo = [np.arange(len(W)) for W, _ in pairs]
@@ -200,7 +200,7 @@ def _deep_enough(
 
 
 def _merged(path: Path, rows: IntArray, found: Path, d: DampedHessian) -> Path:
-    """Replace rows of a path; all rows are filled up with columns that were not looked at."""
+    """Replace rows of a path; all rows are filled up with columns that were not ranked."""
     width = max(path.order.shape[1], found.order.shape[1])
     count = len(path.order)
     order = np.empty((count, width), np.int64)

@@ -41,7 +41,7 @@ class CompressedProjection:
     damping : float
         Added to the Hessian's diagonal, relative to its mean.
     curve : tuple of (float, float)
-        Sparsity and relative loss predicted for it, as far as the selection looked; empty where
+        Sparsity and relative loss predicted for it, as deep as the selection ranked; empty where
         nothing was selected.
     bias : ndarray of float64 (n_post or c_out,) or None
         In place of the projection's own, where it was recalibrated.

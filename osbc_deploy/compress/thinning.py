@@ -1,6 +1,6 @@
 """Remove whole hidden neurons, of convolutions whole channels, before weights are pruned.
 
-What a neuron is worth is what the layers that hear it miss: block elimination over all of their
+A neuron is worth what its removal costs the layers behind it: block elimination over all of their
 rows (:func:`.patterns.input_order`), relative to what all of their weights are worth. Neurons are
 then removed across layers, those first that cost least for the state they take. Weights behind what
 is gone are solved again, layer by layer, with the cross term and the bias of :mod:`.tuning`. Of
@@ -42,7 +42,7 @@ Fits: TypeAlias = Callable[[Mapping[str, int]], bool]
 
 @dataclass(frozen=True, eq=False)
 class Worth:
-    """What the units of a population are worth to the layers that hear it.
+    """What the units of a population are worth to the layers that it feeds.
 
     Attributes
     ----------

@@ -39,7 +39,7 @@ class Work:
         return Work(*(times * value for value in astuple(self)))
 
     def seconds(self, pace: Work) -> float:
-        """Return how long it takes at so many operations a second."""
+        """Return how long it takes at this many operations a second."""
         names = [f.name for f in fields(self)]
         return float(sum(getattr(self, n) / getattr(pace, n) for n in names if getattr(self, n)))
 

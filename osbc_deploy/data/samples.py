@@ -1,4 +1,4 @@
-"""Input and labels, checked once at the door: spikes, whole numbers such as counts, real values."""
+"""Input and labels, validated once on input: spikes, whole numbers such as counts, real values."""
 
 from __future__ import annotations
 

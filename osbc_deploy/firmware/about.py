@@ -45,7 +45,7 @@ class AboutPopulation(_Part):
 
 
 class About(_Part):
-    """What is said of a network beside its blob."""
+    """What describes a network beside its blob."""
 
     schema_: str = Field(alias="schema", pattern=f"^{SCHEMA}$")
     identity: str = Field(pattern="^[0-9a-f]{32}$")
@@ -61,7 +61,7 @@ class About(_Part):
 
 
 def about(network: FixedPointNetwork, data: bytes) -> About:
-    """Return what is said of a network beside its blob `data`."""
+    """Return what describes a network beside its blob `data`."""
     blob, given = read_blob(data), network.input
     layers = network.layers
     return About(
@@ -89,7 +89,7 @@ def about(network: FixedPointNetwork, data: bytes) -> About:
 
 
 def read_about(path: Path) -> About:
-    """Read what is said of a network.
+    """Read the description of a network.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class RuntimeMemory(MemoryBase):
         return {name: getattr(self.caps, name).value for name in RuntimeCaps.model_fields}
 
     def faults(self, cores: int) -> list[str]:
-        """Return what contradicts itself in a chip of so many cores."""
+        """Return what contradicts itself in a chip of this many cores."""
         return [f"chip.cores is {cores}; all layers share 1"] * (cores != 1)
 
     def cost(self, layer: Layer, ranges: Ranges) -> Usage:

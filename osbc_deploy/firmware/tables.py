@@ -99,7 +99,7 @@ class PopulationTables:
 
 
 def state_words(size: int, keeps_u: bool) -> int:
-    """Return the 32-bit words of so many neurons: u if kept, v, and a byte for each spike."""
+    """Return the 32-bit words of this many neurons: u if kept, v, and a byte for each spike."""
     return (1 + keeps_u) * size + -(-size // 4)
 
 

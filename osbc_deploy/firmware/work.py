@@ -25,7 +25,7 @@ __all__ = ["StepCost", "operations_of", "step_cost"]
 _BATCH = 8
 """Samples that are run at a time: states of all populations are kept."""
 _WORD = 4
-"""Sources that are looked at together."""
+"""Sources that are checked together."""
 _KEPT = 4
 """Projections into a population whose neurons may take the short way."""
 

@@ -1,6 +1,6 @@
 """What plans take once they are built, which may be less than their layers do one by one.
 
-Neurons that nothing hears, or that never fire, are left out exactly, and that shows only when all
+Neurons that feed nothing, or that never fire, are left out exactly, and that shows only when all
 layers are there. Building takes a while, so it is done where no plan keeps a budget otherwise.
 """
 

@@ -41,7 +41,7 @@ from osbc_deploy.progress import Progress, task
 __all__ = ["Level", "limits_of"]
 
 _ROUNDS = 2
-"""Times that sparsities are looked at more finely around the best plan: to 1/16 of the grid."""
+"""Times that the grid of sparsities is refined around the best plan: to 1/16 of a step."""
 
 
 class Level:
@@ -199,7 +199,7 @@ class Level:
         if not named:
             more = min(self.bits) > min(BITS) or self.options.sparsity < max(SPARSITIES)
             raise FitError(_no_plan(allowed, self.job.chip, more))
-        # What is advised may be a width that was not allowed, so not looked at.
+        # A width that is advised may not have been allowed, and so not been tried.
         tried = {c.bits for found in self._candidates.values() for c in found}
         if others := [bits for bits in BITS if bits not in tried]:
             self._add(dict.fromkeys(self._candidates, (SPARSITIES, others)))

@@ -125,7 +125,7 @@ def quick_enough(
     instructions: Callable[[Plan], float],
     progress: Progress,
 ) -> list[Plan]:
-    """Return the plans that take no more instructions than allowed, as far as that is known.
+    """Return the plans that take no more instructions than allowed, where that is known.
 
     Fewer words are taken to need fewer instructions, so the most words that keep the limit are
     found by bisection. Without a limit, all do.

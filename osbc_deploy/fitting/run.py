@@ -56,7 +56,7 @@ class FitResult(Saved):
     def as_predicted(self) -> bool:
         """Whether the deployed network takes the cores and words that were predicted.
 
-        Less where neurons were left out that nothing hears, which shows when all layers are there.
+        Less where neurons were left out that feed nothing, which shows when all layers are there.
         """
         mapping = self.deployment.mapping
         built, planned = (mapping.cores_used, mapping.words), (self.plan.cores, self.plan.words)
@@ -74,7 +74,7 @@ class FitResult(Saved):
         fewer = self.plan.cores - mapping.cores_used
         if fewer >= 0 and spared >= 0:
             # Registers whose numbers calibration made smaller may take narrower tables, and
-            # neurons that nothing hears are left out.
+            # neurons that feed nothing are left out.
             text = f"{spared * mapping.word_bits // 8:,} B less than predicted"
             return text + (f", on {many(fewer, 'core')} less" if fewer else "")
         return "NOT as predicted"

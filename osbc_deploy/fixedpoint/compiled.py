@@ -54,7 +54,7 @@ class EnginePlan:
     peak : int
         Largest magnitude of a graded input.
     given : frozenset of str
-        Populations that will not run; nothing is prepared for what they hear.
+        Populations that will not run; nothing is prepared for their input.
     strict : bool
         Refuse currents out of the register's range.
     rates : dict of float, optional

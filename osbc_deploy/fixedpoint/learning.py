@@ -1,6 +1,6 @@
 """The compiled engine's plans, kept as long as their networks, and laid out anew where that pays.
 
-How spikes are best delivered hangs on how often neurons fire, which nothing says before a network
+How spikes are best delivered depends on how often neurons fire, which is not known before a network
 has run. Results do not hang on it.
 """
 
@@ -36,7 +36,7 @@ def plan_of(
 
 
 class LearningPlan:
-    """A plan that is made once more when its network is seen to fire otherwise than was thought.
+    """A plan that is made again when its network turns out to fire at another rate than assumed.
 
     Parameters
     ----------

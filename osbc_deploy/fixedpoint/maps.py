@@ -141,7 +141,7 @@ def maps_of(conv: FixedConv, codes: Codes, pre: Site, post: Site) -> Maps | None
     c, y, x = np.ogrid[:channels, : pre.shape[1], : pre.shape[2]]
     y = (y + conv.padding[0]) // kernel.window[0]
     x = (x + conv.padding[1]) // kernel.window[1]
-    # What no window hears is counted behind the maps.
+    # Neurons in no window are counted behind the maps.
     heard = (y // sy < lines) & (x // sx < line)
     to = np.where(heard, found(c, y, x), places).ravel()[pre.order]
 

@@ -223,7 +223,7 @@ class FixedPointNetwork:
     readout : str
         "sum", "last" or "max" over time of the output's spikes or potentials.
     input : InputFormat
-        What the input carries; any payload of 16 bits, or spikes, where nothing is said.
+        What the input carries; any payload of 16 bits, or spikes, by default.
     """
 
     input_shape: Shape

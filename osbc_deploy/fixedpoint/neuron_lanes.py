@@ -16,7 +16,7 @@ from osbc_deploy.vectors import cgutils, intrinsic, repeated, types, vector_at
 __all__ = ["step_neurons"]
 
 _WIDTHS = (16, 4, 1)
-"""Neurons at a time, as long as so many are left."""
+"""Neurons at a time, while at least this many are left."""
 
 _STATE, _NUMBER = ir.IntType(32), ir.IntType(64)
 

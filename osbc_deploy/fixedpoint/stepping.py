@@ -112,7 +112,7 @@ def neurons(
     kept : tuple of two ndarrays of int32 (S, steps, n)
         u and v of every step, where they have that shape; otherwise empty.
     events : tuple
-        `ptr` and `index` of :func:`.kernels.find_events`; empty if nobody hears the neurons.
+        `ptr` and `index` of :func:`.kernels.find_events`; empty if the neurons feed nothing.
 
     Returns
     -------

@@ -28,7 +28,7 @@ class Tally:
         return part
 
     def activity(self, steps: int) -> dict[str, Activity]:
-        """Return what the populations went through in so many steps of each sample."""
+        """Return what the populations went through in this many steps of each sample."""
         return {name: self._activity(name, steps) for name in self.seen}
 
     def _activity(self, name: str, steps: int) -> Activity:

@@ -59,7 +59,7 @@ MOST_SPIKES = {"input": 15, "hidden": 31, "output": 1}
 
 
 MEMORIES = {("input", "hidden"): "in", ("hidden", "hidden"): "rec", ("hidden", "output"): "out"}
-"""The core's weight memories by what sends and what hears."""
+"""The core's weight memories by source and destination."""
 
 
 class Role(NamedTuple):
@@ -99,7 +99,7 @@ class Way(NamedTuple):
 
 
 def ways_into(network: FixedPointNetwork, name: str) -> list[Way]:
-    """Return what a population hears, in the order in which the core delivers it."""
+    """Return a population's input, in the order in which the core delivers it."""
     order = [INPUT, *(p.name for p in network.populations)]
     found = sorted(network.afferents(name), key=lambda p: order.index(p.pre))
     return [Way(p, _shifted(p)) for p in found]

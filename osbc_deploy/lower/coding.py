@@ -7,7 +7,7 @@ potentials behind the input least on calibration samples,
 
 .. math:: \frac{\sum (M W (x - \hat x))^2}{\sum (M W x)^2}
 
-(W the weights, M the membrane's filter), summed over the populations that hear the input.
+(W the weights, M the membrane's filter), summed over the populations fed by the input.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def check_graded(network: Network) -> None:
 
 
 def shares_potential(network: Network) -> list[str]:
-    """Return the populations that hear other spikes beside the input.
+    """Return the populations that receive other spikes beside the input.
 
     Their weights have one scale, and what the input's is can only be a power of two.
     """

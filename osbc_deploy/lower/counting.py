@@ -10,7 +10,7 @@ of the sum,
     b_m = \sum_{j \le k} c_{mj} [\text{sum} \ge j]
 
 with :math:`c_{mj} = 1` where j leaves :math:`2^m` when divided by :math:`2^{m+1}`, -1 where it
-leaves 0, and 0 elsewhere. The connection behind hears each digit with the weights it has, times
+leaves 0, and 0 elsewhere. The connection behind receives each digit with the weights it has, times
 :math:`2^m`, which is an exponent. So they are stored once for each digit, and not once for each
 place of a window; and as sums arrive in place of spikes, a convolution may pad with zeros whatever
 the windows are. Both layers of gates take the chip a step.

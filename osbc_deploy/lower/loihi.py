@@ -159,7 +159,7 @@ class _Growing:
         self.spikes: dict[str, SpikeArray] = {}
         self.activity: dict[str, Activity] = {}
         self.deviations: list[Deviation] = []
-        # A convolution may hear a population later than its neighbors do.
+        # Spikes of a population may reach a convolution later than its neighbors.
         self.relays = times.relays_of(network)
 
     def add(self, block: Sequence[Population], weights: Mapping[str, CompressedProjection]) -> None:

@@ -16,7 +16,7 @@ from osbc_deploy.model.graph import Population
 __all__ = ["said_of_firing", "said_of_resets", "said_of_rounding", "said_of_widths"]
 
 _COARSE = 0.05
-"""Relative rounding of a register from which it is said."""
+"""Relative rounding of a register from which it is reported."""
 
 
 def said_of_firing(fired: SpikeArray, seen: Activity) -> Iterator[str]:

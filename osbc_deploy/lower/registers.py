@@ -30,7 +30,7 @@ _ROUNDING = 1e-9
 """Relative; more than what arithmetic in double precision makes of a whole number."""
 
 _COARSE = 0.05
-"""Relative rounding of a register from which it is said."""
+"""Relative rounding of a register from which it is reported."""
 _FEW = 3
 """Levels that are listed one by one."""
 
@@ -160,7 +160,7 @@ def rounded_away(
     ):
         if not target.any():
             continue
-        # What is clipped is said by itself.
+        # Clipping is reported on its own.
         wanted = np.clip(target * factor, -top, top)
         error, values = held - wanted, wanted
         if not population.spiking and population.size > 1:

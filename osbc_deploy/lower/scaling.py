@@ -204,7 +204,7 @@ def gates(network: Network, population: Population, times: Timing, formats: Numb
 
 
 def _source(projection: Projection, times: Timing) -> str:
-    """Return what a projection hears: its source, or a relay of it."""
+    """Return where a projection comes from: its source, or a relay of it."""
     count = times.relays.get(projection.name)
     return relay_name(projection.pre, count) if count else projection.pre
 

@@ -50,7 +50,7 @@ class Timing:
     latencies: Mapping[str, int] = field(default_factory=dict)
 
     def relays_of(self, network: Network) -> dict[str, int]:
-        """Return how many relays repeat each population for all that hear them."""
+        """Return how many relays repeat each population for all that they feed."""
         longest: dict[str, int] = {}
         for projection in network.projections:
             count = self.relays.get(projection.name, 0)
@@ -120,7 +120,7 @@ def relay_name(source: str, number: int) -> str:
 def relays(
     network: Network, source: str, count: int, formats: NumberFormats
 ) -> list[tuple[FixedProjection, FixedPopulation]]:
-    """Return the chain of relays of a population, each with what it hears."""
+    """Return the chain of relays of a population, each with its source."""
     shape = network.shape_of(source)
     identity = FixedConv(np.ones((shape[0], 1, 1, 1), np.int64), (1, 1), (0, 0), (1, 1), shape[0])
     chain, before = [], source

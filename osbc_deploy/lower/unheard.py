@@ -1,4 +1,4 @@
-"""Leave out neurons that make no difference: those that nothing hears, and those that never fire.
+"""Leave out neurons that make no difference: those that feed nothing, and those that never fire.
 
 A neuron is heard if it is an output, or if a weight that is not 0 leads from it to a neuron that
 is heard: what only unheard neurons hear goes too, loops among them as well. A neuron that no
@@ -138,7 +138,7 @@ def _rows_of(
 def needed_neurons(
     network: FixedPointNetwork, rows: Mapping[str, IntArray] | None = None
 ) -> tuple[Masks, Masks]:
-    """Return the neurons that a network cannot do without, and those that they hear.
+    """Return the neurons that a network cannot do without, and those that feed them.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def needed_neurons(
     silent = silent_neurons(network)
     kept = {p.name: np.full(p.size, p is network.output) for p in network.populations}
     while True:
-        # What stays for its channel's sake fires what it fired, so what it hears stays too.
+        # What stays for its channel's sake fires what it fired, so its input stays too.
         heard = heard_neurons(network, kept)
         wanted = {name: (mask & ~silent[name]) | kept[name] for name, mask in heard.items()}
         whole = _whole_units(network, wanted, rows or {})

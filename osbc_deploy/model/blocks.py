@@ -52,7 +52,7 @@ def blocks_up_to(network: Network, last: str, known: Collection[str]) -> list[li
 
 
 def heard_by(network: Network, block: Sequence[Population]) -> set[str]:
-    """Return the names of what the populations of a block hear."""
+    """Return the names of the sources of a block's populations."""
     return {p.pre for population in block for p in network.afferents(population.name)}
 
 

@@ -148,7 +148,7 @@ class Neuron:
         p : dict
             The parameters, converted to the array library in use.
         state : dict
-            ``u`` and ``v`` after the last step, as far as the family has them.
+            ``u`` and ``v`` after the last step, if the family has them.
         x : array
             Input current of this step; a pair of arrays if the currents of feedback stay apart.
         where : callable

@@ -41,7 +41,7 @@ def batches_of(count: int, size: int) -> list[slice]:
 def by_threads(
     run: Callable[[slice], T], batches: Sequence[slice], hands: int, inside: int = 1
 ) -> Iterator[T]:
-    """Yield what batches come to, in their order, each computed by one of `hands` threads.
+    """Yield the results of batches, in their order, each computed by one of `hands` threads.
 
     `inside` threads are torch's within an operation of each; 0 if they are as many as it has, and
     one hand, which is this thread.

@@ -21,7 +21,7 @@ _SAMPLES = 8
 def answering(
     session: Session, weights: Sequence[Weight], samples: InputArray
 ) -> tuple[Session, tuple[Deviation, ...]]:
-    """Return a session that reads what hangs on most weights, and say what else there is.
+    """Return a session that reads the part that depends on most weights; name the other parts.
 
     Models give recordings of their hidden layers beside their answer, before it or behind it. What
     changes without a weight hangs on it: the answer does on most, recordings on those before them.

@@ -151,7 +151,7 @@ class Flow:
         return gain, None
 
     def _norm(self, number: int, rows: int) -> dict[str, Any] | None:
-        """Return what a BatchNorm was given that hears a product and nothing else does."""
+        """Return the input of the BatchNorm that is the only one to receive a product."""
         while True:
             following = self._next(number)
             if len(following) != 1:

@@ -72,7 +72,7 @@ def compress_model(call: CompressCall) -> CompressedModel:
     """Compress the weights of any torch SNN in place of its own, also of one that no chip holds.
 
     Linear and convolutional layers are found by running the model; each is compressed for the
-    membrane potential of the neurons that hear it, in the order of their calls. The state dict of
+    membrane potential of the neurons that it feeds, in the order of their calls. The state dict of
     the result has the names of the model's and loads into it unchanged. The module given is left
     as it was, its state reset.
 

@@ -262,7 +262,7 @@ def problem_of(
 ) -> LayerProblem:
     """State the problem of a weight; every row may have a scale of its own.
 
-    A weight that hears nothing has no loss to go by, and is rounded as it is.
+    A weight without input has no loss to minimize, and is rounded to the nearest code.
     """
     silent = not moments.hessian.any()
     problem = pose(

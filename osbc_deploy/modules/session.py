@@ -34,7 +34,7 @@ _MORE = 4
 
 
 def _restart(module: nn.Module) -> None:
-    """Bring neurons of the user's own to their initial state, as far as they have a reset()."""
+    """Bring the user's own neurons to their initial state, if they have a reset()."""
     for part in module.modules():
         reset = getattr(part, "reset", None)
         if callable(reset) and kind_of(part).__module__.split(".")[0] != "torch":
@@ -294,7 +294,7 @@ def _keeps_order(session: Session, samples: InputArray) -> bool:
     )
     if not np.array_equal(before, again, equal_nan=True):
         raise UnsupportedModelError("gives another answer when it is called again")
-    # The first two samples are equal, and so must be what is said of them.
+    # The first two samples are equal, and so must be the answers to them.
     if not (same(before[:2], after[:2]) and same(before[0], before[1])):
         raise UnsupportedModelError("the answer to a sample depends on the others")
     return session.steps > 1 and not same(before.sum(axis=1), reversed_.sum(axis=1))

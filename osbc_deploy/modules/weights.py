@@ -1,4 +1,4 @@
-"""The weights of a module: which are multiplied with what, and which neuron hears the product."""
+"""The weights of a module: what each is multiplied with, and which neuron receives the product."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Use:
     geometry : Geometry
     layout : Layout
     neuron : str
-        The neurons that hear it; empty where none are known.
+        The neurons that it feeds; empty where none are known.
     dynamics : LinearDynamics or None
     why : str
         Why no membrane filters it; empty where one does.
@@ -64,7 +64,7 @@ class Weight:
     calls : int
         In one run of the model.
     seen : int
-        Bytes of what it hears of a sample, in double precision.
+        Bytes of its input of a sample, in double precision.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Weight:
 
     @property
     def neurons(self) -> tuple[str, ...]:
-        """The neurons that hear it."""
+        """The neurons that it feeds."""
         return tuple(dict.fromkeys(u.neuron for u in self.uses if u.neuron))
 
     @property

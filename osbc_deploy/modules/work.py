@@ -32,14 +32,14 @@ from osbc_deploy.progress import Progress, task
 __all__ = ["Work"]
 
 _COPIES = 12
-"""Of what a weight hears of a batch: as it came, filtered and rounded, of two networks."""
+"""Copies of a weight's input of a batch: raw, filtered and rounded, of two networks."""
 
 _COLLECTED = 3
 """Matrices of a weight whose moments are added up; as many stay while all layers are held."""
 
 
 class Work:
-    """The weights of a model, from what they hear to what they become.
+    """The weights of a model, from their input to what they become.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ class Work:
 
     def _pattern(self, weight: Weight) -> Pattern:
         pattern = Pattern.parse(self.options.pattern)
-        # What no neuron hears may be the classes: none of them may go.
+        # A layer that feeds no neuron may hold the classes: none of them may be removed.
         return Pattern() if pattern.kind == "outputs" and not weight.neurons else pattern
 
     def _moments(self, samples: InputArray) -> Iterator[Moments]:

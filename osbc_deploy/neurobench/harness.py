@@ -40,7 +40,7 @@ _ROUNDING = {
     "activation_sparsity": 1e-9,
     "accuracy": 1e-6,
 }
-"""How far a number may be from ours; 0 where nothing is said."""
+"""How far a number may be from ours; 0 by default."""
 
 
 class _Linear(nn.Linear):

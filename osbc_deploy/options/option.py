@@ -1,4 +1,4 @@
-"""What an option is: a field of a frozen dataclass, and everything that is said of it.
+"""What an option is: a field of a frozen dataclass, with its help, limits and flags.
 
 The tables are beside this module. Whatever shows, takes or reports options (command line,
 configuration files, Python, reports and their schemas) reads them with :func:`rows`.
@@ -48,7 +48,7 @@ _JSON = {
 
 @dataclass(frozen=True)
 class About:
-    """What is said of an option beside its name, type and default; see :func:`option`."""
+    """What describes an option beside its name, type and default; see :func:`option`."""
 
     help: str
     metavar: str | None

@@ -94,8 +94,8 @@ class NeuronOptions(Options):
         method = getattr(self, "method", "osbc")
         if self.remove_neurons and method in ("magnitude", "paper"):
             yield (
-                f"remove_neurons: needs the Hessian of what hears them, which method {method} has "
-                "no part in. Use method osbc or obc with it."
+                f"remove_neurons: needs the Hessians of the layers behind them, which method "
+                f"{method} does not compute. Use method osbc or obc with it."
             )
 
 
@@ -115,7 +115,7 @@ class SearchOptions(Options):
     )
     max_sparsity: float = option(
         0.99,
-        "Most that may be removed.",
+        "Largest share of weights that may be removed.",
         least=0,
         below=1,
         remedy="Give the share of weights to remove, such as 0.9.",
@@ -123,7 +123,7 @@ class SearchOptions(Options):
 
     max_removed: float = option(
         0.94,
-        "Most of the hidden neurons that may be removed, of convolutions whole channels.",
+        "Largest share of hidden neurons that may be removed, of convolutions whole channels.",
         metavar="SHARE",
         least=0,
         below=1,
@@ -150,7 +150,7 @@ class GridOptions(Options):
     )
     sparsities: Sequence[float] = option(
         (Unasked(0.8), Unasked(0.9), Unasked(0.95)),
-        "Shares of weights to remove; --pattern N:M says its own.",
+        "Shares of weights to remove; --pattern N:M sets its own.",
         metavar="S,S,...",
         flags=["--sparsity"],
         least=0,

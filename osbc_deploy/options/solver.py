@@ -41,7 +41,7 @@ class AmountOptions(Options):
 
     sparsity: float = option(
         _SPARSITY,
-        "Share of weights to remove, 0 <= S < 1; --pattern N:M says it by itself.",
+        "Share of weights to remove, 0 <= S < 1; --pattern N:M sets it.",
         least=0,
         below=1,
         remedy="Give the share of weights to remove, such as 0.9.",
@@ -81,7 +81,7 @@ class SolverOptions(Options):
     )
     mixed: bool = option(
         False,
-        "Share what --bits would take on the chip among layers, for the least loss.",
+        "Distribute the chip memory that --bits would take among layers, for the least loss.",
         reported=[REQUESTED, VERIFIED],
     )
     tune: bool = option(
@@ -91,7 +91,7 @@ class SolverOptions(Options):
     )
     solver_memory: int = option(
         4 * 1024**3,
-        "What spikes and a layer's Hessians may take; as much again is worked with beside them.",
+        "Memory for spikes and a layer's Hessians; batches may take as much again.",
         metavar=BYTES,
         least=1,
     )
@@ -149,7 +149,7 @@ class AugmentOptions(Options):
     augment: Augmentation = option(
         "auto",
         "Calibrate on copies of the samples, moved by up to 2 pixels, as well; auto where a dense "
-        "layer that hears a camera has more inputs than they have steps.",
+        "layer fed by a camera has more inputs than they have steps.",
     )
 
     def _contradictions(self) -> Iterator[str]:

@@ -78,7 +78,7 @@ class ModelOptions(WeightsOptions):
         None, "What a spike does in a NIR file: set to v_reset, or take the threshold away."
     )
     substitute: Substitute | None = option(
-        None, "Exchange max pooling of currents for average pooling, refitted; the cost is said."
+        None, "Replace max pooling of currents by average pooling, refitted; reports the cost."
     )
     host_prefix: str | None = option(
         None,
@@ -103,7 +103,7 @@ class ReadoutOptions(Options):
     )
     classes: int | None = option(
         None,
-        "Classes that MODEL tells apart, where the labels hold only the first of them.",
+        "Number of classes of MODEL, where the labels hold only the first of them.",
         metavar="N",
     )
 
@@ -121,7 +121,7 @@ class RunOptions(ReadoutOptions):
 
     input_bits: int | None = option(
         None,
-        "Bits of graded input; by default 8 of real values, one to spare of whole numbers.",
+        "Bits of graded input; by default 8 for real values, one to spare for whole numbers.",
         metavar="N", least=1, most=24,
     )  # fmt: skip
     backend: str | None = option(None, "Run on another backend than the target's.", metavar="NAME")
@@ -187,7 +187,7 @@ class VerifyOptions(DeployOptions):
     )
     gates: Sequence[str] = option(
         (),
-        "A limit to keep, such as accuracy_drop=0.02; may be repeated.",
+        "A limit that must hold, such as accuracy_drop=0.02; may be repeated.",
         metavar="NAME=VALUE",
         flags=["--gate"],
     )

@@ -1,1 +1,1 @@
-"""A deployed network on one's own data: by the engine, or as the code that its device runs."""
+"""A deployed network on your own data: by the engine, or as the code that its device runs."""

@@ -119,7 +119,7 @@ def run_image(
     if on == ENGINE:
         output = run(network, payloads, progress=progress, title="run on the engine").output
         return _ran(image, on, samples, payloads, output)
-    # What is missing here is said before work.
+    # What is missing here is reported before any work.
     with built(MACHINES[on]) as program:
         expected = run(network, payloads, progress=progress, title="run on the engine").output
         with task(progress, f"run on {on}", 1):

@@ -1,4 +1,4 @@
-"""Deploy a network at every point of a grid, and keep what each of them comes to."""
+"""Deploy a network at every point of a grid, and keep the result of each."""
 
 from __future__ import annotations
 

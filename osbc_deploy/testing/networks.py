@@ -350,7 +350,7 @@ def random_networks(
     formats : NumberFormats, optional
         The registers of the chip; Loihi 2's by default.
     start : int
-        Seed; the same networks are drawn for it again, as far as hypothesis does not change.
+        Seed; the same networks are drawn for it again, unless hypothesis changes.
 
     Returns
     -------

@@ -68,7 +68,7 @@ class BackendComparison:
     restarts : int
         Times the backend hung and was started again.
     populations : dict of dict of Bits
-        By population and quantity ("spikes", "u", "v"), as far as the backend gives them.
+        By population and quantity ("spikes", "u", "v"), if the backend gives them.
     diverges : dict of tuple of int
         By spiking population: for each sample the first step with a mismatch, -1 for none.
     first : FirstDifference or None

@@ -112,6 +112,6 @@ class MemoryBase(Strict):
         return {}
 
     def notes(self, layers: tuple[Layer, ...]) -> list[str]:
-        """Return what was counted otherwise than one may expect."""
+        """Return what was counted in an unexpected way."""
         del layers
         return []

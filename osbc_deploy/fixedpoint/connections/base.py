@@ -65,7 +65,7 @@ class FixedConnection(Kind):
         return tuple((0, size) for size in shape)
 
     def heard(self, post: BoolArray, shape: Shape) -> BoolArray:
-        """Return which neurons (n_pre,) of a source of `shape` any of some neurons hears.
+        """Return which neurons (n_pre,) of a source of `shape` project to any of some neurons.
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class FixedConnection(Kind):
         raise NotImplementedError
 
     def driven(self, pre: BoolArray, shape: Shape) -> BoolArray:
-        """Return which neurons (n_post,) hear any of some neurons (n_pre,) of a source."""
+        """Return which neurons (n_post,) receive input from any of some neurons (n_pre,)."""
         ways = np.asarray(self.weight != 0, np.float32)
         spikes = np.asarray(pre[None], np.float32)
         return np.asarray(self.total(spikes, ways, shape)[0] > 0)

@@ -63,7 +63,7 @@ class FixedConv(Convolution, FixedConnection):
         return ((first * per_group, (last + 1) * per_group), *axes)
 
     def heard(self, post: BoolArray, shape: Shape) -> BoolArray:
-        """Return which neurons (n_pre,) of a source of `shape` any of some neurons hears."""
+        """Return which neurons (n_pre,) of a source of `shape` project to any of some neurons."""
         found = np.zeros(shape, bool)
         rows, cols = self.reached(shape)
         targets = post.reshape(self.groups, -1, *self.output_shape(shape)[1:])

@@ -70,11 +70,11 @@ class FixedDense(FixedConnection):
         return (len(self.weight),)
 
     def heard(self, post: BoolArray, shape: Shape) -> BoolArray:
-        """Return which neurons (n_pre,) any of some neurons (n_post,) hears."""
+        """Return which neurons (n_pre,) project to any of some neurons (n_post,)."""
         return np.asarray((self.weight[post] != 0).any(axis=0))
 
     def driven(self, pre: BoolArray, shape: Shape) -> BoolArray:
-        """Return which neurons (n_post,) hear any of some neurons (n_pre,)."""
+        """Return which neurons (n_post,) receive input from any of some neurons (n_pre,)."""
         return np.asarray((self.weight[:, pre] != 0).any(axis=1))
 
     def part(self, pre: BoolArray, post: BoolArray) -> FixedDense:

@@ -175,7 +175,7 @@ class _Reader:
         return NetxFile(tuple(x for x in layers if x is not None), tuple(self.notes), extra)
 
     def flattened(self, layers: list[NetxLayer | None]) -> None:
-        """Hold that dense layers hear neurons in a row, as they do for the loader."""
+        """Check that dense layers receive neurons in a row, as they do for the loader."""
         before: tuple[int, ...] = ()
         for layer in layers:
             if layer is not None and layer.kind.startswith("dense") and len(before) == 3:

@@ -13,7 +13,7 @@ __all__ = ["with_gates"]
 
 
 def with_gates(network: Network) -> Network:
-    """Return the network with gates where memoryless neurons hear weights of 1 and -1 alone.
+    """Return the network with gates where memoryless neurons have weights of 1 and -1 alone.
 
     A sum of those exceeds a threshold if it reaches the next whole number.
     """

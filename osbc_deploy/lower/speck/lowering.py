@@ -172,7 +172,7 @@ class _Neurons:
         return (projection,), replace(population, vth=vth, drop=None)
 
     def notes(self, layer: Layer, m: int, fired: SpikeArray, seen: Activity) -> list[Deviation]:
-        """Return what became otherwise than in the float network."""
+        """Return how the layer differs from the float network."""
         (projection,), lowered = layer
         said = [
             *said_of_resets(self.population),

@@ -1,4 +1,4 @@
-"""What became otherwise than in the float network, in sentences for the report."""
+"""How the lowered network differs from the float network, in sentences for the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["notes_of"]
 def notes_of(
     neurons: Neurons, lowered: FixedPopulation, m: int, over: float, done: EngineRun
 ) -> Iterator[Deviation]:
-    """Yield what became otherwise than in the float network."""
+    """Yield how the lowered network differs from the float network."""
     name = neurons.population.name
     seen, fired = done.activity[name], done.spikes[name]
     for text in (
