@@ -10,7 +10,7 @@ from osbc_deploy.chip.target import Target
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.lower.counting import Apart
 from osbc_deploy.lower.lowering import unmeasured
-from osbc_deploy.lower.scaling import Layer, gates
+from osbc_deploy.lower.scaling import LoweredLayer, gates
 from osbc_deploy.lower.timing import Timing, relays
 from osbc_deploy.model.graph import INPUT, Network, Population
 
@@ -59,7 +59,7 @@ def map_beside(network: Network, target: Target, times: Timing) -> Mapping | Non
     None where there are none.
     """
     formats = target.number_formats
-    found: list[Layer] = [
+    found: list[LoweredLayer] = [
         ((projection,), population)
         for source, count in times.relays_of(network).items()
         for projection, population in relays(network, source, count, formats)

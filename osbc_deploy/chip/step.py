@@ -23,7 +23,7 @@ from osbc_deploy.chip.place import Placement
 from osbc_deploy.chip.target import Target
 from osbc_deploy.chip.traffic import operations_on_cores, traffic
 
-__all__ = ["Energy", "Link", "StepLoad", "StepTime", "step_load"]
+__all__ = ["Link", "StepEnergy", "StepLoad", "StepTime", "step_load"]
 
 Place = tuple[int, int]
 
@@ -54,7 +54,7 @@ class StepTime(NamedTuple):
     bottleneck: str
 
 
-class Energy(NamedTuple):
+class StepEnergy(NamedTuple):
     """Picojoules of a step.
 
     Attributes
@@ -122,7 +122,7 @@ class StepLoad:
         waited = max(parts["core"], parts.get("link", 0.0))
         return StepTime(waited + parts["barrier"], parts, max(parts, key=lambda name: parts[name]))
 
-    def energy(self, target: Target) -> Energy | None:
+    def energy(self, target: Target) -> StepEnergy | None:
         """Return the energy of the step, or None where the target states none of its events."""
         each = target.energy
         if each is None:
@@ -143,7 +143,7 @@ class StepLoad:
         saved = 0.0
         if each.neuron_update is not None and each.idle_update is not None:
             saved = each.neuron_update.value - each.idle_update.value
-        return Energy(parts, saved * float(self.updates.sum())) if parts else None
+        return StepEnergy(parts, saved * float(self.updates.sum())) if parts else None
 
 
 def step_load(

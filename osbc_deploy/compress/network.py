@@ -30,7 +30,7 @@ from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection,
 from osbc_deploy.compress.scene import HELD_OUT, MIN_HELD_OUT, Scene
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.solver_memory import check_solver_memory
-from osbc_deploy.compress.state import SolverState, options_asked
+from osbc_deploy.compress.state import FinishedLayer, SolverState, options_asked
 from osbc_deploy.compress.tuning import tune, tune_threshold
 from osbc_deploy.compress.work import Spent
 from osbc_deploy.deviations import Deviation
@@ -43,10 +43,8 @@ from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["Settle", "assemble", "check_room", "compress", "helpers", "silent_outputs"]
 
-Found: TypeAlias = tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]
-
-Settle: TypeAlias = Callable[[str, tuple[CompressedProjection, ...]], Found]
-"""From a population and its compressed weights to those it gets, and what is to be said of it."""
+Settle: TypeAlias = Callable[[str, tuple[CompressedProjection, ...]], FinishedLayer]
+"""From a population and its compressed weights to those it gets, and the deviations to report."""
 
 
 def compress(

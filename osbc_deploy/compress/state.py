@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,13 @@ from osbc_deploy.model.graph import Projection
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.writing import check_growing, write_whole
 
-__all__ = ["SolverState", "check_state_folder", "options_asked"]
+__all__ = ["FinishedLayer", "SolverState", "check_state_folder", "options_asked"]
 
 FORMAT = "osbc-deploy/state/4"
 _MANIFEST = "state.json"
 
-Layer = tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]
+FinishedLayer: TypeAlias = tuple[tuple[CompressedProjection, ...], tuple[Deviation, ...]]
+"""The compressed weights into a population, and what was done otherwise than asked."""
 
 
 class SolverState:
@@ -88,7 +89,7 @@ class SolverState:
         content = {"plan": plan, "sha256": _digest(plan)}
         write_whole(self._folder / "plan.json", json.dumps(content))
 
-    def load(self, population: str, afferents: Sequence[Projection]) -> Layer | None:
+    def load(self, population: str, afferents: Sequence[Projection]) -> FinishedLayer | None:
         """Return a finished population, or None.
 
         Raises

@@ -62,10 +62,6 @@ class RuntimeMemory(MemoryBase):
         """Return the bytes there are."""
         return {name: getattr(self.caps, name).value for name in RuntimeCaps.model_fields}
 
-    def faults(self, cores: int) -> list[str]:
-        """Return what contradicts itself in a chip of this many cores."""
-        return [f"chip.cores is {cores}; all layers share 1"] * (cores != 1)
-
     def cost(self, layer: Layer, ranges: Ranges) -> Usage:
         """Return what a layer adds; the output layer, which every network has one of, the rest."""
         del ranges

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from osbc_deploy.compress.network import Found, compress
+from osbc_deploy.compress.network import compress
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.compress.shared import Shared
+from osbc_deploy.compress.state import FinishedLayer
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.fitting.built import cost_of, mapped
 from osbc_deploy.fitting.candidates import costed
@@ -62,7 +63,7 @@ def tuned_plan(
     populations = {p.name: p for p in apart.network.populations}
     built: dict[str, Candidate] = dict(plan.choices)
 
-    def settle(name: str, layer: tuple[CompressedProjection, ...]) -> Found:
+    def settle(name: str, layer: tuple[CompressedProjection, ...]) -> FinishedLayer:
         first = layer[0].name
         chosen = plan.choices[first]
         if all(p.compressible for p in job.network.afferents(name)):

@@ -53,7 +53,7 @@ from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.lower.lowering import HEADROOM, Lowered
 from osbc_deploy.lower.registers import RealRegisters, coarse, rounded_away
-from osbc_deploy.lower.scaling import Layer, gates, scaling
+from osbc_deploy.lower.scaling import LoweredLayer, gates, scaling
 from osbc_deploy.lower.timing import Timing, relays, timing
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.options.notation import Readout
@@ -113,7 +113,7 @@ def unmeasured(
     weights: Mapping[str, CompressedProjection],
     times: Timing,
     formats: NumberFormats,
-) -> Layer:
+) -> LoweredLayer:
     """Return a layer before calibration; see :func:`.lowering.unmeasured`.
 
     Only the common exponent may still change.
@@ -225,7 +225,7 @@ class _Growing:
             )
         return Lowered(network, tuple(self.deviations), self.activity)
 
-    def _network(self, more: Sequence[Layer]) -> FixedPointNetwork:
+    def _network(self, more: Sequence[LoweredLayer]) -> FixedPointNetwork:
         populations = [*self.populations, *(population for _, population in more)]
         projections = [*self.projections, *(p for found, _ in more for p in found)]
         return FixedPointNetwork(
@@ -238,7 +238,7 @@ class _Growing:
         )
 
     def _measure(
-        self, more: Sequence[Layer]
+        self, more: Sequence[LoweredLayer]
     ) -> tuple[Mapping[str, SpikeArray], Mapping[str, Activity]]:
         """Run the newest populations on what the others fire, whatever registers make of it."""
         done = run(
@@ -261,7 +261,7 @@ class _Growing:
 
     def _keep(
         self,
-        found: Sequence[Layer],
+        found: Sequence[LoweredLayer],
         spikes: Mapping[str, SpikeArray],
         seen: Mapping[str, Activity],
     ) -> None:

@@ -13,7 +13,7 @@ from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.engine import Activity
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPointNetwork
-from osbc_deploy.lower.scaling import Layer
+from osbc_deploy.lower.scaling import LoweredLayer
 from osbc_deploy.lower.timing import Timing
 from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.options.notation import Readout
@@ -136,11 +136,11 @@ def unmeasured(
     weights: Mapping[str, CompressedProjection],
     times: Timing,
     formats: NumberFormats,
-) -> Layer:
+) -> LoweredLayer:
     """Return the integers of a layer as they are before calibration looks for headroom.
 
     Its memory is that of the lowered layer.
     """
     made = arithmetic_of(formats).lowering.unmeasured
-    layer: Layer = made(network, population, weights, times, formats)
+    layer: LoweredLayer = made(network, population, weights, times, formats)
     return layer

@@ -30,12 +30,12 @@ from osbc_deploy.lower.registers import (
 from osbc_deploy.lower.timing import Timing, relay_name
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection
 
-__all__ = ["Layer", "Scaling", "gates", "scaling"]
+__all__ = ["LoweredLayer", "Scaling", "gates", "scaling"]
 
 _ANY = 64
 """More than any exponent."""
 
-Layer: TypeAlias = tuple[tuple[FixedProjection, ...], FixedPopulation]
+LoweredLayer: TypeAlias = tuple[tuple[FixedProjection, ...], FixedPopulation]
 """The projections into a population, and the population."""
 
 
@@ -78,7 +78,7 @@ class Scaling:
         least = self.formats.weight_exp_min - min(a.exponent for a in self.afferents)
         return min(self.ceiling, max(self.lowest, least))
 
-    def at(self, exponent: int) -> Layer:
+    def at(self, exponent: int) -> LoweredLayer:
         """Return the integers at an exponent."""
         projections = tuple(
             FixedProjection(
@@ -184,7 +184,9 @@ def scaling(
     return Scaling(population, tuple(found), sources, targets, formats, ceiling, lowest, lacking)
 
 
-def gates(network: Network, population: Population, times: Timing, formats: NumberFormats) -> Layer:
+def gates(
+    network: Network, population: Population, times: Timing, formats: NumberFormats
+) -> LoweredLayer:
     """Return the integers of gates and of what projects to them.
 
     Raises

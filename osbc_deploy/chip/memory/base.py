@@ -76,8 +76,8 @@ class MemoryBase(Strict):
 
     def faults(self, cores: int) -> list[str]:
         """Return what contradicts itself in a chip of this many cores."""
-        del cores
-        return []
+        unshared = self.arrangement == "together" and cores != 1
+        return [f"chip.cores is {cores}; all layers share 1"] * unshared
 
     def cost(self, layer: Layer, ranges: Ranges) -> Usage:
         """Return what a slice of a layer uses on its core; the whole layer where none is cut."""

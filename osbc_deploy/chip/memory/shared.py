@@ -54,10 +54,6 @@ class SharedCore(MemoryBase):
         """Return the capacity of the core by resource."""
         return {name: getattr(self.caps, name).value for name in SharedCaps.model_fields}
 
-    def faults(self, cores: int) -> list[str]:
-        """Return what contradicts itself in a chip of this many cores."""
-        return [f"chip.cores is {cores}; all layers share 1"] * (cores != 1)
-
     def cost(self, layer: Layer, ranges: Ranges) -> Usage:
         """Return what a layer adds to the core; `ranges` is the whole layer."""
         del ranges

@@ -35,7 +35,7 @@ from osbc_deploy.lower.notes import (
     said_of_widths,
 )
 from osbc_deploy.lower.registers import RealRegisters, quantized, real_registers
-from osbc_deploy.lower.scaling import Layer
+from osbc_deploy.lower.scaling import LoweredLayer
 from osbc_deploy.lower.speck.features import check_features, check_input
 from osbc_deploy.lower.timing import Timing
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection
@@ -69,12 +69,12 @@ def lower(
     coding = input or payload(kind_of(calibration), calibration.min(), calibration.max())
     check_input(coding)
     signal = coding.codes(calibration)
-    layers: list[Layer] = []
+    layers: list[LoweredLayer] = []
     notes: list[Deviation] = []
     fired: dict[str, SpikeArray] = {}
     seen: dict[str, Activity] = {}
 
-    def whole(more: list[Layer]) -> FixedPointNetwork:
+    def whole(more: list[LoweredLayer]) -> FixedPointNetwork:
         found = [
             replace(q, graded=coding.graded and q.pre == INPUT) for ways, _ in more for q in ways
         ]
@@ -113,7 +113,7 @@ def unmeasured(
     weights: Mapping[str, CompressedProjection],
     times: Timing,
     formats: NumberFormats,
-) -> Layer:
+) -> LoweredLayer:
     """Return a layer before calibration; see :func:`.lowering.unmeasured`."""
     del times
     neurons = _neurons(network, population, weights, formats)
@@ -148,7 +148,7 @@ class _Neurons:
     def _bits(self) -> int:
         return self.formats.weight_bits[-1]
 
-    def at(self, m: int) -> Layer:
+    def at(self, m: int) -> LoweredLayer:
         """Return the integers at an exponent."""
         own = self.formats.weight_shift(self._bits)
         # Below 0, codes lose bits.
@@ -171,7 +171,9 @@ class _Neurons:
         vth = np.clip(vth, 1, self.formats.vth_max).astype(np.int64)
         return (projection,), replace(population, vth=vth, drop=None)
 
-    def notes(self, layer: Layer, m: int, fired: SpikeArray, seen: Activity) -> list[Deviation]:
+    def notes(
+        self, layer: LoweredLayer, m: int, fired: SpikeArray, seen: Activity
+    ) -> list[Deviation]:
         """Return how the layer differs from the float network."""
         (projection,), lowered = layer
         said = [

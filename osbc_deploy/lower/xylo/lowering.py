@@ -30,7 +30,7 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation, F
 from osbc_deploy.fixedpoint.xylo import faults
 from osbc_deploy.lower.coding import payload
 from osbc_deploy.lower.lowering import HEADROOM, Lowered
-from osbc_deploy.lower.scaling import Layer
+from osbc_deploy.lower.scaling import LoweredLayer
 from osbc_deploy.lower.xylo.features import check_features, check_input
 from osbc_deploy.lower.xylo.neurons import LOWEST, Neurons, neurons_of
 from osbc_deploy.lower.xylo.notes import notes_of
@@ -61,7 +61,7 @@ def lower(
     building = _Building(network, coding, formats, readout, batch_size)
     found = [neurons_of(network, p, compressed.projections, formats) for p in network.populations]
     notes: list[Deviation] = []
-    layers: list[Layer] = []
+    layers: list[LoweredLayer] = []
     signal = coding.codes(calibration)
     done: EngineRun | None = None
     with task(progress, "lower", 2):
@@ -98,7 +98,7 @@ class _Building:
     readout: Readout
     batch_size: int
 
-    def layers(self, group: Sequence[Neurons], m: int) -> list[Layer]:
+    def layers(self, group: Sequence[Neurons], m: int) -> list[LoweredLayer]:
         """Return the integers of populations that share an exponent."""
         room: dict[bool, int] = {}
         for neurons in group:
@@ -114,7 +114,7 @@ class _Building:
             for projections, population in found
         ]
 
-    def network_of(self, layers: Sequence[Layer]) -> FixedPointNetwork:
+    def network_of(self, layers: Sequence[LoweredLayer]) -> FixedPointNetwork:
         """Return the network of some layers."""
         return FixedPointNetwork(
             self.source.input_shape,
@@ -126,7 +126,7 @@ class _Building:
         )
 
     def run(
-        self, layers: Sequence[Layer], signal: InputArray, newest: Sequence[Layer]
+        self, layers: Sequence[LoweredLayer], signal: InputArray, newest: Sequence[LoweredLayer]
     ) -> EngineRun:
         """Run calibration samples; hidden neurons without outputs yet are given a silent one."""
         names = [population.name for _, population in newest]
@@ -137,7 +137,7 @@ class _Building:
         )
 
 
-def _stand_in(hidden: FixedPopulation, formats: NumberFormats) -> Layer:
+def _stand_in(hidden: FixedPopulation, formats: NumberFormats) -> LoweredLayer:
     """Return an output that never fires, so that the core takes all else for hidden."""
     one = np.ones(1, np.int64)
     population = replace(
@@ -161,7 +161,7 @@ def _stand_in(hidden: FixedPopulation, formats: NumberFormats) -> Layer:
     return (projection,), population
 
 
-def _over(layers: Sequence[Layer], done: EngineRun, formats: NumberFormats) -> float:
+def _over(layers: Sequence[LoweredLayer], done: EngineRun, formats: NumberFormats) -> float:
     """Return the peaks with headroom over what the registers hold."""
     seen = [done.activity[population.name] for _, population in layers]
     return max(max(s.u_peak, s.v_peak) for s in seen) * HEADROOM / (formats.state_limit - 1)

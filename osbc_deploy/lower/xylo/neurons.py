@@ -13,7 +13,7 @@ from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.fixedpoint.connections import FixedDense
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.network import FixedPopulation, FixedProjection
-from osbc_deploy.lower.scaling import Layer
+from osbc_deploy.lower.scaling import LoweredLayer
 from osbc_deploy.lower.shifts import Shifts, shifts_for
 from osbc_deploy.lower.timing import Timing
 from osbc_deploy.model.graph import INPUT, Network, Population
@@ -74,7 +74,7 @@ class Neurons:
     def _stored(self) -> int:
         return self.formats.weight_bits[-1]
 
-    def at(self, m: int, shift: Mapping[bool, int]) -> Layer:
+    def at(self, m: int, shift: Mapping[bool, int]) -> LoweredLayer:
         """Return the integers at an exponent.
 
         Parameters
@@ -166,7 +166,7 @@ def unmeasured(
     weights: Mapping[str, CompressedProjection],
     times: Timing,
     formats: NumberFormats,
-) -> Layer:
+) -> LoweredLayer:
     """Return a layer before calibration; see :func:`.lowering.unmeasured`."""
     del times
     return neurons_of(network, population, weights, formats).at(0, {True: 0, False: 0})
