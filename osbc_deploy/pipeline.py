@@ -43,6 +43,7 @@ from osbc_deploy.model.graph import INPUT
 from osbc_deploy.model.readout import classes_of
 from osbc_deploy.options import DeployOptions
 from osbc_deploy.options.notation import removed_by
+from osbc_deploy.plain_text import many
 from osbc_deploy.progress import SILENT, Progress
 from osbc_deploy.provenance import provenance, request
 
@@ -269,8 +270,8 @@ def _few(job: Job, compressed: CompressedNetwork) -> Iterator[str]:
     count = len(job.typical)
     if count < _FEW:
         yield (
-            f"calibration: {job.typical.name} holds {count} sample{'s' if count > 1 else ''}, few "
-            "to fit weights to, and none are held out to see what that loses; a hundred are usual"
+            f"calibration: {job.typical.name} holds {many(count, 'sample')}, few to fit "
+            "weights to, and none are held out to see what that loses; a hundred are usual"
         )
     if text := missed(job.network, job.typical.spikes, compressed.options):
         yield f"calibration: {text}"

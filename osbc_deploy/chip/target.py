@@ -20,6 +20,7 @@ from osbc_deploy.fixedpoint.formats import LOIHI, NumberFormats
 from osbc_deploy.limits import HAND_WRITTEN, read_text
 from osbc_deploy.options import StrPath
 from osbc_deploy.parsing import parse_toml
+from osbc_deploy.plain_text import many
 from osbc_deploy.plugins import registered
 
 __all__ = ["Target", "larger_targets", "load_target", "target_names"]
@@ -289,7 +290,7 @@ def load_target(name: StrPath) -> Target:
             for fault in error.errors()
         )
         raise TargetError(
-            f"target {name!r}: {error.error_count()} fault(s)\n{faults}\nCompare "
+            f"target {name!r}: {many(error.error_count(), 'fault')}\n{faults}\nCompare "
             "with a target that works: osbc-deploy targets show loihi2."
         ) from error
     return target

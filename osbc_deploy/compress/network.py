@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,9 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from osbc_deploy._version import __version__
 from osbc_deploy.arrays import SpikeArray
-from osbc_deploy.belonging import BelongsTo
 from osbc_deploy.compress.activity import ACTIVITY, active
 from osbc_deploy.compress.augmentation import Copies, copies
 from osbc_deploy.compress.calibration import Statistics, float_run, oddities, scene_of
@@ -30,7 +27,7 @@ from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection,
 from osbc_deploy.compress.scene import HELD_OUT, MIN_HELD_OUT, Scene
 from osbc_deploy.compress.shared import Shared
 from osbc_deploy.compress.solver_memory import check_solver_memory
-from osbc_deploy.compress.state import FinishedLayer, SolverState, options_asked
+from osbc_deploy.compress.state import FinishedLayer, SolverState, state_belongs_to
 from osbc_deploy.compress.tuning import tune, tune_threshold
 from osbc_deploy.compress.work import Spent
 from osbc_deploy.deviations import Deviation
@@ -105,7 +102,7 @@ def compress(
     began = time.perf_counter()
     store = None
     if state is not None:
-        store = SolverState(Path(state), _belongs_to(network, given, options))
+        store = SolverState(Path(state), state_belongs_to(network.fingerprint(), given, options))
     shared = shared or Shared()
     run = shared.take(
         ("float run", len(calibration)),
@@ -267,18 +264,6 @@ def check_room(
         network, (added.count(samples), steps), options, tuned=tuned, together=options.joint
     )
     return tuned
-
-
-def _belongs_to(
-    network: Network, calibration: SpikeArray, options: CompressionOptions
-) -> BelongsTo:
-    samples = hashlib.sha256(repr(calibration.shape).encode() + calibration.tobytes())
-    return {
-        "model": network.fingerprint(),
-        "calibration": samples.hexdigest(),
-        "options": options_asked(options),
-        "version of osbc-deploy": __version__,
-    }
 
 
 def _shared_scales(

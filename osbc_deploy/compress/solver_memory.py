@@ -15,6 +15,7 @@ from osbc_deploy.errors import UsageError
 from osbc_deploy.limits import array_bytes, shown
 from osbc_deploy.model.graph import Network, Population
 from osbc_deploy.model.simulate import activity_bytes
+from osbc_deploy.plain_text import many
 
 __all__ = ["check_needed", "check_solver_memory", "hessian_bytes", "matrices_of", "run_bytes"]
 
@@ -147,7 +148,7 @@ def check_needed(
     most, least = max(over.values()), max(plain.values())
     less = f"--no-tune needs {shown(least)}, " if least < most else ""
     raise UsageError(
-        f"--solver-memory: {shown(options.solver_memory)} is less than the Hessians of {len(over)} "
-        f"layer(s) need:\n{lines}\nGive it {most} bytes if the machine has them; {less}what a "
-        "layer needs grows with the square of its inputs."
+        f"--solver-memory: {shown(options.solver_memory)} is less than the Hessians of "
+        f"{many(len(over), 'layer')} need:\n{lines}\nGive it {most} bytes if the machine "
+        f"has them; {less}what a layer needs grows with the square of its inputs."
     )

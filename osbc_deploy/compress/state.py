@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from osbc_deploy._version import __version__
 from osbc_deploy.belonging import BelongsTo, broken, changed
 from osbc_deploy.compress.options import CompressionOptions
 from osbc_deploy.compress.result import CompressedProjection
@@ -29,7 +30,7 @@ from osbc_deploy.model.graph import Projection
 from osbc_deploy.parsing import parse_json
 from osbc_deploy.writing import check_growing, write_whole
 
-__all__ = ["FinishedLayer", "SolverState", "check_state_folder", "options_asked"]
+__all__ = ["FinishedLayer", "SolverState", "check_state_folder", "state_belongs_to"]
 
 FORMAT = "osbc-deploy/state/4"
 _MANIFEST = "state.json"
@@ -161,11 +162,30 @@ def check_state_folder(folder: Path) -> None:
     check_growing(folder, _MANIFEST, "state")
 
 
-def options_asked(options: CompressionOptions) -> dict[str, str]:
-    """Return what decides the result of a compression, by name."""
+def state_belongs_to(
+    model: str, samples: NDArray[Any], options: CompressionOptions, **more: object
+) -> BelongsTo:
+    """Return what decides the result of a compression, by name.
+
+    Parameters
+    ----------
+    model : str
+        Digest of the weights.
+    samples : ndarray (n, T, ...)
+    options : CompressionOptions
+    **more
+        Further options that were asked for, by name.
+    """
+    digest = hashlib.sha256(repr(samples.shape).encode() + samples.tobytes())
     # How many threads solve it does not matter to the result; memory may decide the method.
     asked = [field.name for field in fields(options) if field.repr and field.name != "threads"]
-    return {name: repr(getattr(options, name)) for name in asked}
+    given = {name: getattr(options, name) for name in asked} | more
+    return {
+        "model": model,
+        "calibration": digest.hexdigest(),
+        "options": {name: repr(value) for name, value in given.items()},
+        "version of osbc-deploy": __version__,
+    }
 
 
 def _check_manifest(path: Path, wanted: BelongsTo) -> None:

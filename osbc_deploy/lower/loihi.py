@@ -89,9 +89,13 @@ def lower(
         growing = _Growing(network, times, calibration, coding, formats, readout, batch_size)
         growing.deviations += [Deviation("lower", INPUT, note) for note in notes]
         growing.deviations += [Deviation("lower", *said) for said in apart.notes()]
-        shown = "the host shows it the input {} step(s) later, as it skips populations".format
         growing.deviations += [
-            Deviation("lower", name, shown(late)) for name, late in times.shown.items()
+            Deviation(
+                "lower",
+                name,
+                f"the host shows it the input {many(late, 'step')} later, as it skips populations",
+            )
+            for name, late in times.shown.items()
         ]
         try:
             with task(progress, "lower", len(network.populations)):
@@ -283,8 +287,8 @@ class _Growing:
             Deviation(
                 "lower",
                 name,
-                f"{count} relay population(s) of {many(population.size, 'neuron')} repeat its "
-                "spikes for convolutions that skip populations",
+                f"its spikes are repeated by {many(count, 'relay population')} of "
+                f"{many(population.size, 'neuron')} for convolutions that skip populations",
             )
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,15 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from osbc_deploy._version import __version__
 from osbc_deploy.accuracy import Accuracy, check_classes, doubts
 from osbc_deploy.apart import inputs_of
 from osbc_deploy.arrays import FloatArray
-from osbc_deploy.belonging import BelongsTo
 from osbc_deploy.cluster import crew_of
 from osbc_deploy.compress.network import helpers
 from osbc_deploy.compress.options import CompressionOptions
-from osbc_deploy.compress.state import SolverState, options_asked
+from osbc_deploy.compress.state import SolverState, state_belongs_to
 from osbc_deploy.data.samples import Samples
 from osbc_deploy.errors import ArtefactError, UnsupportedModelError
 from osbc_deploy.frameworks.calling import described, is_half, undisturbed
@@ -124,7 +121,11 @@ def compress_model(call: CompressCall) -> CompressedModel:
             work = Work(session, found.weights, typical.spikes, options, call.progress)
             store = None
             if call.resume is not None:
-                store = SolverState(Path(call.resume), _belongs_to(fingerprint, call, work))
+                belongs_to = state_belongs_to(
+                    fingerprint, work.samples, work.options,
+                    exclude=tuple(call.exclude), device=call.device,
+                )  # fmt: skip
+                store = SolverState(Path(call.resume), belongs_to)
             before = session.answers(evaluated.spikes)
             _check_answer(before, (typical, evaluated), readout, call.classes)
             layers = work.run(store)
@@ -170,20 +171,6 @@ def _state(module: nn.Module, source: str) -> dict[str, torch.Tensor]:
             "Leave the extra state out.",
         )
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
-
-
-def _belongs_to(model: str, call: CompressCall, work: Work) -> BelongsTo:
-    samples = hashlib.sha256(repr(work.samples.shape).encode() + work.samples.tobytes())
-    return {
-        "model": model,
-        "calibration": samples.hexdigest(),
-        "options": {
-            **options_asked(work.options),
-            "exclude": repr(tuple(call.exclude)),
-            "device": repr(call.device),
-        },
-        "version of osbc-deploy": __version__,
-    }
 
 
 def _check_answer(

@@ -27,6 +27,7 @@ from osbc_deploy.limits import array_bytes, shown
 from osbc_deploy.modules.scene import Scene, changed, judge, moments_of, problem_of, valued
 from osbc_deploy.modules.session import Session
 from osbc_deploy.modules.weights import Weight
+from osbc_deploy.plain_text import many
 from osbc_deploy.progress import Progress, task
 
 __all__ = ["Work"]
@@ -228,7 +229,7 @@ class Work:
         yield from self._collected(group, samples)
 
     def _collected(self, group: Sequence[Weight], samples: InputArray) -> list[Moments]:
-        title = f"Hessians of {len(group)} layer(s)"
+        title = f"Hessians of {many(len(group), 'layer')}"
         with task(self.progress, title, len(samples)):
             return moments_of(
                 self.session,

@@ -129,7 +129,7 @@ def test_convolutions_that_skip_hear_relays_and_the_report_says_so(formats: Numb
     (late,) = (p for p in found.network.projections if p.pre == "input" and p.post != "a")
     assert found.network.shown_late(late) == 1
     said = [d.message for d in found.deviations if d.subject == late.name]
-    assert "the host shows it the input 1 step(s) later, as it skips populations" in said
+    assert "the host shows it the input 1 step later, as it skips populations" in said
 
 
 def test_dense_projections_that_skip_are_delayed(formats: NumberFormats) -> None:

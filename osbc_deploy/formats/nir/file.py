@@ -25,6 +25,7 @@ from osbc_deploy.errors import (
 )
 from osbc_deploy.formats.hdf5 import Hdf5, open_hdf5
 from osbc_deploy.limits import is_there
+from osbc_deploy.plain_text import many
 
 __all__ = ["NirModel", "read_model", "take_apart"]
 
@@ -112,7 +113,7 @@ class _Nodes:
         found = self.node(tree, "")
         if self.unknown:
             raise UnsupportedModelError(
-                f"{self.source}: {len(self.unknown)} node(s) of types that NIR does not have",
+                f"{self.source}: {many(len(self.unknown), 'node')} of types that NIR does not have",
                 self.unknown,
                 "Write the file again with a framework's NIR export.",
             )

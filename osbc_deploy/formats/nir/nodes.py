@@ -16,6 +16,7 @@ from osbc_deploy.formats.nir.values import bias_of, floats, pair, shape_of, span
 from osbc_deploy.frameworks.operations import Add, Delay, Flatten, Scale
 from osbc_deploy.frameworks.walk import Cells, Node
 from osbc_deploy.model.graph import INPUT, AvgPool, Conv, Dense, Pair, Shape
+from osbc_deploy.plain_text import many
 
 __all__ = ["SUPPORTED", "Translator"]
 
@@ -83,7 +84,7 @@ class Translator:
                 )
         if self.faults and (len(self.model.inputs) != 1 or len(self.model.outputs) != 1):
             raise UnsupportedModelError(
-                f"graph: {len(self.faults)} part(s) cannot be represented",
+                f"graph: {many(len(self.faults), 'part')} cannot be represented",
                 self.faults,
                 f"Supported: {SUPPORTED}.",
             )
