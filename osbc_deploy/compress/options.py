@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import get_args
 
 from osbc_deploy.cluster import Crew
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.model.neurons import LinearDynamics
-from osbc_deploy.options import Allocation, Compression, CompressionRequest, Method
+from osbc_deploy.options import Compression, CompressionRequest
 from osbc_deploy.options.notation import Readout
 from osbc_deploy.options.option import rows
 from osbc_deploy.options.solver import Augmentation
 
-__all__ = ["ALLOCATIONS", "METHODS", "CompressionOptions", "LayerChoice"]
-
-METHODS: tuple[str, ...] = get_args(Method)
-ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
-
+__all__ = ["CompressionOptions", "LayerChoice"]
 
 PUBLISHED_DAMPING = 0.01
 """Of the recipe as it was published (Shi, Li, Ward-Cherrier 2025)."""

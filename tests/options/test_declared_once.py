@@ -345,7 +345,7 @@ def test_a_pattern_of_n_of_m_says_the_sparsity_by_itself() -> None:
         (CompressOptions, {"sparsity": 0.5}),
         (SweepOptions, {"sparsities": (0.75, 0.9)}),
     ):
-        with pytest.raises(UsageError, match="pattern 1:4, by which 1 of 4 weights stay: 0.75 are"):
+        with pytest.raises(UsageError, match="pattern 1:4, which keeps 1 of 4 weights"):
             table(pattern="1:4", **asked)
 
 

@@ -172,7 +172,7 @@ def test_what_is_refused_is_one_sentence(place: Path, monkeypatch: pytest.Monkey
         ("net", "--test high.npz", 6, "high.npz: labels go up to 999"),
         ("net", "--pick 30", 2, "pick: 30 is outside 0 to 29"),
         ("net", "--pick 0-3,2-5", 2, "pick: 0-3,2-5 names sample 2 more than once"),
-        ("net", "--pick 1-x", 2, "pick: '1-x' is no number"),
+        ("net", "--pick 1-x", 2, "pick: '1-x' is neither"),
         ("net", "--time-limit nan", 2, "time limit: nan is not a finite number above 0"),
         ("net", "--time-limit inf --on host-c", 2, "time limit: inf is not a finite number"),
         ("net", "--time-limit 0", 2, "time limit: 0 is not a number above 0"),

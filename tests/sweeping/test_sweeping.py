@@ -103,7 +103,7 @@ def test_what_does_not_belong_to_a_ledger_is_refused(whole: SweepResult, tmp_pat
         values = {**GRID, **COMMON, "workers": 1, "ledger": ledger, **changed}
         return sweep(*(names or NAMES), **values)
 
-    with pytest.raises(UsageError, match="another sweep; changed since: model. Go on"):
+    with pytest.raises(UsageError, match="another sweep; changed since: model. Resume"):
         again("small_models:other_model", NAMES[1])
     with pytest.raises(
         UsageError, match=r"changed since: options \(tune was True and is False\)\."
@@ -263,7 +263,7 @@ def test_what_no_weights_change_is_said_with_what_helps(
     [
         ({"seeds": [1, 2]}, "seeds: 1 and 2 draw the same calibration samples"),
         ({"methods": ["magnitude"], "pattern": "2:4"}, "pattern: 2:4 needs a Hessian"),
-        ({"bits": []}, "bits: none is given"),
+        ({"bits": []}, "bits: is empty"),
         ({"sparsities": [0.5, 1.0]}, "sparsities: 1 is outside 0 <= sparsities < 1"),
         ({"scheduler": "localhost"}, "scheduler: 'localhost' is not an address"),
         ({"scheduler": "tcp://a:1", "workers": 2}, "workers: scheduler has its own"),
