@@ -18,12 +18,12 @@ COMMAND_LINE, SYSTEM, MEMORY = "E240", "E241", "E242"
 
 @dataclass(frozen=True)
 class Explanation:
-    """What there is to say of a code.
+    """What a code means.
 
     Attributes
     ----------
     title : str
-        What is wrong, in some words.
+        What is wrong, in a few words.
     meaning : str
         When it is raised.
     causes : tuple of str
@@ -44,10 +44,10 @@ EXPLANATIONS: dict[str, Explanation] = {
     errors.UsageError.code: Explanation(
         "an option or argument that is not valid",
         "A value is out of its range, two options contradict each other, or something that is "
-        "needed is not given. Nothing was computed.",
+        "required is missing. Nothing was computed.",
         (
             "The message names the option, what was given and what is allowed.",
-            "osbc-deploy COMMAND --help lists all options; in a --config file they stand in the "
+            "osbc-deploy COMMAND --help lists all options; in a --config file they are in the "
             "table [COMMAND].",
         ),
     ),
@@ -67,7 +67,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         "before is untouched: files and folders appear whole or not at all.",
         (
             "A folder is replaced only if it holds what osbc-deploy wrote; choose another name.",
-            "Where stdout went away or is full, all that was to be saved has been saved.",
+            "If stdout was closed or is full, everything that was to be saved has been saved.",
         ),
     ),
     errors.TargetError.code: Explanation(
@@ -76,14 +76,14 @@ EXPLANATIONS: dict[str, Explanation] = {
         "source, or limits that contradict each other.",
         (
             "osbc-deploy targets list shows the names; osbc-deploy targets validate FILE.toml "
-            "checks one of your own and lists all that is wrong.",
+            "checks your own file and lists everything that is wrong.",
         ),
     ),
     errors.ClusterError.code: Explanation(
         "workers that cannot be used",
         "Processes of a sweep do not start, do not answer, die, or run another version of "
         "osbc-deploy, Python or a library than this one.",
-        ("Finished points are in the ledger: the same command goes on from there.",),
+        ("Finished points are in the ledger: the same command resumes from there.",),
     ),
     errors.PluginError.code: Explanation(
         "a plugin that cannot be used",
@@ -93,10 +93,10 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     errors.BackendError.code: Explanation(
         "a backend that cannot be used",
-        "A simulator is not installed, failed, or ran out of its time limit.",
+        "A simulator is not installed, failed, or exceeded its time limit.",
         (
-            "osbc-deploy backends says what is missing. --backend engine needs nothing.",
-            "--backend-samples and --time-limit bound what a slow one does.",
+            "osbc-deploy backends shows what is missing. --backend engine needs nothing.",
+            "--backend-samples and --time-limit bound the work of a slow one.",
         ),
     ),
     COMMAND_LINE: Explanation(
@@ -106,7 +106,7 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     SYSTEM: Explanation(
         "the system refused",
-        "A temporary file, a process or a socket that the system did not give.",
+        "The system did not provide a temporary file, a process or a socket.",
         ("Free space in the folder for temporary files (TMPDIR), or raise the limit named.",),
     ),
     MEMORY: Explanation(
@@ -132,8 +132,8 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     errors.ChipLimitError.code: Explanation(
         "a network that needs what the target does not have",
-        "The network was read well, but a feature, a delay or a number is beyond what the target "
-        "declares: register widths, exponents, delays, encodings.",
+        "The network was read correctly, but a feature, a delay or a number is beyond what the "
+        "target declares: register widths, exponents, delays, encodings.",
         (
             "osbc-deploy targets show NAME prints the limits with their sources.",
             "Fewer bits, smaller weights or another target; numbers that are multiples of a step "
@@ -145,8 +145,8 @@ EXPLANATIONS: dict[str, Explanation] = {
         "More cores or memory than the target has, or than a budget allows. The report says what "
         "is over, where, and by how much.",
         (
-            "osbc-deploy fit looks for the sparsity and width of each layer that keep a budget, "
-            "and says what would help where none does.",
+            "osbc-deploy fit finds the sparsity and width of each layer that stay within a "
+            "budget, and says what would help where none do.",
             "A core holds neurons of one layer, so a network takes at least one core per layer.",
         ),
     ),
@@ -157,7 +157,7 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     errors.GateError.code: Explanation(
         "a gate is broken",
-        "What was asked of the quality is not kept: --gate of verify, accuracy limits of fit, or a "
+        "A quality limit is not met: --gate of verify, accuracy limits of fit, or a "
         "budget's floor.",
         (
             "Keep more weights or bits, or calibrate on more samples.",
@@ -166,10 +166,10 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     errors.ArtefactError.code: Explanation(
         "a file that is broken or contradicts itself",
-        "A network, report, image, blob or graph is damaged, was edited, is of a version that is "
-        "not known, or asks for more memory than one input may take.",
+        "A network, report, image, blob or graph is damaged, was edited, has an unknown "
+        "version, or asks for more memory than one input may take.",
         (
-            "Write it again with the command that wrote it; nothing of it was used.",
+            "Write it again with the command that wrote it; none of it was used.",
             "OSBC_DEPLOY_MEMORY raises what one input may take.",
         ),
     ),
