@@ -24,7 +24,7 @@ def answering(
     """Return a session that reads the part that depends on most weights; name the other parts.
 
     Models give recordings of their hidden layers beside their answer, before it or behind it. What
-    changes without a weight hangs on it: the answer does on most, recordings on those before them.
+    changes without a weight depends on it: the answer on most, recordings on those before them.
     Of parts that hang on as many, the first is taken.
 
     Parameters
@@ -37,17 +37,17 @@ def answering(
     before = session.parts(few)
     if len(before) < 2:
         return session, ()
-    hangs = dict.fromkeys(before, 0)
+    depending = dict.fromkeys(before, 0)
     for weight in weights:
         nothing = np.zeros(tuple(weight.parameter.shape))
         with exchanged(session.module, dict.fromkeys(weight.names, nothing)):
             after = session.parts(few)
         for part, values in before.items():
             same = part in after and np.array_equal(values, after[part], equal_nan=True)
-            hangs[part] += not same
-    part = max(hangs, key=lambda number: hangs[number])
+            depending[part] += not same
+    part = max(depending, key=lambda number: depending[number])
     text = (
-        f"part {part + 1} of {len(before)} that forward gives is read: it hangs on {hangs[part]} "
-        f"of {len(weights)} weights"
+        f"part {part + 1} of {len(before)} that forward gives is read: it depends on "
+        f"{depending[part]} of {len(weights)} weights"
     )
     return replace(session, part=part), (Deviation("compress", "answer", text),)

@@ -354,7 +354,7 @@ def test_the_answer_is_what_hangs_on_most_weights(given: str, part: int) -> None
         assert said == []
     else:
         assert said == [
-            f"part {part} of {len(given.split())} that forward gives is read: it hangs on 2 of 2 "
+            f"part {part} of {len(given.split())} that forward gives is read: it depends on 2 of 2 "
             "weights"
         ]
 
