@@ -294,7 +294,7 @@ def test_solver_memory_that_is_enough_for_no_point_is_refused_before_work(
     for text in (capsys.readouterr().out, page):
         assert "is less than the Hessians" in text
         assert "\\n" not in text
-    assert "layer need:<br>  - 0: needs" in page
+    assert "layers need:<br>  - 0: needs" in page
 
 
 def test_points_that_fail_keep_their_place_and_the_name_of_the_score(tmp_path: Path) -> None:
