@@ -304,7 +304,7 @@ def broken() -> nn.Module:
         (net(), spikes(4)[..., :4], {}, UnsupportedModelError, r"shape \(7, 2, 6, 4\)"),
         (net(), spikes(4), {"exclude": ["9"]}, UsageError, "no layer '9'. It has 0, 1, 4"),
         (net(), spikes(4), {"device": "nonsense"}, UsageError, "'nonsense' is not one of cpu"),
-        (net(), spikes(4), {"solver_memory": 9}, UsageError, "2 layer.s. need[^~]*- 0[^~]*- 4"),
+        (net(), spikes(4), {"solver_memory": 9}, UsageError, "2 layers need[^~]*- 0[^~]*- 4"),
         (object(), spikes(4), {}, UnsupportedModelError, "is a object, not a torch.nn.Module"),
         ("net.nir", spikes(4), {}, UnsupportedModelError, "holds a network, not a torch"),
         (net(), spikes(4), {"readout": "vote:2"}, UsageError, "does not divide the network's 5"),
