@@ -12,7 +12,8 @@ potential from the reset value, the whole membrane equation is multiplied by
 
 and the spikes stay what they were, up to the rounding of thresholds, biases and decays. Larger m
 means finer rounding; the largest is taken that keeps every register in range, with headroom over
-the peaks that the calibration samples reach.
+the peaks that the calibration samples reach. Where an output's :math:`s_j` is so small that its
+registers exceed their range at m = 0, its codes are rounded to a larger one.
 
 A bias `b` of the current of a CUBA neuron (decay d) builds up as ``b (1 - d^t) / (1 - d)``. The
 chip adds its bias to the membrane, so the neuron gets the end value ``b / (1 - d)`` as bias and
@@ -197,7 +198,7 @@ class _Growing:
         for start, m, o in zip(starts, exponents, over, strict=True):
             lacking = max(2.0**start.lacking, o * _MARGIN if m == start.floor and o > 1.0 else 1.0)
             heard = any(a.graded for a in start.afferents)
-            most = self.coding.high / _FEWEST
+            most = float(np.abs(self.calibration.astype(np.int64)).max(initial=0)) / _FEWEST
             if heard and lacking > 1.0 and self.coding.kind == "values" and most > 1.0:
                 raise _TooFineError(start.population.name, min(lacking, most))
         for start, m, o, (_, lowered) in zip(starts, exponents, over, fixed, strict=True):

@@ -20,6 +20,7 @@ from osbc_deploy.plain_text import many
 __all__ = [
     "RealRegisters",
     "coarse",
+    "excess",
     "largest_exponent",
     "quantized",
     "real_registers",
@@ -33,6 +34,9 @@ _COARSE = 0.05
 """Relative rounding of a register from which it is reported."""
 _FEW = 3
 """Levels that are listed one by one."""
+
+_MOST = 2.0**64
+"""More than any register is exceeded by, such as by a threshold that is infinite."""
 
 _INT32_LIMIT = 2**31 - 1
 """Simulators hold activations in 32 bits; no input at all may drive a sum beyond."""
@@ -253,6 +257,37 @@ def largest_exponent(
         room = (_INT32_LIMIT - formats.state_limit) >> formats.state_shift
         bounds.append(_floor_log2(room / widest))
     return max(lowest, min(bounds))
+
+
+def excess(targets: RealRegisters, population: Population, formats: NumberFormats) -> IntArray:
+    """Return the powers of two by which outputs exceed their registers at m = 0.
+
+    Potentials that do not fire are compared with each other, so they have one power for all.
+
+    Parameters
+    ----------
+    targets : RealRegisters
+    population : Population
+    formats : NumberFormats
+
+    Returns
+    -------
+    ndarray of int64 (n_post or c_out,)
+        0 where they fit.
+    """
+    limits: list[tuple[FloatArray, float]] = [
+        (np.abs(targets.bias), formats.bias_mant_max << formats.bias_exp_max),
+        (np.abs(targets.u_init), formats.state_limit - 1),
+        (np.abs(targets.v_init), formats.state_limit - 1),
+    ]
+    if population.neuron.spiking:
+        top = formats.vth_max + 0.49
+        limits += [(targets.vth, top), (targets.drop, top)]
+    shares = np.max([wanted / limit for wanted, limit in limits], axis=0)
+    largest = shares.reshape(population.shape[0], -1).max(axis=1).clip(1.0, _MOST)
+    mantissa, exponent = np.frexp(largest)
+    bits = np.asarray(exponent - (mantissa == 0.5), np.int64)
+    return bits if population.neuron.spiking else np.full_like(bits, bits.max())
 
 
 def _floor_log2(value: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -23,17 +23,22 @@ from osbc_deploy.lower.gates import Way, gate
 from osbc_deploy.lower.merge import expand, pooling_of, shifted
 from osbc_deploy.lower.registers import (
     RealRegisters,
+    excess,
     largest_exponent,
     quantized,
     real_registers,
 )
 from osbc_deploy.lower.timing import Timing, relay_name
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection
+from osbc_deploy.plain_text import many
 
 __all__ = ["LoweredLayer", "Scaling", "gates", "scaling"]
 
 _ANY = 64
 """More than any exponent."""
+
+_ALIKE = 2
+"""Powers of two by which outputs of a matrix differ, which an exponent below 0 makes up for."""
 
 LoweredLayer: TypeAlias = tuple[tuple[FixedProjection, ...], FixedPopulation]
 """The projections into a population, and the population."""
@@ -127,12 +132,17 @@ def scaling(
         When merged poolings make weights wider than the chip stores.
     """
     afferents = network.afferents(population.name)
-    expanded = [expand(p, weights[p.name].codes, network.shape_of(p.pre)) for p in afferents]
-    whole = math.lcm(*(divisor for _, divisor in expanded))
+    whole = math.lcm(*(1 if p.pool is None else p.pool.divisor for p in afferents))
     # What a spike or a payload of 1 stands for; a power of two where these differ.
     units = [input.scale if p.pre == INPUT else 1.0 for p in afferents]
     peaks = [input.peak if p.pre == INPUT else 1 for p in afferents]
     graded = [input.graded and p.pre == INPUT for p in afferents]
+    convolves = any(p.connection.convolutional for p in afferents)
+    # Longer steps of real values, or an exponent below 0, make up for what most have in common.
+    shared = any(graded) and (input.kind == "values" or not convolves)
+    spared = (0 if convolves else _ALIKE) if shared else None
+    weights = _held(afferents, population, weights, min(units) / whole, formats, deviations, spared)
+    expanded = [expand(p, weights[p.name].codes, network.shape_of(p.pre)) for p in afferents]
     found, plain = [], []
     for number, (projection, (merged, divisor)) in enumerate(zip(afferents, expanded, strict=True)):
         asked = weights[projection.name].bits
@@ -166,7 +176,7 @@ def scaling(
     # Payloads drive sums that a shift to the right brings into the register, where the sum is
     # shifted as a whole; a convolution's exponent is in its weights (see the Lava backend).
     lowest = 0
-    if any(graded) and not any(p.connection.convolutional for p in afferents):
+    if any(graded) and not convolves:
         lowest = formats.weight_exp_min - min(a.exponent for a in found)
     ceiling = largest_exponent(plain, targets, population, formats, highest, lowest)
     lacking = 0
@@ -182,6 +192,42 @@ def scaling(
         ceiling = wider
     sources = tuple(_source(p, times) for p in afferents)
     return Scaling(population, tuple(found), sources, targets, formats, ceiling, lowest, lacking)
+
+
+def _held(
+    afferents: Sequence[Projection],
+    population: Population,
+    weights: Mapping[str, CompressedProjection],
+    unit: float,
+    formats: NumberFormats,
+    deviations: list[Deviation],
+    spared: int | None,
+) -> Mapping[str, CompressedProjection]:
+    """Return weights in whose unit, that of a code, the registers hold threshold and bias.
+
+    An output whose weights are tiny beside these, as behind a BatchNorm that nearly silenced a
+    channel, needs coarser codes, not another threshold: what is lost of its weights is less than
+    the last bit of that. Where anything else makes up for what most outputs exceed their registers
+    by, that is left, and `spared` powers of two more.
+    """
+    given = [weights[p.name] for p in afferents]
+    targets = real_registers(afferents, population, given[0].scale * unit, formats, [])
+    bits = excess(targets, population, formats)
+    if spared is not None:
+        bits = (bits - np.sort(bits)[(len(bits) - 1) // 2] - spared).clip(0)
+    if not bits.any():
+        return weights
+    outputs, most = many(int(np.count_nonzero(bits)), "output"), many(int(bits.max()), "bit")
+    text = (
+        f"weights of {outputs} are tiny beside threshold or bias, and are held up to {most} "
+        "coarser, so that registers hold those"
+    )
+    deviations.append(Deviation("lower", population.name, text))
+    rows = [each.codes / (2.0**bits).reshape(-1, *(1,) * (each.codes.ndim - 1)) for each in given]
+    return {
+        each.name: replace(each, codes=np.rint(codes), scale=each.scale * 2.0**bits)
+        for each, codes in zip(given, rows, strict=True)
+    }
 
 
 def gates(

@@ -217,3 +217,37 @@ def test_a_convolution_takes_a_coarser_input_where_registers_are_narrow(
     assert given.scale > 1.5 * np.abs(x).max() / 128
     assert given.clipped(x) < 0.002
     assert np.abs(given.codes(x)).max() < 90
+
+
+def test_one_nearly_silenced_channel_does_not_make_the_input_coarser(
+    formats: NumberFormats,
+) -> None:
+    torch.manual_seed(0)
+    x = samples_of("positive", (2, 8, 8))
+    conv = nn.Conv2d(2, 8, 3, padding=1)
+    module = norse.SequentialState(conv, norse.IAFCell())
+    alike = lowered(module, x, formats).network.input
+    with torch.no_grad():
+        conv.weight[5] *= 1e-3
+        conv.bias[5] = 0.26
+    found = lowered(module, x, formats)
+    assert found.network.input.bits == alike.bits
+    assert found.network.input.scale < 1.05 * alike.scale
+    # What its inputs add to the bias is about 1e-3, so it fires in every fourth step.
+    spikes = run(found.network, found.network.input.codes(x), record=["1"]).spikes["1"]
+    quiet = spikes.reshape(len(x), STEPS, 8, -1)[:, :, 5]
+    assert quiet.mean() == pytest.approx(STEPS // 4 / STEPS)
+    assert any("weights of 1 output are tiny" in d.message for d in found.deviations)
+
+
+def test_an_input_keeps_three_levels_whatever_the_registers_hold(formats: NumberFormats) -> None:
+    # Of two outputs alike, whose biases no step of the input brings into the registers.
+    conv = nn.Conv2d(1, 2, 3, padding=1)
+    with torch.no_grad():
+        conv.weight.fill_(1e-7)
+        conv.bias.fill_(0.26)
+    x = samples_of("positive", (1, 6, 6))
+    found = lowered(norse.SequentialState(conv, norse.IAFCell()), x, formats)
+    payloads = found.network.input.codes(x)
+    assert 3 <= payloads.max() <= 6
+    assert any("bias clipped" in d.message for d in found.deviations)

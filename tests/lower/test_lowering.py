@@ -211,12 +211,35 @@ def test_a_readout_without_weights_is_lowered_and_said(formats: NumberFormats) -
     assert not after.output.any()
 
 
-def test_an_enormous_threshold_is_clipped_and_said(formats: NumberFormats) -> None:
+def test_an_enormous_threshold_is_held_by_coarser_weights(formats: NumberFormats) -> None:
     model = norse.SequentialState(linear(20, 10, 0.01), box(v_th=1000.0))
     _, _, lowered = both(model, (20,), formats, sparsity=0.0, bits=8)
     text = " ".join(d.message for d in lowered.deviations)
-    assert "vth clipped to 131071" in text
+    assert "weights of 10 outputs are tiny beside threshold or bias" in text
+    assert "clipped" not in text
     assert "no neuron fires" in text
+
+
+@pytest.mark.parametrize("gain", [1e-2, 1e-3, 1e-5])
+def test_an_output_that_only_its_bias_drives_fires_as_often_as_that_says(
+    gain: float, formats: NumberFormats
+) -> None:
+    # As behind a BatchNorm that training nearly silenced. A quarter of what a threshold of 1 takes
+    # and a bit more: every fourth step; the other outputs keep all of their bits.
+    first = linear(20, 4, 1.0)
+    with torch.no_grad():
+        first.weight[3] = first.weight[3].abs() * gain
+        first.bias[3] = 0.26
+    model = norse.SequentialState(first, norse.IAFCell())
+    before, after, lowered = both(model, (20,), formats, sparsity=0.0, bits=8, tune=False)
+    fired = after.spikes["1"][:, :, 3]
+    assert np.array_equal(np.flatnonzero(fired[0]), np.arange(3, T, 4))
+    assert (fired == fired[0]).all()
+    assert np.mean(after.spikes["1"] != before.spikes["1"]) < 0.001
+    (said,) = [d.message for d in lowered.deviations if "tiny" in d.message]
+    assert said.startswith("weights of 1 output are tiny beside threshold or bias")
+    codes = np.abs(lowered.network.projections[0].connection.weight).max(axis=1)
+    assert (codes[:3] >= 64).all()
 
 
 def test_one_bit_weights_are_stored_in_two_and_said(formats: NumberFormats) -> None:
