@@ -148,6 +148,7 @@ def check_classes(data: Sequence[Samples], outputs: int, classes: int | None = N
     known = classes or seen
     if known and outputs >= 2 * known:
         said = "classes" if classes else " and ".join(dict.fromkeys(name for name, _ in highest))
+        told = "1 class is" if known == 1 else f"{known} classes are"
         remedy = (
             ""
             if classes
@@ -155,7 +156,7 @@ def check_classes(data: Sequence[Samples], outputs: int, classes: int | None = N
             f"say so with --classes {outputs}."
         )
         raise DataError(
-            f"{said}: {known} classes are told apart by {outputs} outputs, at most "
+            f"{said}: {told} told apart by {outputs} outputs, at most "
             f"{2 * known - 1} are allowed. The class is the largest output's number, which is "
             "wrong where several outputs vote for one class (a voting layer or population code "
             f"behind them): say how many with --readout vote:N.{remedy}"

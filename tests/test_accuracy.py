@@ -186,6 +186,7 @@ def test_outputs_must_stand_for_one_class_each() -> None:
         ((ten,), 100, None, ArtefactError, r"^ten: 10 .* 100 outputs.* 19 .*--classes 100"),
         ((ten, five), 20, None, ArtefactError, r"^ten and five: 10 classes .* 20 outputs"),
         ((five,), 10, None, ArtefactError, r"^five: 5 .*--classes 10"),
+        ((labelled("one", 0, 0),), 5, None, ArtefactError, r"^one: 1 class is .* 5 outputs"),
         ((ten,), 100, 50, ArtefactError, r"^classes: 50 .* 99 are allowed.*--readout vote:N\.$"),
         ((ten,), 100, 9, UsageError, r"^classes: 9 is outside 10 to 100"),
         ((ten,), 100, 101, UsageError, r"^classes: 101 is outside 10 to 100"),

@@ -71,10 +71,13 @@ def check_writable(network: FixedPointNetwork) -> None:
 def _refuse(offenders: Iterator[_Offender]) -> None:
     found = list(offenders)
     if found:
+        remedies = list(dict.fromkeys(remedy for _, remedy in found))
+        # What only another format holds makes all else that could be done for this one vain.
+        remedies = [r for r in remedies if r in (_ANOTHER, _ELSEWHERE)] or remedies
         raise ChipLimitError(
             "network: cannot be written as NetX",
             [line for line, _ in found],
-            " ".join(dict.fromkeys(remedy for _, remedy in found)),
+            " ".join(remedies),
         )
 
 
@@ -198,7 +201,8 @@ def _of_weights(
             yield _Offender(f"{name}: feeds back to itself by a convolution", _ANOTHER)
     if not dense:
         return
-    if len(dense) > 1 and any(p.connection.longest_delay for p in dense):
+    delayed = any(p.connection.longest_delay for p in dense)
+    if len(dense) > 1 and delayed and any(p.pre == name for p in dense):
         yield _Offender(_delayed_feedback(name), _ANOTHER)
     weights = [plain_weights(p) for p in dense]
     low = min(int(w.min(initial=0)) for w in weights)

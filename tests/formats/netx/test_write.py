@@ -190,7 +190,8 @@ def test_everything_netx_cannot_hold_is_listed(
     text = str(caught.value)
     for part in ("13 bits", "only resets to zero", "does not start at 0", "graded", "are zero"):
         assert part in text
-    assert "--target loihi2-netx" in text
+    # A reset by subtraction is in no NetX file, whatever the target.
+    assert text.endswith("\nUse another format: --format c or image.")
     assert not (tmp_path / "a.net").exists()
 
 
@@ -207,6 +208,31 @@ def test_the_remedy_is_that_of_the_offenders(drawn: list[Case], tmp_path: Path) 
         populations = (replace(p, **change), *network.populations[1:])  # type: ignore[arg-type]
         with pytest.raises(UnsupportedModelError, match=said):
             write_netx(replace(network, populations=populations), tmp_path / "b.net")
+
+
+def test_delays_that_line_up_branches_are_not_called_feedback(tmp_path: Path) -> None:
+    neuron = LIF(np.full((), 0.3), np.zeros(()), np.ones(()), np.zeros(()))
+    rng = np.random.default_rng(0)
+    dense = [Dense(rng.normal(size=size).astype(np.float32)) for size in ((6, 8), (4, 6), (4, 8))]
+    network = Network(
+        (8,),
+        (Population("a", (6,), neuron), Population("b", (4,), neuron)),
+        (
+            Projection("in", "input", "a", dense[0]),
+            Projection("on", "a", "b", dense[1]),
+            Projection("past", "input", "b", dense[2]),
+        ),
+    )
+    x = (rng.random((8, 6, 8)) < 0.4).astype(np.uint8)
+    done = compress(network, x, CompressionOptions(sparsity=0.0, bits=8, tune=False))
+    lowered = lower(done, x, NETX).network
+    assert lowered.projections[-1].connection.longest_delay == 1
+    with pytest.raises(UnsupportedModelError) as caught:
+        write_netx(lowered, tmp_path / "a.net")
+    text = str(caught.value)
+    assert "b: is fed by a, input; NetX chains layers" in text
+    assert "beside feedback" not in text
+    assert text.endswith("\nUse another format: --format c or image.")
 
 
 def _stack(*layers: Any) -> Any:
