@@ -11,8 +11,8 @@ import pytest
 
 from chip_networks import network, population
 from osbc_deploy.chip.mapping import layers_of, map_layers
-from osbc_deploy.chip.place import place
-from osbc_deploy.chip.step import StepLoad, step_load
+from osbc_deploy.chip.place import Placement, place
+from osbc_deploy.chip.step import Link, StepLoad, step_load
 from osbc_deploy.chip.target import Target, load_target
 from osbc_deploy.chip.traffic import traffic
 from osbc_deploy.errors import TargetError
@@ -44,7 +44,8 @@ def drawn(rng: np.random.Generator) -> tuple[Any, dict[str, np.ndarray]]:
         (2, 8, 7),
         (conv, a, 8),
         (sparse, population("b", (40,), 14), 8),
-        (FixedDense(np.full((9, 40), 2)), population("c", (9,)), 8),
+        # The first neuron of b says nothing, but dense axons hold it.
+        (FixedDense(np.full((9, 40), 2) * (np.arange(40) > 0)), population("c", (9,)), 8),
     )
     sizes = {"input": 2 * 8 * 7} | {p.name: p.size for p in net.populations}
     return net, {name: (rng.random(n) < 0.4).astype(float) for name, n in sizes.items()}
@@ -52,6 +53,7 @@ def drawn(rng: np.random.Generator) -> tuple[Any, dict[str, np.ndarray]]:
 
 def test_loads_are_those_of_single_spikes(rng: np.random.Generator) -> None:
     net, spikes = drawn(rng)
+    spikes["b"][0] = 1.0
     target, layers = small_cores(LOIHI1, 16), layers_of(net)
     mapping = map_layers(layers, target)
     # One population was sorted by its 14 thresholds, of which a core holds 7.
@@ -87,9 +89,23 @@ def test_loads_are_those_of_single_spikes(rng: np.random.Generator) -> None:
     assert load.synaptic.tolist() == synaptic.tolist()
     assert load.received.tolist() == received.tolist()
     assert load.updates.tolist() == [core.neurons for core in mapping.cores]
+    assert mapping.cores[at["c", 0]].usage.encoding == "dense"
+    # Where cores lie close together, and anywhere: ways go round corners there.
+    anywhere = rng.permutation(16 * 8)[: len(mapping.cores)]
+    scattered = replace(placed, x=anywhere % 16, y=anywhere // 16)
+    for places in (placed, scattered):
+        load = step_load(mapping, layers, spikes, places, target)
+        hops = check_links(load, sent, places)
+        assert load.columns + load.rows == hops
+        assert places is scattered or hops == placed.spike_hops
+    assert load.columns > 0 < load.rows
+
+
+def check_links(load: StepLoad, sent: Any, placed: Placement) -> float:
+    """Hold links against spikes that walk one by one; return all hops."""
     # Every spike walked along its row, then along its column; four cores share a router.
     links: dict[Any, float] = {}
-    for a, b in itertools.product(range(len(mapping.cores)), repeat=2):
+    for a, b in itertools.product(range(sent.shape[0]), repeat=2):
         here = [int(placed.x[a]) // 2, int(placed.y[a]) // 2]
         there = [int(placed.x[b]) // 2, int(placed.y[b]) // 2]
         for axis in (0, 1):
@@ -101,7 +117,7 @@ def test_loads_are_those_of_single_spikes(rng: np.random.Generator) -> None:
     links = {ends: carried for ends, carried in links.items() if carried}
     assert {(link.source, link.sink): link.spikes for link in load.links} == links
     assert load.links[0].spikes == max(links.values())
-    assert load.columns + load.rows == sum(links.values()) == placed.spike_hops
+    return sum(links.values())
 
 
 def test_time_and_energy_are_events_times_published_figures() -> None:
@@ -119,10 +135,33 @@ def test_time_and_energy_are_events_times_published_figures() -> None:
     spent = 110 * 23.6 + 720 * 81 + 7 * 1.7 + 5 * 3 + 6 * 4
     assert energy.total == pytest.approx(spent)
     assert energy.idle_saves == pytest.approx(720 * (81 - 52))
+    # Of the slowest core and the fullest link, at 3.44 spikes a nanosecond, the longer is waited for.
+    for carried, waited in ((344.0, 10 * 3.5 + 700 * 8.4), (34400.0, 10000.0)):
+        full = replace(load, links=(Link((0, 0), (1, 0), carried),))
+        time = full.time(LOIHI1)
+        assert time is not None
+        assert time.parts["link"] == pytest.approx(carried / 3.44e9)
+        assert time.total == pytest.approx((waited + 465) * 1e-9)
+        assert time.bottleneck == ("core" if waited < 10000 else "link")
     # No figure of Loihi 2 is public: the busiest core is that with the most operations.
     assert load.time(load_target("loihi2")) is None
     assert load.energy(load_target("loihi2")) is None
     assert load.busiest(load_target("loihi2")) == 1
+
+
+def test_layers_that_share_a_core_take_their_turns_on_it() -> None:
+    net = network(
+        (6,),
+        (FixedDense(np.full((5, 6), 2)), population("a", (5,)), 8),
+        (FixedDense(np.full((3, 5), 2)), population("b", (3,)), 8),
+    )
+    target, layers = load_target("loihi1-shared"), layers_of(net)
+    mapping = map_layers(layers, target)
+    assert mapping.cores_used == 1 < len(mapping.cores)
+    spikes = {"input": np.ones(6), "a": np.array([1.0, 0.0, 1.0, 0.0, 0.0]), "b": np.ones(3)}
+    load = step_load(mapping, layers, spikes, None, target)
+    assert load.updates.tolist() == [5 + 3]
+    assert load.synaptic.tolist() == [6 * 5 + 2 * 3]
 
 
 def test_figures_in_another_unit_are_refused(tmp_path: Any) -> None:

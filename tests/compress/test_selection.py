@@ -65,13 +65,22 @@ def test_forward_and_hybrid_orders_are_brute_force_orders(
         assert hybrid.order[row, ::-1].tolist() == brute_force_removals(W[row], H, tuple(chosen))
 
 
-def one_by_one(c: Array, H: Array, count: int) -> list[int]:
-    """Add the column with the largest drop again and again, as defined, in NumPy."""
+def one_by_one(c: Array, H: Array, count: int, candidates: int | None = None) -> list[int]:
+    """Add the column with the largest drop again and again, as defined, in NumPy.
+
+    With `candidates`, only so many for each column still to come stay after a quarter and a half.
+    """
     c, d, factor = c.copy(), np.diagonal(H).copy(), np.zeros((count, len(c)))
     chosen: list[int] = []
+    gone = np.zeros(len(c), bool)
     for step in range(count):
         worth = c * c / np.maximum(d, 1e-12)
         worth[chosen] = -1.0
+        worth[gone] = -2.0
+        left = 0 if candidates is None else candidates * (count - step)
+        if step in (count // 4, count // 2) and 0 < left < 0.8 * (~gone).sum():
+            gone[np.argsort(-worth, kind="stable")[left:]] = True
+            worth[gone] = -2.0
         p = int(worth.argmax())
         row = (H[p] - factor[:step, p] @ factor[:step]) / np.sqrt(d[p])
         c -= c[p] / np.sqrt(d[p]) * row
@@ -92,6 +101,20 @@ def test_steps_foreseen_are_those_of_single_steps(n: int, k: int, spread: float)
         order = np.empty(k, np.int64)
         choose(H @ w, H, np.full(n, 1e-12), np.empty((k, n)), order, n)
         assert order.tolist() == one_by_one(H @ w, H, k)
+
+
+def test_columns_that_are_worth_least_are_left_out_twice() -> None:
+    rng = np.random.default_rng(8)
+    X = rng.normal(size=(300, 240)) + 2.0 * rng.normal(size=(300, 1))
+    H = X.T @ X + np.eye(240)
+    w = rng.normal(size=240)
+    found = {}
+    for candidates in (1, 2, 240):
+        order = np.empty(80, np.int64)
+        choose(H @ w, H, np.full(240, 1e-12), np.empty((80, 240)), order, candidates)
+        found[candidates] = order.tolist()
+        assert found[candidates] == one_by_one(H @ w, H, 80, candidates)
+    assert found[1] != found[2] != found[240]
 
 
 def test_a_column_that_another_makes_valuable_is_not_overlooked() -> None:
@@ -117,6 +140,23 @@ def test_of_equal_columns_the_first_is_chosen_first() -> None:
     order[:] = -1
     choose(np.zeros(n), np.eye(n), np.full(n, 1e-12), np.empty((k, n)), order, n)
     assert order.tolist() == list(range(k))
+
+
+def test_a_column_that_comes_to_be_as_good_as_those_behind_it_goes_first() -> None:
+    # Twenty times: a column that is worth nothing until the one behind it is chosen, and then just
+    # as much as that and three others. All numbers are whole, or halves.
+    levels, first, others = 20, 250, 300
+    n = 5 * levels + first + others
+    H, c, expected = np.eye(n), np.ones(n), list(range(5 * levels, 5 * levels + first))
+    c[expected] = 2000.0 - np.arange(first)
+    for level in range(levels):
+        hidden, key, equal = 2 * level, 2 * level + 1, 2 * levels + 3 * level + np.arange(3)
+        H[hidden, hidden], H[key, key], H[hidden, key], H[key, hidden] = 2.0, 4.0, 2.0, 2.0
+        c[hidden], c[key], c[equal] = 0.0, 2.0 * (90 - level), 90.0 - level
+        expected += [key, hidden, *equal.tolist()]
+    order = np.empty(len(expected), np.int64)
+    choose(c.copy(), H, np.full(n, 1e-12), np.empty((len(order), n)), order, n)
+    assert order.tolist() == expected
 
 
 def test_numbers_that_are_none_end_in_a_choice() -> None:

@@ -66,6 +66,12 @@ def test_each_gate_measures_what_it_says(found: Verification) -> None:
     assert expected["mismatch"] > 0
     findings = check_gates(found, parse_gates([f"{name}=0" for name in expected]))
     assert {f.name: f.value for f in findings} == pytest.approx(expected)
+    clipped = {
+        name: replace(seen, wraps=3 * n, saturations=n + 1)
+        for n, (name, seen) in enumerate(found.activity.items())
+    }
+    (finding,) = check_gates(replace(found, activity=clipped), parse_gates(["clipped=0"]))
+    assert finding.value == (0 + 1) + (3 + 2) + (6 + 3)
 
 
 @pytest.mark.parametrize("name", ["agreement", "mismatch", "membrane_error", "van_rossum"])

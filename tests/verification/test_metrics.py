@@ -78,5 +78,7 @@ def test_holm_stops_at_the_first_that_fails() -> None:
         "c": False,  # 0.03 > 0.05 / 2
         "d": True,  # 0.005 <= 0.05 / 4
     }
+    # What is not left to be tested does not count: 0.02 <= 0.05 / 2, 0.04 <= 0.05.
+    assert holm({"a": 0.04, "b": 0.016, "c": 0.02}) == {"a": True, "b": True, "c": True}
     assert holm({"a": 0.05}) == {"a": True}
     assert holm({}) == {}

@@ -141,6 +141,8 @@ class TestLoihi1:
             ((4, 10, 10), 8, (3, 3), (1, 1), (1, 1), 800, 100, 55_424),
             # One weight of 8 bits behind a header of 10: an index up to 0 takes no bits.
             ((1, 1, 1), 1, (1, 1), (1, 1), (0, 0), 1, 1, 64),
+            # 64 synapses with indices to 63, which take 6 bits: 896 bits behind a header of 10.
+            ((1, 1, 1), 64, (1, 1), (1, 1), (0, 0), 64, 1, 64 * 15),
             # Two rows of three reach nothing, and are counted among the axons all the same.
             ((5, 11, 6), 7, (1, 5), (3, 1), (0, 0), 56, 66, 5376),
         ],
@@ -207,6 +209,17 @@ class TestLoihi1:
         a, b = map_network(net, load_target("loihi1")).cores
         assert a.usage.used["axon_out"] == 2 * 64
         assert b.usage.used["axon_out"] == 4 * 36
+
+    def test_a_pixel_goes_where_any_of_its_channels_goes(self) -> None:
+        sets = np.zeros(2 * 1 * 3, int)
+        kernel = FixedConv(np.full((2, 1, 1, 1), 2), (1, 1), (0, 0), (1, 1), 1)
+        cores = np.array([[1, 3, 1], [2, 1, 1]])
+        layer = Layer(
+            "a", (2, 1, 3), (Afferent("input", (1, 1, 3), kernel, 8),), sets, sets, sets,
+            to_convolution=True, fan_out=cores.ravel(),
+        )  # fmt: skip
+        assert self.RULES.cost(layer, layer.whole).used["axon_out"] == 2 * (2 + 3 + 1)
+        assert self.RULES.cost(layer, ((1, 2), (0, 1), (0, 2))).used["axon_out"] == 2 * (2 + 1)
 
     def test_destinations_take_output_axons(self) -> None:
         net = network(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from chip_networks import network, population
 from osbc_deploy.chip.layers import Afferent, Layer
 from osbc_deploy.chip.mapping import map_network
 from osbc_deploy.chip.target import load_target
-from osbc_deploy.fixedpoint.network import FixedDense
+from osbc_deploy.fixedpoint.network import FixedConv, FixedDense
 
 RULES = load_target("loihi2").memory
 
@@ -110,6 +112,31 @@ def test_delays_are_stored_with_every_weight_and_recurrent_axons_add_up() -> Non
     assert usage.used["axon_in"] == 30 + 20
     assert usage.used["synapses"] == 30 * dense(10, 4) + 20 * dense(10, 11)
     assert usage.synapses == 10 * 30 + 10 * 20
+
+
+def test_a_tile_may_begin_within_a_group_and_pixels_share_entries() -> None:
+    # Groups of 2 channels that see 3: a tile of channels 1 to 3 holds rows of 1 and of 2 weights,
+    # 3 x 2 x 2 of each, a word for each row.
+    conv = FixedConv(np.full((4, 3, 2, 2), 2), (1, 1), (0, 0), (1, 1), 2)
+    sets = np.zeros(4 * 3 * 5, int)
+    layer = Layer("a", (4, 3, 5), (Afferent("input", (6, 4, 6), conv, 8),), sets, sets, sets)
+    for to_convolution, entries in ((False, 3 * 2 * 5), (True, 2 * 5)):
+        usage = RULES.cost(replace(layer, to_convolution=to_convolution), ((1, 4), (1, 3), (0, 5)))
+        assert usage.used["synapses"] == 12 * 1 + 12 * 1
+        assert usage.used["axon_map"] == entries
+        assert usage.synapses == 3 * 12
+
+
+def test_the_encoding_that_takes_less_with_its_entries_is_taken() -> None:
+    # Records of a synapse in 8 + 60 bits take two words, in 8 + 12 bits one.
+    wide = RULES.sparse_record_bits.model_copy(update={"value": 60})
+    rules = RULES.model_copy(update={"sparse_record_bits": wide})
+    sets = np.zeros(1, int)
+    for heard, encoding, words in ((6, "sparse", 12), (7, "dense", 10)):
+        weight = FixedDense(2 * (np.arange(10) < heard)[None])
+        layer = Layer("a", (1,), (Afferent("input", (10,), weight, 8),), sets, sets, sets)
+        usage = rules.cost(layer, ((0, 1),))
+        assert (usage.encoding, usage.used["synapses"]) == (encoding, words)
 
 
 def test_netx_counts_what_lava_dls_loader_builds() -> None:
