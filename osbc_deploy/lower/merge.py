@@ -187,10 +187,10 @@ def inexact(projection: Projection, shape: Shape) -> bool:
         return False
     padding = connection.geometry["padding"]
     windows = pool.output_shape(shape)[1:]
-    axes = zip(shape[1:], windows, padding, pool.kernel, pool.stride, pool.padding, strict=True)
+    axes = zip(shape[1:], windows, padding, pool.stride, pool.padding, strict=True)
+    # So begins the window behind the last; one before the first reaches in only if that does, too.
     return any(
-        padded and (kernel > stride + before or stride * count - before < size)
-        for size, count, padded, kernel, stride, before in axes
+        padded and stride * count - before < size for size, count, padded, stride, before in axes
     )
 
 
