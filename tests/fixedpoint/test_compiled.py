@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from osbc_deploy.errors import FidelityError
 from osbc_deploy.fixedpoint import kernels
+from osbc_deploy.fixedpoint.coding import InputFormat
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.fixedpoint.lanes import WIDE
@@ -114,6 +116,122 @@ def test_convolutions_of_every_geometry_are_torchs(
     done = run(network, spikes, states=["a"])
     assert np.array_equal(done.u["a"] // 64, correlated(spikes, conv))
     assert done.u["a"].any() == (density > 0)
+
+
+def test_drawn_convolutions_are_torchs_whatever_is_said_of_their_poolings(
+    gathers: str, formats: NumberFormats
+) -> None:
+    rng = np.random.default_rng(3)
+
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return tuple(rng.integers(low, high + 1, 2).tolist())
+
+    labels = (None, Pooling((2, 2)), Pooling((1, 2)), Pooling((2, 2), (2, 1)))
+    for number in range(40):
+        shape, size = (2, *pair(5, 9)), pair(1, 4)
+        weight = rng.integers(-90, 91, (3, 2, *size)) * (rng.random((3, 2, *size)) < 0.6)
+        stride = pair(1, 3)
+        if number % 3 == 0:
+            # Weights that repeat, as those of a merged pooling do.
+            weight, stride = weight[:, :, :1, :1].repeat(2, 2).repeat(2, 3), (2, 2)
+        conv = FixedConv(weight, stride, pair(0, 2), pair(1, 2) if number % 2 else (1, 1), 1)
+        if min(conv.output_shape(shape)) < 1:
+            continue
+        label = labels[int(rng.integers(len(labels)))]
+        spikes = (rng.random((4, 3, *shape)) < 0.5).astype(np.uint8)
+        network = listening(shape, formats, (conv, 0), pooling=label)
+        found = run(network, spikes, states=["a"]).u["a"] // 64
+        assert np.array_equal(found, correlated(spikes, conv)), (conv, label)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("heard", [120, 128, 129, 257, 258, 259, 516, 520])
+def test_sums_at_the_ends_of_16_bits_are_exact(
+    heard: int, sign: int, gathers: str, formats: NumberFormats
+) -> None:
+    # All sources fire and all weights are 127: 258 times that is 32766, 516 times 65532.
+    weight = np.full((20, heard), 127 * sign)
+    spikes = np.ones((2, 2, heard), np.uint8)
+    kernel = FixedConv(weight[:, :, None, None], (1, 1), (0, 0), (1, 1), 1)
+    # One in two, and in ten: rows, blocks and lists.
+    apart = [weight * (np.arange(20)[:, None] % step == 0) for step in (1, 2, 10)]
+    for connection, fired in (
+        *((FixedDense(part), spikes) for part in apart),
+        (kernel, np.ones((2, 2, heard, 6, 6), np.uint8)),
+    ):
+        network = listening(fired.shape[2:], formats, (connection, 0))
+        found = run(network, fired, states=["a"]).u["a"] // 64
+        rows = connection.weight.reshape(20, heard).sum(axis=1)
+        assert np.array_equal(found[0, 0], rows.repeat(found.shape[-1] // 20))
+    # Poolings of 8 x 8 and 18 x 18, which count to 64 and 324.
+    for side, channels in ((8, 5), (18, 1)):
+        weight = kernel.weight[:, :channels].repeat(side, 2).repeat(side, 3)
+        pooled = FixedConv(weight, (side, side), (0, 0), (1, 1), 1)
+        window = Pooling((side, side))
+        network = listening((channels, 2 * side, side), formats, (pooled, 0), pooling=window)
+        fired = np.ones((1, 1, channels, 2 * side, side), np.uint8)
+        found = run(network, fired, states=["a"]).u["a"] // 64
+        assert (found == channels * side * side * 127 * sign).all()
+
+
+def test_codes_that_leave_their_width_take_a_wider_one(formats: NumberFormats) -> None:
+    # A code of 128; one that is brought to another's exponent: 127 << 9, 127 << 8.
+    spikes = np.eye(3, dtype=np.uint8)[None]
+    odd = FixedDense(np.array([[1, 128, 3]]))
+    network = listening((3,), formats, (odd, 0))
+    network = replace(
+        network, projections=(replace(network.projections[0], sign="excitatory"),)
+    )
+    assert run(network, spikes, states=["a"]).u["a"].ravel().tolist() == [64, 64 * 128, 64 * 3]
+    for exponent in (8, 9):
+        large, small = FixedDense(np.array([[127, -127, 0]])), FixedDense(np.array([[1, 2, 3]]))
+        found = run(listening((3,), formats, (large, exponent), (small, 0)), spikes, states=["a"])
+        expected = [(127 << exponent) + 1, -(127 << exponent) + 2, 3]
+        assert (found.u["a"] // 64).ravel().tolist() == expected
+
+
+def test_a_sum_at_half_the_range_wraps(formats: NumberFormats) -> None:
+    # 2 times 128 << 15 is 2^23, which a convolution's sum wraps to -2^23; the other brings it to
+    # -2^15. Beside it, a sum that no 32 bits hold is no small one.
+    ones = np.ones((1, 1, 2, 1, 1), np.uint8)
+    half = FixedConv(np.full((1, 2, 1, 1), 128), (1, 1), (0, 0), (1, 1), 1)
+    less = FixedConv(np.array([128, 127]).reshape(1, 2, 1, 1), (1, 1), (0, 0), (1, 1), 1)
+    found = run(listening((2, 1, 1), formats, (half, 15), (less, 15)), ones, states=["a"])
+    assert found.u["a"].item() == -(2**15) * 64
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "plain"])
+def test_currents_beyond_32_bits_are_refused(kernels: Any, formats: NumberFormats) -> None:
+    # Four times 127 * 2^23 + 2^23 is 2^32, which 32 bits take for 0.
+    network = listening((2,), formats, *[(FixedDense(np.array([[127, 1]])), 0)] * 4, graded=True)
+    network = replace(network, input=InputFormat("integers", 24))
+    values = np.array([[[2**23, 2**23]]], np.int32)
+    with pytest.raises(FidelityError, match=rf"reaches {2**32 * 64},"):
+        run(network, values, kernels=kernels)
+    # 1023 << 15 times 64, and a current of 2^21 that stays whole: 2^31, which 32 bits take for
+    # -2^31, whose magnitude they do not hold.
+    weight = FixedDense(np.array([[254, 254, 254, 254, 7]]))
+    network = listening((5,), formats, (weight, 15))
+    kept = replace(network.populations[0], du=np.array([-1]), u_init=np.array([2**21]))
+    network = replace(network, populations=(kept,))
+    with pytest.raises(FidelityError, match=rf"reaches {2**31},"):
+        run(network, np.ones((1, 1, 5), np.uint8), kernels=kernels)
+
+
+def test_shares_of_states_are_exact_where_a_double_is_not(formats: NumberFormats) -> None:
+    # u kept / 2^30 lies a 2^30th below a whole number near 2^28, which takes 58 digits.
+    wide = replace(formats, state_bits=30, decay_bits=30)
+    kept = 2**30 - 2**29 + 1
+    u = -pow(kept, -1, 2**30) % 2**30
+    assert u < 2**29
+    network = listening((1,), wide, (FixedDense(np.array([[2]])), 0))
+    slow = replace(
+        network.populations[0], du=np.array([2**30 - kept - wide.decay_u_offset]),
+        u_init=np.array([u]),
+    )  # fmt: skip
+    network = replace(network, populations=(slow,))
+    found = run(network, np.zeros((1, 1, 1), np.uint8), states=["a"]).u["a"].item()
+    assert found == u * kept // 2**30
 
 
 @pytest.mark.parametrize("exponents", [(0, 0, 0), (3, 0, 1), (-2, 1, -1)])

@@ -159,6 +159,27 @@ def test_a_current_beyond_one_wrap_is_refused(kernels: Any, formats: NumberForma
     )
     with pytest.raises(FidelityError, match="a: synaptic current reaches"):
         run(network, np.ones((1, 2, 4), np.uint8), kernels=kernels)
+    # One spike is brought back by a wrap, of the first sample; two are not.
+    few = np.zeros((2, 1, 4), np.uint8)
+    few[0, 0, 0] = few[1, 0, :2] = 1
+    with pytest.raises(FidelityError, match=f"reaches {2 * 254 * 2**10 * 64}, one wrap"):
+        run(network, few, kernels=kernels, batch_size=2, threads=1)
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "plain"])
+def test_what_samples_go_through_is_added_up(kernels: Any, formats: NumberFormats) -> None:
+    registers = {k: [0] for k in ("dv", "bias_mant", "bias_exp", "u_init", "v_init")}
+    network = one_layer(
+        np.array([[254, -254]]), 10, {"du": [4095], "vth": [5], **registers}, formats, True
+    )
+    # Each spike wraps: 254 << 16 is 2^24 - 2^17, so u is -2^17 or 2^17, where it fires.
+    spikes = np.zeros((6, 5, 2), np.uint8)
+    spikes[np.arange(6), 1, np.arange(6) % 2] = 1
+    spikes[4, 3, 0] = 1
+    done = run(network, spikes, kernels=kernels, batch_size=6, threads=1, record=["a"])
+    seen = done.activity["a"]
+    assert (seen.wraps, seen.saturations, seen.u_peak) == (7, 0, 254 << 16)
+    assert seen.spikes == 3
 
 
 @pytest.mark.parametrize(("batch", "threads"), [(1, 1), (2, 3), (7, 2)])
