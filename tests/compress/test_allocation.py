@@ -13,6 +13,7 @@ from osbc_deploy.compress.allocation import (
     global_allocation,
     lamps_allocation,
     lamps_scores,
+    largest_allocation,
     mixed_widths,
     uniform_allocation,
 )
@@ -47,6 +48,21 @@ def test_budget_keeps_the_global_share_and_something_of_every_layer(
     assert all(1 <= k <= size for k, size in zip(keep, sizes, strict=True))
     # Scaling a layer must not matter: that is what the score is for.
     assert lamps_allocation([w * 100 for w in weights[:1]] + weights[1:], sparsity) == keep
+
+
+def test_no_layer_is_left_without_weights() -> None:
+    # By size alone, the first layer would have none; of equal weights the first are taken.
+    weights = [np.array([0.1, -0.3, 0.2]), np.array([5.0, 4.0, -3.0, 2.0]), np.zeros(3)]
+    assert largest_allocation(weights, 0.5) == [1, 3, 1]
+    assert largest_allocation(weights, 0.99) == [1, 1, 1]
+    assert lamps_allocation(weights, 0.99) == [1, 1, 1]
+    # The same where losses decide.
+    layers = [problem(1, 4, 8), problem(2, 6, 5)]
+    rankings = [rank_rows(W[None], [damp(H, 0.0)], W.size, Workspace()) for W, H in layers]
+    for wholes in ([1e12, 1.0], [1.0, 1e12], [0.0, 1.0]):
+        found = global_allocation(rankings, wholes, [32, 30], 0.8)
+        assert sum(found) == 12
+        assert min(found) == 1
 
 
 def test_uniform_budget_by_hand() -> None:

@@ -72,24 +72,28 @@ def test_codes_lie_on_the_grid_and_only_on_the_support(
 
 
 @pytest.mark.parametrize(
-    ("bits", "codes"),
+    ("bits", "full", "codes"),
     [
         # Of -9.0, -2.6, -0.5, -0.4, 0.0, 0.4, 0.6, 2.5 and 9.0 on a grid of steps of 1.
-        (1, [-1, -1, -1, -1, 1, 1, 1, 1, 1]),
-        (2, [-1, -1, 0, 0, 0, 0, 1, 1, 1]),
-        (3, [-3, -3, 0, 0, 0, 0, 1, 2, 3]),
-        (4, [-7, -3, 0, 0, 0, 0, 1, 2, 7]),
-        (5, [-9, -3, 0, 0, 0, 0, 1, 2, 9]),
+        (1, False, [-1, -1, -1, -1, 1, 1, 1, 1, 1]),
+        (1, True, [-1, -1, -1, -1, 1, 1, 1, 1, 1]),
+        (2, False, [-1, -1, 0, 0, 0, 0, 1, 1, 1]),
+        (2, True, [-2, -2, 0, 0, 0, 0, 1, 1, 1]),
+        (3, False, [-3, -3, 0, 0, 0, 0, 1, 2, 3]),
+        (3, True, [-4, -3, 0, 0, 0, 0, 1, 2, 3]),
+        (4, False, [-7, -3, 0, 0, 0, 0, 1, 2, 7]),
+        (4, True, [-8, -3, 0, 0, 0, 0, 1, 2, 7]),
+        (5, False, [-9, -3, 0, 0, 0, 0, 1, 2, 9]),
     ],
 )
-def test_codes_by_hand(bits: int, codes: list[int]) -> None:
+def test_codes_by_hand(bits: int, full: bool, codes: list[int]) -> None:
     w = np.array([[-9.0, -2.6, -0.5, -0.4, 0.0, 0.4, 0.6, 2.5, 9.0]])
-    assert round_to_grid(w, np.ones(1), bits).tolist() == [codes]
+    assert round_to_grid(w, np.ones(1), bits, full=full).tolist() == [codes]
     # Inputs that have nothing in common feed nothing back.
     H = np.eye(9)
     for polish in (False, True):
         for mask in (np.ones((1, 9), bool), np.arange(9)[None] != 4):
-            found, _ = quantize_rows(w, H, mask, [np.ones(1)], [bits], polish=polish)
+            found, _ = quantize_rows(w, H, mask, [np.ones(1)], [bits], polish=polish, full=full)
             assert found[0].tolist() == (mask * np.array(codes)).tolist()
     if bits == 1:
         # A weight of 0 that is kept is stored too, whoever else is.
@@ -236,6 +240,15 @@ def test_searched_scale_is_best_of_the_candidates() -> None:
     top = np.abs(W).max() / 3
     assert error(scale[0]) <= min(error(np.array(top * f)) for f in (1.0, 0.5, 0.25))
     assert error(scale[0]) < error(np.array(top))
+
+
+def test_what_changes_nothing_makes_no_scale_larger() -> None:
+    # Removed, of no importance, or in a row of its own: 6 is the largest weight that counts.
+    W = np.array([[1.0, -6.0, 100.0, 0.5], [2.0, 3.0, 0.25, 50.0]])
+    mask = np.array([[True, True, True, True], [True, True, True, False]])
+    candidates, errors = search_scales(W, mask, np.array([1.0, 1.0, 0.0, 1.0]), 3)
+    assert candidates[0] == 6.0 / 3
+    assert errors[:, 0].tolist() == [1.0 + 0.25, 0.0 + 1.0]
 
 
 def test_some_candidate_is_about_as_good_as_any_scale() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import float_networks as nets
-from osbc_deploy.compress import CompressionOptions, compress, matching
+from osbc_deploy.compress import CompressionOptions, compress, matching, tuning
 from osbc_deploy.compress.quantize import quantize_rows
-from osbc_deploy.compress.tuning import _serves, _Variant, preferred
+from osbc_deploy.compress.tuning import _serves, _Variant, preferred, tune
 from osbc_deploy.model.graph import Network
 
 PLAIN, CROSS, FREE = _Variant(), _Variant(cross=True), _Variant(free_bias=True)
@@ -38,7 +39,7 @@ def test_each_is_held_against_the_best_so_far() -> None:
     assert preferred({variant: np.full(4, error) for variant, error in errors.items()}) == CROSS
 
 
-@pytest.mark.parametrize("bits", [2, 3])
+@pytest.mark.parametrize("bits", [2, 3, 4])
 def test_codes_are_tried_in_more_ways_where_they_are_few(bits: int) -> None:
     net = nets.mlp(sizes=(20, 16, 6, 4))
     x = nets.spikes(6, 60, 10, 20)
@@ -105,3 +106,106 @@ def test_one_more_code_loses_no_more() -> None:
             assert codes.min() == low
             lost[full] = found.sum()
         assert lost[True] < lost[False]
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A problem, as what it was made of; a moment is the set of samples that it is of."""
+
+    samples: frozenset[int]
+    cross: bool
+    free_bias: bool
+    pull: float
+    full: bool = False
+    hold: float = 1.0
+
+
+class Seen(frozenset[int]):
+    cross = False
+
+    def __add__(self, other: Seen) -> Seen:
+        both = Seen(self | other)
+        both.cross = self.cross
+        return both
+
+
+@dataclass(frozen=True)
+class Made:
+    """A layer, as the problem that it solves and whether its threshold was moved."""
+
+    problem: Stated
+    moved: bool = False
+    tried: Any = None
+    chosen: str = ""
+
+
+class Scene:
+    """Twenty samples; `errors` are those of the output by what a layer is."""
+
+    method, changed, has_bias, can_shift = "osbc", True, True, True
+
+    def __init__(self, errors: Callable[[Made], float]) -> None:
+        self.errors = errors
+
+    def moments(self, *, cross: bool, part: slice) -> Seen:
+        found = Seen(range(20)[part])
+        found.cross = cross
+        return found
+
+    def problem(self, moments: Seen, *, free_bias: bool, pull: float = 1.0) -> Stated:
+        return Stated(frozenset(moments), moments.cross, free_bias, pull)
+
+    def judge(self) -> Callable[[tuple[Made, ...]], Any]:
+        return lambda layer: np.full(4, self.errors(layer[0]))
+
+    def matched(self, layer: tuple[Made, ...]) -> tuple[Made, ...]:
+        return tuple(replace(part, moved=True) for part in layer)
+
+
+class Solve:
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+
+    def __call__(self, problem: Stated) -> tuple[Made, ...]:
+        return self.coded(problem, self.pruned(problem))
+
+    def pruned(self, problem: Stated) -> str:
+        return "pruned"
+
+    def coded(self, problem: Stated, pruned: str) -> tuple[Made, ...]:
+        assert pruned == "pruned"
+        return (Made(problem),)
+
+
+def held_out(problem: Stated, held: Seen, layer: tuple[Made, ...]) -> float:
+    """The loss on held-out samples of a plain code, a full range and firm ones: 3, 1 and 2."""
+    assert not problem.samples & held
+    assert len(problem.samples | held) == 20
+    made = layer[0].problem
+    return 1.0 if made.full else 2.0 if made.hold > 1 else 3.0
+
+
+@pytest.mark.parametrize("bits", [1, 4, 5])
+@pytest.mark.parametrize("moved", [False, True])
+def test_the_best_way_is_solved_again_on_all_samples(
+    bits: int, moved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of four multiples of the damping, 10 leaves least; a cross term and a free bias serve best.
+    losses = {1.0: 4.0, 3.0: 3.0, 10.0: 1.0, 30.0: 2.0}
+    monkeypatch.setattr(tuning, "target_loss", lambda problem, held: losses[problem.pull])
+    monkeypatch.setattr(tuning, "layer_loss", held_out)
+
+    def errors(made: Made) -> float:
+        p = made.problem
+        assert len(p.samples) == 16
+        return 5.0 - p.cross - 2.0 * p.free_bias - (made.moved if moved else 0.0)
+
+    (layer,), problem = tune(Scene(errors), Solve(bits))  # type: ignore[arg-type]
+    few = bits == 4
+    expected = Stated(frozenset(range(20)), True, True, 10.0, full=few)
+    assert problem == layer.problem == expected
+    assert layer.moved == moved
+    names = "cross term (pull 10) + free bias" + " + threshold" * moved
+    assert layer.chosen == names + " + full range" * few
+    assert layer.tried["plain"] == 5.0
+    assert len(layer.tried) == 8 + 2 * few
