@@ -33,6 +33,7 @@ from osbc_deploy.telemetry.counting import count_window
 from osbc_deploy.telemetry.record import LayerCounts, read_windows
 from osbc_deploy.testing import Case, random_networks
 from osbc_deploy.testing.backends import engine_states
+from register_ends import SATURATIONS, WRAPS, U, V, register_ends
 
 SANITIZE = ("-O0", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
 SOURCES = ("osbc_runtime.c", "osbc_load.c", "osbc_telemetry.c")
@@ -98,6 +99,25 @@ def test_one_build_computes_s_u_and_v_of_any_network(
     [window] = read_windows(record)
     found = decode(expected.output, case.network.readout, spiking=case.network.output.spiking)
     assert window.answers == tuple(np.bincount(found[found >= 0], minlength=len(window.answers)))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_registers_end_where_they_end(
+    wide: bool, formats: NumberFormats, folder: Path, tmp_path: Path
+) -> None:
+    network, spikes = register_ends(formats, wide=wide)
+    done = export_runtime(network, tmp_path / "rt")
+    (tmp_path / "rasters").write_bytes(rasters(network, spikes))
+    program = [folder / "osbc_host", done.folder / "network.bin", "rasters", "outputs", "states"]
+    subprocess.run(program, cwd=tmp_path, check=True)
+    start = lay_out(network).state_offsets[0]
+    state = np.fromfile(tmp_path / "states", np.int32)[start:]
+    assert (state[:6].tolist(), state[6:12].tolist()) == (U, V)
+    program = [folder / "counter", done.folder / "network.bin", "rasters", "records"]
+    subprocess.run(program, cwd=tmp_path, check=True)
+    [window] = read_windows((tmp_path / "records").read_bytes())
+    (seen,) = window.layers
+    assert (seen.clipped_currents, seen.clipped_potentials) == (WRAPS, SATURATIONS)
 
 
 def test_windows_follow_each_other(drawn: list[Case], folder: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.testing import Case, random_networks
+from register_ends import SATURATIONS, WRAPS, U, V, register_ends
 
 LIMIT = 2**23
 
@@ -120,6 +121,16 @@ def test_the_lowest_current_wraps_and_the_highest_does_not(
     # The potential is one less, above the largest threshold, and so reset.
     assert done.v["a"][0, 0].tolist() == [0, 0]
     assert done.activity["a"].wraps == 1
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "plain"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_registers_end_where_they_end(wide: bool, kernels: Any, formats: NumberFormats) -> None:
+    network, spikes = register_ends(formats, wide=wide)
+    done = run(network, spikes, states=["a"], kernels=kernels)
+    assert (done.u["a"].ravel().tolist(), done.v["a"].ravel().tolist()) == (U, V)
+    seen = done.activity["a"]
+    assert (seen.wraps, seen.saturations) == (WRAPS, SATURATIONS)
 
 
 @pytest.mark.parametrize("kernels", ["compiled", "plain"])
