@@ -125,6 +125,14 @@ def test_a_gateway_goes_back_where_its_policy_says_so(
     (arrived / ".half").write_bytes(b"being written")
     assert osbc(*watch).exit_code == 0
     (arrived / "1").write_bytes((place / "moved").read_bytes())
+    if policy == "rollback":
+        # An image that was confirmed while records were judged is not the one that drifted.
+        with monkeypatch.context() as patch:
+            running = (1, IDENTITY.hex())
+            patch.setattr("osbc_deploy.monitor.watch._running", lambda store: running)
+            done = osbc(*watch)
+        assert done.exit_code == 7
+        assert "action: none: version 1 is not the one to leave, 2 is" in done.stderr
     monkeypatch.setattr("osbc_deploy.release.storage._PATIENCE", 0.1)
     with (place / "store" / "store.bin").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from device_records import IDENTITY, LAYERS, device_records, few_streams
@@ -19,10 +20,11 @@ from osbc_deploy.monitor.baseline import (
     read_baseline,
     save_baseline,
 )
+from osbc_deploy.monitor.channels import stream_of
 from osbc_deploy.monitor.intake import Intake, put_in_order, read_whole
 from osbc_deploy.monitor.judgement import judge
 from osbc_deploy.report.monitoring.page import judgement_page, lines
-from osbc_deploy.telemetry.record import Window
+from osbc_deploy.telemetry.record import LayerCounts, Window
 
 PROMISE = Promise(days=10, per_day=50)
 
@@ -63,6 +65,14 @@ def test_the_layer_that_moved_is_named_with_its_beginning(
     assert moved["usual"] == pytest.approx(45, rel=0.01)
 
 
+def test_what_moved_a_little_is_noticed_later_than_it_began(baseline: Baseline) -> None:
+    found = judge(stream(1.025), baseline)
+    (moved,) = [c for c in found["channels"] if c["alarm"]]
+    assert (moved["layer"], moved["what"]) == ("fc", "spikes")
+    assert abs(moved["since"]["record"] - 200) <= 20
+    assert moved["noticed"]["record"] >= moved["since"]["record"] + 8
+
+
 def test_a_histogram_moves_where_no_sum_does(baseline: Baseline) -> None:
     records = stream(1.0)
     odd = [replace(w, answers=(w.answers[0] // 2, w.answers[1] + w.answers[0] - w.answers[0] // 2,
@@ -71,6 +81,13 @@ def test_a_histogram_moves_where_no_sum_does(baseline: Baseline) -> None:
     assert found["verdict"] == "drift"
     assert found["moved"] == ["answers"]
     assert found["since"]["record"] == 200
+    # Noticed with the last record of a period of 25; seen is what came from its first on.
+    (moved,) = [h for h in found["histograms"] if h["alarm"]]
+    assert (baseline.period, moved["noticed"]["record"]) == (25, 224)
+    total = np.sum([(*w.answers, w.silent) for w in odd], axis=0)
+    assert moved["seen"] == pytest.approx(total / total.sum(), abs=1e-6)
+    assert moved["usual"] == pytest.approx([0.475, 0.285, 0.19, 0.05], abs=0.01)
+    assert moved["peak"] > 1
 
 
 def changed(windows: list[Window], at: range, **more: Any) -> list[Window]:
@@ -130,11 +147,69 @@ def test_one_bad_record_is_no_fault_wherever_it_is(first: int, baseline: Baselin
     assert fault["what"] == "silent"
 
 
-def test_clipping_is_a_fault_of_its_layer(baseline: Baseline) -> None:
+def test_what_is_at_its_limit_is_well(baseline: Baseline) -> None:
+    # Half of three records' samples, and one more.
+    for silent, unwell in ((10, False), (11, True)):
+        found = judge(changed(stream(1.0), range(100, 103), silent=silent), baseline)
+        assert bool(found["health"]) == unwell
+    # Three starts within ten records, and within eleven.
+    for last, unwell in ((109, True), (110, False)):
+        started = [
+            replace(w, boots=(i >= 100) + (i >= 105) + (i >= last))
+            for i, w in enumerate(stream(1.0))
+        ]
+        assert bool(judge(started, baseline)["health"]) == unwell
+    # Half as many samples as usual, and twice as many.
+    for samples, taken in ((9, False), (10, True), (40, True), (41, False)):
+        found = put_in_order(
+            device_records(3, samples=samples), identity=IDENTITY, layers=2, classes=3, samples=20
+        )
+        assert len(found.windows) == 3 * taken
+
+
+def test_only_starts_in_between_are_another_images() -> None:
+    # Of starts 3 to 9, the other image reported in 3, 5 and 9: in one that is neither end.
+    found = put_in_order(
+        [*device_records(1, boots=3), *device_records(1, boots=9),
+         *(device_records(1, boots=n, identity=b"otherone")[0] for n in (3, 5, 9))],
+        identity=IDENTITY, layers=2, classes=3,
+    )  # fmt: skip
+    assert found.starts == (0, 9 - 3 - 1)
+
+
+@pytest.mark.parametrize("register", ["clipped_currents", "clipped_potentials"])
+def test_clipping_is_a_fault_of_its_layer(register: str, baseline: Baseline) -> None:
     records = stream(1.0)
-    layers = (records[0].layers[0], replace(records[0].layers[1], clipped_currents=100))
+    layers = (records[0].layers[0], replace(records[0].layers[1], **{register: 100}))
     found = judge(changed(records, range(50, 53), layers=layers), baseline)
     assert [(h["what"], h["layer"]) for h in found["health"]] == [("clipped", "fc")]
+    # What a baseline has of it is multiplied by ten, and one is added: 100 of 20 samples.
+    usual = make_baseline(Intake(tuple(changed(records, range(50, 53), layers=layers)), {}, ()),
+                          LAYERS, Promise(days=1, per_day=50), source="device", short=True)  # fmt: skip
+    assert usual.limits.clipped == [1.0, 51.0]
+
+
+def test_a_stream_is_what_records_hold_by_sample() -> None:
+    layers = tuple(
+        LayerCounts(400 * n, 7 * n, 3 * n, 5 * n, (20, *(0,) * 7)) for n in (1, 2)
+    )  # fmt: skip
+    one, two = device_records(2)
+    one = replace(one, samples=10, silent=4, answers=(1, 2, 3), layers=layers)
+    two = replace(two, samples=40, silent=2, answers=(0, 30, 8), layers=layers)
+    found = stream_of([one, two], LAYERS)
+    names = [channel.name for channel in found.channels]
+    assert names == [f"{layer}: {what}" for layer in LAYERS
+                     for what in ("spikes", "fired", "clipped")] + ["silent"]  # fmt: skip
+    assert found.values.tolist() == [
+        [40, 7, 0.8, 80, 14, 1.6, 0.4],
+        [10, 7, 0.2, 20, 14, 0.4, 0.05],
+    ]
+    # Records of 25 samples in the middle; who fired is counted once a record.
+    assert found.grains.tolist() == [0.04, 1, 0.04, 0.04, 1, 0.04, 0.04]
+    named = {channel.name: table.tolist() for channel, table in
+             zip(found.histogram_channels, found.histograms, strict=True)}  # fmt: skip
+    assert named["answers"] == [[1, 2, 3, 4], [0, 30, 8, 2]]
+    assert list(named) == ["conv1: counts", "fc: counts", "answers", "margins"]
 
 
 def test_order_is_the_devices_and_what_cannot_be_used_is_left_out(baseline: Baseline) -> None:

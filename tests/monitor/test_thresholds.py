@@ -34,6 +34,12 @@ def test_charts_are_pages_recursion() -> None:
                 assert up == pytest.approx((scores[begins[0, i, c] : i + 1, c] - 0.5).sum())
 
 
+def test_a_sum_that_is_back_at_0_begins_anew() -> None:
+    sums, begins = run_charts(np.array([[2.5], [-1.5], [0.5], [3.0], [0.5]]), 0.5)
+    assert sums[0, :, 0].tolist() == [2.0, 0.0, 0.0, 2.5, 2.5]
+    assert begins[0, :, 0].tolist() == [0, 2, 3, 3, 3]
+
+
 def test_alarms_are_counted_on_what_blocks_make() -> None:
     random = np.random.default_rng(1)
     scores = random.standard_normal((60, 3))
@@ -93,6 +99,9 @@ def test_an_autoregression_is_found_and_taken_out() -> None:
 def test_what_never_moved_alarms_at_a_few_counts_only() -> None:
     found = fit(np.zeros(1000), 0.05)
     assert (found.coefficients, found.deviation) == ((), 0.05)
+    # Nor is one that moves by less than a count taken for finer than that.
+    moved = fit(0.001 * np.random.default_rng(0).standard_normal(1000), 0.05)
+    assert moved.deviation == 0.05
     limits = chart_limits(np.zeros((1000, 1)), np.full(1, 0.05), 86_400)
     assert limits.threshold > 9
 
