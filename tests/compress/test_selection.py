@@ -180,6 +180,12 @@ def step_by_step(W: Array, H: Array) -> tuple[Array, Array]:
     return order[:, ::-1], rise[:, ::-1]
 
 
+def test_of_equal_weights_the_first_is_removed_first() -> None:
+    W = np.array([[1.0, 2.0, 1.0, 2.0, 1.0], [3.0, 3.0, 3.0, 3.0, 3.0]])
+    path = eliminate(W, np.eye(5))
+    assert path.order[:, ::-1].tolist() == [[0, 2, 4, 1, 3], [0, 1, 2, 3, 4]]
+
+
 def test_blocks_of_removals_give_the_order_of_single_ones() -> None:
     # More weights than three blocks, so the inverse is updated and compacted on the way.
     W, H = problem(3, 3, 210)

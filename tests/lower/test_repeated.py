@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import osbc_deploy
+from chip_networks import network, population
 from osbc_deploy.deviations import Deviation
+from osbc_deploy.fixedpoint.network import FixedDense
+from osbc_deploy.lower.repeated import broken_patterns
+from osbc_deploy.model.graph import AvgPool, Dense, Projection
 
 
 def said(pool: int, pattern: str, rng: np.random.Generator) -> list[Deviation]:
@@ -41,3 +47,31 @@ def test_nothing_is_said_where_none_is_broken(
     pool: int, pattern: str, rng: np.random.Generator
 ) -> None:
     assert not said(pool, pattern, rng)
+
+
+@pytest.mark.parametrize(
+    ("pool", "merged"),
+    [
+        (None, False),
+        (AvgPool((1, 1), (1, 1)), False),
+        (AvgPool((2, 2), (2, 2)), True),
+        (AvgPool((3, 3), (2, 2)), True),
+    ],
+)
+def test_the_fullest_group_is_counted(
+    pool: AvgPool | None, merged: bool, rng: np.random.Generator
+) -> None:
+    counted = set()
+    for density in (0.1, 0.3, 0.6):
+        weight = 2 * (rng.random((3, 22)) < density)
+        net = network((22,), (FixedDense(weight), population("a", (3,)), 8))
+        layer = Projection("to a", "input", "a", Dense(weight.astype(float)), pool)
+        # Groups of 4 in a row, the last of which has 2.
+        most = max(sum(row[at : at + 4] != 0) for row in weight for at in range(0, 22, 4))
+        counted.add(most)
+        for n in range(5):
+            found = list(broken_patterns([layer], net, n, 4))
+            assert bool(found) == (merged and most > n)
+            assert all(f"up to {most} of 4 weights" in d.message for d in found)
+            assert not list(broken_patterns([replace(layer, compressible=False)], net, n, 4))
+    assert len(counted) > 1

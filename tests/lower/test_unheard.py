@@ -133,6 +133,25 @@ def chain(bias: int = 1) -> FixedPointNetwork:
     )
 
 
+def test_silent_is_what_never_fires_however_late() -> None:
+    # Without a leak: a bias of 2 that reaches 200 * 64 after 6400 steps; a potential and a current
+    # that are there from the beginning; a bias below zero; nothing. With one: 2 of 4 in a step.
+    zeros = np.zeros(6, np.int64)
+    population = FixedPopulation(
+        "a", (6,), du=zeros + 4095, dv=np.array([0, 0, 0, 0, 0, 2048]), vth=zeros + 200,
+        bias_mant=np.array([2, 0, 0, -2, 0, 2]), bias_exp=zeros,
+        u_init=np.array([0, 0, 200 * 64 + 1, 0, 0, 0]),
+        v_init=np.array([0, 200 * 64 + 1, 0, 0, 0, 0]),
+        spiking=True, v_scale=np.ones(6), v_offset=np.zeros(6),
+    )  # fmt: skip
+    population = replace(population, du=np.array([4095, 4095, -1, 4095, 4095, 4095]))
+    unreached = FixedProjection("w", "input", "a", FixedDense(np.zeros((6, 1), int)), 8, 0)
+    network = FixedPointNetwork((1,), (population,), (unreached,), FORMATS, "sum")
+    fired = run(network, np.zeros((1, 6500, 1), np.uint8), record=["a"]).spikes["a"][0].any(axis=0)
+    assert fired.tolist() == [True, True, True, False, False, False]
+    assert silent_neurons(network)["a"].tolist() == [False, False, False, True, True, True]
+
+
 def test_a_bias_that_reaches_the_threshold_keeps_its_neuron() -> None:
     """With half of it kept a step, a bias b ends below 2 b: 10 x 64 is passed by 321 alone."""
     x = np.zeros((1, 40, 2), np.uint8)
