@@ -112,7 +112,7 @@ def test_registers_end_where_they_end(
     subprocess.run(program, cwd=tmp_path, check=True)
     start = lay_out(network).state_offsets[0]
     state = np.fromfile(tmp_path / "states", np.int32)[start:]
-    assert (state[:6].tolist(), state[6:12].tolist()) == (U, V)
+    assert (state[:7].tolist(), state[7:14].tolist()) == (U, V)
     program = [folder / "counter", done.folder / "network.bin", "rasters", "records"]
     subprocess.run(program, cwd=tmp_path, check=True)
     [window] = read_windows((tmp_path / "records").read_bytes())

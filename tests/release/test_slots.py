@@ -163,6 +163,26 @@ def test_a_candidate_that_rots_never_boots_and_is_not_barred(at: int, watch: Wat
     assert watch.run(Op("install", (release(2),))).code == 0
 
 
+def test_what_was_staged_and_rots_is_written_again(watch: Watch) -> None:
+    for op in UPDATED:
+        watch.run(op)
+    before = watch.content
+    assert watch.run(Op("install", (release(3),))).code == 0
+    staged = watch.content
+    flip(watch, SMALL.slot_at(0) + 330)
+    python, machine = watch.machines
+    for one in (python, machine):
+        assert one.run(Op("install", (release(3),))).code == 0
+    assert python.content[128:] == machine.content[128:] == staged[128:]
+    assert watch.run(Op("boot")).version == 3
+    # Another image than was staged, as whole as that was, is not taken for it.
+    swapped = staged[:128] + before[128:]
+    for one in (python, machine):
+        one.content = swapped
+        booted = one.run(Op("boot"))
+        assert (booted.version, booted.trial) == (2, False)
+
+
 def test_a_journal_of_two_broken_records_is_no_empty_one(watch: Watch) -> None:
     for op in UPDATED:
         watch.run(op)
