@@ -51,3 +51,36 @@ def test_layers_are_ranked_more_deeply_where_they_keep_all(monkeypatch: pytest.M
     assert len(asked) > 2
     assert all(r.selection == "hybrid" for r in rankings.values())
     assert max(asked) < max(sizes) / 2
+
+
+@pytest.mark.parametrize(("error", "taken"), [(0.79, "global"), (0.81, "LAMPS"), (1.2, "LAMPS")])
+def test_lamps_stays_unless_a_fifth_less_is_lost(
+    error: float, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    neuron = IF(np.array(1.0), np.zeros(()))
+    weights = rng.standard_normal((8, 10)), rng.standard_normal((6, 8))
+    network = Network(
+        (10,),
+        (Population("a", (8,), neuron), Population("b", (6,), neuron)),
+        (
+            Projection("w", "input", "a", Dense(weights[0])),
+            Projection("v", "a", "b", Dense(weights[1])),
+        ),
+    )
+    spikes = (rng.random((12, 6, 10)) < 0.3).astype(np.uint8)
+    problems = {p.name: p for p in collect(network, spikes, CompressionOptions()).problems}
+    lamps = dict(zip(problems, lamps_allocation(list(weights), 0.5), strict=True))
+    other = {"w": lamps["w"] - 3, "v": lamps["v"] + 3}
+    rankings = {name: rank_layer(p, p.size, Workspace()) for name, p in problems.items()}
+    monkeypatch.setattr(shares, "global_shares", lambda *_: (other, rankings))
+    seen = []
+
+    def errors_of(pruned: dict[str, np.ndarray]) -> np.ndarray:
+        seen.append({name: int(np.count_nonzero(w)) for name, w in pruned.items()})
+        return np.full(5, 1.0 if len(seen) == 1 else error)
+
+    keep, text = shares.better_shares(problems, 0.5, errors_of, Workspace())
+    assert seen == [lamps, other]
+    assert keep == (other if taken == "global" else lamps)
+    assert text.startswith(f"{taken}: the output's error on 5 held-out samples is 1.0000 with LAMPS")

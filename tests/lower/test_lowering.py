@@ -13,14 +13,17 @@ from norse.torch.functional.reset import reset_subtract
 from norse.torch.module.leaky_integrator_box import LIBoxCell
 from torch import nn
 
+import float_networks
 from osbc_deploy.chip.target import load_target
 from osbc_deploy.compress import CompressionOptions, compress
 from osbc_deploy.errors import UnsupportedModelError
 from osbc_deploy.fixedpoint.engine import run
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.frameworks.norse.reading import read_norse
+from osbc_deploy.frameworks.spikingjelly.neurons import IFNode
 from osbc_deploy.lower.loihi import _Growing
 from osbc_deploy.lower.lowering import lower
+from osbc_deploy.model.graph import Dense
 from osbc_deploy.model.simulate import simulate
 
 T = 30
@@ -379,3 +382,33 @@ def test_small_codes_leave_their_upper_bits_to_the_biases() -> None:
     assert np.array_equal(plain, 64 * codes.astype(int))
     assert projection.weight_bits == 8
     assert lowered.network.output.bias_mant.tolist() == [13, -3]
+
+
+def test_no_input_at_all_drives_a_sum_beyond_32_bits(formats: NumberFormats) -> None:
+    # Few of many inputs are ever on, so what is measured leaves room for larger weights.
+    layer = float_networks.network((4500,), (Dense(np.ones((1, 4500))), float_networks.NEURONS["LI"]))
+    spikes = np.zeros((4, 5, 4500), np.uint8)
+    spikes[:, :, :3] = 1
+    options = CompressionOptions(method="magnitude", sparsity=0.0, bits=8)
+    network = lower(compress(layer, spikes, options), spikes, formats).network
+    (projection,) = network.projections
+    widest = int(projection.connection.weight.astype(np.int64).sum()) << projection.weight_exp
+    assert 2**30 < 64 * widest + 2**23 <= 2**31 - 1
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_spike_that_reaches_the_threshold_fires_where_it_does_in_the_model(
+    bits: int, formats: NumberFormats
+) -> None:
+    # Identities: a spike brings a potential of 0 right to the threshold, two bring it beyond.
+    spikes = np.ones((3, 6, 4), np.uint8)
+    one, zero = np.ones(()), np.zeros(())
+    for neuron, fired in (
+        (IFNode(one, zero, "zero"), [1, 1, 1, 1, 1, 1]),
+        (IFNode(one, zero, "subtract"), [1, 1, 1, 1, 1, 1]),
+        (float_networks.NEURONS["IF"], [0, 1, 0, 1, 0, 1]),
+    ):
+        layer = float_networks.network((4,), (Dense(np.eye(4)), neuron))
+        options = CompressionOptions(method="magnitude", sparsity=0.0, bits=bits)
+        network = lower(compress(layer, spikes, options), spikes, formats).network
+        assert (run(network, spikes).output == np.array(fired)[:, None]).all()
