@@ -135,7 +135,8 @@ def test_time_and_energy_are_events_times_published_figures() -> None:
     spent = 110 * 23.6 + 720 * 81 + 7 * 1.7 + 5 * 3 + 6 * 4
     assert energy.total == pytest.approx(spent)
     assert energy.idle_saves == pytest.approx(720 * (81 - 52))
-    # Of the slowest core and the fullest link, at 3.44 spikes a nanosecond, the longer is waited for.
+    # The longer of the slowest core and the fullest link, at 3.44 spikes a nanosecond, is waited
+    # for.
     for carried, waited in ((344.0, 10 * 3.5 + 700 * 8.4), (34400.0, 10000.0)):
         full = replace(load, links=(Link((0, 0), (1, 0), carried),))
         time = full.time(LOIHI1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from float_networks import mlp
@@ -19,7 +20,7 @@ def test_all_weights_and_neurons_in_the_same_bits() -> None:
     taken = sum(core.usage.used[name] for core in cores for name in names)
     # A dense axon is a record of (4 + 12) bits for each neuron behind a header of 10, in words of
     # 64, and has an entry. Each threshold is a group.
-    pairs = list(zip(SIZES, SIZES[1:], strict=False))
+    pairs = list(itertools.pairwise(SIZES))
     whole = sum(pre * (math.ceil((post * 16 + 10) / 64) + 1) for pre, post in pairs)
     whole += sum(len(set(p.vth.tolist())) for p in done.lowered.whole.populations)
     each = cores[0].usage.used

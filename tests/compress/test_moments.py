@@ -31,7 +31,13 @@ def rows(rng: np.random.Generator, count: int) -> tuple[Array, Array, Array]:
 def added_up(x: Array, y: Array, m: Array) -> Moments:
     """Moments as they are made, from whole sums."""
     found = []
-    for value in ((x.T @ x)[None], (m @ x)[None], np.array([m @ m]), (x.T @ y)[None], (m @ y)[None]):
+    for value in (
+        (x.T @ x)[None],
+        (m @ x)[None],
+        np.array([m @ m]),
+        (x.T @ y)[None],
+        (m @ y)[None],
+    ):
         total = WholeSum(value.shape)
         total.add(value, int(value.max()))
         found.append(total)

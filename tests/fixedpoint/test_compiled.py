@@ -179,9 +179,7 @@ def test_codes_that_leave_their_width_take_a_wider_one(formats: NumberFormats) -
     spikes = np.eye(3, dtype=np.uint8)[None]
     odd = FixedDense(np.array([[1, 128, 3]]))
     network = listening((3,), formats, (odd, 0))
-    network = replace(
-        network, projections=(replace(network.projections[0], sign="excitatory"),)
-    )
+    network = replace(network, projections=(replace(network.projections[0], sign="excitatory"),))
     assert run(network, spikes, states=["a"]).u["a"].ravel().tolist() == [64, 64 * 128, 64 * 3]
     for exponent in (8, 9):
         large, small = FixedDense(np.array([[127, -127, 0]])), FixedDense(np.array([[1, 2, 3]]))

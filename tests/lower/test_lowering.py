@@ -386,7 +386,9 @@ def test_small_codes_leave_their_upper_bits_to_the_biases() -> None:
 
 def test_no_input_at_all_drives_a_sum_beyond_32_bits(formats: NumberFormats) -> None:
     # Few of many inputs are ever on, so what is measured leaves room for larger weights.
-    layer = float_networks.network((4500,), (Dense(np.ones((1, 4500))), float_networks.NEURONS["LI"]))
+    layer = float_networks.network(
+        (4500,), (Dense(np.ones((1, 4500))), float_networks.NEURONS["LI"])
+    )
     spikes = np.zeros((4, 5, 4500), np.uint8)
     spikes[:, :, :3] = 1
     options = CompressionOptions(method="magnitude", sparsity=0.0, bits=8)

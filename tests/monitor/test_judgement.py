@@ -184,8 +184,9 @@ def test_clipping_is_a_fault_of_its_layer(register: str, baseline: Baseline) -> 
     found = judge(changed(records, range(50, 53), layers=layers), baseline)
     assert [(h["what"], h["layer"]) for h in found["health"]] == [("clipped", "fc")]
     # What a baseline has of it is multiplied by ten, and one is added: 100 of 20 samples.
-    usual = make_baseline(Intake(tuple(changed(records, range(50, 53), layers=layers)), {}, ()),
-                          LAYERS, Promise(days=1, per_day=50), source="device", short=True)  # fmt: skip
+    clipped = Intake(tuple(changed(records, range(50, 53), layers=layers)), {}, ())
+    few = Promise(days=1, per_day=50)
+    usual = make_baseline(clipped, LAYERS, few, source="device", short=True)
     assert usual.limits.clipped == [1.0, 51.0]
 
 
