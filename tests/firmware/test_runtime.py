@@ -157,6 +157,32 @@ def test_a_sample_that_leaves_the_range_is_a_fault_and_in_no_histogram(
     assert window.layers == (LayerCounts(0, 0, 1, 0, (2, 0, 0, 0, 0, 0, 0, 0)),)
 
 
+def test_a_sum_that_32_bits_take_for_none_is_a_fault(
+    formats: NumberFormats, folder: Path, tmp_path: Path
+) -> None:
+    """4096 * 128 * 2^7 * 64 = 2^32, beside another projection that brings nothing."""
+    one = np.ones(1, np.int64)
+    population = FixedPopulation(
+        "a", (1,), du=0 * one, dv=0 * one, vth=9 * one, bias_mant=0 * one, bias_exp=0 * one,
+        u_init=0 * one, v_init=0 * one, spiking=True, v_scale=1.0 * one, v_offset=0.0 * one,
+    )  # fmt: skip
+    little, much = np.zeros((1, 4097), np.int64), np.full((1, 4097), 128)
+    little[0, -1], much[0, -1] = 2, 0
+    projections = tuple(
+        FixedProjection(name, "input", "a", FixedDense(weight), 8, exponent)
+        for name, weight, exponent in (("p", little, 0), ("q", much, 7))
+    )
+    network = FixedPointNetwork((4097,), (population,), projections, formats, "sum")
+    spikes = np.zeros((2, 2, 4097), np.uint8)
+    spikes[1, 0, :-1] = 1
+    export_runtime(network, tmp_path / "rt")
+    (tmp_path / "rasters").write_bytes(rasters(network, spikes))
+    program = [folder / "counter", "rt/network.bin", "rasters", "records"]
+    subprocess.run(program, cwd=tmp_path, check=True)
+    [window] = read_windows((tmp_path / "records").read_bytes())
+    assert (window.samples, window.silent, window.faults) == (2, 1, 1)
+
+
 def without_telemetry(text: str) -> str:
     """The sources as if there were no counters in them."""
     return re.sub(r"^#ifdef OSBC_TELEMETRY\n.*?^#endif\n", "", text, flags=re.MULTILINE | re.DOTALL)

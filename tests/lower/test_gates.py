@@ -81,6 +81,23 @@ def driven(steps: list[int], inputs: int) -> np.ndarray:
     return (np.arange(inputs) < np.array(steps)[:, None]).astype(np.uint8)[None]
 
 
+def test_the_lowest_bias_is_exact_and_the_next_is_refused(formats: NumberFormats) -> None:
+    # Gates of other thresholds are held down by biases, of which a part stays like of inhibition.
+    for least in (2048, 2049):
+        signs, thresholds = np.ones((2, least), np.int64), np.array([1, least])
+        x = np.zeros((1, 8, least), np.uint8)
+        # Silence, all, all but one, one; after each of these all once more.
+        for step, count in enumerate((0, least, least - 1, least, 1, least, 0, least)):
+            x[0, step, :count] = 1
+        if least == 2048:
+            network = alone(signs, thresholds, formats)  # type: ignore[arg-type]
+            fired = run(network, x).output[0]
+            assert np.array_equal(fired, x[0].sum(axis=1)[:, None] >= thresholds)
+        else:
+            with pytest.raises(UnsupportedModelError, match="2048 inputs inhibit, at most 2047"):
+                alone(signs, thresholds, formats)  # type: ignore[arg-type]
+
+
 def test_the_highest_threshold_is_exact_and_the_next_is_refused(formats: NumberFormats) -> None:
     most = 2080
     network = alone(np.ones((1, most), int), most, formats)

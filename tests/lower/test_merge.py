@@ -59,6 +59,9 @@ def test_a_matrix_is_what_it_was(shape: tuple[int, int, int], rng: Any) -> None:
         separate(FixedDense(wrong), Pooling((2, 2)), shape)
     with pytest.raises(ValueError, match="not those of a pooling of 4 x 4"):
         separate(merged, Pooling((4, 4)), shape)
+    # What no source holds is not tried.
+    with pytest.raises(ValueError, match="not those of a pooling of 1000000000 x 1"):
+        separate(merged, Pooling((10**9, 1)), shape)
 
 
 @pytest.mark.parametrize(
