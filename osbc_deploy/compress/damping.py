@@ -14,6 +14,10 @@ __all__ = ["DampedHessian", "damp", "firmer"]
 _SMALLEST_PIVOT = 1e-7
 """Relative to the largest diagonal: elimination loses as many of its sixteen digits."""
 
+_ROUNDING = 1e-9
+"""Relative to the trace: moments are sums of squares, so all that makes one of their eigenvalues
+negative is rounding, which is less."""
+
 _LEAST = 1e-8
 """The damping tried next when none was asked for and none does not suffice."""
 
@@ -76,8 +80,11 @@ def damp(H: FloatArray, fraction: float = 0.03) -> DampedHessian:
     damped = H[np.ix_(live, live)].astype(np.float64, copy=False)
     attempts = 1
     while True:
-        damped[np.diag_indices(len(live))] = own + fraction * mean
-        if _well_posed(damped):
+        added = fraction * mean
+        damped[np.diag_indices(len(live))] = own + added
+        # No pivot is smaller than the least eigenvalue: mostly no factor need be made to know.
+        least = added - _ROUNDING * mean * len(live)
+        if least > _SMALLEST_PIVOT * (own.max(initial=0.0) + added) or _well_posed(damped):
             return DampedHessian(damped, live, len(H), fraction, attempts)
         fraction = max(10.0 * fraction, _LEAST)
         attempts += 1

@@ -19,6 +19,7 @@ from osbc_deploy.compress.ranking import expected_work
 from osbc_deploy.compress.sampling import CHUNK, ROWS_PER_INPUT, rows_wanted
 from osbc_deploy.compress.scene import HELD_OUT
 from osbc_deploy.compress.solver_memory import hessian_bytes, matrices_of, run_bytes
+from osbc_deploy.compress.support import SPARSE
 from osbc_deploy.compress.tuning import CODED_WAYS, FEW_BITS, PULLS
 from osbc_deploy.compress.work import Effort, LayerEffort, Work
 from osbc_deploy.model.graph import Network, Population, Projection
@@ -49,8 +50,8 @@ _SCALES = 12
 _SORTED = 300
 """Passes that sorting a layer's weights three times takes: for its share, its rows, its mask."""
 
-_MEASURES = 12
-"""Products of all weights with the Hessian, for targets and losses, their slices counted."""
+_PRODUCT = 4.0
+"""Multiplications of a weight with an entry of the Hessian, slices counted."""
 
 
 def effort_of(
@@ -197,9 +198,9 @@ def _solved(
     rows = of if wanted is None else min(of, wanted)
     size = outputs * n
     k = keep / outputs
-    # A sixth of that, by one thread where rows are for two or more.
-    loops = groups * n**3 / 3.0
-    products = float(_MEASURES) * size * n
+    # Targets, and two losses where not few are left.
+    products = _PRODUCT * (1 if keep <= SPARSE * size else 3) * size * n
+    loops = 0.0
     if keep < size:
         loops += expected_work(groups, outputs // groups, n, keep, exact=options.method == "paper")
         loops += outputs * k**3 / 3.0
@@ -215,8 +216,8 @@ def _pulled(network: Network, population: Population) -> Work:
     """Return the work of the targets that a cross term is tried with."""
     groups, n = groups_of(network.afferents(population.name)), _fan_in(network, population)
     outputs = _outputs(network, population)
-    # Two factorizations: damped, and held to the weights as they were.
-    solved = Work(products=_MEASURES / 2.0 * outputs * n * n, loops=2.0 * groups * n**3 / 3.0)
+    # Targets and what they lose on held-out samples, and a factor of what they are held by.
+    solved = Work(products=1.5 * _PRODUCT * outputs * n * n, loops=groups * n**3 / 3.0)
     return (solved + Work(loops=float(outputs) * n * n)) * len(PULLS)
 
 

@@ -13,10 +13,10 @@ from osbc_deploy.compress.kernels import factorized, gathered, solve
 from osbc_deploy.compress.rows import Workspace
 from osbc_deploy.jit import compiled
 
-__all__ = ["least_squares", "loss"]
+__all__ = ["SPARSE", "least_squares", "loss"]
 
 
-_SPARSE = 0.25
+SPARSE = 0.25
 """Share of weights that are left up to which pairs of them are fewer than a product's terms."""
 
 _CLOSE = 1e-4
@@ -39,7 +39,7 @@ def loss(
     target : ndarray (rows, n), optional
         ``W H``, where it is known.
     """
-    if target is None or np.count_nonzero(W2) > _SPARSE * W2.size:
+    if target is None or np.count_nonzero(W2) > SPARSE * W2.size:
         return quadratic(W - W2, H)
     whole = (target * W).sum(axis=1)
     found = whole - 2.0 * (target * W2).sum(axis=1)

@@ -334,12 +334,27 @@ def test_damping_is_raised_and_reported_when_the_hessian_is_singular() -> None:
     assert fine.live.tolist() == [0, 1, 2]
     assert fine.dead == 1
     assert np.allclose(fine.H, H[:3, :3] + 0.01 * np.eye(3))
-    bad = np.array([[1.0, 2.0], [2.0, 1.0]])
-    for fraction in (0.01, 0.0):
-        raised = damp(bad, fraction)
+    for fraction in (0.0, 1e-12, 1e-9):
+        raised = damp(np.ones((4, 4)), fraction)
         assert raised.attempts > 1
-        assert raised.damping > 0.01
+        assert raised.damping > 1e-8
         np.linalg.cholesky(raised.H)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 60),
+    rows=st.integers(1, 20),
+    fraction=st.sampled_from([0.0, 1e-10, 1e-7, 1e-4, 0.03]),
+)
+def test_what_is_damped_enough_has_a_factor(seed: int, n: int, rows: int, fraction: float) -> None:
+    rng = np.random.default_rng(seed)
+    # Fewer rows than inputs, which differ by orders of magnitude.
+    x = rng.normal(size=(rows, n)) * 10.0 ** rng.uniform(-5, 5, n)
+    damped = damp(x.T @ x, fraction)
+    pivots = np.diagonal(np.linalg.cholesky(damped.H)) ** 2
+    assert pivots.min() > 0.5e-7 * np.diagonal(damped.H).max()
 
 
 @settings(max_examples=40, deadline=None)
