@@ -139,7 +139,8 @@ def test_a_share_of_a_core_is_whole_and_not_more(
 
 
 @pytest.mark.parametrize(
-    ("before", "share", "limit"), [(100, 0.15, 115), (180, 0.15, 207), (7, 0.1, 7), (7, 0.0, 7)]
+    ("before", "share", "limit"),
+    [(10, 0.19, 11), (100, 0.15, 115), (180, 0.15, 207), (7, 0.1, 7), (7, 0.0, 7)],
 )
 def test_growth_is_in_whole_bytes_and_not_less(
     before: int, share: float, limit: int, report: dict[str, Any]
@@ -151,6 +152,16 @@ def test_growth_is_in_whole_bytes_and_not_less(
         grown["memory"]["deployed_bytes"] = used
         found = check_report(grown, Budget.model_validate(budget), baseline)
         assert {f.ok for f in found if f.name == "memory since baseline"} == {ok}
+
+
+def test_a_limit_of_losses_is_not_rounded(report: dict[str, Any]) -> None:
+    # 1 - 147 / 150 is more than 0.02 by a last bit, which is none of the samples.
+    budget = Budget.model_validate({"schema": 1, "budget": {"accuracy_drop": 0.02}})
+    for right, ok in ((147, True), (146, False)):
+        now = copy.deepcopy(report)
+        now["accuracy"].update({"float": 1.0, "fixed_point": right / 150})
+        (finding,) = [f for f in check_report(now, budget) if f.name == "accuracy drop"]
+        assert finding.ok is ok
 
 
 def test_growth_is_measured_against_the_baseline(files: Path, report: dict[str, Any]) -> None:
