@@ -21,6 +21,7 @@ from osbc_deploy.fixedpoint.network import (
     FixedProjection,
 )
 from osbc_deploy.testing import Case, random_networks
+from osbc_deploy.testing.speck import speck_cases
 from register_ends import SATURATIONS, WRAPS, U, V, register_ends
 
 LIMIT = 2**23
@@ -404,6 +405,8 @@ def test_samples_may_run_in_stretches_of_any_length(
         for case in [c for c in drawn if feature in c.features][:2]
     ]
     assert len(chosen) == 8
+    # Spikes that carry numbers from population to population, too.
+    chosen += speck_cases(4)
     for number, case in enumerate(chosen):
         names = [p.name for p in case.network.populations]
         plain = run(case.network, case.spikes, record=names, states=names, kernels="plain")
