@@ -50,12 +50,13 @@ class Bars:
         self._beats = not quiet and not console.is_terminal
         self._logs = log("started")
         self._ended = threading.Event()
+        self._beater = threading.Thread(target=self._beat, daemon=True)
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bars.start()
         if self._beats or self._logs:
-            threading.Thread(target=self._beat, daemon=True).start()
+            self._beater.start()
         return self
 
     def __exit__(
@@ -65,6 +66,9 @@ class Bars:
         trace: TracebackType | None,
     ) -> None:
         self._ended.set()
+        if self._beater.is_alive():
+            # No line of it comes behind results; one that nobody reads holds nothing up.
+            self._beater.join(1.0)
         self._bars.stop()
 
     def plan(self, text: str, seconds: float) -> None:

@@ -212,8 +212,9 @@ def test_a_log_without_a_terminal_says_what_is_being_done(
         bars.start("compressing", 7)
         bars.advance(2)
         wait_for("compressing 2 of 7, ")
-    # A line may have come between.
     capsys.readouterr()
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""
     with progress.Bars(quiet=True) as bars:
         bars.start("compressing", 7)
         time.sleep(0.1)
