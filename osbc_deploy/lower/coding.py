@@ -13,8 +13,9 @@ potentials behind the input least on calibration samples,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -30,11 +31,15 @@ from osbc_deploy.options.notation import InputKind
 __all__ = [
     "DEFAULT_BITS",
     "check_graded",
-    "coarser",
     "input_format",
+    "measure",
     "payload",
     "shares_potential",
+    "some",
 ]
+
+Measure: TypeAlias = Callable[..., float]
+"""Of an input, and of weights that hear it."""
 
 DEFAULT_BITS = 8
 """Of a real value."""
@@ -153,10 +158,10 @@ def input_format(
     else:
         scales = [math.ldexp(widest * s, -k) for k in range(_HALVED) for s in _SHARES]
     # Cutting off more costs more and more: after two that were worse none is better.
-    measure = _measure(network, calibration)
+    moved = measure(network, calibration)
     best, least, worse = scales[0], math.inf, 0
     for scale in scales:
-        error = measure(InputFormat("values", open_.bits, open_.signed, scale))
+        error = moved(InputFormat("values", open_.bits, open_.signed, scale))
         worse = 0 if error < least else worse + 1
         if error < least:
             best, least = scale, error
@@ -177,69 +182,66 @@ def input_format(
     return found, notes
 
 
-def coarser(
-    given: InputFormat, population: str, factor: float, *, power: bool
-) -> tuple[InputFormat, str]:
-    """Return a real-valued input of longer steps over the same range, and why.
+def measure(network: Network, calibration: InputArray) -> Measure:
+    """Return what tells how far rounding moves the potentials behind the input, as a share of them.
 
-    Parameters
-    ----------
-    given : InputFormat
-    population : str
-        Whose registers are too narrow.
-    factor : float
-        By which they are, above 1.
-    power : bool
-        Whether the scale must stay a power of two.
+    It is called with an input, and with weights where other than the network's hear it.
     """
-    if power:
-        mantissa, exponent = math.frexp(factor)
-        factor = math.ldexp(1.0, exponent - (mantissa == 0.5))
-    largest = math.ceil(given.high / factor)
-    bits = bits_for(-largest - 1 if given.signed else 0, largest)
-    found = replace(given, bits=bits, scale=given.scale * factor)
-    return found, (
-        f"steps of {found.scale:.6g} in {found.bits} bits are taken, not {given.scale:.6g}, as "
-        f"registers of {population} do not hold its thresholds or potentials in finer ones; fewer "
-        "--bits leave room for them"
-    )
-
-
-def _measure(network: Network, calibration: InputArray) -> Callable[[InputFormat], float]:
-    """Return what tells how far an input moves the potentials behind it, as a share of them."""
     heard = [
         (population, [a for a in network.afferents(population.name) if a.pre == INPUT])
         for population in network.populations
     ]
     heard = [(population, afferents) for population, afferents in heard if afferents]
-    n, steps = calibration.shape[:2]
-    cost = steps * sum(network.multiplications(a) for _, afferents in heard for a in afferents)
-    count = min(n, max(1, int(_WORK / cost)))
-    few = calibration[[number * n // count for number in range(count)]]
-    whole = [_energy(network, p, afferents, few) for p, afferents in heard]
+    few = some(network, calibration)
+    whole = [_energy(p, _current(network, p, afferents, few)) for p, afferents in heard]
 
-    def error(found: InputFormat) -> float:
-        lost = few - found.decoded(found.codes(few))
-        parts = [_energy(network, p, afferents, lost) for p, afferents in heard]
+    def error(found: InputFormat, weights: Mapping[str, FloatArray] | None = None) -> float:
+        rounded = found.decoded(found.codes(few))
+        parts = []
+        for population, afferents in heard:
+            moved = _current(network, population, afferents, few - rounded)
+            if weights:
+                lost = [_less(a, weights[a.name]) for a in afferents]
+                moved += _current(network, population, lost, rounded)
+            parts.append(_energy(population, moved))
         return sum(a / b for a, b in zip(parts, whole, strict=True) if b)
 
     return error
 
 
-def _energy(
+def some(network: Network, calibration: InputArray) -> InputArray:
+    """Return as many samples as a trial has time for, evenly out of all."""
+    n, steps = calibration.shape[:2]
+    cost = steps * sum(network.multiplications(a) for a in network.projections if a.pre == INPUT)
+    count = min(n, max(1, int(_WORK / cost)))
+    return calibration[[number * n // count for number in range(count)]]
+
+
+def _less(projection: Projection, weight: FloatArray) -> Projection:
+    """Return a projection with what is left of its weights when others are taken away."""
+    connection = projection.connection
+    return replace(projection, connection=replace(connection, weight=connection.weight - weight))
+
+
+def _current(
     network: Network, population: Population, afferents: Sequence[Projection], given: FloatArray
-) -> float:
-    """Return the sum of squares of the potentials that an input causes."""
+) -> FloatArray:
+    """Return the current (n, T, *shape) that an input causes."""
     import torch
 
     peak = float(peak_of(given)) or 1.0
-    trace = np.zeros((*given.shape[:2], *population.shape))
+    found = np.zeros((*given.shape[:2], *population.shape))
     for projection in afferents:
         bare = replace(projection, connection=replace(projection.connection, bias=None))
         heard = np.ascontiguousarray(delivered(network, projection, given))
         flat = torch.from_numpy(heard.reshape(-1, *heard.shape[2:]))
-        trace += exact_current(bare, torch.float64, peak)(flat).numpy().reshape(trace.shape)
-    potential = membrane_trace(population.neuron.dynamics(), trace)
+        found += exact_current(bare, torch.float64, peak)(flat).numpy().reshape(found.shape)
+    return found
+
+
+def _energy(population: Population, current: FloatArray) -> float:
+    """Return the sum of squares of the potentials that a current causes."""
+    potential = membrane_trace(population.neuron.dynamics(), current)
     # Whole numbers add up to the same on every machine.
     top = float(peak_of(potential))
     if not top:

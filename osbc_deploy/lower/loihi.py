@@ -29,10 +29,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from osbc_deploy.arrays import InputArray, SpikeArray
+from osbc_deploy.arrays import FloatArray, InputArray, SpikeArray
 from osbc_deploy.compress.result import CompressedNetwork, CompressedProjection
 from osbc_deploy.data.samples import kind_of
 from osbc_deploy.deviations import Deviation
@@ -45,16 +46,15 @@ from osbc_deploy.fixedpoint.network import FixedPointNetwork, FixedPopulation, F
 from osbc_deploy.fixedpoint.ranges import faults
 from osbc_deploy.lower.coding import (
     check_graded,
-    coarser,
     input_format,
     payload,
-    shares_potential,
 )
 from osbc_deploy.lower.counting import kept_apart
 from osbc_deploy.lower.features import check_features
 from osbc_deploy.lower.lowering import HEADROOM, Lowered
 from osbc_deploy.lower.registers import RealRegisters, coarse, rounded_away
 from osbc_deploy.lower.scaling import LoweredLayer, gates, scaling
+from osbc_deploy.lower.sharing import Sharing
 from osbc_deploy.lower.timing import Timing, relays, timing
 from osbc_deploy.model.graph import INPUT, Network, Population
 from osbc_deploy.options.notation import Readout
@@ -63,8 +63,8 @@ from osbc_deploy.progress import SILENT, Progress, task
 
 __all__ = ["LOWERING", "lower", "unmeasured"]
 
-_FEWEST = 3
-"""The largest payload that is left to real values, whatever the registers hold."""
+_WIDEST = 31
+"""Bits of a state that the engine computes with, at most."""
 _MARGIN = 1.0 + 2.0**-6
 """Beyond what is needed, as rounding moves peaks."""
 
@@ -86,9 +86,11 @@ def lower(
     check_features(network)
     coding, notes = _coding(network, calibration, input)
     times = timing(network)
+    sharing = Sharing(network, weights, calibration, coding, formats)
     while True:
-        growing = _Growing(network, times, calibration, coding, formats, readout, batch_size)
+        growing = _Growing(network, times, calibration, sharing, formats, readout, batch_size)
         growing.deviations += [Deviation("lower", INPUT, note) for note in notes]
+        growing.deviations += sharing.notes()
         growing.deviations += [Deviation("lower", *said) for said in apart.notes()]
         growing.deviations += [
             Deviation(
@@ -101,13 +103,10 @@ def lower(
         try:
             with task(progress, "lower", len(network.populations)):
                 for block in network.blocks():
-                    growing.add(block, weights)
+                    growing.add(block, sharing.weights)
                     progress.advance(len(block))
         except _TooFineError as error:
-            name, factor = error.args
-            shared = bool(shares_potential(network))
-            coding, note = coarser(coding, name, factor, power=shared)
-            notes.append(note)
+            sharing.more(*error.args)
         else:
             return growing.finished()
 
@@ -151,13 +150,14 @@ class _Growing:
         network: Network,
         times: Timing,
         calibration: InputArray,
-        coding: InputFormat,
+        sharing: Sharing,
         formats: NumberFormats,
         readout: Readout,
         batch_size: int,
     ) -> None:
         self.source, self.times, self.formats = network, times, formats
-        self.coding, self.calibration = coding, coding.codes(calibration)
+        self.sharing, self.coding = sharing, sharing.coding
+        self.calibration = self.coding.codes(calibration)
         self.readout, self.batch_size = readout, batch_size
         self.populations: list[FixedPopulation] = []
         self.projections: list[FixedProjection] = []
@@ -197,10 +197,10 @@ class _Growing:
             exponents = lower
         for start, m, o in zip(starts, exponents, over, strict=True):
             lacking = max(2.0**start.lacking, o * _MARGIN if m == start.floor and o > 1.0 else 1.0)
-            heard = any(a.graded for a in start.afferents)
-            most = float(np.abs(self.calibration.astype(np.int64)).max(initial=0)) / _FEWEST
-            if heard and lacking > 1.0 and self.coding.kind == "values" and most > 1.0:
-                raise _TooFineError(start.population.name, min(lacking, most))
+            name = start.population.name
+            if lacking > 1.0 and self.sharing.room(name):
+                each = np.maximum(2.0**start.lacking, self._over_each(name, whole) * _MARGIN)
+                raise _TooFineError(name, each if (each > 1.0).any() else lacking + 0.0 * each)
         for start, m, o, (_, lowered) in zip(starts, exponents, over, fixed, strict=True):
             population = start.population
             self.deviations += [
@@ -258,11 +258,29 @@ class _Growing:
 
     def _over(self, population: FixedPopulation, seen: Activity) -> float:
         """Return the peaks with headroom over what the registers hold."""
+        return max(seen.u_peak, seen.v_peak) * HEADROOM / self._most(population)
+
+    def _over_each(self, name: str, more: Sequence[LoweredLayer]) -> FloatArray:
+        """Return the same of each output (n_post or c_out,), in registers that cut nothing off."""
+        network = self._network(more)
+        (population,) = [p for p in network.populations if p.name == name]
+        wide = replace(network, formats=replace(self.formats, state_bits=_WIDEST))
+        peaks = np.zeros(population.size)
+        for start in range(0, len(self.calibration), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            given = {source: fired[part] for source, fired in self.spikes.items()}
+            done = run(wide, self.calibration[part], states=[name], given=given, strict=False)
+            for state in (done.u[name], done.v[name]):
+                peaks = np.maximum(peaks, np.abs(state.astype(np.int64)).max(axis=(0, 1)))
+        outputs = peaks.reshape(population.shape[0], -1).max(axis=1)
+        return np.asarray(outputs * HEADROOM / self._most(population))
+
+    def _most(self, population: FixedPopulation) -> int:
+        """Return the largest state that a population may reach."""
         # A readout must also stay at or under the largest threshold there is, whatever wider
         # registers hold, or it would fire and be reset.
         threshold = self.formats.vth_max << self.formats.state_shift
-        held = self.formats.state_limit if population.spiking else threshold
-        return max(seen.u_peak, seen.v_peak) * HEADROOM / held
+        return self.formats.state_limit if population.spiking else threshold
 
     def _keep(
         self,

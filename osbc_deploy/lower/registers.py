@@ -25,6 +25,7 @@ __all__ = [
     "quantized",
     "real_registers",
     "rounded_away",
+    "shares",
 ]
 
 _ROUNDING = 1e-9
@@ -262,7 +263,19 @@ def largest_exponent(
 def excess(targets: RealRegisters, population: Population, formats: NumberFormats) -> IntArray:
     """Return the powers of two by which outputs exceed their registers at m = 0.
 
-    Potentials that do not fire are compared with each other, so they have one power for all.
+    Returns
+    -------
+    ndarray of int64 (n_post or c_out,)
+        0 where they fit; see :func:`shares`.
+    """
+    mantissa, exponent = np.frexp(shares(targets, population, formats).clip(1.0, _MOST))
+    return np.asarray(exponent - (mantissa == 0.5), np.int64)
+
+
+def shares(targets: RealRegisters, population: Population, formats: NumberFormats) -> FloatArray:
+    """Return how much of its fullest register each output takes at m = 0.
+
+    Potentials that do not fire are compared with each other, so they have one share for all.
 
     Parameters
     ----------
@@ -272,8 +285,8 @@ def excess(targets: RealRegisters, population: Population, formats: NumberFormat
 
     Returns
     -------
-    ndarray of int64 (n_post or c_out,)
-        0 where they fit.
+    ndarray of float64 (n_post or c_out,)
+        Above 1 where it does not fit.
     """
     limits: list[tuple[FloatArray, float]] = [
         (np.abs(targets.bias), formats.bias_mant_max << formats.bias_exp_max),
@@ -283,11 +296,9 @@ def excess(targets: RealRegisters, population: Population, formats: NumberFormat
     if population.neuron.spiking:
         top = formats.vth_max + 0.49
         limits += [(targets.vth, top), (targets.drop, top)]
-    shares = np.max([wanted / limit for wanted, limit in limits], axis=0)
-    largest = shares.reshape(population.shape[0], -1).max(axis=1).clip(1.0, _MOST)
-    mantissa, exponent = np.frexp(largest)
-    bits = np.asarray(exponent - (mantissa == 0.5), np.int64)
-    return bits if population.neuron.spiking else np.full_like(bits, bits.max())
+    most = np.max([wanted / limit for wanted, limit in limits], axis=0)
+    largest: FloatArray = most.reshape(population.shape[0], -1).max(axis=1)
+    return largest if population.neuron.spiking else np.full_like(largest, largest.max())
 
 
 def _floor_log2(value: float) -> int:

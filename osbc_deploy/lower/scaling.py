@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.errors import ChipLimitError
@@ -27,12 +28,13 @@ from osbc_deploy.lower.registers import (
     largest_exponent,
     quantized,
     real_registers,
+    shares,
 )
 from osbc_deploy.lower.timing import Timing, relay_name
 from osbc_deploy.model.graph import INPUT, Network, Population, Projection
 from osbc_deploy.plain_text import many
 
-__all__ = ["LoweredLayer", "Scaling", "gates", "scaling"]
+__all__ = ["LoweredLayer", "Scaling", "gates", "held", "scaling", "wanting"]
 
 _ANY = 64
 """More than any exponent."""
@@ -223,11 +225,31 @@ def _held(
         "coarser, so that registers hold those"
     )
     deviations.append(Deviation("lower", population.name, text))
-    rows = [each.codes / (2.0**bits).reshape(-1, *(1,) * (each.codes.ndim - 1)) for each in given]
-    return {
-        each.name: replace(each, codes=np.rint(codes), scale=each.scale * 2.0**bits)
-        for each, codes in zip(given, rows, strict=True)
-    }
+    return {each.name: held(each, bits) for each in given}
+
+
+def held(weights: CompressedProjection, bits: IntArray) -> CompressedProjection:
+    """Return weights in codes that are coarser by powers of two (n_post or c_out,)."""
+    codes = weights.codes / (2.0**bits).reshape(-1, *(1,) * (weights.codes.ndim - 1))
+    return replace(weights, codes=np.rint(codes), scale=weights.scale * 2.0**bits)
+
+
+def wanting(
+    network: Network,
+    population: Population,
+    weights: Mapping[str, CompressedProjection],
+    formats: NumberFormats,
+    input: InputFormat,  # noqa: A002 - as a network calls it
+) -> FloatArray:
+    """Return how much of its fullest register each output (n_post or c_out,) of a layer takes.
+
+    That is with sums of whole codes and payloads, which no exponent shifts.
+    """
+    afferents = network.afferents(population.name)
+    whole = math.lcm(*(1 if p.pool is None else p.pool.divisor for p in afferents))
+    scale = weights[afferents[0].name].scale * (input.scale / whole)
+    targets = real_registers(afferents, population, scale, formats, [])
+    return shares(targets, population, formats)
 
 
 def gates(
