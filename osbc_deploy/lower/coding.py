@@ -30,6 +30,7 @@ from osbc_deploy.options.notation import InputKind
 
 __all__ = [
     "DEFAULT_BITS",
+    "Measure",
     "check_graded",
     "input_format",
     "measure",
@@ -158,7 +159,7 @@ def input_format(
     else:
         scales = [math.ldexp(widest * s, -k) for k in range(_HALVED) for s in _SHARES]
     # Cutting off more costs more and more: after two that were worse none is better.
-    moved = measure(network, calibration)
+    moved = measure(network, some(network, calibration, _WORK))
     best, least, worse = scales[0], math.inf, 0
     for scale in scales:
         error = moved(InputFormat("values", open_.bits, open_.signed, scale))
@@ -182,7 +183,7 @@ def input_format(
     return found, notes
 
 
-def measure(network: Network, calibration: InputArray) -> Measure:
+def measure(network: Network, samples: InputArray) -> Measure:
     """Return what tells how far rounding moves the potentials behind the input, as a share of them.
 
     It is called with an input, and with weights where other than the network's hear it.
@@ -192,14 +193,13 @@ def measure(network: Network, calibration: InputArray) -> Measure:
         for population in network.populations
     ]
     heard = [(population, afferents) for population, afferents in heard if afferents]
-    few = some(network, calibration)
-    whole = [_energy(p, _current(network, p, afferents, few)) for p, afferents in heard]
+    whole = [_energy(p, _current(network, p, afferents, samples)) for p, afferents in heard]
 
     def error(found: InputFormat, weights: Mapping[str, FloatArray] | None = None) -> float:
-        rounded = found.decoded(found.codes(few))
+        rounded = found.decoded(found.codes(samples))
         parts = []
         for population, afferents in heard:
-            moved = _current(network, population, afferents, few - rounded)
+            moved = _current(network, population, afferents, samples - rounded)
             if weights:
                 lost = [_less(a, weights[a.name]) for a in afferents]
                 moved += _current(network, population, lost, rounded)
@@ -209,11 +209,11 @@ def measure(network: Network, calibration: InputArray) -> Measure:
     return error
 
 
-def some(network: Network, calibration: InputArray) -> InputArray:
-    """Return as many samples as a trial has time for, evenly out of all."""
+def some(network: Network, calibration: InputArray, work: float) -> InputArray:
+    """Return as many samples as so many multiplications allow a trial, evenly out of all."""
     n, steps = calibration.shape[:2]
     cost = steps * sum(network.multiplications(a) for a in network.projections if a.pre == INPUT)
-    count = min(n, max(1, int(_WORK / cost)))
+    count = min(n, max(1, int(work / cost)))
     return calibration[[number * n // count for number in range(count)]]
 
 

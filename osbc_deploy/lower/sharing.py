@@ -1,10 +1,11 @@
 r"""What a real-valued input and the weights behind it give up where registers are too narrow.
 
 Thresholds, biases and sums are held in the unit of a product, a step of the input times that of a
-weight. Where they exceed their registers and no exponent shifts them, the unit must be larger, by
-:math:`n_j` for output j: either steps of the input become longer, by f for all outputs, or codes of
-weights coarser, each output's by the least power of two that is at least :math:`n_j / f`. Taken is
-the f that moves the membrane potentials behind the input least on calibration samples,
+weight. Where those of output j exceed their registers and no exponent shifts them, that unit must
+be larger, by a factor :math:`n_j`, which each output has of its own. Either steps of the input
+become longer, by f for all outputs, or codes of weights coarser, each output's by the least power
+of two that is at least :math:`n_j / f`. Taken is the f that moves the membrane potentials behind
+the input least on calibration samples,
 
 .. math:: \frac{\sum (M (W x - \hat W \hat x))^2}{\sum (M W x)^2}
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from osbc_deploy.compress.result import CompressedProjection
 from osbc_deploy.deviations import Deviation
 from osbc_deploy.fixedpoint.coding import InputFormat, bits_for
 from osbc_deploy.fixedpoint.formats import NumberFormats
-from osbc_deploy.lower.coding import measure, shares_potential, some
+from osbc_deploy.lower.coding import Measure, measure, shares_potential, some
 from osbc_deploy.lower.recoding import Recoding
 from osbc_deploy.lower.scaling import wanting
 from osbc_deploy.model.graph import INPUT, Network
@@ -36,6 +38,8 @@ _FEWEST = 3
 """The largest payload that is left to real values, whatever the registers hold."""
 _OCTAVE = (1.0, 27 / 32, 23 / 32, 19 / 32)
 """Shares of a payload's bits that are tried, about evenly within a factor of two."""
+_WORK = 1e8
+"""Multiplications that a trial may take."""
 _MARGIN = 1.0 + 1e-9
 """Beyond what is needed, as numbers here are rounded."""
 _ALIKE = 1e-6
@@ -61,7 +65,7 @@ class Sharing:
         coding: InputFormat,
         formats: NumberFormats,
     ) -> None:
-        self.network, self.calibration = network, calibration
+        self.network = network
         self._populations = {p.name: p for p in network.populations}
         self._given, self._finest = weights, coding
         self.weights, self.coding = weights, coding
@@ -71,6 +75,7 @@ class Sharing:
         self._recodings: dict[str, Recoding] = {}
         if coding.kind != "values":
             return
+        self._few = some(network, calibration, _WORK)
         self._power = bool(shares_potential(network))
         most = float(peak_of(coding.codes(calibration)))
         self._longest = max(1.0, most / _FEWEST)
@@ -86,6 +91,11 @@ class Sharing:
                 self._lacking[population.name] = lacks.clip(1.0, 2.0**_MOST)
         if any((lacks > 1.0).any() for lacks in self._lacking.values()):
             self._choose()
+
+    @cached_property
+    def _moved(self) -> Measure:
+        """What tells how far rounding moves potentials."""
+        return measure(self.network, self._few)
 
     def room(self, name: str) -> bool:
         """Tell whether anything is left to give up for the registers of a population."""
@@ -136,7 +146,6 @@ class Sharing:
 
     def _choose(self) -> None:
         """Search how much of it the input's steps take."""
-        moved = measure(self.network, self.calibration)
         least = math.inf
         for factor in self._factors():
             coding = self._coarser(factor)
@@ -145,7 +154,7 @@ class Sharing:
             for name, coarser in bits.items():
                 if coarser.any():
                     weights |= self._recoding(name).coarser(coarser)
-            error = moved(coding, self._rounded(weights))
+            error = self._moved(coding, self._rounded(weights))
             # Weights that are all 0 lose all there is, whatever else is done.
             if error < least * (1.0 - _ALIKE):
                 least = error
@@ -155,9 +164,8 @@ class Sharing:
     def _recoding(self, name: str) -> Recoding:
         """Return what makes weights into a population coarser, made once."""
         if name not in self._recodings:
-            few = some(self.network, self.calibration)
             population = self._populations[name]
-            self._recodings[name] = Recoding(self.network, population, self._given, few)
+            self._recodings[name] = Recoding(self.network, population, self._given, self._few)
         return self._recodings[name]
 
     def _factors(self) -> list[float]:

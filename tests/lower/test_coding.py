@@ -316,3 +316,37 @@ def test_what_registers_take_of_one_output_is_not_taken_of_others(
     held = into.connection.weight * unit[:, None, None, None] / found.input.scale
     step = 2 * unit / found.input.scale
     assert (np.abs(held - done.projections["0"].weight) <= 2 * step[:, None, None, None]).all()
+
+
+def test_codes_that_spikes_share_stay_as_they_are(formats: NumberFormats) -> None:
+    # Only the input's steps are left, a power of two.
+    rng = np.random.default_rng(0)
+    x = rng.random((12, STEPS, 2, 6, 6)).astype(np.float32)
+    first, back = (
+        Conv(rng.normal(size=(4, c, 3, 3)) * 0.3, bias=bias, padding=(1, 1))
+        for c, bias in ((2, np.linspace(-1, 1, 4)), (4, None))
+    )
+    net = Network(
+        (2, 6, 6),
+        (Population("p", (4, 6, 6), IF(ONE, ZERO)),),
+        (Projection("in", "input", "p", first), Projection("back", "p", "p", back)),
+    )
+    done = compress(net, x, CompressionOptions(sparsity=0.0, bits=8, tune=False))
+    found = lower(done, x, formats).network
+    assert np.log2(found.input.scale) % 1 == 0
+    assert found.input.scale > 2 * x.max() / 255
+    codes, into = done.projections["in"].codes, found.projections[0].connection.weight
+    assert np.unique(np.abs(into[codes != 0] / codes[codes != 0])).size == 1
+
+
+def test_a_threshold_beyond_all_registers_ends_and_is_said(formats: NumberFormats) -> None:
+    x = samples_of("positive", (1, 6, 6))
+    net = Network(
+        (1, 6, 6),
+        (Population("p", (2, 6, 6), IF(1e300 * ONE, ZERO)),),
+        (Projection("in", "input", "p", Conv(np.ones((2, 1, 3, 3)), padding=(1, 1))),),
+    )
+    done = compress(net, x, CompressionOptions(sparsity=0.0, bits=8, tune=False))
+    found = lower(done, x, formats)
+    assert not run(found.network, found.network.input.codes(x)).output.any()
+    assert any("vth clipped" in d.message for d in found.deviations)
