@@ -26,11 +26,12 @@ _NORMALIZES = (nn.Softmax, nn.LogSoftmax)
 _SQUASHES = ("sigmoid", "tanh")
 _SQUASHING = (nn.Sigmoid, nn.Tanh)
 """What leaves the order of values as it is, but not that of their sums."""
-_ENDS = ("linear", "conv1d", "conv2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d",
-         "adaptive_avg_pool2d", *_SHIFTS, *_FACTORS, "neg", "sub", "rsub", "isub", "matmul", "mm",
-         "addmm", "einsum", "cat")  # fmt: skip
+_ENDS = ("linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "avg_pool1d",
+         "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", *_SHIFTS, *_FACTORS, "neg",
+         "sub", "rsub", "isub", "matmul", "mm", "addmm", "einsum", "cat")  # fmt: skip
 _END_LAYERS = (
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d),
+    *(nn.BatchNorm1d, nn.BatchNorm2d),
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
 )
 """What a network may end in behind neurons: its answer is a potential then."""

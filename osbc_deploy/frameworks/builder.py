@@ -24,6 +24,7 @@ from osbc_deploy.frameworks.functions import FUNCTIONS, LINEAR
 from osbc_deploy.frameworks.gating import gates_note
 from osbc_deploy.frameworks.joining import put_beside
 from osbc_deploy.frameworks.layers import FLAT, LAYERS, LINEAR_LAYERS, TIMELESS
+from osbc_deploy.frameworks.layout import whole_of
 from osbc_deploy.frameworks.leaking import SUMS, Leak, leak_of
 from osbc_deploy.frameworks.operations import Scale
 from osbc_deploy.frameworks.reasons import unsupported_part
@@ -180,7 +181,10 @@ class Builder(Draft):
     def answer(self, called: Called) -> str:
         """End the graph with potentials for the answer of a linear operation; return their name."""
         neuron = Answer(self.constant, "step")
-        return self.node(f"{called.name}.readout", Cells(neuron), self._given(called))
+        heard, layout = self._given(called), self.layouts.get(called.name)
+        if layout is not None:
+            heard = self.in_order(called, f"{called.name}.readout", layout)
+        return self.node(f"{called.name}.readout", Cells(neuron), heard)
 
     def leaking(self, called: Called, leak: Leak) -> str:
         """End the graph with potentials that keep a leaky sum of what a call gives."""
@@ -237,10 +241,14 @@ class Builder(Draft):
         """
         name = called.name
         layout = self.layout(called.sources[0])
-        own = feedback is not None or connection is not None or self.is_output(called)
-        if layout is not None and not own and not layout.whole:
-            layout = self.picked(called, layout)
-        if layout is not None and (own or not layout.whole):
+        own, ends = feedback is not None or connection is not None, self.is_output(called)
+        if layout is not None and not (own or ends) and not layout.whole:
+            layout = self.in_phases(called, self.picked(called, layout))
+        if layout is not None and ends and not own and not self.settles(called):
+            self.now[called] = self.in_order(called, called.name, layout)
+            layout = whole_of((math.prod(layout.seen),), layout.seen)
+            self.lies(called, layout)
+        elif layout is not None and (own or ends or not layout.whole):
             if not self.settled(called):
                 return
             layout = None
@@ -282,6 +290,8 @@ class Builder(Draft):
         self.put(called, name, Cells(Gate(np.asarray(least, np.float64))))
         if called.event.module is not None and name == called.name:
             self.modules[self.now[called][0]] = called.event.module
+            if (layout := self.layouts.get(called.name)) is not None:
+                self.orders[self.now[called][0]] = layout.index.ravel()
         self.note(gates_note(name, f"{what} of spikes", math.prod(shape)))
 
     def _with_height(self, neuron: Neuron, shape: Shape) -> Neuron:

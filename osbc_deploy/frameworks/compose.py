@@ -170,10 +170,15 @@ def _before(term: Term, conv: Conv, path: str) -> Conv:
     if why := border_fault(first, conv, term.shape, constant=term.constant):
         raise NotComposable(
             f"follows {term.name} with no neurons between, and the two are no single convolution: "
-            f"{why}. Move the padding of {path} to {term.name}, times the strides from there on, "
-            "and train again, or put spiking neurons between"
+            f"{why}. Move the padding of {path} to {term.name}, times the strides from there on"
+            f"{_without(term)}, and train again, or put spiking neurons between"
         )
     return first
+
+
+def _without(term: Term) -> str:
+    """Say what else would do where a constant is in the way."""
+    return ", or let nothing be added (bias=False, no BatchNorm)" if term.constant else ""
 
 
 def _beside(term: Term, beside: Beside, shape: Shape, path: str) -> Term:

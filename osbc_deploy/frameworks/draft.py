@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +13,7 @@ from osbc_deploy.frameworks.answering import behind
 from osbc_deploy.frameworks.assemble import Graph
 from osbc_deploy.frameworks.framework import Framework
 from osbc_deploy.frameworks.gating import counted, literal_of, most_spikes, spikes_behind
-from osbc_deploy.frameworks.joining import brought, put_beside
+from osbc_deploy.frameworks.joining import brought, fits, put_beside, shared
 from osbc_deploy.frameworks.layout import Layout, spread, whole_of
 from osbc_deploy.frameworks.moves import MOVES
 from osbc_deploy.frameworks.operations import Add, Delay, Flatten
@@ -106,6 +105,10 @@ class Draft:
     def layout(self, signal: Signal) -> Layout | None:
         """Return where a signal lies in what its nodes give; None where it is all of that."""
         called, moved = signal.called, signal.layout
+        if called is not None and called.event.name == "cat" and called not in self.now:
+            seen = called.event.results[0].shape[len(called.sources[0].axes) :]
+            if len(self.shape(signal.shape)) == len(self.shape(seen)) == 3:
+                put_beside(self, called)
         layout = None if called is None else self.layouts.get(called.name)
         if moved is None:
             return layout
@@ -134,6 +137,14 @@ class Draft:
         else:
             self.layouts[called.name] = layout
 
+    def settles(self, called: Called) -> bool:
+        """Tell whether a layer can hear its signal as it is seen."""
+        layout = self.layout(called.sources[0])
+        if layout is None or (layout.ordered and len(layout.seen) == 1):
+            return True
+        target = whole_of(self.shape(layout.seen), layout.seen)
+        return len(target.shape) == 3 and fits(layout, target)
+
     def settled(self, called: Called) -> bool:
         """Have a layer hear its signal as it is seen; refuse it where that takes more than that."""
         layout = self.layout(called.sources[0])
@@ -143,11 +154,10 @@ class Draft:
         if layout.ordered and len(layout.seen) == 1:
             self.put(called, f"{called.name}.flat", Flatten())
             return True
-        target = whole_of(self.shape(layout.seen), layout.seen)
-        if len(target.shape) == 3:
-            with suppress(ValueError):
-                self.now[called] = brought(self, f"{called.name}.part", called.sources[0], target)
-                return True
+        if self.settles(called):
+            target = whole_of(self.shape(layout.seen), layout.seen)
+            self.now[called] = brought(self, f"{called.name}.part", called.sources[0], target)
+            return True
         why = (
             f"hears values of {layout.shape} cut or turned to {layout.seen}; here they must "
             "come as they are given, as whole channels of them, or flattened"
@@ -166,6 +176,26 @@ class Draft:
             self.fixed.add(f"{called.name}.part")
             self.lies(called, own)
         return own
+
+    def in_phases(self, called: Called, layout: Layout) -> Layout:
+        """Have neurons or a BatchNorm hear maps of which each value is there once, by phases."""
+        if layout.whole or len(self.shape(layout.seen)) != 3:
+            return layout
+        target = shared(self, [layout])(layout.seen)
+        self.now[called] = brought(self, f"{called.name}.part", called.sources[0], target)
+        self.lies(called, target)
+        return target
+
+    def in_order(self, called: Called, name: str, layout: Layout) -> list[str]:
+        """Return the nodes that give what a call has become in the order that is seen, flat."""
+        operation = spread(layout, whole_of((math.prod(layout.seen),), layout.seen))
+        heard = self.heard(called)
+        if operation is None:
+            return heard
+        if len(layout.shape) > 1:
+            heard = [self.node(f"{name}.flat", Flatten(), heard)]
+        self.fixed.add(f"{name}.order")
+        return [self.node(f"{name}.order", operation, heard)]
 
     def heard(self, called: Called) -> list[str]:
         """Return what the next operation of a call hears."""

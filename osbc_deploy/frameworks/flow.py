@@ -16,6 +16,7 @@ from torch import nn
 
 from osbc_deploy.frameworks.layout import Layout, whole_of
 from osbc_deploy.frameworks.moves import MOVES, Follower, Rule, reshaped
+from osbc_deploy.frameworks.regrid import REGRIDS, regridded
 from osbc_deploy.frameworks.signals import HEARS_NOTHING, Called, Flow, Signal
 from osbc_deploy.frameworks.tracing import Event, Trace, values_in
 from osbc_deploy.frameworks.turns import turned_back
@@ -185,6 +186,8 @@ class _Following(Follower):
         sources = [self.known[value] for value in values]
         turns = isinstance(event.module, nn.Flatten | nn.Unflatten)
         rule: Rule | None = reshaped if turns else None
+        if isinstance(event.module, REGRIDS):
+            rule = regridded
         if event.module is None:
             rule = _filled if event.name == "setitem" else MOVES.get(event.name)
         if any(source.turned for source in sources):

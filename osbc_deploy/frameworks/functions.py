@@ -17,6 +17,7 @@ from osbc_deploy.frameworks.operations import Add, Scale, Shift
 from osbc_deploy.frameworks.padding import pad_function
 from osbc_deploy.frameworks.reasons import PRODUCTS, unsupported_part
 from osbc_deploy.frameworks.tracing import Value
+from osbc_deploy.frameworks.transposed import transposed_layer
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
@@ -80,6 +81,24 @@ def _functional_convolution(builder: Builder, called: Called) -> None:
     layer.weight = nn.Parameter(weight, requires_grad=False)
     layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
     conv_layer(builder, called, layer)
+
+
+def _functional_transposed(builder: Builder, called: Called) -> None:
+    _, weight, bias, stride, padding, _, groups, dilation = _given(
+        called,
+        *("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
+    )
+    if not all(isinstance(w, torch.Tensor | None) for w in (weight, bias)):
+        builder.refuse(called, "a convolution by signals; on the chip weights are fixed")
+        return
+    kind = nn.ConvTranspose2d if weight.ndim == 4 else nn.ConvTranspose1d
+    layer = kind(
+        len(weight), weight.shape[1] * (groups or 1), tuple(weight.shape[2:]), stride or 1,
+        padding or 0, 0, groups or 1, bias=False, dilation=dilation or 1, device="meta",
+    )  # fmt: skip
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    transposed_layer(builder, called, layer)
 
 
 def _constant(builder: Builder, called: Called) -> Any:
@@ -288,6 +307,7 @@ FUNCTIONS: Mapping[str, Callable[[Builder, Called], None]] = {
     "linear": _functional_linear,
     "conv1d": _functional_convolution,
     "conv2d": _functional_convolution,
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), _functional_transposed),
 }
 """How functions of tensors are read, by name."""
 

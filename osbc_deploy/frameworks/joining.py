@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +13,25 @@ from osbc_deploy.arrays import IntArray
 from osbc_deploy.frameworks.gating import NO_SPIKES
 from osbc_deploy.frameworks.layout import Layout, spread, summed, whole_of
 from osbc_deploy.frameworks.operations import Add, Beside, Flatten, Scale, Shift
+from osbc_deploy.frameworks.phases import blocks_of, in_phases
+from osbc_deploy.model.windows import Shape
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
     from osbc_deploy.frameworks.draft import Draft
     from osbc_deploy.frameworks.signals import Called, Signal
 
-__all__ = ["averaged", "joined", "put_beside", "put_sum", "sample_axes", "side_by_side"]
+__all__ = [
+    "averaged",
+    "brought",
+    "fits",
+    "joined",
+    "put_beside",
+    "put_sum",
+    "sample_axes",
+    "shared",
+    "side_by_side",
+]
 
 
 def joined(builder: Builder, called: Called, name: str) -> tuple[list[list[str]], Layout]:
@@ -43,16 +56,55 @@ def joined(builder: Builder, called: Called, name: str) -> tuple[list[list[str]]
         listed = " and ".join(map(str, shapes))
         raise ValueError(f"{name} of signals of different shapes, {listed}") from None
     found = [builder.placed(source).own() for source in called.sources]
-    full = (layout for layout in found if layout.seen == seen and layout.whole)
+    full = [layout for layout in found if layout.seen == seen and layout.whole]
     # Flat neurons would take synapses from all to all.
-    target = max(full, key=lambda layout: len(layout.shape), default=None)
+    full.sort(key=lambda layout: len(layout.shape), reverse=True)
+    placed = [builder.placed(source) for source in called.sources]
+    targets = full or [whole_of(seen if len(seen) in (1, 3) else (math.prod(seen),), seen)]
+    target = next((one for one in targets if all(fits(layout, one) for layout in placed)), None)
     if target is None:
-        target = whole_of(seen if len(seen) in (1, 3) else (math.prod(seen),), seen)
+        target = targets[0]
+        if len(builder.shape(seen)) == 3 and {p.seen for p in placed} == {seen}:
+            target = shared(builder, placed)(seen)
     names = [
         brought(builder, f"{called.name}.{number}", source, target)
         for number, source in enumerate(called.sources)
     ]
     return names, target
+
+
+def fits(source: Layout, target: Layout) -> bool:
+    """Tell whether a connection brings a signal to where another lies."""
+    try:
+        spread(source, target)
+    except ValueError:
+        return False
+    return True
+
+
+def shared(builder: Draft, layouts: Sequence[Layout]) -> Callable[[Shape], Layout]:
+    """Return where maps of any number of channels may lie to which several can all be brought.
+
+    They lie in the phases of blocks that are common to all of them, or flat if any of them does.
+    """
+    phases = None
+    if all(len(layout.shape) == 3 for layout in layouts):
+        blocks = [
+            blocks_of(layout.shape, layout.index.reshape(builder.shape(layout.seen)))
+            for layout in layouts
+        ]
+        phases = tuple(math.lcm(*(one[axis].seen for one in blocks)) for axis in (0, 1))
+        if phases == builder.shape(layouts[0].seen)[1:]:
+            # A single block is a matrix.
+            phases = None
+
+    def target(seen: Shape) -> Layout:
+        if phases is None:
+            return whole_of((math.prod(seen),), seen)
+        shape, index = in_phases(builder.shape(seen), (phases[0], phases[1]))
+        return Layout(shape, index.reshape(seen))
+
+    return target
 
 
 def brought(builder: Draft, name: str, signal: Signal, target: Layout) -> list[str]:
@@ -81,16 +133,7 @@ def put_beside(builder: Draft, called: Called) -> None:
     parts = [source.shape for source in called.sources]
     alike = all(len(builder.shape(p)) in (1, 3) and p[1:] == shape[1:] for p in parts)
     starts = np.cumsum([0, *(part[0] if part else 0 for part in parts)]).tolist()
-    heard = []
-    try:
-        if not alike or starts[-1] != shape[0]:
-            raise ValueError
-        for number, (source, start) in enumerate(zip(called.sources, starts, strict=False)):
-            name = f"{called.name}.{number}"
-            target = whole_of(builder.shape(source.shape), source.shape)
-            names = brought(builder, f"{name}.part", source, target)
-            heard.append(builder.node(name, Beside(start, shape[0]), names))
-    except ValueError:
+    if not alike or starts[-1] != shape[0]:
         builder.refuse(
             called,
             f"cat puts {' and '.join(map(str, parts))} side by side, which only a Linear may hear, "
@@ -98,7 +141,20 @@ def put_beside(builder: Draft, called: Called) -> None:
         )
         builder.leave_out(called)
         return
-    builder.lies(called, None)
+    placed = [builder.placed(source) for source in called.sources]
+
+    def plain(seen: Shape) -> Layout:
+        return whole_of(builder.shape(seen), seen)
+
+    alike = all(fits(layout, plain(part)) for layout, part in zip(placed, parts, strict=True))
+    lies = plain if alike else shared(builder, placed)
+    heard, whole = [], lies(shape)
+    each = whole.shape[0] // shape[0]
+    for number, (source, start) in enumerate(zip(called.sources, starts[:-1], strict=True)):
+        name = f"{called.name}.{number}"
+        names = brought(builder, f"{name}.part", source, lies(source.shape))
+        heard.append(builder.node(name, Beside(start * each, whole.shape[0]), names))
+    builder.lies(called, whole)
     builder.now[called] = [builder.node(called.name, Add(), heard)]
 
 

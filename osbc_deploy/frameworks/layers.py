@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from torch import nn
 
-from osbc_deploy.frameworks.as_matrix import put_maps
+from osbc_deploy.frameworks.as_matrix import put_averages, put_maps
 from osbc_deploy.frameworks.averages import Averages, adaptive_windows, pooling_windows
 from osbc_deploy.frameworks.folding import as_array, batch_norm_factors
 from osbc_deploy.frameworks.gating import OF_CURRENTS, SPIKES, max_pooling, unless_all
@@ -19,6 +19,7 @@ from osbc_deploy.frameworks.layout import Layout, columns_of
 from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
 from osbc_deploy.frameworks.padding import pad_layer, padding_before
 from osbc_deploy.frameworks.reasons import unsupported_part
+from osbc_deploy.frameworks.transposed import transposed_layer
 from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Pair
 
 if TYPE_CHECKING:
@@ -171,6 +172,8 @@ def _batch_norm(builder: Builder, called: Called, norm: Any) -> None:
     if not shape or shape[0] != len(factor):
         builder.misfit(called, f"{name}({len(factor)}) does not match its input {shape}")
         return
+    if layout is not None:
+        layout = builder.in_phases(called, layout)
     if layout is not None and not layout.whole:
         if not builder.settled(called):
             return
@@ -204,11 +207,11 @@ def _average(builder: Builder, called: Called, layer: Any) -> None:
         builder.misfit(called, f"{name}{pool.kernel} is larger than its input {shape}")
     elif not uneven:
         _pooled(builder, called, pool)
-    elif builder.settled(called):
+    else:
         axes = zip(builder.shape(shape)[1:], pool.kernel, pool.stride, pool.padding, strict=True)
         up, counted = layer.ceil_mode, layer.count_include_pad
         windows = [pooling_windows(*axis, up=up, counted=counted) for axis in axes]
-        builder.put(called, called.name, Averages(*windows))
+        put_averages(builder, called, Averages(*windows))
 
 
 def _pooled(builder: Builder, called: Called, pool: AvgPool) -> None:
@@ -234,8 +237,7 @@ def _adaptive(builder: Builder, called: Called, layer: Any) -> None:
     size = [s if w is None else w for w, s in zip(wanted, shape[1:], strict=True)]
     if any(s % w for w, s in zip(size, shape[1:], strict=True)):
         rows, columns = map(adaptive_windows, shape[1:], size)
-        if builder.settled(called):
-            builder.put(called, called.name, Averages(rows, columns))
+        put_averages(builder, called, Averages(rows, columns))
         return
     kernel = (shape[1] // size[0], shape[2] // size[1])
     _pooled(builder, called, AvgPool(kernel=kernel, stride=kernel))
@@ -262,6 +264,12 @@ def _largest(builder: Builder, called: Called, layer: Any) -> None:
         stages: list[tuple[Connection, Any]] = [(w, 1.0) for w in max_pooling(layer, shape)]
     except ValueError as why:
         builder.refuse_part(called, str(why))
+        return
+    (window, least), *others = stages
+    alone = window.convolutional and not others
+    if literal == SPIKES and alone and not builder.settles(called):
+        put_maps(builder, called, cast("Conv", window), name=f"to {called.name}")
+        builder.gates(called, least, name, window.output_shape(shape))
         return
     if not builder.settled(called):
         return
@@ -348,6 +356,7 @@ DROPOUTS = (
 LAYERS: Mapping[type, LayerReader] = {
     **dict.fromkeys((*DROPOUTS, nn.Identity), _dropped),
     **dict.fromkeys((nn.Conv1d, nn.Conv2d), conv_layer),
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d), transposed_layer),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),
     **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), _average),
     **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _adaptive),
@@ -360,23 +369,25 @@ LAYERS: Mapping[type, LayerReader] = {
 """How torch's layers are read, by class; subclasses are read as these."""
 
 SUPPORTED_LAYERS = (
-    "Linear, Conv1d/2d (zero padding, ZeroPad1d/2d before it), BatchNorm1d/2d, AvgPool1d/2d, "
-    "AdaptiveAvgPool1d/2d onto a divisor of its input, MaxPool1d/2d and AdaptiveMaxPool2d of "
-    "spikes, Flatten, Unflatten, Dropout, Identity"
+    "Linear, Conv1d/2d (zero padding, ZeroPad1d/2d before it), ConvTranspose1d/2d, "
+    "BatchNorm1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d onto a divisor of its input, MaxPool1d/2d "
+    "and AdaptiveMaxPool2d of spikes, Upsample (nearest), PixelShuffle, PixelUnshuffle, Flatten, "
+    "Unflatten, Dropout, Identity"
 )
 """The same for a message."""
 
-FLAT = (nn.Conv1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.MaxPool1d)
+FLAT = (nn.Conv1d, nn.ConvTranspose1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.MaxPool1d)
 """Layers of one dimension: a network that has any is read with a height of 1."""
 
 TIMELESS = (
-    *(nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool1d, nn.AvgPool2d),
+    *(nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool1d, nn.AvgPool2d),
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.MaxPool1d, nn.MaxPool2d),
     nn.AdaptiveMaxPool2d,
 )
 """Layers that take no time axis beside the batch."""
 
-WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 """Layers of weights, whose subclasses may compute with others than they keep."""
 
 LINEAR_LAYERS = (

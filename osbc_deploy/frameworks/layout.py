@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from osbc_deploy.arrays import FloatArray, IntArray
+from osbc_deploy.frameworks.phases import blocks_of, by_phase, taps_of
 from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Shape
 
@@ -132,6 +133,7 @@ def spread(source: Layout, target: Layout) -> Connection | None:
         weight[np.arange(len(positions)), positions] = 1.0
         return Dense(weight)
     conv = _spread_maps(source.shape, target.shape, positions)
+    conv = conv or _spread_blocks(source.shape, target.shape, positions)
     if conv is None:
         raise ValueError(
             f"brings values {source.seen} to others {target.seen} that lie otherwise; only masks "
@@ -162,6 +164,19 @@ def _spread_maps(source: Shape, target: Shape, positions: IntArray) -> Conv | No
         weight[np.arange(target[0]), picked] = 1.0
     # A window as large as the result, with the one place in the middle of its padding.
     return Conv(weight, None, (1, 1), (rows - 1, cols - 1), (1, 1), groups)
+
+
+def _spread_blocks(source: Shape, target: Shape, positions: IntArray) -> Conv | None:
+    """Return the convolution that takes maps apart, by a stride, into one for each phase."""
+    if len(source) != 3 or len(target) != 3:
+        return None
+    index = positions.reshape(target)
+    blocks = blocks_of(source, index)
+    if any(one.seen > 1 for one in blocks):
+        return None
+    alone, memory = taps_of(1, 1, 0, 1, 1), Allowance("parts", remedy="Use smaller maps")
+    weight = np.eye(target[0])[:, :, None, None]
+    return by_phase(weight, 1, (source, index), blocks, (alone, alone), target[1:], memory)
 
 
 def columns_of(weight: FloatArray, layout: Layout) -> FloatArray:

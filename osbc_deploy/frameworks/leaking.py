@@ -26,8 +26,14 @@ _PLUS, _MINUS = ("add", "radd", "iadd"), ("sub", "isub", "rsub", "subtract")
 SUMS = (*_PLUS, *_MINUS)
 """Functions that a step of a leaky sum may end in."""
 _TIMES, _BY = ("mul", "rmul", "imul", "multiply"), ("div", "truediv", "itruediv")
-_LAYERS = (*LINEAR_LAYERS, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
-_FUNCTIONS = (*SUMS, "linear", "matmul", "mm", "addmm", "einsum", "conv1d", "conv2d", "cat")
+_LAYERS = (
+    *(*LINEAR_LAYERS, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d),
+)
+_FUNCTIONS = (
+    *(*SUMS, "linear", "matmul", "mm", "addmm", "einsum", "conv1d", "conv2d", "cat"),
+    *("conv_transpose1d", "conv_transpose2d"),
+)
 _DEPTH = 8
 """Functions in a row that a step may be made by."""
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from osbc_deploy.frameworks.regrid import REGRIDDED, regridded
 from osbc_deploy.frameworks.signals import Axes, Called, Flow, Signal, part_of
 from osbc_deploy.frameworks.tracing import Event, Value
 from osbc_deploy.frameworks.turning import turned
@@ -373,4 +374,5 @@ MOVES: dict[str, Rule] = {
         ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis"), turned),
     **dict.fromkeys(("add", "radd", "iadd"), _added),
     **dict.fromkeys(("mul", "rmul", "div", "truediv"), _factored),
+    **dict.fromkeys(REGRIDDED, regridded),
 }  # fmt: skip

@@ -106,15 +106,15 @@ _REASONS = {
         "of two dimensions in each step",
     ),
     **_alike(
-        "Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d",
+        "Conv3d ConvTranspose3d",
         "its kernel is none of the chip's convolutions; a Conv2d of the same map is read",
     ),
     **_alike(
-        "Upsample UpsamplingNearest2d UpsamplingBilinear2d PixelShuffle PixelUnshuffle interpolate "
-        "pixel_shuffle pixel_unshuffle grid_sample",
-        "it places signals on another grid; a convolution with stride, or samples of the right "
-        "size, do without it",
+        "Upsample UpsamplingBilinear2d interpolate upsample",
+        "it mixes places of a map with weights of its own for each; train with mode='nearest' or a "
+        "ConvTranspose2d, which are read",
     ),
+    "grid_sample": "it takes values from where a grid says; Upsample and flips are read",
     **_alike(
         "topk sort argmax argsort kthvalue median quantile where gt ge lt le eq",
         "it chooses among signals by comparing them, which on the chip only a neuron's "

@@ -84,15 +84,16 @@ REFUSED = {
         "1: EIFNode is not supported: its membrane does not follow the linear equation",
     ),
     "transposed convolution": (
-        nn.Sequential(nn.ConvTranspose2d(2, 4, 3), neuron.IFNode()),
+        nn.Sequential(nn.Unflatten(1, (1, 2)), nn.ConvTranspose3d(1, 4, (1, 3, 3)),
+                      neuron.IFNode()),
         (2, 8, 8),
-        "0: ConvTranspose2d is not supported: its kernel is none of the chip's",
+        "1: ConvTranspose3d is not supported: its kernel is none of the chip's",
     ),
     "another grid": (
-        nn.Sequential(CONV, neuron.IFNode(), nn.Upsample(scale_factor=2), nn.Flatten(),
-                      nn.Linear(576, 3), neuron.IFNode()),
+        nn.Sequential(CONV, neuron.IFNode(), nn.Upsample(scale_factor=2, mode="bilinear"),
+                      nn.Flatten(), nn.Linear(576, 3), neuron.IFNode()),
         (2, 8, 8),
-        "2: Upsample is not supported: it places signals on another grid",
+        "2: Upsample is not supported: it mixes places of a map with weights of its own",
     ),
     "recurrence with gates": (
         nn.Sequential(nn.GRU(8, 4), neuron.IFNode()),
@@ -260,7 +261,9 @@ PREPARED: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
     "at most one": (lambda x: x.clamp(0, 1), "forward: clamp "),
     "coarser": (halved, "forward: MaxPool2d takes the largest of several currents"),
     "of another size": (
-        lambda x: functional.interpolate(x.flatten(0, 1), (6, 6)).unflatten(0, x.shape[:2]),
+        lambda x: functional.interpolate(x.flatten(0, 1), (6, 6), mode="area").unflatten(
+            0, x.shape[:2]
+        ),
         "forward: interpolate ",
     ),
     "every other step": (

@@ -266,14 +266,6 @@ def test_a_linear_hears_parts_of_maps_side_by_side_along_rows() -> None:
             "forward: cat puts (4, 8, 8) and (4, 8, 8) side by side, which only a Linear may hear, "
             "flattened; all else hears whole channels of maps of one size side by side",
         ),
-        (
-            lambda one, two: torch.cat([one.transpose(-1, -2), two], 2), 8,
-            "forward: cat puts (4, 8, 8) and (4, 8, 8) side by side, which only a Linear may hear",
-        ),
-        (
-            lambda one, two: torch.cat([one, two], 2)[..., 4:], 8,
-            "out.0: hears values of (8, 8, 8) cut or turned to (8, 8, 4)",
-        ),
     ],
 )  # fmt: skip
 def test_what_is_not_whole_channels_is_refused_in_one_line(

@@ -127,6 +127,8 @@ _WRAPPED = {
     layer.Linear: LAYERS[nn.Linear],
     layer.Conv1d: LAYERS[nn.Conv1d],
     layer.Conv2d: LAYERS[nn.Conv2d],
+    layer.ConvTranspose1d: LAYERS[nn.ConvTranspose1d],
+    layer.ConvTranspose2d: LAYERS[nn.ConvTranspose2d],
     **dict.fromkeys(
         (
             *(layer.BatchNorm1d, layer.BatchNorm2d),
