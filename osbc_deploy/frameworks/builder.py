@@ -272,6 +272,14 @@ class Builder(Draft):
             neuron = replace(neuron, **changed)
         self.put(called, name, Cells(neuron))
         if layout is not None:
+            if any(pre == name for pre, _ in self.edges):
+                self.refuse(
+                    called,
+                    f"feeds back as maps {layout.seen}, which lie in {layout.shape} because a "
+                    "layer in front enlarges or turns them; have maps that nothing enlarges feed "
+                    "back",
+                )
+                return
             self.orders[self.now[called][0]] = layout.index.ravel()
         if feedback is not None:
             self.edges.append((f"{name}.recurrent", name))

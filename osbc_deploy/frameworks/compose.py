@@ -24,6 +24,7 @@ from osbc_deploy.frameworks.convolved import (
     convolved,
     convolved_matrix,
     convolved_shape,
+    trimmed,
 )
 from osbc_deploy.frameworks.operations import (
     Add,
@@ -150,6 +151,8 @@ def _conv(term: Term, conv: Conv, shape: Shape, path: str) -> Term:
         made = replace(conv, weight=weight.astype(conv.weight.dtype), bias=None)
     else:
         made = convolved(_before(term, conv, path), conv)
+        # Where values only lie elsewhere, most of the window of both may hear nothing.
+        made = made if term.trained else trimmed(made)
     if offset is not None:
         offset = behind_constant(conv, per_channel(offset, shape)).reshape(-1, 1, 1)
     if conv.bias is not None:
@@ -168,17 +171,16 @@ def _before(term: Term, conv: Conv, path: str) -> Conv:
     # Whatever is convolutional has the geometry of one.
     first = cast("Conv", term.connection)
     if why := border_fault(first, conv, term.shape, constant=term.constant):
+        alone = ""
+        if not border_fault(first, conv, term.shape, constant=False):
+            alone = ", or let nothing be added (bias=False, no BatchNorm)"
         raise NotComposable(
             f"follows {term.name} with no neurons between, and the two are no single convolution: "
-            f"{why}. Move the padding of {path} to {term.name}, times the strides from there on"
-            f"{_without(term)}, and train again, or put spiking neurons between"
+            f"{why}. Move the padding of {path} to {term.name}, times the strides from there on "
+            f"(unless maps become larger between the two){alone}, and train again, or put spiking "
+            "neurons between"
         )
     return first
-
-
-def _without(term: Term) -> str:
-    """Say what else would do where a constant is in the way."""
-    return ", or let nothing be added (bias=False, no BatchNorm)" if term.constant else ""
 
 
 def _beside(term: Term, beside: Beside, shape: Shape, path: str) -> Term:

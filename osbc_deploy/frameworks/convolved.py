@@ -14,7 +14,7 @@ weights of its own, so it can always be multiplied with the convolution, place b
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -30,6 +30,7 @@ __all__ = [
     "convolved",
     "convolved_matrix",
     "convolved_shape",
+    "trimmed",
 ]
 
 
@@ -133,6 +134,20 @@ def convolved(first: Conv, second: Conv) -> Conv:
         (rows.dilation, cols.dilation),
         groups,
     )
+
+
+def trimmed(conv: Conv) -> Conv:
+    """Return a convolution without the taps at both ends of its window that are zero in all."""
+    weight, padding = conv.weight, list(conv.padding)
+    for axis, (pad, apart) in enumerate(zip(conv.padding, conv.dilation, strict=True)):
+        used = np.flatnonzero(np.moveaxis(weight, 2 + axis, 0).any(axis=(1, 2, 3)))
+        if not len(used):
+            continue
+        # As many at either end, as both are padded alike.
+        ends = min(int(used[0]), weight.shape[2 + axis] - 1 - int(used[-1]), pad // apart)
+        weight = np.take(weight, np.arange(ends, weight.shape[2 + axis] - ends), 2 + axis)
+        padding[axis] -= ends * apart
+    return replace(conv, weight=weight, padding=(padding[0], padding[1]))
 
 
 def convolved_matrix(conv: Conv, weight: FloatArray, shape: Shape) -> FloatArray:

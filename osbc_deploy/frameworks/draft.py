@@ -178,17 +178,19 @@ class Draft:
         return own
 
     def in_phases(self, called: Called, layout: Layout) -> Layout:
-        """Have neurons or a BatchNorm hear maps of which each value is there once, by phases."""
-        if layout.whole or len(self.shape(layout.seen)) != 3:
+        """Have neurons or a BatchNorm hear each value once: maps by phases, anything else flat."""
+        if layout.whole:
             return layout
-        target = shared(self, [layout])(layout.seen)
+        target = whole_of((math.prod(layout.seen),), layout.seen)
+        if len(self.shape(layout.seen)) == 3:
+            target = shared(self, [layout])(layout.seen)
         self.now[called] = brought(self, f"{called.name}.part", called.sources[0], target)
         self.lies(called, target)
         return target
 
     def in_order(self, called: Called, name: str, layout: Layout) -> list[str]:
         """Return the nodes that give what a call has become in the order that is seen, flat."""
-        operation = spread(layout, whole_of((math.prod(layout.seen),), layout.seen))
+        operation = spread(layout, whole_of((math.prod(layout.seen),), layout.seen), name)
         heard = self.heard(called)
         if operation is None:
             return heard

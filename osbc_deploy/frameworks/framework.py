@@ -17,6 +17,7 @@ from osbc_deploy.arrays import FloatArray, IntArray
 from osbc_deploy.frameworks.calling import ONE_CALL, TIME_BEHIND, Call
 from osbc_deploy.frameworks.layers import LAYERS, WEIGHTED, LayerReader
 from osbc_deploy.frameworks.reasons import unsupported_part
+from osbc_deploy.frameworks.regrid import REGRIDS
 from osbc_deploy.model.graph import Network
 from osbc_deploy.model.neurons import LinearDynamics
 
@@ -188,8 +189,9 @@ class Framework:
         kind = kind_of(module)
         if isinstance(module, self.neurons):
             return True
-        if issubclass(kind, WEIGHTED) and self._computes_itself(kind):
-            # What it makes of its weights, as in training that quantizes, is what counts.
+        if issubclass(kind, (*WEIGHTED, *REGRIDS)) and self._computes_itself(kind):
+            # What it makes of its weights, as in training that quantizes, is what counts; and what
+            # else it does than to move values.
             return False
         if any(k in self.readers for k in kind.__mro__):
             return True

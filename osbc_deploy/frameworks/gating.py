@@ -132,12 +132,23 @@ def _affine(
     heard = found.pop() if len(found) == 1 else None
     if heard is None or isinstance(node, Add | Beside | Flatten):
         return heard
+    if _picks(node):
+        # Where it pads, there are no spikes, rather than 1 less none.
+        return heard if heard == SPIKES else None
     if isinstance(node, Scale) and node.factor.size == 1:
         by = float(node.factor.item())
         return by * heard[0], by * heard[1]
     if isinstance(node, Shift) and node.offset.size == 1:
         return heard[0], heard[1] + float(node.offset.item())
     return None
+
+
+def _picks(node: object) -> bool:
+    """Tell whether each value that a connection gives is one of those that it hears."""
+    if not isinstance(node, Connection) or node.bias is not None:
+        return False
+    taps = node.weight.reshape(len(node.weight), -1)
+    return bool(((taps != 0).sum(axis=1) == 1).all() and (taps.sum(axis=1) == 1).all())
 
 
 def _before(name: str, edges: Sequence[tuple[str, str]]) -> list[str]:
@@ -205,7 +216,7 @@ def most_spikes(
         elif before and all(isinstance(nodes.get(pre), Beside) for pre in before):
             # Each brings other channels.
             total += max(most_spikes([pre], nodes, edges) for pre in before)
-        elif isinstance(node, Add | Beside | Flatten):
+        elif isinstance(node, Add | Beside | Flatten) or _picks(node):
             total += most_spikes(before, nodes, edges)
         else:
             return math.inf

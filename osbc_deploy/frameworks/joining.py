@@ -110,7 +110,7 @@ def shared(builder: Draft, layouts: Sequence[Layout]) -> Callable[[Shape], Layou
 def brought(builder: Draft, name: str, signal: Signal, target: Layout) -> list[str]:
     """Return the nodes whose sum a signal is where another lies; ValueError where none can be."""
     heard, layout = builder.names(signal), builder.placed(signal)
-    operation = spread(layout, target)
+    operation = spread(layout, target, name)
     if operation is None:
         return heard
     silent = builder.literal(signal) == NO_SPIKES

@@ -19,6 +19,7 @@ from osbc_deploy.frameworks.layout import Layout, columns_of
 from osbc_deploy.frameworks.operations import Flatten, Scale, Shift
 from osbc_deploy.frameworks.padding import pad_layer, padding_before
 from osbc_deploy.frameworks.reasons import unsupported_part
+from osbc_deploy.frameworks.regrid import REGRIDS, not_moved
 from osbc_deploy.frameworks.transposed import transposed_layer
 from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Pair
 
@@ -363,6 +364,7 @@ LAYERS: Mapping[type, LayerReader] = {
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool2d), _largest),
     nn.Linear: _linear,
     **dict.fromkeys((nn.Flatten, nn.Unflatten), _dropped),
+    **dict.fromkeys(REGRIDS, not_moved),
     **dict.fromkeys((nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d), pad_layer),
     nn.ReLU: rectified,
 }

@@ -109,13 +109,15 @@ def whole_of(shape: Shape, seen: Shape | None = None) -> Layout:
     return Layout(shape, np.arange(math.prod(shape)).reshape(shape if seen is None else seen))
 
 
-def spread(source: Layout, target: Layout) -> Connection | None:
+def spread(source: Layout, target: Layout, name: str = "mask") -> Connection | None:
     """Return what brings a signal to where another lies; None where it lies there.
 
     Parameters
     ----------
     source, target : Layout
         What is seen of the first broadcasts to what is seen of the second, which is whole.
+    name : str
+        Of what asks for it.
 
     Raises
     ------
@@ -128,12 +130,13 @@ def spread(source: Layout, target: Layout) -> Connection | None:
         return None
     if len(target.shape) == 1:
         made = (len(positions), math.prod(source.shape))
-        Allowance("mask", remedy="Use a smaller one").take(array_bytes(made, _WEIGHT))
+        remedy = "Give smaller maps, or have them lie in one order"
+        Allowance(name, remedy=remedy).take(array_bytes(made, _WEIGHT))
         weight = np.zeros(made)
         weight[np.arange(len(positions)), positions] = 1.0
         return Dense(weight)
     conv = _spread_maps(source.shape, target.shape, positions)
-    conv = conv or _spread_blocks(source.shape, target.shape, positions)
+    conv = conv or _spread_blocks(source.shape, target.shape, positions, name)
     if conv is None:
         raise ValueError(
             f"brings values {source.seen} to others {target.seen} that lie otherwise; only masks "
@@ -166,7 +169,7 @@ def _spread_maps(source: Shape, target: Shape, positions: IntArray) -> Conv | No
     return Conv(weight, None, (1, 1), (rows - 1, cols - 1), (1, 1), groups)
 
 
-def _spread_blocks(source: Shape, target: Shape, positions: IntArray) -> Conv | None:
+def _spread_blocks(source: Shape, target: Shape, positions: IntArray, name: str) -> Conv | None:
     """Return the convolution that takes maps apart, by a stride, into one for each phase."""
     if len(source) != 3 or len(target) != 3:
         return None
@@ -174,7 +177,7 @@ def _spread_blocks(source: Shape, target: Shape, positions: IntArray) -> Conv | 
     blocks = blocks_of(source, index)
     if any(one.seen > 1 for one in blocks):
         return None
-    alone, memory = taps_of(1, 1, 0, 1, 1), Allowance("parts", remedy="Use smaller maps")
+    alone, memory = taps_of(1, 1, 0, 1, 1), Allowance(name, remedy="Give fewer channels")
     weight = np.eye(target[0])[:, :, None, None]
     return by_phase(weight, 1, (source, index), blocks, (alone, alone), target[1:], memory)
 

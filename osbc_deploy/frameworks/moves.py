@@ -222,7 +222,7 @@ def _cut(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal
     return parts
 
 
-def _widened(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str:
+def _widened(follower: Follower, event: Event, sources: list[Signal]) -> list[Signal] | str | None:
     """Take what is repeated along axes of 1."""
     source, shape = sources[0], event.results[0].shape
     lead = len(source.axes)
@@ -238,7 +238,7 @@ def _widened(follower: Follower, event: Event, sources: list[Signal]) -> list[Si
     if shape[:lead] != follower.size(source.axes) or len(sample) < len(source.shape):
         return f"{event.name} repeats time steps or samples"
     if any(s not in (1, w) for s, w in zip(source.shape[::-1], sample[::-1], strict=False)):
-        return f"{event.name} puts values beside themselves"
+        return regridded(follower, event, sources)
     return [source.moved(lambda index: np.broadcast_to(index, sample))]
 
 
@@ -356,6 +356,7 @@ _OVER_TIME = {"amax": "max", "any": "max", "nansum": "sum", "count_nonzero": "su
 """What functions take of all steps of spikes, by another name; of potentials it is not the same."""
 
 MOVES: dict[str, Rule] = {
+    **dict.fromkeys(REGRIDDED, regridded),
     **dict.fromkeys(
         ("contiguous", "clone", "detach", "data", "to", "float", "double", "type", "cpu",
          "requires_grad", "dropout", "dropout1d", "dropout2d", "alias"), _same),
@@ -374,5 +375,4 @@ MOVES: dict[str, Rule] = {
         ("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis"), turned),
     **dict.fromkeys(("add", "radd", "iadd"), _added),
     **dict.fromkeys(("mul", "rmul", "div", "truediv"), _factored),
-    **dict.fromkeys(REGRIDDED, regridded),
 }  # fmt: skip

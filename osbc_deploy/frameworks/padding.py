@@ -42,7 +42,7 @@ def _put(builder: Builder, called: Called, name: str, amounts: Sequence[int], va
     (_, columns), (_, rows) = [*sides, (0, 0), (0, 0)][:2]
     if value not in (None, 0):
         builder.refuse(called, f"{name} with anything but zeros; outside of a map nothing fires")
-    elif any(map(any, outside)) or builder.layout(called.sources[0]) is not None:
+    elif any(map(any, outside)):
         builder.refuse(called, f"{name} of anything but the rows and columns of a map")
     elif any(a != b or a < 0 for a, b in sides):
         builder.refuse(
@@ -50,4 +50,5 @@ def _put(builder: Builder, called: Called, name: str, amounts: Sequence[int], va
         )
     else:
         builder.passed(called)
+        builder.lies(called, builder.layout(called.sources[0]))
         builder.padded[called] = (rows, columns)

@@ -17,13 +17,16 @@ from torch.fx.node import map_aggregate
 from torch.nn import functional
 
 from osbc_deploy.frameworks.layout import whole_of
+from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.frameworks.signals import Signal
 from osbc_deploy.frameworks.tracing import Event, Value
 
 if TYPE_CHECKING:
+    from osbc_deploy.frameworks.builder import Builder
     from osbc_deploy.frameworks.moves import Follower
+    from osbc_deploy.frameworks.signals import Called
 
-__all__ = ["REGRIDDED", "REGRIDS", "regridded"]
+__all__ = ["REGRIDDED", "REGRIDS", "not_moved", "regridded"]
 
 _NEAREST = ("nearest", "nearest-exact")
 
@@ -31,11 +34,13 @@ REGRIDDED: dict[str, Callable[..., torch.Tensor]] = {
     "interpolate": functional.interpolate,
     "upsample": functional.interpolate,
     "upsample_nearest": functional.interpolate,
+    "repeat": torch.Tensor.repeat,
+    "flip": torch.Tensor.flip,
     **{
         name: getattr(torch, name)
         for name in (
             *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "repeat_interleave"),
-            *("flip", "fliplr", "flipud", "roll", "rot90", "narrow", "tile"),
+            *("fliplr", "flipud", "roll", "rot90", "narrow", "tile"),
         )
     },
 }
@@ -82,6 +87,16 @@ def _applied(function: Callable[..., Any], event: Event, places: torch.Tensor) -
         return places if isinstance(part, Value) else part
 
     args, kwargs = map_aggregate((event.args, dict(event.kwargs)), given)
+    if not args:
+        args = (kwargs.pop("input"),)
     with torch.no_grad():
         found: torch.Tensor = function(*args, **kwargs)
     return found
+
+
+def not_moved(builder: Builder, called: Called, layer: Any) -> None:
+    """Refuse a layer that does not only put values elsewhere; one that failed says so itself."""
+    if called.event.results:
+        builder.refuse_part(called, unsupported_part(builder.kind(layer).__name__))
+    else:
+        builder.passed(called)

@@ -242,6 +242,74 @@ def test_signals_side_by_side_that_are_cut_turned_or_enlarged(act: Any) -> None:
     fires_alike(louder(Beside(act)), 2, 8, 8)
 
 
+def test_all_levels_of_a_u_net() -> None:
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+
+            def level(inputs: int, outputs: int) -> nn.Module:
+                return nn.Sequential(layer.Conv2d(inputs, outputs, 3, padding=1), fires())
+
+            self.a, self.b, self.c = level(2, 4), level(4, 6), level(6, 8)
+            self.d, self.e, self.pool = level(12, 6), level(10, 4), layer.MaxPool2d(2)
+            self.up = layer.ConvTranspose2d(8, 6, 2, stride=2, bias=False)
+            self.end = nn.Sequential(layer.Linear(40, 5), fires())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a = self.a(x)
+            b = self.b(self.pool(a))
+            d = self.d(torch.cat([self.up(self.c(self.pool(b))), b], 1))
+            larger = functional.interpolate(d, scale_factor=2)
+            e = self.e(torch.cat([larger, a], 1))
+            both = self.pool(torch.cat([e, larger], 1))
+            answer: torch.Tensor = self.end(functional.adaptive_avg_pool2d(both, 2).flatten(1))
+            return answer
+
+    torch.manual_seed(11)
+    network = fires_alike(louder(Deep()), 2, 8, 8)
+    # Of the window of 3 x 3 blocks of 4 x 4 places, what is not heard is left out.
+    assert weights_of(network, "e.0:a.1-e.1") == (64, 4, 6, 6)
+
+
+def test_what_is_repeated_and_what_is_masked() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Sequential(layer.Conv2d(2, 4, 3, padding=1), fires())
+            self.b = nn.Sequential(nn.AvgPool2d(2), layer.Conv2d(4, 4, 3, padding=1), fires())
+            self.c = nn.Sequential(layer.Conv2d(4, 3, 3, padding=1), fires(), nn.Flatten())
+            self.l, self.n = layer.Linear(192, 8), fires()
+            self.end = nn.Sequential(layer.Linear(16, 4), fires())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a = self.a(x)
+            c = self.c(a * functional.interpolate(self.b(a), scale_factor=2))
+            answer: torch.Tensor = self.end(self.n(self.l(c).repeat(1, 2)))
+            return answer
+
+    torch.manual_seed(12)
+    fires_alike(louder(Masked()), 2, 8, 8)
+
+
+def test_an_upsampling_of_the_users_own_is_what_it_computes() -> None:
+    class Twice(nn.Upsample):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    torch.manual_seed(13)
+    parts = [layer.Conv2d(2, 4, 3), fires(), Twice(scale_factor=2), nn.ZeroPad2d(1)]
+    parts += [layer.Conv2d(4, 3, 3), fires(), layer.Flatten(), layer.Linear(432, 5), fires()]
+    fires_alike(louder(nn.Sequential(*parts)), 2, 8, 8)
+
+
+def test_enlarged_maps_that_feed_back_are_refused() -> None:
+    back = layer.ElementWiseRecurrentContainer(fires(), lambda x, y: x + y)
+    up = layer.ConvTranspose2d(4, 3, 2, stride=2)
+    model = louder(nn.Sequential(layer.Conv2d(2, 4, 3), fires(), up, back))
+    with pytest.raises(UnsupportedModelError, match=r"feeds back as maps \(3, 12, 12\), which lie"):
+        import_network(model, None, check_samples("data", raster(0, 2, 8, 8)))
+
+
 UNETS: dict[str, Callable[[], nn.Module]] = {
     "Upsample beside": lambda: UNet(UP(), 12),
     "ConvTranspose beside": lambda: UNet(layer.ConvTranspose2d(8, 4, 2, stride=2, bias=False), 8),

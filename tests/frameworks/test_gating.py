@@ -249,7 +249,6 @@ def test_poolings_one_after_the_other_in_a_container(pools: tuple[nn.Module, ...
         (lambda x, y: x * (x + y), "product of signals of which one is neither"),
         (lambda x, y: x * (0.5 * y), "product of signals of which one is neither"),
         (lambda x, y: torch.maximum(x, 2 * y), "maximum of signals of which one is neither"),
-        (lambda x, y: x * y.transpose(-1, -2), "that lie otherwise"),
         (lambda x, y: (x + 0.5 * y > 1).to(x), "gt is not supported: it chooses among signals"),
         (lambda x, y: (x > y).to(x), "gt is not supported: it chooses among signals"),
         (lambda x, y: (x - y).clamp(max=1), "clamp of spikes to anything but 0 and 1"),

@@ -162,8 +162,9 @@ def test_what_is_no_single_convolution_is_refused_and_the_way_out_that_is_told_w
     assert caught.value.offenders == (
         "row.2: follows row.0 with no neurons between, and the two are no single convolution: the "
         "constant added in front of it (bias, BatchNorm) is missing where it pads. Move the "
-        "padding of row.2 to row.0, times the strides from there on, and train again, or put "
-        "spiking neurons between",
+        "padding of row.2 to row.0, times the strides from there on (unless maps become larger "
+        "between the two), or let nothing be added (bias=False, no BatchNorm), and train again, or "
+        "put spiking neurons between",
     )
     imported(row(3, 0), x)
 

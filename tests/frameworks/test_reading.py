@@ -349,12 +349,7 @@ def test_layers_of_one_dimension_have_a_height_of_1() -> None:
 @pytest.mark.parametrize(
     ("act", "words"),
     [
-        (
-            lambda y: y[:, :, [1, 0, 2, 3, 4, 5]],
-            "(6, 6, 6) cut or turned to (6, 6, 6); here they must",
-        ),
         (lambda y: y[:, :, 0].unsqueeze(2) + 0 * y, "(6, 1, 6) to others (6, 6, 6) that lie"),
-        (lambda y: y.transpose(-1, -2), "hears values of (6, 6, 6) cut or turned"),
         (lambda y: y[torch.zeros(len(y), dtype=torch.long)], "that tensors choose"),
         (torch.relu, "relu is not supported"),
         (lambda y: y * y, "product of signals of which one is neither spikes"),

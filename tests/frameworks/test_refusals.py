@@ -51,11 +51,6 @@ class Product(Strongest):
         return self.neurons(y * y)
 
 
-class Tiled(Strongest):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.neurons(self.linear(x).repeat(1, 2))
-
-
 class Outer(Strongest):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.linear(x)
@@ -119,11 +114,6 @@ REFUSED = {
         nn.Sequential(CONV, neuron.IFNode(), nn.MaxPool3d(2)),
         (2, 8, 8),
         "2: MaxPool3d is not supported: it pools over channels or time",
-    ),
-    "values beside themselves": (
-        Tiled(),
-        (8,),
-        "forward: repeat puts values beside themselves",
     ),
     "chance": (Random(), (8,), "forward: answers differently when it is called again"),
 }  # fmt: skip

@@ -143,6 +143,7 @@ _WRAPPED = {
     layer.MaxPool1d: LAYERS[nn.MaxPool1d],
     layer.MaxPool2d: LAYERS[nn.MaxPool2d],
     layer.Flatten: LAYERS[nn.Flatten],
+    layer.Upsample: LAYERS[nn.Upsample],
     **dict.fromkeys((layer.Dropout, layer.Dropout2d), LAYERS[nn.Dropout]),
 }
 """Its versions of torch's layers, which keep the time axis from them, and tdBN."""
