@@ -29,8 +29,9 @@ from osbc_deploy.frameworks.phases import (
     taps_of,
     transposed_taps,
 )
+from osbc_deploy.frameworks.signals import takes_flat
 from osbc_deploy.limits import Allowance, array_bytes
-from osbc_deploy.model.graph import AvgPool, Conv, Dense, Shape
+from osbc_deploy.model.graph import INPUT, AvgPool, Conv, Dense, Shape
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
@@ -122,7 +123,7 @@ def put_maps(
     name = name or called.name
     layout = builder.layout(called.sources[0])
     flat = layout is not None and len(layout.shape) == 1
-    if layout is None or builder.settles(called) or (flat and builder.hears_input(called)):
+    if layout is None or builder.settles(called) or (flat and builder.heard(called) == [INPUT]):
         if builder.settled(called):
             builder.put(called, name, conv if pool is None else pool)
         return
@@ -132,12 +133,18 @@ def put_maps(
 
 
 def put_averages(builder: Builder, called: Called, averages: Averages) -> None:
-    """Put averages over windows of several sizes behind what a call hears."""
-    layout = builder.layout(called.sources[0])
-    if layout is None or builder.settles(called) or builder.hears_input(called):
-        if builder.settled(called):
-            builder.put(called, called.name, averages)
+    """Put averages over windows of several sizes behind what a call hears.
+
+    A Linear behind takes them into its weights; in front of anything else they are a matrix.
+    """
+    source = called.sources[0]
+    hearing = [c for c in builder.flow.calls if any(s.called is called for s in c.sources)]
+    taken = bool(hearing) and all(takes_flat(c) for c in hearing)
+    if taken and builder.unmixed(source) and builder.settles(called):
+        builder.settled(called)
+        builder.put(called, called.name, averages)
         return
+    layout = builder.placed(source)
     made = averages.output_shape(builder.shape(layout.seen))
 
     def matrix() -> FloatArray:
@@ -165,7 +172,7 @@ def _put(
     made = layer.output_shape(shape)
     if len(layout.shape) == 3 and _put_phases(builder, called, layer, layout, name):
         return
-    if builder.hears_input(called) and not builder.settles(called):
+    if builder.heard(called) == [INPUT] and not builder.settles(called):
         # Says what to do with the input.
         builder.settled(called)
         return
@@ -197,7 +204,7 @@ def _put_matrix(
         builder.put(called, f"{name}.flat", Flatten())
     builder.put(called, name, Dense(weight, bias))
     builder.lies(called, whole_of((size,), seen))
-    what = "flat neurons" if len(layout.shape) == 1 else f"{layout.shape}"
+    what = "flat values" if len(layout.shape) == 1 else f"{layout.shape}"
     builder.note(
         f"{called.name}: hears {what} as {layout.seen} and gives {seen}, so it becomes a matrix of "
         f"{weight.size:,} weights; of maps, all places share theirs"

@@ -20,7 +20,7 @@ from osbc_deploy.frameworks.operations import Add, Delay, Flatten
 from osbc_deploy.frameworks.order import ancestors
 from osbc_deploy.frameworks.signals import Called, Flow, Signal
 from osbc_deploy.frameworks.walk import Cells, Node
-from osbc_deploy.model.graph import INPUT, Shape
+from osbc_deploy.model.graph import INPUT, AvgPool, Shape
 
 __all__ = ["ONLY_ANSWER", "Draft"]
 
@@ -265,6 +265,19 @@ class Draft:
             return False
         before = (source.called for source in called.sources)
         return all(one is None or self._of_input(one) for one in before)
+
+    def unmixed(self, signal: Signal) -> bool:
+        """Tell whether a signal is the input or spikes, pooled or not, but never weighted."""
+        waiting = list(self.names(signal))
+        while waiting:
+            name = waiting.pop()
+            node = self.nodes.get(name)
+            if node is None or isinstance(node, Cells):
+                continue
+            if not isinstance(node, AvgPool):
+                return False
+            waiting += [pre for pre, post in self.edges if post == name]
+        return True
 
     def leave_out(self, called: Called) -> None:
         """Leave out what was refused, so that what hears it is not judged."""

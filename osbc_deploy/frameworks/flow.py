@@ -17,7 +17,7 @@ from torch import nn
 from osbc_deploy.frameworks.layout import Layout, whole_of
 from osbc_deploy.frameworks.moves import MOVES, Follower, Rule, reshaped
 from osbc_deploy.frameworks.regrid import REGRIDS, regridded
-from osbc_deploy.frameworks.signals import HEARS_NOTHING, Called, Flow, Signal
+from osbc_deploy.frameworks.signals import HEARS_NOTHING, Called, Flow, Signal, takes_flat
 from osbc_deploy.frameworks.tracing import Event, Trace, values_in
 from osbc_deploy.frameworks.turns import turned_back
 from osbc_deploy.model.graph import Shape
@@ -59,7 +59,7 @@ def _maps_heard(flow: Flow) -> Shape | None:
     heard = [
         (called, source.shape, layouts)
         for called in flow.calls
-        if not (_takes_flat(called) or _leaves_shape(called))
+        if not (takes_flat(called) or _leaves_shape(called))
         for source in called.sources
         if (layouts := _of_input(source)) is not None
     ]
@@ -68,12 +68,6 @@ def _maps_heard(flow: Flow) -> Shape | None:
         return None
     turned = all(layouts and all(one.ordered for one in layouts) for _, _, layouts in heard)
     return shapes.pop() if turned else None
-
-
-def _takes_flat(called: Called) -> bool:
-    """Tell whether a call takes whatever lies flat in its order."""
-    module = called.event.module
-    return called.event.name == "linear" if module is None else isinstance(module, nn.Linear)
 
 
 def _hears_maps(called: Called) -> bool:

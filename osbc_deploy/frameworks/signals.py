@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import nn
+
 from osbc_deploy.arrays import IntArray
 from osbc_deploy.frameworks.layout import Layout, whole_of
 from osbc_deploy.frameworks.tracing import Event
 
-__all__ = ["HEARS_NOTHING", "Axes", "Called", "Flow", "Signal", "part_of"]
+__all__ = ["HEARS_NOTHING", "Axes", "Called", "Flow", "Signal", "part_of", "takes_flat"]
 
 Axes = tuple[str, ...]
 """What comes before a sample's own axes: "T" and "N", in any order, "TN" where they are merged, and
@@ -128,6 +130,12 @@ class Flow:
     answers: list[Signal] = field(default_factory=list)
     host: Called | None = None
     shape: tuple[int, ...] = ()
+
+
+def takes_flat(called: Called) -> bool:
+    """Tell whether a call takes whatever lies flat in its order."""
+    module = called.event.module
+    return called.event.name == "linear" if module is None else isinstance(module, nn.Linear)
 
 
 def part_of(signal: Signal, axis: str, index: Any) -> str:

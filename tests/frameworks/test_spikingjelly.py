@@ -404,15 +404,6 @@ def test_step_modes_that_differ_are_refused() -> None:
             read_spikingjelly(module, (4,))
 
 
-def test_uneven_averages_in_front_of_a_convolution_are_refused() -> None:
-    model = nn.Sequential(layer.AdaptiveAvgPool2d(3), layer.Conv2d(2, 2, 2), neuron.IFNode())
-    (found,) = offenders(model, (2, 8, 8))
-    assert found == (
-        "1: averages 8 x 8 places to 3 x 3 in windows of several sizes; only a Linear may follow "
-        "that, behind spikes"
-    )
-
-
 class Looped(nn.Module):
     """A network as users write it: the loop over time in its forward, the rate its answer."""
 
