@@ -241,4 +241,9 @@ def _put_phases(
     builder.put(called, name, conv)
     whole, places = in_phases(made, phases)
     builder.lies(called, Layout(whole, places.reshape(seen)))
+    if phases != (1, 1):
+        builder.note(
+            f"{called.name}: gives {seen}, which lie as {whole}: a channel for each place of "
+            f"blocks of {phases[0]} x {phases[1]}"
+        )
     return True

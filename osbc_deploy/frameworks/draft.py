@@ -197,6 +197,10 @@ class Draft:
         if len(layout.shape) > 1:
             heard = [self.node(f"{name}.flat", Flatten(), heard)]
         self.fixed.add(f"{name}.order")
+        self.note(
+            f"{called.name}: answers flat, in the order of {layout.seen}, so the layer in front of "
+            "it becomes a matrix"
+        )
         return [self.node(f"{name}.order", operation, heard)]
 
     def heard(self, called: Called) -> list[str]:

@@ -373,7 +373,7 @@ LAYERS: Mapping[type, LayerReader] = {
 SUPPORTED_LAYERS = (
     "Linear, Conv1d/2d (zero padding, ZeroPad1d/2d before it), ConvTranspose1d/2d, "
     "BatchNorm1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d, MaxPool1d/2d and AdaptiveMaxPool2d of "
-    "spikes, Upsample (nearest), PixelShuffle, PixelUnshuffle, Flatten, Unflatten, Dropout, Identity"
+    "spikes, Upsample (nearest), PixelShuffle/Unshuffle, Flatten, Unflatten, Dropout, Identity"
 )
 """The same for a message."""
 

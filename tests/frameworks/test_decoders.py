@@ -352,6 +352,8 @@ def test_one_dimension_is_enlarged_too() -> None:
     parts += [UP(), layer.Conv1d(3, 2, 3, padding=1), fires(), layer.Flatten()]
     network = fires_alike(louder(nn.Sequential(*parts, layer.Linear(64, 3), fires())), 2, 10)
     assert weights_of(network, "2") == (6, 4, 1, 1)
+    note = "2: gives (3, 16), which lie as (6, 1, 8): a channel for each place of blocks of 1 x 2"
+    assert note in network.notes
     assert weights_of(network, "5") == (8, 6, 1, 3)
 
 
