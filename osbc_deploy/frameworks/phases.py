@@ -41,13 +41,6 @@ class Blocks:
     seen: int
     own: int
 
-    def larger(self, seen: int) -> Blocks | None:
-        """Return blocks of more places that are seen; None where they do not come out even."""
-        times, rest = divmod(seen, self.seen)
-        if rest or self.count % times:
-            return None
-        return Blocks(self.count // times, seen, self.own * times)
-
 
 @dataclass(frozen=True)
 class Taps:
@@ -195,17 +188,15 @@ def by_phase(
         return None
     memory.take(array_bytes(made, _WEIGHT))
     found = np.zeros((len(weight), down, right, *made[1:]), weight.dtype)
+    # The channels that each output channel sees.
+    outputs = np.arange(len(weight))[:, None]
+    sees = outputs // given * taken + np.arange(taken)
     for phase, tap, of, further in taps[0].heard:
         for across, beside, at, on in taps[1].heard:
             kernel_row = rows.padding + blocks[0].own * further + row[:, of, at]
             kernel_col = cols.padding + blocks[1].own * on + col[:, of, at]
-            for number in range(groups):
-                own = slice(number * taken, (number + 1) * taken)
-                out = slice(number * given, (number + 1) * given)
-                heard = channel[own, of, at] % width
-                part = np.moveaxis(found[out, phase, across], 0, -1)
-                place = (heard, kernel_row[own], kernel_col[own])
-                np.add.at(part, place, weight[out, :, tap, beside].T)
+            place = (outputs, channel[sees, of, at] % width, kernel_row[sees], kernel_col[sees])
+            np.add.at(found[:, phase, across], place, weight[:, :, tap, beside])
     stride, padding = (rows.stride, cols.stride), (rows.padding, cols.padding)
     return Conv(found.reshape(made), None, stride, padding, (1, 1), groups_made)
 
@@ -220,7 +211,7 @@ def _window(own: IntArray, axis: int, size: int, blocks: Blocks, taps: Taps, giv
     # Both sides are padded alike: taps of zeros make up for that.
     padding = max(0, -first)
     padding = max(padding, last + 1 + stride * (count - 1) - size)
-    kernel = padding + max(last, 0) + 1
+    kernel = padding + last + 1
     if window_count(size, kernel, stride, padding) > count:
         kernel = size + 2 * padding - stride * count + 1
     return _Window(kernel, padding, stride)
