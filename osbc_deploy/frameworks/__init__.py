@@ -9,7 +9,8 @@ modules (``reading.py``), with a contract (:mod:`.plugin`) and its facts as data
   :mod:`.layout`, :mod:`.repeats`);
 - :mod:`.builder` makes a graph of that (:mod:`.draft`) by the tables of :mod:`.layers`,
   :mod:`.functions` and :mod:`.logic`, with :mod:`.gating`, :mod:`.joining`, :mod:`.padding`,
-  :mod:`.averages` and :mod:`.folding`; what it cannot take is refused with :mod:`.reasons`;
+  :mod:`.averages`, :mod:`.folding`, and :mod:`.transposed`, :mod:`.as_matrix` and :mod:`.phases`
+  for maps that lie otherwise; what it cannot take is refused with :mod:`.reasons`;
 - :mod:`.assemble` makes the graph a network: from every population back to the spikes it receives
   (:mod:`.walk`, :mod:`.order`), linear operations in between composed into one
   (:mod:`.operations`, :mod:`.terms`, :mod:`.compose`, :mod:`.convolved`);

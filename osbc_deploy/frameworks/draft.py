@@ -20,6 +20,7 @@ from osbc_deploy.frameworks.operations import Add, Delay, Flatten
 from osbc_deploy.frameworks.order import ancestors
 from osbc_deploy.frameworks.signals import Called, Flow, Signal
 from osbc_deploy.frameworks.walk import Cells, Node
+from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.model.graph import INPUT, AvgPool, Shape
 
 __all__ = ["ONLY_ANSWER", "Draft"]
@@ -27,6 +28,14 @@ __all__ = ["ONLY_ANSWER", "Draft"]
 ONLY_ANSWER = (
     "It makes nothing but the answer, so have forward answer with what it hears, and apply it to "
     "that"
+)
+
+_WEIGHT = 24
+"""Bytes of a weight that puts an answer in order."""
+
+_SMALLER_ANSWER = (
+    "Have forward answer with the maps before they are enlarged, and enlarge the answer outside of "
+    "the model (PixelShuffle, Upsample)"
 )
 
 
@@ -190,7 +199,10 @@ class Draft:
 
     def in_order(self, called: Called, name: str, layout: Layout) -> list[str]:
         """Return the nodes that give what a call has become in the order that is seen, flat."""
-        operation = spread(layout, whole_of((math.prod(layout.seen),), layout.seen), name)
+        size = math.prod(layout.seen)
+        made = (size, math.prod(layout.shape))
+        Allowance(name, remedy=_SMALLER_ANSWER).take(array_bytes(made, _WEIGHT))
+        operation = spread(layout, whole_of((size,), layout.seen), name)
         heard = self.heard(called)
         if operation is None:
             return heard

@@ -442,6 +442,27 @@ def test_what_takes_too_much_memory_is_refused_before(monkeypatch: pytest.Monkey
         import_network(model, None, check_samples("data", raster(0, 2, 12, 12)))
 
 
+def test_answers_that_are_too_large_to_be_put_in_order_can_be_enlarged_outside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(14)
+    parts = [layer.Conv2d(2, 4, 3), fires(), layer.Conv2d(4, 8, 1), nn.PixelShuffle(2), fires()]
+    model = louder(nn.Sequential(*parts))
+    monkeypatch.setenv(VARIABLE, "1M")
+    with pytest.raises(OsbcError, match=r"4: needs .* Have forward answer with the maps before"):
+        import_network(model, None, check_samples("data", raster(0, 2, 8, 8)))
+    # As it says: where the neurons are alike, it does not matter which of the two comes first.
+    smaller = nn.Sequential(*model[:3], model[4])
+    network = import_network(smaller, None, check_samples("data", raster(0, 2, 8, 8)))
+    fresh = raster(1, 2, 8, 8)
+    ours = torch.from_numpy(simulate(network, fresh).output)
+    jelly.reset_net(model)
+    with torch.no_grad():
+        steps = [model(frame) for frame in torch.from_numpy(fresh).double().transpose(0, 1)]
+    assert torch.stack(steps).any()
+    assert torch.equal(functional.pixel_shuffle(ours, 2).transpose(0, 1), torch.stack(steps))
+
+
 def test_what_moves_samples_is_refused() -> None:
     parts = [layer.Conv2d(2, 4, 3), fires(), Function(lambda x: torch.roll(x, 1, 0)), *THREE()]
     model = louder(nn.Sequential(*parts))
