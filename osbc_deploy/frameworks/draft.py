@@ -34,8 +34,8 @@ _WEIGHT = 24
 """Bytes of a weight that puts an answer in order."""
 
 _SMALLER_ANSWER = (
-    "Have forward answer with the maps before they are enlarged, and enlarge the answer outside of "
-    "the model (PixelShuffle, Upsample)"
+    "Give smaller maps; where the last layer is what enlarges them, have forward answer with the "
+    "maps before, and enlarge the answer outside of the model (PixelShuffle, Upsample)"
 )
 
 

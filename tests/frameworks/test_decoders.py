@@ -449,7 +449,7 @@ def test_answers_that_are_too_large_to_be_put_in_order_can_be_enlarged_outside(
     parts = [layer.Conv2d(2, 4, 3), fires(), layer.Conv2d(4, 8, 1), nn.PixelShuffle(2), fires()]
     model = louder(nn.Sequential(*parts))
     monkeypatch.setenv(VARIABLE, "1M")
-    with pytest.raises(OsbcError, match=r"4: needs .* Have forward answer with the maps before"):
+    with pytest.raises(OsbcError, match=r"4: needs .* have forward answer with the maps before"):
         import_network(model, None, check_samples("data", raster(0, 2, 8, 8)))
     # As it says: where the neurons are alike, it does not matter which of the two comes first.
     smaller = nn.Sequential(*model[:3], model[4])
