@@ -175,7 +175,7 @@ def _batch_norm(builder: Builder, called: Called, norm: Any) -> None:
         return
     if layout is not None:
         layout = builder.in_phases(called, layout)
-    if layout is not None and not layout.whole:
+    if layout is not None and (not layout.whole or (layout.mixed and builder.settles(called))):
         if not builder.settled(called):
             return
         layout = None

@@ -57,6 +57,14 @@ class Layout:
         counts = np.bincount(self.index.ravel(), minlength=size)
         return self.index.size == size and bool((counts == 1).all())
 
+    @cached_property
+    def mixed(self) -> bool:
+        """Whether what is seen as several maps lies in one of the node's."""
+        if len(self.shape) != 3 or self.index.ndim != 3:
+            return False
+        own = self.index.reshape(len(self.index), -1) // math.prod(self.shape[1:])
+        return sum(len(np.unique(one)) for one in own) > len(np.unique(own))
+
     def same(self, other: Layout) -> bool:
         """Tell whether two nodes' values are seen in the same places."""
         return self.shape == other.shape and np.array_equal(self.index, other.index)

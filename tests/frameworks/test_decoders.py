@@ -176,6 +176,9 @@ ENLARGED: dict[str, tuple[Parts, int, str, tuple[int, ...]]] = {
         lambda: [nn.PixelShuffle(2), layer.Conv2d(1, 3, 3, padding=1), fires()],
         432, "3", (12, 4, 3, 3),
     ),
+    "PixelUnshuffle, BatchNorm": (
+        lambda: [nn.PixelUnshuffle(2), nn.BatchNorm2d(16), fires()], 144, "3.part", (16, 4, 2, 2),
+    ),
     "PixelUnshuffle": (
         lambda: [nn.PixelUnshuffle(2), layer.Conv2d(16, 3, 3, padding=1), fires()],
         27, "3", (3, 4, 6, 6),
