@@ -4,8 +4,8 @@
 
 1. poses the problem (:mod:`.problem`) from the Hessian of the membrane loss (:mod:`.hessian`,
    :mod:`.moments`, :mod:`.damping`) on spikes as the membrane sees them (:mod:`.traces`), of all
-   rows of the samples or of some of them (:mod:`.sampling`, :mod:`.shards`; in torch
-   :mod:`.on_device`);
+   rows of the calibration samples (:mod:`.calibration`, moved copies of few: :mod:`.augmentation`)
+   or of some of them (:mod:`.sampling`, :mod:`.shards`; in torch :mod:`.on_device`);
 2. ranks the weights (:mod:`.ranking`): by elimination or forward selection, the cheaper one
    (:mod:`.selection`, :mod:`.elimination`, :mod:`.forward`, :mod:`.paths`), or in groups
    (:mod:`.patterns`);
@@ -21,7 +21,8 @@ baselines are :mod:`.magnitude` and :mod:`.paper`. What is asked is :mod:`.optio
 
 Bytes are the same on every machine, since sums and loops have one order (:mod:`.exact`,
 :mod:`.kernels` on :mod:`.tiles`); rows and samples are spread over cores and workers
-(:mod:`.rows`, :mod:`.activity`); memory and time are known before (:mod:`.solver_memory`,
+(:mod:`.rows`, :mod:`.activity`), and what several compressions need is computed once
+(:mod:`.shared`); memory and time are known before (:mod:`.solver_memory`,
 :mod:`.effort`, :mod:`.pace`, :mod:`.work`). See docs/compression.md.
 """
 

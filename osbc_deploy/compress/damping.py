@@ -14,9 +14,10 @@ __all__ = ["DampedHessian", "damp", "firmer"]
 _SMALLEST_PIVOT = 1e-7
 """Relative to the largest diagonal: elimination loses as many of its sixteen digits."""
 
-_ROUNDING = 1e-9
+_ROUNDING = 1e-7
 """Relative to the trace: moments are sums of squares, so all that makes one of their eigenvalues
-negative is rounding, which is less."""
+negative is rounding, which is less, even where a free bias takes nearly all of them away
+(:meth:`.Moments.centred`)."""
 
 _LEAST = 1e-8
 """The damping tried next when none was asked for and none does not suffice."""
@@ -82,7 +83,7 @@ def damp(H: FloatArray, fraction: float = 0.03) -> DampedHessian:
     while True:
         added = fraction * mean
         damped[np.diag_indices(len(live))] = own + added
-        # No pivot is smaller than the least eigenvalue: mostly no factor need be made to know.
+        # No pivot is smaller than the least eigenvalue, which damping mostly bounds well enough.
         least = added - _ROUNDING * mean * len(live)
         if least > _SMALLEST_PIVOT * (own.max(initial=0.0) + added) or _well_posed(damped):
             return DampedHessian(damped, live, len(H), fraction, attempts)

@@ -215,8 +215,8 @@ def quantize_rows(
     full : bool
         As in :func:`round_to_grid`.
     walked : tuple of ndarray, optional
-        What the walk finds, where that is known: codes (results, rows, n), and a bool (rows,) for
-        each row. Their factors need not be made again.
+        Codes that the walk found before (results, rows, n), and for which rows (rows,): these are
+        polished alone. Only rows that do not keep every weight are looked up.
 
     Returns
     -------
@@ -300,7 +300,7 @@ def _apart(
         values = np.array(W[row, columns], np.float64)
         grids = by_row[row], tops, extra
         q, found = np.empty((len(tops), len(columns))), np.empty(len(tops))
-        if walked is not None and walked[1][row]:
+        if polish and walked is not None and walked[1][row]:
             q[:] = walked[0][:, row, columns]
         else:
             factor = factorized(gathered(H, columns, upper=True))

@@ -219,6 +219,13 @@ def test_known_codes_are_polished_and_others_walked_for() -> None:
             own = scale[row : row + 1]
             begun = started[row : row + 1, on] if known[row] else gptq(w, block, own, 3)
             assert codes[row, on].tolist() == descent(w, block, begun, own, 3)[0].tolist()
+        # Nothing to polish: what is not known of them, their losses, is walked for.
+        known_or_not = [
+            quantize_rows(W, H, mask, [scale], [3], polish=False, walked=walked)
+            for walked in ((started[None].astype(np.int8), known), None)
+        ]
+        for found, plain in zip(*known_or_not, strict=True):
+            assert np.array_equal(found, plain)
 
 
 def test_widths_and_scales_share_the_work_but_not_the_result() -> None:

@@ -13,6 +13,7 @@ from osbc_deploy.compress import selection
 from osbc_deploy.compress.damping import damp
 from osbc_deploy.compress.elimination import eliminate
 from osbc_deploy.compress.forward import choose
+from osbc_deploy.compress.moments import Moments
 from osbc_deploy.compress.paths import Path, allocate, path_mask
 from osbc_deploy.compress.patterns import Pattern, input_order, n_of_m_mask, output_order
 from osbc_deploy.compress.ranking import rank_rows
@@ -353,6 +354,22 @@ def test_what_is_damped_enough_has_a_factor(seed: int, n: int, rows: int, fracti
     # Fewer rows than inputs, which differ by orders of magnitude.
     x = rng.normal(size=(rows, n)) * 10.0 ** rng.uniform(-5, 5, n)
     damped = damp(x.T @ x, fraction)
+    pivots = np.diagonal(np.linalg.cholesky(damped.H)) ** 2
+    assert pivots.min() > 0.5e-7 * np.diagonal(damped.H).max()
+
+
+def test_damping_makes_up_for_the_digits_that_a_free_bias_takes() -> None:
+    # Spikes in all of many steps but a few: less than 1e-8 of their mean square is variation.
+    rng, n, steps, gaps = np.random.default_rng(0), 400, 10**9, 8
+    size = rng.uniform(0.5, 1.5, n)
+    there = rng.integers(0, 2, (gaps, n)).astype(float)
+    both, one = steps - gaps + there.T @ there, steps - gaps + there.sum(axis=0)
+    drift = (2.0 / steps * size * one)[None]
+    moments = Moments(
+        (2.0 / steps * np.outer(size, size) * both)[None], None, drift, drift, 2.0, 1, 1
+    )
+    (centred,), _ = moments.centred()
+    damped = damp(centred, 1e-6)
     pivots = np.diagonal(np.linalg.cholesky(damped.H)) ** 2
     assert pivots.min() > 0.5e-7 * np.diagonal(damped.H).max()
 
