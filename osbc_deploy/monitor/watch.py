@@ -127,6 +127,6 @@ def _follow(store: Path, version: int) -> str:
         with open_store(store, change=True) as slots:
             slots.rollback(Reason.HOST, version)
     except OsbcError as error:
-        # Whatever keeps the store as it is, the data drift.
+        # The data drift, whatever becomes of the store.
         return f"none: {error}"
     return "rollback"

@@ -24,7 +24,7 @@ ANEW = (
 """What to do about a store that cannot be mended."""
 
 _PATIENCE = 10.0
-"""Seconds that a store may be in use by another process."""
+"""Seconds that a store in use by another process is waited for."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def open_storage(path: Path, geometry: Geometry, *, change: bool) -> Iterator[Fi
 
 
 def _lock(handle: int, path: Path, kind: int) -> None:
-    """Lock a file; others use a store for the blink of an eye, which is waited for."""
+    """Lock a file; wait for others, who use a store for a moment only."""
     end = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -158,7 +158,7 @@ def _lock(handle: int, path: Path, kind: int) -> None:
         except BlockingIOError as error:
             if time.monotonic() > end:
                 raise UsageError(
-                    f"{path}: is in use by another process, for {_PATIENCE:g} seconds now. Try "
-                    "again when that is done."
+                    f"{path}: is in use by another process, and was for {_PATIENCE:g} seconds. Try "
+                    "again when it is done."
                 ) from error
         time.sleep(0.05)
