@@ -208,7 +208,12 @@ def _solved(
             passes=3.0 * _SCALES * size, loops=outputs * (k**3 / 6.0 + _SCALES * 2.0 * k**2)
         )
     else:
-        codes = Work(passes=10.0 * _SCALES * size, products=float(_SCALES + 6) * size * n)
+        # A factor for the scales that are tried and one for the codes, by one thread.
+        codes = Work(
+            passes=10.0 * _SCALES * size,
+            products=float(_SCALES + 6) * size * n,
+            loops=2.0 * groups * n**3 / 3.0,
+        )
     return Work(products=products, loops=loops), codes, rows, of
 
 

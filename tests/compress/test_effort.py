@@ -75,6 +75,14 @@ def test_currents_count_once_where_they_are_kept_while_a_threshold_is_searched()
     assert tight.work.currents - roomy.work.currents == more
 
 
+def test_what_keeps_all_weights_is_factored_for_its_scales_and_its_codes() -> None:
+    network = nets.mlp(sizes=(200, 100, 50), bias=False)
+    options = CompressionOptions(sparsity=0.0, tune=False)
+    # A Cholesky factor takes n^3 / 6 multiplications, by one of two threads.
+    expected = 2 * 2 * sum(p.connection.fan_in**3 / 6 for p in network.weighted)
+    assert effort_of(network, 50, 6, options, tuned=False).work.loops == pytest.approx(expected)
+
+
 def test_layers_are_counted_with_the_weights_that_lamps_leaves_them() -> None:
     network = nets.mlp(sizes=(200, 100, 50), bias=False)
     first = network.projections[0]
