@@ -26,8 +26,9 @@ def start() -> None:
     results = os.dup(1)
     os.dup2(2, 1)
     sys.stdout, raw = Stream.over(sys.stdout, results)
-    if sys.stderr is not None:
-        sys.stderr, _ = Stream.over(sys.stderr, 2)
+    # A model may print where nobody reads: one that was closed is the null device by now.
+    given = sys.stderr or os.fdopen(2, "w", errors="backslashreplace", closefd=False)
+    sys.stderr, _ = Stream.over(given, 2)
     code: int | str | None = 1
     try:
         from osbc_deploy.cli.main import main

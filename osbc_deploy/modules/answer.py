@@ -21,11 +21,11 @@ _SAMPLES = 8
 def answering(
     session: Session, weights: Sequence[Weight], samples: InputArray
 ) -> tuple[Session, tuple[Deviation, ...]]:
-    """Return a session that reads the part that depends on most weights; name the other parts.
+    """Return a session that reads the part that depends on most weights, and say which that is.
 
     Models give recordings of their hidden layers beside their answer, before it or behind it. What
     changes without a weight depends on it: the answer on most, recordings on those before them.
-    Of parts that hang on as many, the first is taken.
+    Of parts that depend on as many, the first is taken.
 
     Parameters
     ----------

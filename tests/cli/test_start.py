@@ -130,7 +130,8 @@ def test_stdout_is_for_results_whatever_a_model_prints(tmp_path: Path) -> None:
         "import os, sys\nimport norse.torch as norse\nfrom torch import nn\n"
         "print('imported')\n"
         "class Linear(nn.Linear):\n"
-        "    def forward(self, x):\n        print('called')\n        return super().forward(x)\n"
+        "    def forward(self, x):\n"
+        "        sys.stdout.write('called')\n        return super().forward(x)\n"
         "def net():\n"
         "    os.system('echo from a child')\n    sys.__stdout__.write('made')\n"
         "    return norse.SequentialState(Linear(3, 4), norse.LIFBoxCell())\n"
@@ -144,6 +145,9 @@ def test_stdout_is_for_results_whatever_a_model_prints(tmp_path: Path) -> None:
             assert said not in done.stdout
         if json_wanted:
             assert json.loads(done.stdout)["source"] == "chatty:net"
+    unread = ["sh", "-c", '"$0" -m osbc_deploy "$@" 2>&-', sys.executable, *command, "--json"]
+    plain = subprocess.run(unread, stdout=subprocess.PIPE, cwd=tmp_path, check=True)
+    assert json.loads(plain.stdout)["source"] == "chatty:net"
 
 
 def test_a_full_disk_under_stdout_is_said_in_one_sentence() -> None:
