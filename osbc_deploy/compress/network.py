@@ -194,10 +194,10 @@ def assemble(
 
 
 def helpers(options: CompressionOptions) -> Iterator[Deviation]:
-    """Say how many other processes took part; what came of it does not hang on them."""
+    """Say how many other processes took part; the result does not depend on them."""
     if options.crew is not None:
         count = options.crew.worked
-        text = f"worked on by {count} other process(es)" if count else "too small to be spread"
+        text = f"worked on by {many(count, 'worker')}" if count else "too small to be spread"
         yield Deviation("compress", "workers", text)
 
 

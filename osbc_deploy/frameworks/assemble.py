@@ -22,6 +22,7 @@ from osbc_deploy.frameworks.terms import mapped, merged
 from osbc_deploy.frameworks.walk import Cells, Graph, Node, Walk
 from osbc_deploy.limits import Allowance
 from osbc_deploy.model.graph import INPUT, Connection, Network, Population, Projection
+from osbc_deploy.plain_text import many
 
 __all__ = ["Cells", "Graph", "Node", "assemble"]
 
@@ -119,7 +120,7 @@ def _is_trained(term: Term, terms: Sequence[Term]) -> bool:
 
 def _refusal(source: str, offenders: Sequence[str]) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{source}: {len(offenders)} part(s) cannot be represented", offenders
+        f"{source}: {many(len(offenders), 'part')} cannot be represented", offenders
     )
 
 

@@ -25,6 +25,7 @@ from osbc_deploy.frameworks.leaking import resting
 from osbc_deploy.frameworks.repeats import check_repeats, heard_in, taking_turns
 from osbc_deploy.frameworks.tracing import Trace, trace
 from osbc_deploy.model.graph import Shape
+from osbc_deploy.plain_text import many
 
 __all__ = ["read_call"]
 
@@ -130,7 +131,8 @@ def read_call(
         raise cannot_run(source, framework, said, module, x.shape)
     if offenders:
         raise UnsupportedModelError(
-            f"model: {len(offenders)} part(s) cannot be represented for input of shape {shape}",
+            f"model: {many(len(offenders), 'part')} cannot be represented for input of shape "
+            f"{shape}",
             offenders,
             f"Supported: {framework.supported}.",
         )

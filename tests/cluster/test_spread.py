@@ -82,7 +82,7 @@ def test_a_deployment_is_the_same_on_four_workers_one_of_which_goes_away(
     assert bytes_of(spread) == bytes_of(alone)
     messages = [d.message for d in spread.deviations if d.subject == "workers"]
     # As many as there were when it was asked: the fourth may be gone by then.
-    assert messages in [[f"worked on by {n} other process(es)"] for n in (3, 4)]
+    assert messages in [[f"worked on by {n} workers"] for n in (3, 4)]
 
 
 def test_neurons_are_removed_by_all_workers(
