@@ -45,7 +45,7 @@ class AmountOptions(Options):
         least=0,
         below=1,
         remedy="Give the share of weights to remove, such as 0.9.",
-        reported=[REQUESTED, VERIFIED],
+        reported=BOTH,
     )
     bits: int = option(
         4,
@@ -53,7 +53,7 @@ class AmountOptions(Options):
         least=1,
         most=8,
         remedy="Give the bits per weight, such as 4.",
-        reported=[REQUESTED, VERIFIED],
+        reported=BOTH,
     )
 
 
@@ -77,17 +77,17 @@ class SolverOptions(Options):
         "weights",
         "What is removed together: single weights, all but N of M, whole neurons or channels.",
         metavar="weights|N:M|inputs|outputs",
-        reported=[REQUESTED, VERIFIED],
+        reported=BOTH,
     )
     mixed: bool = option(
         False,
         "Distribute the chip memory that --bits would take among layers, for the least loss.",
-        reported=[REQUESTED, VERIFIED],
+        reported=BOTH,
     )
     tune: bool = option(
         True,
         "Try variants of every layer on held-out calibration samples.",
-        reported=[REQUESTED, VERIFIED],
+        reported=BOTH,
     )
     solver_memory: int = option(
         4 * 1024**3,

@@ -55,8 +55,8 @@ def read_recounted(
     report, network = read_deployment(path)
     if network is None:
         raise ArtefactError(
-            f"{path}: no network lies beside the report, so nothing can be counted again. Give the "
-            "folder that osbc-deploy ... -o wrote."
+            f"{path}: is no report.json with its network beside it, so nothing can be counted "
+            "again. Give the folder that osbc-deploy ... -o wrote."
         )
     chip = _target(path, report, target)
     if chip.formats is None or network.formats != chip.number_formats:
