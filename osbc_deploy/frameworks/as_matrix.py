@@ -71,7 +71,11 @@ class Transposed:
 
     def matrix(self, shape: Shape) -> FloatArray:
         """Return the weights from what it hears, flattened, to what it gives."""
-        return np.asarray(convolved_matrix(self.of, np.eye(math.prod(shape)), self.given).T)
+        size, windows = math.prod(shape), self.of.output_shape(self.given)
+        places = np.zeros((size, *windows))
+        # What `output_padding` adds may hold windows more, which are no places of what it hears.
+        places[:, :, : shape[1], : shape[2]] = np.eye(size).reshape(size, *shape)
+        return np.asarray(convolved_matrix(self.of, places, self.given).T)
 
     def weight(self) -> FloatArray:
         """Return the weights (c_out, c_in / groups, kh, kw)."""

@@ -186,6 +186,7 @@ def _spread_blocks(source: Shape, target: Shape, positions: IntArray, name: str)
     if any(one.seen > 1 for one in blocks):
         return None
     alone, memory = taps_of(1, 1, 0, 1, 1), Allowance(name, remedy="Give fewer channels")
+    memory.take(array_bytes((target[0], target[0]), _WEIGHT))
     weight = np.eye(target[0])[:, :, None, None]
     return by_phase(weight, 1, (source, index), blocks, (alone, alone), target[1:], memory)
 

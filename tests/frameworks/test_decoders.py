@@ -106,6 +106,12 @@ ENLARGED: dict[str, tuple[Parts, int, str, tuple[int, ...]]] = {
     "stride 1, cut off": (
         lambda: [layer.ConvTranspose2d(4, 3, 1, padding=1), fires()], 48, "2", (3, 4, 3, 3),
     ),
+    "stride 1, output padding": (
+        lambda: [
+            layer.ConvTranspose2d(4, 2, 2, dilation=2, output_padding=1, padding=1), fires(),
+        ],
+        98, "2", (98, 144),
+    ),
     # A channel for each of the 2 x 2 places that come out of one.
     "stride 2": (
         lambda: [layer.ConvTranspose2d(4, 3, 2, stride=2), fires()], 432, "2", (12, 4, 1, 1),
