@@ -7,7 +7,8 @@ potentials behind the input least on calibration samples,
 
 .. math:: \frac{\sum (M W (x - \hat x))^2}{\sum (M W x)^2}
 
-(W the weights, M the membrane's filter), summed over the populations fed by the input.
+(W the weights, M the membrane's filter), summed over the populations fed by the input. Where the
+thresholds of a population differ, each potential counts as a share of its own.
 """
 
 from __future__ import annotations
@@ -239,9 +240,25 @@ def _current(
     return found
 
 
+def _worth(population: Population) -> FloatArray:
+    """Return how much the potential of each neuron (*shape) counts: 1 where thresholds are lowest.
+
+    A spike is decided by the share of a threshold that a potential moves by, so that of a neuron
+    which never fires is nothing that others should give up their spikes for.
+    """
+    neuron = population.neuron
+    if not neuron.spiking:
+        return np.ones(())
+    height = neuron.parameters["v_threshold"].astype(np.float64)
+    if neuron.reset_rule().kind != "subtract":
+        height = height - neuron.parameters.get("v_reset", np.zeros(()))
+    lowest = height.min()
+    return np.asarray(lowest / height) if 0 < lowest < math.inf else np.ones(())
+
+
 def _energy(population: Population, current: FloatArray) -> float:
     """Return the sum of squares of the potentials that a current causes."""
-    potential = membrane_trace(population.neuron.dynamics(), current)
+    potential = membrane_trace(population.neuron.dynamics(), current) * _worth(population)
     # Whole numbers add up to the same on every machine.
     top = float(peak_of(potential))
     if not top:

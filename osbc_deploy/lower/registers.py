@@ -37,7 +37,7 @@ _FEW = 3
 """Levels that are listed one by one."""
 
 _MOST = 2.0**64
-"""More than any register is exceeded by, such as by a threshold that is infinite."""
+"""More than any register is exceeded by."""
 
 _INT32_LIMIT = 2**31 - 1
 """Simulators hold activations in 32 bits; no input at all may drive a sum beyond."""
@@ -128,6 +128,7 @@ def real_registers(
 
 def coarse(wanted: FloatArray) -> BoolArray:
     """Tell which values a register of whole numbers rounds too much to say nothing of it."""
+    wanted = np.where(np.isinf(wanted), 0.0, wanted)
     return np.asarray(np.abs(np.rint(wanted) - wanted) > _COARSE * np.abs(wanted))
 
 
@@ -247,7 +248,9 @@ def largest_exponent(
         The m that is taken when these allow none.
     """
     bounds = [highest]
-    high = max(targets.vth.max(), targets.drop.max()) if population.neuron.spiking else 0.0
+    high = 0.0
+    if population.neuron.spiking:
+        high = max(_finite(targets.vth).max(), _finite(targets.drop).max())
     if high > 0:
         bounds.append(_floor_log2((formats.vth_max + 0.49) / high))
     strongest = np.abs(targets.bias).max()
@@ -295,10 +298,15 @@ def shares(targets: RealRegisters, population: Population, formats: NumberFormat
     ]
     if population.neuron.spiking:
         top = formats.vth_max + 0.49
-        limits += [(targets.vth, top), (targets.drop, top)]
+        limits += [(_finite(targets.vth), top), (_finite(targets.drop), top)]
     most = np.max([wanted / limit for wanted, limit in limits], axis=0)
     largest: FloatArray = most.reshape(population.shape[0], -1).max(axis=1)
     return largest if population.neuron.spiking else np.full_like(largest, largest.max())
+
+
+def _finite(wanted: FloatArray) -> FloatArray:
+    """Return values with 0 for those that are infinite, which no unit brings into a register."""
+    return np.where(np.isfinite(wanted), wanted, 0.0)
 
 
 def _floor_log2(value: float) -> int:
@@ -312,7 +320,7 @@ def quantized(
     """Round the registers at exponent m, into the ranges they have."""
     factor = 2.0**exponent
     if population.neuron.spiking:
-        wanted = targets.vth * factor
+        wanted = np.minimum(targets.vth * factor, formats.vth_max + 1.0)
         vth = np.rint(wanted)
         if population.neuron.fires_at_threshold:
             # The chip fires above its threshold only, which matters where potentials can be it: a

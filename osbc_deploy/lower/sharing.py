@@ -9,7 +9,7 @@ the input least on calibration samples,
 
 .. math:: \frac{\sum (M (W x - \hat W \hat x))^2}{\sum (M W x)^2}
 
-as the scale of the input is chosen by (:mod:`.coding`).
+as the scale of the input is chosen by (:mod:`.coding`), in shares of the thresholds as there.
 """
 
 from __future__ import annotations

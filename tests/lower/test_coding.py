@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import norse.torch as norse
@@ -237,6 +238,27 @@ def test_one_nearly_silenced_channel_does_not_make_the_input_coarser(
     quiet = spikes.reshape(len(x), STEPS, 8, -1)[:, :, 5]
     assert quiet.mean() == pytest.approx(STEPS // 4 / STEPS)
     assert any("into 1 are held up to 10 bits coarser" in d.message for d in found.deviations)
+
+
+def test_a_channel_that_can_never_fire_takes_nothing_of_the_others(formats: NumberFormats) -> None:
+    """Whatever its threshold is: infinite, or more than anything reaches."""
+    torch.manual_seed(0)
+    x = samples_of("positive", (2, 8, 8))
+    read = read_norse(
+        norse.SequentialState(nn.Conv2d(2, 4, 3, padding=1), norse.IAFCell()), (2, 8, 8), samples=x
+    )
+    for threshold in (100.0, 1e4, np.inf):
+        own = np.array([1.0, 1.0, threshold, 1.0]).reshape(4, 1, 1)
+        (population,) = read.populations
+        net = replace(read, populations=(replace(population, neuron=IF(own, ZERO)),))
+        done = compress(net, x, CompressionOptions(sparsity=0.0, bits=8, tune=False))
+        found = lower(done, x, formats).network
+        ours = run(found, found.input.codes(x)).output.reshape(len(x), STEPS, 4, -1)
+        wanted = simulate(net, x).output.reshape(ours.shape)
+        assert wanted.any(axis=(0, 1, 3)).tolist() == [True, True, False, True]
+        # Nearly all of them, and payloads of 0 to 3, where every potential counts alike.
+        assert np.sum(ours != wanted) < 0.15 * wanted.sum()
+        assert found.input.bits >= 6
 
 
 def test_an_input_keeps_its_levels_where_no_step_of_it_would_do(formats: NumberFormats) -> None:
