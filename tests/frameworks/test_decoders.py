@@ -110,7 +110,14 @@ ENLARGED: dict[str, tuple[Parts, int, str, tuple[int, ...]]] = {
         lambda: [
             layer.ConvTranspose2d(4, 2, 2, dilation=2, output_padding=1, padding=1), fires(),
         ],
-        98, "2", (98, 144),
+        98, "2", (2, 4, 4, 4),
+    ),
+    "stride 1, output padding, turned round": (
+        lambda: [
+            Function(lambda x: torch.flip(x, [3])),
+            layer.ConvTranspose2d(4, 2, 2, dilation=2, output_padding=1, padding=1), fires(),
+        ],
+        98, "3", (98, 144),
     ),
     # A channel for each of the 2 x 2 places that come out of one.
     "stride 2": (
