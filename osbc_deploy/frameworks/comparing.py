@@ -289,7 +289,11 @@ def _first(
             differs = seen.answer != fired
             if differs.any():
                 v = reading.as_seen(name, ours.v[name])
-                tied = _tied(reading, population, differs & (fired == 0), v, tolerance)
+                theirs = v if seen.v is None or seen.v.shape != v.shape else seen.v
+                # Whoever fires is reset, so what decided it is the potential of the other.
+                known = differs & ((fired == 0) | (theirs is not v))
+                v = np.where(fired == 0, v, theirs)
+                tied = _tied(reading, population, known, v, tolerance)
                 return _Found(name, "spikes", differs, kind="tied" if tied else "")
         if seen.v is not None:
             v = reading.as_seen(name, ours.v[name])[:, -seen.v.shape[1] :]
@@ -312,15 +316,26 @@ def _sized(name: str, theirs: int, ours: int, steps: int) -> _Found:
 def _tied(
     reading: Reading,
     population: Population,
-    missed: np.ndarray[Any, Any],
+    differs: np.ndarray[Any, Any],
     v: FloatArray,
     tolerance: float,
 ) -> bool:
-    """Tell whether neurons that fire only in the framework are at their threshold at first."""
+    """Tell whether most neurons are at their threshold where they first differ.
+
+    Parameters
+    ----------
+    reading : Reading
+    population : Population
+    differs : ndarray of bool (n, T, neurons)
+    v : ndarray (n, T, neurons)
+        Potentials there, of whichever does not fire.
+    tolerance : float
+        As a share of the largest potential.
+    """
     threshold = np.broadcast_to(population.neuron.parameters["v_threshold"], population.shape)
     threshold = reading.as_seen(population.name, threshold[None, None]).ravel()
-    steps = missed.argmax(1)[:, None]
-    first = np.take_along_axis(missed, steps, 1)[:, 0]
+    steps = differs.argmax(1)[:, None]
+    first = np.take_along_axis(differs, steps, 1)[:, 0]
     distance = np.abs(np.take_along_axis(v, steps, 1)[:, 0] - threshold)
     return bool(first.any() and (distance[first] <= tolerance * np.abs(v).max()).mean() > 0.5)
 

@@ -248,6 +248,22 @@ def test_potentials_that_meet_the_threshold_are_said_to() -> None:
     assert "meet thresholds exactly" in error.remedy
 
 
+@pytest.mark.parametrize("reset", [None, 0.0])
+def test_so_they_are_where_the_import_is_the_one_that_fires(reset: float | None) -> None:
+    # Sums of ninths are to be 1, which either of the two may miss by the last bit.
+    rng = np.random.default_rng(2)
+    model = nn.Sequential(
+        layer.Conv2d(1, 2, 3, padding=1, bias=False), neuron.IFNode(1.0, None),
+        layer.AvgPool2d(3, 1), neuron.IFNode(1.0, reset),
+    )  # fmt: skip
+    with torch.no_grad():
+        model[0].weight.copy_(torch.from_numpy(rng.integers(-2, 5, (2, 1, 3, 3)) / 4))
+    x = (rng.random((16, 12, 1, 6, 6)) < 0.3).astype(np.uint8)
+    error = refused(model.double(), x)
+    assert error.offenders[0].startswith("3: ")
+    assert "meet thresholds exactly" in error.remedy
+
+
 def test_a_module_is_left_as_it_was() -> None:
     model = integrate(1.0, 1.5).train()
     model.insert(1, nn.BatchNorm1d(1).eval())
