@@ -322,15 +322,8 @@ def _tied(
 ) -> bool:
     """Tell whether most neurons are at their threshold where they first differ.
 
-    Parameters
-    ----------
-    reading : Reading
-    population : Population
-    differs : ndarray of bool (n, T, neurons)
-    v : ndarray (n, T, neurons)
-        Potentials there, of whichever does not fire.
-    tolerance : float
-        As a share of the largest potential.
+    `v` (n, T, neurons) holds potentials of whichever does not fire there, and `tolerance` is a
+    share of the largest.
     """
     threshold = np.broadcast_to(population.neuron.parameters["v_threshold"], population.shape)
     threshold = reading.as_seen(population.name, threshold[None, None]).ravel()
