@@ -197,13 +197,13 @@ def _put_matrix(
     name: str,
 ) -> None:
     """Put the matrix of a layer that gives `made`, from what `of_seen` gives for what is seen."""
-    seen = called.event.results[0].shape[len(called.sources[0].axes) :]
+    seen = called.shape
     size, most = math.prod(made), max(layout.index.size, math.prod(layout.shape))
     # Whatever makes it begins with one of what is given, or of what is heard.
     room = (max(size, layout.index.size), max(size, most))
     remedy = _FLAT if len(layout.shape) == 1 else _UNEVEN
     Allowance(called.name, remedy=remedy).take(array_bytes(room, _WEIGHT))
-    weight = columns_of(of_seen(), layout)
+    weight = columns_of(of_seen(), layout, called.name)
     if len(layout.shape) > 1:
         builder.put(called, f"{name}.flat", Flatten())
     builder.put(called, name, Dense(weight, bias))
@@ -221,7 +221,7 @@ def _put_phases(
     """Put a layer as a convolution by phases, unless a matrix takes fewer weights."""
     shape = builder.shape(layout.seen)
     made = layer.output_shape(shape)
-    seen = called.event.results[0].shape[len(called.sources[0].axes) :]
+    seen = called.shape
     index = layout.index.reshape(shape)
     blocks = blocks_of(layout.shape, index)
     if max(one.count for one in blocks) == 1:

@@ -115,7 +115,7 @@ class Draft:
         """Return where a signal lies in what its nodes give; None where it is all of that."""
         called, moved = signal.called, signal.layout
         if called is not None and called.event.name == "cat" and called not in self.now:
-            seen = called.event.results[0].shape[len(called.sources[0].axes) :]
+            seen = called.shape
             if len(self.shape(signal.shape)) == len(self.shape(seen)) == 3:
                 put_beside(self, called)
         layout = None if called is None else self.layouts.get(called.name)
@@ -135,8 +135,7 @@ class Draft:
         """Let what a call gives lie where what it hears does, as long as the shape is the same."""
         source = called.sources[0]
         layout = self.layout(source)
-        shapes = [value.shape[len(source.axes) :] for value in called.event.results[:1]]
-        if layout is not None and shapes == [source.shape]:
+        if layout is not None and called.event.results and called.shape == source.shape:
             self.layouts[called.name] = layout
 
     def lies(self, called: Called, layout: Layout | None) -> None:

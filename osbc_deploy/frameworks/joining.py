@@ -129,7 +129,7 @@ def brought(builder: Draft, name: str, signal: Signal, target: Layout) -> list[s
 
 def put_beside(builder: Draft, called: Called) -> None:
     """Put maps side by side by their channels, or values: each where it lies, and all are added."""
-    shape = called.event.results[0].shape[len(called.sources[0].axes) :]
+    shape = called.shape
     parts = [source.shape for source in called.sources]
     alike = all(len(builder.shape(p)) in (1, 3) and p[1:] == shape[1:] for p in parts)
     starts = np.cumsum([0, *(part[0] if part else 0 for part in parts)]).tolist()

@@ -151,13 +151,13 @@ def joined_linear(builder: Builder, called: Called, weight: Any, bias: Any) -> N
     if parts is not None:
         sources, places = parts, side_by_side(called.sources[0])
         moved = called.sources[0].layout
-        weight = weight if moved is None else columns_of(weight, moved)
+        weight = weight if moved is None else columns_of(weight, moved, called.name)
     for number, (part, place) in enumerate(zip(sources, places, strict=True)):
         name = called.name if parts is None else f"{called.name}.{number}"
         layout, heard = builder.placed(part), builder.names(part)
         if len(layout.shape) > 1:
             heard = [builder.node(f"{name}.flat", Flatten(), heard)]
-        columns = columns_of(weight[:, place], layout)
+        columns = columns_of(weight[:, place], layout, called.name)
         names.append(builder.node(name, Dense(columns, bias if number == 0 else None), heard))
     builder.now[called] = names
 

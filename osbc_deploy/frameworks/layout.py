@@ -191,11 +191,18 @@ def _spread_blocks(source: Shape, target: Shape, positions: IntArray, name: str)
     return by_phase(weight, 1, (source, index), blocks, (alone, alone), target[1:], memory)
 
 
-def columns_of(weight: FloatArray, layout: Layout) -> FloatArray:
-    """Return weights (n, values) of what is seen, flat, as weights of what its node gives."""
+def columns_of(weight: FloatArray, layout: Layout, name: str) -> FloatArray:
+    """Return weights (n, values) of what is seen, flat, as weights of what its node gives.
+
+    `name` is that of the layer which asks for it.
+    """
     if layout.ordered:
         return weight
-    found = np.zeros((math.prod(layout.shape), len(weight)), weight.dtype)
+    made = (math.prod(layout.shape), len(weight))
+    Allowance(name, remedy="Give smaller maps, or hear all of them").take(
+        array_bytes(made, _WEIGHT)
+    )
+    found = np.zeros(made, weight.dtype)
     np.add.at(found, layout.index.ravel(), weight.T)
     return np.asarray(found.T)
 

@@ -63,7 +63,7 @@ def _along(builder: Builder, called: Called) -> None:
     shape = called.sources[0].shape
     least = 1 if "max" in name else math.prod(shape[a] for a in axes)
     after = builder.layouts.get(called.name)
-    made = called.event.results[0].shape[len(called.sources[0].axes) :]
+    made = called.shape
     builder.gates(called, least, name, made if after is None else after.shape)
 
 

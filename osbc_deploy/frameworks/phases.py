@@ -24,6 +24,8 @@ __all__ = ["Blocks", "Taps", "blocks_of", "by_phase", "in_phases", "taps_of", "t
 
 _WEIGHT = 24
 """Bytes of a weight while it is put together."""
+_PLACES = 40
+"""Bytes of where a tap of two channels goes."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,8 @@ def by_phase(
     made = (len(weight) * down * right, width, rows.kernel, cols.kernel)
     if math.prod(made) > most:
         return None
-    memory.take(array_bytes(made, _WEIGHT))
+    # Each tap is put where it belongs at once, for all channels.
+    memory.take(array_bytes(made, _WEIGHT), array_bytes(weight.shape[:2], _PLACES))
     found = np.zeros((len(weight), down, right, *made[1:]), weight.dtype)
     # The channels that each output channel sees.
     outputs = np.arange(len(weight))[:, None]

@@ -49,6 +49,11 @@ class Called:
     step: int | None
     fault: str = ""
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a sample of the first of what it gives."""
+        return self.event.results[0].shape[len(self.sources[0].axes) :]
+
 
 @dataclass(frozen=True, eq=False)
 class Signal:

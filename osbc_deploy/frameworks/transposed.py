@@ -33,7 +33,7 @@ def transposed_layer(builder: Builder, called: Called, layer: Any) -> None:
     stride, dilation = _both(layer.stride, 1), _both(layer.dilation, 1)
     padding = _both(layer.padding, 0)
     of = Conv(weight, None, stride, padding, dilation, layer.groups)
-    seen = called.event.results[0].shape[len(called.sources[0].axes) :]
+    seen = called.shape
     whole = Transposed(of, bias, builder.shape(seen))
     reach = [d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)]
     turned = whole.weight()[:, :, ::-1, ::-1]

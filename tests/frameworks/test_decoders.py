@@ -458,6 +458,19 @@ def test_what_takes_too_much_memory_is_refused_before(monkeypatch: pytest.Monkey
         import_network(model, None, check_samples("data", raster(0, 2, 12, 12)))
 
 
+def test_a_matrix_of_a_few_places_of_large_maps_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    part = Function(lambda x: x[:, :, 1:2, 1:2].flatten(1))
+    parts = [layer.Conv2d(2, 4, 3), fires(), part, layer.Linear(4, 200), fires()]
+    model = louder(nn.Sequential(*parts))
+    fires_alike(model, 2, 22, 22)
+    # 16 bytes for each of 1,600 x 200 weights.
+    monkeypatch.setenv(VARIABLE, "4M")
+    with pytest.raises(OsbcError, match=r"3: needs 4\.89 MiB of memory"):
+        import_network(model, None, check_samples("data", raster(0, 2, 22, 22)))
+
+
 def test_answers_that_are_too_large_to_be_put_in_order_can_be_enlarged_outside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
