@@ -178,10 +178,13 @@ class _Growing:
             )
         exact = [gates(self.source, p, self.times, self.formats) for p in block if p.neuron.exact]
         starts = [
-            scaling(self.source, p, weights, self.times, self.formats, self.deviations, self.coding)
+            scaling(
+                self.source, p, weights, self.times, self.formats, self.deviations, self.coding,
+                longer=self.sharing.room(p.name),
+            )
             for p in block
             if not p.neuron.exact
-        ]
+        ]  # fmt: skip
         exponents = [start.ceiling for start in starts]
         while True:
             fixed = [s.at(m) for s, m in zip(starts, exponents, strict=True)]

@@ -111,6 +111,8 @@ def scaling(
     formats: NumberFormats,
     deviations: list[Deviation],
     input: InputFormat = SPIKES,  # noqa: A002 - as a network calls it
+    *,
+    longer: bool = True,
 ) -> Scaling:
     """Return the integers of a population and of the projections into it, up to the exponent.
 
@@ -127,6 +129,8 @@ def scaling(
         Takes notes of what is stored wider than asked.
     input : InputFormat
         What the network is given, of which weights take up the scale.
+    longer : bool
+        Whether steps of real values may still become longer.
 
     Raises
     ------
@@ -141,7 +145,7 @@ def scaling(
     graded = [input.graded and p.pre == INPUT for p in afferents]
     convolves = any(p.connection.convolutional for p in afferents)
     # Longer steps of real values, or an exponent below 0, make up for what most have in common.
-    shared = any(graded) and (input.kind == "values" or not convolves)
+    shared = any(graded) and ((input.kind == "values" and longer) or not convolves)
     spared = (0 if convolves else _ALIKE) if shared else None
     weights = _held(afferents, population, weights, min(units) / whole, formats, deviations, spared)
     expanded = [expand(p, weights[p.name].codes, network.shape_of(p.pre)) for p in afferents]

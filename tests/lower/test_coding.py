@@ -372,3 +372,22 @@ def test_a_threshold_beyond_all_registers_ends_and_is_said(formats: NumberFormat
     found = lower(done, x, formats)
     assert not run(found.network, found.network.input.codes(x)).output.any()
     assert any("vth clipped" in d.message for d in found.deviations)
+
+
+def test_codes_that_spikes_share_give_way_where_the_input_has_no_more(
+    formats: NumberFormats,
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random((12, STEPS, 2, 6, 6)).astype(np.float32)
+    first = Conv(rng.normal(size=(1, 2, 3, 3)) * 1e-3, bias=np.array([40.0]), padding=(1, 1))
+    back = Conv(np.array([[[[0.3]]]]))
+    net = Network(
+        (2, 6, 6),
+        (Population("p", (1, 6, 6), IF(ONE, ZERO)),),
+        (Projection("in", "input", "p", first), Projection("back", "p", "p", back)),
+    )
+    done = compress(net, x, CompressionOptions(sparsity=0.0, bits=8, tune=False))
+    found = lower(done, x, formats)
+    # The bias is forty thresholds.
+    assert run(found.network, found.network.input.codes(x)).output.all()
+    assert not any("clipped" in d.message for d in found.deviations)
