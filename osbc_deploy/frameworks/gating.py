@@ -20,7 +20,7 @@ from osbc_deploy.frameworks.operations import Add, Beside, Flatten, Scale, Shift
 from osbc_deploy.frameworks.walk import Cells, Node
 from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.model.graph import INPUT, AvgPool, Connection, Conv, Pair, Shape
-from osbc_deploy.model.windows import window_count
+from osbc_deploy.model.windows import pair, window_count
 
 __all__ = [
     "NO_SPIKES",
@@ -74,10 +74,10 @@ def max_pooling(layer: Any, shape: Shape) -> tuple[Conv, ...]:
         return _adaptive(layer.output_size, shape)
     stride = layer.kernel_size if layer.stride is None else layer.stride
     windows = _windows(
-        _pair(layer.kernel_size),
-        _pair(stride),
-        _pair(layer.padding),
-        _pair(layer.dilation),
+        pair(layer.kernel_size),
+        pair(stride),
+        pair(layer.padding),
+        pair(layer.dilation),
         shape,
         ceil_mode=layer.ceil_mode,
     )
@@ -298,8 +298,3 @@ def _depthwise(
 ) -> Conv:
     weight = np.broadcast_to(kernel.astype(np.float32), (shape[0], 1, *kernel.shape))
     return Conv(weight, None, stride, padding, dilation, shape[0])
-
-
-def _pair(value: Any) -> Pair:
-    first, second = value if isinstance(value, tuple | list) else (value, value)
-    return int(first), int(second)

@@ -21,7 +21,8 @@ from osbc_deploy.frameworks.padding import pad_layer, padding_before
 from osbc_deploy.frameworks.reasons import unsupported_part
 from osbc_deploy.frameworks.regrid import REGRIDS, not_moved
 from osbc_deploy.frameworks.transposed import transposed_layer
-from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense, Pair
+from osbc_deploy.model.graph import AvgPool, Connection, Conv, Dense
+from osbc_deploy.model.windows import pair
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
@@ -68,20 +69,12 @@ def convolution(layer: Any) -> tuple[Conv, list[str]]:
     conv = Conv(
         weight if weight.ndim == 4 else weight[:, :, None],
         None if layer.bias is None else as_array(layer.bias),
-        _pair(layer.stride, 1),
-        _pair(padding, 0),
-        _pair(layer.dilation, 1),
+        pair(layer.stride, 1),
+        pair(padding, 0),
+        pair(layer.dilation, 1),
         layer.groups,
     )
     return conv, faults
-
-
-def _pair(value: Any, along: int, *, flat: bool = False) -> Pair:
-    """Return a size for two axes; of a single one the other takes `along`."""
-    if not isinstance(value, tuple | list):
-        value = (value,) if flat else (value, value)
-    first, second = value if len(value) == 2 else (along, *value)
-    return int(first), int(second)
 
 
 def conv_layer(builder: Builder, called: Called, layer: Any) -> None:
@@ -192,9 +185,9 @@ def _average(builder: Builder, called: Called, layer: Any) -> None:
     dims = 1 if isinstance(layer, nn.AvgPool1d) else 2
     shape = called.sources[0].shape
     pool = AvgPool(
-        kernel=_pair(layer.kernel_size, 1),
-        stride=_pair(layer.stride, 1),
-        padding=_pair(layer.padding, 0),
+        kernel=pair(layer.kernel_size, 1),
+        stride=pair(layer.stride, 1),
+        padding=pair(layer.padding, 0),
         divisor=getattr(layer, "divisor_override", None) or 0,
     )
     uneven = layer.ceil_mode or (any(pool.padding) and not layer.count_include_pad)
@@ -249,10 +242,10 @@ def _largest(builder: Builder, called: Called, layer: Any) -> None:
     name = type(layer).__name__
     if isinstance(layer, nn.MaxPool1d):
         layer = nn.MaxPool2d(
-            kernel_size=_pair(layer.kernel_size, 1, flat=True),
-            stride=_pair(layer.stride, 1, flat=True),
-            padding=_pair(layer.padding, 0, flat=True),
-            dilation=_pair(layer.dilation, 1, flat=True),
+            kernel_size=pair(layer.kernel_size, 1, flat=True),
+            stride=pair(layer.stride, 1, flat=True),
+            padding=pair(layer.padding, 0, flat=True),
+            dilation=pair(layer.dilation, 1, flat=True),
             return_indices=layer.return_indices,
             ceil_mode=layer.ceil_mode,
         )

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from osbc_deploy.frameworks.as_matrix import Transposed, put_maps, put_transposed
 from osbc_deploy.frameworks.folding import as_array
-from osbc_deploy.model.graph import Conv, Pair
+from osbc_deploy.model.graph import Conv
+from osbc_deploy.model.windows import pair
 
 if TYPE_CHECKING:
     from osbc_deploy.frameworks.builder import Builder
@@ -30,8 +31,8 @@ def transposed_layer(builder: Builder, called: Called, layer: Any) -> None:
     weight = as_array(layer.weight)
     weight = weight if weight.ndim == 4 else weight[:, :, None]
     bias = None if layer.bias is None else as_array(layer.bias)
-    stride, dilation = _both(layer.stride, 1), _both(layer.dilation, 1)
-    padding = _both(layer.padding, 0)
+    stride, dilation = pair(layer.stride, 1), pair(layer.dilation, 1)
+    padding = pair(layer.padding, 0)
     of = Conv(weight, None, stride, padding, dilation, layer.groups)
     seen = called.shape
     whole = Transposed(of, bias, builder.shape(seen))
@@ -44,9 +45,3 @@ def transposed_layer(builder: Builder, called: Called, layer: Any) -> None:
         put_maps(builder, called, conv)
     else:
         put_transposed(builder, called, whole)
-
-
-def _both(value: Any, along: int) -> Pair:
-    """Return a size for two axes; of a single one the other takes `along`."""
-    first, second = value if len(value) == 2 else (along, *value)
-    return int(first), int(second)

@@ -12,11 +12,22 @@ from numpy.typing import NDArray
 
 from osbc_deploy.arrays import IntArray
 
-__all__ = ["AvgPool", "Pair", "Shape", "reached", "window_count"]
+__all__ = ["AvgPool", "Pair", "Shape", "pair", "reached", "window_count"]
 
 T = TypeVar("T", bound=np.generic)
 Pair: TypeAlias = tuple[int, int]
 Shape: TypeAlias = tuple[int, ...]
+
+
+def pair(value: Any, along: int = 1, *, flat: bool = False) -> Pair:
+    """Return a size for two axes, as torch's layers take it: one number, or one for each axis.
+
+    Of a single axis, or one number where the layer is `flat`, the other takes `along`.
+    """
+    if not isinstance(value, tuple | list):
+        value = (value,) if flat else (value, value)
+    first, second = value if len(value) == 2 else (along, *value)
+    return int(first), int(second)
 
 
 def window_count(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
