@@ -22,6 +22,7 @@ from osbc_deploy.frameworks.convolved import convolved_matrix
 from osbc_deploy.frameworks.layout import Layout, columns_of, whole_of
 from osbc_deploy.frameworks.operations import Flatten
 from osbc_deploy.frameworks.phases import (
+    WEIGHT_BYTES,
     Taps,
     blocks_of,
     by_phase,
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from osbc_deploy.frameworks.flow import Called
 
 __all__ = ["Transposed", "put_averages", "put_maps", "put_transposed"]
-
-_WEIGHT = 24
-"""Bytes of a weight while it is put together."""
 
 _FLAT = "Have it hear fewer neurons, or give smaller maps"
 _UNEVEN = (
@@ -85,9 +83,7 @@ class Transposed:
 
     def taps(self, axis: int, seen: int) -> Taps:
         """Return what it hears along rows (0) or columns (1)."""
-        of = self.of
-        geometry = (of.stride[axis], of.padding[axis], of.dilation[axis])
-        return transposed_taps(of.weight.shape[2 + axis], *geometry, seen)
+        return transposed_taps(*_geometry(self.of, axis), seen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +107,12 @@ class _Plain:
         return self.of.weight
 
     def taps(self, axis: int, seen: int) -> Taps:
-        of = self.of
-        geometry = (of.stride[axis], of.padding[axis], of.dilation[axis])
-        return taps_of(of.weight.shape[2 + axis], *geometry, seen)
+        return taps_of(*_geometry(self.of, axis), seen)
+
+
+def _geometry(of: Conv, axis: int) -> tuple[int, int, int, int]:
+    """Return kernel, stride, padding and dilation along rows (0) or columns (1)."""
+    return of.weight.shape[2 + axis], of.stride[axis], of.padding[axis], of.dilation[axis]
 
 
 def put_maps(
@@ -202,7 +201,7 @@ def _put_matrix(
     # Whatever makes it begins with one of what is given, or of what is heard.
     room = (max(size, layout.index.size), max(size, most))
     remedy = _FLAT if len(layout.shape) == 1 else _UNEVEN
-    Allowance(called.name, remedy=remedy).take(array_bytes(room, _WEIGHT))
+    Allowance(called.name, remedy=remedy).take(array_bytes(room, WEIGHT_BYTES))
     weight = columns_of(of_seen(), layout, called.name)
     if len(layout.shape) > 1:
         builder.put(called, f"{name}.flat", Flatten())

@@ -20,9 +20,18 @@ from osbc_deploy.limits import Allowance, array_bytes
 from osbc_deploy.model.connections import Conv
 from osbc_deploy.model.windows import Pair, Shape, window_count
 
-__all__ = ["Blocks", "Taps", "blocks_of", "by_phase", "in_phases", "taps_of", "transposed_taps"]
+__all__ = [
+    "WEIGHT_BYTES",
+    "Blocks",
+    "Taps",
+    "blocks_of",
+    "by_phase",
+    "in_phases",
+    "taps_of",
+    "transposed_taps",
+]
 
-_WEIGHT = 24
+WEIGHT_BYTES = 24
 """Bytes of a weight while it is put together."""
 _PLACES = 40
 """Bytes of where a tap of two channels goes."""
@@ -189,7 +198,7 @@ def by_phase(
     if math.prod(made) > most:
         return None
     # Each tap is put where it belongs at once, for all channels.
-    memory.take(array_bytes(made, _WEIGHT), array_bytes(weight.shape[:2], _PLACES))
+    memory.take(array_bytes(made, WEIGHT_BYTES), array_bytes(weight.shape[:2], _PLACES))
     found = np.zeros((len(weight), down, right, *made[1:]), weight.dtype)
     # The channels that each output channel sees.
     outputs = np.arange(len(weight))[:, None]

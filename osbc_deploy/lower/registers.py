@@ -20,6 +20,7 @@ from osbc_deploy.plain_text import many
 __all__ = [
     "RealRegisters",
     "coarse",
+    "doublings",
     "excess",
     "largest_exponent",
     "quantized",
@@ -271,7 +272,12 @@ def excess(targets: RealRegisters, population: Population, formats: NumberFormat
     ndarray of int64 (n_post or c_out,)
         0 where they fit; see :func:`shares`.
     """
-    mantissa, exponent = np.frexp(shares(targets, population, formats).clip(1.0, _MOST))
+    return doublings(shares(targets, population, formats).clip(1.0, _MOST))
+
+
+def doublings(factors: FloatArray) -> IntArray:
+    """Return the exponents of the least powers of two that are not below positive factors."""
+    mantissa, exponent = np.frexp(factors)
     return np.asarray(exponent - (mantissa == 0.5), np.int64)
 
 

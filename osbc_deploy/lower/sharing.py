@@ -28,6 +28,7 @@ from osbc_deploy.fixedpoint.coding import InputFormat, bits_for
 from osbc_deploy.fixedpoint.formats import NumberFormats
 from osbc_deploy.lower.coding import Measure, measure, shares_potential, some
 from osbc_deploy.lower.recoding import Recoding
+from osbc_deploy.lower.registers import doublings
 from osbc_deploy.lower.scaling import wanting
 from osbc_deploy.model.graph import INPUT, Network
 from osbc_deploy.plain_text import many
@@ -187,8 +188,7 @@ class Sharing:
         lacks = self._lacking[name]
         if not self._alone(name):
             return np.zeros(len(lacks), np.int64)
-        mantissa, exponent = np.frexp((lacks / factor).clip(1.0, 2.0**_MOST))
-        return np.asarray(exponent - (mantissa == 0.5), np.int64)
+        return doublings((lacks / factor).clip(1.0, 2.0**_MOST))
 
     def _coarser(self, factor: float) -> InputFormat:
         """Return the input in longer steps, over the same range."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from osbc_deploy.arrays import IntArray
+from osbc_deploy.arrays import IntArray, SpikeArray
 from osbc_deploy.errors import UsageError
 from osbc_deploy.firmware import RUNTIME
 from osbc_deploy.firmware.machine import FLAGS
@@ -30,7 +30,7 @@ from osbc_deploy.fixedpoint.network import (
 from osbc_deploy.formats.format import Export
 from osbc_deploy.model.readout import decode
 from osbc_deploy.telemetry.counting import count_window
-from osbc_deploy.telemetry.record import LayerCounts, read_windows
+from osbc_deploy.telemetry.record import LayerCounts, Window, read_windows
 from osbc_deploy.testing import Case, random_networks
 from osbc_deploy.testing.backends import engine_states
 from register_ends import SATURATIONS, WRAPS, U, V, register_ends
@@ -133,24 +133,35 @@ def test_windows_follow_each_other(drawn: list[Case], folder: Path, tmp_path: Pa
     assert (tmp_path / "records").read_bytes() == b"".join(expected)
 
 
-def test_a_sample_that_leaves_the_range_is_a_fault_and_in_no_histogram(
-    formats: NumberFormats, folder: Path, tmp_path: Path
-) -> None:
-    """16 * -256 * 2^7 * 64 = -2^25; one wrap brings back 2^24 of 2^23 at most."""
+def single_neuron() -> FixedPopulation:
     one = np.ones(1, np.int64)
-    population = FixedPopulation(
+    return FixedPopulation(
         "a", (1,), du=0 * one, dv=0 * one, vth=9 * one, bias_mant=0 * one, bias_exp=0 * one,
         u_init=0 * one, v_init=0 * one, spiking=True, v_scale=1.0 * one, v_offset=0.0 * one,
     )  # fmt: skip
-    projection = FixedProjection("p", "input", "a", FixedDense(np.full((1, 16), -256)), 8, 7)
-    network = FixedPointNetwork((16,), (population,), (projection,), formats, "sum")
-    spikes = np.zeros((3, 4, 16), np.uint8)
-    spikes[1, 2] = 1
+
+
+def counted_window(
+    network: FixedPointNetwork, spikes: SpikeArray, folder: Path, tmp_path: Path
+) -> Window:
+    """What the runtime counts of all samples."""
     export_runtime(network, tmp_path / "rt")
     (tmp_path / "rasters").write_bytes(rasters(network, spikes))
     program = [folder / "counter", "rt/network.bin", "rasters", "records"]
     subprocess.run(program, cwd=tmp_path, check=True)
     [window] = read_windows((tmp_path / "records").read_bytes())
+    return window
+
+
+def test_a_sample_that_leaves_the_range_is_a_fault_and_in_no_histogram(
+    formats: NumberFormats, folder: Path, tmp_path: Path
+) -> None:
+    """16 * -256 * 2^7 * 64 = -2^25; one wrap brings back 2^24 of 2^23 at most."""
+    projection = FixedProjection("p", "input", "a", FixedDense(np.full((1, 16), -256)), 8, 7)
+    network = FixedPointNetwork((16,), (single_neuron(),), (projection,), formats, "sum")
+    spikes = np.zeros((3, 4, 16), np.uint8)
+    spikes[1, 2] = 1
+    window = counted_window(network, spikes, folder, tmp_path)
     assert (window.samples, window.silent, window.faults) == (3, 2, 1)
     assert (window.margins, window.answers) == ((0,) * 8, (0,))
     # The first step of the second sample's fault is its last.
@@ -161,25 +172,16 @@ def test_a_sum_that_32_bits_take_for_none_is_a_fault(
     formats: NumberFormats, folder: Path, tmp_path: Path
 ) -> None:
     """4096 * 128 * 2^7 * 64 = 2^32, beside another projection that brings nothing."""
-    one = np.ones(1, np.int64)
-    population = FixedPopulation(
-        "a", (1,), du=0 * one, dv=0 * one, vth=9 * one, bias_mant=0 * one, bias_exp=0 * one,
-        u_init=0 * one, v_init=0 * one, spiking=True, v_scale=1.0 * one, v_offset=0.0 * one,
-    )  # fmt: skip
     little, much = np.zeros((1, 4097), np.int64), np.full((1, 4097), 128)
     little[0, -1], much[0, -1] = 2, 0
     projections = tuple(
         FixedProjection(name, "input", "a", FixedDense(weight), 8, exponent)
         for name, weight, exponent in (("p", little, 0), ("q", much, 7))
     )
-    network = FixedPointNetwork((4097,), (population,), projections, formats, "sum")
+    network = FixedPointNetwork((4097,), (single_neuron(),), projections, formats, "sum")
     spikes = np.zeros((2, 2, 4097), np.uint8)
     spikes[1, 0, :-1] = 1
-    export_runtime(network, tmp_path / "rt")
-    (tmp_path / "rasters").write_bytes(rasters(network, spikes))
-    program = [folder / "counter", "rt/network.bin", "rasters", "records"]
-    subprocess.run(program, cwd=tmp_path, check=True)
-    [window] = read_windows((tmp_path / "records").read_bytes())
+    window = counted_window(network, spikes, folder, tmp_path)
     assert (window.samples, window.silent, window.faults) == (2, 1, 1)
 
 

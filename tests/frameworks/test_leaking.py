@@ -111,6 +111,14 @@ def theirs(model: Net, x: Bits) -> Bits:
     return answer.numpy()
 
 
+def check_on_fresh_spikes(model: nn.Module, network: Network) -> None:
+    for seed, n in ((1, 12), (2, 1)):
+        expected = theirs(model, spikes(seed, n))
+        ours = simulate(network, spikes(seed, n)).output
+        assert np.allclose(ours, np.moveaxis(expected, 0, 1), rtol=1e-5, atol=1e-5)
+        assert np.abs(expected).max() > 0.1
+
+
 # Spikes are more numbers than there are zeros, and a number is not changed in place.
 STARTS: list[tuple[str, float | None]] = [(how, 0.0) for how in STEPS if how != "in place"]
 STARTS += [(how, None) for how in STEPS if "spikes" not in how]
@@ -125,11 +133,7 @@ def test_it_is_what_the_forward_keeps(framework: str, how: str, first: Any) -> N
     # It may hear the spikes themselves.
     assert any("fc2" in said for said in network.warnings) == ("spikes" in how)
     assert not any("mul" in said for said in network.warnings)
-    for seed, n in ((1, 12), (2, 1)):
-        expected = theirs(model, spikes(seed, n))
-        ours = simulate(network, spikes(seed, n)).output
-        assert np.allclose(ours, np.moveaxis(expected, 0, 1), rtol=1e-5, atol=1e-5)
-        assert np.abs(expected).max() > 0.1
+    check_on_fresh_spikes(model, network)
 
 
 @pytest.mark.parametrize(("end", "readout"), [("largest", "max"), ("last", "last")])
@@ -209,11 +213,7 @@ def test_layers_may_hear_it_for_the_answer(framework: str, keep: str, hears: str
     model = Traced(framework, KEPT[keep], HEARD[hears]).eval()
     network = read(model)
     assert isinstance(network.output.neuron, Leaking)
-    for seed, n in ((1, 12), (2, 1)):
-        expected = theirs(model, spikes(seed, n))
-        ours = simulate(network, spikes(seed, n)).output
-        assert np.allclose(ours, np.moveaxis(expected, 0, 1), rtol=1e-5, atol=1e-5)
-        assert np.abs(expected).max() > 0.1
+    check_on_fresh_spikes(model, network)
 
 
 @pytest.mark.parametrize(("end", "readout"), [("largest", "max"), ("behind", "last")])

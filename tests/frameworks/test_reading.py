@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import drawn
 from osbc_deploy.data.samples import check_samples
 from osbc_deploy.errors import UnsupportedModelError, UsageError
 from osbc_deploy.frameworks.hosting import HostPrefix
@@ -52,14 +53,8 @@ def frames(x: Bits) -> torch.Tensor:
     return torch.from_numpy(np.moveaxis(x, 1, 0).copy()).float()
 
 
-def lively(model: nn.Module, seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for part in model.modules():
-            if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d):
-                scale = 1.6 / part.weight[0].numel() ** 0.5
-                part.weight.normal_(0.3 * scale, scale)
-    return model.eval()
+def lively(model: nn.Module) -> nn.Module:
+    return drawn.lively(model, strength=1.6)
 
 
 def box() -> nn.Module:

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 
-def lively(model: nn.Module) -> nn.Module:
+def lively(model: nn.Module, seed: int = 0, strength: float = 3.0) -> nn.Module:
     """Draw the weights of a model's layers; their sum is about as strong whatever the fan-in."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     with torch.no_grad():
         for part in model.modules():
             if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d):
-                scale = 3.0 / part.weight[0].numel() ** 0.5
+                scale = strength / part.weight[0].numel() ** 0.5
                 part.weight.normal_(0.3 * scale, scale)
     return model.eval()
